@@ -1,0 +1,43 @@
+# What a person or CI asks of this repository. The work is in tools/*.py; this only names it.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help setup demo test check lint types wheel-test fmt lock clean
+.DEFAULT_GOAL := help
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+setup: ## make .venv with everything in it (does nothing when it is up to date)
+	@$(PYTHON) tools/setup.py
+
+demo: setup ## run the main job: daemon, two engines, real clips to four codecs
+	@$(BIN)/python tools/demo.py
+
+test: setup ## run all tests
+	@$(BIN)/pytest
+
+check: lint types test wheel-test ## everything that CI runs
+
+lint: setup ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup ## mypy and pyright, both strict
+	$(BIN)/mypy
+	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
+
+wheel-test: setup ## build the wheel and try it in a clean environment
+	$(BIN)/python tools/wheel_test.py
+
+fmt: setup ## sort imports, mend what ruff can mend, format
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+lock: ## write constraints.txt anew from pyproject.toml (needs the network)
+	@$(PYTHON) tools/lock.py
+
+clean: ## remove all that was made here
+	rm -rf .venv .venv.lock .wheelhouse .wheelhouse.new .wheelhouse.log build dist
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""The dispatch daemon: takes jobs, keeps them safe, hands each to the best engine."""

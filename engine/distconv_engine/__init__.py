@@ -1,0 +1,1 @@
+"""The transcoding engine: drives ffmpeg and never calls a bad file a success."""

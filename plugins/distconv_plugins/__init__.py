@@ -1,0 +1,1 @@
+"""Every bundled plugin, one small module each."""

@@ -1,0 +1,1 @@
+"""The spool directory as a protocol on disk; no daemon, no network."""

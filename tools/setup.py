@@ -1,0 +1,286 @@
+"""Makes .venv: everything that DistConv is built, run and tested with, at its locked version.
+
+`make setup` runs this with whatever python3 the machine has, so it must stay readable to an old
+one (it finds a newer one, or says that there is none) and needs nothing but the standard library.
+
+Rules:
+
+- `.venv` counts as made only when its stamp says so, and the stamp is written last. Whatever is
+  found without a stamp was interrupted, and is made again from nothing.
+- The stamp holds all that the environment depends on (lock file, project file, interpreter,
+  place). While it still fits, setup does nothing: no network, no process, a few milliseconds.
+- The locked wheels are fetched first, checked by their hashes, into `.wheelhouse`; installing
+  reads only that folder. So a change that can not be fetched leaves the working environment as it
+  was, and an environment can be made again, or a clean one made beside it (tools/wheel_test.py),
+  without a network.
+- One setup at a time: a second one waits for the first and then finds its work done.
+- What a person must do is told in a line or two; what pip said is in `.wheelhouse.log`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+STAMP = VENV / ".distconv-setup"
+WHEELHOUSE = ROOT / ".wheelhouse"
+LOG = ROOT / ".wheelhouse.log"
+LOCK = ROOT / ".venv.lock"
+OLDEST_PYTHON = (3, 11)
+NEWER_PYTHONS = ("python3.14", "python3.13", "python3.12", "python3.11")
+# These come with a venv or are ours: never swept out as strays.
+NOT_IN_LOCK = {"pip", "setuptools", "wheel", "distconv"}
+# What pip says when it is the network, and not the project, that is at fault.
+NETWORK_SIGNS = (
+    "Failed to establish a new connection",
+    "Name or service not known",
+    "Temporary failure in name resolution",
+    "Network is unreachable",
+    "Cannot connect to proxy",
+    "ProxyError",
+    "ConnectTimeoutError",
+    "ReadTimeoutError",
+    "Connection refused",
+    "Connection reset",
+    "No matching distribution found",
+)
+
+
+class SetupError(Exception):
+    """Something that a person has to mend; the message tells what and how."""
+
+
+def use_a_python_new_enough() -> None:
+    """Go on as a newer Python when this one is too old; raise SetupError when there is none."""
+    if sys.version_info >= OLDEST_PYTHON:
+        return
+    for name in NEWER_PYTHONS:
+        newer = shutil.which(name)
+        if newer:
+            os.execv(newer, [newer, __file__, *sys.argv[1:]])
+    raise SetupError(
+        "Python 3.11 or newer is needed; {} is {}.{}.\n"
+        "Install one (Debian, Ubuntu: apt install python3 python3-venv), "
+        "or name one: make PYTHON=/path/to/python3.11".format(sys.executable, *sys.version_info[:2])
+    )
+
+
+def require_venv_module() -> None:
+    """Raise SetupError when this Python can not make an environment with pip in it."""
+    try:
+        import ensurepip  # noqa: F401, PLC0415 - whether it is there is the question
+        import venv  # noqa: F401, PLC0415
+    except ImportError as missing:
+        raise SetupError(
+            f"{sys.executable} can not make a virtual environment: "
+            f"its module {missing.name!r} is missing.\n"
+            "Install it (Debian, Ubuntu: apt install python3-venv) and run make again."
+        ) from None
+
+
+@contextlib.contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Hold the setup lock; the kernel drops it with the process, so it never goes stale."""
+    import fcntl  # noqa: PLC0415 - not on Windows, where the version check should still answer
+
+    with LOCK.open("w") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("setup: another setup is at work here; waiting for it ...", flush=True)
+            fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+
+
+def digest(*parts: bytes) -> str:
+    """One hash of all `parts`, each told apart from the next."""
+    whole = hashlib.sha256()
+    for part in parts:
+        whole.update(hashlib.sha256(part).digest())
+    return whole.hexdigest()
+
+
+def interpreter() -> bytes:
+    """What wheels and environment are bound to: this Python's build, and where it lives."""
+    return f"{sys.version}\n{os.path.realpath(sys.executable)}\n{sys.platform}".encode()
+
+
+def wheelhouse_key() -> str:
+    """Changes when other wheels are needed."""
+    return digest((ROOT / "constraints.txt").read_bytes(), interpreter())
+
+
+def base_key() -> str:
+    """Changes when an environment can not be mended and has to be made again."""
+    return digest(interpreter(), str(ROOT).encode())
+
+
+def venv_stamp() -> str:
+    """What STAMP holds once the environment is whole: the base key, then everything else."""
+    everything = digest(
+        (ROOT / "constraints.txt").read_bytes(),
+        (ROOT / "pyproject.toml").read_bytes(),
+        Path(__file__).read_bytes(),
+    )
+    return f"{base_key()}\n{everything}\n"
+
+
+def maybe_stamp() -> str | None:
+    """The stamp of the environment that is there, or None when there is no whole one."""
+    if not (VENV / "bin" / "python").exists():
+        return None
+    try:
+        return STAMP.read_text()
+    except OSError:
+        return None
+
+
+def run(what: str, command: list[str]) -> None:
+    """Run `command` into the log; raise SetupError, with the likely reason, when it fails."""
+    environment = dict(os.environ, PIP_NO_INPUT="1", PIP_DISABLE_PIP_VERSION_CHECK="1")
+    # A person's own pip settings may name mirrors and certificates, but not another place.
+    for name in ("PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_REQUIREMENT"):
+        environment.pop(name, None)
+    with LOG.open("a") as log:
+        log.write(f"$ {' '.join(command)}\n")
+        log.flush()
+        said_from = log.tell()
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
+    if done.returncode == 0:
+        return
+    with LOG.open() as log:
+        log.seek(said_from)
+        said = log.read()
+    if "fetch" in what and any(sign in said for sign in NETWORK_SIGNS):
+        raise SetupError(
+            f"could not {what}: the package index can not be reached.\n"
+            "The first setup needs a network (or a pip configured for a local mirror); "
+            f"connect it and run make again. Details: {LOG.name}"
+        )
+    errors = [line for line in said.splitlines() if "error" in line.lower()] or [said[-300:]]
+    raise SetupError(f"could not {what}: {errors[-1].strip()}\nDetails: {LOG.name}")
+
+
+def pip(*arguments: str) -> list[str]:
+    """A command line of the environment's own pip."""
+    return [str(VENV / "bin" / "python"), "-m", "pip", *arguments]
+
+
+def make_empty_venv() -> None:
+    """Make `.venv` anew, without our packages and without a stamp."""
+    require_venv_module()
+    if VENV.exists():
+        shutil.rmtree(VENV)
+    run("make .venv", [sys.executable, "-m", "venv", str(VENV)])
+
+
+def fill_wheelhouse() -> None:
+    """Fetch the locked wheels, unless they are all there; the old set stays until then."""
+    key = WHEELHOUSE / ".key"
+    if key.exists() and key.read_text() == wheelhouse_key():
+        return
+    print("setup: fetching the locked packages (about 200 MB the first time) ...", flush=True)
+    fresh = ROOT / ".wheelhouse.new"
+    shutil.rmtree(fresh, ignore_errors=True)
+    run(
+        "fetch the locked packages",
+        pip(
+            *("download", "--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:"),
+            *("--retries", "2", "--timeout", "30"),
+            *("-r", "constraints.txt", "-d", str(fresh)),
+        ),
+    )
+    (fresh / ".key").write_text(wheelhouse_key())
+    shutil.rmtree(WHEELHOUSE, ignore_errors=True)
+    fresh.rename(WHEELHOUSE)
+
+
+def normal(name: str) -> str:
+    """A distribution's name as indexes compare it (PEP 503)."""
+    return name.lower().replace("_", "-").replace(".", "-")
+
+
+def locked_names() -> set[str]:
+    """The distributions that constraints.txt pins."""
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    return {normal(line.split("==")[0]) for line in lines if "==" in line and line[0] not in "# "}
+
+
+def sweep_strays() -> None:
+    """Uninstall what an earlier lock had and this one has not."""
+    listed = subprocess.run(
+        pip("list", "--format=freeze", "--no-index"), stdout=subprocess.PIPE, check=True, cwd=ROOT
+    )
+    there = {normal(line.split("==")[0]) for line in listed.stdout.decode().split()}
+    strays = sorted(there - locked_names() - NOT_IN_LOCK)
+    if strays:
+        run("remove what is no longer needed", pip("uninstall", "--quiet", "--yes", *strays))
+
+
+def install() -> None:
+    """Install the locked wheels and the project itself, editable; reads no network."""
+    print("setup: installing into .venv ...", flush=True)
+    run(
+        "install the locked packages",
+        pip(
+            *("install", "--quiet", "--no-index", "--find-links", str(WHEELHOUSE), "--no-deps"),
+            *("--require-hashes", "-r", "constraints.txt"),
+        ),
+    )
+    sweep_strays()
+    run(
+        "install distconv itself",
+        pip("install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation", "-e", "."),
+    )
+
+
+def setup() -> None:
+    """Bring `.venv` up to date, doing only what is needed."""
+    wanted = venv_stamp()
+    found = maybe_stamp()
+    if found == wanted:
+        return
+    LOG.write_text("")
+    made_now = found is None or found.split("\n")[0] != base_key()
+    try:
+        if made_now:
+            make_empty_venv()
+        fill_wheelhouse()
+        STAMP.unlink(missing_ok=True)
+        install()
+    except BaseException:
+        # An environment that was whole before stays, as long as its stamp does.
+        if made_now or not STAMP.exists():
+            shutil.rmtree(VENV, ignore_errors=True)
+        raise
+    STAMP.write_text(wanted)
+    print("setup: .venv is ready", flush=True)
+
+
+def main() -> int:
+    """Set up; 0 when `.venv` is whole, 1 when a person has to mend something, 130 on Ctrl-C."""
+    try:
+        use_a_python_new_enough()
+        with one_at_a_time():
+            setup()
+    except SetupError as error:
+        print(f"setup: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nsetup: interrupted; run make again to go on", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
