@@ -51,7 +51,9 @@ def forbidden_lines(lock: str) -> list[str]:
         line
         for line in lock.splitlines()
         if "://" in line
-        or line.startswith(("--index", "--extra-index", "--find-links", "--trusted-host", "-i ", "-f "))
+        or line.startswith(
+            ("--index", "--extra-index", "--find-links", "--trusted-host", "-i ", "-f ")
+        )
     ]
 
 

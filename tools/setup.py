@@ -20,12 +20,14 @@ Rules:
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -65,7 +67,7 @@ def use_a_python_new_enough() -> None:
     for name in NEWER_PYTHONS:
         newer = shutil.which(name)
         if newer:
-            os.execv(newer, [newer, __file__, *sys.argv[1:]])
+            os.execv(newer, [newer, __file__, *sys.argv[1:]])  # noqa: S606 - no shell is the point
     raise SetupError(
         "Python 3.11 or newer is needed; {} is {}.{}.\n"
         "Install one (Debian, Ubuntu: apt install python3 python3-venv), "
@@ -75,22 +77,18 @@ def use_a_python_new_enough() -> None:
 
 def require_venv_module() -> None:
     """Raise SetupError when this Python can not make an environment with pip in it."""
-    try:
-        import ensurepip  # noqa: F401, PLC0415 - whether it is there is the question
-        import venv  # noqa: F401, PLC0415
-    except ImportError as missing:
+    missing = [name for name in ("venv", "ensurepip") if importlib.util.find_spec(name) is None]
+    if missing:
         raise SetupError(
             f"{sys.executable} can not make a virtual environment: "
-            f"its module {missing.name!r} is missing.\n"
+            f"its module {' and '.join(missing)} is missing.\n"
             "Install it (Debian, Ubuntu: apt install python3-venv) and run make again."
-        ) from None
+        )
 
 
 @contextlib.contextmanager
-def one_at_a_time() -> Iterator[None]:
+def one_at_a_time() -> Generator[None, None, None]:
     """Hold the setup lock; the kernel drops it with the process, so it never goes stale."""
-    import fcntl  # noqa: PLC0415 - not on Windows, where the version check should still answer
-
     with LOCK.open("w") as held:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
