@@ -77,7 +77,9 @@ def use_a_python_new_enough() -> None:
 
 def require_venv_module() -> None:
     """Raise SetupError when this Python can not make an environment with pip in it."""
-    missing = [name for name in ("venv", "ensurepip") if importlib.util.find_spec(name) is None]
+    found = {name: importlib.util.find_spec(name) for name in ("venv", "ensurepip")}
+    # A spec without an origin is an empty folder, such as an uninstalled package leaves behind.
+    missing = [name for name, spec in found.items() if spec is None or spec.origin is None]
     if missing:
         raise SetupError(
             f"{sys.executable} can not make a virtual environment: "
