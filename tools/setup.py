@@ -27,6 +27,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Generator
 from pathlib import Path
 
@@ -108,19 +109,16 @@ def digest(*parts: bytes) -> str:
     return whole.hexdigest()
 
 
-def interpreter() -> bytes:
-    """What wheels and environment are bound to: this Python's build, and where it lives."""
-    return f"{sys.version}\n{os.path.realpath(sys.executable)}\n{sys.platform}".encode()
-
-
 def wheelhouse_key() -> str:
-    """Changes when other wheels are needed."""
-    return digest((ROOT / "constraints.txt").read_bytes(), interpreter())
+    """Changes when other wheels are needed: another lock, or another Python's ABI."""
+    abi = f"{sys.implementation.cache_tag} {sysconfig.get_platform()}"
+    return digest((ROOT / "constraints.txt").read_bytes(), abi.encode())
 
 
 def base_key() -> str:
-    """Changes when an environment can not be mended and has to be made again."""
-    return digest(interpreter(), str(ROOT).encode())
+    """Changes when an environment can not be mended: another Python, or a clone that was moved."""
+    python = f"{sys.version} {os.path.realpath(sys.executable)}"
+    return digest(python.encode(), str(ROOT).encode())
 
 
 def venv_stamp() -> str:
@@ -192,14 +190,16 @@ def fill_wheelhouse() -> None:
     print("setup: fetching the locked packages (about 200 MB the first time) ...", flush=True)
     fresh = ROOT / ".wheelhouse.new"
     shutil.rmtree(fresh, ignore_errors=True)
-    run(
-        "fetch the locked packages",
-        pip(
-            *("download", "--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:"),
-            *("--retries", "2", "--timeout", "30"),
-            *("-r", "constraints.txt", "-d", str(fresh)),
-        ),
+    command = pip(
+        *("download", "--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:"),
+        *("--retries", "2", "--timeout", "15"),
+        *("-r", "constraints.txt", "-d", str(fresh)),
     )
+    try:
+        run("fetch the locked packages", command)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
     (fresh / ".key").write_text(wheelhouse_key())
     shutil.rmtree(WHEELHOUSE, ignore_errors=True)
     fresh.rename(WHEELHOUSE)
