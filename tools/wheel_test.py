@@ -113,6 +113,13 @@ def install(python: Path, wheel: Path, extras: str, home: Path) -> None:
     )
 
 
+def import_all(python: Path, packages: list[str], home: Path) -> str:
+    """Import every module of `packages` with warnings as errors; return how many there were."""
+    program = home / "import_all.py"
+    program.write_text(IMPORT_ALL)
+    return run([str(python), "-W", "error", str(program), *packages], home).strip()
+
+
 def check_script(script: Path, home: Path) -> None:
     """Raise WheelError unless `script` explains itself and knows its version."""
     if not run([str(script), "--help"], home).strip():
@@ -180,15 +187,13 @@ def try_wheel(home: Path) -> None:
     python = binaries / "python"
 
     install(python, wheel, "", home)
-    imported = run([str(python), "-W", "error", "-c", IMPORT_ALL, *WITHOUT_EXTRAS], home)
-    print(f"wheel: without extras, imports {imported.strip()}")
+    print("wheel: without extras, imports", import_all(python, WITHOUT_EXTRAS, home))
     check_script(binaries / "distconvd", home)
     check_daemon(binaries / "distconvd", home)
     print("wheel: without extras, distconvd starts, answers GET / with OK, ends on SIGTERM")
 
     install(python, wheel, "[engine,client]", home)
-    imported = run([str(python), "-W", "error", "-c", IMPORT_ALL, *PACKAGES], home)
-    print(f"wheel: with engine and client, imports {imported.strip()}")
+    print("wheel: with engine and client, imports", import_all(python, PACKAGES, home))
     for name in SCRIPTS:
         check_script(binaries / name, home)
     print(f"wheel: --help and --version work: {', '.join(SCRIPTS)}")
