@@ -23,6 +23,7 @@ import contextlib
 import fcntl
 import hashlib
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -121,12 +122,19 @@ def base_key() -> str:
     return digest(python.encode(), str(ROOT).encode())
 
 
+def packaging_tables() -> bytes:
+    """The part of pyproject.toml that an installation depends on; not, say, the lint rules."""
+    import tomllib  # here, because an old Python lacks it and must get as far as being told
+
+    tables = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    parts = [tables["build-system"], tables["project"], tables["tool"]["hatch"]]
+    return json.dumps(parts, sort_keys=True).encode()
+
+
 def venv_stamp() -> str:
     """What STAMP holds once the environment is whole: the base key, then everything else."""
     everything = digest(
-        (ROOT / "constraints.txt").read_bytes(),
-        (ROOT / "pyproject.toml").read_bytes(),
-        Path(__file__).read_bytes(),
+        (ROOT / "constraints.txt").read_bytes(), packaging_tables(), Path(__file__).read_bytes()
     )
     return f"{base_key()}\n{everything}\n"
 
