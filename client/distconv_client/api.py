@@ -1,0 +1,284 @@
+"""A synchronous, typed client of the daemon's HTTP API.
+
+It knows paths, headers and structs; it knows nothing of terminals, files or configuration.
+
+Resource handling: a `Client` holds a pool of connections; use it in a `with` statement, or call
+`close`. It may be shared by threads.
+
+Error handling: every method raises a `ClientError` (see `errors`) and nothing else for what can
+go wrong outside of the caller's code.
+"""
+
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from urllib.parse import quote
+
+import httpx
+import msgspec
+
+from distconv_client.errors import StillRunning
+from distconv_client.replies import decoded, raise_for_problem, unreachable
+from distconv_client.retry import RetryPolicy, asked_delay_s, is_safe_to_repeat, says_not_now
+from distconv_client.views import EngineView, Why
+from distconvd.model import TERMINAL_STATUSES, Attempt, Job, JobPatch, Submission
+
+T = TypeVar("T")
+
+DEFAULT_SERVER = "http://127.0.0.1:8080"
+PAGE_JOBS = 500
+LONG_POLL_S = 30
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+class Client:
+    """One daemon, as seen by a person or a script.
+
+    Args:
+        server: base URL, such as `http://127.0.0.1:8080`; a path prefix is kept.
+        api_key: sent as `X-API-Key`; None sends no key.
+        timeout_s: how long to wait for a connection, and for the next byte of a reply.
+        retry: when and how often a request that is safe to repeat is sent again.
+        transport: replaces the network, for tests.
+        sleep: replaces `time.sleep`, for tests.
+    """
+
+    def __init__(
+        self,
+        server: str = DEFAULT_SERVER,
+        api_key: str | None = None,
+        *,
+        timeout_s: float = 15.0,
+        retry: RetryPolicy | None = None,
+        transport: httpx.BaseTransport | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.server = server.rstrip("/")
+        self._retry = RetryPolicy() if retry is None else retry
+        self._sleep = sleep
+        self._timeout_s = timeout_s
+        self._http = httpx.Client(
+            base_url=self.server,
+            headers={} if api_key is None else {"X-API-Key": api_key},
+            timeout=timeout_s,
+            transport=transport,
+            # A proxy can not reach our loopback, and must not see what goes there.
+            trust_env=httpx.URL(self.server).host not in LOOPBACK_HOSTS,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections; the client can not be used after that."""
+        self._http.close()
+
+    # ------------------------------------------------------------------------------------- jobs
+
+    def submit(self, submission: Submission, *, idempotency_key: str | None = None) -> Job:
+        """Submit one job and return it as the daemon keeps it.
+
+        Args:
+            submission: what to do.
+            idempotency_key: the daemon takes one key once; the same key again gets the same job.
+                None makes a new one, so that a repeated request can not become a second job.
+
+        Raises `Refused` when the daemon does not accept it.
+        """
+        key = idempotency_key or str(uuid.uuid4())
+        return self._call("POST", "/jobs/", Job, body=submission, headers={"Idempotency-Key": key})
+
+    def job(self, job_id: str) -> Job:
+        """Return one job; raises `NotFound`."""
+        return self._call("GET", job_path(job_id), Job)
+
+    def jobs(
+        self,
+        *,
+        status: str | None = None,
+        engine: str | None = None,
+        codec: str | None = None,
+        label: tuple[str, str] | None = None,
+        limit: int | None = None,
+    ) -> Iterator[Job]:
+        """Iterate over the jobs that fit all filters, fetched page by page.
+
+        Args:
+            status: a status word, such as `pending`.
+            engine: the id of the engine that holds or held the job.
+            codec: the target codec.
+            label: name and value of a label that the job carries.
+            limit: at most so many jobs; None is all.
+        """
+        filters = {"status": status, "engine": engine, "codec": codec}
+        query = {name: value for name, value in filters.items() if value is not None}
+        if label is not None:
+            query["label"] = f"{label[0]}:{label[1]}"
+        left = limit
+        while left is None or left > 0:
+            query["limit"] = str(PAGE_JOBS if left is None else min(left, PAGE_JOBS))
+            response = self._send("GET", "/jobs/", query=query)
+            page = decoded(response, list[Job])
+            yield from page
+            left = None if left is None else left - len(page)
+            cursor = response.headers.get("X-Next-Cursor")
+            if not cursor or not page:
+                return
+            query["cursor"] = cursor
+
+    def wait(self, job_id: str, *, timeout_s: float | None = None) -> Job:
+        """Wait until a job has ended, and return it; its status tells how it ended.
+
+        Args:
+            job_id: the job.
+            timeout_s: give up after so many seconds with `StillRunning`; None waits for ever.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            left_s = LONG_POLL_S if deadline is None else deadline - time.monotonic()
+            hold_s = max(0, min(LONG_POLL_S, int(left_s)))
+            job = self._call(
+                "GET",
+                job_path(job_id),
+                Job,
+                headers={"Prefer": f"wait={hold_s}"},
+                timeout_s=self._timeout_s + hold_s,
+            )
+            if job.status in TERMINAL_STATUSES:
+                return job
+            if deadline is not None and time.monotonic() >= deadline:
+                raise StillRunning(
+                    f"Job {job_id} is {job.status} after {timeout_s:g} s; it goes on."
+                )
+            if hold_s == 0:
+                self._sleep(0.2)  # less than a second is left: too short for a long poll
+
+    def cancel(self, job_id: str) -> Job:
+        """Cancel a job that has not ended; raises `Conflict` when it has."""
+        return self._call("DELETE", job_path(job_id), Job)
+
+    def retry(self, job_id: str) -> Job:
+        """Start a job that has ended once more; raises `Conflict` while it has not."""
+        return self._call("POST", f"{job_path(job_id)}/retry", Job)
+
+    def patch(self, job_id: str, patch: JobPatch) -> Job:
+        """Change what may change while a job has not ended: priority, labels, time, pause."""
+        return self._call("PATCH", job_path(job_id), Job, body=patch)
+
+    def attempts(self, job_id: str) -> list[Attempt]:
+        """Return the attempts at a job, oldest first, the running one included."""
+        return self._call("GET", f"{job_path(job_id)}/attempts", list[Attempt])
+
+    def why(self, job_id: str) -> Why:
+        """Return why a job waits, or why it is on the engine where it is."""
+        return self._call("GET", f"{job_path(job_id)}/why", Why)
+
+    # ---------------------------------------------------------------------------------- engines
+
+    def engines(self) -> list[EngineView]:
+        """Return every engine that the daemon knows."""
+        return self._call("GET", "/engines/", list[EngineView])
+
+    def engine(self, engine_id: str) -> EngineView:
+        """Return one engine; raises `NotFound`."""
+        return self._call("GET", engine_path(engine_id), EngineView)
+
+    def drain_engine(self, engine_id: str) -> EngineView:
+        """Let an engine finish what it holds and give it nothing new."""
+        return self._call("POST", f"{engine_path(engine_id)}/drain", EngineView)
+
+    def resume_engine(self, engine_id: str) -> EngineView:
+        """End an engine's drain or quarantine."""
+        return self._call("POST", f"{engine_path(engine_id)}/resume", EngineView)
+
+    def forget_engine(self, engine_id: str) -> None:
+        """Remove an engine from the list; it comes back with its next heartbeat."""
+        self._send("DELETE", engine_path(engine_id))
+
+    # ----------------------------------------------------------------------------------- daemon
+
+    def version(self) -> dict[str, Any]:
+        """Return what the daemon tells of its version."""
+        return self._call("GET", "/version", dict[str, Any])
+
+    def is_ready(self) -> bool:
+        """Tell whether the daemon answers and takes jobs (`/readyz`); never raises for its "no"."""
+        try:
+            return self._http.get("/readyz").status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False
+
+    # --------------------------------------------------------------------------------- requests
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        reply_type: type[T],
+        *,
+        body: msgspec.Struct | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
+    ) -> T:
+        response = self._send(method, path, body=body, headers=headers, timeout_s=timeout_s)
+        return decoded(response, reply_type)
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: msgspec.Struct | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
+    ) -> httpx.Response:
+        request = self._http.build_request(
+            method,
+            path,
+            params=query,
+            content=None if body is None else msgspec.json.encode(body),
+            headers={
+                **({} if body is None else {"Content-Type": "application/json"}),
+                **(headers or {}),
+            },
+            timeout=self._timeout_s if timeout_s is None else timeout_s,
+        )
+        response = self._send_patiently(request)
+        raise_for_problem(response)
+        return response
+
+    def _send_patiently(self, request: httpx.Request) -> httpx.Response:
+        delays = self._retry.delays_s() if is_safe_to_repeat(request) else iter(())
+        while True:
+            delay_s = next(delays, None)
+            try:
+                response = self._http.send(request)
+            except httpx.TransportError as error:
+                if delay_s is None:
+                    raise unreachable(self.server, error) from error
+            else:
+                if delay_s is None or not says_not_now(response):
+                    return response
+                delay_s = asked_delay_s(response, delay_s)
+            self._sleep(delay_s)
+
+
+def job_path(job_id: str) -> str:
+    """Return the path of a job; an id may hold any character."""
+    return f"/jobs/{quote(job_id, safe='')}"
+
+
+def engine_path(engine_id: str) -> str:
+    """Return the path of an engine; an id may hold any character."""
+    return f"/engines/{quote(engine_id, safe='')}"

@@ -1,0 +1,55 @@
+"""Commands that change jobs: cancel, retry."""
+
+import click
+
+from distconv_client import text
+from distconv_client.shared import Flags, each, pass_flags, shared_flags
+from distconv_client.teaching import Command
+from distconv_client.terminal import print_json, stdout_console
+from distconvd.model import Job
+
+
+@click.command(
+    cls=Command,
+    examples=(
+        "distconv cancel 1763840000000000_1",
+        "distconv jobs --json --label show=bunny | jq -r .job_id | xargs distconv cancel",
+    ),
+)
+@click.argument("job_ids", metavar="JOB...", nargs=-1, required=True)
+@shared_flags
+@pass_flags
+def cancel(flags: Flags, job_ids: tuple[str, ...]) -> None:
+    """Cancel jobs that have not ended; a running encode is stopped.
+
+    With --json: each job's document, one a line. Exits 1 if one could not be cancelled.
+    """
+    with flags.client() as client:
+        each(job_ids, client.cancel, lambda job: tell(job, flags))
+
+
+@click.command(
+    cls=Command,
+    examples=(
+        "distconv retry 1763840000000000_1",
+        "distconv jobs --json --status failed_permanently | jq -r .job_id | xargs distconv retry",
+    ),
+)
+@click.argument("job_ids", metavar="JOB...", nargs=-1, required=True)
+@shared_flags
+@pass_flags
+def retry(flags: Flags, job_ids: tuple[str, ...]) -> None:
+    """Start jobs that have ended once more.
+
+    With --json: each job's document, one a line. Exits 1 if one could not be started.
+    """
+    with flags.client() as client:
+        each(job_ids, client.retry, lambda job: tell(job, flags))
+
+
+def tell(job: Job, flags: Flags) -> None:
+    """Print what a job is now."""
+    if flags.as_json:
+        return print_json(job)
+    line = f"{text.clean(job.job_id)}  {job.status}  {text.source_name(job.source_url)}"
+    return stdout_console().out(line, highlight=False)

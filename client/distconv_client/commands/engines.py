@@ -1,0 +1,98 @@
+"""Commands on engines: the list, and drain, resume and forget for one of them."""
+
+import click
+
+from distconv_client import tables, text
+from distconv_client.shared import Flags, each, pass_flags, shared_flags
+from distconv_client.teaching import Command, Group
+from distconv_client.terminal import print_json, stderr_console, stdout_console
+from distconv_client.views import EngineView
+
+
+@click.group(
+    cls=Group,
+    invoke_without_command=True,
+    examples=(
+        "distconv engines",
+        "distconv engines --json | jq -r 'select(.status == \"idle\") | .engine_id'",
+        "distconv engines drain attic-1",
+    ),
+)
+@click.pass_context
+@shared_flags
+def engines(context: click.Context) -> None:
+    """List the engines, or tell one to drain or resume.
+
+    With --json: one engine a line.
+    """
+    if context.invoked_subcommand is None:
+        list_engines(context.ensure_object(Flags))
+
+
+def list_engines(flags: Flags) -> None:
+    """Print all engines, or say that there is none."""
+    with flags.client() as client:
+        found = client.engines()
+    if flags.as_json:
+        for engine in found:
+            print_json(engine)
+    elif found:
+        tables.print_table(stdout_console(), tables.ENGINE_COLUMNS, map(tables.engine_row, found))
+    else:
+        stderr_console().out("No engines. Start one: distconv-engine --server URL --output DIR")
+
+
+@engines.command(
+    cls=Command,
+    examples=(
+        "distconv engines drain attic-1",
+        "distconv engines drain attic-1 attic-2",
+    ),
+)
+@click.argument("engine_ids", metavar="ENGINE...", nargs=-1, required=True)
+@shared_flags
+@pass_flags
+def drain(flags: Flags, engine_ids: tuple[str, ...]) -> None:
+    """Let engines finish what they hold, and give them nothing new."""
+    with flags.client() as client:
+        each(engine_ids, client.drain_engine, lambda engine: tell(engine, flags))
+
+
+@engines.command(cls=Command, examples=("distconv engines resume attic-1",))
+@click.argument("engine_ids", metavar="ENGINE...", nargs=-1, required=True)
+@shared_flags
+@pass_flags
+def resume(flags: Flags, engine_ids: tuple[str, ...]) -> None:
+    """Give engines work again that were drained or quarantined."""
+    with flags.client() as client:
+        each(engine_ids, client.resume_engine, lambda engine: tell(engine, flags))
+
+
+@engines.command(cls=Command, examples=("distconv engines forget attic-1",))
+@click.argument("engine_ids", metavar="ENGINE...", nargs=-1, required=True)
+@shared_flags
+@pass_flags
+def forget(flags: Flags, engine_ids: tuple[str, ...]) -> None:
+    """Take engines off the list; one that still runs comes back by itself."""
+    with flags.client() as client:
+
+        def forget_one(engine_id: str) -> str:
+            client.forget_engine(engine_id)
+            return engine_id
+
+        each(engine_ids, forget_one, lambda engine_id: tell_forgotten(engine_id, flags))
+
+
+def tell(engine: EngineView, flags: Flags) -> None:
+    """Print what an engine is now."""
+    if flags.as_json:
+        return print_json(engine)
+    line = f"{text.clean(engine.engine_id)}  {text.clean(engine.status)}"
+    return stdout_console().out(line, highlight=False)
+
+
+def tell_forgotten(engine_id: str, flags: Flags) -> None:
+    """Print that an engine is off the list."""
+    if flags.as_json:
+        return print_json({"engine_id": engine_id, "forgotten": True})
+    return stdout_console().out(f"{text.clean(engine_id)}  forgotten", highlight=False)

@@ -1,0 +1,138 @@
+"""The command that submits: files and URLs become jobs, and with --wait they are followed."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from distconv_client import tables, text
+from distconv_client.api import Client
+from distconv_client.commands.look import label
+from distconv_client.options import transcode_flags, transcode_options
+from distconv_client.shared import Flags, pass_flags, shared_flags
+from distconv_client.sources import output_for, submission_for
+from distconv_client.teaching import Command
+from distconv_client.terminal import print_json, stdout_console
+from distconv_client.waiting import wait_for
+from distconvd.model import Job, JobStatus, Submission
+
+RESULT_COLUMNS = ("JOB", "STATUS", "CODEC", "SAVED", "OUTPUT")
+
+
+@click.command(
+    cls=Command,
+    examples=(
+        "distconv submit holiday.mov --codec h265 --wait",
+        "distconv submit *.mp4 --codec av1 --preset 8 --output /srv/av1/ --label show=bunny",
+        "distconv submit https://example.org/in.mkv --codec vp9 --job-size 420 --priority high",
+        "distconv submit big.mov --codec h264 --max-height 720 --crf 23 --requires gpu --sha256",
+        "distconv submit --json a.mp4 b.mp4 --codec h264 | jq -r .job_id",
+    ),
+)
+@click.argument("sources", metavar="FILE_OR_URL...", nargs=-1, required=True)
+@click.option("--codec", "-c", required=True, metavar="NAME", help="h264, h265, vp8, vp9, av1, …")
+@click.option("--output", "-o", metavar="URL_OR_DIR", help="Where results go [the engine's own].")
+@click.option("--wait", "-w", is_flag=True, help="Show progress until all jobs have ended.")
+@click.option(
+    "--priority",
+    type=click.Choice(list(text.PRIORITIES)),
+    default="normal",
+    show_default=True,
+    help="Higher goes first.",
+)
+@click.option(
+    "--label", "labels", type=label, multiple=True, metavar="NAME=VALUE", help="Mark; repeatable."
+)
+@click.option(
+    "--requires", multiple=True, metavar="TAG", help="Only engines with this tag; repeatable."
+)
+@click.option(
+    "--max-retries", type=click.IntRange(0, 1000), default=3, show_default=True, metavar="N"
+)
+@click.option("--sha256", is_flag=True, help="Send each file's checksum, for the engine to check.")
+@click.option(
+    "--job-size", type=click.FloatRange(min=0), metavar="MB", help="Size of a URL's file, if known."
+)
+@transcode_flags
+@shared_flags
+@pass_flags
+def submit(flags: Flags, /, sources: tuple[str, ...], wait: bool, **given: Any) -> None:
+    """Submit files or URLs to be transcoded, each as a job of its own.
+
+    A file is submitted as a file:// URL: the engine must see it under the same path. All files are
+    looked at before the first is submitted.
+
+    With --json: each job's document, one a line, in the order given; with --wait as well, printed
+    when all have ended. Exits 1 under --wait if a job did not complete.
+    """
+    submissions = list(submissions_for(sources, given))
+    with flags.client() as client:
+        jobs = list(submitted(client, submissions, flags, quiet=wait and flags.as_json))
+        if not wait:
+            return
+        ended = wait_for(client, jobs)
+    show_results(list(ended.values()), flags)
+    if any(job.status is not JobStatus.COMPLETED for job in ended.values()):
+        click.get_current_context().exit(1)
+
+
+def submissions_for(sources: tuple[str, ...], given: dict[str, Any]) -> Iterator[Submission]:
+    """Iterate over what is to be submitted; raises `BadInput` for a source that can not be."""
+    target = given["output"]
+    fields = {
+        "max_retries": given["max_retries"],
+        "priority": text.PRIORITIES[given["priority"]],
+        "labels": dict(given["labels"]),
+        "requires": list(given["requires"]),
+        "options": transcode_options(given),
+        "output": None if target is None else output_for(target, sources=len(sources)),
+    }
+    for source in sources:
+        yield submission_for(
+            source,
+            given["codec"],
+            size_mb=given["job_size"],
+            with_sha256=given["sha256"],
+            **fields,
+        )
+
+
+def submitted(
+    client: Client, submissions: list[Submission], flags: Flags, *, quiet: bool
+) -> Iterator[Job]:
+    """Submit one after the other; each is told at once, so that none is unknown after a Ctrl-C."""
+    for submission in submissions:
+        job = client.submit(submission)
+        if not quiet:
+            tell(job, flags)
+        yield job
+
+
+def tell(job: Job, flags: Flags) -> None:
+    """Print the id that a source got."""
+    if flags.as_json:
+        return print_json(job)
+    line = f"{text.clean(job.job_id)}  {text.clean(job.target_codec)}  {text.place(job.source_url)}"
+    return stdout_console().out(line, highlight=False)
+
+
+def show_results(jobs: list[Job], flags: Flags) -> None:
+    """Print what came of the jobs."""
+    if flags.as_json:
+        for job in jobs:
+            print_json(job)
+        return
+    tables.print_table(stdout_console(), RESULT_COLUMNS, map(result_row, jobs))
+
+
+def result_row(job: Job) -> tuple[str, ...]:
+    """Return a job that has ended as a row of `RESULT_COLUMNS`."""
+    found = job.result
+    before = (found and found.source_size_bytes) or job.job_size * 1e6
+    return (
+        text.clean(job.job_id),
+        job.status,
+        text.clean(job.target_codec),
+        text.saved(before, found.size_bytes if found else None),
+        text.progress(job),
+    )

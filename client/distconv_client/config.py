@@ -1,0 +1,99 @@
+"""Where the daemon is and which key opens it.
+
+Flags win over the environment (`DISTCONV_SERVER`, `DISTCONV_API_KEY`), that over the file
+`distconv/config.toml` under `$XDG_CONFIG_HOME` (default `~/.config`), that over the default. An
+empty value counts as not given. The file holds two keys, and any other is an error, so that a
+misspelt one does not silently do nothing:
+
+    server = "http://dispatch.example.org:8080"
+    api_key = "…"
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from distconv_client.api import DEFAULT_SERVER
+from distconv_client.errors import BadInput
+
+FILE_KEYS = ("server", "api_key")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a command needs to reach the daemon."""
+
+    server: str
+    api_key: str | None
+
+
+def load_settings(
+    server: str | None = None,
+    api_key: str | None = None,
+    *,
+    environ: Mapping[str, str] = os.environ,
+) -> Settings:
+    """Return the settings; `server` and `api_key` are what the flags said.
+
+    Raises `BadInput` for a file that can not be read or an address that is none.
+    """
+    given = (server, environ.get("DISTCONV_SERVER")), (api_key, environ.get("DISTCONV_API_KEY"))
+    # A broken file must not stand in the way of somebody who gave everything by hand.
+    needs_file = not all(any(values) for values in given)
+    path = config_path(environ)
+    stored = read_file(path) if needs_file else {}
+    found_server, found_key = (
+        next((value for value in (*values, stored.get(name)) if value), None)
+        for values, name in zip(given, FILE_KEYS, strict=True)
+    )
+    return Settings(checked_server(found_server or DEFAULT_SERVER), found_key)
+
+
+def config_path(environ: Mapping[str, str]) -> Path:
+    """Return where the configuration file is, if there is one."""
+    home = environ.get("XDG_CONFIG_HOME")
+    base = Path(home) if home else Path(environ.get("HOME") or Path.home()) / ".config"
+    return base / "distconv" / "config.toml"
+
+
+def read_file(path: Path) -> dict[str, str]:
+    """Return the keys of the configuration file; a file that is not there holds none."""
+    try:
+        stored = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise BadInput(
+            f"Can not read {path}: {error}", hint="Mend the file or remove it."
+        ) from error
+    return {name: checked_value(path, name, value) for name, value in stored.items()}
+
+
+def checked_value(path: Path, name: str, value: Any) -> str:
+    """Return the value of one key of the file; raises `BadInput` for a wrong one."""
+    if name not in FILE_KEYS:
+        raise BadInput(
+            f"{path} has an unknown key {name!r}.", hint=f"Known: {', '.join(FILE_KEYS)}."
+        )
+    if not isinstance(value, str):
+        raise BadInput(f"{path}: {name} must be a string.", hint=f'Write {name} = "…".')
+    return value
+
+
+def checked_server(server: str) -> str:
+    """Return `server` if it is a base URL; raises `BadInput` for anything else."""
+    try:
+        url = httpx.URL(server)
+        good = url.scheme in {"http", "https"} and bool(url.host)
+    except httpx.InvalidURL:
+        good = False
+    if good:
+        return server
+    raise BadInput(
+        f"{server!r} is not the URL of a daemon.", hint=f"It looks like {DEFAULT_SERVER}."
+    )

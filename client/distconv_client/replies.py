@@ -1,0 +1,91 @@
+"""From an HTTP reply to a typed value or to the error that a person should see."""
+
+import re
+from typing import TypeVar
+
+import httpx
+import msgspec
+
+from distconv_client.errors import (
+    REFUSALS,
+    ClientError,
+    DaemonUnreachable,
+    Refused,
+    UnexpectedReply,
+)
+
+T = TypeVar("T")
+
+KEY_HINT = "Give the key with --api-key, DISTCONV_API_KEY or api_key in the configuration file."
+HINTS: dict[int, str] = {
+    401: KEY_HINT,
+    403: "This key's role may not do that; use one that may.",
+    413: "Fewer or shorter labels and options make a submission smaller.",
+    429: "Try again in a moment.",
+    503: "The daemon can not take it now; try again in a moment.",
+}
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """The parts of an RFC 9457 problem document that are told to a person."""
+
+    title: str = ""
+    detail: str = ""
+    field: str | None = None
+
+
+def decoded(response: httpx.Response, reply_type: type[T]) -> T:
+    """Return the reply's body as `reply_type`; raises `UnexpectedReply` when it is no such thing."""
+    try:
+        return msgspec.json.decode(response.content, type=reply_type)
+    except msgspec.DecodeError as error:
+        raise not_ours(response, str(error)) from error
+
+
+def raise_for_problem(response: httpx.Response) -> None:
+    """Raise the error that a reply stands for; a success passes."""
+    if response.is_success:
+        return
+    if response.status_code < httpx.codes.BAD_REQUEST:
+        raise not_ours(response, f"HTTP {response.status_code}")
+    raise refusal(response)
+
+
+def refusal(response: httpx.Response) -> ClientError:
+    """Return the error for a 4xx or 5xx reply, in the daemon's own words where it has some."""
+    status = response.status_code
+    problem = problem_of(response)
+    if problem is None:
+        if response.headers.get("Content-Type", "").startswith("text/html"):
+            return not_ours(response, f"HTTP {status} with a web page")
+        problem = Problem(title=response.reason_phrase)
+    kind = REFUSALS.get(status, Refused)
+    return kind(
+        status, problem.title, problem.detail, field=problem.field, hint=HINTS.get(status, "")
+    )
+
+
+def problem_of(response: httpx.Response) -> Problem | None:
+    """Return the problem document of a reply, or None when it holds none."""
+    try:
+        return msgspec.json.decode(response.content, type=Problem)
+    except msgspec.DecodeError:
+        return None
+
+
+def not_ours(response: httpx.Response, reason: str) -> UnexpectedReply:
+    """Return the error for a reply that no daemon of this version sends."""
+    return UnexpectedReply(
+        f"{response.request.method} {response.request.url} did not answer as distconvd does: {reason}",
+        hint="Is that the address of a DistConv daemon, and of the same version as this client?",
+    )
+
+
+def unreachable(server: str, error: httpx.TransportError) -> DaemonUnreachable:
+    """Return the error for a request that got no reply."""
+    reason = "no answer in time" if isinstance(error, httpx.TimeoutException) else str(error)
+    reason = re.sub(r"\[Errno -?\d+\] ", "", reason)
+    return DaemonUnreachable(
+        f"Can not reach the daemon at {server}: {reason or type(error).__name__}.",
+        hint="Is distconvd running? Start it with `distconvd`, or name another with --server URL.",
+    )

@@ -1,0 +1,127 @@
+"""What all commands share: the flags that reach the daemon, its client, and many ids at once.
+
+`--server`, `--api-key` and `--json` may stand before and after the command's name; the one after
+it wins. That is why they are no parameters of the commands: each remembers itself in the `Flags`
+of the context, which a command is passed instead.
+"""
+
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import click
+
+from distconv_client.api import Client
+from distconv_client.config import load_settings
+from distconv_client.errors import BadInput, ClientError, Refused
+from distconv_client.text import clean
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as shells have it."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+
+
+@dataclass
+class Flags:
+    """What the shared flags said."""
+
+    server: str | None = None
+    api_key: str | None = None
+    as_json: bool = False
+    make_client: Callable[..., Client] = Client
+    """The door through which tests bring in a client without a network."""
+
+    def client(self) -> Client:
+        """Return a client of the daemon that the flags, environment or file name."""
+        settings = load_settings(self.server, self.api_key)
+        return self.make_client(settings.server, settings.api_key)
+
+
+def remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    """Keep the value of a shared flag, if it was given."""
+    flags = context.ensure_object(Flags)
+    if value and parameter.name is not None:
+        setattr(flags, parameter.name, value)
+
+
+def shared_flags(function: F) -> F:
+    """Add the flags that every command has."""
+    for decorate in (
+        click.option(
+            "--json",
+            "as_json",
+            is_flag=True,
+            help="Print JSON, one document a line.",
+            expose_value=False,
+            callback=remember,
+        ),
+        click.option(
+            "--api-key",
+            metavar="KEY",
+            help="The daemon's key [DISTCONV_API_KEY].",
+            expose_value=False,
+            callback=remember,
+        ),
+        click.option(
+            "--server",
+            metavar="URL",
+            help="The daemon's address [DISTCONV_SERVER].",
+            expose_value=False,
+            callback=remember,
+        ),
+    ):
+        function = decorate(function)
+    return function
+
+
+pass_flags = click.make_pass_decorator(Flags, ensure=True)
+
+
+class Failure(click.ClickException):
+    """An error as the command line tells it: one or two lines on stderr, then exit code 1."""
+
+    def __init__(self, error: ClientError) -> None:
+        super().__init__(error.message)
+        self.hint = error.hint
+
+    def show(self, file: Any = None) -> None:
+        """Print what was wrong and what to do next."""
+        for start, line in (("distconv: ", self.message), ("          ", self.hint)):
+            if line:
+                click.echo(f"{start}{clean(line)}", file=file or sys.stderr)
+
+
+class UsageFailure(Failure):
+    """The same for what the caller wrote wrongly: exit code 2."""
+
+    exit_code = 2
+
+
+def failure(error: ClientError) -> Failure:
+    """Return how the command line tells `error`."""
+    return UsageFailure(error) if isinstance(error, BadInput) else Failure(error)
+
+
+def each(job_ids: Iterable[str], call: Callable[[str], T], use: Callable[[T], None]) -> None:
+    """Call the daemon for each id and use its reply; exits 1 at the end if it refused one.
+
+    One id that is wrong does not keep the others from being served. A daemon that can not be
+    reached does: nothing would be served anyway.
+    """
+    refused = False
+    for job_id in job_ids:
+        try:
+            reply = call(job_id)
+        except Refused as error:
+            refused = True
+            told = error.hint if error.status in {401, 403} else ""
+            Failure(
+                type(error)(error.status, error.title, f"{job_id}: {error.detail}", hint=told)
+            ).show()
+        else:
+            use(reply)
+    if refused:
+        click.get_current_context().exit(1)
