@@ -1,0 +1,13 @@
+"""The core: commands and `now` go in, changes, events and a reply come out.
+
+Sans-IO: it imports neither trio nor h11 and has no clock, so a test drives years in milliseconds.
+A command is a function of a `Transaction`; `Dispatcher.decide` runs it and returns a `Decision`,
+which the ledger makes durable before anybody is told. `Dispatcher.take_back` undoes decisions that
+could not be made durable.
+"""
+
+from distconvd.dispatch.decision import Decision, Event, Instant
+from distconvd.dispatch.dispatcher import Dispatcher
+from distconvd.dispatch.settings import DispatchSettings
+
+__all__ = ["Decision", "DispatchSettings", "Dispatcher", "Event", "Instant"]

@@ -1,0 +1,218 @@
+"""Matching: which pending job goes to which engine, and when.
+
+Nothing is assigned to a polling engine before it asks. So a match has two outcomes: the policy
+places the job on an engine that is asking (then it is assigned), or on one that is not (then it is
+reserved for that one, and lapses if it is not collected within the pick-up time). An engine is
+asking while its request is being decided, while its long poll is parked here, or while its
+websocket is open.
+"""
+
+import heapq
+from typing import NamedTuple
+
+from distconvd.dispatch.transaction import Transaction
+from distconvd.errors import NotFound
+from distconvd.lifecycle import JobEvent
+from distconvd.matching import AvailableEngines, Demand, EngineEntry
+from distconvd.matching.queue import QueueEntry, demand_of
+from distconvd.model import AttemptOutcome, EngineState, Job
+from distconvd.policy import Place
+
+
+class _Placed(NamedTuple):
+    """What the policy decided for one job."""
+
+    job: Job
+    engine_id: str
+    reason: str
+
+
+def ask(tx: Transaction, engine_id: str) -> bytes | None:
+    """An engine asks for work: return the job assigned to it, as on the wire, or None.
+
+    What it already holds comes first where it has no free slot or never got it: a lost reply costs
+    nothing. Raises `NotFound` for an engine that never sent a heartbeat.
+    """
+    state = tx.state
+    entry = state.pool.engines.get(engine_id)
+    if entry is None:
+        raise NotFound("Engine not found: send a heartbeat first")
+    entry.uncollected = False
+    held = _undelivered(tx, entry)
+    if held is None and len(entry.held) >= entry.record.slots:
+        held = next((job_id for job_id in entry.held if job_id not in entry.named), None)
+    if held is None:
+        held = _match_for(tx, entry)
+    if held is None:
+        return None
+    tx.core.undelivered.get(engine_id, {}).pop(held, None)
+    return tx.job_view(held)
+
+
+def park(tx: Transaction, engine_id: str, by: int) -> None:
+    """Note that `by` more (or, negative, fewer) requests of the engine wait for work here."""
+    entry = tx.state.pool.engines.get(engine_id)
+    if entry is not None:
+        tx.state.pool.withdraw(engine_id)
+        entry.parked = max(0, entry.parked + by)
+        tx.state.pool.offer(engine_id)
+
+
+def has_undelivered(tx: Transaction, engine_id: str) -> bool:
+    """Whether a job was assigned to the engine that did not reach it yet."""
+    entry = tx.state.pool.engines.get(engine_id)
+    return entry is not None and _undelivered(tx, entry) is not None
+
+
+def assign_any(tx: Transaction) -> bytes | None:
+    """Assign the next job that the policy can place to whichever engine it chooses, or None."""
+    for job_id in list(tx.state.reservations):
+        tx.state.unreserve(job_id, requeue=True)
+    heads = _heads(tx, None)
+    while heads:
+        _, demand = heapq.heappop(heads)
+        placed = _place_next(tx, demand)
+        if placed is not None:
+            _assign(tx, *placed)
+            return tx.job_view(placed[0].job_id)
+    return None
+
+
+def serve_parked(tx: Transaction) -> None:
+    """Place jobs on engines that are waiting, after something made a job or an engine free."""
+    state = tx.state
+    while state.queue.woken or state.pool.woken:
+        demands, state.queue.woken = state.queue.woken, set()
+        engines, state.pool.woken = state.pool.woken, set()
+        for demand in demands:
+            while state.pool.index(demand).parked and _match_once(tx, demand, frozenset()):
+                pass
+        for engine_id in engines:
+            entry = state.pool.engines.get(engine_id)
+            while entry is not None and entry.parked and state.pool.is_offered(engine_id):
+                if _match_for(tx, entry) is None:
+                    break
+
+
+def _undelivered(tx: Transaction, entry: EngineEntry) -> str | None:
+    """Return a job that was assigned to the engine while it waited, but never reached it."""
+    waiting = tx.core.undelivered.get(entry.record.engine_id, {})
+    for job_id in list(waiting):
+        if job_id in entry.held:
+            return job_id
+        del waiting[job_id]
+    return None
+
+
+def _match_for(tx: Transaction, entry: EngineEntry) -> str | None:
+    """Match until a job is assigned to this engine; return its id, or None when none is meant for
+    it. Jobs that the policy places elsewhere are assigned or reserved there on the way."""
+    state, engine_id = tx.state, entry.record.engine_id
+    state.settle_engine(engine_id)
+    # Decided afresh, so that a job that came later but goes before is not overtaken.
+    for job_id in list(entry.reserved):
+        state.unreserve(job_id, requeue=True)
+    if not state.pool.is_offered(engine_id):
+        return None
+    heads = list(_heads(tx, entry))
+    while heads:
+        _, demand = heapq.heappop(heads)
+        placed = _match_once(tx, demand, frozenset({engine_id}))
+        if placed is None:
+            continue
+        if placed[1] == engine_id:
+            return placed[0].job_id
+        head = state.queue.head(demand)
+        if head is not None:
+            heapq.heappush(heads, (head, demand))
+    return None
+
+
+def _heads(tx: Transaction, entry: EngineEntry | None) -> list[tuple[QueueEntry, Demand]]:
+    """Return the heads of the queue that an engine (None: any idle one) can take, as a heap."""
+    queue = tx.state.queue
+    abilities = tx.state.pool.abilities if entry is None else [entry.ability]
+    demands = {d for ability in abilities for d in queue.demands_for(*ability)}
+    heads = [(head, d) for d in demands if (head := queue.head(d)) is not None]
+    heapq.heapify(heads)
+    return heads
+
+
+def _match_once(
+    tx: Transaction, demand: Demand, asking: frozenset[str]
+) -> _Placed | None:
+    """Place one job of a demand: assign it to an asking engine, reserve it for any other."""
+    placed = _place_next(tx, demand)
+    if placed is None:
+        return None
+    job, engine_id, _ = placed
+    if engine_id in asking or tx.state.pool.engines[engine_id].parked:
+        _assign(tx, *placed)
+        if engine_id not in asking:
+            tx.core.undelivered.setdefault(engine_id, {})[job.job_id] = None
+    else:
+        tx.state.reserve(job.job_id, engine_id)
+        tx.core.timers.add(tx.now.mono_s + tx.settings.pickup_s, "reservation", job.job_id)
+    return placed
+
+
+def _place_next(tx: Transaction, demand: Demand) -> _Placed | None:
+    """Ask the policy about the first few jobs of a demand; return the first that it places."""
+    state = tx.state
+    index = state.pool.index(demand)
+    if not index.members:
+        return None
+    for entry in state.queue.first(demand, tx.settings.lookahead):
+        job = state.job(entry.job_id)
+        engines = AvailableEngines(index, _shunned(tx, job, demand))
+        if not engines:
+            state.hold_reasons[job.job_id] = "waits for an engine that has not failed it"
+            continue
+        answer = tx.core.place(job, engines, tx.now.wall_ms)
+        if isinstance(answer, Place):
+            return _Placed(job, answer.engine_id, answer.reason)
+        state.hold_reasons[job.job_id] = answer.reason
+    return None
+
+
+def _shunned(tx: Transaction, job: Job, demand: Demand) -> frozenset[str]:
+    """Return the engines that failed this job, as long as another one may take it instead."""
+    if job.attempt == job.base_attempt:
+        return frozenset()
+    history = tx.state.history(job.job_id).attempts
+    failed = {
+        a.engine_id
+        for a in history
+        if a.number > job.base_attempt
+        and a.outcome in (AttemptOutcome.FAILED, AttemptOutcome.LOST)
+        and a.engine_id is not None
+    }
+    waited_s = (tx.now.wall_ms - job.updated_at) / 1000
+    if not failed or waited_s > tx.settings.retry_elsewhere_s:
+        return frozenset()
+    fresh = (e for e in tx.state.pool.live_for(demand) if e.record.engine_id not in failed)
+    return frozenset(failed) if next(fresh, None) is not None else frozenset()
+
+
+def _assign(tx: Transaction, job: Job, engine_id: str, reason: str) -> Job:
+    """Start the next attempt of a job on an engine."""
+    tx.state.unreserve(job.job_id)
+    job = tx.move_job(
+        job,
+        JobEvent.ASSIGN,
+        assigned_engine=engine_id,
+        attempt=job.attempt + 1,
+        started_at=tx.now.wall_ms,
+        finished_at=None,
+        not_before=None,
+        placement=reason,
+        error_message=None,
+        error_class=None,
+    )
+    tx.core.grant_lease(job.job_id, tx.now.mono_s)
+    tx.saw.add(("jobs", job.job_id))
+    tx.tell("job.assigned", job, reason=reason)
+    return job
+
+
+__all__ = ["ask", "assign_any", "has_undelivered", "park", "serve_parked"]

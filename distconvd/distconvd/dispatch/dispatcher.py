@@ -1,0 +1,185 @@
+"""The dispatcher: runs commands on the state, and owns the runtime state that is never stored."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Concatenate, ParamSpec, TypeVar
+
+from distconvd.dispatch.assign import serve_parked
+from distconvd.dispatch.decision import Decision, Instant
+from distconvd.dispatch.settings import DispatchSettings
+from distconvd.dispatch.state import State
+from distconvd.dispatch.timers import Timers
+from distconvd.dispatch.transaction import Transaction
+from distconvd.matching import AvailableEngines
+from distconvd.model import Job, JobStatus
+from distconvd.policy import Hold, Place, Policy
+from distconvd.records import adopt_engine, adopt_job
+from distconvd.store import Change, Snapshot
+
+log = logging.getLogger("distconvd.dispatch")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Dispatcher:
+    """The core. Not thread-safe; every call is short and never waits.
+
+    Args:
+        settings: durations and bounds.
+        policy: who gets the next job.
+        fallback: decides where `policy` raises; usually the default policy.
+        now: the moment of the start.
+        snapshot: what the store held; its records are taken over, foreign ones made ours.
+        first_counter: where the counter of job ids begins.
+    """
+
+    def __init__(
+        self,
+        settings: DispatchSettings,
+        policy: Policy,
+        fallback: Policy,
+        now: Instant,
+        snapshot: Snapshot | None = None,
+    ) -> None:
+        self.settings = settings
+        self.policy = policy
+        self.fallback = fallback
+        self.state = State()
+        self.timers = Timers()
+        self.leases: dict[str, float] = {}
+        """Job id to when its running attempt is lost (monotonic seconds)."""
+        self.undelivered: dict[str, dict[str, None]] = {}
+        """Engine id to jobs assigned while it waited, that no reply has carried yet."""
+        self.started_s = now.mono_s
+        self.last_id_us = 0
+        self.id_counter = 0
+        self.policy_failures = 0
+        self.leases_expired = 0
+        self.adopted: list[Change] = []
+        """Records that had to be rewritten on loading; the first commit makes them durable."""
+        if snapshot is not None:
+            self._load(snapshot, now)
+
+    def decide(
+        self,
+        command: Callable[Concatenate[Transaction, P], T],
+        now: Instant,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Decision[T]:
+        """Run one command; whatever it raises passes through, and then nothing has changed."""
+        tx = self._begin(now)
+        try:
+            reply = command(tx, *args, **kwargs)
+            serve_parked(tx)
+        except BaseException:
+            self.take_back(tx.undo[::-1])
+            raise
+        return Decision(
+            reply, tx.changes, tx.undo[::-1], tx.events, tx.saw, saw_everything=tx.saw_everything
+        )
+
+    def take_back(self, undo: Sequence[Change]) -> None:
+        """Restore records, newest change first, after a failed command or commit."""
+        for change in undo:
+            self.state.apply(change)
+            if change.table == "jobs":
+                self._lease_if_assigned(change.key)
+
+    def place(self, job: Job, engines: AvailableEngines, now_ms: int) -> Place | Hold:
+        """Ask the policy; a policy that raises or answers nonsense is overruled for this job."""
+        try:
+            answer = self.policy.place(job, engines, now_ms)
+            if isinstance(answer, Hold):
+                return answer
+            if isinstance(answer, Place) and engines.get(answer.engine_id) is not None:
+                return answer
+            raise ValueError(f"it answered {answer!r}, which is no idle engine and no hold")
+        except Exception:
+            self.policy_failures += 1
+            log.exception(
+                "policy %s failed for job %s; the default policy decides this one",
+                type(self.policy).__name__,
+                job.job_id,
+            )
+        return self.fallback.place(job, engines, now_ms)
+
+    def grant_lease(self, job_id: str, now_s: float) -> None:
+        """Let the running attempt of a job live for another lease from now."""
+        until = now_s + self.settings.lease_s
+        grace_ends = self.started_s + self.settings.start_grace_s
+        self.leases[job_id] = max(until, grace_ends)
+        self.timers.add(self.leases[job_id], "lease", job_id)
+
+    def new_job_id(self, wall_us: int) -> str:
+        """Return `{microseconds}_{counter}`, unique also when the clock steps back."""
+        self.last_id_us = max(wall_us, self.last_id_us + 1)
+        counter = self.id_counter
+        self.id_counter += 1
+        return f"{self.last_id_us}_{counter}"
+
+    def _begin(self, now: Instant) -> Transaction:
+        self.state.wall_ms = now.wall_ms
+        self.state.mono_s = now.mono_s
+        return Transaction(self, now)
+
+    def _lease_if_assigned(self, job_id: str) -> None:
+        """Give a job that is assigned again, since its end was taken back, a lease again."""
+        record = self.state.jobs.get(job_id)
+        if record is not None and job_id not in self.leases:
+            job = self.state.job(job_id)
+            if job.status is JobStatus.ASSIGNED:
+                self.grant_lease(job_id, self.state.mono_s)
+
+    def _load(self, snapshot: Snapshot, now: Instant) -> None:
+        """Take over what the store held. Engines first: jobs are then found on them."""
+        state = self.state
+        state.wall_ms, state.mono_s = now.wall_ms, now.mono_s
+        state.attempts, state.meta = snapshot.attempts, snapshot.meta
+        for engine_id, data in snapshot.engines.items():
+            engine = adopt_engine(engine_id, data)
+            if engine is None:
+                log.error("engine record %r cannot be read and is left out", engine_id)
+                continue
+            self._adopt(Change("engines", engine_id, engine[1]), rewritten=engine[1] is not data)
+            self._watch_engine(engine_id, engine[0].quarantined_until)
+        for job_id in sorted(snapshot.jobs):
+            found = adopt_job(job_id, snapshot.jobs[job_id])
+            if found is None:
+                log.error("job record %r cannot be read and is left out", job_id)
+                continue
+            job, record = found
+            self._adopt(
+                Change("jobs", job_id, record), job, rewritten=record is not snapshot.jobs[job_id]
+            )
+            self._watch_job(job)
+        state.queue.woken.clear()
+        state.pool.woken.clear()
+        floor = state.meta.get("job_id_floor_us")
+        if floor is not None and floor.isdigit():
+            self.last_id_us = max(self.last_id_us, int(floor))
+
+    def _adopt(self, change: Change, job: Job | None = None, *, rewritten: bool) -> None:
+        self.state.apply(change, None, job)
+        if rewritten:
+            self.adopted.append(change)
+
+    def _watch_engine(self, engine_id: str, quarantined_until: int | None) -> None:
+        grace_s = max(self.settings.engine_timeout_s, self.settings.start_grace_s)
+        self.timers.add(self.started_s + grace_s, "engine", engine_id)
+        if quarantined_until is not None:
+            self.timers.add(self.wall_to_mono_s(quarantined_until), "quarantine", engine_id)
+
+    def _watch_job(self, job: Job) -> None:
+        head = job.job_id.partition("_")[0]
+        if head.isdecimal() and len(head) <= 18:
+            self.last_id_us = max(self.last_id_us, int(head))
+        if job.status is JobStatus.ASSIGNED:
+            self.grant_lease(job.job_id, self.started_s)
+        elif job.not_before is not None and job.job_id in self.state.delayed:
+            self.timers.add(self.wall_to_mono_s(job.not_before), "delay", job.job_id)
+
+    def wall_to_mono_s(self, wall_ms: int) -> float:
+        """Return when, on the monotonic clock, the wall clock will show `wall_ms`."""
+        return self.state.mono_s + (wall_ms - self.state.wall_ms) / 1000

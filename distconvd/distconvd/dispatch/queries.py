@@ -1,0 +1,92 @@
+"""Reads: they go through the same door as writes, so that no reply shows what is not on disk."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from distconvd.dispatch.engines import engine_view
+from distconvd.dispatch.transaction import Transaction
+from distconvd.model import Attempt, AttemptOutcome, JobStatus, canonical_codec
+from distconvd.records import decode_job
+
+SCAN_MAX = 20_000
+"""Jobs looked at for one page; a filtered page may be short and still have a next one."""
+
+
+class JobFilter(msgspec.Struct, frozen=True):
+    """What `GET /jobs/` can be narrowed by; None: everything."""
+
+    status: JobStatus | None = None
+    engine: str | None = None
+    codec: str | None = None
+    label: tuple[str, str] | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it lets everything through."""
+        return self == JobFilter()
+
+    def lets(self, record: bytes) -> bool:
+        """Whether a job's record fits."""
+        job = decode_job(record)
+        return (
+            (self.status is None or job.status is self.status)
+            and (self.engine is None or job.assigned_engine == self.engine)
+            and (
+                self.codec is None
+                or canonical_codec(job.target_codec) == canonical_codec(self.codec)
+            )
+            and (self.label is None or job.labels.get(self.label[0]) == self.label[1])
+        )
+
+
+class Page(msgspec.Struct, frozen=True):
+    """One page of a listing."""
+
+    records: Sequence[bytes]
+    next_cursor: str | None
+    """Ask again with it; None: that was all."""
+
+
+def get_job(tx: Transaction, job_id: str) -> bytes:
+    """Return a job as on the wire; raises `NotFound`."""
+    return tx.job_view(job_id)
+
+
+def list_jobs(tx: Transaction, which: JobFilter, limit: int, cursor: str | None) -> Page:
+    """Return up to `limit` jobs behind `cursor`, oldest first."""
+    tx.saw_everything = True
+    records: list[bytes] = []
+    last: str | None = None
+    for scanned, job_id in enumerate(tx.state.job_ids_after(cursor)):
+        if len(records) >= limit or scanned >= SCAN_MAX:
+            return Page(records, last)
+        last = job_id
+        record = tx.state.jobs[job_id]
+        if which.is_empty or which.lets(record):
+            records.append(tx.state.job_view(job_id))
+    return Page(records, None)
+
+
+def attempts(tx: Transaction, job_id: str) -> list[Attempt]:
+    """Return every attempt of a job, the running one last; raises `NotFound`."""
+    job = tx.job(job_id)
+    found = list(tx.state.history(job_id).attempts)
+    if job.status is JobStatus.ASSIGNED:
+        found.append(
+            Attempt(
+                job.attempt, job.assigned_engine, job.started_at, None, AttemptOutcome.RUNNING
+            )
+        )
+    return found
+
+
+def list_engines(tx: Transaction) -> list[bytes]:
+    """Return every engine as on the wire, by id."""
+    tx.saw_everything = True
+    return [engine_view(tx, engine_id) for engine_id in sorted(tx.state.engines)]
+
+
+def get_engine(tx: Transaction, engine_id: str) -> bytes:
+    """Return an engine as on the wire; raises `NotFound`."""
+    return engine_view(tx, engine_id)

@@ -1,0 +1,270 @@
+"""What engines report of jobs: done, failed, given back, how far.
+
+The attempt number is the fencing token. A report that carries the running one counts; one of an
+attempt that ended is answered as before when it says the same, and gets `Conflict` otherwise. A
+legacy report carries none and is judged by the job's state. The first terminal report wins.
+"""
+
+from distconvd.dispatch.retries import requeue_or_give_up
+from distconvd.dispatch.transaction import Transaction
+from distconvd.errors import Conflict
+from distconvd.lifecycle import JobEvent
+from distconvd.model import (
+    Attempt,
+    AttemptHistory,
+    AttemptOutcome,
+    CompleteReport,
+    FailReport,
+    FailureClass,
+    Job,
+    JobStatus,
+    Limits,
+    Progress,
+    ProgressReport,
+    ReleaseReport,
+    Verdict,
+)
+from distconvd.records import encode
+
+
+def complete(tx: Transaction, job_id: str, report: CompleteReport) -> str:
+    """Take an engine's word that a job is done; return the original's sentence.
+
+    Raises `NotFound`, or `Conflict` where the attempt is over or the job ended otherwise.
+    """
+    sentence = f"Job {job_id} marked as completed"
+    job = tx.job(job_id)
+    if _was_completed_so(job, report):
+        return sentence
+    job = _require_open(tx, job, report.attempt, report.engine_id)
+    engine_id = job.assigned_engine or report.engine_id
+    done = tx.move_job(
+        job,
+        JobEvent.COMPLETE,
+        assigned_engine=engine_id,
+        output_url=report.output_url,
+        finished_at=tx.now.wall_ms,
+        progress=None,
+        result=report.result,
+        error_message=None,
+        error_class=None,
+        not_before=None,
+    )
+    end_attempt(tx, job, AttemptOutcome.COMPLETED, engine_id=engine_id)
+    _note_success(tx, engine_id)
+    tx.tell("job.completed", done)
+    return sentence
+
+
+def fail(tx: Transaction, job_id: str, report: FailReport) -> str:
+    """Take an engine's word that an attempt failed; return the original's sentence.
+
+    What happens next is decided by the failure's class, see `retries`. Raises as `complete`.
+    """
+    job = tx.job(job_id)
+    told = _told_before(tx, job, report)
+    if told is not None:
+        return told
+    job = _require_open(tx, job, report.attempt, report.engine_id)
+    engine_id = job.assigned_engine or report.engine_id
+    failure = report.error_class or FailureClass.ENGINE
+    message = report.error_message[: Limits.message_chars]
+    after = requeue_or_give_up(tx, job, failure, message)
+    end_attempt(
+        tx,
+        job,
+        AttemptOutcome.FAILED,
+        engine_id=engine_id,
+        error_class=failure,
+        message=message,
+        log_tail=report.log_tail,
+        requeued=after.status is JobStatus.PENDING,
+    )
+    if report.error_class in (FailureClass.ENGINE, FailureClass.VERIFICATION):
+        _note_failure(tx, engine_id, job_id)
+    return _failure_sentence(job_id, requeued=after.status is JobStatus.PENDING)
+
+
+def release(tx: Transaction, job_id: str, report: ReleaseReport) -> str:
+    """Take a job back from an engine that drains: no retry is charged, nobody is blamed."""
+    job = _require_open(tx, tx.job(job_id), report.attempt, report.engine_id)
+    tx.move_job(job, JobEvent.REQUEUE, assigned_engine=None, progress=None)
+    reason = report.reason[: Limits.message_chars]
+    end_attempt(tx, job, AttemptOutcome.RELEASED, message=reason, requeued=True)
+    tx.tell("job.requeued", tx.job(job_id), reason=reason)
+    return f"Job {job_id} re-queued"
+
+
+def progress(tx: Transaction, job_id: str, report: ProgressReport) -> Verdict:
+    """Note how far an attempt is and renew its lease; nothing of it is durable.
+
+    Raises `Conflict` where the attempt is over: the engine should stop it.
+    """
+    job = _require_open(tx, tx.job(job_id), report.attempt, report.engine_id)
+    shown = Progress(
+        min(1.0, max(0.0, report.fraction)),
+        report.fps,
+        report.speed,
+        report.eta_seconds,
+        report.phase,
+    )
+    tx.state.progress[job_id] = shown
+    tx.core.grant_lease(job_id, tx.now.mono_s)
+    tx.tell("job.progress", job)
+    return Verdict(job_id, job.attempt, "keep", job.paused)
+
+
+def end_attempt(
+    tx: Transaction,
+    job: Job,
+    outcome: AttemptOutcome,
+    *,
+    engine_id: str | None = None,
+    error_class: FailureClass | None = None,
+    message: str | None = None,
+    log_tail: str | None = None,
+    requeued: bool = False,
+) -> None:
+    """Write the history of the attempt that `job` (as it was before) was running.
+
+    A legacy report on a pending job ends no attempt of ours and still leaves a trace.
+    """
+    tx.core.leases.pop(job.job_id, None)
+    tx.state.progress.pop(job.job_id, None)
+    engine_id = engine_id or job.assigned_engine
+    tx.close_attempt(
+        job,
+        Attempt(
+            number=job.attempt,
+            engine_id=engine_id,
+            started_at=job.started_at,
+            ended_at=tx.now.wall_ms,
+            outcome=outcome,
+            error_class=error_class,
+            message=message,
+            log_tail=log_tail[-Limits.log_tail_chars :] if log_tail else None,
+            requeued=requeued,
+        ),
+    )
+    _free_legacy_engine(tx, engine_id)
+
+
+def readopt(tx: Transaction, job: Job, engine_id: str | None) -> Job | None:
+    """Give a job back to the engine whose attempt was written off as lost, if nobody else began.
+
+    Returns the job, assigned under its old attempt number, or None when that cannot be.
+    """
+    history = tx.state.history(job.job_id)
+    if job.status is not JobStatus.PENDING or not history.attempts:
+        return None
+    last = history.attempts[-1]
+    is_same = last.number == job.attempt and engine_id in (None, last.engine_id)
+    if not is_same or last.outcome is not AttemptOutcome.LOST:
+        return None
+    again = tx.move_job(
+        job,
+        JobEvent.READOPT,
+        assigned_engine=last.engine_id,
+        started_at=last.started_at,
+        not_before=None,
+        error_message=None,
+        error_class=None,
+    )
+    shorter = AttemptHistory(job.job_id, history.attempts[:-1], history.dropped)
+    tx.put("attempts", job.job_id, encode(shorter) if shorter.attempts else None)
+    tx.core.grant_lease(job.job_id, tx.now.mono_s)
+    tx.tell("job.assigned", again, reason="its engine is back")
+    return again
+
+
+def _require_open(
+    tx: Transaction, job: Job, attempt: int | None, engine_id: str | None
+) -> Job:
+    """Return the job when a report on it counts; raises `Conflict` when it does not."""
+    if job.status not in (JobStatus.ASSIGNED, JobStatus.PENDING):
+        raise Conflict(f"Job is already in a final state ({job.status}); nothing was changed.")
+    if attempt is None:
+        return job
+    if attempt != job.attempt:
+        raise Conflict(
+            f"Attempt {attempt} is over; the job is at attempt {job.attempt}. Stop this one."
+        )
+    if job.status is JobStatus.PENDING:
+        again = readopt(tx, job, engine_id)
+        if again is None:
+            raise Conflict(f"Attempt {attempt} is over; the job waits for another. Stop this one.")
+        return again
+    if engine_id is not None and engine_id != job.assigned_engine:
+        raise Conflict(f"Attempt {attempt} is held by engine {job.assigned_engine}, not by this.")
+    return job
+
+
+def _was_completed_so(job: Job, report: CompleteReport) -> bool:
+    """Whether this very report was taken before."""
+    return (
+        job.status is JobStatus.COMPLETED
+        and report.attempt in (None, job.attempt)
+        and report.output_url == job.output_url
+        and (report.engine_id is None or report.engine_id == job.assigned_engine)
+    )
+
+
+def _told_before(tx: Transaction, job: Job, report: FailReport) -> str | None:
+    """Return what was answered to this very failure report before, or None when it is new.
+
+    A legacy report on a job that still waits cannot be told from a second failure: it is one.
+    """
+    message = report.error_message[: Limits.message_chars]
+    if report.attempt is None:
+        if job.status is JobStatus.FAILED_PERMANENTLY and message == job.error_message:
+            return _failure_sentence(job.job_id, requeued=False)
+        return None
+    for ended in reversed(tx.state.history(job.job_id).attempts):
+        if (
+            ended.number == report.attempt
+            and ended.outcome is AttemptOutcome.FAILED
+            and ended.message == message
+            and report.engine_id in (None, ended.engine_id)
+        ):
+            return _failure_sentence(job.job_id, requeued=ended.requeued)
+    return None
+
+
+def _failure_sentence(job_id: str, *, requeued: bool) -> str:
+    return f"Job {job_id} re-queued" if requeued else f"Job {job_id} failed permanently"
+
+
+def _note_success(tx: Transaction, engine_id: str | None) -> None:
+    """A success ends an engine's run of failures."""
+    entry = tx.state.pool.engines.get(engine_id or "")
+    if entry is not None and entry.record.failed_jobs:
+        tx.edit_engine(entry.record, failed_jobs=[])
+
+
+def _note_failure(tx: Transaction, engine_id: str | None, job_id: str) -> None:
+    """Count a failure against an engine; too many different jobs in a row quarantine it."""
+    entry = tx.state.pool.engines.get(engine_id or "")
+    limit = tx.settings.quarantine_after
+    if entry is None or not limit or job_id in entry.record.failed_jobs:
+        return
+    failed = [*entry.record.failed_jobs, job_id]
+    if len(failed) < limit:
+        tx.edit_engine(entry.record, failed_jobs=failed)
+        return
+    until = tx.now.wall_ms + int(tx.settings.quarantine_s * 1000)
+    # One short of the limit: after its time it is on probation, and one more failure is enough.
+    tx.edit_engine(entry.record, failed_jobs=failed[-limit + 1 :], quarantined_until=until)
+    tx.state.settle_engine(entry.record.engine_id)
+    tx.core.timers.add(
+        tx.now.mono_s + tx.settings.quarantine_s, "quarantine", entry.record.engine_id
+    )
+    reason = f"{limit} different jobs in a row failed on it"
+    tx.tell("engine.quarantined", engine_id=entry.record.engine_id, reason=reason)
+
+
+def _free_legacy_engine(tx: Transaction, engine_id: str | None) -> None:
+    """An engine that said `busy` and has just ended its last job is idle, as with the original;
+    ours says so itself in its next heartbeat."""
+    entry = tx.state.pool.engines.get(engine_id or "")
+    if entry is not None and entry.record.status == "busy" and not entry.held:
+        tx.edit_engine(entry.record, status="idle")

@@ -1,0 +1,79 @@
+"""What becomes of a job whose attempt did not succeed: back to the queue, or the end.
+
+| class | retry charged | back to the queue |
+| --- | --- | --- |
+| input | – | never: no engine could do better |
+| engine, verification | yes | while retries < max_retries |
+| transient | no, up to `transient_attempts_max` | after a backoff |
+| lost | no | until `lost_attempts_max` engines were lost with it |
+"""
+
+from distconvd.dispatch.transaction import Transaction
+from distconvd.lifecycle import JobEvent
+from distconvd.model import Attempt, AttemptOutcome, FailureClass, Job
+
+
+def requeue_or_give_up(
+    tx: Transaction, job: Job, failure: FailureClass, message: str
+) -> Job:
+    """Move a job on after a failed attempt (not yet in its history) and tell of it."""
+    past = _since_restart(tx, job)
+    charged = _is_charged(tx, past, failure)
+    if failure is FailureClass.LOST:
+        lost = 1 + sum(a.outcome is AttemptOutcome.LOST for a in past)
+        is_over = lost >= tx.settings.lost_attempts_max
+        if is_over:
+            message = f"Poison: {lost} engines were lost while they had this job. {message}"
+    else:
+        is_over = failure is FailureClass.INPUT or (charged and job.retries >= job.max_retries)
+    if is_over:
+        ended = tx.move_job(
+            job,
+            JobEvent.GIVE_UP,
+            finished_at=tx.now.wall_ms,
+            progress=None,
+            error_message=message,
+            error_class=failure,
+        )
+        tx.tell("job.failed", ended, reason=message)
+        return ended
+    again = tx.move_job(
+        job,
+        JobEvent.REQUEUE,
+        assigned_engine=None,
+        progress=None,
+        retries=job.retries + charged,
+        not_before=_not_before(tx, past, failure),
+        error_message=message,
+        error_class=failure,
+    )
+    if again.not_before is not None and again.job_id in tx.state.delayed:
+        tx.core.timers.add(tx.core.wall_to_mono_s(again.not_before), "delay", again.job_id)
+    tx.tell("job.requeued", again, reason=message)
+    return again
+
+
+def _since_restart(tx: Transaction, job: Job) -> list[Attempt]:
+    """Return the ended attempts that count: those since a person last started the job."""
+    return [a for a in tx.state.history(job.job_id).attempts if a.number > job.base_attempt]
+
+
+def _is_charged(tx: Transaction, past: list[Attempt], failure: FailureClass) -> bool:
+    if failure in (FailureClass.ENGINE, FailureClass.VERIFICATION):
+        return True
+    transient = sum(a.error_class is FailureClass.TRANSIENT for a in past)
+    return (
+        failure is FailureClass.TRANSIENT and transient >= tx.settings.transient_attempts_max
+    )
+
+
+def _not_before(tx: Transaction, past: list[Attempt], failure: FailureClass) -> int | None:
+    """Return when the next attempt may begin: the first retry at once (a passing fault waits
+    from the first), then exponentially later."""
+    failures = sum(a.outcome is AttemptOutcome.FAILED for a in past)
+    if failure is FailureClass.TRANSIENT:
+        failures += 1
+    if not failures or failure is FailureClass.LOST or not tx.settings.retry_backoff_s:
+        return None
+    wait_s = tx.settings.retry_backoff_s * 2.0 ** min(failures - 1, 30)
+    return tx.now.wall_ms + int(1000 * min(wait_s, tx.settings.retry_backoff_max_s))

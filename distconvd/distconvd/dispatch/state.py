@@ -1,0 +1,208 @@
+"""The dispatcher's memory: the records, byte for byte as on disk, and what is derived from them.
+
+Jobs and attempts are kept encoded: a struct exists for the moment of a decision only, which keeps a
+stored job near its size on the wire and makes "memory equals disk" literally true. Everything else
+(queue, pool, listings) is derived by `_job_moved` and `_engine_moved`, whichever way a record
+changes, so undoing a change is just another change.
+"""
+
+from bisect import bisect_left, bisect_right, insort
+from collections import Counter
+from collections.abc import Iterator
+
+import msgspec
+
+from distconvd.errors import NotFound
+from distconvd.matching import EngineEntry, EnginePool, JobQueue
+from distconvd.model import AttemptHistory, EngineRecord, Job, JobStatus, Progress
+from distconvd.records import decode_engine, decode_history, decode_job
+from distconvd.store import Change
+
+
+class State:
+    """Records and indexes. Only a transaction changes it, except for runtime state."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, bytes] = {}
+        self.engines: dict[str, bytes] = {}
+        self.attempts: dict[str, bytes] = {}
+        self.meta: dict[str, bytes] = {}
+        self.queue = JobQueue()
+        self.pool = EnginePool()
+        self.held: dict[str, dict[str, None]] = {}
+        """Engine id to the jobs assigned to it, oldest first; also for engines not registered."""
+        self.delayed: set[str] = set()
+        """Pending jobs that wait for their `not_before`."""
+        self.reservations: dict[str, str] = {}
+        """Job id to the engine that it is meant for; runtime only."""
+        self.hold_reasons: dict[str, str] = {}
+        """Job id to why the policy holds it; runtime only, for `why`."""
+        self.progress: dict[str, Progress] = {}
+        """Progress of assigned jobs; runtime only."""
+        self.statuses: Counter[JobStatus] = Counter()
+        self.order: list[str] = []
+        """Job ids, sorted: the order of listings."""
+        self.wall_ms = 0
+        self.mono_s = 0.0
+
+    def job(self, job_id: str) -> Job:
+        """Return a job; raises `NotFound`."""
+        record = self.jobs.get(job_id)
+        if record is None:
+            raise NotFound("Job not found")
+        return decode_job(record)
+
+    def history(self, job_id: str) -> AttemptHistory:
+        """Return a job's ended attempts."""
+        record = self.attempts.get(job_id)
+        return AttemptHistory(job_id) if record is None else decode_history(record)
+
+    def engine(self, engine_id: str) -> EngineEntry:
+        """Return an engine; raises `NotFound`."""
+        entry = self.pool.engines.get(engine_id)
+        if entry is None:
+            raise NotFound("Engine not found")
+        return entry
+
+    def job_ids_after(self, cursor: str | None) -> Iterator[str]:
+        """Yield job ids in listing order, from behind `cursor`; stable while jobs come and go."""
+        at = 0 if cursor is None else bisect_right(self.order, cursor)
+        while at < len(self.order):
+            yield self.order[at]
+            at += 1
+
+    def apply(self, change: Change, old_job: Job | None = None, new_job: Job | None = None) -> None:
+        """Make one change in memory; the structs, where the caller has them, save a decode."""
+        if change.table == "jobs":
+            self._apply_job(change, old_job, new_job)
+        elif change.table == "engines":
+            self._apply_engine(change)
+        else:
+            records = self.attempts if change.table == "attempts" else self.meta
+            if change.record is None:
+                records.pop(change.key, None)
+            else:
+                records[change.key] = change.record
+
+    def _apply_job(self, change: Change, old: Job | None, new: Job | None) -> None:
+        job_id, record = change.key, change.record
+        before = self.jobs.get(job_id)
+        if before is not None:
+            self._job_left(old or decode_job(before))
+        if record is None:
+            self.jobs.pop(job_id, None)
+            if before is not None:
+                del self.order[bisect_left(self.order, job_id)]
+            return
+        self.jobs[job_id] = record
+        if before is None:
+            if not self.order or job_id > self.order[-1]:
+                self.order.append(job_id)
+            else:
+                insort(self.order, job_id)
+        self._job_came(new or decode_job(record))
+
+    def _job_left(self, job: Job) -> None:
+        """Take a job out of every index of the state that it was in."""
+        self.statuses[job.status] -= 1
+        if job.status is JobStatus.PENDING:
+            self.queue.discard(job.job_id)
+            self.delayed.discard(job.job_id)
+            self.hold_reasons.pop(job.job_id, None)
+            self.unreserve(job.job_id)
+        elif job.status is JobStatus.ASSIGNED and job.assigned_engine is not None:
+            self._hold(job.assigned_engine, job.job_id, holds=False)
+
+    def _job_came(self, job: Job) -> None:
+        """Put a job into the indexes of the state that it is in now."""
+        self.statuses[job.status] += 1
+        if job.status is JobStatus.ASSIGNED:
+            if job.assigned_engine is not None:
+                self._hold(job.assigned_engine, job.job_id, holds=True)
+            return
+        self.progress.pop(job.job_id, None)
+        if job.status is JobStatus.PENDING and not job.paused:
+            if job.not_before is not None and job.not_before > self.wall_ms:
+                self.delayed.add(job.job_id)
+            else:
+                self.queue.add(job)
+
+    def _hold(self, engine_id: str, job_id: str, *, holds: bool) -> None:
+        self.pool.withdraw(engine_id)
+        held = self.held.setdefault(engine_id, {})
+        if holds:
+            held[job_id] = None
+        else:
+            held.pop(job_id, None)
+            if not held and engine_id not in self.pool.engines:
+                del self.held[engine_id]
+        self.pool.offer(engine_id)
+
+    def _apply_engine(self, change: Change) -> None:
+        engine_id = change.key
+        self.pool.withdraw(engine_id)
+        if change.record is None:
+            self.engines.pop(engine_id, None)
+            entry = self.pool.engines.pop(engine_id, None)
+            for job_id in list(entry.reserved if entry else ()):
+                self.unreserve(job_id, requeue=True)
+            if not self.held.get(engine_id):
+                self.held.pop(engine_id, None)
+            return
+        self.engines[engine_id] = change.record
+        record = decode_engine(change.record)
+        entry = self.pool.engines.get(engine_id)
+        if entry is None:
+            self._engine_came(record)
+        else:
+            entry.set_record(record)
+            self.settle_engine(engine_id)
+
+    def _engine_came(self, record: EngineRecord) -> None:
+        entry = EngineEntry(record, self.mono_s, self.wall_ms)
+        entry.held = self.held.setdefault(record.engine_id, {})
+        self.pool.engines[record.engine_id] = entry
+        self.pool.offer(record.engine_id)
+
+    def settle_engine(self, engine_id: str) -> None:
+        """Bring an engine's place in the pool up to date after a change of its runtime state.
+
+        Jobs reserved for one that is not idle any more go back in line.
+        """
+        self.pool.withdraw(engine_id)
+        entry = self.pool.engines[engine_id]
+        if entry.uncollected or entry.state.value != "idle":
+            for job_id in list(entry.reserved):
+                self.unreserve(job_id, requeue=True)
+        self.pool.offer(engine_id)
+
+    def reserve(self, job_id: str, engine_id: str) -> None:
+        """Take a job out of line and mean it for an engine that has not asked yet."""
+        self.queue.discard(job_id)
+        self.pool.withdraw(engine_id)
+        self.reservations[job_id] = engine_id
+        self.pool.engines[engine_id].reserved[job_id] = None
+        self.pool.offer(engine_id)
+
+    def unreserve(self, job_id: str, *, requeue: bool = False) -> None:
+        """End a reservation, if there is one; with `requeue` the job goes back in line."""
+        engine_id = self.reservations.pop(job_id, None)
+        if engine_id is None:
+            return
+        entry = self.pool.engines.get(engine_id)
+        if entry is not None:
+            self.pool.withdraw(engine_id)
+            entry.reserved.pop(job_id, None)
+            self.pool.offer(engine_id)
+        if requeue:
+            self.queue.add(self.job(job_id))
+
+    def job_view(self, job_id: str) -> bytes:
+        """Return a job as on the wire: its record, with live progress where there is any."""
+        record = self.jobs.get(job_id)
+        if record is None:
+            raise NotFound("Job not found")
+        progress = self.progress.get(job_id)
+        if progress is None:
+            return record
+        return msgspec.json.encode(msgspec.structs.replace(decode_job(record), progress=progress))

@@ -1,0 +1,164 @@
+"""What people do with jobs: submit, change, cancel, start again."""
+
+import msgspec
+
+from distconvd.dispatch.reports import end_attempt
+from distconvd.dispatch.transaction import Transaction
+from distconvd.errors import Conflict, Unavailable, Unprocessable
+from distconvd.lifecycle import JobEvent
+from distconvd.model import (
+    TERMINAL_STATUSES,
+    AttemptOutcome,
+    FailureClass,
+    Job,
+    JobPatch,
+    JobStatus,
+    Submission,
+)
+from distconvd.records import encode
+
+IDEMPOTENCY_PREFIX = "idempotency:"
+
+
+class IdempotencyKey(msgspec.Struct, frozen=True):
+    """A caller's promise that a repeated request is the same one."""
+
+    key: str
+    digest: str
+    """Hash of the request, so that a key used for another request is noticed."""
+
+
+class _Remembered(msgspec.Struct, frozen=True):
+    digest: str
+    job_id: str
+
+
+def submit(
+    tx: Transaction, submission: Submission, idempotency: IdempotencyKey | None = None
+) -> bytes:
+    """Accept a job and return it as on the wire.
+
+    Raises `Unprocessable` where the key was used for another request, `Unavailable` at `jobs_max`.
+    """
+    if idempotency is not None:
+        known = _recall(tx, idempotency)
+        if known is not None:
+            return tx.job_view(known)
+    if len(tx.state.jobs) >= tx.settings.jobs_max:
+        raise Unavailable(
+            f"The daemon holds {tx.settings.jobs_max} jobs, its limit (jobs_max); try again later.",
+            retry_after_s=60,
+        )
+    job = _new_job(tx, submission)
+    tx.put_job(None, job)
+    if job.not_before is not None and job.not_before > tx.now.wall_ms:
+        tx.core.timers.add(tx.core.wall_to_mono_s(job.not_before), "delay", job.job_id)
+    if idempotency is not None:
+        _remember(tx, idempotency, job.job_id)
+    tx.tell("job.submitted", job)
+    return tx.job_view(job.job_id)
+
+
+def rehearse(tx: Transaction, submission: Submission) -> bytes:
+    """Return the job that `submit` would make, without making it (`?dry_run=true`)."""
+    return encode(msgspec.structs.replace(_new_job(tx, submission), job_id="dry-run"))
+
+
+def patch(tx: Transaction, job_id: str, change: JobPatch) -> bytes:
+    """Change what may change while a job has not ended; raises `Conflict` when it has."""
+    job = tx.job(job_id)
+    if job.status in TERMINAL_STATUSES:
+        raise Conflict(f"Job is {job.status}: only jobs that have not ended can be changed.")
+    given = {
+        name: value
+        for name in JobPatch.__struct_fields__
+        if (value := getattr(change, name)) is not msgspec.UNSET
+    }
+    changed = tx.edit_job(job, **given)
+    if changed.job_id in tx.state.delayed and changed.not_before is not None:
+        tx.core.timers.add(tx.core.wall_to_mono_s(changed.not_before), "delay", job_id)
+    tx.tell("job.updated", changed)
+    return tx.job_view(job_id)
+
+
+def cancel(tx: Transaction, job_id: str) -> bytes:
+    """End a job that has not ended; its engine is told at its next contact.
+
+    Cancelling twice is answered as before; raises `Conflict` for a job that ended otherwise.
+    """
+    job = tx.job(job_id)
+    if job.status is JobStatus.CANCELLED:
+        return tx.job_view(job_id)
+    if job.status in TERMINAL_STATUSES:
+        raise Conflict(f"Job is {job.status} already; nothing to cancel.")
+    was_assigned = job.status is JobStatus.ASSIGNED
+    cancelled = tx.move_job(
+        job,
+        JobEvent.CANCEL,
+        finished_at=tx.now.wall_ms,
+        progress=None,
+        error_class=FailureClass.CANCELLED,
+        error_message="Cancelled on request.",
+    )
+    if was_assigned:
+        end_attempt(tx, job, AttemptOutcome.CANCELLED)
+    tx.tell("job.cancelled", cancelled)
+    return tx.job_view(job_id)
+
+
+def restart(tx: Transaction, job_id: str) -> bytes:
+    """Start an ended job again, with all its retries; raises `Conflict` when it has not ended."""
+    job = tx.job(job_id)
+    if job.status not in TERMINAL_STATUSES:
+        raise Conflict(f"Job is {job.status}: only a job that has ended can be started again.")
+    restarted = tx.move_job(
+        job,
+        JobEvent.RESTART,
+        assigned_engine=None,
+        output_url=None,
+        retries=0,
+        started_at=None,
+        finished_at=None,
+        progress=None,
+        error_message=None,
+        error_class=None,
+        not_before=None,
+        result=None,
+        placement=None,
+        base_attempt=job.attempt,
+        paused=False,
+    )
+    tx.tell("job.restarted", restarted)
+    return tx.job_view(job_id)
+
+
+def _new_job(tx: Transaction, submission: Submission) -> Job:
+    fields = {name: getattr(submission, name) for name in Submission.__struct_fields__}
+    return Job(
+        job_id=tx.core.new_job_id(tx.now.wall_ms * 1000),
+        created_at=tx.now.wall_ms,
+        updated_at=tx.now.wall_ms,
+        **fields,
+    )
+
+
+def _recall(tx: Transaction, idempotency: IdempotencyKey) -> str | None:
+    """Return the job that this key made, if it is still known."""
+    record = tx.state.meta.get(IDEMPOTENCY_PREFIX + idempotency.key)
+    if record is None:
+        return None
+    known = msgspec.json.decode(record, type=_Remembered)
+    if known.digest != idempotency.digest:
+        raise Unprocessable(
+            "This Idempotency-Key was used before for a different request; use a new key.",
+            field="Idempotency-Key",
+        )
+    return known.job_id if known.job_id in tx.state.jobs else None
+
+
+def _remember(tx: Transaction, idempotency: IdempotencyKey, job_id: str) -> None:
+    record = encode(_Remembered(idempotency.digest, job_id))
+    tx.put("meta", IDEMPOTENCY_PREFIX + idempotency.key, record)
+    if len(tx.state.meta) > tx.settings.idempotency_keys_max:
+        oldest = next(k for k in tx.state.meta if k.startswith(IDEMPOTENCY_PREFIX))
+        tx.put("meta", oldest, None)

@@ -1,0 +1,36 @@
+"""Deadlines: one heap of (time, kind, key). An entry is a reminder to look, not an order: the
+handler checks the truth and, where the deadline has moved, says when to look again."""
+
+import heapq
+from typing import Literal
+
+TimerKind = Literal["lease", "engine", "reservation", "delay", "quarantine"]
+
+
+class Timers:
+    """A heap of reminders; at most one a (kind, key), the earliest wins."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, TimerKind, str]] = []
+        self._at: dict[tuple[TimerKind, str], float] = {}
+
+    def add(self, at_s: float, kind: TimerKind, key: str) -> None:
+        """Remind at `at_s` (monotonic seconds), unless an earlier reminder stands already."""
+        standing = self._at.get((kind, key))
+        if standing is None or at_s < standing:
+            self._at[kind, key] = at_s
+            heapq.heappush(self._heap, (at_s, kind, key))
+
+    def due(self, now_s: float) -> list[tuple[TimerKind, str]]:
+        """Take out and return the reminders whose time has come."""
+        found: list[tuple[TimerKind, str]] = []
+        while self._heap and self._heap[0][0] <= now_s:
+            at_s, kind, key = heapq.heappop(self._heap)
+            if self._at.get((kind, key)) == at_s:
+                del self._at[kind, key]
+                found.append((kind, key))
+        return found
+
+    def next_s(self) -> float | None:
+        """Return when the next reminder is due (monotonic seconds), or None."""
+        return self._heap[0][0] if self._heap else None

@@ -1,0 +1,127 @@
+"""A transaction: what a command works with. It collects changes, their undo, and events.
+
+A command that raises leaves no trace: the changes that it made are undone at once.
+"""
+
+from typing import Any, Protocol
+
+import msgspec
+
+from distconvd.dispatch.decision import Event, EventKind, Instant
+from distconvd.dispatch.settings import DispatchSettings
+from distconvd.dispatch.state import State
+from distconvd.dispatch.timers import Timers
+from distconvd.lifecycle import JobEvent, next_status
+from distconvd.matching import AvailableEngines
+from distconvd.model import Attempt, AttemptHistory, EngineRecord, Job
+from distconvd.policy import Hold, Place
+from distconvd.records import encode
+from distconvd.store import Change, Table
+
+HISTORY_MAX = 64
+"""Ended attempts kept a job; the oldest are dropped and counted."""
+
+
+class Core(Protocol):
+    """What a command needs of the dispatcher besides the state; documented there."""
+
+    state: State
+    settings: DispatchSettings
+    timers: Timers
+    leases: dict[str, float]
+    undelivered: dict[str, dict[str, None]]
+    leases_expired: int
+
+    def place(self, job: Job, engines: AvailableEngines, now_ms: int) -> Place | Hold: ...
+    def grant_lease(self, job_id: str, now_s: float) -> None: ...
+    def new_job_id(self, wall_us: int) -> str: ...
+    def wall_to_mono_s(self, wall_ms: int) -> float: ...
+
+
+class Transaction:
+    """The scope of one command; see the module."""
+
+    def __init__(self, core: Core, now: Instant) -> None:
+        self.core = core
+        self.state = core.state
+        self.settings = core.settings
+        self.now = now
+        self.changes: list[Change] = []
+        self.undo: list[Change] = []
+        self.events: list[Event] = []
+        self.saw: set[tuple[Table, str]] = set()
+        self.saw_everything = False
+
+    def job(self, job_id: str) -> Job:
+        """Return a job and note that the reply depends on it; raises `NotFound`."""
+        self.saw.add(("jobs", job_id))
+        return self.state.job(job_id)
+
+    def job_view(self, job_id: str) -> bytes:
+        """Return a job as on the wire, noting that the reply shows it."""
+        self.saw.add(("jobs", job_id))
+        return self.state.job_view(job_id)
+
+    def put(
+        self, table: Table, key: str, record: bytes | None, old: Job | None = None,
+        new: Job | None = None,
+    ) -> None:  # fmt: skip
+        """Put or delete one record, in memory now and on disk at the commit."""
+        before: dict[str, bytes] = getattr(self.state, table)
+        change = Change(table, key, record)
+        self.undo.append(Change(table, key, before.get(key)))
+        self.changes.append(change)
+        self.state.apply(change, old, new)
+
+    def put_job(self, old: Job | None, new: Job) -> Job:
+        """Store a new version of a job; `old` is the version that it was made from."""
+        self.put("jobs", new.job_id, encode(new), old, new)
+        return new
+
+    def move_job(self, job: Job, event: JobEvent, **fields: Any) -> Job:
+        """Move a job along the lifecycle, with other fields changed in the same record."""
+        status = next_status(job.status, event)
+        return self.edit_job(job, status=status, **fields)
+
+    def edit_job(self, job: Job, **fields: Any) -> Job:
+        """Change fields of a job; `updated_at` follows."""
+        new = msgspec.structs.replace(job, updated_at=self.now.wall_ms, **fields)
+        return self.put_job(job, new)
+
+    def edit_engine(self, record: EngineRecord, **fields: Any) -> EngineRecord:
+        """Change fields of an engine's record; writes nothing where nothing differs."""
+        new = msgspec.structs.replace(record, **fields)
+        if new != record:
+            self.put("engines", new.engine_id, encode(new))
+        return new
+
+    def close_attempt(self, job: Job, attempt: Attempt) -> None:
+        """Append an ended attempt to its job's history."""
+        history = self.state.history(job.job_id)
+        attempts = [*history.attempts, attempt]
+        surplus = max(0, len(attempts) - HISTORY_MAX)
+        kept = AttemptHistory(job.job_id, attempts[surplus:], history.dropped + surplus)
+        self.put("attempts", job.job_id, encode(kept))
+
+    def tell(
+        self, kind: EventKind, job: Job | None = None, *, engine_id: str | None = None,
+        reason: str | None = None,
+    ) -> None:  # fmt: skip
+        """Queue an event, to be told after the commit."""
+        record = None
+        if job is not None:
+            record = self.state.jobs.get(job.job_id)
+            engine_id = engine_id or job.assigned_engine
+        elif engine_id is not None:
+            record = self.state.engines.get(engine_id)
+        self.events.append(
+            Event(
+                kind,
+                self.now.wall_ms,
+                job.job_id if job else None,
+                engine_id,
+                job.attempt if job else None,
+                record,
+                reason,
+            )
+        )

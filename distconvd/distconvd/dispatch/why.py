@@ -1,0 +1,101 @@
+"""Why a job waits, or why it is where it is: one sentence for a person, and the facts behind it."""
+
+from typing import Any
+
+import msgspec
+
+from distconvd.dispatch.transaction import Transaction
+from distconvd.matching import Demand
+from distconvd.matching.queue import demand_of
+from distconvd.model import EngineState, Job, JobStatus
+
+
+class Why(msgspec.Struct, frozen=True):
+    """The answer of `GET /jobs/{id}/why`."""
+
+    job_id: str
+    status: str
+    summary: str
+    facts: dict[str, Any] = {}
+
+
+def why(tx: Transaction, job_id: str) -> Why:
+    """Explain the present state of a job; raises `NotFound`."""
+    job = tx.job(job_id)
+    facts: dict[str, Any] = {"attempt": job.attempt, "retries": job.retries}
+    if job.status is JobStatus.PENDING:
+        summary = _why_waiting(tx, job)
+        facts["priority"] = job.priority
+        facts["codec"] = demand_of(job).codec
+        facts["requires"] = job.requires
+        facts["idle_engines_that_can_take_it"] = len(tx.state.pool.index(demand_of(job)).members)
+    elif job.status is JobStatus.ASSIGNED:
+        lease_s = tx.core.leases.get(job_id, tx.now.mono_s) - tx.now.mono_s
+        summary = f"Engine {job.assigned_engine} has it: {job.placement or 'no reason recorded'}."
+        facts["lease_left_s"] = round(lease_s, 1)
+        facts["started_at"] = job.started_at
+    else:
+        summary = _why_ended(job)
+    return Why(job_id, job.status.value, summary, facts)
+
+
+def _why_ended(job: Job) -> str:
+    if job.status is JobStatus.COMPLETED:
+        return f"It is done: {job.output_url}."
+    if job.status is JobStatus.CANCELLED:
+        return "Somebody cancelled it; POST …/retry starts it again."
+    return (
+        f"It failed after {job.attempt} attempts ({job.error_class or 'engine'}):"
+        f" {job.error_message}; POST …/retry starts it again."
+    )
+
+
+def _why_waiting(tx: Transaction, job: Job) -> str:
+    """Return one sentence that says what a pending job waits for."""
+    state = tx.state
+    if job.paused:
+        return 'It is paused; resume it with PATCH {"paused": false}.'
+    if job.job_id in state.delayed and job.not_before is not None:
+        wait_s = max(0, job.not_before - tx.now.wall_ms) / 1000
+        cause = "the backoff after a failure" if job.error_message else "its not_before time"
+        return f"It waits {wait_s:.0f} s more for {cause}."
+    if job.job_id in state.reservations:
+        return (
+            f"It is reserved for engine {state.reservations[job.job_id]}, where the policy wants"
+            " it, until that engine asks for work."
+        )
+    demand = demand_of(job)
+    blocked = _why_no_engine(tx, demand)
+    if blocked:
+        return blocked
+    if job.job_id in state.hold_reasons:
+        return f"The scheduling policy holds it: {state.hold_reasons[job.job_id]}."
+    ahead = state.queue.ahead_of(job.job_id) if job.job_id in state.queue else 0
+    if ahead:
+        return f"{ahead} jobs that the same engines can take come before it."
+    return "It is next in line; an idle engine can take it, and none has asked for work yet."
+
+
+def _why_no_engine(tx: Transaction, demand: Demand) -> str | None:
+    """Return what keeps every engine from such a job, or None when one is free for it."""
+    engines = list(tx.state.pool.engines.values())
+    if not engines:
+        return "No engine has registered yet."
+    speaking = [e for e in engines if e.ability.codecs is None or demand.codec in e.ability.codecs]
+    if not speaking:
+        return f"None of the {len(engines)} engines lists the codec {demand.codec}."
+    able = [e for e in speaking if e.ability.can_take(demand)]
+    if not able:
+        tags = ", ".join(sorted(demand.requires))
+        return f"No engine that lists {demand.codec} has the tags {tags}."
+    if any(tx.state.pool.is_offered(e.record.engine_id) for e in able):
+        ranked = [e for e in able if e.benchmark_s(demand.codec) is not None]
+        return None if ranked else "The engines that could take it have no benchmark yet."
+    counts: dict[str, int] = {}
+    for entry in able:
+        word = "not collecting its jobs" if entry.state is EngineState.IDLE else entry.state.value
+        counts[word] = counts.get(word, 0) + 1
+    listed = ", ".join(f"{n} {word}" for word, n in sorted(counts.items()))
+    return f"Of {len(able)} engines that can take it none is free: {listed}."
+
+

@@ -1,0 +1,200 @@
+"""The ledger: decides, commits, tells, in this order and no other.
+
+Group commit: while one batch is being written, the decisions that arrive fill the next one, so a
+busy disk costs each request a part of one fsync. Memory runs ahead of the disk, but nobody is told:
+a reply waits for the batch that holds the last change of anything that it shows.
+
+A failed commit takes back the batch and everything decided on top of it, newest first, so that
+memory equals disk again; their requests get `CommitFailed` (503). Until a probe has been committed
+the ledger refuses changes; reads go on.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Concatenate, ParamSpec, TypeVar
+
+import trio
+
+from distconvd.dispatch import Decision, Dispatcher, Event, Instant
+from distconvd.dispatch.transaction import Transaction
+from distconvd.errors import CommitFailed, StoreError
+from distconvd.store import Change, Store, Table
+
+log = logging.getLogger("distconvd.ledger")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+PROBE_INTERVAL_S = 0.5
+PROBE_KEY = "store_probe"
+
+
+class _Batch:
+    """Decisions that become durable together."""
+
+    def __init__(self) -> None:
+        self.changes: list[Change] = []
+        self.undo: list[Sequence[Change]] = []
+        self.events: list[Event] = []
+        self.keys: set[tuple[Table, str]] = set()
+        self.settled = trio.Event()
+        self.is_refused = False
+
+    def add(self, decision: Decision[T]) -> None:
+        self.changes.extend(decision.changes)
+        self.undo.append(decision.undo)
+        self.events.extend(decision.events)
+        self.keys.update((change.table, change.key) for change in decision.changes)
+
+
+class Ledger:
+    """Runs commands; see the module.
+
+    Args:
+        dispatcher: decides.
+        store: makes durable; already loaded.
+        tell: called with the events of each batch once they are durable; must not wait.
+        clock: the present moment.
+        observe: called after each commit with its number of changes and its duration (s).
+    """
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        store: Store,
+        tell: Callable[[Sequence[Event]], None],
+        clock: Callable[[], Instant],
+        observe: Callable[[int, float], None] = lambda changes, duration_s: None,
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._store = store
+        self._tell = tell
+        self._clock = clock
+        self._observe = observe
+        self._filling = _Batch()
+        self._writing: _Batch | None = None
+        self._work = trio.Event()
+        self._is_closing = False
+        self.failure: str | None = None
+        """Why the last commit failed, while the store has not recovered; None: all is well."""
+
+    async def execute(
+        self,
+        command: Callable[Concatenate[Transaction, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run a command and return its reply once all that it shows is durable.
+
+        Raises what the command raises, and `CommitFailed` when its changes could not be stored.
+        """
+        decision = self._dispatcher.decide(command, self._clock(), *args, **kwargs)
+        await self.settle(decision)
+        return decision.reply
+
+    async def settle(self, decision: Decision[T]) -> None:
+        """Wait until a decision is durable; call it right after `decide`, with no wait between."""
+        if decision.changes:
+            if self.failure is not None:
+                self._dispatcher.take_back(decision.undo)
+                raise _refusal(self.failure)
+            self._filling.add(decision)
+            self._work.set()
+            batch = self._filling
+        else:
+            if decision.events:
+                self._tell_after(decision.events)
+            maybe_batch = self._last_in_flight(decision)
+            if maybe_batch is None:
+                return
+            batch = maybe_batch
+        await batch.settled.wait()
+        if batch.is_refused:
+            raise _refusal(self.failure or "the commit failed")
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Commit batch after batch until `close`; what is decided by then is committed first."""
+        task_status.started()
+        while True:
+            await self._work.wait()
+            self._work = trio.Event()
+            if self.failure is not None:
+                await self._wait_until_store_recovers()
+            if self._filling.changes:
+                await self._commit()
+            if self._filling.changes:
+                self._work.set()
+            elif self._is_closing:
+                return
+
+    def close(self) -> None:
+        """Let `run` end once everything decided is committed."""
+        self._is_closing = True
+        self._work.set()
+
+    async def _commit(self) -> None:
+        batch, self._filling = self._filling, _Batch()
+        self._writing = batch
+        began_s = trio.current_time()
+        try:
+            with trio.CancelScope(shield=True):
+                await self._store.commit(batch.changes)
+        except (OSError, StoreError) as error:
+            self._refuse(batch, error)
+            return
+        self._writing = None
+        self._observe(len(batch.changes), trio.current_time() - began_s)
+        batch.settled.set()
+        self._tell(batch.events)
+
+    def _refuse(self, batch: _Batch, error: Exception) -> None:
+        """Take back a batch that is not durable and the one that was decided on top of it."""
+        self.failure = str(error) or type(error).__name__
+        log.error("commit failed, refusing changes until the store recovers: %s", self.failure)
+        later, self._filling, self._writing = self._filling, _Batch(), None
+        for lost in (later, batch):
+            for undo in reversed(lost.undo):
+                self._dispatcher.take_back(undo)
+            lost.is_refused = True
+            lost.settled.set()
+        self._work.set()
+
+    async def _wait_until_store_recovers(self) -> None:
+        """Commit a probe record until it holds."""
+        while not self._is_closing:
+            probe = Change("meta", PROBE_KEY, b"%d" % self._clock().wall_ms)
+            try:
+                with trio.CancelScope(shield=True):
+                    await self._store.commit([probe])
+            except (OSError, StoreError) as error:
+                self.failure = str(error) or type(error).__name__
+                await trio.sleep(PROBE_INTERVAL_S)
+            else:
+                self._dispatcher.state.apply(probe)
+                self.failure = None
+                log.warning("the store has recovered; changes are accepted again")
+                return
+
+    def _last_in_flight(self, decision: Decision[T]) -> _Batch | None:
+        """Return the batch that a reply must wait for, or None when all it shows is durable."""
+        for batch in (self._filling, self._writing):
+            if batch is not None and batch.changes:
+                if decision.saw_everything or not batch.keys.isdisjoint(decision.saw):
+                    return batch
+        return None
+
+    def _tell_after(self, events: Sequence[Event]) -> None:
+        """Tell of something that needs no disk, but not before what was decided earlier."""
+        if self._filling.changes:
+            self._filling.events.extend(events)
+        elif self._writing is not None:
+            self._writing.events.extend(events)
+        else:
+            self._tell(events)
+
+
+def _refusal(reason: str) -> CommitFailed:
+    return CommitFailed(
+        f"The change could not be made durable and was taken back ({reason}); try again.",
+        retry_after_s=2,
+    )

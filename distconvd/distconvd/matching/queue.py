@@ -1,0 +1,157 @@
+"""The queue of pending jobs, one heap for each demand.
+
+A demand is what a job asks of an engine (codec and tags). Jobs of one demand can be taken by the
+same engines, so only the head of each heap needs to be looked at: 100,000 jobs that nobody can
+take are one head that nobody looks at. Rejected: one heap for all, scanned past the unplaceable.
+
+Order: higher priority first, then first come first served; a job that comes back keeps its age.
+"""
+
+import heapq
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from distconvd.model import Job, canonical_codec
+
+
+class Demand(NamedTuple):
+    """What a job needs of an engine."""
+
+    codec: str
+    requires: frozenset[str]
+
+
+class QueueEntry(NamedTuple):
+    """A job's place in line; entries compare by order, smallest first."""
+
+    rank: int
+    """Negative priority."""
+    age: tuple[int, str]
+    """Microseconds of the job id, then the id: earlier first, unique."""
+    job_id: str
+
+
+def demand_of(job: Job) -> Demand:
+    """Return what the job needs of an engine."""
+    return Demand(canonical_codec(job.target_codec), frozenset(job.requires))
+
+
+def age_of(job_id: str) -> tuple[int, str]:
+    """Return the sort key of a job's age; ids that are not ours sort by their text."""
+    head = job_id.partition("_")[0]
+    return (int(head) if head.isdecimal() and len(head) <= 20 else 0, job_id)
+
+
+class JobQueue:
+    """Pending jobs that may be assigned now. Adding and removing cost O(log n)."""
+
+    def __init__(self) -> None:
+        self._heaps: dict[Demand, list[QueueEntry]] = {}
+        self._live: dict[str, tuple[Demand, QueueEntry]] = {}
+        self._by_codec: dict[str, dict[str | None, set[Demand]]] = {}
+        """Demands by codec and by one of their tags (None: they need no tag), so that an engine
+        finds those that it can take without looking at the others."""
+        self.woken: set[Demand] = set()
+        """Demands that got a job since somebody last cleared this."""
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def __contains__(self, job_id: str) -> bool:
+        return job_id in self._live
+
+    def add(self, job: Job) -> None:
+        """Put a job in line; a job that is already there is moved."""
+        demand = demand_of(job)
+        entry = QueueEntry(-job.priority, age_of(job.job_id), job.job_id)
+        self.discard(job.job_id)
+        self._live[job.job_id] = (demand, entry)
+        self.woken.add(demand)
+        heap = self._heaps.get(demand)
+        if heap is None:
+            heap = self._heaps[demand] = []
+            self._by_codec.setdefault(demand.codec, {}).setdefault(_tag(demand), set()).add(demand)
+        if len(heap) > 2 * len(self._live) + 64:
+            # Dead entries leave only from the top; this bounds those that never get there.
+            heap[:] = [e for e in heap if self._is_live(e)]
+            heapq.heapify(heap)
+        heapq.heappush(heap, entry)
+
+    def discard(self, job_id: str) -> None:
+        """Take a job out of line, if it is there."""
+        found = self._live.pop(job_id, None)
+        if found is not None:
+            self._shed(found[0])
+
+    def demands_for(
+        self, codecs: frozenset[str] | None, tags: frozenset[str]
+    ) -> Iterator[Demand]:
+        """Yield the demands with a job in line that an engine can take that lists these."""
+        wanted: Iterable[str] = self._by_codec if codecs is None else codecs
+        for codec in list(wanted):
+            by_tag = self._by_codec.get(codec)
+            if by_tag is None:
+                continue
+            for tag in (None, *tags):
+                for demand in list(by_tag.get(tag, ())):
+                    if demand.requires <= tags:
+                        yield demand
+
+    def head(self, demand: Demand) -> QueueEntry | None:
+        """Return the first in line of one demand."""
+        heap = self._heaps.get(demand)
+        return heap[0] if heap else None
+
+    def first(self, demand: Demand, count: int) -> list[QueueEntry]:
+        """Return up to `count` entries of one demand in order: O(count log n)."""
+        found = list(self._walk(demand, count))
+        for entry in found[1:]:
+            heapq.heappush(self._heaps[demand], entry)
+        return found
+
+    def ahead_of(self, job_id: str) -> int:
+        """Return how many jobs of the same demand come before this one: O(n), for `why`."""
+        demand, entry = self._live[job_id]
+        return sum(self._is_live(e) and e < entry for e in self._heaps[demand])
+
+    def _walk(self, demand: Demand, count: int) -> Iterator[QueueEntry]:
+        """Yield the first `count`, popping all but the very first (the caller pushes them back)."""
+        heap = self._heaps.get(demand)
+        if not heap:
+            return
+        top = heapq.heappop(heap)
+        yield top
+        taken = 1
+        while heap and taken < count:
+            entry = heapq.heappop(heap)
+            if self._is_live(entry):
+                taken += 1
+                yield entry
+        heapq.heappush(heap, top)
+
+    def _is_live(self, entry: QueueEntry) -> bool:
+        found = self._live.get(entry.job_id)
+        return found is not None and found[1] is entry
+
+    def _shed(self, demand: Demand) -> None:
+        """Drop dead entries at the top, and the heap with its last live one."""
+        heap = self._heaps[demand]
+        while heap and not self._is_live(heap[0]):
+            heapq.heappop(heap)
+        if not heap:
+            del self._heaps[demand]
+            self._forget(demand)
+
+    def _forget(self, demand: Demand) -> None:
+        by_tag = self._by_codec[demand.codec]
+        tag = _tag(demand)
+        by_tag[tag].discard(demand)
+        if not by_tag[tag]:
+            del by_tag[tag]
+        if not by_tag:
+            del self._by_codec[demand.codec]
+
+
+def _tag(demand: Demand) -> str | None:
+    """Return the one of a demand's tags that it is filed under."""
+    return min(demand.requires, default=None)

@@ -1,0 +1,68 @@
+"""The vocabulary: every word that crosses a process boundary or a disk, as typed values.
+
+Rules: nothing here imports anything else of ours; everything is immutable; a name means the same
+thing in code, documents, logs, metrics and on the wire. Times are milliseconds since the epoch
+(`…_at`), sizes say their unit unless the original's README fixed the name (`job_size` is in MB).
+"""
+
+from distconvd.model.attempt import Attempt, AttemptHistory, AttemptOutcome
+from distconvd.model.codec import CODEC_ALIASES, canonical_codec
+from distconvd.model.engine import EngineRecord, EngineState
+from distconvd.model.job import (
+    FailureClass,
+    Job,
+    JobResult,
+    JobStatus,
+    Output,
+    Progress,
+    TERMINAL_STATUSES,
+    TranscodeOptions,
+)
+from distconvd.model.limits import Limits
+from distconvd.model.messages import (
+    AssignRequest,
+    BenchmarkReport,
+    CompleteReport,
+    FailReport,
+    Heartbeat,
+    HeartbeatReply,
+    HeldJob,
+    JobPatch,
+    ProgressReport,
+    ReleaseReport,
+    ReportReply,
+    Submission,
+    Verdict,
+)
+
+__all__ = [
+    "CODEC_ALIASES",
+    "TERMINAL_STATUSES",
+    "AssignRequest",
+    "Attempt",
+    "AttemptHistory",
+    "AttemptOutcome",
+    "BenchmarkReport",
+    "CompleteReport",
+    "EngineRecord",
+    "EngineState",
+    "FailReport",
+    "FailureClass",
+    "Heartbeat",
+    "HeartbeatReply",
+    "HeldJob",
+    "Job",
+    "JobPatch",
+    "JobResult",
+    "JobStatus",
+    "Limits",
+    "Output",
+    "Progress",
+    "ProgressReport",
+    "ReleaseReport",
+    "ReportReply",
+    "Submission",
+    "TranscodeOptions",
+    "Verdict",
+    "canonical_codec",
+]

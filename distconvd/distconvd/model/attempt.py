@@ -1,0 +1,42 @@
+"""An attempt: one assignment of one job to one engine; ended ones are kept as history."""
+
+from enum import StrEnum
+
+import msgspec
+
+from distconvd.model.job import FailureClass
+
+
+class AttemptOutcome(StrEnum):
+    """How an attempt ended; `RUNNING` only in listings, never stored."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    LOST = "lost"
+    RELEASED = "released"
+    CANCELLED = "cancelled"
+
+
+class Attempt(msgspec.Struct, frozen=True):
+    """One assignment. `number` is the fencing token that reports must carry."""
+
+    number: int
+    engine_id: str | None
+    started_at: int | None
+    ended_at: int | None
+    outcome: AttemptOutcome
+    error_class: FailureClass | None = None
+    message: str | None = None
+    log_tail: str | None = None
+    requeued: bool = False
+    """Whether the job went back to the queue after it."""
+
+
+class AttemptHistory(msgspec.Struct, frozen=True):
+    """The ended attempts of one job, oldest first: the record of table `attempts`."""
+
+    job_id: str
+    attempts: list[Attempt] = []
+    dropped: int = 0
+    """How many of the oldest were dropped to keep the record bounded."""

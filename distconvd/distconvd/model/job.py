@@ -1,0 +1,151 @@
+"""A job: one source to be turned into one output.
+
+`Job` is both the stored record and the reply on the wire, so a record is encoded once a change.
+Its first nine fields are the original's, in its order.
+"""
+
+from enum import StrEnum
+from typing import Literal
+
+import msgspec
+
+
+class JobStatus(StrEnum):
+    """Where a job is in its life; `distconvd.lifecycle` holds the table of legal moves."""
+
+    PENDING = "pending"
+    ASSIGNED = "assigned"
+    COMPLETED = "completed"
+    FAILED_PERMANENTLY = "failed_permanently"
+    CANCELLED = "cancelled"
+
+
+TERMINAL_STATUSES = frozenset(
+    {JobStatus.COMPLETED, JobStatus.FAILED_PERMANENTLY, JobStatus.CANCELLED}
+)
+
+
+class FailureClass(StrEnum):
+    """Whose fault a failure is, which decides whether and when the job is tried again."""
+
+    INPUT = "input"
+    """The source is bad: no engine could do better, so there is no retry."""
+    ENGINE = "engine"
+    """This engine could not do it: a retry is used, on another engine if there is one."""
+    TRANSIENT = "transient"
+    """A passing fault (network, disk full): tried again after a backoff, no retry used."""
+    VERIFICATION = "verification"
+    """The output did not match the source: a retry is used."""
+    LOST = "lost"
+    """The engine vanished: no retry used, but counted against `lost_attempts_max`."""
+    CANCELLED = "cancelled"
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far an attempt is; never durable, lost with a restart until the next report."""
+
+    fraction: float = 0.0
+    """Done part, 0 to 1."""
+    fps: float | None = None
+    speed: float | None = None
+    """Media seconds encoded in one second."""
+    eta_seconds: float | None = None
+    phase: str = "queued"
+    """`preflight`, `fetch`, `probe`, `encode`, `verify`, `publish` or `report`."""
+
+
+class TranscodeOptions(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the output should be like; a field left out takes the codec's default."""
+
+    container: Literal["mp4", "mkv", "webm", "mov", "ts"] | None = None
+    crf: int | None = None
+    video_bitrate_kbps: int | None = None
+    preset: str | None = None
+    max_width: int | None = None
+    """Pixels; a smaller source is never scaled up."""
+    max_height: int | None = None
+    max_fps: float | None = None
+    audio_codec: Literal["aac", "opus", "copy", "none"] | None = None
+    audio_bitrate_kbps: int | None = None
+    subtitles: Literal["keep", "drop"] | None = None
+    faststart: bool | None = None
+    two_pass: bool | None = None
+    tune: str | None = None
+    on_unsupported: Literal["fail", "drop"] = "fail"
+    """What to do with a stream that the container cannot hold."""
+
+
+class Output(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where the result should go; left out, the engine's own `--output` decides."""
+
+    url: str | None = None
+    """`file://` directory or file, or `http(s)://` for PUT."""
+    name: str | None = None
+    """File name; default: the source's stem with the container's suffix."""
+
+
+class JobResult(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What an engine proved about the output before it called the job done."""
+
+    size_bytes: int | None = None
+    sha256: str | None = None
+    duration_s: float | None = None
+    video_frames: int | None = None
+    video_codec: str | None = None
+    audio_codec: str | None = None
+    width: int | None = None
+    height: int | None = None
+    source_size_bytes: int | None = None
+    source_duration_s: float | None = None
+    engine_id: str | None = None
+    ffmpeg_version: str | None = None
+    encoder: str | None = None
+    wall_s: float | None = None
+    kept: list[str] | None = None
+    dropped: list[str] | None = None
+    checks: list[str] | None = None
+    """Names of the verification checks that passed."""
+
+
+class Job(msgspec.Struct, frozen=True):
+    """One job; see the module. Times are ms since the epoch, `None` until they happen."""
+
+    job_id: str
+    source_url: str
+    target_codec: str
+    job_size: float = 0.0
+    """MB (10^6 bytes)."""
+    status: JobStatus = JobStatus.PENDING
+    assigned_engine: str | None = None
+    """The engine that holds the job or, once it has ended, the one that ended it."""
+    output_url: str | None = None
+    retries: int = 0
+    """Retries made so far, that is, failures charged to the job that led to a new attempt."""
+    max_retries: int = 3
+    """Retries allowed after the first attempt; 0 means that one failure ends the job."""
+    priority: int = 0
+    """0 normal, 1 high, 2 urgent."""
+    created_at: int = 0
+    updated_at: int = 0
+    started_at: int | None = None
+    """When the last attempt began."""
+    finished_at: int | None = None
+    attempt: int = 0
+    """Fencing token: the number of the last attempt, 0 before the first."""
+    progress: Progress | None = None
+    error_message: str | None = None
+    error_class: FailureClass | None = None
+    labels: dict[str, str] = {}
+    requires: list[str] = []
+    """Tags that the engine must have."""
+    options: TranscodeOptions = TranscodeOptions()
+    output: Output | None = None
+    source_sha256: str | None = None
+    not_before: int | None = None
+    """Not assigned before this time: set by the submitter, or by a retry's backoff."""
+    result: JobResult | None = None
+    placement: str | None = None
+    """The policy's reason for the last assignment, shown by `why`."""
+    paused: bool = False
+    base_attempt: int = 0
+    """The last attempt before a person restarted the job: limits count only what came after."""

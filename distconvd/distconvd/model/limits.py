@@ -1,0 +1,26 @@
+"""Bounds on what a message may hold; each is stated in docs/protocol.md."""
+
+
+class Limits:
+    """Upper bounds, in characters or items unless the name says otherwise."""
+
+    id_chars = 128
+    """An engine id."""
+    url_chars = 8192
+    codec_chars = 32
+    message_chars = 8192
+    """An error message; a longer one is cut, not refused."""
+    log_tail_chars = 16384
+    labels = 32
+    label_key_chars = 64
+    label_value_chars = 256
+    tags = 32
+    tag_chars = 64
+    codecs = 64
+    held_jobs = 256
+    slots = 64
+    extra_bytes = 4096
+    """Unknown heartbeat fields that are kept, as JSON."""
+    job_size_mb = 1e12
+    max_retries = 1000
+    body_bytes = 1_048_576

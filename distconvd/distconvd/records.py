@@ -1,0 +1,111 @@
+"""Records to bytes and back: the only place that encodes what is stored and sent.
+
+Also takes in what the original (v1.0.0) wrote: nine fields a job, engines as its heartbeats were.
+"""
+
+import logging
+import math
+from typing import Any
+
+import msgspec
+
+from distconvd.matching.queue import age_of
+from distconvd.model import AttemptHistory, EngineRecord, Job, JobStatus
+
+log = logging.getLogger("distconvd.records")
+
+_encoder = msgspec.json.Encoder()
+_job_decoder = msgspec.json.Decoder(Job)
+_engine_decoder = msgspec.json.Decoder(EngineRecord)
+_history_decoder = msgspec.json.Decoder(AttemptHistory)
+
+
+def encode(record: Any) -> bytes:
+    """Return a record as compact JSON."""
+    return _encoder.encode(record)
+
+
+def decode_job(data: bytes) -> Job:
+    """Return the job of a stored record."""
+    return _job_decoder.decode(data)
+
+
+def decode_engine(data: bytes) -> EngineRecord:
+    """Return the engine of a stored record."""
+    return _engine_decoder.decode(data)
+
+
+def decode_history(data: bytes) -> AttemptHistory:
+    """Return the attempt history of a stored record."""
+    return _history_decoder.decode(data)
+
+
+def adopt_job(job_id: str, data: bytes) -> tuple[Job, bytes] | None:
+    """Return a job of any origin with its record as ours, or None where it cannot be understood.
+
+    A record of ours comes back as it is; one of the original's gets our fields with defaults.
+    """
+    try:
+        job = decode_job(data)
+    except msgspec.DecodeError:
+        repaired = _repair_job(job_id, data)
+        return None if repaired is None else (repaired, encode(repaired))
+    if job.job_id == job_id and job.created_at:
+        return job, data
+    created_ms = age_of(job_id)[0] // 1000
+    stamp = job.created_at or created_ms
+    job = msgspec.structs.replace(
+        job, job_id=job_id, created_at=stamp, updated_at=job.updated_at or stamp
+    )
+    return job, encode(job)
+
+
+def _repair_job(job_id: str, data: bytes) -> Job | None:
+    """Build a job from the fields of a foreign record that make sense."""
+    try:
+        fields = msgspec.json.decode(data, type=dict[str, Any])
+    except msgspec.DecodeError:
+        return None
+    kept: dict[str, Any] = {"job_id": job_id}
+    for name in Job.__struct_fields__:
+        if name in fields and name != "job_id":
+            try:
+                trial = {"job_id": job_id, "source_url": "", "target_codec": "", name: fields[name]}
+                msgspec.convert(trial, Job)
+            except msgspec.ValidationError:
+                log.warning("job %s: dropped field %r, its value cannot be read", job_id, name)
+            else:
+                kept[name] = fields[name]
+    if not {"source_url", "target_codec"} <= kept.keys():
+        return None
+    if "status" not in kept:
+        kept["status"] = JobStatus.PENDING
+    created_ms = age_of(job_id)[0] // 1000
+    kept.setdefault("created_at", created_ms)
+    kept.setdefault("updated_at", created_ms)
+    return msgspec.convert(kept, Job)
+
+
+def adopt_engine(engine_id: str, data: bytes) -> tuple[EngineRecord, bytes] | None:
+    """Return an engine of any origin with its record as ours, or None."""
+    try:
+        record = decode_engine(data)
+    except msgspec.DecodeError:
+        try:
+            fields = msgspec.json.decode(data, type=dict[str, Any])
+        except msgspec.DecodeError:
+            return None
+        record = EngineRecord(engine_id, extra=_bounded(fields))
+    if record.engine_id == engine_id:
+        return record, data
+    record = msgspec.structs.replace(record, engine_id=engine_id)
+    return record, encode(record)
+
+
+def _bounded(fields: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in list(fields.items())[:32] if k not in EngineRecord.__struct_fields__}
+
+
+def is_finite(number: float) -> bool:
+    """Whether a number is neither NaN nor infinite (JSON has neither; 1e999 becomes infinite)."""
+    return math.isfinite(number)

@@ -1,0 +1,52 @@
+"""What the ledger needs of a store, and the words that they share.
+
+A store is a plugin (hook `distconvd_register_stores`). It keeps four tables of records that are
+already encoded as JSON; it never looks inside one more than its file format needs.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, Protocol
+
+Table = Literal["jobs", "engines", "attempts", "meta"]
+TABLES: tuple[Table, ...] = ("jobs", "engines", "attempts", "meta")
+
+
+class Change(NamedTuple):
+    """Put (`record` is the encoded record) or delete (`record` is None) one record."""
+
+    table: Table
+    key: str
+    record: bytes | None
+
+
+class Snapshot(NamedTuple):
+    """All that a store holds: for each table its records by key, in the order of first insertion.
+
+    The dictionaries belong to the caller from then on.
+    """
+
+    jobs: dict[str, bytes]
+    engines: dict[str, bytes]
+    attempts: dict[str, bytes]
+    meta: dict[str, bytes]
+
+
+class Store(Protocol):
+    """Durable tables. One task at a time calls it, and it is opened by one daemon at a time.
+
+    Error handling: `load` raises `StoreError` (or a subclass) with a message for the operator.
+    `commit` raises `OSError` or `StoreError` when the batch is not durable; then none of the batch
+    may be visible to a later `load`, and the next `commit` starts from the state before it.
+    """
+
+    async def load(self) -> Snapshot:
+        """Lock the store, recover what a crash left, and return everything. Called once, first."""
+        ...
+
+    async def commit(self, changes: Sequence[Change]) -> None:
+        """Make the changes durable, all or none, in order; they survive a power cut on return."""
+        ...
+
+    async def aclose(self) -> None:
+        """Fold what is worth folding, release the lock. The store is not used afterwards."""
+        ...
