@@ -214,7 +214,7 @@ class Client:
     def is_ready(self) -> bool:
         """Tell whether the daemon answers and takes jobs (`/readyz`); never raises for its "no"."""
         try:
-            return self._http.get("/readyz").status_code == httpx.codes.OK
+            return self._http.get("/readyz").is_success
         except httpx.TransportError:
             return False
 

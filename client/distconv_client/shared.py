@@ -43,7 +43,7 @@ class Flags:
 def remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
     """Keep the value of a shared flag, if it was given."""
     flags = context.ensure_object(Flags)
-    if value and parameter.name is not None:
+    if value:
         setattr(flags, parameter.name, value)
 
 

