@@ -1,0 +1,1 @@
+"""The HTTP edge: listeners, connections, routing and problem documents; knows no job."""

@@ -1,0 +1,82 @@
+"""The access log and the observers: what is told of each request once it is over.
+
+One line a request, at INFO to `distconvd.access`, with everything as fields for a JSON formatter;
+the text alone is enough for a person: `POST /jobs/ 200 412 B 3 ms total`. It names the path as it
+was sent, without its query, and the key's name, never the key.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from distconvd.edge.http import Request, Route
+
+log = logging.getLogger("distconvd.access")
+edge_log = logging.getLogger("distconvd.edge")
+
+PATH_CHARS_MAX = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One request and its reply, as an observer sees it.
+
+    `method` and `path` are `-` when no request could be made out; `route` is None then, and for
+    an unknown path. `bytes_sent` counts the reply's head too. 101 is an upgrade.
+    """
+
+    method: str
+    path: str
+    route: Route | None
+    status: int
+    bytes_sent: int
+    duration_s: float
+    peer: str
+    request: Request | None
+
+
+Observer = Callable[[Exchange], None]
+
+
+def tell(exchange: Exchange, request_id: str, observers: Iterable[Observer]) -> None:
+    """Write the access line and call the observers; a failing one is logged and harms nothing."""
+    if log.isEnabledFor(logging.INFO):
+        _write(exchange, request_id)
+    for observer in observers:
+        try:
+            observer(exchange)
+        except Exception:  # noqa: BLE001 - a plugin's fault is its own; it is logged, whatever it is
+            edge_log.exception("an observer of requests failed")
+
+
+def _write(exchange: Exchange, request_id: str) -> None:
+    duration_ms = round(exchange.duration_s * 1000, 3)
+    path = exchange.path[:PATH_CHARS_MAX]
+    log.info(
+        "%s %s %d %d B %d ms total",
+        exchange.method,
+        path,
+        exchange.status,
+        exchange.bytes_sent,
+        duration_ms,
+        extra=_fields(exchange, path, duration_ms, request_id),
+    )
+
+
+def _fields(
+    exchange: Exchange, path: str, duration_ms: float, request_id: str
+) -> Mapping[str, object]:
+    request = exchange.request
+    principal = request.principal if request is not None else None
+    # A handler's own fields come first, so that none of them can pass for one of the edge's.
+    return {
+        **(request.log if request is not None else {}),
+        "method": exchange.method,
+        "path": path,
+        "status": exchange.status,
+        "bytes": exchange.bytes_sent,
+        "duration_ms": duration_ms,
+        "peer": exchange.peer,
+        "key_name": principal.name if principal is not None else None,
+        "request_id": request_id,
+    }

@@ -1,0 +1,128 @@
+"""What happens to a request between its head and its reply, in a fixed order.
+
+Route (404, 405, OPTIONS), authenticate (401, 403), type of the body (415), body (408, 413, 400),
+handler. So an unknown path needs no key, a missing key costs no upload, and a handler sees only
+requests that are whole, typed and allowed. Every error becomes a problem document here.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import cast
+
+from distconvd.edge.access import Observer
+from distconvd.edge.http import (
+    ClientDisconnected,
+    Principal,
+    Reply,
+    Request,
+    Response,
+    Route,
+)
+from distconvd.edge.problems import Crash, problem
+from distconvd.edge.router import Router
+from distconvd.edge.target import decode_query, split_target
+from distconvd.errors import DistconvError, UnsupportedMediaType
+
+log = logging.getLogger("distconvd.edge")
+
+Authenticate = Callable[[Request, Route], Awaitable[Principal] | Principal]
+
+
+class App:
+    """The routes of a daemon and who may call them.
+
+    Args:
+        routes: the whole route table; see `Router` for what makes it raise.
+        authenticate: returns who is calling, or raises `Unauthorized` or `Forbidden`. It sees the
+            request before its body is read, and is not called for routes with the role `public`.
+        observers: are told of each exchange after its reply (metrics).
+    """
+
+    def __init__(
+        self,
+        routes: Iterable[Route],
+        authenticate: Authenticate,
+        *,
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        self._router = Router(routes)
+        self._authenticate = authenticate
+        self.observers = observers
+
+    async def __call__(self, request: Request) -> Reply:
+        """Answer a request whose `path` is still the target as it was sent.
+
+        Raises:
+            ClientDisconnected: the client went away during its body. Nothing else, whatever a
+                handler does.
+        """
+        try:
+            return await self._answer(request)
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises is one 500
+            return _told(_only_leaf(error), request)
+
+    async def _answer(self, request: Request) -> Reply:
+        path, query = split_target(request.path)
+        if request.method == "OPTIONS":
+            return Response(204, headers={"Allow": self._router.allowed(path)})
+        route, request.params, request.path = self._router.match(request.method, path)
+        request.route = route
+        if query:
+            request.query = decode_query(query)
+        if route.role != "public":
+            principal = self._authenticate(request, route)
+            if not isinstance(principal, Principal):
+                principal = await principal
+            request.principal = principal
+        if route.body != "none":
+            _check_type(request, route)
+        if route.body == "whole":
+            request.body = await request.reader.read_whole(route.body_limit_bytes)
+        return await route.handler(request)
+
+
+def _check_type(request: Request, route: Route) -> None:
+    """Raise `UnsupportedMediaType` for a body that is announced as what the route does not take."""
+    headers = request.headers
+    announced = headers.get("content-type")
+    if announced is None or "*/*" in route.content_types or not _has_body(request):
+        return
+    media_type = announced.partition(";")[0].strip().lower()
+    if media_type in route.content_types:
+        return
+    raise UnsupportedMediaType(
+        f"The body is announced as {media_type!r}; this path takes "
+        f"{' or '.join(route.content_types)}: add -H 'Content-Type: {route.content_types[0]}'.",
+        headers={"Accept": ", ".join(route.content_types)},
+    )
+
+
+def _has_body(request: Request) -> bool:
+    headers = request.headers
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+
+
+def _only_leaf(error: Exception) -> Exception:
+    """Return the error inside a group of one: a handler's nursery is no matter of the caller's."""
+    while isinstance(error, ExceptionGroup):
+        inner = cast("tuple[Exception, ...]", error.exceptions)
+        if len(inner) > 1:
+            break
+        error = inner[0]
+    return error
+
+
+def _told(error: Exception, request: Request) -> Response:
+    if isinstance(error, DistconvError):
+        return problem(error, request.request_id)
+    if isinstance(error, ClientDisconnected):
+        raise error
+    log.error(
+        "%s %s failed (request id %s)",
+        request.method,
+        request.path,
+        request.request_id,
+        exc_info=error,
+        extra={"request_id": request.request_id, **request.log},
+    )
+    return problem(Crash(request.request_id), request.request_id)

@@ -1,0 +1,277 @@
+"""One connection from its first byte to its last: the loop of requests and replies.
+
+A connection is one task and, but for long polls, one cancel scope (see `wire`). The loop is
+
+    head -> app -> reply -> rest of the body -> next head
+
+and it is left for the close whenever the two sides can no longer agree where the next request
+begins. The rules of who hears what:
+
+- silence before a head is closed silently; a head that began and does not end is 408;
+- bad HTTP is told as a problem and closed;
+- a client that goes away, anywhere, is one debug line;
+- a reply sent while its client still sends is followed by a short lingering close, as closing at
+  once would reset the connection and take the reply back.
+"""
+
+import logging
+import math
+import time
+
+import h11
+import trio
+
+from distconvd.edge.access import Exchange, tell
+from distconvd.edge.app import App
+from distconvd.edge.body import RequestBody
+from distconvd.edge.drain import Drain
+from distconvd.edge.heads import (
+    check_head,
+    check_size,
+    new_request_id,
+    read_headers,
+    request_id_for,
+)
+from distconvd.edge.http import ClientDisconnected, Request, Response, Upgrade
+from distconvd.edge.limits import EdgeLimits
+from distconvd.edge.link import Link
+from distconvd.edge.problems import Crash, problem
+from distconvd.edge.reply import head_of, send_reply
+from distconvd.edge.upgrade import PrefixedStream, replay
+from distconvd.edge.wire import Wire, linger
+from distconvd.errors import DistconvError, RequestTimeout
+
+log = logging.getLogger("distconvd.edge")
+
+
+async def serve_connection(
+    stream: trio.abc.Stream,
+    *,
+    app: App,
+    limits: EdgeLimits,
+    peer: str,
+    drain: Drain | None = None,
+) -> None:
+    """Serve requests on a stream until it ends, then close it.
+
+    Error handling: nothing is raised but `Cancelled`; a fault of the edge's own is logged.
+
+    Resource handling: the stream is closed in any case, gracefully unless cancelled.
+    """
+    connection = _Connection(stream, app, limits, peer, drain or Drain())
+    try:
+        await connection.run()
+        await _close(stream, limits.linger_s)
+    except Exception:
+        log.exception("a connection failed", extra={"peer": peer})
+    finally:
+        await trio.aclose_forcefully(stream)
+
+
+async def _close(stream: trio.abc.Stream, patience_s: float) -> None:
+    with trio.move_on_after(patience_s):
+        await stream.aclose()
+
+
+class _Connection:
+    """The state that lasts from request to request."""
+
+    def __init__(
+        self, stream: trio.abc.Stream, app: App, limits: EdgeLimits, peer: str, drain: Drain
+    ) -> None:
+        self._wire = Wire(stream, limits.head_bytes_max, limits.send_timeout_s)
+        self._link = Link(self._wire, drain, limits.head_bytes_max)
+        self._app = app
+        self._limits = limits
+        self._peer = peer
+        self._drain = drain
+        self._requests_left = limits.requests_per_connection_max
+        self._in_head = False
+        """A head has begun and not ended: what `watch` ends then is told with 408."""
+        self._head_start_bytes = 0
+        self._told_bytes = 0
+
+    async def run(self) -> None:
+        """Serve requests until one side wants no more, then linger if the client still sends."""
+        watch = self._wire.watch
+        try:
+            with watch:
+                watch.deadline = trio.current_time() + self._limits.head_timeout_s
+                while await self._serve_one():
+                    watch.deadline = trio.current_time() + self._limits.idle_timeout_s
+            if watch.cancelled_caught and self._in_head:
+                await self._refuse(RequestTimeout("The request's head did not arrive in time."))
+            await self._linger()
+        except ClientDisconnected as end:
+            log.debug("client %s: %s", self._peer, end, extra={"peer": self._peer})
+
+    async def _serve_one(self) -> bool:
+        """Serve one request; tell whether another may follow."""
+        head = await self._read_head()
+        watch = self._wire.watch
+        watch.deadline = math.inf
+        if head is None or watch.cancel_called:
+            # The watch may have ended in the instant in which the head did. Nothing is begun then.
+            return False
+        started = time.perf_counter()
+        request, body = self._make_request(head)
+        reply = self._checked(head, request) or await self._app(request)
+        if isinstance(reply, Upgrade):
+            await self._upgrade(reply, head, request, started)
+            return False
+        await self._reply(reply, request, body)
+        self._tell(head, request, reply.status, started)
+        return await self._settle(body)
+
+    # ------------------------------------------------------------------------------- the head
+
+    async def _read_head(self) -> h11.Request | None:
+        """Return the next head, or None when there will be none."""
+        try:
+            event = await self._next_head()
+        except DistconvError as fault:
+            await self._refuse(fault)
+            return None
+        self._in_head = False
+        return event if isinstance(event, h11.Request) else None  # or ConnectionClosed
+
+    async def _next_head(self) -> object:
+        wire = self._wire
+        waiting = wire.machine.trailing_data[0]
+        self._head_start_bytes = wire.received_bytes - len(waiting)
+        if not waiting:
+            await self._wait_for_request()
+        self._in_head = True
+        wire.watch.deadline = trio.current_time() + self._limits.head_timeout_s
+        while (event := wire.next_event()) is h11.NEED_DATA:
+            await wire.receive()
+        return event
+
+    async def _wait_for_request(self) -> None:
+        """Wait for the first bytes of a request; here, and only here, a drain ends a connection."""
+        watch = self._wire.watch
+        self._drain.add(watch)
+        try:
+            await self._wire.receive()
+        finally:
+            self._drain.discard(watch)
+
+    def _make_request(self, head: h11.Request) -> tuple[Request, RequestBody]:
+        headers = read_headers(head)
+        body = RequestBody(self._wire, self._limits, headers)
+        request = Request(
+            method=head.method.decode("ascii"),
+            path=head.target.decode("ascii"),
+            query={},
+            headers=headers,
+            params={},
+            reader=body,
+            request_id=request_id_for(headers),
+            peer=self._peer,
+            link=self._link,
+        )
+        return request, body
+
+    def _checked(self, head: h11.Request, request: Request) -> Response | None:
+        """Return the reply to a head that h11 lets pass and we do not."""
+        try:
+            check_head(head, request.headers)
+            if self._wire.received_bytes - self._head_start_bytes > self._limits.head_bytes_max:
+                check_size(head, self._limits.head_bytes_max)
+        except DistconvError as fault:
+            self._requests_left = 0
+            return problem(fault, request.request_id)
+        return None
+
+    # ------------------------------------------------------------------------------ the reply
+
+    async def _reply(self, response: Response, request: Request, body: RequestBody) -> None:
+        close = self._must_close(body)
+        try:
+            head = head_of(response, request.request_id, close=close)
+        except (ValueError, h11.LocalProtocolError):
+            log.exception("a handler's reply cannot be sent (request id %s)", request.request_id)
+            response = problem(Crash(request.request_id), request.request_id)
+            head = head_of(response, request.request_id, close=close)
+        try:
+            await send_reply(self._wire, head, response, bodiless=request.method == "HEAD")
+        except ClientDisconnected:
+            raise
+        except Exception:
+            # The head is out: all that is left is to close, so that the client sees the cut.
+            log.exception("a reply broke off (request id %s)", request.request_id)
+
+    def _must_close(self, body: RequestBody) -> bool:
+        """Decide before a reply whether it is the last one here."""
+        self._requests_left -= 1
+        if self._requests_left <= 0 or self._drain.started:
+            return True
+        try:
+            return not (body.swallow_nowait() or body.may_swallow)
+        except (DistconvError, ClientDisconnected):
+            return True  # what follows the request is no longer to be understood
+
+    async def _settle(self, body: RequestBody) -> bool:
+        """Get past what is left of the request; tell whether the next one may begin."""
+        wire = self._wire
+        if wire.machine.our_state is h11.DONE and wire.machine.their_state is h11.SEND_BODY:
+            try:
+                await body.swallow()
+            except DistconvError:
+                return False  # it had its reply; there is nobody to tell
+        if not wire.in_sync:
+            return False
+        wire.machine.start_next_cycle()
+        return True
+
+    async def _refuse(self, fault: DistconvError) -> None:
+        """Tell what is wrong with a head that never became a request; nothing follows it."""
+        self._in_head = False
+        wire = self._wire
+        if wire.machine.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            return
+        request_id = new_request_id()
+        response = problem(fault, request_id)
+        head = head_of(response, request_id, close=True)
+        with trio.move_on_after(self._limits.send_timeout_s):
+            await send_reply(wire, head, response, bodiless=False)
+        exchange = Exchange("-", "-", None, response.status, wire.sent_bytes, 0, self._peer, None)
+        tell(exchange, request_id, self._app.observers)
+
+    def _tell(self, head: h11.Request, request: Request, status: int, started: float) -> None:
+        wire = self._wire
+        exchange = Exchange(
+            method=request.method,
+            path=head.target.decode("ascii").partition("?")[0],
+            route=request.route,
+            status=status,
+            bytes_sent=wire.sent_bytes - self._told_bytes,
+            duration_s=time.perf_counter() - started,
+            peer=self._peer,
+            request=request,
+        )
+        self._told_bytes = wire.sent_bytes
+        tell(exchange, request.request_id, self._app.observers)
+
+    # -------------------------------------------------------------------------------- the end
+
+    async def _upgrade(
+        self, upgrade: Upgrade, head: h11.Request, request: Request, started: float
+    ) -> None:
+        """Hand the stream over until the other protocol is through with it."""
+        wire = self._wire
+        stream = PrefixedStream(replay(head, wire.machine.trailing_data[0]), wire.stream)
+        wire.ended = True
+        try:
+            await upgrade.run(stream)
+        except Exception:
+            log.exception("an upgraded connection failed (request id %s)", request.request_id)
+        self._tell(head, request, 101, started)
+
+    async def _linger(self) -> None:
+        """Close our half and listen for a while, so that a client in mid-sentence sees the reply."""
+        wire = self._wire
+        silent = (h11.IDLE, h11.MUST_CLOSE, h11.CLOSED)
+        if not (wire.ended or wire.machine.their_state in silent):
+            with trio.move_on_after(self._limits.linger_s):
+                await linger(wire.stream, self._limits.linger_bytes_max)

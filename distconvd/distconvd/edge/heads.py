@@ -1,0 +1,66 @@
+"""What a request's head says, checked beyond what h11 checks.
+
+h11 refuses malformed lines, conflicting lengths, a missing Host. Refused here as well is whatever
+two programs in a row could read differently (request smuggling, RFC 9112 section 11.2): a length
+beside a transfer coding, a transfer coding in HTTP/1.0. And a head over its limit that happens to
+arrive in one piece, which h11 lets pass.
+"""
+
+import itertools
+import os
+import re
+from collections.abc import Mapping
+
+import h11
+
+from distconvd.edge.problems import VersionNotSupported
+from distconvd.errors import BadRequest, HeadTooLarge
+
+_SANE_ID = re.compile(r"[A-Za-z0-9._:+=@/-]{1,128}")
+# Unique over restarts and daemons, and cheap: a random start, then a counter.
+_id_prefix = os.urandom(4).hex()
+_id_counter = itertools.count(1)
+
+
+def read_headers(request: h11.Request) -> dict[str, str]:
+    """Return the headers by lower-case name, repeated ones joined with `, `."""
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in request.headers:
+        name = raw_name.decode("ascii")
+        value = raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
+
+
+def check_head(request: h11.Request, headers: Mapping[str, str]) -> None:
+    """Raise `BadRequest` or `VersionNotSupported` for a head that nothing is to be based on."""
+    version = request.http_version
+    if not version.startswith(b"1."):
+        raise VersionNotSupported("Only HTTP/1.1 and HTTP/1.0 are spoken here.")
+    if "transfer-encoding" in headers:
+        if "content-length" in headers:
+            raise BadRequest("The head has both Content-Length and Transfer-Encoding.")
+        if version < b"1.1":
+            raise BadRequest("HTTP/1.0 has no Transfer-Encoding.")
+
+
+def check_size(request: h11.Request, bytes_max: int) -> None:
+    """Raise `HeadTooLarge`; only to be asked when that many bytes have come at all."""
+    size = len(request.method) + len(request.target) + 14
+    for name, value in request.headers:
+        size += len(name) + len(value) + 4
+    if size > bytes_max:
+        raise HeadTooLarge(f"The request line and headers are over {bytes_max} bytes together.")
+
+
+def request_id_for(headers: Mapping[str, str]) -> str:
+    """Return the caller's request id if it is a sane one, else a new one."""
+    theirs = headers.get("x-request-id")
+    if theirs is not None and _SANE_ID.fullmatch(theirs):
+        return theirs
+    return new_request_id()
+
+
+def new_request_id() -> str:
+    """Return an id for a request that brought none."""
+    return f"{_id_prefix}-{next(_id_counter):x}"

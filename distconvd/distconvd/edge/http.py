@@ -1,0 +1,139 @@
+"""The typed values between the HTTP edge and the handlers: request, response, route.
+
+A handler sees no socket and no h11; the edge knows no job and no engine. Both know only this.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    import trio
+
+T = TypeVar("T")
+
+Role = Literal["public", "read", "submit", "engine", "admin"]
+BodyMode = Literal["none", "whole", "stream"]
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who is calling, as the authenticator saw it."""
+
+    name: str
+    """The key's name, for logs; never the key."""
+    roles: frozenset[str]
+
+
+class ClientDisconnected(Exception):
+    """The client went away in the middle of its body; nobody hears a reply.
+
+    A handler that streams a body lets it pass, after taking back what it had begun.
+    """
+
+
+class BodyReader(Protocol):
+    """The body of a request that has not been read yet.
+
+    Error handling: both ways of reading raise `RequestTimeout` for a client that is too slow,
+    `BadRequest` for broken framing, and `ClientDisconnected` when it went away.
+    """
+
+    async def read_whole(self, limit_bytes: int | None) -> bytes:
+        """Return the whole body; raises `BodyTooLarge` past the limit (None: the edge's own)."""
+        ...
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """Iterate over the body as it arrives, without a limit on its sum."""
+        ...
+
+
+class ClientLink(Protocol):
+    """Whether anybody still waits for the reply; `edge.link.wait_while_wanted` is the way in."""
+
+    @property
+    def over(self) -> bool:
+        """True once the client has hung up, as far as is known, or the daemon drains."""
+        ...
+
+    async def wait(self, wait: Callable[[], Awaitable[T]], timeout_s: float) -> T | None:
+        """Return what `wait` returns, or None when time is up or nobody waits any more."""
+        ...
+
+
+@dataclass(slots=True)
+class Request:
+    """One parsed request.
+
+    `headers` has lower-case names; a name that came twice is joined with `, ` (in `query`: with
+    `,`). `path` is decoded
+    and has neither the `/api/v1` prefix nor a trailing slash (the root is `/`); `params` are the
+    pieces that the route's pattern captured. `body` holds the bytes when the route reads the
+    `whole` body, and is empty otherwise.
+    """
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    params: Mapping[str, str]
+    reader: BodyReader
+    request_id: str
+    peer: str
+    """Address of the caller, for logs."""
+    principal: Principal | None = None
+    body: bytes = b""
+    log: dict[str, object] = field(default_factory=dict[str, object])
+    """Fields that a handler adds to the access line (`job_id`, `engine_id`, `attempt`)."""
+    route: "Route | None" = None
+    """The row of the route table that matched; None before routing and for an unknown path."""
+    link: ClientLink | None = None
+    """Tells a long poll when to stop; None (a request made by hand) is a client that stays."""
+
+
+@dataclass(slots=True)
+class Response:
+    """One reply. A `bytes` body is sent with its length, an iterator chunked, until it ends."""
+
+    status: int = 200
+    body: bytes | AsyncIterator[bytes] = b""
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    content_length: int | None = None
+    """Length of an iterator body, where it is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """Instead of a reply: hand the connection over to another protocol (a websocket).
+
+    `run` gets a stream that first yields the request head again, byte for byte parseable, then
+    whatever follows on the wire, so that any library that expects to read the opening handshake
+    itself can. The connection is closed when `run` returns; it is cancelled at the drain deadline.
+    """
+
+    run: "Callable[[trio.abc.Stream], Awaitable[None]]"
+
+
+Reply = Response | Upgrade
+Handler = Callable[[Request], Awaitable[Reply]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One row of the route table.
+
+    `pattern` is a path with `{name}` for one segment and, at the end only, `{name...}` for the
+    rest. `role` is what the caller's key must hold (`public`: no key asked). `content_types`:
+    what a body may be (`*/*`: anything); an absent Content-Type counts as the first.
+    `body_limit_bytes`: of a `whole` body; None is the edge's own limit (`EdgeLimits`).
+    """
+
+    method: str
+    pattern: str
+    handler: Handler
+    role: Role = "admin"
+    body: BodyMode = "none"
+    body_limit_bytes: int | None = None
+    content_types: tuple[str, ...] = ("application/json",)
+    summary: str = ""

@@ -1,0 +1,65 @@
+"""Errors as problem documents (RFC 9457).
+
+The `type` is a stable URN made from the error's class, so that a program can tell two 503s apart
+without reading English; the `title` belongs to the status; the `detail` is for the person.
+"""
+
+import json
+import re
+from functools import cache
+
+from distconvd.edge.http import Response
+from distconvd.errors import CallerError, DistconvError
+
+CONTENT_TYPE = "application/problem+json"
+
+
+class NotImplementedHere(CallerError):
+    """The head asks for a feature of HTTP that nothing here has, such as another transfer coding."""
+
+    status = 501
+    title = "Not Implemented"
+
+
+class VersionNotSupported(CallerError):
+    """The request line names a version of HTTP other than 1.x."""
+
+    status = 505
+    title = "HTTP Version Not Supported"
+
+
+class Crash(DistconvError):
+    """A handler raised what it should not: our bug, told without its details."""
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(
+            "The daemon met a fault of its own; nothing is known to have changed. "
+            f"Its log tells more under request id {request_id}."
+        )
+
+
+@cache
+def _urn(class_name: str) -> str:
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", class_name).lower()
+    return f"urn:distconv:problem:{words}"
+
+
+def type_of(error: type[DistconvError]) -> str:
+    """Return the URN of an error class: `BodyTooLarge` is `urn:distconv:problem:body-too-large`."""
+    return _urn(error.__name__)
+
+
+def problem(error: DistconvError, request_id: str) -> Response:
+    """Turn an error into the reply that tells it."""
+    document: dict[str, object] = {
+        "type": type_of(type(error)),
+        "title": error.title,
+        "status": error.status,
+        "detail": error.detail,
+    }
+    if error.field is not None:
+        document["field"] = error.field
+    document["request_id"] = request_id
+    # ASCII only: a detail may quote any text that a caller sent, lone surrogates too.
+    body = json.dumps(document).encode("ascii") + b"\n"
+    return Response(error.status, body, CONTENT_TYPE, error.headers)

@@ -1,0 +1,188 @@
+"""Listeners to connections: accepting, counting, refusing, and the drain.
+
+Two nurseries: accepting is cancelled first, while connections live on in the other until they
+have finished or the drain's deadline has passed. Running out of file descriptors, or over the
+connection limit, is a state to live in and not a reason to die: both are logged and waited out.
+"""
+
+import errno
+import logging
+from collections.abc import Sequence
+from typing import cast
+
+import trio
+
+from distconvd.edge.access import Exchange, tell
+from distconvd.edge.app import App
+from distconvd.edge.connection import serve_connection
+from distconvd.edge.drain import Drain
+from distconvd.edge.heads import new_request_id
+from distconvd.edge.limits import EdgeLimits
+from distconvd.edge.listeners import name_of
+from distconvd.edge.problems import problem
+from distconvd.edge.wire import linger
+from distconvd.errors import Unavailable
+
+log = logging.getLogger("distconvd.edge")
+
+Listener = trio.abc.Listener[trio.abc.Stream]
+
+ACCEPT_PAUSE_S = 0.1
+REFUSALS_MAX = 64
+REFUSAL_S = 1.0
+_EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+
+
+class Server:
+    """A running server; `serve` makes one.
+
+    Args:
+        app: answers the requests.
+        limits: for each connection, and for how many there may be.
+    """
+
+    def __init__(self, app: App, limits: EdgeLimits) -> None:
+        self._app = app
+        self._limits = limits
+        self._drain = Drain()
+        self._accepting = trio.CancelScope()
+        self._serving = trio.CancelScope()
+        self._refusals = 0
+        self.connections = 0
+        """Open connections now."""
+
+    async def drain(self, grace_s: float) -> None:
+        """Stop accepting, let requests in flight finish for up to `grace_s`, then cancel the rest.
+
+        Idle connections are closed at once, long polls answer at once, and every reply from now
+        on says `Connection: close`. Returns at once; `serve` returns when it is done.
+        """
+        await trio.lowlevel.checkpoint()
+        self._accepting.cancel()
+        self._drain.start()
+        self._serving.deadline = trio.current_time() + grace_s
+
+    async def run(
+        self,
+        listeners: Sequence[Listener],
+        task_status: trio.TaskStatus["Server"] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Accept and serve until drained or cancelled; closes the listeners."""
+        with self._serving:
+            async with trio.open_nursery() as connections:
+                await self._accept(listeners, connections, task_status)
+        if self._serving.cancelled_caught:
+            log.warning("the drain's time is up: what was still open has been cancelled")
+
+    async def _accept(
+        self,
+        listeners: Sequence[Listener],
+        connections: trio.Nursery,
+        task_status: trio.TaskStatus["Server"],
+    ) -> None:
+        try:
+            with self._accepting:
+                async with trio.open_nursery() as acceptors:
+                    for listener in listeners:
+                        acceptors.start_soon(self._accept_from, listener, connections)
+                    task_status.started(self)
+        finally:
+            for listener in listeners:
+                await trio.aclose_forcefully(listener)
+
+    async def _accept_from(self, listener: Listener, connections: trio.Nursery) -> None:
+        exhausted = False
+        while True:
+            try:
+                stream = await listener.accept()
+            except OSError as fault:
+                if not exhausted:
+                    log.error("no new connection can be accepted for now: %s", fault)
+                exhausted = fault.errno in _EXHAUSTED
+                await trio.sleep(ACCEPT_PAUSE_S)
+                continue
+            if exhausted:
+                log.info("connections are accepted again")
+                exhausted = False
+            self._admit(stream, connections)
+
+    def _admit(self, stream: trio.abc.Stream, connections: trio.Nursery) -> None:
+        if self.connections < self._limits.connections_max:
+            self.connections += 1
+            connections.start_soon(self._serve, stream)
+        else:
+            connections.start_soon(self._refuse, stream)
+
+    async def _serve(self, stream: trio.abc.Stream) -> None:
+        try:
+            await serve_connection(
+                stream,
+                app=self._app,
+                limits=self._limits,
+                peer=peer_of(stream),
+                drain=self._drain,
+            )
+        finally:
+            self.connections -= 1
+
+    async def _refuse(self, stream: trio.abc.Stream) -> None:
+        """Tell a client that there are too many, unless there are too many of these as well."""
+        self._refusals += 1
+        reply, exchange, request_id = self._refusal(stream)
+        try:
+            if self._refusals <= REFUSALS_MAX:
+                with trio.move_on_after(REFUSAL_S):
+                    await stream.send_all(reply)
+                    await linger(stream, self._limits.head_bytes_max)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            log.debug("client %s: gone while it was refused", exchange.peer)
+        finally:
+            self._refusals -= 1
+            await trio.aclose_forcefully(stream)
+        tell(exchange, request_id, self._app.observers)
+
+    def _refusal(self, stream: trio.abc.Stream) -> tuple[bytes, Exchange, str]:
+        request_id = new_request_id()
+        error = Unavailable(
+            f"There are {self._limits.connections_max} connections already, the most that are "
+            "served at once; try again."
+        )
+        response = problem(error, request_id)
+        assert isinstance(response.body, bytes)
+        head = (
+            f"HTTP/1.1 503 {error.title}\r\nContent-Type: {response.content_type}\r\n"
+            f"Content-Length: {len(response.body)}\r\nRetry-After: {error.headers['Retry-After']}"
+            f"\r\nX-Request-Id: {request_id}\r\nConnection: close\r\n\r\n"
+        )
+        reply = head.encode("ascii") + response.body
+        exchange = Exchange("-", "-", None, 503, len(reply), 0, peer_of(stream), None)
+        return reply, exchange, request_id
+
+
+async def serve(
+    listeners: Sequence[Listener],
+    app: App,
+    limits: EdgeLimits,
+    *,
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve an app on some listeners until drained or cancelled.
+
+    `await nursery.start(serve, ...)` returns the `Server`, whose `drain` ends it; when it returns
+    connections can be made.
+
+    Resource handling: listeners and connections are closed when this returns, however it does.
+    """
+    await Server(app, limits).run(listeners, task_status)
+
+
+def peer_of(stream: trio.abc.Stream) -> str:
+    """Return the address of who is at the other end, as well as it can be told."""
+    if isinstance(stream, trio.SSLStream):
+        stream = cast("trio.SSLStream[trio.abc.Stream]", stream).transport_stream
+    if not isinstance(stream, trio.SocketStream):
+        return "-"
+    try:
+        return name_of(stream.socket.getpeername())
+    except OSError:
+        return "-"  # it has gone already
