@@ -1,0 +1,250 @@
+"""The file system as the stores see it: every operation that durability hangs on, and no other.
+
+Stores reach the disk only through `Disk`, so a test can number each write, sync, rename, truncate,
+unlink and mkdir, make any one of them fail, or cut the power after it (`distconvd.testing`).
+
+Rules: all calls block, so they run in a thread; errors are `OSError`s; `write` may be short, as
+the system call may, and it is the caller who goes on or gives up. Nothing here syncs by itself.
+"""
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+from typing import Literal, Protocol
+
+OpenMode = Literal["read", "create", "append"]
+"""`create` makes the file or empties it; `append` wants it there. Both write at the end only."""
+
+FILE_MODE = 0o600
+DIRECTORY_MODE = 0o700
+
+_FLAGS: dict[OpenMode, int] = {
+    "read": os.O_RDONLY,
+    "create": os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND,
+    "append": os.O_WRONLY | os.O_APPEND,
+}
+
+
+class DiskFile(Protocol):
+    """One open file."""
+
+    def read(self, size: int) -> bytes:
+        """Read up to `size` bytes from where the last read ended; empty at the end."""
+        ...
+
+    def write(self, data: bytes) -> int:
+        """Append, and return how many bytes went; fewer than given is no error."""
+        ...
+
+    def truncate(self, size: int) -> None:
+        """Cut the file to `size` bytes."""
+        ...
+
+    def fsync(self) -> None:
+        """Make contents and metadata durable."""
+        ...
+
+    def fdatasync(self) -> None:
+        """Make contents durable, and of the metadata what reading them back needs."""
+        ...
+
+    def close(self) -> None:
+        """Release the file; never raises."""
+        ...
+
+
+class DiskLock(Protocol):
+    """A held lock; the system lets go of it when the process ends, however it ends."""
+
+    def release(self) -> None:
+        """Let the next one have it; never raises."""
+        ...
+
+
+class Disk(Protocol):
+    """The operations on names. Paths are absolute."""
+
+    def open(self, path: Path, mode: OpenMode) -> DiskFile:
+        """Open a file."""
+        ...
+
+    def size(self, path: Path) -> int:
+        """Return the size of a file in bytes; `FileNotFoundError` without one."""
+        ...
+
+    def is_directory(self, path: Path) -> bool:
+        """Tell whether a directory is there."""
+        ...
+
+    def listdir(self, path: Path) -> list[str]:
+        """Return the names in a directory, in no order."""
+        ...
+
+    def mkdir(self, path: Path) -> None:
+        """Make one directory, for its owner only."""
+        ...
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Give `source` the name `target`, in one step, replacing what had it."""
+        ...
+
+    def link(self, source: Path, target: Path) -> None:
+        """Give `source` a second name; `FileExistsError` when it is taken."""
+        ...
+
+    def unlink(self, path: Path) -> None:
+        """Remove a name; `FileNotFoundError` when there is none."""
+        ...
+
+    def fsync_dir(self, path: Path) -> None:
+        """Make what was created, renamed and removed in a directory durable."""
+        ...
+
+    def lock(self, path: Path, note: str) -> DiskLock:
+        """Take the lock file at `path` and write `note` in it.
+
+        Raises:
+            BlockingIOError: another process has it; the error's `strerror` is that one's note.
+        """
+        ...
+
+
+class RealDisk:
+    """The operating system's file system."""
+
+    def open(self, path: Path, mode: OpenMode) -> DiskFile:
+        """Open a file."""
+        return _RealFile(os.open(path, _FLAGS[mode] | os.O_CLOEXEC, FILE_MODE))
+
+    def size(self, path: Path) -> int:
+        """Return the size of a file in bytes."""
+        return path.stat().st_size
+
+    def is_directory(self, path: Path) -> bool:
+        """Tell whether a directory is there."""
+        return path.is_dir()
+
+    def listdir(self, path: Path) -> list[str]:
+        """Return the names in a directory."""
+        return os.listdir(path)
+
+    def mkdir(self, path: Path) -> None:
+        """Make one directory."""
+        path.mkdir(DIRECTORY_MODE)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Rename, replacing."""
+        source.replace(target)
+
+    def link(self, source: Path, target: Path) -> None:
+        """Give a file a second name."""
+        os.link(source, target)
+
+    def unlink(self, path: Path) -> None:
+        """Remove a name."""
+        path.unlink()
+
+    def fsync_dir(self, path: Path) -> None:
+        """Make a directory's entries durable."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def lock(self, path: Path, note: str) -> DiskLock:
+        """Take a lock file, without waiting."""
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, note.encode() + b"\n", 0)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 256, 0).decode(errors="replace").strip()
+            os.close(descriptor)
+            raise BlockingIOError(errno.EAGAIN, holder, str(path)) from None
+        except OSError:
+            os.close(descriptor)
+            raise
+        return _RealLock(descriptor)
+
+
+class _RealFile:
+    """A file descriptor."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def read(self, size: int) -> bytes:
+        return os.read(self._descriptor, size)
+
+    def write(self, data: bytes) -> int:
+        return os.write(self._descriptor, data)
+
+    def truncate(self, size: int) -> None:
+        os.ftruncate(self._descriptor, size)
+
+    def fsync(self) -> None:
+        os.fsync(self._descriptor)
+
+    def fdatasync(self) -> None:
+        # macOS has no fdatasync.
+        getattr(os, "fdatasync", os.fsync)(self._descriptor)
+
+    def close(self) -> None:
+        try:
+            os.close(self._descriptor)
+        except OSError:
+            # A late write error of a network file system. Whoever needs the bytes has synced
+            # them before; nobody else asked.
+            pass
+
+
+class _RealLock:
+    """A descriptor that holds a flock."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        # The file stays: removing it would let two processes lock two files of one name.
+        os.close(self._descriptor)
+
+
+REAL_DISK = RealDisk()
+
+
+def write_all(file: DiskFile, data: bytes) -> None:
+    """Write all of `data`, going on after short writes; raises what the first failing one does."""
+    done = file.write(data)
+    while done < len(data):
+        written = file.write(data[done:])
+        if written == 0:
+            raise OSError(errno.EIO, "the file system takes no more bytes and does not say why")
+        done += written
+
+
+def read_all(disk: Disk, path: Path) -> bytes:
+    """Read a whole file."""
+    file = disk.open(path, "read")
+    try:
+        chunks: list[bytes] = []
+        while chunk := file.read(1 << 20):
+            chunks.append(chunk)
+        return b"".join(chunks)
+    finally:
+        file.close()
+
+
+def make_directories(disk: Disk, path: Path) -> None:
+    """Make a directory and the parents that are missing, durably."""
+    if disk.is_directory(path):
+        return
+    make_directories(disk, path.parent)
+    try:
+        disk.mkdir(path)
+    except FileExistsError:
+        if not disk.is_directory(path):
+            raise
+    disk.fsync_dir(path.parent)

@@ -1,0 +1,67 @@
+"""The files of the json store: all beside the state file, all beginning with its name."""
+
+import re
+import time
+from pathlib import Path
+
+from distconvd.disk import Disk, read_all, write_all
+
+
+class Names:
+    """Paths that belong to one state file."""
+
+    def __init__(self, disk: Disk, state: Path) -> None:
+        self.state = state
+        self.directory = state.parent
+        self.new = self._beside("new")
+        """The next state file while it is written."""
+        self.previous = self._beside("previous")
+        self.lock = self._beside("lock")
+        self._disk = disk
+        self._journal = re.compile(re.escape(state.name) + r"\.journal-(\d{1,18})")
+
+    def _beside(self, word: str) -> Path:
+        return self.directory / f"{self.state.name}.{word}"
+
+    def journal(self, number: int) -> Path:
+        """Return the path of journal `number`."""
+        return self._beside(f"journal-{number:08d}")
+
+    def journals(self) -> list[int]:
+        """Return the numbers of the journals that are there, in order."""
+        matches = map(self._journal.fullmatch, self._disk.listdir(self.directory))
+        return sorted(int(match[1]) for match in matches if match)
+
+    def exists(self, path: Path) -> bool:
+        """Tell whether a file is there."""
+        return path.name in self._disk.listdir(self.directory)
+
+    def aside(self, path: Path, why: str) -> Path:
+        """Return a name that is free, under which a file may be kept for a person to look at."""
+        taken = set(self._disk.listdir(self.directory))
+        stem = name = f"{path.name}.{why}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+        count = 1
+        while name in taken:
+            count += 1
+            name = f"{stem}-{count}"
+        return self.directory / name
+
+    def move_aside(self, path: Path, why: str) -> Path:
+        """Rename a file to where it harms nobody, and return where."""
+        target = self.aside(path, why)
+        self._disk.rename(path, target)
+        return target
+
+    def copy_aside(self, path: Path, why: str) -> Path:
+        """Keep a copy, a second name where the file system has such, and return where."""
+        target = self.aside(path, why)
+        try:
+            self._disk.link(path, target)
+        except OSError:
+            copy = self._disk.open(target, "create")
+            try:
+                write_all(copy, read_all(self._disk, path))
+                copy.fsync()
+            finally:
+                copy.close()
+        return target
