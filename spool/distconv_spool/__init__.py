@@ -1,1 +1,43 @@
-"""The spool directory as a protocol on disk; no daemon, no network."""
+"""The spool: submitting a job by dropping a file, as a protocol on disk (docs/spool.md).
+
+No daemon and no network here. The submitting side is `submit`, `look`, `wait`, `read_result`; the
+daemon's side is `create`, `Settler` and `Owner`. The two share only the folders.
+"""
+
+from distconv_spool.disk import Disk, OsDisk
+from distconv_spool.errors import BadDrop, SpoolBusy, SpoolError, SpoolUnusable
+from distconv_spool.fields import DROP_BYTES_MAX
+from distconv_spool.layout import Layout, check, create
+from distconv_spool.names import mint_key, printable
+from distconv_spool.owner import SCAN_MAX, Claim, Failure, Owner
+from distconv_spool.settle import Seen, Settler
+from distconv_spool.submit import Drop, submit
+from distconv_spool.watch import Outcome, State, look, read_result, wait
+
+__all__ = [
+    "DROP_BYTES_MAX",
+    "SCAN_MAX",
+    "BadDrop",
+    "Claim",
+    "Disk",
+    "Drop",
+    "Failure",
+    "Layout",
+    "OsDisk",
+    "Outcome",
+    "Owner",
+    "Seen",
+    "Settler",
+    "SpoolBusy",
+    "SpoolError",
+    "SpoolUnusable",
+    "State",
+    "check",
+    "create",
+    "look",
+    "mint_key",
+    "printable",
+    "read_result",
+    "submit",
+    "wait",
+]

@@ -1,0 +1,115 @@
+"""The folders of a spool, made safe and found safe. See docs/spool.md, Permissions.
+
+The root belongs to the daemon and is not writable by those who submit: that is what lets every
+other module name the folders by path, because nobody else can put a link in place of one.
+"""
+
+import os
+import stat
+from pathlib import Path
+
+from distconv_spool.disk import kind_of
+from distconv_spool.errors import SpoolUnusable
+
+_PRIVATE = 0o700
+_SHARED = {
+    "": 0o2750,
+    "tmp": 0o3770,
+    "incoming": 0o3770,
+    "claimed": 0o2700,
+    "accepted": 0o2750,
+    "rejected": 0o2750,
+    "results": 0o2750,
+}
+FOLDERS = tuple(name for name in _SHARED if name)
+
+
+class Layout:
+    """The paths of one spool."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.tmp = root / "tmp"
+        self.incoming = root / "incoming"
+        self.claimed = root / "claimed"
+        self.accepted = root / "accepted"
+        self.rejected = root / "rejected"
+        self.results = root / "results"
+
+    def name_room_bytes(self) -> int:
+        """Return the longest file name that the spool's file system takes, in bytes."""
+        return min(255, os.pathconf(self.incoming, "PC_NAME_MAX"))
+
+
+def create(root: Path | str, *, group: int | None = None) -> Layout:
+    """Make what is missing of a spool, and return it checked.
+
+    Args:
+        root: its folder; the one above must exist.
+        group: the id of a group whose members may submit. Its modes are then set anew each time,
+            so that a crash in the middle leaves nothing half shared. None: private to this user;
+            folders that exist keep their modes.
+
+    Raises:
+        SpoolUnusable: as `check`.
+        OSError: a folder cannot be made or changed.
+    """
+    layout = Layout(Path(root).resolve())
+    for name, mode in _SHARED.items():
+        make_folder(layout.root / name, mode, group)
+    return check(layout.root)
+
+
+def make_folder(path: Path, shared_mode: int, group: int | None) -> None:
+    """Make one folder, private, or of a group with the given mode."""
+    path.mkdir(_PRIVATE, exist_ok=True)
+    if group is not None:
+        _require_folder(path)
+        os.chown(path, -1, group)
+        os.chmod(path, shared_mode)
+
+
+def check(root: Path | str) -> Layout:
+    """Return the layout of an existing spool.
+
+    Raises:
+        SpoolUnusable: a folder is missing, is a link, lies on another file system, or anybody may
+            write to it.
+    """
+    layout = Layout(Path(root).resolve())
+    try:
+        root_status = os.stat(layout.root)
+        _refuse_shared_root(layout.root, root_status)
+        for name in FOLDERS:
+            status = _require_folder(layout.root / name)
+            if status.st_dev != root_status.st_dev:
+                raise SpoolUnusable(
+                    f"{layout.root / name} is on another file system than the spool: "
+                    "a drop could not be moved there by a rename."
+                )
+    except FileNotFoundError as error:
+        raise SpoolUnusable(
+            f"{layout.root} is no spool: {error.filename} is missing. "
+            "A daemon with the spool intake makes it when it starts."
+        ) from None
+    return layout
+
+
+def _require_folder(path: Path) -> os.stat_result:
+    status = os.lstat(path)
+    if not stat.S_ISDIR(status.st_mode):
+        raise SpoolUnusable(f"{path} is {kind_of(status.st_mode)}, but must be a folder.")
+    _refuse_world_writable(path, status)
+    return status
+
+
+def _refuse_world_writable(path: Path, status: os.stat_result) -> None:
+    if status.st_mode & stat.S_IWOTH:
+        raise SpoolUnusable(f"Anybody may write to {path}: run 'chmod o-w' on it.")
+
+
+def _refuse_shared_root(path: Path, status: os.stat_result) -> None:
+    """Whoever can rename the folders of the root could put links in their place."""
+    _refuse_world_writable(path, status)
+    if status.st_mode & stat.S_IWGRP and not status.st_mode & stat.S_ISVTX:
+        raise SpoolUnusable(f"A group may replace the folders in {path}: run 'chmod g-w' on it.")

@@ -1,0 +1,75 @@
+"""File names in a spool: which are drops, and how an id is put before a name and taken off again.
+
+Names are Python's: undecodable bytes are lone surrogates (PEP 383), so any name survives the way
+from one folder to the next byte for byte. A name never goes into a log or a document but through
+`printable`.
+"""
+
+import os
+import re
+import uuid
+
+NAME_BYTES_MAX = 255
+PROBLEM_SUFFIX = ".problem.json"
+SEPARATOR = "~"
+
+_SUFFIXES = (".json", ".toml")
+_COMPANIONS = ("._", ".#", ".~")
+"""Put beside a file by macOS, Emacs and LibreOffice; each would be a spurious rejection."""
+_KEYED = re.compile(r"([0-9a-f]{32})\.json")
+_TAGGED = re.compile(r"([A-Za-z0-9_-]{1,64})~(.+)", re.DOTALL)
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def is_drop(name: str) -> bool:
+    """Whether a name in `incoming/` is meant to become a job; others are left alone."""
+    return name.lower().endswith(_SUFFIXES) and not name.startswith(_COMPANIONS)
+
+
+def mint_key() -> str:
+    """Return a key that nobody else has: 32 hex digits."""
+    return uuid.uuid4().hex
+
+
+def key_in(name: str) -> str | None:
+    """Return the key that a drop's name carries; such a drop came whole, by rename."""
+    match = _KEYED.fullmatch(name)
+    return match[1] if match else None
+
+
+def is_id(text: str) -> bool:
+    """Whether a text can be a job's id in a file name: no separators, no dots, not long."""
+    return _ID.fullmatch(text) is not None
+
+
+def tagged(tag: str, name: str, room_bytes: int = NAME_BYTES_MAX) -> str:
+    """Return `<tag>~<name>`, with the name's stem cut so that it all fits in `room_bytes`.
+
+    Raises:
+        ValueError: the tag is not of the safe alphabet.
+    """
+    if not is_id(tag):
+        raise ValueError(f"{tag!r} cannot be part of a file name")
+    return f"{tag}{SEPARATOR}{_fit(name, room_bytes - len(tag) - 1)}"
+
+
+def untagged(name: str) -> tuple[str, str] | None:
+    """Return tag and name of a tagged file name, None for any other."""
+    match = _TAGGED.fullmatch(name)
+    return (match[1], match[2]) if match else None
+
+
+def printable(name: str) -> str:
+    """Return a name as ASCII that can do no harm in a terminal, a log or a JSON document."""
+    return ascii(name)[1:-1]
+
+
+def _fit(name: str, room_bytes: int) -> str:
+    raw = os.fsencode(name)
+    if len(raw) <= room_bytes:
+        return name
+    stem, suffix = raw[:-5], raw[-5:]  # both suffixes are five bytes long
+    stem = stem[: room_bytes - len(suffix)]
+    while stem and raw[len(stem)] & 0xC0 == 0x80:  # never in the middle of a UTF-8 character
+        stem = stem[:-1]
+    return os.fsdecode(stem + suffix)

@@ -1,0 +1,269 @@
+"""The daemon's side of the spool: one owner's claims and what becomes of them.
+
+Every method is one step of docs/spool.md, over many drops at a time, so that the two folder fsyncs
+of a step are paid once. A file that cannot be moved is told of and keeps no other file waiting; a
+file that has vanished is nobody's business any more. Not thread-safe: one call at a time.
+"""
+
+import fcntl
+import os
+import re
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from distconv_spool.disk import Disk, OsDisk
+from distconv_spool.errors import SpoolBusy, SpoolUnusable
+from distconv_spool.fields import DROP_BYTES_MAX, to_json
+from distconv_spool.layout import Layout, make_folder
+from distconv_spool.names import (
+    PROBLEM_SUFFIX,
+    is_drop,
+    is_id,
+    key_in,
+    mint_key,
+    tagged,
+    untagged,
+)
+from distconv_spool.settle import Seen
+
+SCAN_MAX = 8192
+_OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_PART = ".part-"
+_LOCK = ".lock"
+_CLAIMED_MODE = 0o2700
+
+
+class Claim(NamedTuple):
+    """A drop that is ours."""
+
+    key: str
+    """Its idempotency key, the same for as long as it lies in `claimed/`."""
+    name: str
+    """The drop's own name, cut if it was very long."""
+    seen: Seen
+    """What it was when it settled (a fresh claim), or is now (a leftover)."""
+
+    @property
+    def file(self) -> str:
+        """Its name in `claimed/<owner>/`."""
+        return self.seen.name
+
+
+class Failure(NamedTuple):
+    """A file that could not be handled, and why; it stays where it was."""
+
+    name: str
+    error: OSError
+
+
+class Owner:
+    """One daemon's hold on a spool.
+
+    Args:
+        layout: the spool, checked.
+        name: the owner: one name for one daemon's state, see docs/spool.md.
+        group: as for `layout.create`.
+        disk: another file system, for tests.
+
+    Resource handling: holds a lock file until `close`.
+
+    Error handling: the constructor raises `SpoolBusy` when another process has this name,
+    `SpoolUnusable` for a bad name; every method raises `OSError` when a folder cannot be read or
+    fsynced.
+    """
+
+    def __init__(
+        self, layout: Layout, name: str, *, group: int | None = None, disk: Disk | None = None
+    ) -> None:
+        if _OWNER.fullmatch(name) is None:
+            raise SpoolUnusable(
+                f"{name!r} cannot be a spool owner: use up to 64 of A-Z a-z 0-9 . _ -, "
+                "beginning with a letter or digit."
+            )
+        self._layout = layout
+        self._disk = disk or OsDisk()
+        self._mine = layout.claimed / name
+        make_folder(self._mine, _CLAIMED_MODE, group)
+        # The drop's name has room for the longest that is ever put around it.
+        self._room_bytes = layout.name_room_bytes() - len(PROBLEM_SUFFIX)
+        self._lock = _lock(self._mine / _LOCK, name)
+        try:
+            self._remove_parts()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let another process have the name."""
+        os.close(self._lock)
+
+    def waiting(self) -> list[Seen]:
+        """Return what lies in `incoming/` and may be a drop, at most `SCAN_MAX` of it."""
+        names = (name for name in self._disk.scan(self._layout.incoming) if is_drop(name))
+        return list(self._see(self._layout.incoming, names, lambda name: name, SCAN_MAX))
+
+    def claim(self, drops: Iterable[Seen]) -> tuple[list[Claim], list[Failure]]:
+        """Take drops for this owner; those that another took first, or that are gone, are left out.
+
+        The claims are durable when this returns; before that no key may be used.
+        """
+        claims: list[Claim] = []
+        failures: list[Failure] = []
+        for seen in drops:
+            # Only a plain file brings its own key: a folder could not be replaced by the next one.
+            key = (key_in(seen.name) if seen.size_bytes else None) or mint_key()
+            file = tagged(key, seen.name, self._room_bytes)
+            if self._move(self._layout.incoming / seen.name, self._mine / file, failures):
+                claims.append(_claim(seen._replace(name=file)))
+        if claims:
+            self._sync(self._mine, self._layout.incoming)
+        return claims, failures
+
+    def recover(self, limit: int) -> list[Claim]:
+        """Return what was claimed and not brought to an end, whatever the reason was."""
+        names = (name for name in self._disk.scan(self._mine) if untagged(name))
+        found = self._see(self._mine, names, lambda name: _claim_name(name)[1], limit)
+        claims = [_claim(seen) for seen in found]
+        if claims:
+            # The claimer may have been stopped before its own fsync.
+            self._sync(self._mine, self._layout.incoming)
+        return claims
+
+    def read(self, claim: Claim) -> bytes | None:
+        """Return a claim's fields as a JSON object; None when it has changed since it settled.
+
+        Raises:
+            BadDrop: it can never be a job.
+            OSError: it cannot be read (`FileNotFoundError`: it has been removed under us).
+        """
+        data, status = self._disk.read(self._mine / claim.file, DROP_BYTES_MAX)
+        now = Seen(claim.file, status.st_size, status.st_mtime_ns)
+        if not claim.seen.whole and not claim.seen.same_file(now):
+            return None
+        return to_json(claim.name, data)
+
+    def accept(self, accepted: Iterable[tuple[Claim, str]]) -> list[Failure]:
+        """Move claims that have become jobs: pairs of a claim and its job's id."""
+        failures: list[Failure] = []
+        for claim, job_id in accepted:
+            target = self._layout.accepted / tagged(job_id, claim.name, self._room_bytes)
+            self._move(self._mine / claim.file, target, failures)
+        self._sync(self._layout.accepted, self._mine)
+        return failures
+
+    def reject(self, rejected: Iterable[tuple[Claim, bytes]]) -> list[Failure]:
+        """Move claims that cannot become jobs: pairs of a claim and its problem document."""
+        failures: list[Failure] = []
+        for claim, problem in rejected:
+            target = self._layout.rejected / claim.file
+            try:
+                # First the problem: a rejected file without one would leave a person guessing.
+                self._publish(target.with_name(claim.file + PROBLEM_SUFFIX), problem)
+            except OSError as error:
+                failures.append(Failure(claim.file, error))
+                continue
+            self._move(self._mine / claim.file, target, failures)
+        self._sync(self._layout.rejected, self._mine)
+        return failures
+
+    def publish_results(self, records: Iterable[tuple[str, bytes]]) -> None:
+        """Write the last records of jobs: pairs of a job's id and its record as JSON."""
+        for job_id, record in records:
+            if not is_id(job_id):
+                raise ValueError(f"{job_id!r} cannot be a file name")
+            self._publish(self._layout.results / f"{job_id}.json", record)
+        self._sync(self._layout.results)
+
+    def accepted_jobs(self) -> Iterator[str]:
+        """Yield the ids of all jobs in `accepted/`, those of other owners among them."""
+        for name in self._disk.scan(self._layout.accepted):
+            if (parts := untagged(name)) is not None:
+                yield parts[0]
+
+    def has_result(self, job_id: str) -> bool:
+        """Whether `results/` has the record of a job."""
+        try:
+            self._disk.lstat(self._layout.results / f"{job_id}.json")
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _see(
+        self, folder: Path, names: Iterable[str], drop_name: Callable[[str], str], limit: int
+    ) -> Iterator[Seen]:
+        for name in names:
+            if limit <= 0:
+                return
+            try:
+                status = self._disk.lstat(folder / name)
+            except FileNotFoundError:
+                continue  # somebody removed it, or another owner took it
+            limit -= 1
+            plain = stat.S_ISREG(status.st_mode)
+            whole = not plain or (status.st_size > 0 and key_in(drop_name(name)) is not None)
+            yield Seen(name, status.st_size if plain else 0, status.st_mtime_ns, whole)
+
+    def _move(self, source: Path, target: Path, failures: list[Failure]) -> bool:
+        try:
+            self._disk.rename(source, target)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            failures.append(Failure(source.name, error))
+            return False
+        return True
+
+    def _publish(self, target: Path, data: bytes) -> None:
+        """Put a file of ours in place, whole. Its part lies where no submitter can reach it."""
+        part = self._mine / f"{_PART}{mint_key()}"
+        try:
+            self._disk.write_new(part, data)
+            self._disk.rename(part, target)
+        except OSError:
+            self._remove(part)
+            raise
+
+    def _sync(self, *folders: Path) -> None:
+        for folder in folders:
+            self._disk.sync_dir(folder)
+
+    def _remove_parts(self) -> None:
+        for name in list(self._disk.scan(self._mine)):
+            if name.startswith(_PART):
+                self._remove(self._mine / name)
+
+    def _remove(self, part: Path) -> None:
+        try:
+            self._disk.unlink(part)
+        except OSError:
+            pass  # it is removed at the next start; nothing reads it until then
+
+
+def _claim_name(file: str) -> tuple[str, str]:
+    parts = untagged(file)
+    assert parts is not None
+    return parts
+
+
+def _claim(seen: Seen) -> Claim:
+    key, name = _claim_name(seen.name)
+    return Claim(key, name, seen)
+
+
+def _lock(path: Path, owner: str) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise SpoolBusy(
+            f"Another daemon serves this spool as owner {owner!r} (it holds {path}). "
+            "Give each daemon an owner of its own."
+        ) from None
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
