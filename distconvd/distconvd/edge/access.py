@@ -7,7 +7,7 @@ was sent, without its query, and the key's name, never the key.
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from distconvd.edge.http import Request, Route
 
@@ -17,8 +17,7 @@ edge_log = logging.getLogger("distconvd.edge")
 PATH_CHARS_MAX = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
+class Exchange(NamedTuple):
     """One request and its reply, as an observer sees it.
 
     `method` and `path` are `-` when no request could be made out; `route` is None then, and for

@@ -104,12 +104,10 @@ def _has_body(request: Request) -> bool:
 
 def _only_leaf(error: Exception) -> Exception:
     """Return the error inside a group of one: a handler's nursery is no matter of the caller's."""
-    while isinstance(error, ExceptionGroup):
-        inner = cast("tuple[Exception, ...]", error.exceptions)
-        if len(inner) > 1:
-            break
-        error = inner[0]
-    return error
+    if not isinstance(error, ExceptionGroup):
+        return error
+    group = cast("ExceptionGroup[Exception]", error)
+    return _only_leaf(group.exceptions[0]) if len(group.exceptions) == 1 else group
 
 
 def _told(error: Exception, request: Request) -> Response:

@@ -1,6 +1,7 @@
 """One connection from its first byte to its last: the loop of requests and replies.
 
-A connection is one task and, but for long polls, one cancel scope (see `wire`). The loop is
+A connection is one task and, but for long polls and bodies that are late, one cancel scope, whose
+deadline is moved (`deadlines`). The loop is
 
     head -> app -> reply -> rest of the body -> next head
 
@@ -15,7 +16,6 @@ begins. The rules of who hears what:
 """
 
 import logging
-import math
 import time
 
 import h11
@@ -24,6 +24,7 @@ import trio
 from distconvd.edge.access import Exchange, tell
 from distconvd.edge.app import App
 from distconvd.edge.body import RequestBody
+from distconvd.edge.deadlines import Deadlines
 from distconvd.edge.drain import Drain
 from distconvd.edge.heads import (
     check_head,
@@ -36,12 +37,14 @@ from distconvd.edge.http import ClientDisconnected, Request, Response, Upgrade
 from distconvd.edge.limits import EdgeLimits
 from distconvd.edge.link import Link
 from distconvd.edge.problems import Crash, problem
-from distconvd.edge.reply import head_of, send_reply
+from distconvd.edge.reply import send_reply
 from distconvd.edge.upgrade import PrefixedStream, replay
 from distconvd.edge.wire import Wire, linger
 from distconvd.errors import DistconvError, RequestTimeout
 
 log = logging.getLogger("distconvd.edge")
+
+_MAY_REPLY = (h11.IDLE, h11.SEND_RESPONSE)
 
 
 async def serve_connection(
@@ -50,7 +53,8 @@ async def serve_connection(
     app: App,
     limits: EdgeLimits,
     peer: str,
-    drain: Drain | None = None,
+    drain: Drain,
+    deadlines: Deadlines,
 ) -> None:
     """Serve requests on a stream until it ends, then close it.
 
@@ -58,13 +62,15 @@ async def serve_connection(
 
     Resource handling: the stream is closed in any case, gracefully unless cancelled.
     """
-    connection = _Connection(stream, app, limits, peer, drain or Drain())
+    connection = _Connection(stream, app, limits, peer, drain)
+    deadlines.add(connection.watch)
     try:
         await connection.run()
         await _close(stream, limits.linger_s)
     except Exception:
         log.exception("a connection failed", extra={"peer": peer})
     finally:
+        deadlines.discard(connection.watch)
         await trio.aclose_forcefully(stream)
 
 
@@ -80,6 +86,7 @@ class _Connection:
         self, stream: trio.abc.Stream, app: App, limits: EdgeLimits, peer: str, drain: Drain
     ) -> None:
         self._wire = Wire(stream, limits.head_bytes_max, limits.send_timeout_s)
+        self.watch = self._wire.watch
         self._link = Link(self._wire, drain, limits.head_bytes_max)
         self._app = app
         self._limits = limits
@@ -93,13 +100,13 @@ class _Connection:
 
     async def run(self) -> None:
         """Serve requests until one side wants no more, then linger if the client still sends."""
-        watch = self._wire.watch
+        watch = self.watch
         try:
-            with watch:
-                watch.deadline = trio.current_time() + self._limits.head_timeout_s
+            with watch.scope:
+                watch.allow(self._limits.head_timeout_s)
                 while await self._serve_one():
-                    watch.deadline = trio.current_time() + self._limits.idle_timeout_s
-            if watch.cancelled_caught and self._in_head:
+                    watch.allow(self._limits.idle_timeout_s)
+            if watch.scope.cancelled_caught and self._in_head:
                 await self._refuse(RequestTimeout("The request's head did not arrive in time."))
             await self._linger()
         except ClientDisconnected as end:
@@ -108,9 +115,8 @@ class _Connection:
     async def _serve_one(self) -> bool:
         """Serve one request; tell whether another may follow."""
         head = await self._read_head()
-        watch = self._wire.watch
-        watch.deadline = math.inf
-        if head is None or watch.cancel_called:
+        self.watch.rest()
+        if head is None or self.watch.scope.cancel_called:
             # The watch may have ended in the instant in which the head did. Nothing is begun then.
             return False
         started = time.perf_counter()
@@ -142,19 +148,19 @@ class _Connection:
         if not waiting:
             await self._wait_for_request()
         self._in_head = True
-        wire.watch.deadline = trio.current_time() + self._limits.head_timeout_s
+        self.watch.allow(self._limits.head_timeout_s)
         while (event := wire.next_event()) is h11.NEED_DATA:
             await wire.receive()
         return event
 
     async def _wait_for_request(self) -> None:
         """Wait for the first bytes of a request; here, and only here, a drain ends a connection."""
-        watch = self._wire.watch
-        self._drain.add(watch)
+        scope = self.watch.scope
+        self._drain.add(scope)
         try:
             await self._wire.receive()
         finally:
-            self._drain.discard(watch)
+            self._drain.discard(scope)
 
     def _make_request(self, head: h11.Request) -> tuple[Request, RequestBody]:
         headers = read_headers(head)
@@ -188,18 +194,19 @@ class _Connection:
     async def _reply(self, response: Response, request: Request, body: RequestBody) -> None:
         close = self._must_close(body)
         try:
-            head = head_of(response, request.request_id, close=close)
-        except (ValueError, h11.LocalProtocolError):
-            log.exception("a handler's reply cannot be sent (request id %s)", request.request_id)
-            response = problem(Crash(request.request_id), request.request_id)
-            head = head_of(response, request.request_id, close=close)
-        try:
-            await send_reply(self._wire, head, response, bodiless=request.method == "HEAD")
+            await self._send(response, request, close=close)
         except ClientDisconnected:
             raise
         except Exception:
-            # The head is out: all that is left is to close, so that the client sees the cut.
-            log.exception("a reply broke off (request id %s)", request.request_id)
+            log.exception("a reply could not be sent (request id %s)", request.request_id)
+            if self._wire.machine.our_state in _MAY_REPLY:
+                response = problem(Crash(request.request_id), request.request_id)
+                await self._send(response, request, close=close)
+            # Else its head is out: all that is left is to close, so that the client sees the cut.
+
+    async def _send(self, response: Response, request: Request, *, close: bool) -> None:
+        head_only = request.method == "HEAD"
+        await send_reply(self._wire, response, request.request_id, close=close, head_only=head_only)
 
     def _must_close(self, body: RequestBody) -> bool:
         """Decide before a reply whether it is the last one here."""
@@ -228,13 +235,12 @@ class _Connection:
         """Tell what is wrong with a head that never became a request; nothing follows it."""
         self._in_head = False
         wire = self._wire
-        if wire.machine.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+        if wire.machine.our_state not in _MAY_REPLY:
             return
         request_id = new_request_id()
         response = problem(fault, request_id)
-        head = head_of(response, request_id, close=True)
         with trio.move_on_after(self._limits.send_timeout_s):
-            await send_reply(wire, head, response, bodiless=False)
+            await send_reply(wire, response, request_id, close=True, head_only=False)
         exchange = Exchange("-", "-", None, response.status, wire.sent_bytes, 0, self._peer, None)
         tell(exchange, request_id, self._app.observers)
 

@@ -15,6 +15,7 @@ import trio
 from distconvd.edge.access import Exchange, tell
 from distconvd.edge.app import App
 from distconvd.edge.connection import serve_connection
+from distconvd.edge.deadlines import Deadlines, keep_deadlines
 from distconvd.edge.drain import Drain
 from distconvd.edge.heads import new_request_id
 from distconvd.edge.limits import EdgeLimits
@@ -45,6 +46,7 @@ class Server:
         self._app = app
         self._limits = limits
         self._drain = Drain()
+        self._deadlines = Deadlines()
         self._accepting = trio.CancelScope()
         self._serving = trio.CancelScope()
         self._refusals = 0
@@ -69,7 +71,10 @@ class Server:
     ) -> None:
         """Accept and serve until drained or cancelled; closes the listeners."""
         with self._serving:
-            async with trio.open_nursery() as connections:
+            async with (
+                keep_deadlines(self._limits, self._deadlines),
+                trio.open_nursery() as connections,
+            ):
                 await self._accept(listeners, connections, task_status)
         if self._serving.cancelled_caught:
             log.warning("the drain's time is up: what was still open has been cancelled")
@@ -121,6 +126,7 @@ class Server:
                 limits=self._limits,
                 peer=peer_of(stream),
                 drain=self._drain,
+                deadlines=self._deadlines,
             )
         finally:
             self.connections -= 1

@@ -1,15 +1,13 @@
 """One connection's bytes: a stream, h11's state machine for it, and whether the peer is there.
 
-The only place that moves bytes between the two. Time is kept by one cancel scope for the whole
-connection, the watch, whose deadline is moved: that costs a third of a scope for each wait, and a
-connection has several for each request. When the watch ends, the connection ends.
+The only place that moves bytes between the two, and the one that keeps the time that a peer may
+take for what we send.
 """
-
-import math
 
 import h11
 import trio
 
+from distconvd.edge.deadlines import Watch
 from distconvd.edge.http import ClientDisconnected
 from distconvd.edge.problems import NotImplementedHere
 from distconvd.errors import BadRequest, BodyTooLarge, DistconvError, HeadTooLarge
@@ -45,8 +43,7 @@ class Wire:
     def __init__(self, stream: trio.abc.Stream, head_bytes_max: int, send_timeout_s: float) -> None:
         self.stream = stream
         self._send_timeout_s = send_timeout_s
-        self.watch = trio.CancelScope()
-        """Entered by the connection; no deadline while a handler runs."""
+        self.watch = Watch()
         self.machine = h11.Connection(h11.SERVER, max_incomplete_event_size=head_bytes_max)
         self.received_bytes = 0
         self.sent_bytes = 0
@@ -87,14 +84,13 @@ class Wire:
                 await self._send_piece(view[start : start + SEND_BYTES])
 
     async def _send_piece(self, piece: bytes | memoryview) -> None:
-        watch = self.watch
-        watch.deadline = trio.current_time() + self._send_timeout_s
+        self.watch.allow(self._send_timeout_s)
         try:
             await self.stream.send_all(piece)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self.ended = self.reset = True
             raise ClientDisconnected("gone while we replied") from None
-        watch.deadline = math.inf
+        self.watch.rest()
         self.sent_bytes += len(piece)
 
     @property
