@@ -182,7 +182,9 @@ class SpoolIntake:
         async with trio.open_nursery() as nursery:
             for claim, found in read:
                 if isinstance(found, bytes):
-                    nursery.start_soon(self._submit, claim, found, round_)
+                    # One after the other as far as the decision, so that the oldest drop is the
+                    # oldest job; their commits are waited for together.
+                    await nursery.start(self._submit, claim, found, round_)
                 elif isinstance(found, CallerError):
                     round_.rejected.append((claim, _problem(claim, found)))
                 elif isinstance(found, OSError):
@@ -190,7 +192,10 @@ class SpoolIntake:
         await self._settle_accounts(round_)
         return round_
 
-    async def _submit(self, claim: Claim, fields: bytes, round_: _Round) -> None:
+    async def _submit(
+        self, claim: Claim, fields: bytes, round_: _Round, *, task_status: trio.TaskStatus[None]
+    ) -> None:
+        task_status.started()
         try:
             job = await self._submitter.submit(fields, idempotency_key=f"spool-{claim.key}")
         except (TooManyRequests, RequestTimeout):

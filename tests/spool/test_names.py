@@ -17,7 +17,17 @@ file_names = (
 
 @pytest.mark.parametrize(
     "name",
-    ["a.json", "a.toml", "A.JSON", ".a.json", "a b.json", "a\nb.json", "é漢🎬.toml", "~.json", ".json"],
+    [
+        "a.json",
+        "a.toml",
+        "A.JSON",
+        ".a.json",
+        "a b.json",
+        "a\nb.json",
+        "é漢🎬.toml",
+        "~.json",
+        ".json",
+    ],
 )
 def test_a_name_that_ends_in_json_or_toml_is_a_drop(name: str) -> None:
     assert is_drop(name)
@@ -25,7 +35,16 @@ def test_a_name_that_ends_in_json_or_toml_is_a_drop(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["a.txt", "a.json.part", "a.json~", ".a.json.Ab3dE9", "._a.json", ".#a.json", ".~a.json", "json"],
+    [
+        "a.txt",
+        "a.json.part",
+        "a.json~",
+        ".a.json.Ab3dE9",
+        "._a.json",
+        ".#a.json",
+        ".~a.json",
+        "json",
+    ],
 )
 def test_a_copy_in_progress_and_a_companion_file_are_no_drops(name: str) -> None:
     assert not is_drop(name)

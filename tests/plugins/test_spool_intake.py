@@ -1,0 +1,697 @@
+"""Drops become jobs, each exactly one, whatever stops, fails, vanishes or competes."""
+
+import errno
+import json
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+
+from distconv_plugins import spool_intake
+from distconv_plugins.spool_intake import SpoolIntake
+from distconv_spool import Layout, SpoolBusy, SpoolUnusable, State, create, look, submit
+from distconv_spool.disk import OsDisk
+from distconv_spool.testing import Fault, FaultyDisk, PowerCut
+from distconvd.errors import BadRequest, CommitFailed, TooManyRequests, Unavailable
+from distconvd.model import Job, JobStatus
+
+GOOD = {"source_url": "file:///a.mov", "target_codec": "av1"}
+
+
+class FakeDaemon:
+    """Durable and honest: each key is one job, for ever; it outlives every intake here."""
+
+    def __init__(self) -> None:
+        self.by_key: dict[str, str] = {}
+        self.jobs: dict[str, Job] = {}
+        self.calls: list[str] = []
+        self.down: Exception | None = None
+        self.before_reply: Callable[[], None] | None = None
+
+    async def submit(self, fields: bytes, *, idempotency_key: str) -> Job:
+        self.calls.append(idempotency_key)
+        if self.down is not None:
+            raise self.down
+        job = self.admit(json.loads(fields), idempotency_key)
+        await trio.lowlevel.checkpoint()
+        return job
+
+    def admit(self, fields: dict[str, str], key: str) -> Job:
+        if "source_url" not in fields:
+            raise BadRequest("'source_url' is missing.", field="source_url")
+        if key not in self.by_key:
+            job_id = f"1753_{len(self.jobs) + 1}"
+            self.by_key[key] = job_id
+            self.jobs[job_id] = Job(job_id, fields["source_url"], "av1")
+        if self.before_reply is not None:
+            self.before_reply()
+        return self.jobs[self.by_key[key]]
+
+    async def job(self, job_id: str) -> Job | None:
+        return self.jobs.get(job_id)
+
+    def end(self, job_id: str, status: JobStatus = JobStatus.COMPLETED) -> Job:
+        self.jobs[job_id] = msgspec.structs.replace(self.jobs[job_id], status=status)
+        return self.jobs[job_id]
+
+
+@pytest.fixture
+def daemon() -> FakeDaemon:
+    return FakeDaemon()
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return create(tmp_path / "spool")
+
+
+def intake_of(
+    layout: Layout, daemon: FakeDaemon, owner: str = "me", disk: OsDisk | None = None
+) -> SpoolIntake:
+    return SpoolIntake(layout.root, daemon, owner=owner, disk=disk)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.iterdir() if file.name != ".lock")
+
+
+def drop_names(folder: Path) -> list[str]:
+    return sorted(name.split("~", 1)[1] for name in names(folder))
+
+
+async def take_in(
+    layout: Layout, daemon: FakeDaemon, owner: str = "me", disk: OsDisk | None = None
+) -> None:
+    """Start an intake, let every file settle, and stop it."""
+    intake = intake_of(layout, daemon, owner, disk)
+    async with intake.opened():
+        for now_s in (0.0, 10.0, 20.0):
+            await intake.poll(now_s)
+
+
+# ------------------------------------------------------------------------------------ the usual way
+
+
+async def test_a_drop_becomes_a_job_and_lies_in_accepted_under_its_id(
+    layout: Layout, daemon: FakeDaemon
+) -> None:
+    drop = submit(layout.root, GOOD)
+    await take_in(layout, daemon)
+    assert names(layout.accepted) == [f"1753_1~{drop.name}"]
+    assert daemon.calls == [f"spool-{drop.name.removesuffix('.json')}"]
+    assert look(layout.root, drop).job_id == "1753_1"
+
+
+async def test_a_toml_file_written_in_place_is_taken_once_it_has_settled(
+    layout: Layout, daemon: FakeDaemon
+) -> None:
+    (layout.incoming / "a.toml").write_text('source_url = "file:///a"')
+    intake = intake_of(layout, daemon)
+    async with intake.opened():
+        assert await intake.poll(0.0) == 0
+        (layout.incoming / "a.toml").write_text('source_url = "file:///longer"')
+        assert await intake.poll(3.0) == 0
+        assert await intake.poll(6.0) == 1
+    assert daemon.jobs["1753_1"].source_url == "file:///longer"
+
+
+async def test_a_bad_drop_is_rejected_with_the_problem_beside_it(
+    layout: Layout, daemon: FakeDaemon
+) -> None:
+    (layout.incoming / "a.json").write_text("{}")
+    await take_in(layout, daemon)
+    file, problem = names(layout.rejected)
+    assert problem == f"{file}.problem.json"
+    assert json.loads((layout.rejected / problem).read_bytes()) == {
+        "type": "urn:distconv:problem:bad-request",
+        "title": "Bad Request",
+        "status": 400,
+        "detail": "'source_url' is missing.",
+        "field": "source_url",
+        "drop": "a.json",
+    }
+
+
+async def test_a_drop_that_is_no_object_never_reaches_the_daemon(
+    layout: Layout, daemon: FakeDaemon
+) -> None:
+    (layout.incoming / "a.json").write_text("{")
+    (layout.incoming / "b.json").write_bytes(b'{"a": "' + b"x" * 300_000 + b'"}')
+    await take_in(layout, daemon)
+    assert drop_names(layout.rejected)[::2] == ["a.json", "b.json"]
+    assert daemon.calls == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "with space.json",
+        "new\nline.json",
+        ".hidden.json",
+        "-rf.json",
+        "漢字🎬é.toml",
+        "n" * 250 + ".json",
+        "漢" * 83 + "n.json",
+        os.fsdecode(b"not-utf8-\xff\xfe.json"),
+        "~tilde~.json",
+        "\x1b[31mred.json",
+        "A.JSON",
+    ],
+)
+@pytest.mark.parametrize("good", [True, False])
+async def test_any_name_is_taken_and_shown_harmlessly(
+    layout: Layout, daemon: FakeDaemon, name: str, good: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    toml, text = 'source_url = "file:///a"', json.dumps(GOOD)
+    (layout.incoming / name).write_text((toml if name.endswith("toml") else text) if good else "?")
+    await take_in(layout, daemon)
+    assert names(layout.incoming) == names(layout.claimed / "me") == []
+    assert len(names(layout.accepted)) == (1 if good else 0)
+    assert len(names(layout.rejected)) == (0 if good else 2)
+    assert "drop" in caplog.text
+    assert all(line.isascii() and line.isprintable() for line in caplog.messages)
+
+
+async def test_other_files_are_left_alone(layout: Layout, daemon: FakeDaemon) -> None:
+    others = ["a.json.part", "._a.json", "notes.txt"]
+    for name in [*others, "empty.json"]:
+        (layout.incoming / name).touch()
+    await take_in(layout, daemon)
+    assert names(layout.incoming) == sorted([*others, "empty.json"])
+
+
+async def test_the_daemons_own_folders_may_hold_strange_files(
+    layout: Layout, daemon: FakeDaemon
+) -> None:
+    for folder in (layout.accepted, layout.claimed, layout.results):
+        (folder / "README").touch()
+    await take_in(layout, daemon)
+    intake = intake_of(layout, daemon)
+    async with intake.opened():
+        await intake.catch_up()
+
+
+# ------------------------------------------------------------------------------------------ results
+
+
+async def test_an_ended_job_gets_its_last_record_in_results(
+    layout: Layout, daemon: FakeDaemon
+) -> None:
+    drop = submit(layout.root, GOOD)
+    intake = intake_of(layout, daemon)
+    async with intake.opened():
+        await intake.poll(0.0)
+        intake.job_ended(daemon.end("1753_1"))
+        await intake.publish_results()
+    outcome = look(layout.root, drop)
+    assert outcome.state is State.FINISHED
+    assert outcome.record is not None
+    assert outcome.record["status"] == "completed"
+
+
+async def test_a_job_that_came_another_way_gets_none(layout: Layout, daemon: FakeDaemon) -> None:
+    intake = intake_of(layout, daemon)
+    async with intake.opened():
+        intake.job_ended(Job("9_9", "file:///a", "av1", status=JobStatus.COMPLETED))
+        await intake.publish_results()
+    assert names(layout.results) == []
+
+
+async def test_a_job_that_ends_before_its_submission_is_answered_gets_its_result(
+    layout: Layout, daemon: FakeDaemon
+) -> None:
+    submit(layout.root, GOOD)
+    intake = intake_of(layout, daemon)
+    async with intake.opened():
+        daemon.before_reply = lambda: intake.job_ended(daemon.end("1753_1"))
+        await intake.poll(0.0)
+        await intake.publish_results()
+    assert names(layout.results) == ["1753_1.json"]
+
+
+async def test_a_retried_job_gets_its_second_end_over_the_first(
+    layout: Layout, daemon: FakeDaemon
+) -> None:
+    drop = submit(layout.root, GOOD)
+    intake = intake_of(layout, daemon)
+    async with intake.opened():
+        await intake.poll(0.0)
+        for status in (JobStatus.FAILED_PERMANENTLY, JobStatus.COMPLETED):
+            intake.job_ended(daemon.end("1753_1", status))
+            await intake.publish_results()
+    record = look(layout.root, drop).record
+    assert record is not None
+    assert record["status"] == "completed"
+
+
+async def test_an_end_that_nobody_wrote_down_is_caught_up_at_the_next_start(
+    layout: Layout, daemon: FakeDaemon
+) -> None:
+    submit(layout.root, GOOD)
+    await take_in(layout, daemon)
+    daemon.end("1753_1")
+    (layout.accepted / "8_8~other-daemons.json").touch()
+    intake = intake_of(layout, daemon)
+    async with intake.opened():
+        await intake.catch_up()
+        await intake.publish_results()
+    assert names(layout.results) == ["1753_1.json"]
+
+
+async def test_a_result_that_the_disk_refuses_is_kept_and_written_later(
+    layout: Layout, daemon: FakeDaemon
+) -> None:
+    submit(layout.root, GOOD)
+    disk = FaultyDisk(1, Fault.FAIL, errno.ENOSPC, only=frozenset({"write_new"}))
+    intake = intake_of(layout, daemon, disk=disk)
+    async with intake.opened():
+        await intake.poll(0.0)
+        intake.job_ended(daemon.end("1753_1"))
+        with pytest.raises(OSError, match="No space"):
+            await intake.publish_results()
+        await intake.publish_results()
+    assert names(layout.results) == ["1753_1.json"]
+
+
+# ------------------------------------------------------------------------------------- hostile files
+
+
+def _link(path: Path) -> None:
+    (path.parent.parent / "secret").write_text(json.dumps(GOOD))
+    path.symlink_to(path.parent.parent / "secret")
+
+
+def _socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+
+
+@pytest.mark.parametrize(
+    "make, what",
+    [
+        (_link, "a symbolic link"),
+        (lambda path: path.symlink_to(path), "a symbolic link"),
+        (lambda path: path.symlink_to("/dev/zero"), "a symbolic link"),
+        (Path.mkdir, "a folder"),
+        (os.mkfifo, "a named pipe"),
+        (_socket, "a socket"),
+    ],
+    ids=["link", "loop", "link to device", "folder", "pipe", "socket"],
+)
+async def test_what_is_no_plain_file_is_rejected_as_itself(
+    layout: Layout, daemon: FakeDaemon, make: Callable[[Path], None], what: str
+) -> None:
+    make(layout.incoming / "a.json")
+    await take_in(layout, daemon)
+    assert daemon.calls == []
+    file, problem = names(layout.rejected)
+    assert what in json.loads((layout.rejected / problem).read_bytes())["detail"]
+    assert os.path.lexists(layout.rejected / file)
+
+
+async def test_a_folder_under_a_keyed_name_does_not_block_its_key(
+    layout: Layout, daemon: FakeDaemon
+) -> None:
+    for _ in range(2):
+        (layout.incoming / f"{'a' * 32}.json").mkdir()
+        await take_in(layout, daemon)
+    assert len(names(layout.rejected)) == 4
+
+
+class UnreadableDisk(OsDisk):
+    """Files that belong to somebody else."""
+
+    def read(self, path: Path, limit_bytes: int) -> tuple[bytes, os.stat_result]:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+
+async def test_a_drop_that_the_daemon_may_not_read_is_rejected_with_what_to_do(
+    layout: Layout, daemon: FakeDaemon
+) -> None:
+    submit(layout.root, GOOD)
+    await take_in(layout, daemon, disk=UnreadableDisk())
+    problem = json.loads((layout.rejected / names(layout.rejected)[1]).read_bytes())
+    assert problem["status"] == 403
+    assert "chmod g+r" in problem["detail"]
+
+
+class StuckDisk(OsDisk):
+    """One drop cannot be moved."""
+
+    def rename(self, source: Path, target: Path) -> None:
+        if source.name == "stuck.json":
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        super().rename(source, target)
+
+
+async def test_a_drop_that_cannot_be_moved_holds_up_no_other_and_is_told_once(
+    layout: Layout, daemon: FakeDaemon, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("stuck.json", "b.json"):
+        (layout.incoming / name).write_text(json.dumps(GOOD))
+    await take_in(layout, daemon, disk=StuckDisk())
+    assert names(layout.incoming) == ["stuck.json"]
+    assert drop_names(layout.accepted) == ["b.json"]
+    assert len([line for line in caplog.messages if "stuck" in line]) == 1
+
+
+class VanishingDisk(OsDisk):
+    """Somebody removes each file just before one kind of operation."""
+
+    def __init__(self, before: str) -> None:
+        self.before = before
+
+    def lstat(self, path: Path) -> os.stat_result:
+        self._vanish("lstat", path)
+        return super().lstat(path)
+
+    def read(self, path: Path, limit_bytes: int) -> tuple[bytes, os.stat_result]:
+        self._vanish("read", path)
+        return super().read(path, limit_bytes)
+
+    def rename(self, source: Path, target: Path) -> None:
+        self._vanish(target.parent.name, source)
+        super().rename(source, target)
+
+    def _vanish(self, step: str, path: Path) -> None:
+        if step == self.before:
+            path.unlink()
+
+
+@pytest.mark.parametrize("before", ["lstat", "read", "me", "accepted"])
+async def test_a_file_that_is_removed_under_us_harms_nothing(
+    layout: Layout, daemon: FakeDaemon, before: str
+) -> None:
+    submit(layout.root, GOOD)
+    await take_in(layout, daemon, disk=VanishingDisk(before))
+    assert names(layout.incoming) == names(layout.claimed / "me") == names(layout.rejected) == []
+    assert len(daemon.jobs) == (1 if before == "accepted" else 0)
+
+
+class StaleDisk(OsDisk):
+    """An NFS client that believes for ever what it first saw of a path, until the file is opened."""
+
+    def __init__(self) -> None:
+        self.seen: dict[Path, os.stat_result] = {}
+
+    def lstat(self, path: Path) -> os.stat_result:
+        return self.seen.setdefault(path, super().lstat(path))
+
+
+async def test_a_file_that_still_changed_when_it_was_claimed_settles_anew(
+    layout: Layout, daemon: FakeDaemon
+) -> None:
+    intake = intake_of(layout, daemon, disk=StaleDisk())
+    with (layout.incoming / "a.json").open("w") as writer:
+        writer.write('{"source_url": ')
+        writer.flush()
+        async with intake.opened():
+            await intake.poll(0.0)
+            writer.write('"file:///whole"}')
+            writer.flush()
+            await intake.poll(10.0)
+            assert drop_names(layout.claimed / "me") == ["a.json"]
+            assert daemon.calls == []
+            await intake.poll(20.0)
+            await intake.poll(30.0)
+    assert [job.source_url for job in daemon.jobs.values()] == ["file:///whole"]
+
+
+# ------------------------------------------------------------------------------------ when not now
+
+
+@pytest.mark.parametrize(
+    "error", [Unavailable("draining"), CommitFailed("disk full"), TooManyRequests("slow down")]
+)
+async def test_when_the_daemon_says_later_a_drop_waits_and_no_more_are_taken(
+    layout: Layout, daemon: FakeDaemon, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_intake, "CLAIMS_MAX", 2)
+    for _ in range(5):
+        submit(layout.root, GOOD)
+    intake = intake_of(layout, daemon)
+    async with intake.opened():
+        daemon.down = error
+        for now_s in (0.0, 10.0, 20.0):
+            assert await intake.poll(now_s) == 0
+        assert len(names(layout.claimed / "me")) == 2
+        daemon.down = None
+        await intake.poll(30.0)
+    assert len(names(layout.accepted)) == len(daemon.jobs) == 5
+
+
+async def test_no_more_drops_are_in_hand_at_once_than_the_bound(
+    layout: Layout, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_intake, "CLAIMS_MAX", 4)
+    monkeypatch.setattr("distconv_spool.owner.SCAN_MAX", 10)
+    for number in range(25):
+        (layout.incoming / f"{number:032x}.json").write_text(json.dumps(GOOD))
+    in_hand: list[int] = []
+    daemon.before_reply = lambda: in_hand.append(len(names(layout.claimed / "me")))
+    intake = intake_of(layout, daemon)
+    async with intake.opened():
+        assert [await intake.poll(float(n)) for n in range(4)] == [10, 10, 5, 0]
+    assert max(in_hand) == 4
+    assert len(daemon.jobs) == len(names(layout.accepted)) == 25
+
+
+async def test_the_oldest_drop_is_submitted_first(layout: Layout, daemon: FakeDaemon) -> None:
+    for age, name in enumerate(["c", "a", "b"]):
+        (layout.incoming / f"{name}.json").write_text(json.dumps({"source_url": f"file:///{name}"}))
+        os.utime(layout.incoming / f"{name}.json", (age, age))
+    await take_in(layout, daemon)
+    urls = [daemon.jobs[f"1753_{n}"].source_url for n in (1, 2, 3)]
+    assert urls == ["file:///c", "file:///a", "file:///b"]
+
+
+# ------------------------------------------------------------------------- two daemons on one spool
+
+
+async def test_two_daemons_on_one_spool_never_both_submit_a_drop(
+    layout: Layout, daemon: FakeDaemon
+) -> None:
+    other = FakeDaemon()
+    for number in range(200):
+        (layout.incoming / f"{number:032x}.json").write_text(json.dumps(GOOD))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(take_in, layout, daemon, "one")
+        nursery.start_soon(take_in, layout, other, "two")
+    assert not daemon.by_key.keys() & other.by_key.keys()
+    assert len(daemon.by_key) + len(other.by_key) == 200
+    assert len(set(drop_names(layout.accepted))) == len(drop_names(layout.accepted)) == 200
+
+
+async def test_a_second_daemon_under_the_same_owners_name_is_refused(
+    layout: Layout, daemon: FakeDaemon
+) -> None:
+    async with intake_of(layout, daemon).opened():
+        with pytest.raises(SpoolBusy, match="owner 'me'"):
+            async with intake_of(layout, daemon).opened():
+                pass
+    await take_in(layout, daemon)
+
+
+async def test_nobody_takes_over_another_owners_claims(layout: Layout, daemon: FakeDaemon) -> None:
+    submit(layout.root, GOOD)
+    daemon.down = Unavailable("draining")
+    await take_in(layout, daemon, "one")
+    daemon.down = None
+    await take_in(layout, daemon, "two")
+    assert daemon.jobs == {}
+    await take_in(layout, daemon, "one")
+    assert len(daemon.jobs) == 1
+
+
+# ------------------------------------------------------------------------------------------ crashes
+
+
+def fill(layout: Layout) -> None:
+    """Four drops: keyed, in place, and two that are refused, early and late."""
+    submit(layout.root, GOOD, key="a" * 32)
+    (layout.incoming / "b.toml").write_text('source_url = "file:///b"')
+    (layout.incoming / "c.json").write_text("{}")
+    (layout.incoming / "d.json").write_text("?")
+
+
+async def whole_life(layout: Layout, daemon: FakeDaemon, disk: OsDisk) -> None:
+    """All steps that there are: a start, every drop taken in, every job ended, every result."""
+    intake = intake_of(layout, daemon, disk=disk)
+    async with intake.opened():
+        await intake.catch_up()
+        for now_s in (0.0, 10.0):
+            await intake.poll(now_s)
+        for job_id in list(daemon.jobs):
+            intake.job_ended(daemon.end(job_id))
+        await intake.publish_results()
+
+
+def audit(layout: Layout, daemon: FakeDaemon) -> None:
+    """Nothing is lost, nothing is doubled, nothing is left lying about."""
+    assert sorted(job.source_url for job in daemon.jobs.values()) == ["file:///a.mov", "file:///b"]
+    assert names(layout.incoming) == names(layout.claimed / "me") == []
+    assert drop_names(layout.accepted) == [f"{'a' * 32}.json", "b.toml"]
+    assert sorted(name.split("~")[0] for name in names(layout.accepted)) == sorted(daemon.jobs)
+    rejected = [name for name in names(layout.rejected) if not name.endswith(".problem.json")]
+    assert sorted(name.split("~")[1] for name in rejected) == ["c.json", "d.json"]
+    for name in rejected:
+        problem = json.loads((layout.rejected / f"{name}.problem.json").read_bytes())
+        assert problem["status"] == 400
+    assert names(layout.results) == sorted(f"{job_id}.json" for job_id in daemon.jobs)
+    for job_id in daemon.jobs:
+        record = json.loads((layout.results / f"{job_id}.json").read_bytes())
+        assert record["status"] == "completed"
+
+
+@pytest.mark.parametrize("lose", [False, True], ids=["all kept", "unsynced lost"])
+@pytest.mark.parametrize("fault", [Fault.STOP_BEFORE, Fault.STOP_TORN, Fault.STOP_AFTER])
+async def test_a_stop_at_any_operation_neither_loses_nor_doubles_a_drop(
+    tmp_path: Path, fault: Fault, lose: bool
+) -> None:
+    for at in range(1, 200):
+        layout, daemon, disk = create(tmp_path / f"s{at}"), FakeDaemon(), FaultyDisk(at, fault)
+        fill(layout)
+        try:
+            await whole_life(layout, daemon, disk)
+        except PowerCut:
+            pass
+        if lose:
+            disk.lose_unsynced()
+        await whole_life(layout, daemon, OsDisk())
+        audit(layout, daemon)
+        if not disk.struck:
+            assert at > 40
+            return
+    pytest.fail("no life ran through")
+
+
+async def test_a_stop_in_the_middle_of_a_recovery_is_no_worse(tmp_path: Path) -> None:
+    for first in range(1, 60, 5):
+        for second in range(2, 40, 5):
+            layout, daemon = create(tmp_path / f"s{first}-{second}"), FakeDaemon()
+            fill(layout)
+            for at in (first, second):
+                disk = FaultyDisk(at, Fault.STOP_AFTER)
+                try:
+                    await whole_life(layout, daemon, disk)
+                except PowerCut:
+                    disk.lose_unsynced()
+            await whole_life(layout, daemon, OsDisk())
+            audit(layout, daemon)
+
+
+async def insist(step: Callable[[], Awaitable[object]]) -> None:
+    """Do a step again when the disk refused it, as the service's loops do."""
+    try:
+        await step()
+    except OSError:
+        await step()
+
+
+async def stubborn_life(layout: Layout, daemon: FakeDaemon, disk: FaultyDisk) -> None:
+    """The same life without a restart; what was left undone is done in the next round."""
+    intake = intake_of(layout, daemon, disk=disk)
+    async with intake.opened():
+        await insist(intake.catch_up)
+        for now_s in (0.0, 10.0, 20.0, 30.0):
+            await insist(partial(intake.poll, now_s))
+        for job_id in list(daemon.jobs):
+            intake.job_ended(daemon.end(job_id))
+        await insist(intake.publish_results)
+
+
+@pytest.mark.parametrize(
+    "fault, error",
+    [
+        (Fault.FAIL, errno.ENOSPC),
+        (Fault.FAIL, errno.EIO),
+        (Fault.LOST_REPLY, errno.EIO),
+    ],
+)
+async def test_an_error_at_any_operation_is_got_over_without_a_restart(
+    tmp_path: Path, fault: Fault, error: int
+) -> None:
+    # From 2 on: the first operation is in the start, which a refusing disk is allowed to stop.
+    for at in range(2, 200):
+        layout, daemon = create(tmp_path / f"s{at}"), FakeDaemon()
+        disk = FaultyDisk(at, fault, error)
+        fill(layout)
+        await stubborn_life(layout, daemon, disk)
+        audit(layout, daemon)
+        if not disk.struck:
+            assert at > 40
+            return
+    pytest.fail("no life ran through")
+
+
+async def test_a_rename_that_nfs_did_but_denies_is_found_out(tmp_path: Path) -> None:
+    for at in range(1, 50):
+        layout, daemon = create(tmp_path / f"s{at}"), FakeDaemon()
+        disk = FaultyDisk(at, Fault.LOST_REPLY, errno.ENOENT, only=frozenset({"rename"}))
+        fill(layout)
+        await stubborn_life(layout, daemon, disk)
+        audit(layout, daemon)
+        if not disk.struck:
+            return
+    pytest.fail("no life ran through")
+
+
+# ---------------------------------------------------------------------------------------- the service
+
+
+class TellingDisk(OsDisk):
+    """Tells the test when a folder has been made durable."""
+
+    def __init__(self) -> None:
+        self.synced = {"accepted": trio.Event(), "results": trio.Event()}
+
+    def sync_dir(self, folder: Path) -> None:
+        super().sync_dir(folder)
+        if folder.name in self.synced:
+            trio.from_thread.run_sync(self.synced[folder.name].set)
+
+
+async def test_the_service_takes_drops_and_writes_results_by_itself(
+    layout: Layout, daemon: FakeDaemon
+) -> None:
+    drop, disk = submit(layout.root, GOOD), TellingDisk()
+    intake = intake_of(layout, daemon, disk=disk)
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(intake.run)
+            await disk.synced["accepted"].wait()
+            assert look(layout.root, drop).state is State.ACCEPTED
+            intake.job_ended(daemon.end("1753_1"))
+            await disk.synced["results"].wait()
+            nursery.cancel_scope.cancel()
+    assert look(layout.root, drop).state is State.FINISHED
+
+
+async def test_the_service_does_not_start_on_an_unsafe_spool(
+    layout: Layout, daemon: FakeDaemon
+) -> None:
+    layout.incoming.chmod(0o777)
+    with pytest.raises(SpoolUnusable, match="Anybody may write"):
+        await intake_of(layout, daemon).run()
+
+
+async def test_a_refusing_disk_is_told_once_and_tried_again(
+    layout: Layout, daemon: FakeDaemon, caplog: pytest.LogCaptureFixture
+) -> None:
+    submit(layout.root, GOOD)
+    accepted = trio.Event()
+    daemon.before_reply = accepted.set
+    disk = FaultyDisk(2, Fault.FAIL, errno.EIO, only=frozenset({"scan"}))
+    intake = SpoolIntake(layout.root, daemon, owner="me", poll_s=0.001, disk=disk)
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(intake.run)
+            await accepted.wait()
+            nursery.cancel_scope.cancel()
+    assert len([line for line in caplog.messages if "the disk refuses" in line]) == 1
