@@ -19,7 +19,7 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
-from distconv_client.errors import StillRunning
+from distconv_client.errors import BadInput, StillRunning
 from distconv_client.replies import decoded, raise_for_problem, unreachable
 from distconv_client.retry import RetryPolicy, asked_delay_s, is_safe_to_repeat, says_not_now
 from distconv_client.views import EngineView, Why
@@ -131,8 +131,10 @@ class Client:
             page = decoded(response, list[Job])
             yield from page
             left = None if left is None else left - len(page)
+            # A page may be short or empty and still not be the last: only the cursor tells. One
+            # that does not move would have us ask for ever.
             cursor = response.headers.get("X-Next-Cursor")
-            if not cursor or not page:
+            if not cursor or cursor == query.get("cursor"):
                 return
             query["cursor"] = cursor
 
@@ -275,10 +277,18 @@ class Client:
 
 
 def job_path(job_id: str) -> str:
-    """Return the path of a job; an id may hold any character."""
-    return f"/jobs/{quote(job_id, safe='')}"
+    """Return the path of a job."""
+    return f"/jobs/{segment(job_id)}"
 
 
 def engine_path(engine_id: str) -> str:
-    """Return the path of an engine; an id may hold any character."""
-    return f"/engines/{quote(engine_id, safe='')}"
+    """Return the path of an engine."""
+    return f"/engines/{segment(engine_id)}"
+
+
+def segment(name: str) -> str:
+    """Return an id as one segment of a path, whatever characters it holds."""
+    if not name:
+        raise BadInput("An id must not be empty.")
+    # Dots alone would be taken for a step in the path (RFC 3986, 5.2.4).
+    return quote(name, safe="") if name.strip(".") else name.replace(".", "%2E")

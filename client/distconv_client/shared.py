@@ -15,6 +15,7 @@ import click
 from distconv_client.api import Client
 from distconv_client.config import load_settings
 from distconv_client.errors import BadInput, ClientError, Refused
+from distconv_client.follow import DEFAULT_PACE, Pace
 from distconv_client.text import clean
 
 INTERRUPTED = 130
@@ -33,6 +34,8 @@ class Flags:
     as_json: bool = False
     make_client: Callable[..., Client] = Client
     """The door through which tests bring in a client without a network."""
+    pace: Pace = DEFAULT_PACE
+    """The door through which they bring in a clock."""
 
     def client(self) -> Client:
         """Return a client of the daemon that the flags, environment or file name."""

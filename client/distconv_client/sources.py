@@ -104,7 +104,7 @@ def output_for(target: str, *, sources: int = 1) -> Output:
         return Output(url=target)
     path = absolute(Path(target))
     if target.endswith("/") or path.is_dir() or not path.suffix:
-        return Output(url=f"{path.as_uri().rstrip('/')}/")
+        return Output(url=f"{path.as_uri().removesuffix('/')}/")
     if sources > 1:
         raise BadInput(
             f"{target} is one file, and there are {sources} sources.",

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from distconvd.model import EngineRecord, EngineState
+from distconvd.model import EngineRecord
 
 
 class EngineView(EngineRecord, frozen=True):
@@ -15,13 +15,12 @@ class EngineView(EngineRecord, frozen=True):
     free_gb: float | None = None
     cpu_percent: float | None = None
     temperature_c: float | None = None
-    jobs: list[Any] = []
-    """The jobs that it holds."""
-
-    @property
-    def state(self) -> str:
-        """Its state in one word, also where an older daemon leaves quarantine to a time stamp."""
-        return EngineState.DRAINING if self.draining and self.status == "idle" else self.status
+    jobs: list[str] = []
+    """Ids of the jobs that it holds."""
+    reserved: list[str] = []
+    """Ids of the jobs that are kept for it until it asks for work."""
+    reported_status: str | None = None
+    """The engine's own word for its status."""
 
 
 class Why(msgspec.Struct, frozen=True):
@@ -31,3 +30,5 @@ class Why(msgspec.Struct, frozen=True):
     status: str
     summary: str
     """One sentence."""
+    facts: dict[str, Any] = {}
+    """The numbers behind it; which ones depends on the status."""

@@ -1,12 +1,13 @@
 """Waiting for jobs at the command line: follow them, and say what Ctrl-C does and does not do."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import click
 
 from distconv_client import progress
 from distconv_client.api import Client
-from distconv_client.follow import DEFAULT_PACE, Pace, follow
+from distconv_client.errors import ClientError
+from distconv_client.follow import DEFAULT_PACE, Pace, View, follow
 from distconv_client.shared import INTERRUPTED
 from distconv_client.terminal import stderr_console
 from distconv_client.text import clean
@@ -32,13 +33,37 @@ def wait_for(
         discover: see `follow`.
         pace: see `follow`.
     """
-    known = {job.job_id: job for job in jobs}
+    begun = list(jobs)
+    seen = LastSeen(begun)
     try:
         with progress.opened(stderr_console(), as_json=as_json) as view:
-            return follow(client, known.values(), view, discover=discover, pace=pace)
+            seen.view = view
+            return follow(client, begun, seen, discover=discover, pace=pace)
     except KeyboardInterrupt:
-        click.echo(f"\n{interruption(known.values())}", err=True)
+        click.echo(f"\n{interruption(seen.jobs.values())}", err=True)
         click.get_current_context().exit(INTERRUPTED)
+
+
+class LastSeen:
+    """Passes everything on to a view, and remembers how the jobs stood.
+
+    Args:
+        jobs: how they stand before anything is shown.
+    """
+
+    view: View
+
+    def __init__(self, jobs: Iterable[Job]) -> None:
+        self.jobs: Mapping[str, Job] = {job.job_id: job for job in jobs}
+
+    def show(self, jobs: Mapping[str, Job]) -> None:
+        """Remember the jobs and pass them on."""
+        self.jobs = dict(jobs)
+        self.view.show(jobs)
+
+    def outage(self, error: ClientError) -> None:
+        """Pass it on."""
+        self.view.outage(error)
 
 
 def interruption(jobs: Iterable[Job]) -> str:

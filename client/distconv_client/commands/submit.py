@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import click
+from rich.console import Console
 
 from distconv_client import tables, text
 from distconv_client.api import Client
@@ -12,7 +13,7 @@ from distconv_client.options import transcode_flags, transcode_options
 from distconv_client.shared import Flags, pass_flags, shared_flags
 from distconv_client.sources import output_for, submission_for
 from distconv_client.teaching import Command
-from distconv_client.terminal import print_json, stdout_console
+from distconv_client.terminal import print_json, stderr_console, stdout_console
 from distconv_client.waiting import wait_for
 from distconvd.model import Job, JobStatus, Submission
 
@@ -67,10 +68,10 @@ def submit(flags: Flags, /, sources: tuple[str, ...], wait: bool, **given: Any) 
     """
     submissions = list(submissions_for(sources, given))
     with flags.client() as client:
-        jobs = list(submitted(client, submissions, flags, quiet=wait and flags.as_json))
+        jobs = list(submitted(client, submissions, as_json=flags.as_json, wait=wait))
         if not wait:
             return
-        ended = wait_for(client, jobs)
+        ended = wait_for(client, jobs, pace=flags.pace)
     show_results(list(ended.values()), flags)
     if any(job.status is not JobStatus.COMPLETED for job in ended.values()):
         click.get_current_context().exit(1)
@@ -98,22 +99,25 @@ def submissions_for(sources: tuple[str, ...], given: dict[str, Any]) -> Iterator
 
 
 def submitted(
-    client: Client, submissions: list[Submission], flags: Flags, *, quiet: bool
+    client: Client, submissions: list[Submission], *, as_json: bool, wait: bool
 ) -> Iterator[Job]:
-    """Submit one after the other; each is told at once, so that none is unknown after a Ctrl-C."""
+    """Submit one after the other; each is told at once, so that none is unknown after a Ctrl-C.
+
+    Where JSON is to come at the end, of the jobs that have ended, it is told on stderr.
+    """
     for submission in submissions:
         job = client.submit(submission)
-        if not quiet:
-            tell(job, flags)
+        if as_json and not wait:
+            print_json(job)
+        else:
+            tell(job, stderr_console() if as_json else stdout_console())
         yield job
 
 
-def tell(job: Job, flags: Flags) -> None:
+def tell(job: Job, console: Console) -> None:
     """Print the id that a source got."""
-    if flags.as_json:
-        return print_json(job)
     line = f"{text.clean(job.job_id)}  {text.clean(job.target_codec)}  {text.place(job.source_url)}"
-    return stdout_console().out(line, highlight=False)
+    console.out(line, highlight=False)
 
 
 def show_results(jobs: list[Job], flags: Flags) -> None:

@@ -1,7 +1,7 @@
 """The command that follows jobs that are there already."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import click
 
@@ -12,6 +12,8 @@ from distconv_client.waiting import wait_for
 from distconvd.model import Job, JobStatus
 
 WATCHED_JOBS = 200
+DISCOVERY_EVERY_S = 2.0
+DISCOVERY_SHARE = 10
 
 
 @click.command(
@@ -33,18 +35,47 @@ def watch(flags: Flags, job_ids: tuple[str, ...]) -> None:
     """
     with flags.client() as client:
         if not job_ids:
-            wait_for(client, (), as_json=flags.as_json, discover=lambda: active(client))
+            click.echo("Watching all active jobs; Ctrl-C ends it.", err=True)
+            wait_for(
+                client,
+                (),
+                as_json=flags.as_json,
+                discover=Discovery(client, flags.pace.clock),
+                pace=flags.pace,
+            )
             return
         named = [client.job(job_id) for job_id in job_ids]
-        ended = wait_for(client, named, as_json=flags.as_json)
+        ended = wait_for(client, named, as_json=flags.as_json, pace=flags.pace)
     if any(job.status is not JobStatus.COMPLETED for job in ended.values()):
         click.get_current_context().exit(1)
 
 
-def active(client: Client) -> Iterator[Job]:
-    """Iterate over the jobs that run or wait, the running ones first, within a bound."""
-    found = itertools.chain.from_iterable(
-        client.jobs(status=status, limit=WATCHED_JOBS)
-        for status in (JobStatus.ASSIGNED, JobStatus.PENDING)
-    )
-    return itertools.islice(found, WATCHED_JOBS)
+class Discovery:
+    """Finds the jobs that run or wait, but not so often that it would be a burden.
+
+    A listing costs the daemon the more, the more jobs it has stored; the time that it took says
+    how much, and at most a tenth of all time is spent on it.
+
+    Args:
+        client: the client.
+        clock: returns seconds that never go back.
+    """
+
+    def __init__(self, client: Client, clock: Callable[[], float]) -> None:
+        self._client = client
+        self._clock = clock
+        self._due_s = clock()
+
+    def __call__(self) -> list[Job]:
+        """Return the active jobs, the running ones first; nothing when it is too early."""
+        began_s = self._clock()
+        if began_s < self._due_s:
+            return []
+        found = itertools.chain.from_iterable(
+            self._client.jobs(status=status, limit=WATCHED_JOBS)
+            for status in (JobStatus.ASSIGNED, JobStatus.PENDING)
+        )
+        jobs = list(itertools.islice(found, WATCHED_JOBS))
+        took_s = self._clock() - began_s
+        self._due_s = began_s + max(DISCOVERY_EVERY_S, DISCOVERY_SHARE * took_s)
+        return jobs
