@@ -238,13 +238,17 @@ def read_all(disk: Disk, path: Path) -> bytes:
 
 
 def make_directories(disk: Disk, path: Path) -> None:
-    """Make a directory and the parents that are missing, durably."""
-    if disk.is_directory(path):
-        return
-    make_directories(disk, path.parent)
-    try:
-        disk.mkdir(path)
-    except FileExistsError:
-        if not disk.is_directory(path):
-            raise
-    disk.fsync_dir(path.parent)
+    """Make a directory and the parents that are missing, durably.
+
+    Parents that are there are synced too: a run that was killed may have made them just now.
+    """
+    for directory in reversed([path, *path.parents[:-1]]):
+        there = disk.is_directory(directory)
+        if not there:
+            disk.mkdir(directory)
+        try:
+            disk.fsync_dir(directory.parent)
+        except PermissionError:
+            # One that we may pass through but not open was not made by us.
+            if not there:
+                raise

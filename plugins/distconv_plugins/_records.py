@@ -49,7 +49,9 @@ def checked_changes(changes: Sequence[Change]) -> list[Change]:
             raise StoreError(f"there is no table {table!r}; the tables are {', '.join(TABLES)}")
         encoded_key(key)
     return [
-        change if change.record is None else change._replace(record=_checked(*change))
+        change
+        if change.record is None
+        else change._replace(record=_checked(change.table, change.key, change.record))
         for change in changes
     ]
 

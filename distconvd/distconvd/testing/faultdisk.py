@@ -1,0 +1,424 @@
+"""A file system in memory that fails where it is told to, and whose power can be cut.
+
+It numbers every operation that changes something: create, write, truncate, fsync, fdatasync,
+rename, link, unlink, mkdir and the sync of a directory. A test runs its work once to learn how
+many there are, then again for each number with a fault there (`fail`) or the power gone there
+(`cut_power_at`), and looks at what is left (`after_power_cut`).
+
+What a power cut leaves is what POSIX promises and no more:
+
+- The contents of a file are what the last sync made them, and of each block written since, the
+  new contents or the old ones (zeros where there were none), the size being anything between.
+- A name that was made, given or taken away since its directory was synced may be so or not, each
+  on its own. A rename is one step within a directory; into another one, the file may be left with
+  both names, but not without any. Syncing a file does not make its name durable.
+- After a sync that failed, what was to be written counts as written, so that a later sync that
+  succeeds does not bring it to the disk; reading shows it all the same.
+
+A process that is killed without a power cut is `restart`: all is there, and the locks are free.
+"""
+
+import errno
+import os
+import random
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from distconvd.disk import DiskFile, DiskLock, OpenMode
+
+Fault = Literal["ENOSPC", "EIO", "short", "torn"]
+"""`short`: a write takes half and says so; `torn`: it takes half and raises ENOSPC. Other
+operations than writes do not have these two: they are done as if there was no fault."""
+
+Operation = Literal[
+    "create", "write", "truncate", "fsync", "fdatasync", "rename", "link", "unlink", "mkdir",
+    "fsync_dir",
+]  # fmt: skip
+
+BLOCK_BYTES = 64
+"""Small, so that a test's small files have several that a power cut can tell apart."""
+
+
+class PowerCut(BaseException):
+    """The power is gone: raised by the operation where it went, and by every one after it.
+
+    No `Exception`, since no program gets to handle it.
+    """
+
+
+class Survival(NamedTuple):
+    """What a power cut leaves of that which was not synced.
+
+    Attributes:
+        name: for the message of a failed test.
+        names: decides for one change of a name whether it is on the disk.
+        blocks: decides so for one block of a file.
+    """
+
+    name: str
+    names: Callable[[], bool]
+    blocks: Callable[[], bool]
+
+
+def survivals(seed: int, draws: int) -> list[Survival]:
+    """Return the four extremes, and `draws` mixtures that depend on `seed` alone."""
+    extremes = [
+        Survival("nothing", lambda: False, lambda: False),
+        Survival("everything", lambda: True, lambda: True),
+        Survival("names without contents", lambda: True, lambda: False),
+        Survival("contents without names", lambda: False, lambda: True),
+    ]
+    return extremes + [_mixture(seed, draw) for draw in range(draws)]
+
+
+def _mixture(seed: int, draw: int) -> Survival:
+    chance = random.Random(seed * 1000 + draw)
+
+    def coin() -> bool:
+        return chance.random() < 0.5
+
+    return Survival(f"seed {seed}, draw {draw}", coin, coin)
+
+
+class _Node:
+    """A file's contents: as programs see them, and as the disk has them."""
+
+    def __init__(self, contents: bytes = b"") -> None:
+        self.data = bytearray(contents)
+        self.durable = bytes(contents)
+        self.dirty: set[int] = set()
+        self.resized = False
+
+    def touch(self, start: int, end: int) -> None:
+        self.resized = True
+        self.dirty.update(range(start // BLOCK_BYTES, -(-end // BLOCK_BYTES)))
+
+    def sync(self) -> None:
+        self.durable = self._written(lambda: True)
+        self.forget()
+
+    def forget(self) -> None:
+        """Take what is dirty as written, as a kernel does after a sync that failed."""
+        self.dirty.clear()
+        self.resized = False
+
+    def after_power_cut(self, survival: Survival) -> bytes:
+        return self._written(survival.blocks)
+
+    def _written(self, survives: Callable[[], bool]) -> bytes:
+        size = len(self.data) if self.resized and survives() else len(self.durable)
+        disk = bytearray(self.durable.ljust(len(self.data), b"\0"))
+        for block in sorted(self.dirty):
+            part = slice(block * BLOCK_BYTES, (block + 1) * BLOCK_BYTES)
+            if survives():
+                new = self.data[part]
+                disk[part.start : part.start + len(new)] = new
+                size = max(size, min(part.start + len(new), len(self.data)))
+        return bytes(disk[:size])
+
+
+class _NameChange:
+    """Names given (a node, or None for a directory) or taken away (`_GONE`), in one step.
+
+    A rename into another directory is two of these, the second of which `needs` the first.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        names: dict[Path, "_Node | _Directory | None"],
+        needs: "_NameChange | None" = None,
+    ) -> None:
+        self.directory = directory
+        self.names = names
+        self.needs = needs
+
+    def apply(self, entries: "_Entries") -> None:
+        for path, entry in self.names.items():
+            if entry is None:
+                entries.pop(path, None)
+            else:
+                entries[path] = entry
+
+
+class _Directory:
+    """A directory has no contents here: its entries are paths."""
+
+
+_Entries = dict[Path, _Node | _Directory]
+
+
+class FaultDisk:
+    """See the module. It has one directory to begin with, `/`.
+
+    Attributes:
+        operations: the operations so far, in order, with their paths.
+    """
+
+    def __init__(self) -> None:
+        self.operations: list[tuple[Operation, Path]] = []
+        self._now: _Entries = {Path("/"): _Directory()}
+        self._durable: _Entries = dict(self._now)
+        self._pending: list[_NameChange] = []
+        self._faults: dict[int, Fault] = {}
+        self._from_now_on: Fault | None = None
+        self._cut_at: int | None = None
+        self._locks: dict[Path, str] = {}
+        self._turn = threading.RLock()
+
+    # -------------------------------------------------------------------------- what a test tells
+
+    def fail(self, number: int, fault: Fault) -> None:
+        """Let operation `number` (from 0) fail."""
+        self._faults[number] = fault
+
+    def fail_all(self, fault: Fault) -> None:
+        """Let every operation from now on fail; with ENOSPC those that need room."""
+        self._from_now_on = fault
+
+    def heal(self) -> None:
+        """Let nothing fail any more."""
+        self._from_now_on = None
+        self._faults.clear()
+
+    def cut_power_at(self, number: int) -> None:
+        """Let operation `number` and all after it not happen, but raise `PowerCut`."""
+        self._cut_at = number
+
+    def cut_power(self) -> None:
+        """Cut it now."""
+        self._cut_at = len(self.operations)
+
+    def restart(self) -> None:
+        """Take the process for killed: its locks are free."""
+        self._locks.clear()
+
+    def after_power_cut(self, survival: Survival) -> "FaultDisk":
+        """Return a healthy disk with what is left after a power cut at this point."""
+        entries = dict(self._durable)
+        applied: set[int] = set()
+        for change in self._pending:
+            if (change.needs is None or id(change.needs) in applied) and survival.names():
+                change.apply(entries)
+                applied.add(id(change))
+        after = FaultDisk()
+        for path, entry in sorted(entries.items()):
+            if path != Path("/") and not isinstance(after._now.get(path.parent), _Directory):
+                continue  # its directory's own name did not survive
+            if isinstance(entry, _Node):
+                entry = _Node(entry.after_power_cut(survival))
+            after._now[path] = entry
+        after._durable = dict(after._now)
+        return after
+
+    def copy(self) -> "FaultDisk":
+        """Return a healthy disk with all that programs see here, as durable contents."""
+        return self.after_power_cut(Survival("copy", lambda: True, lambda: True))
+
+    def contents(self, path: Path) -> bytes:
+        """Return what a program would read."""
+        return bytes(self._file(path).data)
+
+    def put(self, path: Path, contents: bytes) -> None:
+        """Put a file there, durably, with its directories, by no operation."""
+        for parent in reversed(path.parents):
+            self._now.setdefault(parent, _Directory())
+            self._durable.setdefault(parent, _Directory())
+        self._now[path] = self._durable[path] = _Node(contents)
+
+    def files(self) -> list[Path]:
+        """Return all files that programs see."""
+        return sorted(path for path, entry in self._now.items() if isinstance(entry, _Node))
+
+    # ------------------------------------------------------------------------- `distconvd.disk`
+
+    def open(self, path: Path, mode: OpenMode) -> DiskFile:
+        """Open a file."""
+        with self._turn:
+            if mode != "create":
+                return _File(self, path, self._file(path))
+            self._in_directory(path)
+            self.operation("create", path)
+            entry = self._now.get(path)
+            if isinstance(entry, _Directory):
+                raise _error(errno.EISDIR, path)
+            if entry is None:
+                entry = _Node()
+                self._change(_NameChange(path.parent, {path: entry}))
+            else:
+                _cut(entry, 0)
+            return _File(self, path, entry)
+
+    def size(self, path: Path) -> int:
+        """Return the size of a file."""
+        return len(self._file(path).data)
+
+    def is_directory(self, path: Path) -> bool:
+        """Tell whether a directory is there."""
+        return isinstance(self._now.get(path), _Directory)
+
+    def listdir(self, path: Path) -> list[str]:
+        """Return the names in a directory."""
+        with self._turn:
+            if not self.is_directory(path):
+                raise _error(errno.ENOTDIR if path in self._now else errno.ENOENT, path)
+            names = [entry.name for entry in self._now if entry.parent == path and entry != path]
+        return sorted(names, key=lambda name: hash((name, "in no order")))
+
+    def mkdir(self, path: Path) -> None:
+        """Make a directory."""
+        with self._turn:
+            self._in_directory(path)
+            self.operation("mkdir", path)
+            if path in self._now:
+                raise _error(errno.EEXIST, path)
+            self._change(_NameChange(path.parent, {path: _Directory()}))
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Rename a file."""
+        with self._turn:
+            node = self._file(source)
+            self._in_directory(target)
+            self.operation("rename", target)
+            if self._now.get(target) is node:
+                return
+            if source.parent == target.parent:
+                self._change(_NameChange(target.parent, {source: None, target: node}))
+                return
+            arrival = _NameChange(target.parent, {target: node})
+            self._change(arrival)
+            self._change(_NameChange(source.parent, {source: None}, arrival))
+
+    def link(self, source: Path, target: Path) -> None:
+        """Give a file a second name."""
+        with self._turn:
+            node = self._file(source)
+            self._in_directory(target)
+            self.operation("link", target)
+            if target in self._now:
+                raise _error(errno.EEXIST, target)
+            self._change(_NameChange(target.parent, {target: node}))
+
+    def unlink(self, path: Path) -> None:
+        """Remove a name."""
+        with self._turn:
+            self._file(path)
+            self.operation("unlink", path)
+            self._change(_NameChange(path.parent, {path: None}))
+
+    def fsync_dir(self, path: Path) -> None:
+        """Make a directory's entries durable."""
+        with self._turn:
+            self.operation("fsync_dir", path)
+            wanted = [change for change in self._pending if change.directory == path]
+            wanted += [change.needs for change in wanted if change.needs is not None]
+            for change in [change for change in self._pending if change in wanted]:
+                change.apply(self._durable)
+                self._pending.remove(change)
+
+    def lock(self, path: Path, note: str) -> DiskLock:
+        """Take a lock."""
+        with self._turn:
+            if path in self._locks:
+                raise BlockingIOError(errno.EAGAIN, self._locks[path], str(path))
+            self._locks[path] = note
+        return _Lock(self._locks, path)
+
+    # ----------------------------------------------------------------------------------- within
+
+    def operation(self, operation: Operation, path: Path) -> Fault | None:
+        """Number an operation; raise what it is to raise, or return how its write is to fail."""
+        number = len(self.operations)
+        if self._cut_at is not None and number >= self._cut_at:
+            raise PowerCut(f"before {operation} of {path}, operation {number}")
+        self.operations.append((operation, path))
+        fault = self._faults.get(number) or self._from_now_on
+        frees = operation in ("truncate", "unlink")
+        if fault is None or (fault == "ENOSPC" and frees and number not in self._faults):
+            return None
+        if fault in ("short", "torn"):
+            return fault if operation == "write" else None
+        raise _error(errno.ENOSPC if fault == "ENOSPC" else errno.EIO, path)
+
+    def _change(self, change: _NameChange) -> None:
+        change.apply(self._now)
+        self._pending.append(change)
+
+    def _file(self, path: Path) -> _Node:
+        entry = self._now.get(path)
+        if not isinstance(entry, _Node):
+            raise _error(errno.ENOENT if entry is None else errno.EISDIR, path)
+        return entry
+
+    def _in_directory(self, path: Path) -> None:
+        if not self.is_directory(path.parent):
+            raise _error(errno.ENOENT, path.parent)
+
+
+class _File:
+    """An open file."""
+
+    def __init__(self, disk: FaultDisk, path: Path, node: _Node) -> None:
+        self._disk = disk
+        self._path = path
+        self._node = node
+        self._read_bytes = 0
+
+    def read(self, size: int) -> bytes:
+        part = bytes(self._node.data[self._read_bytes : self._read_bytes + size])
+        self._read_bytes += len(part)
+        return part
+
+    def write(self, data: bytes) -> int:
+        fault = self._disk.operation("write", self._path)
+        taken = data if fault is None else data[: len(data) // 2]
+        start = len(self._node.data)
+        self._node.data += taken
+        self._node.touch(start, start + len(taken))
+        if fault == "torn":
+            raise _error(errno.ENOSPC, self._path)
+        return len(taken)
+
+    def truncate(self, size: int) -> None:
+        self._disk.operation("truncate", self._path)
+        _cut(self._node, size)
+
+    def fsync(self) -> None:
+        self._sync("fsync")
+
+    def fdatasync(self) -> None:
+        self._sync("fdatasync")
+
+    def _sync(self, operation: Operation) -> None:
+        try:
+            self._disk.operation(operation, self._path)
+        except OSError:
+            self._node.forget()
+            raise
+        self._node.sync()
+
+    def close(self) -> None:
+        pass
+
+
+class _Lock:
+    """A held lock."""
+
+    def __init__(self, locks: dict[Path, str], path: Path) -> None:
+        self._locks = locks
+        self._path = path
+
+    def release(self) -> None:
+        self._locks.pop(self._path, None)
+
+
+def _cut(node: _Node, size: int) -> None:
+    old = len(node.data)
+    del node.data[size:]
+    node.touch(min(size, old), old)
+
+
+def _error(code: int, path: Path) -> OSError:
+    return OSError(code, os.strerror(code), str(path))
