@@ -58,7 +58,12 @@ def label(value: str) -> tuple[str, str]:
         "distconv jobs --json --status completed | jq -r .output_url",
     ),
 )
-@click.option("--status", "state", type=click.Choice([*JobStatus]), help="Only jobs that are …")
+@click.option(
+    "--status",
+    "state",
+    type=click.Choice([one.value for one in JobStatus]),
+    help="Only jobs that are …",
+)
 @click.option("--engine", metavar="ID", help="Only jobs that this engine holds or held.")
 @click.option("--codec", metavar="NAME", help="Only jobs to this codec.")
 @click.option(

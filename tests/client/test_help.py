@@ -1,0 +1,106 @@
+"""The help pages stay true: every command has one, every example in it parses, every flag is told."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from distconv_client import teaching
+from distconv_client.main import cli
+from distconv_client.shared import Flags
+
+
+def commands(
+    command: click.Command = cli, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    yield path, command
+    for name, child in getattr(command, "commands", {}).items():
+        yield from commands(child, (*path, name))
+
+
+ALL = list(commands())
+
+
+def examples(path: tuple[str, ...]) -> list[str]:
+    page = CliRunner().invoke(cli, [*path, "--help"], prog_name="distconv").output
+    section = page.partition("Examples:\n")[2].partition("\n\n")[0]
+    return [line.strip() for line in section.splitlines()]
+
+
+def parse(command: click.Command, words: list[str], parent: click.Context | None = None) -> None:
+    """Parse a whole line as click would, without running anything."""
+    name = parent and words[0]
+    context = command.make_context(name, words[1:], parent=parent, obj=Flags())
+    rest = [*context._protected_args, *context.args] if isinstance(command, click.Group) else []
+    if rest:
+        assert isinstance(command, click.Group)
+        child = command.get_command(context, rest[0])
+        assert child is not None, f"no command {rest[0]}"
+        parse(child, rest, context)
+
+
+@pytest.mark.parametrize("path, command", ALL, ids=[" ".join(path) for path, _ in ALL])
+def test_every_help_page_has_examples_that_parse(
+    path: tuple[str, ...], command: click.Command
+) -> None:
+    assert isinstance(command, teaching.Command | teaching.Group)
+    shown = examples(path)
+    assert shown == list(command.examples)
+    for example in shown:
+        lines = re.findall(r"distconv (?:[^|'\"]|'[^']*'|\"[^\"]*\")+", example)
+        assert lines, example
+        for line in lines:
+            words = shlex.split(line)
+            piped = ["JOB"] if "xargs" in example and line == lines[-1] else []
+            parse(cli, [*words, *piped])
+
+
+@pytest.mark.parametrize("path, command", ALL, ids=[" ".join(path) for path, _ in ALL])
+def test_an_example_is_one_of_the_command_that_it_teaches(
+    path: tuple[str, ...], command: click.Command
+) -> None:
+    assert isinstance(command, teaching.Command | teaching.Group)
+    for example in command.examples:
+        assert " ".join(("distconv", *path)) in example
+
+
+@pytest.mark.parametrize("path, command", ALL, ids=[" ".join(path) for path, _ in ALL])
+def test_every_flag_says_what_it_does(path: tuple[str, ...], command: click.Command) -> None:
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and parameter.name != "max_retries":
+            assert parameter.help, f"{path}: {parameter.opts}"
+
+
+@pytest.mark.parametrize("path, command", ALL, ids=[" ".join(path) for path, _ in ALL])
+def test_every_command_takes_the_shared_flags(
+    path: tuple[str, ...], command: click.Command
+) -> None:
+    options = {name for parameter in command.params for name in parameter.opts}
+    assert {"--server", "--api-key", "--json"} <= options
+
+
+def test_a_help_page_fits_a_terminal_of_80_columns_but_for_its_examples() -> None:
+    for path, command in ALL:
+        assert isinstance(command, teaching.Command | teaching.Group)
+        page = CliRunner().invoke(cli, [*path, "--help"], prog_name="distconv").output
+        for line in page.splitlines():
+            assert len(line) <= 80 or line.strip() in command.examples
+
+
+def test_help_answers_to_both_names() -> None:
+    assert (
+        CliRunner().invoke(cli, ["jobs", "-h"]).output
+        == CliRunner().invoke(cli, ["jobs", "--help"]).output
+    )
+
+
+def test_the_file_that_the_help_names_is_the_one_that_is_read() -> None:
+    from distconv_client.config import config_path
+
+    page = CliRunner().invoke(cli, ["--help"]).output
+    assert "~/.config/distconv/config.toml" in page
+    assert config_path({"HOME": "/h"}) == Path("/h/.config/distconv/config.toml")

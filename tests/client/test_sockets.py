@@ -1,0 +1,177 @@
+"""The `distconv` command as a process of its own, over real sockets."""
+
+import contextlib
+import os
+import pty
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Generator
+from pathlib import Path
+
+import msgspec
+import pytest
+from tests.client.fake import FakeDaemon, completed, running, served
+
+from distconv_client import Client, DaemonUnreachable, Job, JobStatus, Submission
+from distconv_client.retry import RetryPolicy
+
+COMMAND = [sys.executable, "-c", "from distconv_client.main import main; main()"]
+ANSI = re.compile(r"\x1b\[")
+DEADLINE_S = 20
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    path = tmp_path / "a.mov"
+    path.write_bytes(b"x" * 1000)
+    return path
+
+
+@pytest.fixture
+def server(daemon: FakeDaemon) -> Generator[str]:
+    with served(daemon) as url:
+        yield url
+
+
+def run(*words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *words],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        env={**os.environ, **environ},
+        check=False,
+    )
+
+
+def test_the_library_speaks_over_a_real_socket(server: str) -> None:
+    with Client(server, "k") as client:
+        job = client.submit(Submission("file:///ä/a%20b.mov", "h265", labels={"ä": "ö"}))
+        assert client.job(job.job_id).labels == {"ä": "ö"}
+        assert client.wait(job.job_id).status is JobStatus.COMPLETED
+
+
+def test_a_port_where_nobody_listens_is_unreachable() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, not listening: refused, and no one else can take it
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        with (
+            Client(url, retry=RetryPolicy(0)) as client,
+            pytest.raises(DaemonUnreachable, match=url),
+        ):
+            client.engines()
+        result = run("jobs", "--server", url)
+    assert result.returncode == 1
+    assert len(result.stderr.splitlines()) == 2
+
+
+def test_a_daemon_that_never_answers_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        url = f"http://127.0.0.1:{mute.getsockname()[1]}"
+        with (
+            Client(url, timeout_s=0.1, retry=RetryPolicy(0)) as client,
+            pytest.raises(DaemonUnreachable, match="no answer in time"),
+        ):
+            client.engines()
+
+
+def test_a_proxy_in_the_environment_is_not_asked_for_loopback(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    with Client(server) as client:
+        assert client.engines() == []
+
+
+def test_without_a_terminal_there_are_no_escapes(
+    server: str, daemon: FakeDaemon, clip: Path
+) -> None:
+    daemon.life = (completed,)
+    result = run("submit", str(clip), "-c", "h265", "--wait", DISTCONV_SERVER=server)
+    assert result.returncode == 0, result.stderr
+    assert not ANSI.search(result.stdout + result.stderr)
+    assert "completed" in result.stdout
+    forced = run(
+        "submit", str(clip), "-c", "h265", "--wait", DISTCONV_SERVER=server, FORCE_COLOR="1"
+    )
+    assert "\x1b[?25l" not in forced.stderr  # colours perhaps, but no live bars
+
+
+def read_all(descriptor: int) -> str:
+    """Return all that is written to a terminal until its other side is closed."""
+    seen = b""
+    with contextlib.suppress(OSError):  # Linux's way to say that the other side is closed
+        while chunk := os.read(descriptor, 65536):
+            seen += chunk
+    return seen.decode()
+
+
+def test_on_a_terminal_there_are_bars_and_a_drawn_table(server: str, clip: Path) -> None:
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [*COMMAND, "submit", str(clip), "-c", "h265", "--wait", "--server", server],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "120", "LINES": "30"},
+    ) as process:
+        os.close(theirs)
+        shown = read_all(ours)
+        os.close(ours)
+        assert process.wait(DEADLINE_S) == 0
+    assert "\x1b[?25l" in shown  # the cursor is hidden while bars are drawn
+    assert "\x1b[?25h" in shown  # and shown again
+    assert "a.mov -> h265" in shown
+    assert "━" in shown
+
+
+def test_ctrl_c_while_waiting_exits_130_and_says_how_to_look_again(
+    server: str, daemon: FakeDaemon, clip: Path
+) -> None:
+    daemon.life = (running(0.1),)
+    with subprocess.Popen(
+        [*COMMAND, "submit", str(clip), "-c", "h265", "--wait", "--server", server],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        assert "pending" in process.stderr.readline()
+        assert "10%" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 130
+    assert "the jobs go on" in told
+    assert f"distconv watch {next(iter(daemon.jobs))}" in told
+    assert "Traceback" not in told
+
+
+def test_json_can_be_piped_and_cut_off(server: str, daemon: FakeDaemon) -> None:
+    for _ in range(2000):
+        daemon.add()
+    with subprocess.Popen(
+        [*COMMAND, "jobs", "--json", "--server", server],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        first = process.stdout.readline()
+        process.stdout.close()  # what `head -1` does
+        told = process.stderr.read()
+    assert msgspec.json.decode(first, type=Job).job_id in daemon.jobs
+    assert told == b""
+
+
+def test_the_key_comes_from_the_environment_or_a_file(tmp_path: Path) -> None:
+    with served(FakeDaemon(key="sesame")) as url:
+        assert run("jobs", "--server", url).returncode == 1
+        assert run("jobs", "--server", url, DISTCONV_API_KEY="sesame").returncode == 0
+        (tmp_path / "distconv").mkdir()
+        (tmp_path / "distconv" / "config.toml").write_text(
+            f'server = "{url}"\napi_key = "sesame"\n'
+        )
+        assert run("jobs", XDG_CONFIG_HOME=str(tmp_path)).returncode == 0
