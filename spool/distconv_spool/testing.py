@@ -73,6 +73,15 @@ class FaultyDisk(OsDisk):
         """Whether the fault has happened."""
         return 0 < self._at <= self.operations
 
+    def restarted(self, at: int, fault: Fault, only: frozenset[str] = frozenset()) -> "FaultyDisk":
+        """Return the disk of the next process on the same machine, with a fault of its own.
+
+        Only a process was killed: what was not durable is still there, and still not durable.
+        """
+        disk = FaultyDisk(at, fault, only=only)
+        disk._pending = self._pending
+        return disk
+
     def lose_unsynced(self) -> None:
         """Take back every change of a folder that was not fsynced; the power has come back."""
         for pending in reversed(self._pending):
