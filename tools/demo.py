@@ -126,6 +126,7 @@ class Family:
 
     def __init__(self) -> None:
         self.children: list[Child] = []
+        self._others = frozenset(child_pids())
 
     def start(self, name: str, arguments: Sequence[str], *, key: str) -> Child:
         """Start a process whose output goes to a log of its own.
@@ -162,7 +163,7 @@ class Family:
             code = child.stop()
             if code != 0:
                 faults.append(f"{child.name} did not stop cleanly: exit code {code}")
-        faults += [f"a process was left behind: {what}" for what in stop_leftovers()]
+        faults += [f"a process was left behind: {what}" for what in stop_leftovers(self._others)]
         self.children.clear()
         return faults
 
@@ -185,10 +186,14 @@ def adopt_orphans() -> None:
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
-def stop_leftovers() -> list[str]:
-    """Kill the processes that stopped children left behind, and return their command lines."""
+def stop_leftovers(others: frozenset[int]) -> list[str]:
+    """Kill the processes that stopped children left behind, and return their command lines.
+
+    Args:
+        others: children of this process that are none of the demo's.
+    """
     found: list[str] = []
-    for pid in child_pids():
+    for pid in set(child_pids()) - others:
         line = (
             Path(f"/proc/{pid}/cmdline")
             .read_bytes()
@@ -478,13 +483,26 @@ def supervised() -> int:
         print("\ndemo: interrupted; stopping everything.", file=sys.stderr)
         code = 130
     finally:
-        faults = family.stop()
+        with deaf():
+            faults = family.stop()
     for fault in faults:
         print(f"demo: {fault}", file=sys.stderr)
     if code == 0 and not faults:
         say(f"All {len(JOBS)} results are checked and lie in {shown(DEMO / 'videos')}/.")
         say(f"Everything is stopped; it took {time.monotonic() - began:.0f} s.")
     return code or (1 if faults else 0)
+
+
+@contextlib.contextmanager
+def deaf() -> Generator[None]:
+    """Let no further Ctrl-C interrupt what is done meanwhile, which must be bounded."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def interrupt(signal_number: int, frame: FrameType | None) -> NoReturn:

@@ -33,7 +33,7 @@ def examples(path: tuple[str, ...]) -> list[str]:
 
 def parse(command: click.Command, words: list[str], parent: click.Context | None = None) -> None:
     """Parse a whole line as click would, without running anything."""
-    name = parent and words[0]
+    name = None if parent is None else words[0]
     context = command.make_context(name, words[1:], parent=parent, obj=Flags())
     rest = [*context._protected_args, *context.args] if isinstance(command, click.Group) else []
     if rest:
