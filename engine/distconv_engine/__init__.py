@@ -1,1 +1,10 @@
 """The transcoding engine: drives ffmpeg and never calls a bad file a success."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+try:
+    __version__ = version("distconv")
+except PackageNotFoundError:  # run from a source tree that was never installed
+    __version__ = "0+unknown"
+
+__all__ = ["__version__"]

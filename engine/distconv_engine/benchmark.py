@@ -1,0 +1,96 @@
+"""How fast this engine is: a fixed synthetic clip, a codec each, timed with the encoder's defaults.
+
+The result is kept in the work directory and used again as long as ffmpeg, the processor and the
+clip stay the same, so a restart costs nothing and is scheduled like before.
+"""
+
+import hashlib
+import os
+import platform
+from pathlib import Path
+
+import msgspec
+import trio
+
+from distconv_engine.capabilities import Capabilities, encode_arguments
+from distconv_engine.codecs import Encoder
+from distconv_engine.failures import EngineFault
+from distconv_engine.ffmpeg_tools import Tools
+from distconv_engine.files import write_durably
+from distconv_engine.running import Controls, run
+
+CLIP_SIZE = "416x240"
+CLIP_FRAMES = 25
+RUN_S_MAX = 60.0
+
+
+class Benchmark(msgspec.Struct, frozen=True):
+    """Seconds for the clip, by codec; lower is faster."""
+
+    key: str
+    """What the figures hold for: see `benchmark_key`."""
+    seconds: dict[str, float]
+
+    @property
+    def overall_s(self) -> float | None:
+        """The one number of the original's API: H.264's where there is one, else the mean."""
+        if not self.seconds:
+            return None
+        return self.seconds.get("h264", sum(self.seconds.values()) / len(self.seconds))
+
+    def frames_per_second(self) -> dict[str, float]:
+        """The same figures the other way round."""
+        return {codec: round(CLIP_FRAMES / s, 1) for codec, s in self.seconds.items() if s > 0}
+
+
+def benchmark_key(tools: Tools, capabilities: Capabilities) -> str:
+    """Return a word that changes whenever the figures would."""
+    encoders = [capabilities.encoders(codec)[0].name for codec in capabilities.codecs]
+    parts = [tools.version, _processor(), str(os.cpu_count()), CLIP_SIZE, str(CLIP_FRAMES)]
+    return hashlib.sha256("|".join(parts + encoders).encode()).hexdigest()[:32]
+
+
+async def measure(
+    tools: Tools, capabilities: Capabilities, controls: Controls, cache: Path
+) -> Benchmark:
+    """Return the figures from `cache` if they still hold, else time each codec in turn."""
+    key = benchmark_key(tools, capabilities)
+    known = _read(cache)
+    if known is not None and known.key == key:
+        return known
+    seconds: dict[str, float] = {}
+    for codec in capabilities.codecs:
+        seconds[codec] = await _time_one(tools, capabilities.encoders(codec)[0], controls)
+    found = Benchmark(key, seconds)
+    write_durably(cache, msgspec.json.encode(found))
+    return found
+
+
+async def _time_one(tools: Tools, encoder: Encoder, controls: Controls) -> float:
+    argv = [*encode_arguments(tools, encoder, CLIP_SIZE, CLIP_FRAMES), "-f", "null", "-"]
+    start = trio.current_time()
+    with trio.move_on_after(RUN_S_MAX):
+        ended = await run(argv, controls)
+        if ended.code != 0:
+            raise EngineFault(
+                f"The benchmark of {encoder.name} failed.", log_tail=ended.diagnosis.tail
+            )
+    return round(trio.current_time() - start, 4)
+
+
+def _read(cache: Path) -> Benchmark | None:
+    try:
+        return msgspec.json.decode(cache.read_bytes(), type=Benchmark)
+    except (OSError, msgspec.DecodeError, msgspec.ValidationError):
+        return None  # no cache, or not ours: measure
+
+
+def _processor() -> str:
+    """Name the processor as far as the system tells."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line
+    except OSError:
+        pass  # not Linux
+    return f"{platform.machine()} {platform.processor()}"

@@ -1,0 +1,106 @@
+"""Which codecs this engine really makes and reads: each encoder has to encode a few frames first,
+and what it made has to decode again.
+
+What ffmpeg lists proves nothing: a hardware encoder is listed on machines without the hardware,
+and so is a decoder (ffmpeg's own for AV1 is nothing but a door to hardware).
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from distconv_engine.codecs import CODECS, ENCODERS, Encoder
+from distconv_engine.diagnosis import LOG_LEVEL
+from distconv_engine.ffmpeg_tools import Tools
+from distconv_engine.running import Controls, Ended, run
+from distconv_engine.sources import file_url, read_arguments
+
+_FRAMES = 4
+_TEST_S_MAX = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """The proven encoders of each codec, best first, and the codecs that decode."""
+
+    by_codec: dict[str, tuple[Encoder, ...]]
+    decodes: frozenset[str]
+
+    @property
+    def codecs(self) -> list[str]:
+        """What a heartbeat says."""
+        return [codec for codec in CODECS if self.by_codec.get(codec)]
+
+    def encoders(self, codec: str) -> tuple[Encoder, ...]:
+        """Return the proven encoders of `codec`."""
+        return self.by_codec.get(codec, ())
+
+
+def candidates(*, hardware: bool) -> list[Encoder]:
+    """Return the encoders worth a try."""
+    return [row for row in ENCODERS.values() if hardware or not row.hardware]
+
+
+async def prove(tools: Tools, controls: Controls, folder: Path, *, hardware: bool) -> Capabilities:
+    """Try every candidate in `folder`, as many at once as there are cores."""
+    encoders: set[str] = set()
+    decodes: set[str] = set()
+    limiter = trio.CapacityLimiter(os.cpu_count() or 1)
+
+    async def try_one(encoder: Encoder) -> None:
+        clip = folder / f"proof-{encoder.name}.mkv"
+        async with limiter:
+            if await _encodes(tools, controls, encoder, clip):
+                encoders.add(encoder.name)
+                if await _decodes(tools, controls, clip):
+                    decodes.add(encoder.codec)
+        await trio.Path(clip).unlink(missing_ok=True)
+
+    async with trio.open_nursery() as nursery:
+        for encoder in candidates(hardware=hardware):
+            nursery.start_soon(try_one, encoder)
+    by_codec = {codec: _proven_of(codec, encoders) for codec in CODECS}
+    return Capabilities(by_codec, frozenset(decodes))
+
+
+def _proven_of(codec: str, proven: set[str]) -> tuple[Encoder, ...]:
+    return tuple(row for row in ENCODERS.values() if row.codec == codec and row.name in proven)
+
+
+async def _encodes(tools: Tools, controls: Controls, encoder: Encoder, clip: Path) -> bool:
+    """Whether `encoder` makes all frames of a short clip, which is left at `clip`."""
+    argv = encode_arguments(tools, encoder, "320x192", _FRAMES)
+    ended = await _run_briefly([*argv, "-f", "matroska", file_url(clip)], controls)
+    written = ended.diagnosis.written.get(0) if ended else None
+    return written is not None and written.frames == _FRAMES
+
+
+async def _decodes(tools: Tools, controls: Controls, clip: Path) -> bool:
+    """Whether all frames of `clip` come out again."""
+    argv = [tools.ffmpeg, "-hide_banner", "-nostdin", "-loglevel", LOG_LEVEL]
+    argv += [*read_arguments(file_url(clip)), "-f", "null", "-"]
+    ended = await _run_briefly(argv, controls)
+    read = ended.diagnosis.read.get(0) if ended else None
+    return read is not None and read.frames == _FRAMES and not read.errors
+
+
+async def _run_briefly(argv: list[str], controls: Controls) -> Ended | None:
+    """Run to the end; None for a failure or when it takes too long, as a driver that hangs."""
+    with trio.move_on_after(_TEST_S_MAX):
+        ended = await run(argv, controls)
+        return ended if ended.code == 0 else None
+    return None
+
+
+def encode_arguments(tools: Tools, encoder: Encoder, size: str, frames: int) -> list[str]:
+    """Return the start of a command that encodes a synthetic clip with the encoder's defaults."""
+    clip = f"testsrc2=size={size}:rate=25"
+    argv = [tools.ffmpeg, "-hide_banner", "-nostdin", "-y", "-loglevel", LOG_LEVEL]
+    argv += [*encoder.input_options, "-f", "lavfi", "-i", clip, "-frames:v", str(frames)]
+    argv += ["-vf", encoder.filter_tail or "format=yuv420p", "-c:v", encoder.name]
+    argv += [encoder.quality_option, str(encoder.quality_default), *encoder.quality_extra]
+    if encoder.codec == "vp8":
+        argv += ["-b:v", "1M"]
+    return [*argv, encoder.preset_option, encoder.preset_default, *encoder.extra]

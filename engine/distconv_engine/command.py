@@ -1,0 +1,233 @@
+"""From a plan to ffmpeg's argument list; pure, so that it can be tested as a table.
+
+Nothing that a job or a file says becomes an option: every argument is from this module, from the
+codec and container tables, a number, or a word that the tables or `probe` have let through.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from distconv_engine.codecs import Encoder
+from distconv_engine.diagnosis import LOG_LEVEL
+from distconv_engine.failures import InputFault
+from distconv_engine.ffmpeg_tools import Tools
+from distconv_engine.plan import Kept, Plan
+from distconv_engine.probe import Stream
+from distconv_engine.sources import read_arguments
+from distconvd.model import TranscodeOptions
+
+STATS_PERIOD_S = 0.5
+PASS_LOG = "two-pass"  # noqa: S105 - no password
+"""Name of the first pass's notes, in the attempt's own folder, where ffmpeg runs."""
+_AUDIO_KBPS = {"aac": {1: 96, 2: 160, 6: 384, 8: 512}, "opus": {1: 64, 2: 128, 6: 256, 8: 384}}
+_AUDIO_ENCODERS = {"aac": "aac", "opus": "libopus"}
+_SUBTITLE_ENCODERS = {"mov_text": "mov_text", "webvtt": "webvtt", "subrip": "srt"}
+_OPUS_LAYOUTS = "aformat=channel_layouts=7.1|6.1|5.1|5.0|quad|stereo|mono"
+_BITS_A_PIXEL_VP8 = 0.12
+"""libvpx needs a ceiling for VP8 also with constant quality."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """All that decides the command."""
+
+    tools: Tools
+    source: str
+    """From `sources`: a `file:` name or an http(s) URL."""
+    plan: Plan
+    options: TranscodeOptions
+    encoder: Encoder
+    output: str
+    """From `sources.file_url`."""
+    decodes: bool = True
+    """Whether this ffmpeg can read back what the encoder makes."""
+
+
+def check_options(options: TranscodeOptions, encoder: Encoder) -> None:
+    """Raise `InputFault` when the job's options do not fit the encoder."""
+    if options.crf is not None and options.video_bitrate_kbps is not None:
+        raise InputFault("options.crf and options.video_bitrate_kbps exclude each other.")
+    if options.crf is not None and options.crf not in encoder.quality:
+        low, high = encoder.quality.start, encoder.quality.stop - 1
+        raise InputFault(f"options.crf must be {low} to {high} for {encoder.codec}.")
+    known_preset = options.preset is None or encoder.hardware or options.preset in encoder.presets
+    if not known_preset:
+        known = ", ".join(sorted(encoder.presets, key=lambda p: (len(p), p)))
+        raise InputFault(f"options.preset for {encoder.codec} must be one of {known}.")
+    if options.tune is not None and options.tune not in encoder.tunes:
+        known = ", ".join(sorted(encoder.tunes)) or "left out"
+        raise InputFault(f"options.tune for {encoder.codec} must be {known}.")
+    if options.two_pass:
+        if options.video_bitrate_kbps is None:
+            raise InputFault("options.two_pass needs options.video_bitrate_kbps.")
+        if not encoder.two_pass:
+            raise InputFault(f"options.two_pass is not there for {encoder.codec}.")
+    _check_numbers(options)
+
+
+def _check_numbers(options: TranscodeOptions) -> None:
+    for name in ("video_bitrate_kbps", "audio_bitrate_kbps", "max_width", "max_height", "max_fps"):
+        value = getattr(options, name)
+        if value is not None and not 0 < value < 10_000_000:
+            raise InputFault(f"options.{name} must be a positive number.")
+
+
+def commands(request: Request) -> list[list[str]]:
+    """Return the argument lists to run one after the other: one, or two for two passes."""
+    check_options(request.options, request.encoder)
+    if request.options.two_pass and request.plan.video is not None:
+        return [_first_pass(request), _last_pass(request, 2)]
+    return [_last_pass(request, None)]
+
+
+def target_size(stream: Stream, options: TranscodeOptions, encoder: Encoder) -> tuple[int, int]:
+    """Return the output's size in pixels: even, within the maxima, never larger than the source."""
+    width, height = stream.shown_size
+    ratio = min(
+        1.0,
+        (options.max_width or width) / max(1, width),
+        (options.max_height or height) / max(1, height),
+    )
+    return _even(width * ratio, encoder.min_side), _even(height * ratio, encoder.min_side)
+
+
+def target_fps(stream: Stream, options: TranscodeOptions) -> float | None:
+    """Return the rate to cut down to, or None when every frame is kept."""
+    if options.max_fps is None or stream.fps is None or stream.fps <= options.max_fps * 1.001:
+        return None
+    return options.max_fps
+
+
+def is_ten_bit(stream: Stream, encoder: Encoder) -> bool:
+    """Whether the output has 10 bits: what HDR needs, and H.264's players mostly lack."""
+    if not encoder.ten_bit or stream.bit_depth <= 8:
+        return False
+    return encoder.codec != "h264" or stream.colour.is_hdr
+
+
+def _even(length: float, least: int) -> int:
+    return max(least if length < least else 2, int(length + 1e-6) // 2 * 2)
+
+
+def _head(request: Request) -> list[str]:
+    argv = [request.tools.ffmpeg, "-hide_banner", "-nostdin", "-y", "-loglevel", LOG_LEVEL]
+    argv += ["-progress", "pipe:1", "-stats_period", str(STATS_PERIOD_S), "-nostats"]
+    return [*argv, *request.encoder.input_options, *read_arguments(request.source)]
+
+
+def _first_pass(request: Request) -> list[str]:
+    video = request.plan.video
+    assert video is not None
+    argv = _head(request)
+    argv += ["-map", f"0:{video.stream.index}", *_video(request, video, "v", 1)]
+    return [*argv, "-f", "null", "-"]
+
+
+def _last_pass(request: Request, pass_number: int | None) -> list[str]:
+    plan, container = request.plan, request.plan.container
+    argv = _head(request)
+    for kept in plan.kept:
+        argv += ["-map", f"0:{kept.stream.index}"]
+    argv += ["-map_metadata", "0", "-map_chapters", "0" if plan.keep_chapters else "-1"]
+    for number, kept in enumerate(plan.kept):
+        argv += _stream(request, kept, number, pass_number)
+    argv += ["-max_muxing_queue_size", "9999"]
+    if container.name in ("mp4", "mov") and request.options.faststart is not False:
+        argv += ["-movflags", "+faststart"]
+    return [*argv, "-f", container.format, request.output]
+
+
+def _stream(request: Request, kept: Kept, number: int, pass_number: int | None) -> list[str]:
+    stream = kept.stream
+    if kept.action == "copy":
+        cover = [f"-disposition:{number}", "attached_pic"] if stream.is_cover else []
+        return [f"-c:{number}", "copy", *cover]
+    if stream.kind == "video":
+        return _video(request, kept, str(number), pass_number)
+    if stream.kind == "audio":
+        return _audio(request, kept, number)
+    return [f"-c:{number}", _SUBTITLE_ENCODERS[kept.codec]]
+
+
+def _video(request: Request, kept: Kept, spec: str, pass_number: int | None) -> list[str]:
+    encoder, options, stream = request.encoder, request.options, kept.stream
+    argv = [f"-c:{spec}", encoder.name]
+    argv += [f"-filter:{spec}", ",".join(_filters(request, stream))]
+    argv += [f"-fps_mode:{spec}", "vfr", *_rate(request, stream)]
+    preset = options.preset if options.preset in encoder.presets else encoder.preset_default
+    argv += [encoder.preset_option, preset or encoder.preset_default]
+    if options.tune is not None and encoder.tune_option:
+        argv += [encoder.tune_option, options.tune]
+    argv += _extra(encoder, pass_number)
+    argv += _colour(stream)
+    if encoder.codec == "hevc" and request.plan.container.name in ("mp4", "mov"):
+        argv += [f"-tag:{spec}", "hvc1"]  # Apple's players know no other
+    return argv
+
+
+def _filters(request: Request, stream: Stream) -> list[str]:
+    encoder, options = request.encoder, request.options
+    chain: list[str] = []
+    if stream.is_interlaced:
+        chain.append("bwdif=mode=send_frame:deint=interlaced")
+    fps = target_fps(stream, options)
+    if fps is not None:
+        chain.append(f"fps={fps:g}")
+    size = target_size(stream, options, encoder)
+    if size != stream.shown_size:
+        chain.append(f"scale={size[0]}:{size[1]}")
+    ten_bit = is_ten_bit(stream, encoder)
+    if encoder.filter_tail:
+        chain.append(
+            encoder.filter_tail.replace("nv12", "p010") if ten_bit else encoder.filter_tail
+        )
+    elif encoder.hardware:
+        chain.append("format=p010le" if ten_bit else "format=nv12")
+    else:
+        chain.append("format=yuv420p10le" if ten_bit else "format=yuv420p")
+    return chain
+
+
+def _rate(request: Request, stream: Stream) -> list[str]:
+    encoder, options = request.encoder, request.options
+    if options.video_bitrate_kbps is not None:
+        return ["-b:v", f"{options.video_bitrate_kbps}k"]
+    quality = encoder.quality_default if options.crf is None else options.crf
+    argv = [encoder.quality_option, str(quality), *encoder.quality_extra]
+    if encoder.codec == "vp8":
+        width, height = target_size(stream, options, encoder)
+        argv += ["-b:v", str(max(100_000, int(width * height * 30 * _BITS_A_PIXEL_VP8)))]
+    return argv
+
+
+def _extra(encoder: Encoder, pass_number: int | None) -> list[str]:
+    if pass_number is None:
+        return list(encoder.extra)
+    if encoder.name == "libx265":  # it knows only its own way of two passes
+        return ["-x265-params", f"log-level=warning:pass={pass_number}:stats={PASS_LOG}"]
+    return [*encoder.extra, "-pass", str(pass_number), "-passlogfile", PASS_LOG]
+
+
+def _colour(stream: Stream) -> list[str]:
+    colour = stream.colour
+    pairs = (
+        ("-color_primaries", colour.primaries),
+        ("-color_trc", colour.transfer),
+        ("-colorspace", colour.matrix if colour.matrix != "gbr" else None),
+        ("-color_range", colour.range),
+    )
+    return [part for option, value in pairs if value for part in (option, value)]
+
+
+def _audio(request: Request, kept: Kept, number: int) -> list[str]:
+    kbps = request.options.audio_bitrate_kbps or _audio_kbps(kept)
+    argv = [f"-c:{number}", _AUDIO_ENCODERS[kept.codec], f"-b:{number}", f"{kbps}k"]
+    if kept.codec == "opus":
+        argv += [f"-filter:{number}", _OPUS_LAYOUTS]
+    return argv
+
+
+def _audio_kbps(kept: Kept) -> int:
+    table = _AUDIO_KBPS[kept.codec]
+    fitting: Sequence[int] = [n for n in sorted(table) if n >= kept.stream.channels]
+    return table[fitting[0] if fitting else max(table)]

@@ -1,0 +1,215 @@
+"""Configuration: flags over `DISTCONV_*` over a TOML file over defaults, checked in one place.
+
+Every setting has one name: `work_dir` is `--work-dir`, `DISTCONV_WORK_DIR` and `work_dir = …`.
+`Config` is the table: its fields, types, bounds and defaults are the settings, `HELP` says what
+each is for, and a test holds the two, the flags and the documents together.
+"""
+
+import argparse
+import os
+import socket
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, cast
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta
+
+from distconvd.errors import ConfigError
+
+Positive = Annotated[float, Meta(gt=0)]
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The settings of one engine. Times are in seconds, sizes as the name says."""
+
+    server: str = "http://127.0.0.1:8080"
+    api_key: str | None = None
+    engine_id: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
+    work_dir: Path = Path("distconv-engine-work")
+    output: str | None = None
+    source_root: list[Path] = []
+    slots: Annotated[int, Meta(ge=1, le=64)] = 1
+    tags: list[str] = []
+    ffmpeg: Path | None = None
+    hardware: Literal["off", "prefer"] = "off"
+    software_fallback: bool = True
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = "text"
+    heartbeat_s: Positive = 10.0
+    poll_s: Annotated[float, Meta(ge=0)] = 30.0
+    drain_s: Annotated[float, Meta(ge=0)] = 30.0
+    stall_s: Positive = 120.0
+    disk_reserve_mb: Annotated[float, Meta(ge=0)] = 512.0
+    fetch_tries: Annotated[int, Meta(ge=1, le=100)] = 4
+    niceness: Annotated[int, Meta(ge=0, le=19)] = 5
+    memory_limit_mb: Positive | None = None
+    cpu_limit_s: Positive | None = None
+
+
+HELP: dict[str, str] = {
+    "server": "base URL of the daemon",
+    "api_key": "key for the daemon's API (better: DISTCONV_API_KEY, which `ps` does not show)",
+    "engine_id": "name of this engine; default: the host's name and a number kept in the work dir",
+    "work_dir": "where downloads, unfinished outputs and undelivered reports are kept",
+    "output": "where results go that name no place: a directory, or an http(s) URL for PUT; "
+    "default: the daemon's media store",
+    "source_root": "a directory that file:// sources may be read from and file:// outputs "
+    "written to; may be given more than once; none: no file:// at all",
+    "slots": "how many jobs run at once",
+    "tags": "what jobs may require of this engine, separated by commas",
+    "ffmpeg": "the ffmpeg to use, ffprobe beside it; default: the system's, else the bundled one",
+    "hardware": "`prefer` uses hardware encoders that a test encode has proved",
+    "software_fallback": "may a job be encoded in software when the hardware encoder fails",
+    "log_level": "debug, info, warning or error",
+    "log_format": "text or json",
+    "heartbeat_s": "seconds between signs of life",
+    "poll_s": "how long one request for work waits at the daemon",
+    "drain_s": "how long SIGTERM lets running jobs go on before they are given back",
+    "stall_s": "an ffmpeg without progress and without CPU for this long is ended",
+    "disk_reserve_mb": "free space that is never used; below it no job is taken",
+    "fetch_tries": "how often a download that gets no further is tried before it is given up",
+    "niceness": "how far ffmpeg stands back for other programs, 0 to 19",
+    "memory_limit_mb": "most address space that one ffmpeg may have",
+    "cpu_limit_s": "most CPU time that one ffmpeg may use",
+}
+_LISTS = {"source_root": os.pathsep, "tags": ","}
+_DESCRIPTION = """\
+Transcoding engine: takes jobs from distconvd, drives ffmpeg, and calls a job done only
+when the output has been verified against the source and lies safely in its place."""
+_EXAMPLES = """\
+examples:
+  # work for a daemon on this machine, results into the daemon's media store
+  distconv-engine --server http://127.0.0.1:8080
+
+  # two jobs at once, sources and results on a shared disk
+  distconv-engine --server http://dispatch:8080 --slots 2 \\
+      --source-root /srv/media --output /srv/media/done
+
+  # the same from a file; DISTCONV_API_KEY holds the key
+  distconv-engine --config /etc/distconv/engine.toml
+
+Each setting is also a variable (--work-dir: DISTCONV_WORK_DIR) and a line of the TOML file
+(work_dir = "/var/lib/distconv"). Flags win over variables, variables over the file.
+SIGTERM drains: running jobs may finish for --drain-s, then they are given back unharmed; a
+second SIGTERM ends at once. Exit codes: 0 clean, 2 wrong usage, 78 wrong configuration."""
+
+
+class Loaded(NamedTuple):
+    """A checked configuration and where each value came from."""
+
+    config: Config
+    origin: dict[str, str]
+
+
+def make_parser(version: str) -> argparse.ArgumentParser:
+    """Return the parser whose flags are the fields of `Config`."""
+    parser = argparse.ArgumentParser(
+        prog="distconv-engine",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.add_argument("--version", action="version", version=f"distconv-engine {version}")
+    parser.add_argument("--config", metavar="FILE", help="TOML file with settings")
+    for name in Config.__struct_fields__:
+        action = "append" if name == "source_root" else "store"
+        parser.add_argument(
+            "--" + name.replace("_", "-"), action=action, metavar=_metavar(name), help=HELP[name]
+        )
+    return parser
+
+
+def load_config(arguments: Sequence[str], environ: Mapping[str, str], version: str) -> Loaded:
+    """Merge flags, variables, file and defaults; raises `ConfigError` for a value that is wrong."""
+    flags: dict[str, Any] = vars(make_parser(version).parse_args(arguments))
+    path = flags.pop("config", None) or environ.get("DISTCONV_CONFIG")
+    layers = [
+        ("file", _from_file(Path(path)) if path else {}),
+        ("environment", _from_environment(environ)),
+        ("flag", {name: _split(name, value) for name, value in flags.items()}),
+    ]
+    merged: dict[str, Any] = {}
+    origin = dict.fromkeys(Config.__struct_fields__, "default")
+    for layer, values in layers:
+        merged.update(values)
+        origin.update(dict.fromkeys(values, layer))
+    config = _convert(merged)
+    _check(config)
+    return Loaded(config, origin)
+
+
+def default_engine_id(number: str) -> str:
+    """Return a name that says which machine it is and stays unique on it."""
+    return f"{socket.gethostname()}-{number}"[:128]
+
+
+def _metavar(name: str) -> str:
+    special = {"output": "DIR_OR_URL", "server": "URL", "api_key": "KEY", "engine_id": "ID"}
+    if name in special:
+        return special[name]
+    return "DIR" if name in ("work_dir", "source_root") else name.rsplit("_", 1)[-1].upper()
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            values = tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"Cannot read the config file {path}: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The config file {path} is not TOML: {error}") from error
+    for name in values:
+        if name not in Config.__struct_fields__:
+            raise ConfigError(f"The config file {path} has an unknown setting: {name}.")
+    return values
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name in Config.__struct_fields__:
+        value = environ.get("DISTCONV_" + name.upper())
+        if value:
+            found[name] = _split(name, value)
+    return found
+
+
+def _split(name: str, value: object) -> object:
+    """Turn `a,b` into a list for a list setting; other settings stay as they are."""
+    if name not in _LISTS or not (isinstance(value, str) or name == "source_root"):
+        return value
+    parts = cast(list[str], value) if isinstance(value, list) else str(value).split(_LISTS[name])
+    return [part.strip() for part in parts if part.strip()]
+
+
+def _convert(values: dict[str, Any]) -> Config:
+    try:
+        return msgspec.convert(values, Config, strict=False, dec_hook=_decode_path)
+    except msgspec.ValidationError as error:
+        problem, _, place = str(error).partition(" - at `$.")
+        where = place.rstrip("`") or "settings"
+        raise ConfigError(f"Setting {where}: {problem}.") from error
+
+
+def _decode_path(kind: type, value: Any) -> Any:
+    if kind is Path and isinstance(value, str) and value:
+        return Path(value).expanduser().absolute()
+    raise ValueError("expected a path")
+
+
+def _check(config: Config) -> None:
+    _check_url("server", config.server)
+    if config.output and "://" in config.output and not config.output.startswith("file://"):
+        _check_url("output", config.output)
+    for root in config.source_root:
+        if not root.is_dir():
+            raise ConfigError(f"Setting source_root: {root} is not a directory.")
+
+
+def _check_url(name: str, url: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f"Setting {name}: {url!r} is not an http:// or https:// URL.")

@@ -1,0 +1,127 @@
+"""What ffmpeg's stderr says: damage in the source, a full disk, and the counts at its end.
+
+ffmpeg exits 0 on a source cut to 60 %, so its exit code proves nothing; its log lines do. They are
+read with `-loglevel repeat+level+verbose`: every line names its level and who speaks. An error
+from a demuxer or decoder is damage in what was read; an error from an encoder, filter or muxer is
+this engine's affair. Lines that sound alarming on sound files are in `HARMLESS`, each with its
+reason, and some that only warn are in `DAMAGE_WARNINGS`.
+"""
+
+import re
+from collections import deque
+from dataclasses import dataclass, field
+
+LOG_LEVEL = "repeat+level+verbose"
+TAIL_LINES = 60
+DAMAGE_KEPT = 20
+
+_LINE = re.compile(r"^((?:\[[^\]]+ @ 0x[0-9a-fA-F]+\] )*)\[(\w+)\] ?(.*)$")
+_SPEAKER = re.compile(r"\[([^\]]+) @ 0x[0-9a-fA-F]+\]")
+_ALARMS = frozenset({"error", "fatal", "panic"})
+_WRITING_SIDE = re.compile(
+    r"^(?:out#|vost#|aost#|sost#|enc:|af#|vf#|graph|Parsed_|auto_|fc#|lib(?!dav1d)|AVFilterGraph|"
+    r"null$|mp4$|matroska$|webm$|mov$|sws|swscaler|SWR|\w+_(?:nvenc|qsv|vaapi|videotoolbox)$)"
+)
+"""Who speaks for filters, encoders and muxers. (A demuxer speaks as `in#0/matroska,webm`.)"""
+
+_HARMLESS_WORDS = (
+    r"co located POCs unavailable",  # open GOP at the start of a recording
+    r"mmco: unref short failure",  # common in broadcasts, pictures are whole
+    r"[Uu]nable to (?:decode|parse) APP fields",  # odd JPEG headers in cover art
+    r"could not find corresponding trex",  # fragments of a track that is not used
+    r"non monotonically increasing dts",  # the null muxer's affair
+    r"Could not update timestamps for (?:skipped|discarded) samples",
+    r"Referenced QT chapter track not found",
+)
+HARMLESS = re.compile("|".join(_HARMLESS_WORDS))
+DAMAGE_WARNINGS = re.compile(
+    r"Packet corrupt \(|corrupt input packet|corrupt decoded frame|PES packet size mismatch|"
+    r"concealing \d+ DC"
+)
+_READ = re.compile(
+    r"Input stream #(\d+):(\d+) \((\w+)\): (\d+) packets read \((\d+) bytes\); "
+    r"(?:(\d+) frames decoded; (\d+) decode errors)?"
+)
+_WRITTEN = re.compile(
+    r"Output stream #(\d+):(\d+) \((\w+)\): (?:(\d+) frames encoded(?: \(\d+ samples\))?; )?"
+    r"(\d+) packets muxed"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadCount:
+    """What ffmpeg counted of one input stream."""
+
+    kind: str
+    packets: int
+    frames: int | None
+    errors: int
+
+
+@dataclass(frozen=True, slots=True)
+class WriteCount:
+    """What ffmpeg counted of one output stream; `frames` is None for a copied one."""
+
+    kind: str
+    frames: int | None
+    packets: int
+
+
+@dataclass(slots=True)
+class Diagnosis:
+    """Everything worth keeping of one run's stderr, within bounds."""
+
+    damage: list[str] = field(default_factory=list[str])
+    """Lines that prove damage in what was read, the first `DAMAGE_KEPT` of them."""
+    disk_full: bool = False
+    read: dict[int, ReadCount] = field(default_factory=dict[int, ReadCount])
+    """By stream number of the first input."""
+    written: dict[int, WriteCount] = field(default_factory=dict[int, WriteCount])
+    """By stream number of the first output."""
+    _tail: deque[str] = field(default_factory=lambda: deque[str](maxlen=TAIL_LINES))
+
+    def line(self, text: str) -> None:
+        """Take one line."""
+        match = _LINE.match(text)
+        if match is None:
+            self._tail.append(text)
+            return
+        speakers, level, message = _SPEAKER.findall(match[1]), match[2], match[3]
+        if level == "verbose":
+            self._count(message)
+            return
+        self._tail.append(text)
+        self.disk_full = self.disk_full or "No space left on device" in message
+        if is_damage(speakers, level, message) and len(self.damage) < DAMAGE_KEPT:
+            self.damage.append(f"{speakers[-1]}: {message}" if speakers else message)
+
+    @property
+    def tail(self) -> str:
+        """The last lines, for the report of a failure."""
+        return "\n".join(self._tail)
+
+    @property
+    def decode_errors(self) -> int:
+        """Frames that decoders gave up on, over all streams."""
+        return sum(count.errors for count in self.read.values())
+
+    def _count(self, message: str) -> None:
+        if found := _READ.search(message):
+            if int(found[1]) == 0:
+                frames = int(found[6]) if found[6] else None
+                counts = ReadCount(found[3], int(found[4]), frames, int(found[7] or 0))
+                self.read[int(found[2])] = counts
+        elif (found := _WRITTEN.search(message)) and int(found[1]) == 0:
+            frames = int(found[4]) if found[4] else None
+            self.written[int(found[2])] = WriteCount(found[3], frames, int(found[5]))
+
+
+def is_damage(speakers: list[str], level: str, message: str) -> bool:
+    """Whether this line proves that what was read is damaged."""
+    if HARMLESS.search(message):
+        return False
+    if DAMAGE_WARNINGS.search(message):
+        return True
+    if level not in _ALARMS or not speakers:
+        return False
+    return not any(_WRITING_SIDE.match(speaker) for speaker in speakers)

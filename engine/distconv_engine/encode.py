@@ -1,0 +1,102 @@
+"""Running the encode, and telling from its end whose fault a failure is.
+
+ffmpeg's exit code comes last among the witnesses: it is 0 for a source that breaks off.
+"""
+
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from distconv_engine.command import Request, commands
+from distconv_engine.diagnosis import Diagnosis
+from distconv_engine.failures import EngineFault, InputFault, TransientFault
+from distconv_engine.probe import last_words
+from distconv_engine.process import LineSplitter
+from distconv_engine.progress import EncodeProgress, ProgressParser
+from distconv_engine.running import Controls, Ended, run
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """An encode that ended well, with the counts that `verify` holds against both sides."""
+
+    diagnosis: Diagnosis
+    last: EncodeProgress
+
+
+async def encode(
+    request: Request,
+    controls: Controls,
+    on_progress: Callable[[EncodeProgress, float], None],
+    *,
+    cwd: Path,
+    duration_s: float | None,
+) -> Encoded:
+    """Run the commands of `request`; raises a `JobFailure` that says what ffmpeg found.
+
+    Args:
+        request: what to run.
+        controls: limits, stall time and pause of the attempt.
+        on_progress: is told each block of progress and the done part, 0 to 1, of all passes.
+        cwd: the attempt's folder.
+        duration_s: of the source, for the done part.
+    """
+    lists = commands(request)
+    encoded = None
+    for number, argv in enumerate(lists):
+        part = _Part(number, len(lists), duration_s, on_progress)
+        encoded = await _run_one(argv, controls, part, cwd)
+    assert encoded is not None
+    return encoded
+
+
+@dataclass(slots=True)
+class _Part:
+    """One pass of several, as a share of the whole."""
+
+    number: int
+    of: int
+    duration_s: float | None
+    on_progress: Callable[[EncodeProgress, float], None]
+    last: EncodeProgress = EncodeProgress()  # noqa: RUF009 - it is frozen
+
+    def take(self, progress: EncodeProgress) -> None:
+        self.last = progress
+        share = (self.number + progress.fraction(self.duration_s)) / self.of
+        self.on_progress(progress, share)
+
+
+async def _run_one(argv: list[str], controls: Controls, part: _Part, cwd: Path) -> Encoded:
+    parser = ProgressParser(part.take)
+    ended = await run(
+        argv,
+        controls,
+        on_stdout=LineSplitter(parser.line).feed,
+        sign_of_life=lambda: (part.last.frame, part.last.out_time_s, part.last.total_bytes),
+        stop_on_damage=True,
+        cwd=cwd,
+    )
+    judge_end(ended)
+    return Encoded(ended.diagnosis, part.last)
+
+
+def judge_end(ended: Ended) -> None:
+    """Raise the failure that the end of ffmpeg tells; return when it ended well. Pure."""
+    diagnosis, tail = ended.diagnosis, ended.diagnosis.tail
+    if diagnosis.disk_full:
+        raise TransientFault("The engine's disk is full.", log_tail=tail)
+    if diagnosis.damage:
+        raise InputFault(f"The source is damaged: {diagnosis.damage[0]}", log_tail=tail)
+    if diagnosis.decode_errors:
+        raise InputFault(
+            f"The source is damaged: {diagnosis.decode_errors} frames cannot be decoded.",
+            log_tail=tail,
+        )
+    if ended.code < 0:
+        name = signal.Signals(-ended.code).name
+        hint = " (out of memory?)" if name == "SIGKILL" else ""
+        raise EngineFault(f"ffmpeg was ended by {name}{hint}.", log_tail=tail)
+    if ended.code != 0:
+        words = last_words(tail.splitlines()) or "no message"
+        raise EngineFault(f"ffmpeg failed (exit code {ended.code}): {words}", log_tail=tail)

@@ -1,0 +1,47 @@
+"""How an attempt can fail, told by whose fault it is.
+
+A stage raises one of these with a sentence that a person understands; the pipeline turns it into
+the report. Nothing else decides a failure's class, and no stage reports by itself.
+"""
+
+from distconvd.model import FailureClass, Limits
+
+
+class JobFailure(Exception):
+    """An attempt that has failed.
+
+    Args:
+        message: what was found, where, and, if there is a way, what to do.
+        log_tail: the last lines of ffmpeg, when it was ffmpeg that found it.
+    """
+
+    error_class = FailureClass.ENGINE
+
+    def __init__(self, message: str, *, log_tail: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message[: Limits.message_chars]
+        self.log_tail = log_tail[-Limits.log_tail_chars :] if log_tail else None
+
+
+class InputFault(JobFailure):
+    """The source, or what the job asks of it, is bad: no engine could do better."""
+
+    error_class = FailureClass.INPUT
+
+
+class EngineFault(JobFailure):
+    """This engine could not do it; another one may."""
+
+    error_class = FailureClass.ENGINE
+
+
+class TransientFault(JobFailure):
+    """A passing fault, such as a full disk or a server that is away."""
+
+    error_class = FailureClass.TRANSIENT
+
+
+class VerificationFault(JobFailure):
+    """The output is not what the source and the job called for."""
+
+    error_class = FailureClass.VERIFICATION

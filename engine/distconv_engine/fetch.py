@@ -1,0 +1,209 @@
+"""Getting the source: by HTTP into the work directory, or from disk where it lies.
+
+A broken download goes on where it stopped (Range), and only if it is still the same file
+(If-Range with the strong ETag or the date of the first reply); without either it begins again. A source that can not be got whole is an
+`input` failure when its server cut it short, and `transient` when the server was away.
+"""
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+from urllib.parse import unquote, urlsplit
+
+import httpx
+import trio
+
+from distconv_engine.backoff import Backoff
+from distconv_engine.failures import EngineFault, InputFault, TransientFault
+from distconv_engine.files import hash_file
+
+CHUNK_BYTES = 1 << 20
+TIMEOUT = httpx.Timeout(30.0, connect=10.0)
+_TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
+_CONTENT_RANGE = re.compile(r"^bytes (\d+)-(\d+)/(\d+|\*)$")
+
+
+def local_path(url: str, roots: Sequence[Path]) -> Path:
+    """Return the file that a `file://` URL names, inside one of `roots`; links are followed first.
+
+    Raises:
+        EngineFault: it lies outside of what this engine may read (another may).
+        InputFault: there is no such file, or it is none.
+    """
+    path = _path_of(url)
+    if not roots:
+        raise EngineFault("This engine reads no file:// sources: it has no --source-root.")
+    resolved = Path(os.path.realpath(path))
+    if not is_inside(resolved, roots):
+        raise EngineFault(f"This engine may not read {path}: it is outside of its --source-root.")
+    try:
+        mode = resolved.stat().st_mode
+    except OSError as error:
+        raise InputFault(f"The source cannot be read: {error.strerror}: {path}") from error
+    if not stat.S_ISREG(mode):
+        raise InputFault(f"The source is not a regular file: {path}")
+    return resolved
+
+
+def is_inside(path: Path, roots: Sequence[Path]) -> bool:
+    """Whether `path`, with its links followed, lies in one of `roots`."""
+    return any(path.is_relative_to(Path(os.path.realpath(root))) for root in roots)
+
+
+def _path_of(url: str) -> Path:
+    parts = urlsplit(url)
+    path = unquote(parts.path)
+    if parts.netloc not in ("", "localhost") or not path.startswith("/") or "\0" in path:
+        raise InputFault(f"Not a file:// URL with an absolute path: {url}")
+    return Path(path)
+
+
+@dataclass(slots=True)
+class _Download:
+    """What is known of the file so far."""
+
+    url: str
+    path: Path
+    written: int = 0
+    total: int | None = None
+    validator: str | None = None
+    best: int = 0
+    """The furthest byte that any try reached."""
+
+
+async def download(
+    client: httpx.AsyncClient,
+    url: str,
+    path: Path,
+    *,
+    tries: int,
+    on_total: Callable[[int], None],
+    on_progress: Callable[[float], None],
+) -> None:
+    """Get `url` into `path`.
+
+    Args:
+        client: an HTTP client that follows redirects.
+        url: what to get.
+        path: where to put it.
+        tries: tries in a row that get no further before it is given up.
+        on_total: is told the size once it is known; may raise to refuse it.
+        on_progress: is told the done part, 0 to 1.
+    """
+    state, backoff, failures = _Download(url, path), Backoff(0.2, 10.0), 0
+    while True:
+        reached = state.best
+        try:
+            await _one_try(client, state, on_total, on_progress)
+            return
+        except (httpx.TransportError, _Again) as error:
+            failures = 0 if state.best > reached else failures + 1
+            if failures >= tries:
+                raise _given_up(state, tries, str(error) or type(error).__name__) from error
+        except (httpx.InvalidURL, httpx.TooManyRedirects, httpx.UnsupportedProtocol) as error:
+            raise InputFault(f"The source's URL does not work: {error}") from error
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise TransientFault("The engine's disk is full.") from error
+            raise
+        await trio.sleep(backoff.next_s() if state.best == reached else 0)
+
+
+class _Again(Exception):
+    """The server said that it may work later."""
+
+
+def _given_up(state: _Download, tries: int, reason: str) -> InputFault | TransientFault:
+    if state.best:
+        of = f" of {state.total}" if state.total is not None else ""
+        return InputFault(
+            f"The source breaks off: its server sent {state.best}{of} bytes in {tries} tries."
+        )
+    return TransientFault(f"The source's server cannot be reached: {reason}")
+
+
+async def _one_try(
+    client: httpx.AsyncClient,
+    state: _Download,
+    on_total: Callable[[int], None],
+    on_progress: Callable[[float], None],
+) -> None:
+    headers = {"Accept-Encoding": "identity"}
+    if state.written and state.validator:
+        headers |= {"Range": f"bytes={state.written}-", "If-Range": state.validator}
+    async with client.stream("GET", state.url, headers=headers, timeout=TIMEOUT) as response:
+        _begin(state, response)
+        if state.total is not None:
+            on_total(state.total)
+        mode = "r+b" if state.written else "wb"
+        with state.path.open(mode) as file:
+            file.seek(state.written)
+            file.truncate()
+            async for chunk in response.aiter_raw(CHUNK_BYTES):
+                await trio.to_thread.run_sync(_write, file, chunk)
+                state.written += len(chunk)
+                state.best = max(state.best, state.written)
+                if state.total:
+                    on_progress(min(1.0, state.written / state.total))
+    if state.total is not None and state.written < state.total:
+        raise _Again("it closed the connection early")
+
+
+def _write(file: IO[bytes], chunk: bytes) -> None:
+    file.write(chunk)
+    file.flush()
+
+
+def _begin(state: _Download, response: httpx.Response) -> None:
+    """Check a reply against what is known; sets where the body goes on."""
+    status = response.status_code
+    if status in _TRY_AGAIN:
+        raise _Again(f"it answered {status}")
+    if status not in (200, 206):
+        if status == 416 and state.written:
+            raise _changed("it is shorter now")
+        raise InputFault(f"The source's server answered {status} {response.reason_phrase}.")
+    validator = _validator(response)
+    if state.validator is not None and validator != state.validator:
+        raise _changed("it has another ETag or date now")
+    state.validator = validator
+    total = _total_of(response, state)
+    if state.total is not None and total != state.total:
+        raise _changed(f"it had {state.total} bytes, now it has {total}")
+    state.total = total
+
+
+def _total_of(response: httpx.Response, state: _Download) -> int | None:
+    """Return the whole size; a 200 begins the body anew."""
+    if response.status_code == 200:
+        state.written = 0
+        length = response.headers.get("Content-Length", "")
+        return int(length) if length.isdigit() else None
+    match = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
+    if match is None or int(match[1]) != state.written:
+        raise _Again("it sent another range than asked for")
+    return None if match[3] == "*" else int(match[3])
+
+
+def _validator(response: httpx.Response) -> str | None:
+    etag = response.headers.get("ETag")
+    if etag and not etag.startswith("W/"):
+        return str(etag)
+    modified = response.headers.get("Last-Modified")
+    return str(modified) if modified else None
+
+
+def _changed(how: str) -> InputFault:
+    return InputFault(f"The source changed while it was read: {how}.")
+
+
+async def check_sha256(path: Path, wanted: str) -> None:
+    """Raise `InputFault` when the file has not the digest that the job gives."""
+    digest, _ = await trio.to_thread.run_sync(hash_file, path)
+    if digest != wanted.lower():
+        raise InputFault(f"The source has SHA-256 {digest}, the job says {wanted.lower()}.")

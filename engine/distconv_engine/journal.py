@@ -1,0 +1,63 @@
+"""What this engine holds, on disk: so that a start after kill -9 can clean up and say so at once.
+
+An entry is written before the work begins and removed after its report is durable. What is still
+here at a start was cut short: its partial files are removed and it is reported as `lost`.
+"""
+
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from distconv_engine.files import fsync_directory, safe_name, write_durably
+from distconv_engine.logs import Log
+
+
+class HeldAttempt(msgspec.Struct, frozen=True):
+    """One attempt, and every place where it may leave a partial file."""
+
+    job_id: str
+    attempt: int
+    folder: str
+    """The attempt's own directory."""
+    partials: list[str] = []
+    """Temporary files elsewhere."""
+
+
+class Journal:
+    """The attempts that are held. Its calls are short and block."""
+
+    def __init__(self, directory: Path, log: Log) -> None:
+        self._directory = directory
+        self._log = log
+        directory.mkdir(parents=True, exist_ok=True)
+
+    def hold(self, held: HeldAttempt) -> None:
+        """Note an attempt, durably; again, to add a partial file."""
+        write_durably(self._path(held.job_id, held.attempt), msgspec.json.encode(held))
+
+    def release(self, job_id: str, attempt: int) -> None:
+        """Forget an attempt whose report is durable."""
+        self._path(job_id, attempt).unlink(missing_ok=True)
+        fsync_directory(self._directory)
+
+    def left_behind(self) -> list[HeldAttempt]:
+        """Return what an earlier run held when it was killed."""
+        found: list[HeldAttempt] = []
+        for path in sorted(self._directory.glob("*.json")):
+            try:
+                found.append(msgspec.json.decode(path.read_bytes(), type=HeldAttempt))
+            except (msgspec.DecodeError, msgspec.ValidationError) as error:
+                self._log.error("unreadable journal entry dropped", path=path, reason=error)
+                path.unlink()
+        return found
+
+    def _path(self, job_id: str, attempt: int) -> Path:
+        return self._directory / f"{safe_name(job_id)}.{attempt}.json"
+
+
+def remove_partials(held: HeldAttempt) -> None:
+    """Remove whatever the attempt left; never raises for what is gone already."""
+    shutil.rmtree(held.folder, ignore_errors=True)
+    for partial in held.partials:
+        Path(partial).unlink(missing_ok=True)

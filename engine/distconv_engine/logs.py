@@ -1,0 +1,89 @@
+"""Logs: one line an event on stderr, as text for people or JSON for machines.
+
+An event is a short sentence that never changes, so that it can be searched for; what varies is in
+the fields (`job_id`, `attempt`, `engine_id`, …).
+"""
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Literal, TextIO
+
+LogFormat = Literal["text", "json"]
+_LOGGER = logging.getLogger("distconv_engine")
+
+
+class Log:
+    """A logger that carries fields; `bind` makes one that carries more."""
+
+    def __init__(self, **fields: object) -> None:
+        self._fields = fields
+
+    def bind(self, **fields: object) -> "Log":
+        """Return a log that adds `fields` to every event."""
+        return Log(**{**self._fields, **fields})
+
+    def debug(self, event: str, **fields: object) -> None:
+        """Log an event that only a developer asks for."""
+        self._emit(logging.DEBUG, event, fields)
+
+    def info(self, event: str, **fields: object) -> None:
+        """Log an event of normal work."""
+        self._emit(logging.INFO, event, fields)
+
+    def warning(self, event: str, **fields: object) -> None:
+        """Log something that was dealt with but should not happen often."""
+        self._emit(logging.WARNING, event, fields)
+
+    def error(self, event: str, **fields: object) -> None:
+        """Log something that a person should look at."""
+        self._emit(logging.ERROR, event, fields)
+
+    def _emit(self, level: int, event: str, fields: dict[str, object]) -> None:
+        _LOGGER.log(level, "%s", event, extra={"fields": {**self._fields, **fields}})
+
+
+def _fields_of(record: logging.LogRecord) -> dict[str, object]:
+    return dict(getattr(record, "fields", {}))
+
+
+def _time_of(record: logging.LogRecord) -> str:
+    moment = datetime.fromtimestamp(record.created, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class TextFormatter(logging.Formatter):
+    """`TIME LEVEL event key=value …`; a value with a space is quoted."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format one record."""
+        pairs = "".join(f" {key}={_plain(value)}" for key, value in _fields_of(record).items())
+        return f"{_time_of(record)} {record.levelname:<7} {record.getMessage()}{pairs}"
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: `time`, `level`, `event` and the fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format one record."""
+        head = {
+            "time": _time_of(record),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+        }
+        return json.dumps({**head, **_fields_of(record)}, default=str)
+
+
+def _plain(value: object) -> str:
+    text = str(value)
+    return json.dumps(text) if not text or any(c in text for c in ' "\n\r\t=') else text
+
+
+def setup_logs(level: str, log_format: LogFormat, stream: TextIO | None = None) -> None:
+    """Send this package's events to `stream` (stderr) at `level`."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    _LOGGER.handlers[:] = [handler]
+    _LOGGER.setLevel(level.upper())
+    _LOGGER.propagate = False

@@ -1,0 +1,108 @@
+"""The command `distconv-engine`: reads the configuration, finds ffmpeg, runs the agent.
+
+Exit codes: 0 drained cleanly, 2 wrong usage, 78 wrong configuration (EX_CONFIG of sysexits.h).
+"""
+
+import fcntl
+import os
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+import httpx
+import trio
+
+from distconv_engine import __version__
+from distconv_engine.agent import HOSTNAME_CHARS, Agent
+from distconv_engine.config import Config, default_engine_id, load_config
+from distconv_engine.ffmpeg_tools import Tools, find_tools
+from distconv_engine.files import write_durably
+from distconv_engine.logs import Log, setup_logs
+from distconv_engine.targets import directory_of
+from distconvd.errors import ConfigError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the engine until it is stopped; returns its exit code."""
+    try:
+        loaded = load_config(
+            sys.argv[1:] if arguments is None else arguments, os.environ, __version__
+        )
+        config = loaded.config
+        setup_logs(config.log_level, config.log_format)
+        tools = find_tools(config.ffmpeg)
+        with prepare(config):
+            engine_id = config.engine_id or kept_engine_id(config.work_dir)
+            trio.run(serve, config, engine_id, tools)
+    except ConfigError as error:
+        sys.stderr.write(f"distconv-engine: {error}\n")
+        return error.exit_code
+    return 0
+
+
+def prepare(config: Config) -> IO[str]:
+    """Make the directories and lock the work directory; returns the lock, to be kept open."""
+    try:
+        config.work_dir.mkdir(parents=True, exist_ok=True)
+        if config.output and not config.output.startswith(("http://", "https://")):
+            directory_of(config.output).mkdir(parents=True, exist_ok=True)
+        lock = (config.work_dir / "lock").open("w", encoding="ascii")
+    except OSError as error:
+        raise ConfigError(f"Cannot use {error.filename}: {error.strerror}.") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise ConfigError(
+            f"Another engine works in {config.work_dir}. Give each its own --work-dir."
+        ) from error
+    return lock
+
+
+def kept_engine_id(work_dir: Path) -> str:
+    """Return the engine's own name, the same at each start."""
+    path = work_dir / "engine_id"
+    try:
+        known = path.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        known = ""
+    if not known:
+        known = default_engine_id(secrets.token_hex(3))
+        write_durably(path, known.encode())
+    return known
+
+
+async def serve(config: Config, engine_id: str, tools: Tools) -> None:
+    """Run one agent until it has drained; the first SIGTERM or SIGINT drains, the second ends."""
+    log = Log(engine_id=engine_id)
+    log.info("engine starts", server=config.server, ffmpeg=tools.ffmpeg, version=tools.version)
+    hostname = socket.gethostname()[:HOSTNAME_CHARS]
+    async with httpx.AsyncClient(follow_redirects=True) as client:
+        agent = Agent(config, engine_id, tools, client, hostname, log)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(_obey_signals, agent)
+            await agent.run()
+            nursery.cancel_scope.cancel()
+    log.info("engine ended")
+
+
+async def _obey_signals(
+    agent: Agent, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        draining = False
+        async for _ in signals:
+            if draining:
+                agent.quit()
+            else:
+                agent.drain()
+            draining = True
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,143 @@
+"""The demux pass: what is really in a file, packet by packet, whatever its header says.
+
+ffprobe reads the whole file and names each packet; here they are added up per stream, in bounded
+memory. Packets that an edit list hides (flag `D`) are counted apart, since no player shows them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from distconv_engine.diagnosis import Diagnosis
+from distconv_engine.ffmpeg_tools import Tools
+from distconv_engine.process import LineSplitter
+from distconv_engine.running import Controls, run
+from distconv_engine.sources import read_arguments
+from distconv_engine.zeros import ZeroRuns
+
+_ENTRIES = "packet=stream_index,pts_time,dts_time,duration_time,size,pos,flags"
+JUMP_S = 10.0
+"""A gap in a stream's time stamps that is no gap in its content (ffmpeg's own threshold)."""
+
+
+@dataclass(slots=True)
+class StreamPackets:
+    """What one stream really holds."""
+
+    count: int = 0
+    hidden: int = 0
+    """Of these, packets that an edit list hides."""
+    corrupt: int = 0
+    total_bytes: int = 0
+    first_s: float | None = None
+    end_s: float | None = None
+    total_s: float = 0.0
+    """Sum of the durations; tells more than the span where time stamps jump."""
+    jumps: int = 0
+    zeroed: int = 0
+    """Packets with a long run of zero bytes, which compressed video never has."""
+    _last_s: float | None = None
+
+    @property
+    def shown(self) -> int:
+        """Packets that a player would show."""
+        return self.count - self.hidden
+
+    @property
+    def span_s(self) -> float:
+        """From the first packet's time to the end of the last."""
+        if self.first_s is None or self.end_s is None:
+            return 0.0
+        return self.end_s - self.first_s
+
+    def add(self, time_s: float | None, duration_s: float, size: int, flags: str) -> None:
+        """Count one packet."""
+        self.count += 1
+        self.total_bytes += size
+        self.corrupt += "C" in flags
+        if "D" in flags:
+            self.hidden += 1
+            return
+        self.total_s += duration_s
+        if time_s is None:
+            return
+        if self._last_s is not None and abs(time_s - self._last_s) > JUMP_S:
+            self.jumps += 1
+        self._last_s = time_s
+        if self.first_s is None or time_s < self.first_s:
+            self.first_s = time_s
+        if self.end_s is None or time_s + duration_s > self.end_s:
+            self.end_s = time_s + duration_s
+
+
+@dataclass(slots=True)
+class PacketScan:
+    """All streams of one file."""
+
+    streams: dict[int, StreamPackets] = field(default_factory=dict[int, StreamPackets])
+    diagnosis: Diagnosis = field(default_factory=Diagnosis)
+    exit_code: int = 0
+
+    def of(self, index: int) -> StreamPackets:
+        """Return the count of one stream; an empty one when it has no packet."""
+        return self.streams.get(index) or StreamPackets()
+
+    @property
+    def end_s(self) -> float | None:
+        """Where the last packet of any stream ends."""
+        ends = [stream.end_s for stream in self.streams.values() if stream.end_s is not None]
+        return max(ends, default=None)
+
+
+async def scan_packets(
+    tools: Tools,
+    url: str,
+    controls: Controls,
+    *,
+    zeros: ZeroRuns | None = None,
+    zero_streams: Sequence[int] = (),
+    formats: str | None = None,
+) -> PacketScan:
+    """Count the packets of `url`.
+
+    Args:
+        tools: which ffprobe.
+        url: from `sources`.
+        controls: limits and pause of the attempt.
+        zeros: where the file has runs of zero bytes.
+        zero_streams: the streams in which such a run is damage.
+        formats: the only demuxers allowed.
+    """
+    scan = PacketScan()
+    suspects = frozenset(zero_streams) if zeros else frozenset[int]()
+
+    def take(line: str) -> None:
+        fields = line.split(",", 7)
+        if len(fields) < 7:
+            return
+        index, size = int(fields[0]), _integer(fields[4])
+        stream = scan.streams.setdefault(index, StreamPackets())
+        time_s = _seconds(fields[1])
+        if time_s is None:
+            time_s = _seconds(fields[2])
+        stream.add(time_s, _seconds(fields[3]) or 0.0, size, fields[6])
+        if zeros is not None and index in suspects and zeros.touch(_integer(fields[5]), size):
+            stream.zeroed += 1
+
+    splitter = LineSplitter(take)
+    argv = [tools.ffprobe, "-hide_banner", "-loglevel", "repeat+level+warning"]
+    argv += ["-show_entries", _ENTRIES, "-of", "csv=p=0", *read_arguments(url, formats)]
+    ended = await run(argv, controls, on_stdout=splitter.feed)
+    splitter.close()
+    scan.diagnosis, scan.exit_code = ended.diagnosis, ended.code
+    return scan
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None  # `N/A`
+
+
+def _integer(text: str) -> int:
+    return int(text) if text.isdigit() else 0

@@ -1,0 +1,211 @@
+"""What becomes of each stream of a source: kept as what, or dropped, or the job is refused; pure.
+
+The plan is made from the job and the probe alone, so that the command is built from it, the output
+is verified against it, and the report tells it.
+"""
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Literal
+
+from distconv_engine.codecs import CODECS
+from distconv_engine.containers import (
+    BITMAP_SUBTITLES,
+    CONTAINERS,
+    PREFERENCE,
+    SUFFIXES,
+    TEXT_SUBTITLES,
+    Container,
+    ContainerName,
+)
+from distconv_engine.failures import InputFault
+from distconv_engine.probe import Probe, Stream
+from distconvd.model import Job, TranscodeOptions, canonical_codec
+
+Action = Literal["encode", "copy"]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One stream of the output, in the output's order."""
+
+    stream: Stream
+    action: Action
+    codec: str
+    """Codec in the output."""
+
+    @property
+    def label(self) -> str:
+        """How the result names it."""
+        how = "copied" if self.action == "copy" else f"to {self.codec}"
+        return f"{self.stream.label} {how}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The whole output."""
+
+    codec: str
+    container: Container
+    kept: tuple[Kept, ...]
+    dropped: tuple[str, ...]
+    keep_chapters: bool
+
+    @property
+    def video(self) -> Kept | None:
+        """The video stream, if there is one."""
+        return next((kept for kept in self.kept if kept.stream.is_video), None)
+
+    def labels(self) -> list[str]:
+        """What is kept, as the result tells it."""
+        return [kept.label for kept in self.kept] + (["chapters"] if self.keep_chapters else [])
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A plan for one container, and what it could not hold."""
+
+    container: Container
+    kept: list[Kept]
+    dropped: list[str]
+    unsupported: list[str]
+    """What the container cannot hold."""
+    degraded: list[str]
+    """What it holds, but worse than another would."""
+
+
+def make_plan(job: Job, probe: Probe) -> Plan:
+    """Return the plan; raises `InputFault` when the job asks for what cannot be."""
+    codec = canonical_codec(job.target_codec)
+    if codec not in CODECS:
+        known = ", ".join(CODECS)
+        raise InputFault(f"No engine of this kind makes '{job.target_codec}'; it makes {known}.")
+    named = job.options.container or _container_of_name(job)
+    names = [named] if named else list(PREFERENCE[codec])
+    drafts = [_draft(codec, CONTAINERS[name], job.options, probe) for name in names]
+    whole = [draft for draft in drafts if not draft.unsupported]
+    best = [draft for draft in whole if not draft.degraded]
+    return _finish(codec, job.options, probe, (best or whole or drafts)[0])
+
+
+def _container_of_name(job: Job) -> ContainerName | None:
+    """The container that the wanted file name asks for, if it asks for one."""
+    if job.output is None:
+        return None
+    name = job.output.name or (job.output.url or "").partition("?")[0]
+    return SUFFIXES.get(PurePosixPath(name).suffix.lower())
+
+
+def _finish(codec: str, options: TranscodeOptions, probe: Probe, draft: _Draft) -> Plan:
+    container = draft.container
+    if probe.main_video is not None and codec not in container.video:
+        raise InputFault(f"A {container.name} file cannot hold {codec} video.")
+    chapters = probe.chapters > 0
+    unsupported = list(draft.unsupported)
+    if chapters and not container.chapters:
+        unsupported.append("chapters")
+    if unsupported and options.on_unsupported == "fail":
+        raise InputFault(
+            f"A {container.name} file with {codec} cannot hold {', '.join(unsupported)}. Choose "
+            "another container, or set options.on_unsupported to 'drop'."
+        )
+    if not any(kept.stream.kind in ("video", "audio") for kept in draft.kept):
+        raise InputFault("Nothing would be left: the output would have no video and no audio.")
+    return Plan(
+        codec=codec,
+        container=container,
+        kept=tuple(draft.kept),
+        dropped=tuple(draft.dropped + unsupported),
+        keep_chapters=chapters and container.chapters,
+    )
+
+
+def _draft(codec: str, container: Container, options: TranscodeOptions, probe: Probe) -> _Draft:
+    draft = _Draft(container, [], [], [], [])
+    for stream in probe.streams:
+        if stream.is_cover:
+            _place_cover(draft, container, stream)
+        elif stream.kind == "video":
+            _place_video(draft, codec, container, probe, stream)
+        elif stream.kind == "audio":
+            _place_audio(draft, container, options, stream)
+        elif stream.kind == "subtitle":
+            _place_subtitle(draft, container, options, stream)
+        elif stream.kind == "attachment":
+            _place_attachment(draft, container, stream)
+        else:
+            draft.dropped.append(stream.label)  # time codes and the like: nothing to see or hear
+    return draft
+
+
+def _place_video(
+    draft: _Draft, codec: str, container: Container, probe: Probe, stream: Stream
+) -> None:
+    if stream is not probe.main_video:
+        draft.unsupported.append(stream.label)
+        return
+    if codec not in container.video:
+        draft.unsupported.append(f"{codec} video")
+    if codec == "vp8" and stream.colour.is_hdr:
+        draft.unsupported.append(f"the HDR colours of {stream.label}")
+    draft.kept.append(Kept(stream, "encode", codec))
+
+
+def _place_cover(draft: _Draft, container: Container, stream: Stream) -> None:
+    if container.covers and stream.codec in ("mjpeg", "png"):
+        draft.kept.append(Kept(stream, "copy", stream.codec))
+    else:
+        draft.unsupported.append(stream.label)
+
+
+def _place_audio(
+    draft: _Draft, container: Container, options: TranscodeOptions, stream: Stream
+) -> None:
+    wanted = options.audio_codec
+    if wanted == "none":
+        draft.dropped.append(stream.label)
+    elif stream.codec == "unknown" or stream.channels == 0:
+        draft.unsupported.append(stream.label)
+    elif wanted == "copy" or (wanted is None and options.audio_bitrate_kbps is None):
+        _copy_audio(draft, container, stream, must=wanted == "copy")
+    else:
+        codec = wanted or container.audio_made
+        if codec not in container.audio_allowed:
+            raise InputFault(f"A {container.name} file cannot hold {codec} audio.")
+        draft.kept.append(Kept(stream, "encode", codec))
+
+
+def _copy_audio(draft: _Draft, container: Container, stream: Stream, *, must: bool) -> None:
+    if stream.codec in container.audio_copied:
+        draft.kept.append(Kept(stream, "copy", stream.codec))
+    elif must:
+        draft.unsupported.append(stream.label)
+    else:
+        draft.kept.append(Kept(stream, "encode", container.audio_made))
+
+
+def _place_subtitle(
+    draft: _Draft, container: Container, options: TranscodeOptions, stream: Stream
+) -> None:
+    if options.subtitles == "drop":
+        draft.dropped.append(stream.label)
+    elif stream.codec in container.subtitles_copied:
+        draft.kept.append(Kept(stream, "copy", stream.codec))
+    elif stream.codec in TEXT_SUBTITLES and container.text_made:
+        if stream.codec in ("ass", "ssa") and not container.styled_text:
+            draft.degraded.append(stream.label)
+        draft.kept.append(Kept(stream, "encode", container.text_made))
+    else:
+        draft.unsupported.append(stream.label)
+
+
+def _place_attachment(draft: _Draft, container: Container, stream: Stream) -> None:
+    if container.attachments:
+        draft.kept.append(Kept(stream, "copy", stream.codec))
+    else:
+        draft.unsupported.append(stream.label)
+
+
+def is_bitmap(stream: Stream) -> bool:
+    """Whether a subtitle is pictures, which no text format can hold."""
+    return stream.codec in BITMAP_SUBTITLES

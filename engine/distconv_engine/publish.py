@@ -1,0 +1,154 @@
+"""Putting a verified output in its place, whole or not at all.
+
+In a directory: under a temporary name beside the place, fsync, rename, fsync of the directory; only
+then is the job done. By HTTP: PUT with length and `Repr-Digest` (RFC 9530), tried again while the
+server is away.
+"""
+
+import base64
+import errno
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import httpx
+import trio
+
+from distconv_engine.backoff import Backoff
+from distconv_engine.failures import EngineFault, InputFault, TransientFault
+from distconv_engine.files import fsync_directory, fsync_file, hash_file
+from distconv_engine.targets import FileTarget, HttpTarget
+
+_CHUNK_BYTES = 1 << 18
+_TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
+PUT_TRIES = 6
+PUT_TIMEOUT = httpx.Timeout(60.0, connect=10.0)
+
+
+def temporary_of(target: FileTarget, token: str) -> Path:
+    """Return the temporary name in the target's directory; `token` tells attempts apart."""
+    return target.directory / f".{token}.distconv-part"
+
+
+async def publish_file(
+    path: Path, sha256: str, target: FileTarget, temporary: Path, source: Path | None
+) -> str:
+    """Move `path` to its place and return its `file://` URL.
+
+    Args:
+        path: the verified output; it may be moved away.
+        sha256: its digest, checked again where it had to be copied.
+        target: where to.
+        temporary: from `temporary_of`.
+        source: the job's source, which is never replaced.
+    """
+    try:
+        final = await trio.to_thread.run_sync(_place, path, sha256, target, temporary, source)
+    except OSError as error:
+        await trio.Path(temporary).unlink(missing_ok=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise TransientFault("The output's disk is full.") from error
+        raise EngineFault(
+            f"The output cannot be written to {target.directory}: {error.strerror}."
+        ) from error
+    return final.as_uri()
+
+
+def _place(
+    path: Path, sha256: str, target: FileTarget, temporary: Path, source: Path | None
+) -> Path:
+    target.directory.mkdir(parents=True, exist_ok=True)
+    final = target.directory / target.name
+    replaces_source = source is not None and final.exists() and final.samefile(source)
+    if replaces_source and target.replace:
+        raise InputFault("The output would replace its own source. Choose another name.")
+    _bring(path, sha256, temporary)
+    if target.replace:
+        temporary.replace(final)
+    elif not _link(temporary, final):
+        final = target.directory / target.spare_name  # made from the job's id: it is our own
+        temporary.replace(final)
+    fsync_directory(target.directory)
+    return final
+
+
+def _bring(path: Path, sha256: str, temporary: Path) -> None:
+    """Get the bytes to `temporary`, durably: by rename on the same disk, else by copy."""
+    try:
+        path.rename(temporary)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        shutil.copyfile(path, temporary)
+        if hash_file(temporary)[0] != sha256:
+            raise OSError(errno.EIO, "the copy differs from the original") from error
+    fsync_file(temporary)
+
+
+def _link(temporary: Path, final: Path) -> bool:
+    """Give `temporary` the name `final` unless something has it; returns whether it did."""
+    try:
+        os.link(temporary, final)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS):
+            raise
+        if final.exists():  # no hard links here: a race is possible, on this file system only
+            return False
+        temporary.replace(final)
+        return True
+    temporary.unlink()
+    return True
+
+
+async def publish_http(
+    client: httpx.AsyncClient,
+    path: Path,
+    sha256: str,
+    target: HttpTarget,
+    *,
+    key: str | None,
+    content_type: str,
+    on_progress: Callable[[float], None],
+) -> str:
+    """PUT `path` to its URL and return the URL; `key` goes to the daemon's media store only."""
+    size = (await trio.Path(path).stat()).st_size
+    digest = base64.b64encode(bytes.fromhex(sha256)).decode("ascii")
+    headers = {
+        "Content-Length": str(size),
+        "Content-Type": content_type,
+        "Repr-Digest": f"sha-256=:{digest}:",
+    }
+    if target.is_media_store and key:
+        headers["X-API-Key"] = key
+    backoff, reason = Backoff(0.5, 15.0), ""
+    for _ in range(PUT_TRIES):
+        try:
+            body = _read_file(path, size, on_progress)
+            reply = await client.put(target.url, content=body, headers=headers, timeout=PUT_TIMEOUT)
+        except httpx.TransportError as error:
+            reason = str(error) or type(error).__name__
+        except httpx.InvalidURL as error:
+            raise InputFault(f"The output's URL does not work: {error}") from error
+        else:
+            if reply.is_success:
+                return target.url
+            reason = f"it answered {reply.status_code} {reply.reason_phrase}"
+            digest_failed = target.is_media_store and reply.status_code == 400
+            if reply.status_code not in _TRY_AGAIN and not digest_failed:
+                raise EngineFault(f"The output cannot be put to {target.url}: {reason}.")
+        await trio.sleep(backoff.next_s())
+    raise TransientFault(f"The output cannot be put to {target.url}: {reason}.")
+
+
+async def _read_file(
+    path: Path, size: int, on_progress: Callable[[float], None]
+) -> AsyncIterator[bytes]:
+    sent = 0
+    async with await trio.open_file(path, "rb") as file:
+        while chunk := await file.read(_CHUNK_BYTES):
+            yield chunk
+            sent += len(chunk)
+            on_progress(sent / size if size else 1.0)

@@ -1,0 +1,135 @@
+"""Running ffmpeg and ffprobe for one attempt: output consumed, stalls ended, pause obeyed.
+
+A stall is no progress *and* no CPU for `stall_s`. Age alone never ends anything: an encode of a
+long film may take a day.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trio
+
+from distconv_engine.diagnosis import Diagnosis
+from distconv_engine.failures import EngineFault
+from distconv_engine.process import Child, ChildLimits, LineSplitter, open_child
+
+CPU_IDLE_S = 0.05
+"""CPU seconds between two looks that count as none: a sleeping ffmpeg still wakes up."""
+_LOOKS_PER_STALL = 8
+
+
+@dataclass(slots=True)
+class Controls:
+    """What an attempt grants its children, and the handle by which they are paused."""
+
+    limits: ChildLimits = field(default_factory=ChildLimits)
+    stall_s: float = 120.0
+    paused: bool = False
+    children: set[Child] = field(default_factory=set[Child])
+
+    def set_paused(self, paused: bool) -> None:
+        """Pause or resume what runs now, and what will be started later."""
+        if paused == self.paused:
+            return
+        self.paused = paused
+        for child in self.children:
+            if paused:
+                child.pause()
+            else:
+                child.resume()
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a run ended."""
+
+    code: int
+    diagnosis: Diagnosis
+
+
+def _nothing(_: bytes) -> None:
+    """Drop the output."""
+
+
+async def run(
+    argv: Sequence[str],
+    controls: Controls,
+    *,
+    on_stdout: Callable[[bytes], None] = _nothing,
+    sign_of_life: Callable[[], object] | None = None,
+    stop_on_damage: bool = False,
+    cwd: Path | None = None,
+) -> Ended:
+    """Run `argv` to its end.
+
+    Args:
+        argv: the program and its arguments.
+        controls: limits, stall time and pause.
+        on_stdout: consumes standard output.
+        sign_of_life: returns something that changes as long as there is progress; without it,
+            output and CPU time alone tell.
+        stop_on_damage: end it at the first proof of damage, since its output is worthless.
+        cwd: where it runs.
+
+    Raises:
+        EngineFault: it stalled.
+    """
+    diagnosis = Diagnosis()
+    seen = _Seen()
+
+    def take(piece: bytes) -> None:
+        seen.pieces += 1
+        on_stdout(piece)
+
+    async with open_child(argv, cwd=cwd, limits=controls.limits) as child:
+        controls.children.add(child)
+
+        def note(line: str) -> None:
+            diagnosis.line(line)
+            if stop_on_damage and diagnosis.damage:
+                child.kill()
+
+        lines = LineSplitter(note)
+        if controls.paused:
+            child.pause()
+        try:
+            async with trio.open_nursery() as watchers:
+                life = sign_of_life or (lambda: seen.pieces)
+                watchers.start_soon(_watch_for_stall, child, controls.stall_s, life, seen)
+                async with trio.open_nursery() as readers:
+                    readers.start_soon(child.read_stdout, take)
+                    readers.start_soon(child.read_stderr, lines.feed)
+                code = await child.wait()
+                watchers.cancel_scope.cancel()
+        finally:
+            controls.children.discard(child)
+        lines.close()
+    if seen.stalled:
+        raise EngineFault(
+            f"ffmpeg stood still for {controls.stall_s:g} s (no progress, no CPU) and was ended.",
+            log_tail=diagnosis.tail,
+        )
+    return Ended(code, diagnosis)
+
+
+@dataclass(slots=True)
+class _Seen:
+    pieces: int = 0
+    stalled: bool = False
+
+
+async def _watch_for_stall(
+    child: Child, stall_s: float, sign_of_life: Callable[[], object], seen: _Seen
+) -> None:
+    """Stop the child once neither its progress nor its CPU time has moved for `stall_s`."""
+    moved_at, life, cpu_s = trio.current_time(), sign_of_life(), child.cpu_seconds()
+    while True:
+        await trio.sleep(stall_s / _LOOKS_PER_STALL)
+        now_life, now_cpu_s = sign_of_life(), child.cpu_seconds()
+        if now_life != life or now_cpu_s - cpu_s > CPU_IDLE_S or child.paused:
+            moved_at, life, cpu_s = trio.current_time(), now_life, now_cpu_s
+        elif trio.current_time() - moved_at >= stall_s:
+            seen.stalled = True
+            child.kill()
+            return

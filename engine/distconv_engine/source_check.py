@@ -1,0 +1,158 @@
+"""Is the source whole? Asked before hours are spent on it, and never answered by its header.
+
+Each check catches what the others miss; docs/user_guide.md says what each sees:
+container bytes (`structure`), readable at all (`probe`), every packet (`packets`), the header
+against the packets, zeroed blocks (`zeros`). Damage inside frames shows when they are decoded:
+that is `encode`'s and `verify`'s part.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from distconv_engine.failures import InputFault
+from distconv_engine.ffmpeg_tools import Tools
+from distconv_engine.packets import PacketScan, scan_packets
+from distconv_engine.probe import Probe, Stream, probe
+from distconv_engine.running import Controls
+from distconv_engine.sources import file_url
+from distconv_engine.structure import check_structure
+from distconv_engine.zeros import NEVER_ZERO, ZeroRuns, find_zero_runs
+
+_TRUSTED_DURATION = frozenset({"mov", "matroska", "avi", "flv", "asf", "wav", "flac", "ogg"})
+"""Demuxers whose duration is a statement of the file and not an estimate from its bit rate."""
+_TRUSTED_COUNT = frozenset({"mov", "avi"})
+SHORT_S = 0.3
+"""A header may be this much longer than its packets: muxers round, and round up."""
+SHORT_SHARE = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class FileState:
+    """What must not change while a source is read."""
+
+    size_bytes: int
+    modified_ns: int
+    inode: int
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A source that has passed the checks."""
+
+    path: Path
+    state: FileState
+    probe: Probe
+    scan: PacketScan
+    checks: tuple[str, ...]
+
+    @property
+    def url(self) -> str:
+        """The name under which ffmpeg reads it."""
+        return file_url(self.path)
+
+    @property
+    def duration_s(self) -> float:
+        """How long its packets last, for progress."""
+        spans = (stream.span_s for stream in self.scan.streams.values())
+        return max(spans, default=0.0)
+
+
+def file_state(path: Path) -> FileState:
+    """Return the present state; raises `InputFault` when there is no such file."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise InputFault(f"The source cannot be read: {error.strerror}: {path.name}") from error
+    return FileState(found.st_size, found.st_mtime_ns, found.st_ino)
+
+
+def check_unchanged(source: Source) -> None:
+    """Raise `InputFault` when the source is not what it was when it was first looked at."""
+    now = file_state(source.path)
+    if now.size_bytes != source.state.size_bytes:
+        raise InputFault(
+            f"The source changed while it was read: it had {source.state.size_bytes} bytes, "
+            f"now it has {now.size_bytes}."
+        )
+    if now != source.state:
+        raise InputFault("The source was written to or replaced while it was read.")
+
+
+async def check_source(tools: Tools, path: Path, controls: Controls) -> Source:
+    """Look at all of `path`; raises `InputFault` with what was found when it is not whole."""
+    state = file_state(path)
+    if not os.access(path, os.R_OK):
+        raise InputFault(f"The source cannot be read: permission denied: {path.name}")
+    checks = await trio.to_thread.run_sync(check_structure, path)
+    found = await probe(tools, file_url(path), controls)
+    if not any(stream.kind in ("video", "audio") for stream in found.streams):
+        raise InputFault("The source has neither video nor audio.")
+    suspects = [stream.index for stream in found.streams if stream.codec in NEVER_ZERO]
+    zeros = await _zeros_if_told(path, found, suspects)
+    scan = await scan_packets(tools, file_url(path), controls, zeros=zeros, zero_streams=suspects)
+    judge(found, scan)
+    return Source(path, state, found, scan, (*checks, "packets-whole", "header-matches-packets"))
+
+
+async def _zeros_if_told(path: Path, found: Probe, suspects: list[int]) -> ZeroRuns | None:
+    """Look for zeroed blocks where a packet's place in the file is known."""
+    if not suspects or _first_name(found) not in ("mov", "matroska", "avi", "flv"):
+        return None
+    return await trio.to_thread.run_sync(find_zero_runs, path)
+
+
+def judge(found: Probe, scan: PacketScan) -> None:
+    """Hold what the header says against the packets; pure. Raises `InputFault`."""
+    if scan.diagnosis.damage:
+        raise InputFault(
+            f"The source is cut or damaged: {scan.diagnosis.damage[0]}",
+            log_tail=scan.diagnosis.tail,
+        )
+    if scan.exit_code != 0:
+        raise InputFault("The source cannot be read to its end.", log_tail=scan.diagnosis.tail)
+    for stream in found.streams:
+        if stream.is_video or stream.kind == "audio":
+            _judge_stream(found, stream, scan)
+    _judge_duration(found, scan)
+
+
+def _judge_stream(found: Probe, stream: Stream, scan: PacketScan) -> None:
+    packets = scan.of(stream.index)
+    if packets.count == 0:
+        raise InputFault(f"The source is cut or empty: {stream.label} has no data.")
+    if packets.corrupt:
+        raise InputFault(f"The source is damaged: {packets.corrupt} packets of {stream.label}.")
+    if packets.zeroed:
+        raise InputFault(
+            f"The source has holes: {packets.zeroed} packets of {stream.label} are blocks of zero "
+            "bytes, as an unfinished download leaves them."
+        )
+    declared = stream.frames_declared
+    if declared is None or not stream.is_video or _first_name(found) not in _TRUSTED_COUNT:
+        return
+    if packets.count < declared - 1 - declared * SHORT_SHARE:
+        raise InputFault(
+            f"The source is cut or damaged: {stream.label} should have {declared} frames, "
+            f"{packets.count} are there."
+        )
+
+
+def _judge_duration(found: Probe, scan: PacketScan) -> None:
+    end_s = scan.end_s
+    stated = found.duration_s
+    if stated is None or end_s is None or _first_name(found) not in _TRUSTED_DURATION:
+        return
+    if any(stream.jumps for stream in scan.streams.values()):
+        return  # the header's author had another clock
+    longest = max(end_s, end_s - found.start_s)  # some headers count from 0, some from the start
+    if longest < stated - max(SHORT_S, stated * SHORT_SHARE):
+        raise InputFault(
+            f"The source is cut: its header says {stated:.2f} s, its data ends at {longest:.2f} s."
+        )
+
+
+def _first_name(found: Probe) -> str:
+    return found.format.partition(",")[0]

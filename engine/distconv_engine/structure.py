@@ -1,0 +1,251 @@
+"""Does a file hold all the bytes that its own container says it has? Without ffmpeg, in one look.
+
+Demuxers are built to play what is there, so a cut file often reads as a shorter whole one. Most
+containers state a length somewhere, and these checks hold it against the file:
+
+- MP4, MOV: the chain of top-level boxes must end exactly at the end of the file.
+- Matroska, WebM: the segment's stated size must lie within the file.
+- AVI, WAV: the RIFF size likewise, and AVI's chain of chunks must be unbroken.
+- FLV: the last tag's back pointer must point at a tag of that size.
+- MPEG-TS: whole packets, each with its sync byte.
+- Ogg: the last page must be whole and close its stream.
+
+What none can see: a cut on the very border of units in a container that states no length (a TS
+on a packet border, a live WebM on a cluster border).
+"""
+
+import os
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from distconv_engine.failures import InputFault
+
+_EBML_MAGIC = b"\x1a\x45\xdf\xa3"
+_SEGMENT_ID = 0x18538067
+_BOXES_FIRST = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp", b"pnot"})
+_TS_SYNC = 0x47
+_TS_SIZES = (188, 192, 204)
+_TS_SYNC_LOOKS = 5
+_OGG_TAIL_BYTES = 65_536 + 512
+_BOXES_MAX = 1_000_000
+
+
+def check_structure(path: Path) -> list[str]:
+    """Check `path` and return the names of the checks that it passed; none for a format that
+    states no length.
+
+    Raises:
+        InputFault: the file is empty, or holds less than it says.
+    """
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size == 0:
+            raise InputFault("The source is empty: 0 bytes.")
+        head = file.read(1024)
+        if not head.strip(b"\0"):
+            raise InputFault(f"The source begins with {len(head)} zero bytes: it was never filled.")
+        check = _check_for(head)
+        if check is None:
+            return []
+        check(file, size)
+        return ["container-complete"]
+
+
+def _check_for(head: bytes) -> Callable[[BinaryIO, int], None] | None:
+    if head[4:8] in _BOXES_FIRST:
+        return _check_boxes
+    if head.startswith(_EBML_MAGIC):
+        return _check_matroska
+    if head.startswith((b"RIFF", b"RF64")):
+        return _check_riff
+    if head.startswith(b"FLV\x01"):
+        return _check_flv
+    if head.startswith(b"OggS"):
+        return _check_ogg
+    return _check_ts if _ts_layout(head) else None
+
+
+def _ends_early(what: str, needed: int, size: int) -> InputFault:
+    return InputFault(
+        f"The source is cut: {what} reaches to byte {needed}, but the file ends at byte {size}."
+    )
+
+
+# ------------------------------------------------------------------------------------- MP4, MOV
+
+
+def _check_boxes(file: BinaryIO, size: int) -> None:
+    seen: set[bytes] = set()
+    for kind, start, length in _boxes(file, size):
+        if start + length > size:
+            raise _ends_early(f"the mp4 box {_name(kind)}", start + length, size)
+        seen.add(kind)
+    if b"moov" not in seen and b"moof" not in seen:
+        raise InputFault(
+            "The source is cut or was never finished: it has no mp4 box 'moov', "
+            "which tells where its frames are."
+        )
+    if b"mdat" not in seen:
+        raise InputFault("The source is only a header: it has no mp4 box 'mdat' with frames.")
+
+
+def _boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int]]:
+    """Iterate over the top-level boxes: kind, start, length."""
+    start = 0
+    for _ in range(_BOXES_MAX):
+        if start >= size:
+            return
+        file.seek(start)
+        head = file.read(16)
+        if len(head) < 8:
+            raise _ends_early("an mp4 box header", start + 8, size)
+        length, kind = struct.unpack(">I4s", head[:8])
+        if length == 1 and len(head) == 16:
+            length = int.from_bytes(head[8:16], "big")
+        elif length == 0:  # it lasts to the end of the file, says the standard
+            length = size - start
+        if length < 8 or not _is_printable(kind):
+            raise InputFault(f"The source is damaged: byte {start} should begin an mp4 box.")
+        yield kind, start, length
+        start += length
+
+
+def _name(kind: bytes) -> str:
+    return repr(kind.decode("latin-1"))
+
+
+def _is_printable(kind: bytes) -> bool:
+    return all(0x20 <= byte < 0x7F or byte == 0xA9 for byte in kind)
+
+
+# ------------------------------------------------------------------------------- Matroska, WebM
+
+
+def _check_matroska(file: BinaryIO, size: int) -> None:
+    file.seek(4)
+    header_bytes = _vint(file)
+    start = file.tell() + (header_bytes or 0)
+    file.seek(start)
+    identity = int.from_bytes(file.read(4), "big")
+    if identity != _SEGMENT_ID:
+        raise InputFault("The source is cut or damaged: no Matroska segment follows its header.")
+    length = _vint(file)
+    if length is not None and file.tell() + length > size:
+        raise _ends_early("its Matroska segment", file.tell() + length, size)
+
+
+def _vint(file: BinaryIO) -> int | None:
+    """Read an EBML length; None stands for an unknown one (live recordings)."""
+    first = file.read(1)
+    if not first or not first[0]:
+        raise InputFault("The source is cut or damaged: its Matroska header is not whole.")
+    width = 9 - first[0].bit_length()
+    rest = file.read(width - 1)
+    if len(rest) < width - 1:
+        raise InputFault("The source is cut: it ends within its Matroska header.")
+    mask = (1 << (8 - width)) - 1
+    value = int.from_bytes(bytes([first[0] & mask]) + rest, "big")
+    return None if value == (1 << (7 * width)) - 1 else value
+
+
+# ------------------------------------------------------------------------------------- AVI, WAV
+
+
+def _check_riff(file: BinaryIO, size: int) -> None:
+    """Check each RIFF chunk; an AVI over 1 GB is a row of them."""
+    start = 0
+    while start + 12 <= size:
+        file.seek(start)
+        head = file.read(12)
+        length = int.from_bytes(head[4:8], "little")
+        if not head.startswith(b"RIFF") or length in (0, 0xFFFFFFFF):
+            return  # recorded live, RF64 or something appended: no statement
+        end = start + 8 + length
+        if end > size:
+            raise _ends_early("its RIFF chunk", end, size)
+        if head[8:11] == b"AVI":
+            _walk_chunks(file, start + 12, end)
+        start = end + length % 2
+    if start == 0:
+        raise _ends_early("its RIFF header", 12, size)
+
+
+def _walk_chunks(file: BinaryIO, start: int, end: int) -> None:
+    """Follow the chain of chunks, into lists, and see that no link is broken."""
+    while start + 8 <= end:
+        file.seek(start)
+        head = file.read(12)
+        kind, length = head[:4], int.from_bytes(head[4:8], "little")
+        if not _is_printable(kind):
+            raise InputFault(f"The source is damaged: byte {start} should begin an AVI chunk.")
+        if start + 8 + length > end:
+            raise _ends_early(f"the AVI chunk {_name(kind)}", start + 8 + length, end)
+        if kind == b"LIST":
+            _walk_chunks(file, start + 12, start + 8 + length)
+        start += 8 + length + length % 2
+
+
+# ------------------------------------------------------------------------------------------ FLV
+
+
+def _check_flv(file: BinaryIO, size: int) -> None:
+    if size < 13 + 15:
+        raise InputFault(f"The source is only a header: an FLV of {size} bytes.")
+    file.seek(size - 4)
+    tag_bytes = int.from_bytes(file.read(4), "big")
+    start = size - 4 - tag_bytes
+    head = b""
+    if start >= 13:
+        file.seek(start)
+        head = file.read(11)
+    stated = int.from_bytes(head[1:4], "big") + 11 if len(head) == 11 else None
+    if stated != tag_bytes:
+        raise InputFault("The source is cut: it ends in the middle of an FLV tag.")
+
+
+# -------------------------------------------------------------------------------------- MPEG-TS
+
+
+def _ts_layout(head: bytes) -> tuple[int, int] | None:
+    """Return packet size and offset of the sync byte when `head` looks like a transport stream."""
+    for packet in _TS_SIZES:
+        offset = 4 if packet == 192 else 0
+        looks = range(offset, min(len(head), offset + packet * _TS_SYNC_LOOKS), packet)
+        if len(looks) > 1 and all(head[at] == _TS_SYNC for at in looks):
+            return packet, offset
+    return None
+
+
+def _check_ts(file: BinaryIO, size: int) -> None:
+    file.seek(0)
+    layout = _ts_layout(file.read(1024))
+    assert layout is not None
+    packet, offset = layout
+    if size % packet:
+        whole = size - size % packet
+        raise _ends_early("the last transport stream packet", whole + packet, size)
+    file.seek(size - packet + offset)
+    if file.read(1) != bytes([_TS_SYNC]):
+        raise InputFault(
+            "The source is damaged: its last transport stream packet has no sync byte."
+        )
+
+
+# ------------------------------------------------------------------------------------------ Ogg
+
+
+def _check_ogg(file: BinaryIO, size: int) -> None:
+    file.seek(max(0, size - _OGG_TAIL_BYTES))
+    tail = file.read()
+    at = tail.rfind(b"OggS")
+    page = tail[at:] if at >= 0 else b""
+    if len(page) < 27 or len(page) < 27 + page[26]:
+        raise InputFault("The source is cut: it ends within an Ogg page header.")
+    needed = 27 + page[26] + sum(page[27 : 27 + page[26]])
+    if len(page) < needed:
+        start = size - len(page)
+        raise _ends_early("the last Ogg page", start + needed, size)
+    if not page[5] & 0x04:
+        raise InputFault("The source is cut: its last Ogg page does not end its stream.")

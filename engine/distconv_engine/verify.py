@@ -1,0 +1,319 @@
+"""Is the output what the job asked for, and all of the source? Proved before anybody is told.
+
+The chain runs from the source's packets (not its header) to frames decoded, frames encoded,
+packets written and frames decoded again from the output: each link is counted by another witness,
+so a loss anywhere shows as a difference between two numbers.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from distconv_engine.command import Request, target_fps, target_size
+from distconv_engine.diagnosis import LOG_LEVEL, Diagnosis
+from distconv_engine.encode import Encoded
+from distconv_engine.failures import InputFault, TransientFault, VerificationFault
+from distconv_engine.files import hash_file
+from distconv_engine.packets import PacketScan, StreamPackets, scan_packets
+from distconv_engine.plan import Kept
+from distconv_engine.probe import Probe, Stream, probe
+from distconv_engine.process import LineSplitter
+from distconv_engine.progress import EncodeProgress, ProgressParser
+from distconv_engine.running import Controls, run
+from distconv_engine.source_check import Source
+from distconv_engine.sources import file_url, read_arguments
+
+AUDIO_SLACK_S = 0.25
+"""Priming and the last frame's padding, of the source's codec and of the output's."""
+VIDEO_SLACK_FRAMES = 2.5
+VIDEO_SLACK_S = 0.15
+SPAN_SHARE = 0.001
+_FRAMES_LACKING = 2
+"""Packets of a sound source that may give no frame: a leading picture without its reference."""
+_PARSERS = {
+    "av1": "av1_metadata",
+    "hevc": "hevc_metadata",
+    "h264": "h264_metadata",
+    "vp9": "vp9_metadata",
+}
+"""Bitstream filters that parse every header of a codec."""
+_INVISIBLE = frozenset({"vp8", "vp9", "mpeg4", "hevc"})
+"""Codecs with packets that show no picture by right (alternate references, skipped frames)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What was proved of the output."""
+
+    size_bytes: int
+    sha256: str
+    duration_s: float
+    video_frames: int | None
+    audio_codec: str | None
+    width: int | None
+    height: int | None
+    checks: tuple[str, ...]
+
+
+async def verify(
+    request: Request,
+    source: Source,
+    encoded: Encoded,
+    path: Path,
+    controls: Controls,
+    on_progress: Callable[[float], None],
+) -> Verified:
+    """Prove the output at `path`; raises a `JobFailure` that names the first difference."""
+    tools, url = request.tools, file_url(path)
+    try:
+        found = await probe(tools, url, controls)
+    except InputFault as fault:
+        raise VerificationFault(f"The output cannot be read: {fault.message}") from fault
+    checks = check_shape(request, found)
+    scan = await scan_packets(tools, url, controls)
+    _check_scan(scan)
+    decoded = await _decode(request, path, controls, on_progress, source.duration_s)
+    checks += check_counts(request, source, encoded, scan, decoded)
+    digest, size = await trio.to_thread.run_sync(hash_file, path)
+    video, audio = found.main_video, found.of_kind("audio")
+    number = _number_of_video(request)
+    return Verified(
+        size_bytes=size,
+        sha256=digest,
+        duration_s=max((s.span_s for s in scan.streams.values()), default=0.0),
+        video_frames=_frames_of(decoded, number),
+        audio_codec=audio[0].codec if audio else None,
+        width=video.width if video else None,
+        height=video.height if video else None,
+        checks=tuple(checks),
+    )
+
+
+# ------------------------------------------------------------------------------- shape: by probe
+
+
+def check_shape(request: Request, found: Probe) -> list[str]:
+    """Check container, codecs, streams, size and HDR tags as probed; pure."""
+    plan = request.plan
+    if plan.container.demuxer not in found.format.split(","):
+        raise VerificationFault(f"The output is {found.format}, not {plan.container.name}.")
+    streams = [stream for stream in found.streams if stream.kind != "data"]  # a chapter track
+    wanted = list(plan.kept)
+    if len(streams) != len(wanted):
+        raise VerificationFault(
+            f"The output has {len(streams)} streams, {len(wanted)} were asked for."
+        )
+    for kept in wanted:
+        _check_stream(request, kept, streams)
+    if plan.keep_chapters and not found.chapters:
+        raise VerificationFault("The output has lost its chapters.")
+    return ["container", "streams", "codecs", "picture-size", "colour-tags"]
+
+
+def _check_stream(request: Request, kept: Kept, streams: list[Stream]) -> None:
+    """Find the stream that `kept` became; Matroska moves covers to the end, so by kind."""
+    alike = [k for k in request.plan.kept if _kind(k.stream) == _kind(kept.stream)]
+    found = [stream for stream in streams if _kind(stream) == _kind(kept.stream)]
+    place = alike.index(kept)
+    if place >= len(found):
+        raise VerificationFault(f"The output has lost {kept.stream.label}.")
+    stream = found[place]
+    if kept.stream.kind != "attachment" and stream.codec != kept.codec:
+        raise VerificationFault(
+            f"{kept.stream.label} became {stream.codec}, {kept.codec} was asked for."
+        )
+    if kept.stream.is_video:
+        _check_picture(request, kept.stream, stream)
+
+
+def _kind(stream: Stream) -> str:
+    return "cover" if stream.is_cover else stream.kind
+
+
+def _check_picture(request: Request, source: Stream, output: Stream) -> None:
+    wanted = target_size(source, request.options, request.encoder)
+    if (output.width, output.height) != wanted:
+        raise VerificationFault(
+            f"The picture is {output.width}x{output.height}, not {wanted[0]}x{wanted[1]}."
+        )
+    if source.colour.is_hdr and output.colour.transfer != source.colour.transfer:
+        raise VerificationFault(
+            f"The output has lost its HDR tag {source.colour.transfer} "
+            f"(it says {output.colour.transfer})."
+        )
+
+
+# ---------------------------------------------------------------------------- counts: by packets
+
+
+def check_counts(
+    request: Request, source: Source, encoded: Encoded, output: PacketScan, decoded: Diagnosis
+) -> list[str]:
+    """Follow each stream from the source's packets to the output's decoded frames; pure."""
+    for number, kept in enumerate(request.plan.kept):
+        before = source.scan.of(kept.stream.index)
+        after = output.of(_output_index(request, number))
+        if kept.stream.is_video:
+            _check_video(request, kept, before, after, encoded, decoded, number)
+        elif kept.stream.kind == "audio":
+            _check_audio(kept, before, after)
+        elif kept.stream.kind == "subtitle" and before.shown and not after.count:
+            raise VerificationFault(f"{kept.stream.label} is empty in the output.")
+    return ["packets-read", "frames", "durations", "decodes" if request.decodes else "parses"]
+
+
+def _check_video(
+    request: Request,
+    kept: Kept,
+    before: StreamPackets,
+    after: StreamPackets,
+    encoded: Encoded,
+    decoded: Diagnosis,
+    number: int,
+) -> None:
+    label = kept.stream.label
+    read = encoded.diagnosis.read.get(kept.stream.index)
+    written = encoded.diagnosis.written.get(number)
+    again = decoded.read.get(_output_index(request, number))
+    if read is None or written is None or again is None or written.frames is None:
+        raise VerificationFault(f"ffmpeg told no counts for {label}.")
+    if read.packets < before.shown:
+        raise VerificationFault(
+            f"{label}: the source has {before.shown} packets, ffmpeg read {read.packets}."
+        )
+    _check_decoded(kept.stream, before, read.frames or 0)
+    if target_fps(kept.stream, request.options) is None:
+        lost = encoded.last.drop_frames - encoded.last.dup_frames
+        if written.frames != (read.frames or 0) - lost or lost > max(2, before.shown // 100):
+            raise VerificationFault(
+                f"{label}: {read.frames} frames were decoded, {written.frames} encoded."
+            )
+    found = again.frames if request.decodes else again.packets
+    if found != written.frames:
+        raise VerificationFault(
+            f"{label}: {written.frames} frames were encoded, {found} are in the output."
+        )
+    fps = target_fps(kept.stream, request.options) or kept.stream.fps or 25.0
+    slack = max(VIDEO_SLACK_S, VIDEO_SLACK_FRAMES / fps)
+    _check_span(label, before, after, slack)
+
+
+def _check_decoded(stream: Stream, before: StreamPackets, frames: int) -> None:
+    """Hold the frames that came out of the decoder against the packets that went in."""
+    lacking = before.shown - frames
+    allowed = _FRAMES_LACKING
+    if stream.codec in _INVISIBLE:
+        allowed += before.shown // 4
+    if stream.is_interlaced:  # a packet may hold one field of the two
+        allowed += before.shown // 2
+    if lacking > allowed or not frames:
+        raise InputFault(
+            f"The source is damaged: {stream.label} has {before.shown} packets, but only {frames} "
+            "frames could be decoded."
+        )
+
+
+def _check_audio(kept: Kept, before: StreamPackets, after: StreamPackets) -> None:
+    if kept.action == "copy" and abs(after.count - before.count) > before.hidden + 2:
+        raise VerificationFault(
+            f"{kept.stream.label}: {before.count} packets were copied, {after.count} are there."
+        )
+    _check_span(kept.stream.label, before, after, AUDIO_SLACK_S)
+
+
+def _check_span(label: str, before: StreamPackets, after: StreamPackets, slack_s: float) -> None:
+    """Compare durations; where the source's clock jumps, the sums of its packets."""
+    slack = slack_s + SPAN_SHARE * before.span_s
+    spans = abs(before.span_s - after.span_s) <= slack
+    sums = bool(before.jumps) and abs(before.total_s - after.span_s) <= slack + before.jumps
+    if not spans and not sums:
+        raise VerificationFault(
+            f"{label}: {before.span_s:.2f} s in the source, {after.span_s:.2f} s in the output."
+        )
+
+
+def _output_index(request: Request, number: int) -> int:
+    """Return the index of the output's stream `number`: Matroska moves covers to the end."""
+    kept = request.plan.kept
+    if request.plan.container.name != "mkv":
+        return number
+    ordered = sorted(range(len(kept)), key=lambda n: kept[n].stream.is_cover)
+    return ordered.index(number)
+
+
+def _frames_of(decoded: Diagnosis, number: int | None) -> int | None:
+    count = decoded.read.get(number) if number is not None else None
+    return None if count is None else count.frames or count.packets
+
+
+def _number_of_video(request: Request) -> int | None:
+    for number, kept in enumerate(request.plan.kept):
+        if kept.stream.is_video:
+            return _output_index(request, number)
+    return None
+
+
+# ------------------------------------------------------------------------------- it decodes whole
+
+
+def _check_scan(scan: PacketScan) -> None:
+    if scan.exit_code != 0 or scan.diagnosis.damage:
+        found = (scan.diagnosis.damage or ["it cannot be read to its end"])[0]
+        raise VerificationFault(f"The output is damaged: {found}", log_tail=scan.diagnosis.tail)
+
+
+async def _decode(
+    request: Request,
+    path: Path,
+    controls: Controls,
+    on_progress: Callable[[float], None],
+    duration_s: float,
+) -> Diagnosis:
+    """Decode all pictures and sounds of the output; any error fails it.
+
+    Where this ffmpeg has no decoder, every frame's headers are parsed instead, and the result says
+    so: the check is then called `parses`.
+    The loop filter only makes pictures smoother and costs a third of the time, so it is skipped.
+    """
+    argv = [request.tools.ffmpeg, "-hide_banner", "-nostdin", "-loglevel", LOG_LEVEL]
+    argv += ["-progress", "pipe:1", "-nostats", "-skip_loop_filter", "all"]
+    argv += read_arguments(file_url(path))
+    argv += ["-map", "0:V?", "-map", "0:a?", "-fps_mode", "passthrough"]
+    if not request.decodes:
+        parser = _PARSERS.get(request.encoder.codec)
+        argv += ["-c:v", "copy", *(["-bsf:v", parser] if parser else [])]
+    argv += ["-f", "null", "-"]
+    last = [EncodeProgress()]
+
+    def take(progress: EncodeProgress) -> None:
+        last[0] = progress
+        on_progress(progress.fraction(duration_s))
+
+    ended = await run(
+        argv,
+        controls,
+        on_stdout=LineSplitter(ProgressParser(take).line).feed,
+        sign_of_life=lambda: last[0],
+    )
+    diagnosis = ended.diagnosis
+    if diagnosis.disk_full:
+        raise TransientFault("The engine's disk is full.", log_tail=diagnosis.tail)
+    if diagnosis.damage or diagnosis.decode_errors or ended.code != 0:
+        _blame(request, diagnosis)
+    return diagnosis
+
+
+def _blame(request: Request, diagnosis: Diagnosis) -> None:
+    """Raise for an output that does not decode: the source's fault where it was only copied."""
+    found = (diagnosis.damage or ["some frames cannot be decoded"])[0]
+    copied = [kept for kept in request.plan.kept if kept.action == "copy"]
+    made = {kept.codec for kept in request.plan.kept if kept.action == "encode"}
+    bad = {count.kind for count in diagnosis.read.values() if count.errors}
+    for kept in copied:
+        if kept.codec not in made and (found.startswith(kept.codec) or kept.stream.kind in bad):
+            raise InputFault(
+                f"The source is damaged: {kept.stream.label}: {found}", log_tail=diagnosis.tail
+            )
+    raise VerificationFault(f"The output does not decode: {found}", log_tail=diagnosis.tail)

@@ -1,0 +1,78 @@
+"""Runs of zero bytes: the mark of a download that was never finished or of a lost disk block.
+
+Some decoders turn zeros into pictures without a word, so the file itself is looked at. A run is
+damage only inside a packet of a codec that never writes one: uncompressed pictures, MPEG-2
+stuffing and free space in a container are full of zeros by right.
+"""
+
+from bisect import bisect_right
+from pathlib import Path
+
+RUN_BYTES = 512
+"""Shorter runs are left to the decoders. Also the smallest block of any disk."""
+RUNS_MAX = 10_000
+_CHUNK_BYTES = 1 << 20
+_NEEDLE = bytes(RUN_BYTES)
+NEVER_ZERO = frozenset({"h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "h263", "flv1"})
+"""Codecs whose packets hold no such run: start-code emulation or arithmetic coding forbid it."""
+
+
+class ZeroRuns:
+    """Where a file has long runs of zero bytes, sorted."""
+
+    def __init__(self, runs: list[tuple[int, int]]) -> None:
+        self._starts = [start for start, _ in runs]
+        self._ends = [end for _, end in runs]
+
+    def __bool__(self) -> bool:
+        return bool(self._starts)
+
+    def touch(self, position: int, size: int) -> bool:
+        """Whether a run shares at least half of `RUN_BYTES` with the packet at `position`."""
+        end = position + size
+        at = bisect_right(self._starts, end) - 1
+        while at >= 0 and self._ends[at] > position:
+            if min(end, self._ends[at]) - max(position, self._starts[at]) >= RUN_BYTES // 2:
+                return True
+            at -= 1
+        return False
+
+
+def find_zero_runs(path: Path) -> ZeroRuns:
+    """Read `path` once and return its runs of zero bytes; call it in a thread."""
+    runs: list[tuple[int, int]] = []
+    open_start: int | None = None
+    position = 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            open_start = _runs_of(chunk, position, open_start, runs)
+            position += len(chunk)
+            if len(runs) >= RUNS_MAX:
+                break
+    if open_start is not None:
+        runs.append((open_start, position))
+    return ZeroRuns([run for run in runs if run[1] - run[0] >= RUN_BYTES])
+
+
+def _runs_of(
+    chunk: bytes, offset: int, open_start: int | None, runs: list[tuple[int, int]]
+) -> int | None:
+    """Add the runs that end within `chunk`; returns where one begins that reaches its end."""
+    at = 0
+    if open_start is not None:
+        at = _zeros_from(chunk, 0)
+        if at == len(chunk):
+            return open_start
+        runs.append((open_start, offset + at))
+    while (found := chunk.find(_NEEDLE, at)) >= 0:
+        at = _zeros_from(chunk, found)
+        if at == len(chunk):
+            return offset + found
+        runs.append((offset + found, offset + at))
+    trailing = len(chunk) - len(chunk.rstrip(b"\0"))
+    return offset + len(chunk) - trailing if trailing else None
+
+
+def _zeros_from(chunk: bytes, start: int) -> int:
+    """Return the first place at or after `start` that is not zero."""
+    return len(chunk) - len(chunk[start:].lstrip(b"\0"))

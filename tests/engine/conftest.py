@@ -1,0 +1,114 @@
+"""Clips made once a session with a real ffmpeg, a fake daemon, and a workshop to run attempts in."""
+
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import trio
+from tests.engine.clips import Clips
+from tests.engine.daemon import FakeDaemon, running_daemon
+
+from distconv_engine.capabilities import Capabilities, prove
+from distconv_engine.config import Config
+from distconv_engine.ffmpeg_tools import Tools, find_tools
+from distconv_engine.journal import Journal
+from distconv_engine.logs import Log
+from distconv_engine.pipeline import Attempt, Workshop, run_attempt
+from distconv_engine.running import Controls
+from distconv_engine.tracker import Tracker
+from distconvd.model import CompleteReport, Job
+
+
+@pytest.fixture(scope="session")
+def tools() -> Tools:
+    return find_tools(None)
+
+
+@pytest.fixture(scope="session")
+def clips(tools: Tools, tmp_path_factory: pytest.TempPathFactory) -> Clips:
+    return Clips(tools, tmp_path_factory.mktemp("clips"))
+
+
+@pytest.fixture(scope="session")
+def capabilities(tools: Tools, tmp_path_factory: pytest.TempPathFactory) -> Capabilities:
+    folder = tmp_path_factory.mktemp("proof")
+
+    async def run() -> Capabilities:
+        return await prove(tools, Controls(), folder, hardware=False)
+
+    return trio.run(run)
+
+
+@pytest.fixture
+def daemon() -> Iterator[FakeDaemon]:
+    with running_daemon() as found:
+        yield found
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(follow_redirects=True) as found:
+        yield found
+
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def run_job(
+    tools: Tools, capabilities: Capabilities, client: httpx.AsyncClient, tmp_path: Path
+) -> Run:
+    """Run one job through the real pipeline, without an agent; returns its report or raises."""
+
+    async def run(source: Path | str, codec: str = "h264", **settings: Any) -> CompleteReport:
+        options = settings.pop("options", {})
+        output = settings.pop("output", None)
+        sha256 = settings.pop("source_sha256", None)
+        job_id = settings.pop("job_id", "1_1")
+        tracker = settings.pop("tracker", None) or Tracker()
+        controls = settings.pop("controls", None) or Controls()
+        url = source if isinstance(source, str) else source.as_uri()
+        roots = settings.pop("source_root", None)
+        if roots is None:
+            roots = [source.parent] if isinstance(source, Path) else []
+        work = tmp_path / "work"
+        values = {
+            "work_dir": work,
+            "output": str(tmp_path / "out"),
+            "source_root": roots,
+            "disk_reserve_mb": 0,
+            **settings,
+        }
+        config = Config(**values)
+        folder = work / "attempts" / job_id.replace("/", "_")
+        folder.mkdir(parents=True, exist_ok=True)
+        log = Log()
+        shop = Workshop(config, "e1", tools, capabilities, client, Journal(work / "held", log), log)
+        job = _job(job_id, url, codec, options, output, sha256)
+        return await run_attempt(shop, Attempt(job, folder, tracker, controls))
+
+    return run
+
+
+def _job(job_id: str, url: str, codec: str, options: Any, output: Any, sha256: str | None) -> Job:
+    import msgspec
+
+    fields = {
+        "job_id": job_id,
+        "source_url": url,
+        "target_codec": codec,
+        "attempt": 1,
+        "options": options,
+        "output": output,
+        "source_sha256": sha256,
+    }
+    return msgspec.convert(fields, Job)
+
+
+def probe_streams(tools: Tools, path: Path) -> list[str]:
+    argv = [tools.ffprobe, "-v", "error", "-show_entries", "stream=codec_type,codec_name"]
+    argv += ["-of", "csv=p=0", str(path)]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()
