@@ -71,6 +71,6 @@ class MemoryStore:
 
     async def aclose(self) -> None:
         """Let go of the memory."""
-        await trio.lowlevel.checkpoint()
         if self.memory.holder is self:
             self.memory.holder = None
+        await trio.lowlevel.checkpoint()

@@ -163,24 +163,27 @@ class FaultDisk:
         self._durable: _Entries = dict(self._now)
         self._pending: list[_NameChange] = []
         self._faults: dict[int, Fault] = {}
-        self._from_now_on: Fault | None = None
+        self._lasting: tuple[int, Fault] | None = None
         self._cut_at: int | None = None
         self._locks: dict[Path, str] = {}
         self._turn = threading.RLock()
 
     # -------------------------------------------------------------------------- what a test tells
 
-    def fail(self, number: int, fault: Fault) -> None:
-        """Let operation `number` (from 0) fail."""
-        self._faults[number] = fault
+    def fail(self, number: int, fault: Fault, *, lasting: bool = False) -> None:
+        """Let operation `number` (from 0) fail, and, if `lasting`, all that follow."""
+        if lasting:
+            self._lasting = number, fault
+        else:
+            self._faults[number] = fault
 
     def fail_all(self, fault: Fault) -> None:
         """Let every operation from now on fail; with ENOSPC those that need room."""
-        self._from_now_on = fault
+        self.fail(len(self.operations), fault, lasting=True)
 
     def heal(self) -> None:
         """Let nothing fail any more."""
-        self._from_now_on = None
+        self._lasting = None
         self._faults.clear()
 
     def cut_power_at(self, number: int) -> None:
@@ -192,8 +195,9 @@ class FaultDisk:
         self._cut_at = len(self.operations)
 
     def restart(self) -> None:
-        """Take the process for killed: its locks are free."""
+        """Take the process for killed: its locks are free, and there is power, if it was cut."""
         self._locks.clear()
+        self._cut_at = None
 
     def after_power_cut(self, survival: Survival) -> "FaultDisk":
         """Return a healthy disk with what is left after a power cut at this point."""
@@ -334,9 +338,12 @@ class FaultDisk:
         if self._cut_at is not None and number >= self._cut_at:
             raise PowerCut(f"before {operation} of {path}, operation {number}")
         self.operations.append((operation, path))
-        fault = self._faults.get(number) or self._from_now_on
-        frees = operation in ("truncate", "unlink")
-        if fault is None or (fault == "ENOSPC" and frees and number not in self._faults):
+        fault = self._faults.get(number)
+        if fault is None and self._lasting is not None and number >= self._lasting[0]:
+            fault = self._lasting[1]
+            if fault == "ENOSPC" and operation in ("truncate", "unlink"):
+                return None
+        if fault is None:
             return None
         if fault in ("short", "torn"):
             return fault if operation == "write" else None

@@ -1,0 +1,342 @@
+"""The tests that every store has to pass: inherit from `StoreSuite` and say how to open yours.
+
+    from distconvd.testing.store_suite import OpenStore, StoreSuite
+
+    class TestMyStore(StoreSuite):
+        @pytest.fixture
+        def open_store(self, tmp_path: Path) -> OpenStore:
+            return lambda: MyStore(tmp_path / "place")
+
+        @contextmanager
+        def failing(self) -> Iterator[None]:     # only where a test can make your disk fail
+            ...
+
+`open_store` makes a new store object of the same place each time it is called within one test;
+each test has a place of its own. The tests are plain functions that run trio themselves, so no
+pytest plugin is needed. Power cuts are tested elsewhere, see `distconvd.testing.faultdisk`.
+"""
+
+# ruff: noqa: D102 (a test's name is its sentence)
+
+import functools
+import json
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
+from typing import Any, ParamSpec
+
+import pytest
+import trio
+
+from distconvd.errors import StoreError, StoreLocked
+from distconvd.store import TABLES, Change, Snapshot, Store, Table
+
+OpenStore = Callable[[], Store]
+"""Makes a store object of the place under test, not loaded yet."""
+
+ODD_KEYS = [
+    "plain-1",
+    "1754000000000000_17",
+    "UPPER",
+    "upper",
+    "with space",
+    "a/b/../c",
+    "..",
+    ".hidden",
+    'quote"and\\backslash',
+    "new\nline",
+    "nul\0byte",
+    "ünïcödé",
+    "日本語",
+    "🎬",
+    "percent%2Fescape",
+    "x" * 4096,
+    "x" * 4095 + "y",
+    "name.json",
+    "con",
+    "-rf",
+    "~",
+]
+"""Keys that a file system, a format or a shell may stumble over."""
+
+_P = ParamSpec("_P")
+
+
+def in_trio(test: Callable[_P, Awaitable[None]]) -> Callable[_P, None]:
+    """Make a plain test of an async one."""
+
+    @functools.wraps(test)
+    def run(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        async def main() -> None:
+            with trio.fail_after(60):
+                await test(*args, **kwargs)
+
+        trio.run(main)
+
+    return run
+
+
+def record(**fields: Any) -> bytes:
+    """Return a record as the ledger makes them: compact JSON in UTF-8."""
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def put(key: str, table: Table = "jobs", **fields: Any) -> Change:
+    """Return a change that puts a record of these fields."""
+    return Change(table, key, record(**fields))
+
+
+def delete(key: str, table: Table = "jobs") -> Change:
+    """Return a change that deletes a record."""
+    return Change(table, key, None)
+
+
+async def contents(open_store: OpenStore) -> Snapshot:
+    """Open the store, read it, and close it."""
+    store = open_store()
+    snapshot = await store.load()
+    await store.aclose()
+    return snapshot
+
+
+async def commit(open_store: OpenStore, *batches: list[Change]) -> None:
+    """Open the store, commit batches one by one, and close it."""
+    store = open_store()
+    await store.load()
+    for batch in batches:
+        await store.commit(batch)
+    await store.aclose()
+
+
+class StoreSuite:
+    """Inherit, name the class `Test…`, and override `open_store` (see the module)."""
+
+    @pytest.fixture
+    def open_store(self) -> OpenStore:
+        """Return what makes store objects of one place."""
+        raise NotImplementedError("override the fixture open_store")
+
+    def failing(self) -> AbstractContextManager[None]:
+        """Let commits fail within; tests that need it are skipped unless it is overridden."""
+        pytest.skip("this store has no way to let a commit fail")
+
+    # ------------------------------------------------------------------------------ what is kept
+
+    @in_trio
+    async def test_a_new_store_is_empty(self, open_store: OpenStore) -> None:
+        assert await contents(open_store) == ({}, {}, {}, {})
+
+    @in_trio
+    async def test_each_table_keeps_its_own_records(self, open_store: OpenStore) -> None:
+        await commit(open_store, [put("same", table, of=table) for table in TABLES])
+        for table, records in zip(TABLES, await contents(open_store), strict=True):
+            assert records == {"same": record(of=table)}
+
+    @in_trio
+    async def test_records_come_back_byte_by_byte(self, open_store: OpenStore) -> None:
+        fields: dict[str, Any] = {
+            "text": 'é 日本 🎬 "\\ \n \u2028 \x7f',
+            "number": 1.5e-7,
+            "integer": 2**53 - 1,
+            "deep": [[[{"a": [None, True, False]}]]],
+            "": {},
+        }
+        await commit(open_store, [put("job", **fields)])
+        assert (await contents(open_store)).jobs["job"] == record(**fields)
+
+    @in_trio
+    async def test_the_spelling_of_json_may_be_any(self, open_store: OpenStore) -> None:
+        spelt = b'{\n\t"a" : [ 1 ,\r\n 2 ], "b": "\\u00e9\\/" }'
+        await commit(open_store, [Change("jobs", "job", spelt)], [put("other", n=1)])
+        jobs = (await contents(open_store)).jobs
+        assert json.loads(jobs["job"]) == json.loads(spelt)
+        assert jobs["other"] == record(n=1)
+
+    @in_trio
+    async def test_a_later_put_replaces(self, open_store: OpenStore) -> None:
+        await commit(open_store, [put("job", v=1)], [put("job", v=2)], [put("job", v=3)])
+        assert (await contents(open_store)).jobs == {"job": record(v=3)}
+
+    @in_trio
+    async def test_a_delete_removes(self, open_store: OpenStore) -> None:
+        await commit(open_store, [put("a", v=1), put("b", v=1)], [delete("a")])
+        assert (await contents(open_store)).jobs == {"b": record(v=1)}
+
+    @in_trio
+    async def test_a_delete_of_what_is_not_there_is_no_error(self, open_store: OpenStore) -> None:
+        await commit(open_store, [delete("a"), delete("b", "meta")], [put("a", v=1)])
+        assert (await contents(open_store)).jobs == {"a": record(v=1)}
+
+    @in_trio
+    async def test_within_a_batch_the_last_change_wins(self, open_store: OpenStore) -> None:
+        await commit(
+            open_store,
+            [put("a", v=1), delete("a"), put("a", v=2), put("b", v=1), delete("b")],
+            [delete("a"), put("a", v=3)],
+        )
+        assert (await contents(open_store)).jobs == {"a": record(v=3)}
+
+    @in_trio
+    async def test_odd_keys_are_told_apart(self, open_store: OpenStore) -> None:
+        await commit(open_store, [put(key, n=n) for n, key in enumerate(ODD_KEYS)])
+        jobs = (await contents(open_store)).jobs
+        assert jobs == {key: record(n=n) for n, key in enumerate(ODD_KEYS)}
+
+    @in_trio
+    async def test_a_record_of_a_megabyte_is_kept(self, open_store: OpenStore) -> None:
+        await commit(open_store, [put("big", text="x" * 1_000_000), put("small", v=1)])
+        jobs = (await contents(open_store)).jobs
+        assert len(jobs["big"]) > 1_000_000
+        assert jobs["small"] == record(v=1)
+
+    @in_trio
+    async def test_a_batch_may_be_big(self, open_store: OpenStore) -> None:
+        await commit(open_store, [put(f"job-{n}", n=n) for n in range(1000)])
+        assert len((await contents(open_store)).jobs) == 1000
+
+    @in_trio
+    async def test_an_empty_batch_changes_nothing(self, open_store: OpenStore) -> None:
+        await commit(open_store, [], [put("a", v=1)], [])
+        assert (await contents(open_store)).jobs == {"a": record(v=1)}
+
+    # ------------------------------------------------------------------------------------- order
+
+    @in_trio
+    async def test_records_keep_the_order_of_their_first_put(self, open_store: OpenStore) -> None:
+        keys = ["m", "z", "a", "k", "0", "Z", "b"]
+        await commit(open_store, *([put(key, v=1)] for key in keys), [put("a", v=2)])
+        await commit(open_store, [put("later", v=1)], [put("m", v=2)])
+        assert list((await contents(open_store)).jobs) == [*keys, "later"]
+
+    @in_trio
+    async def test_a_record_that_was_deleted_comes_back_at_the_end(
+        self, open_store: OpenStore
+    ) -> None:
+        await commit(
+            open_store, [put("a", v=1), put("b", v=1), put("c", v=1)], [delete("a")], [delete("c")]
+        )
+        await commit(open_store, [put("a", v=2)], [delete("b"), put("b", v=2)], [put("c", v=2)])
+        assert list((await contents(open_store)).jobs) == ["a", "b", "c"]
+        await commit(open_store, [delete("a"), put("a", v=3)])
+        assert list((await contents(open_store)).jobs) == ["b", "c", "a"]
+
+    # ---------------------------------------------------------------------------------- reopening
+
+    @in_trio
+    async def test_what_is_kept_outlives_many_openings(self, open_store: OpenStore) -> None:
+        for n in range(10):
+            await commit(open_store, [put(f"job-{n}", n=n)], [put("engine", "engines", n=n)])
+        snapshot = await contents(open_store)
+        assert list(snapshot.jobs) == [f"job-{n}" for n in range(10)]
+        assert snapshot.engines == {"engine": record(n=9)}
+
+    @in_trio
+    async def test_the_snapshot_is_the_callers_own(self, open_store: OpenStore) -> None:
+        await commit(open_store, [put("a", v=1)])
+        store = open_store()
+        snapshot = await store.load()
+        snapshot.jobs.clear()
+        snapshot.engines["mine"] = b"{}"
+        await store.commit([put("b", v=1)])
+        await store.aclose()
+        assert await contents(open_store) == ({"a": record(v=1), "b": record(v=1)}, {}, {}, {})
+
+    @in_trio
+    async def test_a_second_one_is_told_that_the_store_is_in_use(
+        self, open_store: OpenStore
+    ) -> None:
+        store = open_store()
+        await store.load()
+        with pytest.raises(StoreLocked) as told:
+            await open_store().load()
+        assert len(str(told.value)) > 20, "the message says what to do"
+        await store.commit([put("a", v=1)])
+        await store.aclose()
+        assert (await contents(open_store)).jobs == {"a": record(v=1)}
+
+    @in_trio
+    async def test_the_second_one_harms_nothing(self, open_store: OpenStore) -> None:
+        store = open_store()
+        await store.load()
+        second = open_store()
+        with pytest.raises(StoreLocked):
+            await second.load()
+        await second.aclose()
+        with pytest.raises(StoreLocked):
+            await open_store().load()
+        await store.aclose()
+
+    @in_trio
+    async def test_closing_twice_is_closing(self, open_store: OpenStore) -> None:
+        store = open_store()
+        await store.load()
+        await store.commit([put("a", v=1)])
+        await store.aclose()
+        await store.aclose()
+        assert (await contents(open_store)).jobs == {"a": record(v=1)}
+
+    # ------------------------------------------------------------------------------- being stopped
+
+    @in_trio
+    async def test_a_commit_that_is_cancelled_is_whole_or_absent(
+        self, open_store: OpenStore
+    ) -> None:
+        store = open_store()
+        await store.load()
+        batch = [put(f"job-{n}", n=n) for n in range(50)]
+        done = False
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await store.commit(batch)
+            done = True
+        await store.commit([put("after", v=1)])
+        await store.aclose()
+        jobs = (await contents(open_store)).jobs
+        assert len(jobs) == 51 if done else len(jobs) in (1, 51)
+
+    @in_trio
+    async def test_closing_works_while_being_cancelled(self, open_store: OpenStore) -> None:
+        store = open_store()
+        await store.load()
+        await store.commit([put("a", v=1)])
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await store.aclose()
+        assert (await contents(open_store)).jobs == {"a": record(v=1)}
+
+    # -------------------------------------------------------------------------------------- faults
+
+    @in_trio
+    async def test_a_commit_that_fails_changes_nothing(self, open_store: OpenStore) -> None:
+        store = open_store()
+        await store.load()
+        await store.commit([put("a", v=1), put("b", v=1)])
+        with self.failing(), pytest.raises((OSError, StoreError)):
+            await store.commit([put("a", v=2), delete("b"), put("c", v=2)])
+        await store.aclose()
+        assert (await contents(open_store)).jobs == {"a": record(v=1), "b": record(v=1)}
+
+    @in_trio
+    async def test_after_a_failure_the_next_commit_works(self, open_store: OpenStore) -> None:
+        store = open_store()
+        await store.load()
+        await store.commit([put("a", v=1)])
+        for _ in range(5):
+            with self.failing(), pytest.raises((OSError, StoreError)):
+                await store.commit([put("refused", v=1)])
+        await store.commit([])
+        await store.commit([put("b", v=1)])
+        await store.aclose()
+        assert (await contents(open_store)).jobs == {"a": record(v=1), "b": record(v=1)}
+
+    @in_trio
+    async def test_a_store_closed_while_failing_keeps_what_it_has(
+        self, open_store: OpenStore
+    ) -> None:
+        store = open_store()
+        await store.load()
+        await store.commit([put("a", v=1)])
+        with self.failing():
+            with pytest.raises((OSError, StoreError)):
+                await store.commit([put("a", v=2)])
+            await store.aclose()
+        assert (await contents(open_store)).jobs == {"a": record(v=1)}

@@ -1,0 +1,135 @@
+"""Every disk operation of the two disk stores fails once, and is once the last before the dark.
+
+`DISTCONV_TEST_LONG=1` draws more of what may survive, and cuts the power again during recovery at
+every operation; the short form does so at a sample, the same in each run.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from distconv_plugins._json_files import JsonFiles, View
+from distconv_plugins._spool_files import SpoolFiles
+from distconvd.store import Change, Snapshot
+from distconvd.testing.faultdisk import Fault, FaultDisk
+from distconvd.testing.power_cut import (
+    Scenario,
+    Step,
+    audit_faults,
+    audit_power_cuts,
+    count_operations,
+)
+from distconvd.testing.store_suite import delete, put
+
+LONG = bool(os.environ.get("DISTCONV_TEST_LONG"))
+
+
+class JsonSubject:
+    """The files of a json store; a fold is three steps that commits may come between."""
+
+    def __init__(self, disk: FaultDisk) -> None:
+        self.files = JsonFiles(disk, Path("/var/state.json"))
+        self.view: View | None = None
+        self.size = 0
+
+    def open(self) -> Snapshot:
+        self.files.open()
+        return Snapshot(**{table: dict(rows) for table, rows in self.files.tables.items()})
+
+    def commit(self, changes: Sequence[Change]) -> None:
+        self.files.commit(changes)
+
+    def step(self, name: str) -> None:
+        if name == "fold":
+            self.files.fold()
+        elif name == "begin fold":
+            self.view = self.files.begin_fold()
+        elif self.view is not None and name == "write fold":
+            self.size = self.files.write_fold(self.view)
+        elif self.view is not None and self.size and name == "end fold":
+            self.files.end_fold(self.view, self.size)
+
+    def close(self) -> None:
+        self.files.close()
+
+
+class SpoolSubject:
+    """The files of a spool store."""
+
+    def __init__(self, disk: FaultDisk) -> None:
+        self.files = SpoolFiles(disk, Path("/var/state"))
+
+    def open(self) -> Snapshot:
+        return self.files.open()
+
+    def commit(self, changes: Sequence[Change]) -> None:
+        self.files.commit(changes)
+
+    def step(self, name: str) -> None:
+        """Nothing: it has no compaction."""
+
+    def close(self) -> None:
+        self.files.close()
+
+
+FIRST: list[Step] = [
+    [put("a", n=1), put("b", n=1), put("e", "engines", n=1)],
+    [put("a", n=2, text="x" * 150), delete("b")],
+]
+MIDDLE: list[Step] = [
+    "begin fold",
+    [put("c", n=1), put("a", "attempts", n=1)],
+    "write fold",
+    [delete("a"), put("b", n=2), put("a", n=3)],
+    "end fold",
+    [put(f"many-{n}", n=n, text="y" * 90) for n in range(5)],
+]
+LAST: list[Step] = [
+    "close",
+    "open",
+    [put("c", n=2), delete("e", "engines"), delete("many-3")],
+    "kill",
+    "open",
+    [put("d", n=1)],
+    "fold",
+    [put("d", n=2)],
+]
+SCENARIOS = {
+    "json": Scenario(JsonSubject, [*FIRST, "fold", *MIDDLE, *LAST]),
+    "spool": Scenario(SpoolSubject, [*FIRST, *MIDDLE, *LAST]),
+}
+
+
+@pytest.fixture(params=SCENARIOS)
+def scenario(request: pytest.FixtureRequest) -> Scenario:
+    return SCENARIOS[request.param]
+
+
+def test_the_script_makes_operations_of_every_kind(scenario: Scenario) -> None:
+    assert count_operations(scenario) > 100
+
+
+def test_a_power_cut_anywhere_loses_nothing_and_invents_nothing(scenario: Scenario) -> None:
+    audit = audit_power_cuts(scenario, draws=24 if LONG else 3, again=1 if LONG else 25)
+    print(f"\npower cuts: {audit}")
+    assert audit.openings > 10 * audit.points
+
+
+@pytest.mark.parametrize("fault", ["ENOSPC", "EIO", "short", "torn"])
+def test_a_passing_fault_anywhere_loses_nothing_and_invents_nothing(
+    scenario: Scenario, fault: Fault
+) -> None:
+    audit = audit_faults(scenario, [fault], lasting=False, draws=8 if LONG else 0)
+    print(f"\npassing {fault}: {audit}")
+    assert audit.trials == audit.points
+
+
+@pytest.mark.parametrize("fault", ["ENOSPC", "EIO", "torn"])
+def test_a_lasting_fault_loses_nothing_and_invents_nothing(
+    scenario: Scenario, fault: Fault
+) -> None:
+    audit = audit_faults(scenario, [fault], lasting=True, draws=8 if LONG else 0)
+    print(f"\nlasting {fault}: {audit}")
+    assert audit.trials == audit.points
