@@ -81,7 +81,7 @@ def make_plan(job: Job, probe: Probe) -> Plan:
         known = ", ".join(CODECS)
         raise InputFault(f"No engine of this kind makes '{job.target_codec}'; it makes {known}.")
     named = job.options.container or _container_of_name(job)
-    names = [named] if named else list(PREFERENCE[codec])
+    names: list[ContainerName] = [named] if named else list(PREFERENCE[codec])
     drafts = [_draft(codec, CONTAINERS[name], job.options, probe) for name in names]
     whole = [draft for draft in drafts if not draft.unsupported]
     best = [draft for draft in whole if not draft.degraded]

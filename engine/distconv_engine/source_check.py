@@ -23,7 +23,8 @@ from distconv_engine.zeros import NEVER_ZERO, ZeroRuns, find_zero_runs
 
 _TRUSTED_DURATION = frozenset({"mov", "matroska", "avi", "flv", "asf", "wav", "flac", "ogg"})
 """Demuxers whose duration is a statement of the file and not an estimate from its bit rate."""
-_TRUSTED_COUNT = frozenset({"mov", "avi"})
+_TRUSTED_COUNT = frozenset({"mov"})
+"""AVI counts empty chunks too, which stand for a repeated picture."""
 SHORT_S = 0.3
 """A header may be this much longer than its packets: muxers round, and round up."""
 SHORT_SHARE = 0.005

@@ -3,6 +3,8 @@
 import subprocess
 from pathlib import Path
 
+from tests.engine.odd import ODD
+
 from distconv_engine.ffmpeg_tools import Tools
 
 VIDEO = "testsrc2=s=160x90:r=25:d={d}"
@@ -58,3 +60,43 @@ class Clips:
             *H264.split(),
             *("-f", "mp4"),
         )
+
+    def odd(self, name: str) -> Path:
+        """One of the odd but sound sources of `odd.ODD`."""
+        file, recipe = ODD[name]
+        words = [self._fill(word) for word in recipe.split()]
+        return self.make(file, *words)
+
+    def _fill(self, word: str) -> str:
+        helpers = {
+            "{plain}": self.plain,
+            "{long_gop}": self._long_gop,
+            "{srt}": self._srt,
+            "{chapters}": self._chapters,
+            "{cover}": self._cover,
+        }
+        return str(helpers[word]()) if word in helpers else word
+
+    def _long_gop(self) -> Path:
+        lavfi = ("-f", "lavfi", "-i", VIDEO.format(d=2), "-f", "lavfi", "-i", AUDIO.format(d=2))
+        return self.make("long-gop.mp4", *lavfi, *H264.split(), "-g", "250", *AAC.split())
+
+    def _srt(self) -> Path:
+        path = self.folder / "lines.srt"
+        path.write_text(
+            "1\n00:00:00,200 --> 00:00:00,900\nOne\n\n2\n00:00:01,000 --> 00:00:01,800\nTwo\n"
+        )
+        return path
+
+    def _chapters(self) -> Path:
+        path = self.folder / "chapters.ffmeta"
+        parts = (
+            f"[CHAPTER]\nTIMEBASE=1/1000\nSTART={start}\nEND={start + 1000}\ntitle=Part {start}\n"
+            for start in (0, 1000)
+        )
+        path.write_text(";FFMETADATA1\n" + "".join(parts))
+        return path
+
+    def _cover(self) -> Path:
+        lavfi = ("-f", "lavfi", "-i", "testsrc2=s=64x64:d=1", "-frames:v", "1")
+        return self.make("cover.jpg", *lavfi, "-update", "1", "-pix_fmt", "yuvj420p")
