@@ -101,6 +101,13 @@ class UnsupportedMediaType(CallerError):
     title = "Unsupported Media Type"
 
 
+class RangeNotSatisfiable(CallerError):
+    """No byte of the asked range exists; carries `Content-Range` with the real size."""
+
+    status = 416
+    title = "Range Not Satisfiable"
+
+
 class Unprocessable(CallerError):
     """An idempotency key was used again for a different request."""
 
@@ -136,6 +143,13 @@ class Unavailable(DaemonError):
         self, detail: str, *, retry_after_s: int = 1, headers: Mapping[str, str] | None = None
     ) -> None:
         super().__init__(detail, headers={"Retry-After": str(retry_after_s), **(headers or {})})
+
+
+class InsufficientStorage(DaemonError):
+    """There is no room for what was sent."""
+
+    status = 507
+    title = "Insufficient Storage"
 
 
 class CommitFailed(Unavailable):

@@ -10,8 +10,11 @@ decides which step a drop takes next, from what the daemon says of it:
 - "later" in any form: it stays claimed, and no more are taken from `incoming/` in this round.
 """
 
+import grp
 import json
 import logging
+import re
+import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -22,16 +25,31 @@ from typing import NoReturn, Protocol, TypeVar, TypeVarTuple
 import msgspec
 import trio
 
-from distconv_spool import BadDrop, Claim, Disk, Failure, Owner, Settler, create, printable
+from distconv_spool import (
+    BadDrop,
+    Claim,
+    Disk,
+    Failure,
+    Owner,
+    Settler,
+    SpoolError,
+    create,
+    printable,
+)
+from distconvd import hookimpl
+from distconvd.dispatch import Event
 from distconvd.edge.problems import type_of
 from distconvd.errors import (
     BadRequest,
     CallerError,
+    ConfigError,
     DistconvError,
     Forbidden,
+    NotFound,
     RequestTimeout,
     TooManyRequests,
 )
+from distconvd.hookspecs import DaemonAccess, PluginContext, Registrar, ServiceFactory
 from distconvd.model import TERMINAL_STATUSES, Job
 
 CLAIMS_MAX = 64
@@ -59,8 +77,8 @@ class Submitter(Protocol):
         """
         ...
 
-    async def job(self, job_id: str) -> Job | None:
-        """Return a job as it now stands, None when this daemon has no such job."""
+    async def job(self, job_id: str) -> Job:
+        """Return a job as it now stands; raises `NotFound` when this daemon has no such job."""
         ...
 
 
@@ -122,8 +140,8 @@ class SpoolIntake:
         """Serve the spool until cancelled; started once it is open and locked.
 
         Raises:
-            SpoolError: it is no spool, not safe, or another daemon has this owner's name.
-            OSError: it cannot be opened. Later errors of the disk are logged and tried again.
+            ConfigError: it is no spool, not safe, cannot be opened, or another daemon has this
+                owner's name. Later errors of the disk are logged and tried again.
         """
         async with self.opened(), trio.open_nursery() as nursery:
             nursery.start_soon(self._publish_forever)
@@ -133,12 +151,22 @@ class SpoolIntake:
     @asynccontextmanager
     async def opened(self) -> AsyncGenerator[None]:
         """Open and lock the spool for the time of a block; raises as `run`."""
-        self._owner = await trio.to_thread.run_sync(self._open)
+        try:
+            self._owner = await trio.to_thread.run_sync(self._open)
+        except (SpoolError, OSError) as error:
+            raise ConfigError(f"The spool cannot be served: {error}") from error
         try:
             yield
         finally:
             self._owner.close()
             self._owner = None
+
+    def on_event(self, event: Event) -> None:
+        """Hear of an event, after it is durable: the daemon's way to `job_ended`."""
+        if event.job_id in self._mine and event.record is not None:
+            job = msgspec.json.decode(event.record, type=Job)
+            if job.status in TERMINAL_STATUSES:
+                self.job_ended(job)
 
     def job_ended(self, job: Job) -> None:
         """Take note of a job's end, after it is durable; others than the spool's are ignored."""
@@ -213,7 +241,7 @@ class SpoolIntake:
         """Make a job ours. It may have ended before this, unheard: so look once, afterwards."""
         self._mine.add(job_id)
         job = await self._submitter.job(job_id)
-        if job is not None and job.status in TERMINAL_STATUSES:
+        if job.status in TERMINAL_STATUSES:
             self.job_ended(job)
 
     async def _settle_accounts(self, round_: _Round) -> None:
@@ -235,8 +263,9 @@ class SpoolIntake:
         ids = owner.accepted_jobs()
         while chunk := await self._on_disk(_with_results, owner, ids):
             for job_id, has_result in chunk:
-                job = await self._submitter.job(job_id)
-                if job is None:
+                try:
+                    job = await self._submitter.job(job_id)
+                except NotFound:
                     continue  # another daemon's on the same spool, or forgotten by now
                 self._mine.add(job_id)
                 if job.status in TERMINAL_STATUSES and not has_result:
@@ -338,3 +367,47 @@ def _problem(claim: Claim, error: CallerError) -> bytes:
     # ASCII, and the name escaped: a name may hold any bytes, and people print this on terminals.
     document["drop"] = printable(claim.name)
     return json.dumps(document, indent=2).encode("ascii") + b"\n"
+
+
+class SpoolSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[plugin.spool-intake]`; the spool itself is named by `--spool-dir`."""
+
+    owner: str | None = None
+    """Name of this daemon's claims, which must stay with its state. Default: the host's name."""
+    group: str | None = None
+    """The group whose members may submit. Default: none, only the daemon's own user may."""
+    settle_s: float = 3.0
+    """How long a file that is written in place must stay the same to count as complete."""
+    poll_s: float = 1.0
+    """Time between two looks at an idle spool."""
+
+
+@hookimpl
+def distconvd_register_services(registrar: Registrar[ServiceFactory]) -> None:
+    """Offer the intake, for a daemon that has a spool."""
+    registrar.add("spool-intake", _make)
+
+
+def _make(context: PluginContext, daemon: DaemonAccess) -> SpoolIntake | None:
+    if context.spool_dir is None:
+        return None
+    settings = context.settings("spool-intake", SpoolSettings)
+    return SpoolIntake(
+        context.spool_dir,
+        daemon,
+        owner=settings.owner or _host_name(),
+        group=None if settings.group is None else _group_id(settings.group),
+        settle_s=settings.settle_s,
+        poll_s=settings.poll_s,
+    )
+
+
+def _host_name() -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname()).strip("._-")[:64] or "daemon"
+
+
+def _group_id(name: str) -> int:
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise ConfigError(f"[plugin.spool-intake]: there is no group {name!r}.") from None

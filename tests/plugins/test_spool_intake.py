@@ -14,10 +14,18 @@ import trio
 
 from distconv_plugins import spool_intake
 from distconv_plugins.spool_intake import SpoolIntake
-from distconv_spool import Layout, SpoolBusy, SpoolUnusable, State, create, look, submit
+from distconv_spool import Layout, State, create, look, submit
 from distconv_spool.disk import OsDisk
 from distconv_spool.testing import Fault, FaultyDisk, PowerCut
-from distconvd.errors import BadRequest, CommitFailed, TooManyRequests, Unavailable
+from distconvd.dispatch import Event
+from distconvd.errors import (
+    BadRequest,
+    CommitFailed,
+    ConfigError,
+    NotFound,
+    TooManyRequests,
+    Unavailable,
+)
 from distconvd.model import Job, JobStatus
 
 GOOD = {"source_url": "file:///a.mov", "target_codec": "av1"}
@@ -52,8 +60,10 @@ class FakeDaemon:
             self.before_reply()
         return self.jobs[self.by_key[key]]
 
-    async def job(self, job_id: str) -> Job | None:
-        return self.jobs.get(job_id)
+    async def job(self, job_id: str) -> Job:
+        if job_id not in self.jobs:
+            raise NotFound("Job not found")
+        return self.jobs[job_id]
 
     def end(self, job_id: str, status: JobStatus = JobStatus.COMPLETED) -> Job:
         self.jobs[job_id] = msgspec.structs.replace(self.jobs[job_id], status=status)
@@ -523,7 +533,7 @@ async def test_a_second_daemon_under_the_same_owners_name_is_refused(
     layout: Layout, daemon: FakeDaemon
 ) -> None:
     async with intake_of(layout, daemon).opened():
-        with pytest.raises(SpoolBusy, match="owner 'me'"):
+        with pytest.raises(ConfigError, match="owner 'me'"):
             async with intake_of(layout, daemon).opened():
                 pass
     await take_in(layout, daemon)
@@ -712,7 +722,8 @@ async def test_the_service_takes_drops_and_writes_results_by_itself(
             await nursery.start(intake.run)
             await disk.synced["accepted"].wait()
             assert look(layout.root, drop).state is State.ACCEPTED
-            intake.job_ended(daemon.end("1753_1"))
+            record = msgspec.json.encode(daemon.end("1753_1"))
+            intake.on_event(Event("job.completed", 0, "1753_1", record=record))
             await disk.synced["results"].wait()
             nursery.cancel_scope.cancel()
     assert look(layout.root, drop).state is State.FINISHED
@@ -722,7 +733,7 @@ async def test_the_service_does_not_start_on_an_unsafe_spool(
     layout: Layout, daemon: FakeDaemon
 ) -> None:
     layout.incoming.chmod(0o777)
-    with pytest.raises(SpoolUnusable, match="Anybody may write"):
+    with pytest.raises(ConfigError, match="Anybody may write"):
         await intake_of(layout, daemon).run()
 
 
