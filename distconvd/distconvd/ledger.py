@@ -92,6 +92,21 @@ class Ledger:
         await self.settle(decision)
         return decision.reply
 
+    def execute_nowait(
+        self,
+        command: Callable[Concatenate[Transaction, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run a command that reveals nothing to anybody; what it changes is committed later."""
+        decision = self._dispatcher.decide(command, self._clock(), *args, **kwargs)
+        if decision.changes and self.failure is not None:
+            self._dispatcher.take_back(decision.undo)
+        elif decision.changes:
+            self._filling.add(decision)
+            self._work.set()
+        return decision.reply
+
     async def settle(self, decision: Decision[T]) -> None:
         """Wait until a decision is durable; call it right after `decide`, with no wait between."""
         if decision.changes:
@@ -178,9 +193,10 @@ class Ledger:
     def _last_in_flight(self, decision: Decision[T]) -> _Batch | None:
         """Return the batch that a reply must wait for, or None when all it shows is durable."""
         for batch in (self._filling, self._writing):
-            if batch is not None and batch.changes:
-                if decision.saw_everything or not batch.keys.isdisjoint(decision.saw):
-                    return batch
+            if batch is None or not batch.changes:
+                continue
+            if decision.saw_everything or not batch.keys.isdisjoint(decision.saw):
+                return batch
         return None
 
     def _tell_after(self, events: Sequence[Event]) -> None:

@@ -1,6 +1,6 @@
 """The two lifecycles as tables. A move that is not in the table is a bug and raises.
 
-The drawing in docs/protocol.md is generated from these tables (`python -m distconvd.lifecycle`).
+The drawing in docs/protocol.md is generated from these tables by `drawing`, and a test holds it there.
 """
 
 from enum import StrEnum
@@ -79,7 +79,3 @@ def drawing() -> str:
     lines.append("engine (the first that holds):")
     lines += [f"  {condition}: {state}" for condition, state in ENGINE_TABLE]
     return "\n".join([*lines, "  otherwise: idle", ""])
-
-
-if __name__ == "__main__":
-    print(drawing(), end="")

@@ -95,15 +95,23 @@ def adopt_engine(engine_id: str, data: bytes) -> tuple[EngineRecord, bytes] | No
             fields = msgspec.json.decode(data, type=dict[str, Any])
         except msgspec.DecodeError:
             return None
-        record = EngineRecord(engine_id, extra=_bounded(fields))
+        record = EngineRecord(engine_id)
+        for name in EngineRecord.__struct_fields__:
+            if name in fields and name != "engine_id":
+                record = _with_field(record, name, fields[name])
     if record.engine_id == engine_id:
         return record, data
     record = msgspec.structs.replace(record, engine_id=engine_id)
     return record, encode(record)
 
 
-def _bounded(fields: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in list(fields.items())[:32] if k not in EngineRecord.__struct_fields__}
+def _with_field(record: EngineRecord, name: str, value: Any) -> EngineRecord:
+    """Return the record with one foreign field, or as it is when the value makes no sense."""
+    try:
+        return msgspec.convert({**msgspec.to_builtins(record), name: value}, EngineRecord)
+    except msgspec.ValidationError:
+        log.warning("engine %s: dropped field %r, cannot be read", record.engine_id, name)
+        return record
 
 
 def is_finite(number: float) -> bool:

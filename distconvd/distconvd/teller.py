@@ -6,8 +6,9 @@ the event all the same. Nobody is waited for.
 
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from typing import Literal, NamedTuple
 
 import trio
 
@@ -25,6 +26,14 @@ class NumberedEvent(NamedTuple):
     event: Event
 
 
+class _Waiting:
+    """Tasks that wait for one thing."""
+
+    def __init__(self) -> None:
+        self.event = trio.Event()
+        self.count = 0
+
+
 class Teller:
     """Fans events out to listeners and to tasks that wait for one thing.
 
@@ -36,7 +45,7 @@ class Teller:
         self.recent: deque[NumberedEvent] = deque(maxlen=buffer_events_max)
         self.failures: Counter[str] = Counter()
         self._listeners: list[tuple[str, Listener]] = []
-        self._waiting: dict[tuple[str, str], trio.Event] = {}
+        self._waiting: dict[tuple[str, str], _Waiting] = {}
         self._any = trio.Event()
         self._number = 0
 
@@ -60,25 +69,24 @@ class Teller:
             self._any.set()
             self._any = trio.Event()
 
-    async def wait_for_job(self, job_id: str) -> None:
-        """Return at the next event of that job."""
-        await self._wait("job", job_id)
+    @contextmanager
+    def expect(self, what: Literal["job", "assigned"], key: str) -> Generator[trio.Event]:
+        """Give an event that is set at the next event of that job, or assignment to that engine.
 
-    async def wait_for_assignment(self, engine_id: str) -> None:
-        """Return when a job is assigned to that engine."""
-        await self._wait("assigned", engine_id)
+        It counts from the moment of the call, so look at the state after entering, then wait.
+        """
+        waiting = self._waiting.setdefault((what, key), _Waiting())
+        waiting.count += 1
+        try:
+            yield waiting.event
+        finally:
+            waiting.count -= 1
+            if not waiting.count and self._waiting.get((what, key)) is waiting:
+                del self._waiting[what, key]
 
     async def wait_for_any(self) -> None:
         """Return at the next event."""
         await self._any.wait()
-
-    async def _wait(self, kind: str, key: str) -> None:
-        event = self._waiting.setdefault((kind, key), trio.Event())
-        try:
-            await event.wait()
-        finally:
-            if not event.statistics().tasks_waiting and self._waiting.get((kind, key)) is event:
-                del self._waiting[kind, key]
 
     def _wake(self, event: Event) -> None:
         keys = [("job", event.job_id)]
@@ -88,4 +96,4 @@ class Teller:
             if key is not None:
                 waiting = self._waiting.pop((kind, key), None)
                 if waiting is not None:
-                    waiting.set()
+                    waiting.event.set()

@@ -14,8 +14,8 @@ from distconvd.dispatch.transaction import Transaction
 from distconvd.errors import NotFound
 from distconvd.lifecycle import JobEvent
 from distconvd.matching import AvailableEngines, Demand, EngineEntry
-from distconvd.matching.queue import QueueEntry, demand_of
-from distconvd.model import AttemptOutcome, EngineState, Job
+from distconvd.matching.queue import QueueEntry
+from distconvd.model import AttemptOutcome, Job
 from distconvd.policy import Place
 
 
@@ -92,6 +92,9 @@ def serve_parked(tx: Transaction) -> None:
             while entry is not None and entry.parked and state.pool.is_offered(engine_id):
                 if _match_for(tx, entry) is None:
                     break
+        # Matching takes an engine out of the pool and puts it back, which wakes it again; but what
+        # there was for these has just been found.
+        state.pool.woken -= engines
 
 
 def _undelivered(tx: Transaction, entry: EngineEntry) -> str | None:

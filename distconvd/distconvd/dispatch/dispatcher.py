@@ -86,11 +86,14 @@ class Dispatcher:
             self.state.apply(change)
             if change.table == "jobs":
                 self._lease_if_assigned(change.key)
+            elif change.table == "engines" and change.key in self.state.engines:
+                record = self.state.engine(change.key).record
+                self._watch_engine(change.key, record.quarantined_until)
 
     def place(self, job: Job, engines: AvailableEngines, now_ms: int) -> Place | Hold:
         """Ask the policy; a policy that raises or answers nonsense is overruled for this job."""
         try:
-            answer = self.policy.place(job, engines, now_ms)
+            answer: object = self.policy.place(job, engines, now_ms)
             if isinstance(answer, Hold):
                 return answer
             if isinstance(answer, Place) and engines.get(answer.engine_id) is not None:

@@ -28,14 +28,16 @@ _MOMENTARY = ("free_gb", "cpu_percent", "temperature_c")
 def heartbeat(tx: Transaction, beat: Heartbeat, extra: dict[str, Any]) -> HeartbeatReply:
     """Register an engine or hear of it again, renew its leases, and judge what it holds.
 
+    `extra`: fields of it that this version does not know; the caller bounds them.
     Only what differs from its record is written: a heartbeat that tells nothing new costs no disk.
     Raises `Unavailable` for a new engine beyond `engines_max`.
     """
     entry = tx.state.pool.engines.get(beat.engine_id)
     if entry is None:
-        entry = _register(tx, beat, extra)
+        entry = _register(tx, beat)
     else:
-        _merge(tx, entry, beat, extra)
+        _merge(tx, entry, beat)
+    entry.extra |= extra
     _hear(tx, entry, beat)
     verdicts = _judge_held(tx, entry, beat)
     return HeartbeatReply(
@@ -98,7 +100,6 @@ def engine_view(tx: Transaction, engine_id: str) -> bytes:
     if entry is None:
         raise NotFound("Engine not found")
     fields: dict[str, Any] = msgspec.to_builtins(entry.record)
-    extra = fields.pop("extra")
     return encode(
         fields
         | {
@@ -111,30 +112,28 @@ def engine_view(tx: Transaction, engine_id: str) -> bytes:
             "cpu_percent": entry.cpu_percent,
             "temperature_c": entry.temperature_c,
         }
-        | {name: value for name, value in extra.items() if name not in fields}
+        | {name: value for name, value in entry.extra.items() if name not in fields}
     )
 
 
-def _register(tx: Transaction, beat: Heartbeat, extra: dict[str, Any]) -> EngineEntry:
+def _register(tx: Transaction, beat: Heartbeat) -> EngineEntry:
     if len(tx.state.engines) >= tx.settings.engines_max:
         raise Unavailable(
             f"{tx.settings.engines_max} engines are registered, the limit (engines_max);"
             " remove those that are gone with DELETE /engines/{id}.",
             retry_after_s=60,
         )
-    record = EngineRecord(beat.engine_id, registered_at=tx.now.wall_ms, extra=extra)
+    record = EngineRecord(beat.engine_id, registered_at=tx.now.wall_ms)
     record = msgspec.structs.replace(record, **_told(beat))
     tx.put("engines", beat.engine_id, encode(record))
     tx.tell("engine.registered", engine_id=beat.engine_id)
     return tx.state.engine(beat.engine_id)
 
 
-def _merge(tx: Transaction, entry: EngineEntry, beat: Heartbeat, extra: dict[str, Any]) -> None:
-    told = _told(beat)
-    if extra:
-        told["extra"] = {**entry.record.extra, **extra}
+def _merge(tx: Transaction, entry: EngineEntry, beat: Heartbeat) -> None:
     before = entry.record
-    if tx.edit_engine(before, **told) is not before and entry.record != before:
+    tx.edit_engine(before, **_told(beat))
+    if entry.record != before:
         tx.tell("engine.changed", engine_id=beat.engine_id)
 
 

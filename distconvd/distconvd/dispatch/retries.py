@@ -2,7 +2,7 @@
 
 | class | retry charged | back to the queue |
 | --- | --- | --- |
-| input | – | never: no engine could do better |
+| input | - | never: no engine could do better |
 | engine, verification | yes | while retries < max_retries |
 | transient | no, up to `transient_attempts_max` | after a backoff |
 | lost | no | until `lost_attempts_max` engines were lost with it |

@@ -23,7 +23,7 @@ HISTORY_MAX = 64
 
 
 class Core(Protocol):
-    """What a command needs of the dispatcher besides the state; documented there."""
+    """What a command needs of the dispatcher besides the state; see `Dispatcher` for each."""
 
     state: State
     settings: DispatchSettings
@@ -32,10 +32,21 @@ class Core(Protocol):
     undelivered: dict[str, dict[str, None]]
     leases_expired: int
 
-    def place(self, job: Job, engines: AvailableEngines, now_ms: int) -> Place | Hold: ...
-    def grant_lease(self, job_id: str, now_s: float) -> None: ...
-    def new_job_id(self, wall_us: int) -> str: ...
-    def wall_to_mono_s(self, wall_ms: int) -> float: ...
+    def place(self, job: Job, engines: AvailableEngines, now_ms: int) -> Place | Hold:
+        """Ask the policy."""
+        ...
+
+    def grant_lease(self, job_id: str, now_s: float) -> None:
+        """Let the running attempt of a job live for another lease."""
+        ...
+
+    def new_job_id(self, wall_us: int) -> str:
+        """Return an id that was never used."""
+        ...
+
+    def wall_to_mono_s(self, wall_ms: int) -> float:
+        """Return when, on the monotonic clock, the wall clock will show `wall_ms`."""
+        ...
 
 
 class Transaction:

@@ -10,7 +10,7 @@ names make every engine a group of its own.
 from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from distconvd.lifecycle import engine_state
 from distconvd.matching.queue import Demand
@@ -42,6 +42,7 @@ class EngineEntry:
         "ability",
         "benchmarks",
         "cpu_percent",
+        "extra",
         "free_gb",
         "held",
         "last_seen_ms",
@@ -68,6 +69,8 @@ class EngineEntry:
         self.held: dict[str, None] = {}
         """Ids of the jobs that it holds, oldest first; shared with the state's index."""
         self.reserved: dict[str, None] = {}
+        self.extra: dict[str, Any] = {}
+        """Reported fields that this version does not know, within `Limits.extra_bytes`."""
         self.free_gb: float | None = None
         self.cpu_percent: float | None = None
         self.temperature_c: float | None = None

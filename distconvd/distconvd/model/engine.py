@@ -2,7 +2,6 @@
 moment (free disk, load, when it was last seen) is runtime state of the dispatcher."""
 
 from enum import StrEnum
-from typing import Any
 
 import msgspec
 
@@ -42,5 +41,3 @@ class EngineRecord(msgspec.Struct, frozen=True):
     quarantined_until: int | None = None
     failed_jobs: list[str] = []
     """Jobs that failed on it in a row, for quarantine; a success empties it."""
-    extra: dict[str, Any] = {}
-    """Reported fields that this version does not know, within `Limits.extra_bytes`."""

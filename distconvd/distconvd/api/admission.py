@@ -1,0 +1,99 @@
+"""Admitting a job: decode, validate, let plugins look, then submit. HTTP and the spool share it."""
+
+import hashlib
+import logging
+from collections.abc import Callable
+
+import msgspec
+
+from distconvd.api.decode import decode, decode_object
+from distconvd.api.validate import check_known_fields, check_submission
+from distconvd.dispatch.submit import IdempotencyKey, rehearse, submit
+from distconvd.errors import BadRequest, ConfigError
+from distconvd.ledger import Ledger
+from distconvd.model import Job, Limits, Submission
+from distconvd.records import decode_job
+
+log = logging.getLogger("distconvd.admission")
+
+Review = Callable[[Submission, str], Submission | None]
+
+
+class Admission:
+    """The door through which every job comes in.
+
+    Args:
+        ledger: commits.
+        schemes: what a `source_url` may begin with.
+        reviews: (plugin name, function) of each `distconvd_review_submission`.
+    """
+
+    def __init__(
+        self, ledger: Ledger, schemes: list[str], reviews: list[tuple[str, Review]]
+    ) -> None:
+        self._ledger = ledger
+        self._schemes = schemes
+        self._reviews = reviews
+
+    async def admit(
+        self, body: bytes, caller: str, *, key: str | None = None, strict: bool = False,
+        dry_run: bool = False,
+    ) -> bytes:  # fmt: skip
+        """Return the job made of a JSON object, as on the wire, once it is durable.
+
+        Raises `BadRequest`, `Unprocessable` for a key that was used otherwise, `Unavailable`.
+        """
+        submission = self._parse(body, strict=strict)
+        submission = self._review(submission, caller)
+        if dry_run:
+            return await self._ledger.execute(rehearse, submission)
+        idempotency = _idempotency(key, caller, body) if key is not None else None
+        return await self._ledger.execute(submit, submission, idempotency)
+
+    def _parse(self, body: bytes, *, strict: bool) -> Submission:
+        submission = decode(body, Submission)
+        if strict:
+            check_known_fields(decode_object(body))
+        check_submission(submission, self._schemes)
+        return submission
+
+    def _review(self, submission: Submission, caller: str) -> Submission:
+        for name, review in self._reviews:
+            answer = review(submission, caller)
+            if answer is None:
+                continue
+            if not isinstance(answer, Submission):  # pyright: ignore[reportUnnecessaryIsInstance] - a plugin may answer anything
+                raise ConfigError(f"plugin {name!r} answered {type(answer).__name__}, no Submission")
+            submission = answer
+            check_submission(submission, self._schemes)
+        return submission
+
+
+class LocalAccess:
+    """`hookspecs.DaemonAccess`: what background services use instead of HTTP."""
+
+    def __init__(self, admission: Admission, get_job: Callable[[str], Job]) -> None:
+        self._admission = admission
+        self._get_job = get_job
+
+    async def submit(self, fields: bytes, *, idempotency_key: str) -> Job:
+        """See `hookspecs.DaemonAccess.submit`."""
+        return decode_job(await self._admission.admit(fields, "local", key=idempotency_key))
+
+    async def job(self, job_id: str) -> Job:
+        """See `hookspecs.DaemonAccess.job`."""
+        return self._get_job(job_id)
+
+
+def _idempotency(key: str, caller: str, body: bytes) -> IdempotencyKey:
+    """Return the key in its caller's name space, with a digest of the request that it is for."""
+    if not 0 < len(key) <= Limits.message_chars or not key.isprintable():
+        raise BadRequest("'Idempotency-Key' must be printable and not empty.", field="Idempotency-Key")
+    # Compare what was meant, not how it was spelt: spacing and order of fields do not matter.
+    canonical = msgspec.json.encode(decode_object(body), order="sorted")
+    return IdempotencyKey(f"{caller}:{_short(key)}", hashlib.sha256(canonical).hexdigest())
+
+
+def _short(key: str) -> str:
+    """Return the key, or a hash of one that is too long to keep."""
+    return key if len(key) <= 128 else "sha256:" + hashlib.sha256(key.encode()).hexdigest()

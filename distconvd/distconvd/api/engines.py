@@ -1,0 +1,133 @@
+"""The resources `engines` and `assign_job`: what engines say of themselves, and asking for work."""
+
+import trio
+
+from distconvd.api.decode import decode
+from distconvd.api.replies import array_of, encoded, job_reply, json_reply, wait_s_of
+from distconvd.api.validate import (
+    check_benchmark,
+    check_heartbeat,
+    check_id,
+    unknown_fields,
+)
+from distconvd.dispatch import engines
+from distconvd.dispatch.assign import ask, assign_any, has_undelivered, park
+from distconvd.dispatch.queries import get_engine, list_engines
+from distconvd.edge.http import Request, Response, Route
+from distconvd.edge.link import wait_while_wanted
+from distconvd.ledger import Ledger
+from distconvd.model import AssignRequest, BenchmarkReport, Heartbeat
+from distconvd.records import decode_job
+from distconvd.teller import Teller
+
+
+class EnginesApi:
+    """Handlers of `/engines/…` and `/assign_job/`."""
+
+    def __init__(self, ledger: Ledger, teller: Teller) -> None:
+        self._ledger = ledger
+        self._teller = teller
+
+    def routes(self) -> list[Route]:
+        """Return the rows of the route table."""
+        return [
+            Route("POST", "/engines/heartbeat", self.heartbeat, "engine", "whole", summary="Beat"),
+            Route(
+                "POST",
+                "/engines/benchmark_result",
+                self.benchmark,
+                "engine",
+                "whole",
+                summary="Submit a benchmark",
+            ),
+            Route("POST", "/assign_job", self.assign, "engine", "whole", summary="Ask for a job"),
+            Route("GET", "/engines", self.list, "read", summary="List engines"),
+            Route("GET", "/engines/{engine_id}", self.get, "read", summary="Get an engine"),
+            Route("DELETE", "/engines/{engine_id}", self.remove, "admin", summary="Forget it"),
+            Route("POST", "/engines/{engine_id}/drain", self.drain, "admin", summary="Drain it"),
+            Route("POST", "/engines/{engine_id}/resume", self.resume, "admin", summary="Resume it"),
+        ]
+
+    async def heartbeat(self, request: Request) -> Response:
+        """`POST /engines/heartbeat`."""
+        beat = decode(request.body, Heartbeat)
+        check_heartbeat(beat)
+        request.log["engine_id"] = beat.engine_id
+        extra = unknown_fields(request.body, Heartbeat)
+        return encoded(await self._ledger.execute(engines.heartbeat, beat, extra))
+
+    async def benchmark(self, request: Request) -> Response:
+        """`POST /engines/benchmark_result`."""
+        report = decode(request.body, BenchmarkReport)
+        check_benchmark(report)
+        request.log["engine_id"] = report.engine_id
+        return encoded({"message": await self._ledger.execute(engines.benchmark, report)})
+
+    async def assign(self, request: Request) -> Response:
+        """`POST /assign_job/`; with an engine id and `Prefer: wait=N` a long poll."""
+        asked = decode(request.body or b"{}", AssignRequest)
+        if asked.engine_id is None:
+            record = await self._ledger.execute(assign_any)
+        else:
+            check_id(asked.engine_id, "engine_id")
+            request.log["engine_id"] = asked.engine_id
+            record = await self._ledger.execute(ask, asked.engine_id)
+            wait_s = wait_s_of(request.headers)
+            if record is None and wait_s:
+                record = await self._wait_for_work(request, asked.engine_id, wait_s)
+        if record is None:
+            return Response(204)
+        job = decode_job(record)
+        request.log |= {"job_id": job.job_id, "attempt": job.attempt}
+        return job_reply(record)
+
+    async def list(self, request: Request) -> Response:
+        """`GET /engines/`."""
+        return json_reply(array_of(await self._ledger.execute(list_engines)))
+
+    async def get(self, request: Request) -> Response:
+        """`GET /engines/{id}`."""
+        return json_reply(await self._ledger.execute(get_engine, _engine_id(request)))
+
+    async def remove(self, request: Request) -> Response:
+        """`DELETE /engines/{id}`."""
+        return json_reply(await self._ledger.execute(engines.remove, _engine_id(request)))
+
+    async def drain(self, request: Request) -> Response:
+        """`POST /engines/{id}/drain`."""
+        engine_id = _engine_id(request)
+        return json_reply(await self._ledger.execute(engines.drain, engine_id, draining=True))
+
+    async def resume(self, request: Request) -> Response:
+        """`POST /engines/{id}/resume`; it ends a quarantine, too."""
+        engine_id = _engine_id(request)
+        return json_reply(await self._ledger.execute(engines.drain, engine_id, draining=False))
+
+    async def _wait_for_work(
+        self, request: Request, engine_id: str, wait_s: float
+    ) -> bytes | None:
+        """Park until a job is assigned to the engine; None when time is up or nobody listens.
+
+        A job assigned in the very moment that the client leaves is not lost: it stays undelivered,
+        and the engine's next question is answered with it.
+        """
+        deadline_s = trio.current_time() + wait_s
+        record: bytes | None = None
+        with self._teller.expect("assigned", engine_id) as assigned:
+            self._ledger.execute_nowait(park, engine_id, 1)
+            try:
+                if not self._ledger.execute_nowait(has_undelivered, engine_id):
+                    left_s = deadline_s - trio.current_time()
+                    await wait_while_wanted(request, assigned.wait, left_s)
+            finally:
+                self._ledger.execute_nowait(park, engine_id, -1)
+        is_over = request.link is not None and request.link.over
+        if not is_over and self._ledger.execute_nowait(has_undelivered, engine_id):
+            record = await self._ledger.execute(ask, engine_id)
+        return record
+
+
+def _engine_id(request: Request) -> str:
+    engine_id = request.params["engine_id"]
+    request.log["engine_id"] = engine_id
+    return engine_id

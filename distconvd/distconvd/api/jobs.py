@@ -1,0 +1,245 @@
+"""The resource `jobs`: what clients do with jobs, and what engines report of them."""
+
+from collections.abc import AsyncIterator, Callable
+from typing import TypeVar
+
+import msgspec
+import trio
+
+from distconvd.api.admission import Admission
+from distconvd.api.decode import decode
+from distconvd.api.replies import (
+    array_of,
+    count_of,
+    encoded,
+    etag_of,
+    flag_of,
+    job_reply,
+    json_reply,
+    wait_s_of,
+)
+from distconvd.api.validate import check_patch, check_progress
+from distconvd.dispatch import reports, submit
+from distconvd.dispatch.queries import JobFilter, Page, attempts, get_job, list_jobs
+from distconvd.dispatch.transaction import Transaction
+from distconvd.dispatch.why import why
+from distconvd.edge.http import Request, Response, Route
+from distconvd.edge.link import wait_while_wanted
+from distconvd.errors import BadRequest, PreconditionFailed
+from distconvd.ledger import Ledger
+from distconvd.model import (
+    TERMINAL_STATUSES,
+    CompleteReport,
+    FailReport,
+    JobPatch,
+    JobStatus,
+    ProgressReport,
+    ReleaseReport,
+)
+from distconvd.records import decode_job
+from distconvd.teller import Teller
+
+R = TypeVar("R")
+
+PAGE_MAX = 1000
+STREAM_PAGE = 500
+"""Jobs encoded at once while a whole listing is streamed."""
+
+
+class JobsApi:
+    """Handlers of `/jobs/…`."""
+
+    def __init__(self, ledger: Ledger, teller: Teller, admission: Admission) -> None:
+        self._ledger = ledger
+        self._teller = teller
+        self._admission = admission
+
+    def routes(self) -> list[Route]:
+        """Return the rows of the route table."""
+        return [
+            Route("POST", "/jobs", self.submit, "submit", "whole", summary="Submit a job"),
+            Route("GET", "/jobs", self.list, "read", summary="List jobs"),
+            Route("GET", "/jobs/{job_id}", self.get, "read", summary="Get a job"),
+            Route("PATCH", "/jobs/{job_id}", self.patch, "submit", "whole", summary="Change a job"),
+            Route("DELETE", "/jobs/{job_id}", self.cancel, "submit", summary="Cancel a job"),
+            Route("POST", "/jobs/{job_id}/retry", self.retry, "submit", summary="Start it again"),
+            Route("GET", "/jobs/{job_id}/attempts", self.attempts, "read", summary="Its attempts"),
+            Route("GET", "/jobs/{job_id}/why", self.why, "read", summary="Why it waits"),
+            *(
+                Route("POST", f"/jobs/{{job_id}}/{name}", handler, "engine", "whole", summary=told)
+                for name, handler, told in (
+                    ("complete", self.complete, "Mark a job complete"),
+                    ("fail", self.fail, "Report a job failure"),
+                    ("release", self.release, "Give a job back"),
+                    ("progress", self.progress, "Report progress"),
+                )
+            ),
+        ]
+
+    async def submit(self, request: Request) -> Response:
+        """`POST /jobs/`."""
+        caller = request.principal.name if request.principal else "-"
+        record = await self._admission.admit(
+            request.body,
+            caller,
+            key=request.headers.get("idempotency-key"),
+            strict=flag_of(request.query, "strict"),
+            dry_run=flag_of(request.query, "dry_run"),
+        )
+        request.log["job_id"] = decode_job(record).job_id
+        return job_reply(record)
+
+    async def list(self, request: Request) -> Response:
+        """`GET /jobs/`: one page with `limit`, else everything, streamed."""
+        which = _filter_of(request)
+        limit = count_of(request.query, "limit", PAGE_MAX)
+        cursor = request.query.get("cursor")
+        page = await self._page(which, limit or STREAM_PAGE, cursor)
+        if limit is None and page.next_cursor is not None:
+            return Response(200, self._stream(which, page))
+        headers: dict[str, str] = {}
+        if page.next_cursor is not None:
+            headers["X-Next-Cursor"] = page.next_cursor
+        return json_reply(array_of(list(page.records)), headers=headers)
+
+    async def get(self, request: Request) -> Response:
+        """`GET /jobs/{id}`, with `Prefer: wait=N` once it has changed or ended."""
+        job_id = _job_id(request)
+        known = request.headers.get("if-none-match")
+        deadline_s = trio.current_time() + wait_s_of(request.headers)
+        while True:
+            with self._teller.expect("job", job_id) as change:
+                record = await self._ledger.execute(get_job, job_id)
+                left_s = deadline_s - trio.current_time()
+                if left_s <= 0 or _is_news(record, known):
+                    break
+                await wait_while_wanted(request, change.wait, left_s)
+                if not change.is_set():
+                    break
+        if known == etag_of(record):
+            return Response(304, headers={"ETag": known})
+        return job_reply(record)
+
+    async def patch(self, request: Request) -> Response:
+        """`PATCH /jobs/{id}`."""
+        change = decode(request.body, JobPatch)
+        check_patch(change)
+        return await self._edit(request, lambda tx, job_id: submit.patch(tx, job_id, change))
+
+    async def cancel(self, request: Request) -> Response:
+        """`DELETE /jobs/{id}`."""
+        return await self._edit(request, submit.cancel)
+
+    async def retry(self, request: Request) -> Response:
+        """`POST /jobs/{id}/retry`."""
+        return await self._edit(request, submit.restart)
+
+    async def attempts(self, request: Request) -> Response:
+        """`GET /jobs/{id}/attempts`."""
+        return encoded(await self._ledger.execute(attempts, _job_id(request)))
+
+    async def why(self, request: Request) -> Response:
+        """`GET /jobs/{id}/why`."""
+        return encoded(await self._ledger.execute(why, _job_id(request)))
+
+    async def complete(self, request: Request) -> Response:
+        """`POST /jobs/{id}/complete`."""
+        report = decode(request.body, CompleteReport)
+        request.log["attempt"] = report.attempt
+        return await self._report(request, reports.complete, report)
+
+    async def fail(self, request: Request) -> Response:
+        """`POST /jobs/{id}/fail`."""
+        report = decode(request.body, FailReport)
+        request.log["attempt"] = report.attempt
+        return await self._report(request, reports.fail, report)
+
+    async def release(self, request: Request) -> Response:
+        """`POST /jobs/{id}/release`."""
+        report = decode(request.body, ReleaseReport)
+        request.log["attempt"] = report.attempt
+        return await self._report(request, reports.release, report)
+
+    async def progress(self, request: Request) -> Response:
+        """`POST /jobs/{id}/progress`."""
+        report = decode(request.body, ProgressReport)
+        check_progress(report)
+        request.log["attempt"] = report.attempt
+        return encoded(await self._ledger.execute(reports.progress, _job_id(request), report))
+
+    async def _edit(
+        self, request: Request, edit: Callable[[Transaction, str], bytes]
+    ) -> Response:
+        """Change a job, provided that it is still the version that `If-Match` names."""
+        job_id = _job_id(request)
+        expected = request.headers.get("if-match", "*")
+
+        def command(tx: Transaction) -> bytes:
+            if expected not in ("*", etag_of(tx.job_view(job_id))):
+                raise PreconditionFailed(
+                    "The job has changed since the version that If-Match names; read it again."
+                )
+            return edit(tx, job_id)
+
+        return job_reply(await self._ledger.execute(command))
+
+    async def _report(
+        self, request: Request, take: Callable[[Transaction, str, R], str], report: R
+    ) -> Response:
+        """Take a report and answer the original's sentence with the job as it now stands."""
+        job_id = _job_id(request)
+
+        def command(tx: Transaction) -> tuple[str, bytes]:
+            return take(tx, job_id, report), tx.job_view(job_id)
+
+        sentence, record = await self._ledger.execute(command)
+        return encoded({"message": sentence, "job": msgspec.Raw(record)})
+
+    async def _page(self, which: JobFilter, limit: int, cursor: str | None) -> Page:
+        return await self._ledger.execute(list_jobs, which, limit, cursor)
+
+    async def _stream(self, which: JobFilter, page: Page) -> AsyncIterator[bytes]:
+        """Yield a whole listing as one JSON array, page by page."""
+        opening = b"["
+        while True:
+            if page.records:
+                yield opening + b",".join(page.records)
+                opening = b","
+            if page.next_cursor is None:
+                break
+            page = await self._page(which, STREAM_PAGE, page.next_cursor)
+        yield b"[]" if opening == b"[" else b"]"
+
+
+def _job_id(request: Request) -> str:
+    job_id = request.params["job_id"]
+    request.log["job_id"] = job_id
+    return job_id
+
+
+def _is_news(record: bytes, known: str | None) -> bool:
+    """Whether a waiting caller should be answered: with what it does not know, or the end."""
+    if known is not None:
+        return etag_of(record) != known
+    return decode_job(record).status in TERMINAL_STATUSES
+
+
+def _filter_of(request: Request) -> JobFilter:
+    """Return what the query narrows a listing to; raises `BadRequest`."""
+    query = request.query
+    status = query.get("status")
+    if status is not None and status not in set(JobStatus):
+        raise BadRequest(f"'status' must be one of {', '.join(JobStatus)}.", field="status")
+    label = query.get("label")
+    pair: tuple[str, str] | None = None
+    if label is not None:
+        key, colon, value = label.partition(":")
+        if not colon:
+            raise BadRequest("'label' must be NAME:VALUE.", field="label")
+        pair = (key, value)
+    return JobFilter(
+        status=JobStatus(status) if status is not None else None,
+        engine=query.get("engine"),
+        codec=query.get("codec"),
+        label=pair,
+    )

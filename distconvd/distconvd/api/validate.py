@@ -1,0 +1,311 @@
+"""What types cannot say of a message: ranges, shapes and combinations. Each error names the field.
+
+The same checks hold for HTTP and for the spool.
+"""
+
+import math
+import re
+from typing import Any, get_type_hints
+from urllib.parse import urlsplit
+
+import msgspec
+
+from distconvd.errors import BadRequest
+from distconvd.model import (
+    BenchmarkReport,
+    Heartbeat,
+    HeldJob,
+    JobPatch,
+    Limits,
+    Output,
+    Progress,
+    ProgressReport,
+    Submission,
+    TranscodeOptions,
+    canonical_codec,
+)
+
+_CODEC = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\Z")
+_ID = re.compile(r"[^\s/\x00-\x1f\x7f]+\Z")
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}\Z")
+
+CONTAINER_VIDEO: dict[str, frozenset[str]] = {
+    "mp4": frozenset({"h264", "hevc", "av1", "vp9"}),
+    "mov": frozenset({"h264", "hevc"}),
+    "ts": frozenset({"h264", "hevc"}),
+    "webm": frozenset({"vp8", "vp9", "av1"}),
+    "mkv": frozenset({"h264", "hevc", "vp8", "vp9", "av1"}),
+}
+"""Which of the codecs that we know each container holds."""
+
+_OPTION_RANGES: dict[str, tuple[float, float]] = {
+    "crf": (0, 63),
+    "video_bitrate_kbps": (1, 1_000_000),
+    "audio_bitrate_kbps": (6, 1_536),
+    "max_width": (16, 16_384),
+    "max_height": (16, 16_384),
+    "max_fps": (0.01, 1_000),
+}
+
+
+def check_submission(job: Submission, schemes: list[str]) -> None:
+    """Raise `BadRequest` for a job that makes no sense; `schemes` are those allowed for sources."""
+    check_url(job.source_url, "source_url", schemes)
+    check_codec(job.target_codec, "target_codec")
+    check_number(job.job_size, "job_size", Limits.job_size_mb)
+    if not 0 <= job.max_retries <= Limits.max_retries:
+        raise BadRequest(
+            "'max_retries' must be a non-negative integer."
+            if job.max_retries < 0
+            else f"'max_retries' must be at most {Limits.max_retries}.",
+            field="max_retries",
+        )
+    check_priority(job.priority)
+    check_labels(job.labels)
+    check_tags(job.requires, "requires")
+    check_time(job.not_before, "not_before")
+    if job.source_sha256 is not None and not _SHA256.match(job.source_sha256):
+        raise BadRequest("'source_sha256' must be 64 hexadecimal digits.", field="source_sha256")
+    check_options(job.options, canonical_codec(job.target_codec))
+    if job.output is not None:
+        check_output(job.output)
+
+
+def check_known_fields(fields: dict[str, Any], kind: type[Any] = Submission, at: str = "") -> None:
+    """Raise `BadRequest` for the first field that `kind` does not have (`?strict=true`)."""
+    hints = get_type_hints(kind)
+    for name, value in fields.items():
+        if name not in hints:
+            known = ", ".join(hints)
+            raise BadRequest(f"'{at}{name}' is no known field; known: {known}.", field=at + name)
+        for inner in (TranscodeOptions, Output):
+            if isinstance(value, dict) and inner.__name__ in str(hints[name]):
+                check_known_fields(value, inner, f"{at}{name}.")  # pyright: ignore[reportUnknownArgumentType] - any JSON object
+
+
+def check_patch(patch: JobPatch) -> None:
+    """Raise `BadRequest` for a change that makes no sense."""
+    if isinstance(patch.priority, int):
+        check_priority(patch.priority)
+    if isinstance(patch.labels, dict):
+        check_labels(patch.labels)
+    if isinstance(patch.not_before, int):
+        check_time(patch.not_before, "not_before")
+
+
+def check_heartbeat(beat: Heartbeat) -> None:
+    """Raise `BadRequest` for a heartbeat that makes no sense."""
+    check_id(beat.engine_id, "engine_id")
+    for name in ("storage_capacity_gb", "benchmark_time", "free_gb", "cpu_percent"):
+        value = getattr(beat, name)
+        if isinstance(value, int | float):
+            check_number(value, name, 1e15)
+    if isinstance(beat.temperature_c, float) and not math.isfinite(beat.temperature_c):
+        raise BadRequest("'temperature_c' must be a number.", field="temperature_c")
+    if isinstance(beat.supported_codecs, list):
+        _check_count(beat.supported_codecs, "supported_codecs", Limits.codecs)
+        for codec in beat.supported_codecs:
+            check_codec(codec, "supported_codecs")
+    if isinstance(beat.benchmarks, dict):
+        check_benchmarks(beat.benchmarks)
+    if isinstance(beat.tags, list):
+        check_tags(beat.tags, "tags")
+    if isinstance(beat.slots, int) and not 1 <= beat.slots <= Limits.slots:
+        raise BadRequest(f"'slots' must be from 1 to {Limits.slots}.", field="slots")
+    for name in ("engine_type", "status", "hostname", "version"):
+        value = getattr(beat, name)
+        if isinstance(value, str):
+            _check_text(value, name, 256)
+    if isinstance(beat.jobs, list):
+        _check_count(beat.jobs, "jobs", Limits.held_jobs)
+        _check_held(beat.jobs)
+    if isinstance(beat.local_job_queue, list):
+        _check_count(beat.local_job_queue, "local_job_queue", Limits.held_jobs)
+
+
+def check_benchmark(report: BenchmarkReport) -> None:
+    """Raise `BadRequest` for a benchmark that makes no sense."""
+    check_id(report.engine_id, "engine_id")
+    check_number(report.benchmark_time, "benchmark_time", 1e9)
+    check_benchmarks(report.benchmarks)
+
+
+def check_benchmarks(benchmarks: dict[str, float]) -> None:
+    """Raise `BadRequest` unless each codec has a finite number of seconds."""
+    _check_count(benchmarks, "benchmarks", Limits.codecs)
+    for codec, seconds in benchmarks.items():
+        check_codec(codec, "benchmarks")
+        check_number(seconds, "benchmarks", 1e9)
+
+
+def check_progress(report: ProgressReport) -> None:
+    """Raise `BadRequest` for progress that makes no sense."""
+    for name in ("fraction", "fps", "speed", "eta_seconds"):
+        value = getattr(report, name)
+        if value is not None:
+            check_number(value, name, 1e15)
+    _check_text(report.phase, "phase", 64)
+
+
+def check_url(url: str, field: str, schemes: list[str]) -> None:
+    """Raise `BadRequest` unless this is an absolute URL of an allowed scheme."""
+    if len(url) > Limits.url_chars:
+        raise BadRequest(f"'{field}' is longer than {Limits.url_chars} characters.", field=field)
+    try:
+        parts = urlsplit(url)
+        is_whole = bool(parts.hostname) if parts.scheme != "file" else parts.path.startswith("/")
+        _ = parts.port
+    except ValueError as error:
+        raise BadRequest(f"'{field}' is not a URL: {error}.", field=field) from error
+    if any(c.isspace() or not c.isprintable() for c in url):
+        raise BadRequest(
+            f"'{field}' has spaces or control characters; percent-encode them.", field=field
+        )
+    if parts.scheme not in schemes or not is_whole:
+        raise BadRequest(
+            f"'{field}' must be an absolute URL with one of the schemes {', '.join(schemes)},"
+            " for example http://host/video.mp4 or file:///videos/in.mp4.",
+            field=field,
+        )
+
+
+def check_id(value: str, field: str) -> None:
+    """Raise `BadRequest` unless this can be an id: no space, slash or control character."""
+    if not value or len(value) > Limits.id_chars or not _ID.match(value):
+        raise BadRequest(
+            f"'{field}' must have 1 to {Limits.id_chars} characters, no spaces, slashes or"
+            " control characters.",
+            field=field,
+        )
+
+
+def check_codec(value: str, field: str) -> None:
+    """Raise `BadRequest` unless this is one short word."""
+    if len(value) > Limits.codec_chars or not _CODEC.match(value):
+        raise BadRequest(
+            f"'{field}' must be one word of at most {Limits.codec_chars} characters (letters,"
+            " digits, '.', '_', '+', '-'), such as h264, h265, vp9 or av1.",
+            field=field,
+        )
+
+
+def check_number(value: float, field: str, most: float) -> None:
+    """Raise `BadRequest` unless this is a finite number from 0 to `most`."""
+    if not math.isfinite(value) or value < 0:
+        raise BadRequest(f"'{field}' must be a non-negative number.", field=field)
+    if value > most:
+        raise BadRequest(f"'{field}' must be at most {most:g}.", field=field)
+
+
+def check_priority(value: int) -> None:
+    """Raise `BadRequest` unless this is a priority."""
+    if value not in (0, 1, 2):
+        raise BadRequest("'priority' must be 0 (normal), 1 (high) or 2 (urgent).", field="priority")
+
+
+def check_labels(labels: dict[str, str]) -> None:
+    """Raise `BadRequest` for labels out of bounds."""
+    _check_count(labels, "labels", Limits.labels)
+    for key, value in labels.items():
+        if not 0 < len(key) <= Limits.label_key_chars:
+            raise BadRequest(
+                f"A label's name must have 1 to {Limits.label_key_chars} characters.",
+                field="labels",
+            )
+        _check_text(value, "labels", Limits.label_value_chars)
+
+
+def check_tags(tags: list[str], field: str) -> None:
+    """Raise `BadRequest` for tags out of bounds."""
+    _check_count(tags, field, Limits.tags)
+    for tag in tags:
+        if not tag or len(tag) > Limits.tag_chars or not _ID.match(tag):
+            raise BadRequest(
+                f"'{field}' takes words of 1 to {Limits.tag_chars} characters without spaces.",
+                field=field,
+            )
+
+
+def check_time(value: int | None, field: str) -> None:
+    """Raise `BadRequest` unless this is a time in ms since the epoch."""
+    if value is not None and not 0 <= value < 2**53:
+        raise BadRequest(f"'{field}' must be milliseconds since the epoch.", field=field)
+
+
+def check_options(options: TranscodeOptions, codec: str) -> None:
+    """Raise `BadRequest` for options out of range or that contradict each other."""
+    for name, (least, most) in _OPTION_RANGES.items():
+        value = getattr(options, name)
+        if value is not None and not least <= value <= most:
+            raise _bad_option(name, f"must be from {least:g} to {most:g}")
+    for name in ("preset", "tune"):
+        value = getattr(options, name)
+        if value is not None and not _CODEC.match(value[: Limits.codec_chars + 1]):
+            raise _bad_option(name, "must be one short word")
+    if options.crf is not None and options.video_bitrate_kbps is not None:
+        raise _bad_option("crf", "and options.video_bitrate_kbps exclude each other; give one")
+    if options.two_pass and options.video_bitrate_kbps is None:
+        raise _bad_option("two_pass", "needs options.video_bitrate_kbps")
+    if options.audio_bitrate_kbps is not None and options.audio_codec in ("copy", "none"):
+        raise _bad_option("audio_bitrate_kbps", f"has no meaning with {options.audio_codec!r} audio")
+    if options.container is None:
+        return
+    known = frozenset().union(*CONTAINER_VIDEO.values())
+    if codec in known and codec not in CONTAINER_VIDEO[options.container]:
+        raise _bad_option("container", f"{options.container} cannot hold {codec} video")
+    if options.container == "webm" and options.audio_codec == "aac":
+        raise _bad_option("audio_codec", "aac does not fit into webm; use opus")
+
+
+def check_output(output: Output) -> None:
+    """Raise `BadRequest` for a target that cannot be."""
+    if output.url is not None:
+        check_url(output.url, "output.url", ["file", "http", "https"])
+    name = output.name
+    if name is None:
+        return
+    is_plain = name not in ("", ".", "..") and not set(name) & {"/", "\\", "\0"}
+    if not is_plain or not name.isprintable() or len(name.encode("utf-8", "replace")) > 255:
+        raise BadRequest(
+            "'output.name' must be a file name of at most 255 bytes, without a directory.",
+            field="output.name",
+        )
+
+
+def _bad_option(name: str, fault: str) -> BadRequest:
+    field = f"options.{name}"
+    return BadRequest(f"'{field}' {fault}.", field=field)
+
+
+def _check_count(items: list[Any] | dict[str, Any], field: str, most: int) -> None:
+    if len(items) > most:
+        raise BadRequest(f"'{field}' has more than {most} entries.", field=field)
+
+
+def _check_text(value: str, field: str, most: int) -> None:
+    if len(value) > most:
+        raise BadRequest(f"'{field}' is longer than {most} characters.", field=field)
+
+
+def _check_held(jobs: list[HeldJob]) -> None:
+    for held in jobs:
+        _check_text(held.job_id, "jobs", Limits.id_chars)
+        if held.progress is not None:
+            for name in Progress.__struct_fields__:
+                value = getattr(held.progress, name)
+                if isinstance(value, float):
+                    check_number(value, f"jobs.progress.{name}", 1e15)
+
+
+def unknown_fields(body: bytes, kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """Return the fields of a JSON object that `kind` does not have, while they are small enough."""
+    raw = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    kept: dict[str, Any] = {}
+    left = Limits.extra_bytes
+    for name, value in raw.items():
+        if name not in kind.__struct_fields__:
+            left -= len(name) + len(bytes(value))
+            if left < 0:
+                break
+            kept[name] = msgspec.json.decode(value)
+    return kept

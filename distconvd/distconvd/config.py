@@ -1,0 +1,219 @@
+"""Configuration: flags over `DISTCONV_*` over a TOML file over defaults, each value with its origin.
+
+A key is written the same everywhere: `--state-file`, `DISTCONV_STATE_FILE`, `state_file = …`. What
+lives in a table (`[dispatch]`, `[edge]`, `[plugin.NAME]`) is set in the file or by
+`--set dispatch.lease_s=30`.
+"""
+
+import ipaddress
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import msgspec
+
+from distconvd.dispatch import DispatchSettings
+from distconvd.errors import ConfigError
+from distconvd.logs import LEVELS
+
+ENV_PREFIX = "DISTCONV_"
+SECRETS = frozenset({"api_key"})
+
+
+class EdgeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Table `[edge]`: what one client may ask of the HTTP edge. See docs/protocol.md, Limits."""
+
+    connections_max: int = 4096
+    body_bytes_max: int = 1_048_576
+    head_timeout_s: float = 10.0
+    body_timeout_s: float = 30.0
+    idle_timeout_s: float = 60.0
+    send_timeout_s: float = 30.0
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The daemon's whole configuration."""
+
+    host: str | None = None
+    """Address to listen on. Default: loopback without a key, every address with one."""
+    port: int = 8080
+    api_key: str | None = None
+    state_file: str = "dispatch_server_state.json"
+    store: str = "json"
+    policy: str = "size-aware"
+    auth: str | None = None
+    """Authenticator. Default: `api-key` when there is a key, else `none`."""
+    plugins: list[str] = []
+    """Files or modules to load besides the installed plugins."""
+    log_level: str = "INFO"
+    log_format: Literal["text", "json"] = "text"
+    media_dir: str | None = None
+    """The media store's directory. Default: `distconv-media` beside the state file."""
+    spool_dir: str | None = None
+    """A spool directory to take jobs from. Default: none."""
+    source_schemes: list[str] = msgspec.field(default_factory=lambda: ["http", "https", "file"])
+    """Schemes that a `source_url` may have."""
+    drain_s: float = 30.0
+    """How long SIGTERM waits for requests in flight, in seconds."""
+    dispatch: DispatchSettings = DispatchSettings()
+    edge: EdgeSettings = EdgeSettings()
+    plugin: dict[str, dict[str, Any]] = {}
+
+    @property
+    def bind_host(self) -> str:
+        """The address to listen on."""
+        return self.host or ("0.0.0.0" if self.authenticator != "none" else "127.0.0.1")  # noqa: S104 - only with a key
+
+    @property
+    def authenticator(self) -> str:
+        """The authenticator's name."""
+        return self.auth or ("api-key" if self.api_key else "none")
+
+    @property
+    def media_path(self) -> Path:
+        """The media store's directory."""
+        if self.media_dir:
+            return Path(self.media_dir)
+        return Path(self.state_file).parent / "distconv-media"
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """A configuration and where each of its values comes from."""
+
+    config: Config
+    origins: dict[str, str]
+    """Dotted key to `default`, `file NAME`, `environment NAME` or `flag`."""
+
+
+def load_config(
+    flags: Mapping[str, Any], environ: Mapping[str, str], sets: list[str] | None = None
+) -> Loaded:
+    """Merge all sources; raises `ConfigError` that names the key and its origin.
+
+    Args:
+        flags: values given on the command line by key; `config` names the file.
+        environ: the process's environment.
+        sets: `KEY=VALUE` of `--set`, with dots for tables.
+    """
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    path = flags.get("config") or environ.get(ENV_PREFIX + "CONFIG")
+    if path is not None:
+        _merge(values, origins, _read_file(Path(path)), f"file {path}")
+    for key in Config.__struct_fields__:
+        name = ENV_PREFIX + key.upper()
+        if name in environ and key not in ("dispatch", "edge", "plugin"):
+            given: Any = environ[name]
+            if key in ("plugins", "source_schemes"):
+                given = [part for part in given.split(",") if part]
+            _merge(values, origins, {key: given}, f"environment {name}")
+    for key, value in flags.items():
+        if key != "config" and value is not None:
+            _merge(values, origins, {key: value}, "flag")
+    for text in sets or []:
+        _merge(values, origins, _parse_set(text), "flag --set")
+    return Loaded(_check(values, origins), origins)
+
+
+def describe(loaded: Loaded) -> list[tuple[str, str, str]]:
+    """Return (key, value, origin) of every setting, secrets masked."""
+    rows: list[tuple[str, str, str]] = []
+    for key, value in _flatten(msgspec.to_builtins(loaded.config)).items():
+        shown = "********" if key in SECRETS and value else msgspec.json.encode(value).decode()
+        rows.append((key, shown, loaded.origins.get(key, "default")))
+    return rows
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration file {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+
+
+def _parse_set(text: str) -> dict[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"--set takes KEY=VALUE, not {text!r}")
+    try:
+        parsed: Any = msgspec.json.decode(value)
+    except msgspec.DecodeError:
+        parsed = value
+    for part in reversed(key.strip().split(".")):
+        parsed = {part: parsed}
+    return cast("dict[str, Any]", parsed)
+
+
+def _merge(
+    values: dict[str, Any], origins: dict[str, str], layer: Mapping[str, Any], origin: str
+) -> None:
+    def fold(into: dict[str, Any], new: Mapping[str, Any], prefix: str) -> None:
+        for key, value in new.items():
+            if isinstance(value, dict) and isinstance(into.get(key), dict):
+                fold(into[key], cast("dict[str, Any]", value), f"{prefix}{key}.")
+            else:
+                into[key] = value
+                for leaf in _flatten({key: value}):
+                    origins[prefix + leaf] = origin
+
+    fold(values, layer, "")
+
+
+def _flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, dict) and value:
+            flat |= _flatten(cast("dict[str, Any]", value), f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _check(values: dict[str, Any], origins: dict[str, str]) -> Config:
+    try:
+        config = msgspec.convert(values, Config, strict=False)
+    except msgspec.ValidationError as error:
+        message, _, where = str(error).partition(" - at `$.")
+        key = where.rstrip("`")
+        origin = f" (from {origins[key]})" if key in origins else ""
+        raise ConfigError(f"configuration{' of ' + key if key else ''}{origin}: {message}") from error
+    if config.log_level.upper() not in LEVELS:
+        raise ConfigError(f"log_level is {config.log_level!r}; choose one of {', '.join(LEVELS)}")
+    if not 0 <= config.port <= 65535:
+        raise ConfigError(f"port is {config.port}; choose one from 1 to 65535")
+    if config.api_key is not None and not config.api_key.strip():
+        raise ConfigError("api_key is empty; give a key, or none at all to serve loopback only")
+    _check_positive(config)
+    _check_exposure(config)
+    return msgspec.structs.replace(config, log_level=config.log_level.upper())
+
+
+def _check_positive(config: Config) -> None:
+    for name, table in (("dispatch", config.dispatch), ("edge", config.edge)):
+        for key in table.__struct_fields__:
+            value = getattr(table, key)
+            if not 0 <= value < 1e15:
+                raise ConfigError(f"{name}.{key} is {value}; it cannot be negative or so large")
+
+
+def _check_exposure(config: Config) -> None:
+    """Refuse to serve the world without a key."""
+    if config.authenticator != "none" or is_loopback(config.bind_host):
+        return
+    raise ConfigError(
+        f"refusing to listen on {config.bind_host} without a key: anybody could submit and take"
+        " jobs. Give --api-key KEY (or DISTCONV_API_KEY), or listen on 127.0.0.1."
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is reachable from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

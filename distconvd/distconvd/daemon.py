@@ -1,0 +1,226 @@
+"""The composition root: makes every part, runs them in the right order, and drains.
+
+Starting: plugins, store, dispatcher, ledger, services, edge. Draining, in reverse: the edge stops
+accepting and finishes what is in flight, services stop, the ledger commits what is left, the store
+is folded and closed. A second signal ends at once; nothing acknowledged depends on a clean end.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+
+from distconvd import clock
+from distconvd.api.admission import Admission, LocalAccess
+from distconvd.api.engines import EnginesApi
+from distconvd.api.jobs import JobsApi
+from distconvd.api.operations import OperationsApi, Readiness
+from distconvd.auth import gate
+from distconvd.config import Config
+from distconvd.dispatch import Dispatcher, Instant
+from distconvd.dispatch.clock import tick
+from distconvd.edge.app import App
+from distconvd.edge.http import Route
+from distconvd.edge.limits import EdgeLimits
+from distconvd.edge.listeners import open_listeners
+from distconvd.edge.server import Listener, Server, serve
+from distconvd.errors import CommitFailed, ConfigError
+from distconvd.hookspecs import Service
+from distconvd.ledger import Ledger
+from distconvd.metrics import Metrics
+from distconvd.plugins import Context, Plugins
+from distconvd.policy import Policy
+from distconvd.store import Store
+from distconvd.teller import Teller
+
+log = logging.getLogger("distconvd.daemon")
+
+TICK_S = 0.2
+DEFAULT_POLICY = "size-aware"
+
+
+@dataclass
+class Parts:
+    """The parts of one daemon, wired; made by `assemble`."""
+
+    config: Config
+    store: Store
+    dispatcher: Dispatcher
+    teller: Teller
+    ledger: Ledger
+    app: App
+    services: list[tuple[str, Service]]
+    is_draining: bool = False
+
+
+async def assemble(
+    config: Config,
+    plugins: Plugins,
+    *,
+    store: Store | None = None,
+    now: Callable[[], Instant] = clock.now,
+) -> Parts:
+    """Load the store and wire all parts; nothing runs yet.
+
+    Args:
+        config: the whole configuration.
+        plugins: loaded plugins.
+        store: used instead of the configured one (tests).
+        now: the clock.
+
+    Raises: `ConfigError` for what is not there or does not fit, `StoreError` from loading.
+    """
+    context = Context(config)
+    policy, fallback = _policies(config, plugins, context)
+    if store is None:
+        registrar = plugins.collect("distconvd_register_stores", "store")
+        store = registrar.pick(config.store)(context)
+    snapshot = await store.load()
+    dispatcher = Dispatcher(config.dispatch, policy, fallback, now(), snapshot)
+    if dispatcher.adopted:
+        await store.commit(dispatcher.adopted)
+    log.info(
+        "state loaded: %d jobs, %d engines (store %s)",
+        len(dispatcher.state.jobs),
+        len(dispatcher.state.engines),
+        config.store,
+    )
+    teller = Teller()
+    for name, listener in plugins.implementations("distconvd_event"):
+        teller.add_listener(name, listener)
+    metrics = Metrics(dispatcher, teller)
+    ledger = Ledger(dispatcher, store, teller.tell, now, metrics.observe_commit)
+    reviews = plugins.implementations("distconvd_review_submission")
+    admission = Admission(ledger, config.source_schemes, reviews)
+    parts = Parts(config, store, dispatcher, teller, ledger, _no_app(), [])
+    started_s = now().mono_s
+    routes = [
+        *OperationsApi(
+            dispatcher,
+            metrics,
+            plugins.listing(),
+            lambda: _readiness(parts),
+            lambda: now().mono_s - started_s,
+        ).routes(),
+        *JobsApi(ledger, teller, admission).routes(),
+        *EnginesApi(ledger, teller).routes(),
+        *_plugin_routes(plugins, context),
+    ]
+    authenticators = plugins.collect("distconvd_register_authenticators", "authenticator")
+    authenticator = authenticators.pick(config.authenticator)(context)
+    parts.app = App(routes, gate(authenticator), observers=[metrics.observe_request])
+    access = LocalAccess(admission, dispatcher.state.job)
+    parts.services = _services(plugins, context, access, teller)
+    return parts
+
+
+async def run(
+    parts: Parts,
+    listeners: list[Listener],
+    stop: trio.Event,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until `stop` is set, then drain; returns when everything is closed."""
+    try:
+        async with trio.open_nursery() as core:
+            await core.start(parts.ledger.run)
+            async with trio.open_nursery() as outer:
+                outer.start_soon(_tick_for_ever, parts.ledger)
+                for name, service in parts.services:
+                    await outer.start(_run_service, name, service)
+                edge: Server = await outer.start(serve, listeners, parts.app, _limits(parts.config))
+                task_status.started()
+                await stop.wait()
+                log.info("draining: no new connections; requests in flight are finished")
+                parts.is_draining = True
+                await edge.drain(parts.config.drain_s)
+                while edge.connections:
+                    await trio.sleep(0.02)
+                outer.cancel_scope.cancel()
+            parts.ledger.close()
+    finally:
+        with trio.CancelScope(shield=True):
+            await parts.store.aclose()
+    log.info("stopped")
+
+
+async def listen(config: Config) -> list[Listener]:
+    """Open the configured listeners; raises `ConfigError` that says what to do."""
+    try:
+        return list(await open_listeners(config.bind_host, config.port))
+    except OSError as error:
+        raise ConfigError(str(error.strerror or error), exit_code=1) from error
+
+
+def _no_app() -> App:
+    def refuse(request: Any, route: Route) -> Any:
+        raise RuntimeError("not wired yet")
+
+    return App([], refuse)
+
+
+def _policies(config: Config, plugins: Plugins, context: Context) -> tuple[Policy, Policy]:
+    registrar = plugins.collect("distconvd_register_policies", "policy")
+    fallback = registrar.pick(DEFAULT_POLICY)(context)
+    if config.policy == DEFAULT_POLICY:
+        return fallback, fallback
+    return registrar.pick(config.policy)(context), fallback
+
+
+def _plugin_routes(plugins: Plugins, context: Context) -> list[Route]:
+    registrar = plugins.collect("distconvd_register_routes", "set of routes")
+    return [route for _, make in registrar.items() for route in make(context)]
+
+
+def _services(
+    plugins: Plugins, context: Context, access: LocalAccess, teller: Teller
+) -> list[tuple[str, Service]]:
+    registrar = plugins.collect("distconvd_register_services", "service")
+    made = [(name, make(context, access)) for name, make in registrar.items()]
+    services = [(name, service) for name, service in made if service is not None]
+    for name, service in services:
+        listener = getattr(service, "on_event", None)
+        if listener is not None:
+            teller.add_listener(name, listener)
+    return services
+
+
+async def _run_service(
+    name: str, service: Service, *, task_status: trio.TaskStatus[None]
+) -> None:
+    log.info("service %s starts", name)
+    await service.run(task_status=task_status)
+
+
+async def _tick_for_ever(ledger: Ledger) -> None:
+    """Let time pass for the dispatcher: leases, delays, silent engines."""
+    while True:
+        try:
+            await ledger.execute(tick)
+        except CommitFailed as error:
+            log.warning("what became due could not be stored and is tried again: %s", error)
+        await trio.sleep(TICK_S)
+
+
+def _readiness(parts: Parts) -> Readiness:
+    causes: dict[str, str] = {}
+    if parts.is_draining:
+        causes["draining"] = "the daemon is stopping"
+    if parts.ledger.failure is not None:
+        causes["store"] = f"the last commit failed: {parts.ledger.failure}"
+    return Readiness(causes)
+
+
+def _limits(config: Config) -> EdgeLimits:
+    edge = config.edge
+    return EdgeLimits(
+        connections_max=edge.connections_max,
+        body_bytes_max=edge.body_bytes_max,
+        head_timeout_s=edge.head_timeout_s,
+        body_timeout_s=edge.body_timeout_s,
+        idle_timeout_s=edge.idle_timeout_s,
+        send_timeout_s=edge.send_timeout_s,
+    )

@@ -1,0 +1,145 @@
+"""Every hook on one page: what a plugin may do, when it is asked, and what its answer means.
+
+A plugin is a module (or a file given with `--plugin`) with functions of these names, marked with
+`@distconvd.hookimpl`. Hooks are synchronous and must not wait; what has to run or wait lives in an
+object that a hook hands to a registrar. See docs/plugins.md for worked examples.
+
+What raising does: at registration, the plugin is refused and the message names it; in
+`distconvd_review_submission`, a `BadRequest` refuses the job and anything else fails that request;
+in `distconvd_event`, it is logged and counted, and the others hear the event all the same.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import msgspec
+import pluggy
+import trio
+
+from distconvd.auth import Authenticator
+from distconvd.dispatch import Event
+from distconvd.edge.http import Route
+from distconvd.model import Job, Submission
+from distconvd.policy import Policy
+from distconvd.store import Store
+
+PROJECT = "distconvd"
+HOOK_VERSION = 1
+"""A plugin may say `DISTCONVD_HOOK_VERSION = n`; one for newer hooks than these is refused."""
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+
+
+S = TypeVar("S", bound=msgspec.Struct)
+T_contra = TypeVar("T_contra", contravariant=True)
+
+
+class PluginContext(Protocol):
+    """What the daemon tells a plugin about itself."""
+
+    @property
+    def state_file(self) -> Path:
+        """Where state lives: `--state-file`, a file or a directory as the store likes."""
+        ...
+
+    @property
+    def api_key(self) -> str | None:
+        """The one key of `--api-key`, if there is one."""
+        ...
+
+    @property
+    def media_dir(self) -> Path:
+        """Where the bundled media store keeps files."""
+        ...
+
+    @property
+    def spool_dir(self) -> Path | None:
+        """The spool directory, if one is served."""
+        ...
+
+    def settings(self, name: str, kind: type[S]) -> S:
+        """Return the table `[plugin.NAME]` of the configuration, checked against `kind`.
+
+        Raises `ConfigError` that names the wrong field.
+        """
+        ...
+
+
+class DaemonAccess(Protocol):
+    """What a background service may do: the same as a client, without the network."""
+
+    async def submit(self, fields: bytes, *, idempotency_key: str) -> Job:
+        """Submit a job given as a JSON object; returns once it is durable.
+
+        Raises `CallerError` for a bad job, `Unavailable` for "try again later".
+        """
+        ...
+
+    async def job(self, job_id: str) -> Job:
+        """Return a job; raises `NotFound`."""
+        ...
+
+
+class Service(Protocol):
+    """Something that runs as long as the daemon does."""
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Run until cancelled; call `task_status.started()` once ready. Raising ends the daemon."""
+        ...
+
+
+class Registrar(Protocol[T_contra]):
+    """Takes what a plugin offers under a name; a name that is taken is refused."""
+
+    def add(self, name: str, offered: T_contra) -> None:
+        """Offer something under `name`."""
+        ...
+
+
+StoreFactory = Callable[[PluginContext], Store]
+PolicyFactory = Callable[[PluginContext], Policy]
+AuthenticatorFactory = Callable[[PluginContext], Authenticator]
+ServiceFactory = Callable[[PluginContext, DaemonAccess], Service | None]
+RoutesFactory = Callable[[PluginContext], list[Route]]
+
+
+@hookspec
+def distconvd_register_stores(registrar: Registrar[StoreFactory]) -> None:
+    """Offer stores; `--store NAME` picks one, and only that one is made. Called at start."""
+
+
+@hookspec
+def distconvd_register_policies(registrar: Registrar[PolicyFactory]) -> None:
+    """Offer scheduling policies; `--policy NAME` picks one. Called at start."""
+
+
+@hookspec
+def distconvd_register_authenticators(registrar: Registrar[AuthenticatorFactory]) -> None:
+    """Offer ways to tell who is calling; `--auth NAME` picks one. Called at start."""
+
+
+@hookspec
+def distconvd_register_routes(registrar: Registrar[RoutesFactory]) -> None:
+    """Offer HTTP routes of the plugin's own; all are served. Called at start, after the store has
+    been loaded; a path that is taken stops the daemon with a message that names both."""
+
+
+@hookspec
+def distconvd_register_services(registrar: Registrar[ServiceFactory]) -> None:
+    """Offer background services; all are run. A factory may return None: not in this
+    configuration. Called at start."""
+
+
+@hookspec
+def distconvd_review_submission(submission: Submission, caller: str) -> Submission | None:
+    """Look at a job before it is admitted. Called for each submission, in turn.
+
+    Return None to leave it as it is, or another `Submission` (the next plugin sees that one);
+    raise `distconvd.errors.BadRequest` to refuse it. `caller` is the name of the key used.
+    """
+
+
+@hookspec
+def distconvd_event(event: Event) -> None:
+    """Hear of an event, after it is durable. Must return at once: queue the work elsewhere."""

@@ -1,0 +1,77 @@
+"""Logs: one line an event on stderr, as text for people or JSON for machines."""
+
+import json
+import logging
+import sys
+import time
+from typing import Literal
+
+LEVELS = {
+    "DEBUG": logging.DEBUG,
+    "INFO": logging.INFO,
+    "WARN": logging.WARNING,
+    "WARNING": logging.WARNING,
+    "ERROR": logging.ERROR,
+}
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+def set_up_logs(level: str, style: Literal["text", "json"]) -> None:
+    """Send all logs to stderr; `level` is one of `LEVELS`."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(LEVELS[level])
+
+
+def fields_of(record: logging.LogRecord) -> dict[str, object]:
+    """Return what the caller gave as `extra`, without what is None."""
+    return {k: v for k, v in vars(record).items() if k not in _STANDARD and v is not None}
+
+
+class TextFormatter(logging.Formatter):
+    """`2026-01-31T12:00:00.123Z INFO distconvd.access POST /jobs/ 200 … job_id=…`; a newline in a
+    value is escaped, so that nobody can forge a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        parts = [stamp(record.created), record.levelname, record.name, one_line(record.getMessage())]
+        known = ("method", "path", "status", "bytes", "duration_ms")
+        fields = fields_of(record)
+        parts += [f"{k}={one_line(str(v))}" for k, v in fields.items() if k not in known]
+        text = " ".join(parts)
+        if record.exc_info:
+            text += "\n" + self.formatException(record.exc_info)
+        return text
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time, level, logger, message and the fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        entry: dict[str, object] = {
+            "time": stamp(record.created),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **fields_of(record),
+        }
+        if record.exc_info:
+            entry["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(entry, default=str)
+
+
+def stamp(seconds: float) -> str:
+    """Return a time as RFC 3339 in UTC, to the millisecond."""
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{whole}.{int(seconds % 1 * 1000):03d}Z"
+
+
+def one_line(text: str) -> str:
+    """Return the text with line breaks and control characters escaped."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -1,0 +1,165 @@
+"""The command `distconvd`: runs the daemon, or answers a question about its configuration."""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Sequence
+
+import trio
+
+from distconvd import __version__
+from distconvd.config import Config, Loaded, describe, load_config
+from distconvd.daemon import assemble, listen, run
+from distconvd.errors import ConfigError, StoreError
+from distconvd.logs import LEVELS, set_up_logs
+from distconvd.migrate import migrate
+from distconvd.plugins import Context, Plugins
+
+EXIT_FAILED = 1
+EXIT_CONFIG = 78
+
+_EPILOG = """\
+examples:
+  distconvd                                  serve this machine only, no key, port 8080
+  distconvd --api-key SECRET                 serve the network, with a key
+  DISTCONV_API_KEY=SECRET distconvd --port 9000 --state-file /var/lib/distconv/state.json
+  distconvd --config /etc/distconv/distconvd.toml --log-format json
+  distconvd --set dispatch.lease_s=30        set what lives in a table of the file
+  distconvd config                           show the merged settings and where each is from
+  distconvd plugins                          list the plugins and their hooks
+  distconvd migrate json:state.json spool:state.d     copy a store into an empty one
+
+Flags go over environment variables (DISTCONV_PORT, …), over the file, over the defaults.
+Without a key only loopback is served; a public address without a key is refused (exit 78).
+SIGTERM drains and exits 0; a second one ends at once. Docs: docs/user_guide.md
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    top = argparse.ArgumentParser(
+        prog="distconvd",
+        description="The DistConv dispatch server: takes transcoding jobs, keeps them safe, and"
+        " gives each to the best engine.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"distconvd {__version__}")
+    top.add_argument("--config", metavar="FILE", help="a TOML file with settings")
+    top.add_argument("--host", metavar="ADDRESS", help="address to listen on")
+    top.add_argument("--port", type=int, metavar="N", help="port to listen on (default 8080)")
+    top.add_argument("--api-key", metavar="KEY", help="the key that callers must send")
+    top.add_argument("--state-file", metavar="PATH", help="where state is kept")
+    top.add_argument("--store", metavar="NAME", help="json (default), spool, memory, or a plugin's")
+    top.add_argument("--policy", metavar="NAME", help="scheduling policy (default size-aware)")
+    top.add_argument("--auth", metavar="NAME", help="authenticator (default api-key or none)")
+    top.add_argument(
+        "--plugin", metavar="FILE_OR_MODULE", action="append", dest="plugins", help="load a plugin"
+    )
+    top.add_argument("--media-dir", metavar="DIR", help="where the media store keeps results")
+    top.add_argument("--spool-dir", metavar="DIR", help="take jobs from files dropped in DIR")
+    top.add_argument(
+        "--log-level", metavar="LEVEL", type=str.upper, choices=sorted(LEVELS),
+        help="DEBUG, INFO, WARN or ERROR",
+    )  # fmt: skip
+    top.add_argument("--log-format", choices=["text", "json"], help="one line an event either way")
+    top.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", dest="sets", help="any setting by its key"
+    )
+    commands = top.add_subparsers(dest="command", metavar="COMMAND")
+    commands.add_parser("config", help="show the merged settings with the origin of each")
+    commands.add_parser("plugins", help="list the loaded plugins and their hooks")
+    copying = commands.add_parser("migrate", help="copy one store into another, empty one")
+    copying.add_argument("source", metavar="FROM", help="STORE:PATH, for example json:state.json")
+    copying.add_argument("target", metavar="TO", help="STORE:PATH, for example spool:state.d")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; exits 0, 1 (failed), 2 (usage) or 78 (configuration)."""
+    given = parser().parse_args(arguments)
+    flags = {
+        key: value
+        for key, value in vars(given).items()
+        if key not in ("command", "sets", "source", "target")
+    }
+    try:
+        loaded = load_config(flags, os.environ, given.sets)
+        set_up_logs(loaded.config.log_level, loaded.config.log_format)
+        if given.command == "config":
+            _show_config(loaded)
+        elif given.command == "plugins":
+            _show_plugins(loaded.config)
+        elif given.command == "migrate":
+            trio.run(_migrate, loaded.config, given.source, given.target)
+        else:
+            trio.run(_serve, loaded.config)
+    except ConfigError as error:
+        print(f"distconvd: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except StoreError as error:
+        print(f"distconvd: {error}", file=sys.stderr)
+        sys.exit(EXIT_FAILED)
+
+
+async def _serve(config: Config) -> None:
+    """Run the daemon until a signal."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        parts = await assemble(config, Plugins(config.plugins))
+        try:
+            listeners = await listen(config)
+        except ConfigError:
+            await parts.store.aclose()
+            raise
+        stop = trio.Event()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(run, parts, listeners, stop)
+            _announce(config)
+            nursery.start_soon(_stop_on_signal, signals, stop, nursery.cancel_scope)
+            await stop.wait()
+
+
+def _announce(config: Config) -> None:
+    """Say on standard output where to reach the daemon; scripts wait for this line."""
+    host = f"[{config.bind_host}]" if ":" in config.bind_host else config.bind_host
+    print(f"distconvd {__version__} ready on http://{host}:{config.port}", flush=True)
+
+
+async def _stop_on_signal(
+    signals: AsyncIterator[int], stop: trio.Event, scope: trio.CancelScope
+) -> None:
+    async for _ in signals:
+        if stop.is_set():
+            scope.cancel()
+            return
+        stop.set()
+
+
+def _show_config(loaded: Loaded) -> None:
+    rows = describe(loaded)
+    key_width = max(len(key) for key, _, _ in rows)
+    for key, value, origin in rows:
+        print(f"{key:{key_width}} = {value}  # {origin}")
+
+
+def _show_plugins(config: Config) -> None:
+    for plugin in Plugins(config.plugins).listing():
+        version = f" {plugin.version}" if plugin.version else ""
+        print(f"{plugin.name}{version} ({plugin.origin})")
+        for hook in plugin.hooks:
+            print(f"  {hook}")
+
+
+async def _migrate(config: Config, source: str, target: str) -> None:
+    plugins = Plugins(config.plugins)
+    registrar = plugins.collect("distconvd_register_stores", "store")
+    stores = []
+    for place in (source, target):
+        name, colon, path = place.partition(":")
+        if not colon or not path:
+            raise ConfigError(f"{place!r} names no store: write STORE:PATH", exit_code=2)
+        context = Context(load_config({"state_file": path}, {}).config)
+        stores.append(registrar.pick(name)(context))
+    report = await migrate(*stores)
+    print(report)

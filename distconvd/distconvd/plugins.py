@@ -1,0 +1,186 @@
+"""Loading plugins: find, check, register, list. Whatever is wrong is said with the plugin's name.
+
+An installed plugin (entry-point group `distconvd`) that cannot be loaded is left out with an error
+line, so that one broken package does not stop a farm; one named by `--plugin` stops the start.
+"""
+
+import importlib
+import importlib.util
+import logging
+import os
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Generic, TypeVar
+
+import msgspec
+import pluggy
+
+from distconvd import hookspecs
+from distconvd.config import Config
+from distconvd.errors import ConfigError
+from distconvd.hookspecs import HOOK_VERSION, PROJECT, S
+
+log = logging.getLogger("distconvd.plugins")
+
+T = TypeVar("T")
+
+GROUP = "distconvd"
+
+
+class LoadedPlugin(msgspec.Struct, frozen=True):
+    """One plugin, as `GET /plugins` and `distconvd plugins` list it."""
+
+    name: str
+    origin: str
+    version: str | None
+    hooks: list[str]
+
+
+class NamedRegistrar(Generic[T]):
+    """Collects what plugins offer; see `hookspecs.Registrar`."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._offers: dict[str, T] = {}
+        self._from: dict[str, str] = {}
+        self.current = ""
+        """Name of the plugin that is being asked."""
+
+    def add(self, name: str, offered: T) -> None:
+        """Offer something; raises `ConfigError` for a name that is taken."""
+        if name in self._offers:
+            raise ConfigError(
+                f"plugin {self.current!r} offers the {self._kind} {name!r}, which plugin"
+                f" {self._from[name]!r} has already; remove one of them"
+            )
+        self._offers[name] = offered
+        self._from[name] = self.current
+
+    def pick(self, name: str) -> T:
+        """Return the offer of that name; raises `ConfigError` that lists what there is."""
+        if name not in self._offers:
+            known = ", ".join(sorted(self._offers)) or "none"
+            raise ConfigError(f"there is no {self._kind} {name!r}; installed ones: {known}")
+        return self._offers[name]
+
+    def items(self) -> Iterator[tuple[str, T]]:
+        """Yield (name, offer)."""
+        yield from self._offers.items()
+
+
+class Plugins:
+    """All loaded plugins.
+
+    Args:
+        wanted: files or modules named by `--plugin`.
+
+    Raises `ConfigError` for a wanted plugin that cannot be loaded, and for a misspelt hook.
+    """
+
+    def __init__(self, wanted: list[str]) -> None:
+        self._manager = pluggy.PluginManager(PROJECT)
+        self._manager.add_hookspecs(hookspecs)
+        self._origins: dict[str, tuple[str, str | None]] = {}
+        if os.environ.get("DISTCONV_TRACE_PLUGINS"):
+            self._manager.trace.root.setwriter(lambda line: log.info("trace %s", line.rstrip()))
+            self._manager.enable_tracing()
+        for point in sorted(entry_points(group=GROUP), key=lambda p: p.name):
+            self._load_installed(point)
+        for name in wanted:
+            self._load_wanted(name)
+
+    def listing(self) -> list[LoadedPlugin]:
+        """Return what is loaded, by name."""
+        found: list[LoadedPlugin] = []
+        for name, plugin in self._manager.list_name_plugin():
+            callers = self._manager.get_hookcallers(plugin) or []
+            origin, version = self._origins[name]
+            found.append(LoadedPlugin(name, origin, version, sorted(c.name for c in callers)))
+        return sorted(found, key=lambda p: p.name)
+
+    def collect(self, hook: str, kind: str) -> NamedRegistrar[Any]:
+        """Ask every plugin for its offers through one registration hook."""
+        registrar = NamedRegistrar[Any](kind)
+        caller = getattr(self._manager.hook, hook)
+        for implementation in reversed(caller.get_hookimpls()):
+            registrar.current = implementation.plugin_name
+            try:
+                implementation.function(registrar)
+            except ConfigError:
+                raise
+            except Exception as error:
+                raise ConfigError(
+                    f"plugin {implementation.plugin_name!r} failed in {hook}: {error!r}"
+                ) from error
+        return registrar
+
+    def implementations(self, hook: str) -> list[tuple[str, Any]]:
+        """Return (plugin name, function) for each implementation of a hook, in calling order."""
+        caller = getattr(self._manager.hook, hook)
+        return [(i.plugin_name, i.function) for i in reversed(caller.get_hookimpls())]
+
+    def _load_installed(self, point: EntryPoint) -> None:
+        try:
+            module = point.load()
+            version = point.dist.version if point.dist else None
+            self._register(point.name, module, point.value, version)
+        except ConfigError as error:
+            log.error("installed plugin left out: %s", error)
+        except Exception as error:
+            log.exception("installed plugin %r (%s) left out: %r", point.name, point.value, error)
+
+    def _load_wanted(self, name: str) -> None:
+        try:
+            module = _import_file(Path(name)) if _is_file(name) else importlib.import_module(name)
+        except Exception as error:
+            raise ConfigError(f"--plugin {name}: cannot be loaded: {error!r}") from error
+        self._register(Path(name).stem if _is_file(name) else name, module, name, None)
+
+    def _register(self, name: str, module: ModuleType, origin: str, version: str | None) -> None:
+        needs = getattr(module, "DISTCONVD_HOOK_VERSION", HOOK_VERSION)
+        if needs > HOOK_VERSION:
+            raise ConfigError(
+                f"plugin {name!r} needs hook version {needs}; this distconvd has {HOOK_VERSION}:"
+                " upgrade distconv, or install an older version of the plugin"
+            )
+        try:
+            self._manager.register(module, name)
+            self._manager.check_pending()
+        except (pluggy.PluginValidationError, ValueError) as error:
+            if self._manager.has_plugin(name) and self._manager.get_plugin(name) is module:
+                self._manager.unregister(module)
+            raise ConfigError(f"plugin {name!r} is refused: {error}") from error
+        self._origins[name] = (origin, version)
+
+
+class Context:
+    """What plugins are told: `hookspecs.PluginContext`."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self.state_file = Path(config.state_file)
+        self.api_key = config.api_key
+        self.media_dir = config.media_path
+        self.spool_dir = Path(config.spool_dir) if config.spool_dir else None
+
+    def settings(self, name: str, kind: type[S]) -> S:
+        """See `hookspecs.PluginContext.settings`."""
+        try:
+            return msgspec.convert(self._config.plugin.get(name, {}), kind, strict=False)
+        except msgspec.ValidationError as error:
+            raise ConfigError(f"configuration of [plugin.{name}]: {error}") from error
+
+
+def _is_file(name: str) -> bool:
+    return name.endswith(".py") or os.sep in name
+
+
+def _import_file(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"distconvd_plugin_{path.stem}", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise FileNotFoundError(f"no Python file at {path}")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
