@@ -15,7 +15,7 @@ from distconvd.edge.http import Response
 from distconvd.errors import RangeNotSatisfiable
 
 _PIECE_BYTES = 262_144
-_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 _ETAG = re.compile(r'(?:W/)?"[^"]*"')
 
 

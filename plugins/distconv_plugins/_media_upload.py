@@ -10,8 +10,8 @@ from typing import NamedTuple
 from distconvd.errors import BadRequest, UnsupportedMediaType
 
 _SHA_256 = re.compile(r"(?:^|,)\s*sha-256=:([A-Za-z0-9+/=]*):\s*(?:;[^,]*)?(?=,|$)")
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
-_LENGTH = re.compile(r"\d{1,18}")
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
+_LENGTH = re.compile(r"[0-9]{1,18}")
 
 
 class Upload(NamedTuple):

@@ -15,7 +15,7 @@ connection is likely dead. Parts that nobody goes on with expire.
 import errno
 import os
 import secrets
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple, TypeVar, TypeVarTuple
@@ -199,13 +199,14 @@ class MediaStore:
     async def _read_body(self, part: Part, upload: Upload, reader: BodyReader) -> None:
         pieces: list[bytes] = []
         held, received = 0, 0
-        async for piece in reader.chunks():
-            pieces.append(piece)
-            held, received = held + len(piece), received + len(piece)
-            self._require_size(part.size_bytes + held)
-            if held >= _PIECE_BYTES:
-                await self._disk(self._append, part, b"".join(pieces))
-                pieces, held = [], 0
+        async with _closing(reader.chunks()) as chunks:
+            async for piece in chunks:
+                pieces.append(piece)
+                held, received = held + len(piece), received + len(piece)
+                self._require_size(part.size_bytes + held)
+                if held >= _PIECE_BYTES:
+                    await self._disk(self._append, part, b"".join(pieces))
+                    pieces, held = [], 0
         await self._disk(self._append, part, b"".join(pieces))
         if upload.length not in (None, received):
             raise BadRequest(f"{upload.length} bytes were announced, and {received} came.")
@@ -295,6 +296,16 @@ class MediaStore:
             if error.errno in _IN_THE_WAY:
                 raise NameTaken("A folder or a file is in the way of this name.") from error
             raise Unavailable(f"The media store's disk refuses: {error.strerror}.") from error
+
+
+@asynccontextmanager
+async def _closing(chunks: AsyncIterator[bytes]) -> AsyncGenerator[AsyncIterator[bytes]]:
+    """Close an iterator that may be left early, if it is of the kind that wants to be closed."""
+    try:
+        yield chunks
+    finally:
+        if isinstance(chunks, AsyncGenerator):
+            await chunks.aclose()
 
 
 @hookimpl
