@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TaskProgressColumn
+from rich.table import Column
 from rich.text import Text
 
 from distconv_client import text
@@ -21,6 +22,7 @@ from distconvd.model import TERMINAL_STATUSES, Job, JobStatus
 
 LINE_STEP = 0.25
 """Without a terminal a running job gets a line for each such part that is done."""
+BAR_WIDTH_MIN = 10
 OUTAGE = "The jobs go on; waiting for the daemon to come back."
 
 
@@ -121,7 +123,7 @@ class BarsView:
         self._last: dict[str, Job] = {}
         self.bars = Progress(
             FieldColumn("what"),
-            BarColumn(bar_width=None),
+            BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=BAR_WIDTH_MIN)),
             TaskProgressColumn(),
             FieldColumn("how"),
             console=console,
@@ -163,14 +165,14 @@ class BarsView:
 
 
 class FieldColumn(ProgressColumn):
-    """A column that shows one field of a task, a `Text`, as it is: no markup, nothing cut off.
+    """A column that shows one field of a task, a `Text`: no markup, and never a second line.
 
     Args:
         field: the field's name.
     """
 
     def __init__(self, field: str) -> None:
-        super().__init__()
+        super().__init__(Column(no_wrap=True, overflow="ellipsis"))
         self._field = field
 
     def render(self, task: Task) -> Text:

@@ -37,6 +37,10 @@ ENGINE_COLUMNS = ("ENGINE", "STATE", "CODECS", "BENCHMARK", "JOBS", "FREE", "CPU
 ATTEMPT_COLUMNS = ("ATTEMPT", "ENGINE", "OUTCOME", "CLASS", "STARTED", "TOOK", "MESSAGE")
 
 
+LONG = frozenset({"SOURCE", "PROGRESS", "OUTPUT", "MESSAGE", "CODECS", "TAGS"})
+"""Columns that are folded where a terminal is too narrow; all others stay on one line."""
+
+
 def print_table(console: Console, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table; the cells must be clean already."""
     whole = [list(row) for row in rows]
@@ -47,10 +51,10 @@ def print_table(console: Console, columns: Sequence[str], rows: Iterable[Sequenc
 
 
 def drawn(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """Return a table for a terminal; the first column, the id, is never broken."""
-    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    for number, name in enumerate(columns):
-        table.add_column(name, no_wrap=number == 0, overflow="fold")
+    """Return a table for a terminal."""
+    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, collapse_padding=True)
+    for name in columns:
+        table.add_column(name, no_wrap=name not in LONG, overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
     return table

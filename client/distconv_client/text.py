@@ -27,12 +27,14 @@ def shown(char: str) -> str:
 
 
 def size(count_bytes: float | None) -> str:
-    """Return a size in decimal units, as `job_size` counts it."""
+    """Return a size to three digits in decimal units, as `job_size` counts it."""
     if count_bytes is None:
         return NOTHING
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count_bytes >= factor:
-            return f"{count_bytes / factor:.2f} {unit}"
+        value = count_bytes / factor
+        if value >= 0.9995:
+            digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
+            return f"{value:.{digits}f} {unit}"
     return f"{count_bytes:.0f} B"
 
 
