@@ -12,7 +12,7 @@ import msgspec
 import pytest
 import trio
 
-from distconv_plugins import spool_intake
+from distconv_plugins import _intake_drops as intake_drops
 from distconv_plugins.spool_intake import SpoolIntake
 from distconv_spool import Layout, State, create, look, submit
 from distconv_spool.disk import OsDisk
@@ -99,9 +99,9 @@ async def take_in(
 ) -> None:
     """Start an intake, let every file settle, and stop it."""
     intake = intake_of(layout, daemon, owner, disk)
-    async with intake.opened():
+    async with intake.hold.opened():
         for now_s in (0.0, 10.0, 20.0):
-            await intake.poll(now_s)
+            await intake.drops.poll(now_s)
 
 
 # ------------------------------------------------------------------------------------ the usual way
@@ -122,11 +122,11 @@ async def test_a_toml_file_written_in_place_is_taken_once_it_has_settled(
 ) -> None:
     (layout.incoming / "a.toml").write_text('source_url = "file:///a"')
     intake = intake_of(layout, daemon)
-    async with intake.opened():
-        assert await intake.poll(0.0) == 0
+    async with intake.hold.opened():
+        assert await intake.drops.poll(0.0) == 0
         (layout.incoming / "a.toml").write_text('source_url = "file:///longer"')
-        assert await intake.poll(3.0) == 0
-        assert await intake.poll(6.0) == 1
+        assert await intake.drops.poll(3.0) == 0
+        assert await intake.drops.poll(6.0) == 1
     assert daemon.jobs["1753_1"].source_url == "file:///longer"
 
 
@@ -203,8 +203,8 @@ async def test_the_daemons_own_folders_may_hold_strange_files(
         (folder / "README").touch()
     await take_in(layout, daemon)
     intake = intake_of(layout, daemon)
-    async with intake.opened():
-        await intake.catch_up()
+    async with intake.hold.opened():
+        await intake.results.catch_up()
 
 
 # ------------------------------------------------------------------------------------------ results
@@ -215,10 +215,10 @@ async def test_an_ended_job_gets_its_last_record_in_results(
 ) -> None:
     drop = submit(layout.root, GOOD)
     intake = intake_of(layout, daemon)
-    async with intake.opened():
-        await intake.poll(0.0)
-        intake.job_ended(daemon.end("1753_1"))
-        await intake.publish_results()
+    async with intake.hold.opened():
+        await intake.drops.poll(0.0)
+        intake.results.job_ended(daemon.end("1753_1"))
+        await intake.results.publish()
     outcome = look(layout.root, drop)
     assert outcome.state is State.FINISHED
     assert outcome.record is not None
@@ -227,9 +227,9 @@ async def test_an_ended_job_gets_its_last_record_in_results(
 
 async def test_a_job_that_came_another_way_gets_none(layout: Layout, daemon: FakeDaemon) -> None:
     intake = intake_of(layout, daemon)
-    async with intake.opened():
-        intake.job_ended(Job("9_9", "file:///a", "av1", status=JobStatus.COMPLETED))
-        await intake.publish_results()
+    async with intake.hold.opened():
+        intake.results.job_ended(Job("9_9", "file:///a", "av1", status=JobStatus.COMPLETED))
+        await intake.results.publish()
     assert names(layout.results) == []
 
 
@@ -238,10 +238,10 @@ async def test_a_job_that_ends_before_its_submission_is_answered_gets_its_result
 ) -> None:
     submit(layout.root, GOOD)
     intake = intake_of(layout, daemon)
-    async with intake.opened():
-        daemon.before_reply = lambda: intake.job_ended(daemon.end("1753_1"))
-        await intake.poll(0.0)
-        await intake.publish_results()
+    async with intake.hold.opened():
+        daemon.before_reply = lambda: intake.results.job_ended(daemon.end("1753_1"))
+        await intake.drops.poll(0.0)
+        await intake.results.publish()
     assert names(layout.results) == ["1753_1.json"]
 
 
@@ -250,11 +250,11 @@ async def test_a_retried_job_gets_its_second_end_over_the_first(
 ) -> None:
     drop = submit(layout.root, GOOD)
     intake = intake_of(layout, daemon)
-    async with intake.opened():
-        await intake.poll(0.0)
+    async with intake.hold.opened():
+        await intake.drops.poll(0.0)
         for status in (JobStatus.FAILED_PERMANENTLY, JobStatus.COMPLETED):
-            intake.job_ended(daemon.end("1753_1", status))
-            await intake.publish_results()
+            intake.results.job_ended(daemon.end("1753_1", status))
+            await intake.results.publish()
     record = look(layout.root, drop).record
     assert record is not None
     assert record["status"] == "completed"
@@ -278,14 +278,14 @@ async def test_an_end_that_comes_while_another_is_written_is_written_too(
 
     def end_again() -> None:
         if ends:
-            intake.job_ended(daemon.end("1753_1", ends.pop()))
+            intake.results.job_ended(daemon.end("1753_1", ends.pop()))
 
     drop = submit(layout.root, GOOD)
     intake = intake_of(layout, daemon, disk=WritingDisk(end_again))
-    async with intake.opened():
-        await intake.poll(0.0)
-        intake.job_ended(daemon.end("1753_1", JobStatus.FAILED_PERMANENTLY))
-        await intake.publish_results()
+    async with intake.hold.opened():
+        await intake.drops.poll(0.0)
+        intake.results.job_ended(daemon.end("1753_1", JobStatus.FAILED_PERMANENTLY))
+        await intake.results.publish()
     record = look(layout.root, drop).record
     assert record is not None
     assert record["status"] == "completed"
@@ -299,9 +299,9 @@ async def test_an_end_that_nobody_wrote_down_is_caught_up_at_the_next_start(
     daemon.end("1753_1")
     (layout.accepted / "8_8~other-daemons.json").touch()
     intake = intake_of(layout, daemon)
-    async with intake.opened():
-        await intake.catch_up()
-        await intake.publish_results()
+    async with intake.hold.opened():
+        await intake.results.catch_up()
+        await intake.results.publish()
     assert names(layout.results) == ["1753_1.json"]
 
 
@@ -311,12 +311,12 @@ async def test_a_result_that_the_disk_refuses_is_kept_and_written_later(
     submit(layout.root, GOOD)
     disk = FaultyDisk(1, Fault.FAIL, errno.ENOSPC, only=frozenset({"write_new"}))
     intake = intake_of(layout, daemon, disk=disk)
-    async with intake.opened():
-        await intake.poll(0.0)
-        intake.job_ended(daemon.end("1753_1"))
+    async with intake.hold.opened():
+        await intake.drops.poll(0.0)
+        intake.results.job_ended(daemon.end("1753_1"))
         with pytest.raises(OSError, match="No space"):
-            await intake.publish_results()
-        await intake.publish_results()
+            await intake.results.publish()
+        await intake.results.publish()
     assert names(layout.results) == ["1753_1.json"]
 
 
@@ -452,15 +452,15 @@ async def test_a_file_that_still_changed_when_it_was_claimed_settles_anew(
     with (layout.incoming / "a.json").open("w") as writer:
         writer.write('{"source_url": ')
         writer.flush()
-        async with intake.opened():
-            await intake.poll(0.0)
+        async with intake.hold.opened():
+            await intake.drops.poll(0.0)
             writer.write('"file:///whole"}')
             writer.flush()
-            await intake.poll(10.0)
+            await intake.drops.poll(10.0)
             assert drop_names(layout.claimed / "me") == ["a.json"]
             assert daemon.calls == []
-            await intake.poll(20.0)
-            await intake.poll(30.0)
+            await intake.drops.poll(20.0)
+            await intake.drops.poll(30.0)
     assert [job.source_url for job in daemon.jobs.values()] == ["file:///whole"]
 
 
@@ -473,32 +473,32 @@ async def test_a_file_that_still_changed_when_it_was_claimed_settles_anew(
 async def test_when_the_daemon_says_later_a_drop_waits_and_no_more_are_taken(
     layout: Layout, daemon: FakeDaemon, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spool_intake, "CLAIMS_MAX", 2)
+    monkeypatch.setattr(intake_drops, "CLAIMS_MAX", 2)
     for _ in range(5):
         submit(layout.root, GOOD)
     intake = intake_of(layout, daemon)
-    async with intake.opened():
+    async with intake.hold.opened():
         daemon.down = error
         for now_s in (0.0, 10.0, 20.0):
-            assert await intake.poll(now_s) == 0
+            assert await intake.drops.poll(now_s) == 0
         assert len(names(layout.claimed / "me")) == 2
         daemon.down = None
-        await intake.poll(30.0)
+        await intake.drops.poll(30.0)
     assert len(names(layout.accepted)) == len(daemon.jobs) == 5
 
 
 async def test_no_more_drops_are_in_hand_at_once_than_the_bound(
     layout: Layout, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spool_intake, "CLAIMS_MAX", 4)
+    monkeypatch.setattr(intake_drops, "CLAIMS_MAX", 4)
     monkeypatch.setattr("distconv_spool.owner.SCAN_MAX", 10)
     for number in range(25):
         (layout.incoming / f"{number:032x}.json").write_text(json.dumps(GOOD))
     in_hand: list[int] = []
     daemon.before_reply = lambda: in_hand.append(len(names(layout.claimed / "me")))
     intake = intake_of(layout, daemon)
-    async with intake.opened():
-        assert [await intake.poll(float(n)) for n in range(4)] == [10, 10, 5, 0]
+    async with intake.hold.opened():
+        assert [await intake.drops.poll(float(n)) for n in range(4)] == [10, 10, 5, 0]
     assert max(in_hand) == 4
     assert len(daemon.jobs) == len(names(layout.accepted)) == 25
 
@@ -532,9 +532,9 @@ async def test_two_daemons_on_one_spool_never_both_submit_a_drop(
 async def test_a_second_daemon_under_the_same_owners_name_is_refused(
     layout: Layout, daemon: FakeDaemon
 ) -> None:
-    async with intake_of(layout, daemon).opened():
+    async with intake_of(layout, daemon).hold.opened():
         with pytest.raises(ConfigError, match="owner 'me'"):
-            async with intake_of(layout, daemon).opened():
+            async with intake_of(layout, daemon).hold.opened():
                 pass
     await take_in(layout, daemon)
 
@@ -564,13 +564,13 @@ def fill(layout: Layout) -> None:
 async def whole_life(layout: Layout, daemon: FakeDaemon, disk: OsDisk) -> None:
     """All steps that there are: a start, every drop taken in, every job ended, every result."""
     intake = intake_of(layout, daemon, disk=disk)
-    async with intake.opened():
-        await intake.catch_up()
+    async with intake.hold.opened():
+        await intake.results.catch_up()
         for now_s in (0.0, 10.0):
-            await intake.poll(now_s)
+            await intake.drops.poll(now_s)
         for job_id in list(daemon.jobs):
-            intake.job_ended(daemon.end(job_id))
-        await intake.publish_results()
+            intake.results.job_ended(daemon.end(job_id))
+        await intake.results.publish()
 
 
 async def until_it_stops(layout: Layout, daemon: FakeDaemon, disk: OsDisk) -> None:
@@ -652,13 +652,13 @@ async def insist(step: Callable[[], Awaitable[object]]) -> None:
 async def stubborn_life(layout: Layout, daemon: FakeDaemon, disk: FaultyDisk) -> None:
     """The same life without a restart; what was left undone is done in the next round."""
     intake = intake_of(layout, daemon, disk=disk)
-    async with intake.opened():
-        await insist(intake.catch_up)
+    async with intake.hold.opened():
+        await insist(intake.results.catch_up)
         for now_s in (0.0, 10.0, 20.0, 30.0):
-            await insist(partial(intake.poll, now_s))
+            await insist(partial(intake.drops.poll, now_s))
         for job_id in list(daemon.jobs):
-            intake.job_ended(daemon.end(job_id))
-        await insist(intake.publish_results)
+            intake.results.job_ended(daemon.end(job_id))
+        await insist(intake.results.publish)
 
 
 @pytest.mark.parametrize(
