@@ -106,11 +106,18 @@ class _Connection:
                 watch.allow(self._limits.head_timeout_s)
                 while await self._serve_one():
                     watch.allow(self._limits.idle_timeout_s)
-            if watch.scope.cancelled_caught and self._in_head:
-                await self._refuse(RequestTimeout("The request's head did not arrive in time."))
+            if watch.scope.cancelled_caught:
+                await self._after_watch()
             await self._linger()
         except ClientDisconnected as end:
             log.debug("client %s: %s", self._peer, end, extra={"peer": self._peer})
+
+    async def _after_watch(self) -> None:
+        """Tell a client whose time is up, where it is in a state to be told."""
+        if self._in_head:
+            await self._refuse(RequestTimeout("The request's head did not arrive in time."))
+        else:
+            log.debug("client %s: idle, or too slow to hear its reply", self._peer)
 
     async def _serve_one(self) -> bool:
         """Serve one request; tell whether another may follow."""
@@ -125,8 +132,11 @@ class _Connection:
         if isinstance(reply, Upgrade):
             await self._upgrade(reply, head, request, started)
             return False
-        await self._reply(reply, request, body)
-        self._tell(head, request, reply.status, started)
+        try:
+            await self._reply(reply, request, body)
+        finally:
+            # Also for a reply that broke off: an event stream ends in no other way.
+            self._tell(head, request, reply.status, started)
         return await self._settle(body)
 
     # ------------------------------------------------------------------------------- the head
@@ -272,7 +282,8 @@ class _Connection:
             await upgrade.run(stream)
         except Exception:
             log.exception("an upgraded connection failed (request id %s)", request.request_id)
-        self._tell(head, request, 101, started)
+        finally:
+            self._tell(head, request, 101, started)
 
     async def _linger(self) -> None:
         """Close our half and listen for a while, so that a client in mid-sentence sees the reply."""

@@ -18,7 +18,7 @@ from http import HTTPStatus
 import h11
 
 from distconvd.edge.http import Response
-from distconvd.edge.wire import Wire
+from distconvd.edge.wire import SEND_BYTES, Wire
 
 _BODILESS = frozenset((204, 304))
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -28,9 +28,10 @@ _RESERVED = frozenset(
     ("connection", "content-length", "content-type", "date", "transfer-encoding", "x-request-id")
 )
 
-# What h11 is told. A reply without a body is all that it has to know of any.
-_KEEPS = h11.Response(status_code=204, headers=[])
-_CLOSES = h11.Response(status_code=204, headers=[(b"Connection", b"close")])
+# What h11 is told: a reply without a body is all that it has to know of any. Not 204, as it would
+# take a success for consent to CONNECT.
+_KEEPS = h11.Response(status_code=304, headers=[])
+_CLOSES = h11.Response(status_code=304, headers=[(b"Connection", b"close")])
 _END = h11.EndOfMessage()
 
 
@@ -68,7 +69,11 @@ async def send_reply(
     wire.machine.send(_END)
     if head_only or response.status in _BODILESS:
         body = b""
-    await wire.send(head + closing + body)
+    if len(body) > SEND_BYTES:
+        await wire.send(head + closing)
+        await wire.send(body)  # apart, as joining would copy what may be a listing of everything
+    else:
+        await wire.send(head + closing + body)
 
 
 def _begin(wire: Wire, *, close: bool) -> bytes:
@@ -90,9 +95,13 @@ def _head(response: Response, request_id: str, framing: str) -> bytes:
     return head.encode("latin-1")
 
 
+# RFC 9110 has renamed two that Python still knows by their old names.
+_RENAMED = {413: "Content Too Large", 422: "Unprocessable Content"}
+
+
 @cache
 def _status_line(status: int) -> str:
-    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
+    return f"HTTP/1.1 {status} {_RENAMED.get(status) or HTTPStatus(status).phrase}\r\n"
 
 
 @lru_cache(maxsize=2)

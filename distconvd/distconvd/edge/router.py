@@ -69,6 +69,8 @@ class Router:
         if route.method in node.methods:
             raise ValueError(f"two routes for {route.method} {route.pattern}")
         names = tuple(capture[1] for capture in _CAPTURE.finditer(route.pattern))
+        if len(set(names)) < len(names):
+            raise ValueError(f"pattern {route.pattern!r} captures one name twice")
         node.methods[route.method] = _Entry(route, names)
         if "{" not in route.pattern:
             self._add_fixed("/" + "/".join(segments), node.methods)

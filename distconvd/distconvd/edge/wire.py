@@ -107,7 +107,8 @@ def _told(fault: h11.RemoteProtocolError) -> DistconvError:
         return BodyTooLarge("The body is longer than any that is taken here.")
     if fault.error_status_hint == 501:
         return NotImplementedHere("The only transfer coding here is 'chunked'.")
-    return BadRequest(f"This is not good HTTP/1.1: {fault}.")
+    # What follows a colon is the offending line, which may be long or anything at all.
+    return BadRequest(f"This is not good HTTP/1.1: {str(fault).partition(':')[0]}.")
 
 
 async def linger(stream: trio.abc.Stream, bytes_max: int) -> None:

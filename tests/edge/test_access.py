@@ -1,0 +1,90 @@
+"""The access log and the observers."""
+
+import logging
+import re
+
+import pytest
+from tests.edge.kit import KEY, Journal, Site, get, open_site, post, small_app
+
+from distconvd.edge.access import Exchange
+from distconvd.edge.app import App
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [record for record in caplog.records if record.name == "distconvd.access"]
+
+
+async def test_a_line_has_method_path_status_bytes_and_total(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = await site.talk(get("/api/v1/jobs/1%202/?token=secret"))
+    (record,) = lines(caplog)
+    assert re.fullmatch(
+        rf"GET /api/v1/jobs/1%202/ 200 {len(said)} B \d+ ms total", record.getMessage()
+    )
+
+
+async def test_a_line_s_fields_are_there_for_machines(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    await site.talk(get("/locked", KEY, "X-Request-Id: r-1"))
+    fields = vars(lines(caplog)[0])
+    wanted = {
+        "method": "GET",
+        "path": "/locked",
+        "status": 200,
+        "peer": "client:1",
+        "key_name": "tester",
+        "request_id": "r-1",
+        "job_id": "17",
+    }
+    assert {name: fields[name] for name in wanted} == wanted
+    assert fields["duration_ms"] >= 0
+
+
+async def test_no_key_and_no_query_is_ever_logged(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    await site.talk(get("/locked?key=hush", "X-API-Key: hush-hush", "Authorization: Bearer hush"))
+    assert "hush" not in "".join(str(vars(record)) for record in caplog.records)
+
+
+async def test_bad_http_has_a_line_too(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    await site.talk(b"\x00\r\n\r\n")
+    assert lines(caplog)[0].getMessage().startswith("- - 400 ")
+
+
+async def test_every_request_of_a_connection_counts_its_own_bytes(
+    site: Site, journal: Journal
+) -> None:
+    said = await site.talk(get("/") + post("/echo", b"x" * 500) + get("/stream"))
+    assert sum(exchange.bytes_sent for exchange in journal.exchanges) == len(said)
+    assert [exchange.status for exchange in journal.exchanges] == [200, 200, 200]
+
+
+async def test_observers_see_the_route_that_matched(site: Site, journal: Journal) -> None:
+    await site.talk(get("/jobs/1") + get("/nope"))
+    first, second = journal.exchanges
+    assert first.route is not None
+    assert first.route.pattern == "/jobs/{id}"
+    assert second.route is None
+
+
+async def test_a_failing_observer_harms_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    def fail(_exchange: Exchange) -> None:
+        raise RuntimeError("a bug")
+
+    app = small_app(Journal())
+    app.observers = [fail]
+    async with open_site(app) as site:
+        assert [reply.status for reply in await site.ask(get("/") * 2)] == [200, 200]
+    assert "an observer of requests failed" in caplog.text
+
+
+async def test_nothing_is_formatted_when_the_log_is_off(
+    app: App, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, logger="distconvd")
+    async with open_site(app) as site:
+        await site.talk(get("/"))
+    assert caplog.records == []
