@@ -113,11 +113,12 @@ async def _serve(config: Config) -> None:
             await parts.store.aclose()
             raise
         stop = trio.Event()
-        async with trio.open_nursery() as nursery:
-            await nursery.start(run, parts, listeners, stop)
-            _announce(config)
-            nursery.start_soon(_stop_on_signal, signals, stop, nursery.cancel_scope)
-            await stop.wait()
+        async with trio.open_nursery() as watch:
+            watch.start_soon(_stop_on_signal, signals, stop, watch.cancel_scope)
+            async with trio.open_nursery() as nursery:
+                await nursery.start(run, parts, listeners, stop)
+                _announce(config)
+            watch.cancel_scope.cancel()
 
 
 def _announce(config: Config) -> None:
