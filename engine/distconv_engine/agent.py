@@ -51,6 +51,7 @@ PROGRESS_S = 1.0
 """At most one progress report a job in this time."""
 DELIVER_S = 5.0
 """How long a drained engine tries to deliver its last reports; they are on disk anyway."""
+GOODBYE_S = 2.0
 HOSTNAME_CHARS = 255
 
 
@@ -117,8 +118,17 @@ class Agent:
         await self._wait_for_idle(self._config.drain_s, or_quit=True)
         self._holdings.stop_all("released")
         await self._wait_for_idle(DELIVER_S, or_quit=False)
+        await self._say_goodbye()
         if len(self._outbox):
             self._log.warning("reports are left for the next start", count=len(self._outbox))
+
+    async def _say_goodbye(self) -> None:
+        """Tell the daemon that nothing is held and wanted any more; it would find out anyway."""
+        with trio.move_on_after(GOODBYE_S):
+            try:
+                await self._api.heartbeat(self._heartbeat())
+            except (Away, Refused) as error:
+                self._log.debug("no goodbye", reason=error)
 
     async def _wait_for_idle(self, seconds: float, *, or_quit: bool) -> None:
         """Wait until no job is held and no report is open, for at most `seconds`."""

@@ -137,7 +137,8 @@ def load_config(arguments: Sequence[str], environ: Mapping[str, str], version: s
     for layer, values in layers:
         merged.update(values)
         origin.update(dict.fromkeys(values, layer))
-    config = _convert(merged)
+    # An empty value takes back what a lower layer has set, and leaves the default.
+    config = _convert({name: value for name, value in merged.items() if value != ""})
     _check(config)
     return Loaded(config, origin)
 

@@ -92,7 +92,9 @@ class Outbox:
         """Try each report once; returns whether none is left."""
         for key, entry in list(self._entries.items()):
             try:
-                await self._api.report(entry.report.job_id, entry.report.kind, entry.report.body)
+                await self._api.report(
+                    entry.report.job_id, entry.report.kind, bytes(entry.report.body)
+                )
             except Away as error:
                 self._log.debug("report not delivered yet", job_id=key[0], reason=error)
                 continue

@@ -11,6 +11,7 @@ import trio
 from tests.engine.clips import Clips
 from tests.engine.daemon import FakeDaemon, running_daemon
 
+from distconv_engine.benchmark import measure
 from distconv_engine.capabilities import Capabilities, prove
 from distconv_engine.config import Config
 from distconv_engine.ffmpeg_tools import Tools, find_tools
@@ -40,6 +41,20 @@ def capabilities(tools: Tools, tmp_path_factory: pytest.TempPathFactory) -> Capa
         return await prove(tools, Controls(), folder, hardware=False)
 
     return trio.run(run)
+
+
+@pytest.fixture(scope="session")
+def benchmark(
+    tools: Tools, capabilities: Capabilities, tmp_path_factory: pytest.TempPathFactory
+) -> bytes:
+    """A benchmark's cache, so that engines under test start at once."""
+    cache = tmp_path_factory.mktemp("benchmark") / "benchmark.json"
+
+    async def run() -> None:
+        await measure(tools, capabilities, Controls(), cache)
+
+    trio.run(run)
+    return cache.read_bytes()
 
 
 @pytest.fixture

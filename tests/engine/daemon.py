@@ -116,7 +116,10 @@ class _Handler(BaseHTTPRequestHandler):
         if lose is not None and re.search(lose, self.path):
             self.close_connection = True
             return
-        self._reply(*answer)
+        try:
+            self._reply(*answer)
+        except BrokenPipeError:
+            self.close_connection = True  # an engine that was stopped waits for no answer
 
     def _answer(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
         with self.daemon.changed:

@@ -58,18 +58,24 @@ ODD: dict[str, tuple[str, str]] = {
     "no-audio": ("silent.mp4", f"{_V} {_X}"),
     "several-audio": (
         "audios.mkv",
-        f"{_V} {_A} -f lavfi -i sine=440:d=2 -map 0 -map 1 -map 2 {_X} -c:a:0 ac3 -c:a:1 flac "
-        "-metadata:s:a:0 language=eng -metadata:s:a:1 language=deu",
+        (
+            f"{_V} {_A} -f lavfi -i sine=440:d=2 -map 0 -map 1 -map 2 {_X} -c:a:0 ac3 -c:a:1 flac "
+            "-metadata:s:a:0 language=eng -metadata:s:a:1 language=deu"
+        ),
     ),
     "surround": (
         "surround.mkv",
-        f"{_V} -f lavfi -i anoisesrc=d=2:a=0.1 -af pan=5.1(side)|FL=c0|FR=c0|FC=c0|LFE=c0|SL=c0|SR=c0 "
-        f"{_X} -c:a ac3",
+        (
+            f"{_V} -f lavfi -i anoisesrc=d=2:a=0.1 -af pan=5.1(side)|FL=c0|FR=c0|FC=c0|LFE=c0|SL=c0|SR=c0 "
+            f"{_X} -c:a ac3"
+        ),
     ),
     "text-subtitles": (
         "subs.mkv",
-        f"{_V} {_A} -i {{srt}} -map 0 -map 1 -map 2 {_X} -c:a aac -c:s srt "
-        "-metadata:s:s:0 language=fre",
+        (
+            f"{_V} {_A} -i {{srt}} -map 0 -map 1 -map 2 {_X} -c:a aac -c:s srt "
+            "-metadata:s:s:0 language=fre"
+        ),
     ),
     "styled-subtitles": (
         "ass.mkv",
@@ -78,15 +84,19 @@ ODD: dict[str, tuple[str, str]] = {
     "chapters": ("chapters.mkv", f"{_V} -i {{chapters}} -map 0 -map_chapters 1 {_X}"),
     "cover-art": (
         "cover.mp4",
-        f"{_V} {_A} -i {{cover}} -map 0 -map 1 -map 2 {_X} -c:a aac -c:v:1 copy "
-        "-disposition:v:1 attached_pic",
+        (
+            f"{_V} {_A} -i {{cover}} -map 0 -map 1 -map 2 {_X} -c:a aac -c:v:1 copy "
+            "-disposition:v:1 attached_pic"
+        ),
     ),
     "ten-bit": ("ten.mkv", f"{_V} -c:v libx264 -preset ultrafast -pix_fmt yuv420p10le"),
     "hdr10": ("hdr.mkv", f"{_V} {_HDR}"),
     "interlaced": (
         "interlaced.ts",
-        f"-f lavfi -i testsrc2=s=320x192:r=50:d=2 {_A} "
-        "-vf tinterlace=interleave_top,fieldorder=tff -c:v libx264 -preset ultrafast -pix_fmt yuv420p -flags +ilme+ildct -c:a mp2",
+        (
+            f"-f lavfi -i testsrc2=s=320x192:r=50:d=2 {_A} "
+            "-vf tinterlace=interleave_top,fieldorder=tff -c:v libx264 -preset ultrafast -pix_fmt yuv420p -flags +ilme+ildct -c:a mp2"
+        ),
     ),
     "mpeg2-ps": (
         "dvd.mpg",

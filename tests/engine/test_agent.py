@@ -1,0 +1,247 @@
+"""The whole engine as a process, against a daemon over real sockets."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from tests.engine.clips import Clips
+from tests.engine.daemon import KEY, FakeDaemon, Served, wait_until
+
+pytestmark = pytest.mark.e2e
+Start = Callable[..., subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def start(daemon: FakeDaemon, clips: Clips, benchmark: bytes, tmp_path: Path) -> Iterator[Start]:
+    """Start an engine on the fake daemon; whatever is left is killed at the end."""
+    running: list[subprocess.Popen[bytes]] = []
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "benchmark.json").write_bytes(benchmark)
+
+    def begin(*flags: str) -> subprocess.Popen[bytes]:
+        argv = [sys.executable, "-m", "distconv_engine.main", "--server", daemon.url]
+        argv += ["--work-dir", str(tmp_path / "work"), "--output", str(tmp_path / "out")]
+        argv += ["--source-root", str(clips.folder), "--engine-id", "e1", "--heartbeat-s", "0.3"]
+        argv += ["--poll-s", "1", "--disk-reserve-mb", "0", "--log-level", "debug", *flags]
+        log = (tmp_path / "engine.log").open("ab")
+        environ = {**os.environ, "DISTCONV_API_KEY": KEY}
+        process = subprocess.Popen(argv, env=environ, stderr=log, stdout=log)
+        log.close()
+        running.append(process)
+        return process
+
+    yield begin
+    for process in running:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+def ffmpegs_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def submit_long(daemon: FakeDaemon, clips: Clips, job_id: str = "1_1") -> None:
+    daemon.submit(job_id, clips.long().as_uri(), "hevc", options={"preset": "slow"})
+
+
+def encoding(job_id: str) -> Callable[[FakeDaemon], object]:
+    return lambda d: any(j == job_id and p["phase"] == "encode" for j, p in d.progress)
+
+
+def test_an_engine_registers_proves_itself_works_reports_and_drains(
+    daemon: FakeDaemon, start: Start, clips: Clips, tmp_path: Path
+) -> None:
+    daemon.submit("1_1", clips.plain().as_uri(), "vp9")
+    process = start("--slots", "2", "--tags", "fast,gpu")
+    daemon.wait_for(lambda d: d.report_of("1_1"))
+    assert daemon.beats[0]["status"] == "starting"
+    beat = next(beat for beat in daemon.beats if beat["status"] == "idle")
+    assert {"h264", "hevc", "vp9"} <= set(beat["supported_codecs"])
+    assert beat["slots"] == 2
+    assert beat["tags"] == ["fast", "gpu"]
+    assert beat["free_gb"] > 0
+    assert daemon.benchmarks[0]["benchmark_time"] > 0
+    kind, body = daemon.report_of("1_1") or ("", {})
+    assert kind == "complete"
+    assert body["attempt"] == 1
+    assert body["engine_id"] == "e1"
+    assert Path(body["output_url"].removeprefix("file://")).is_file()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 0
+    assert daemon.beats[-1]["status"] == "draining"
+    assert not list((tmp_path / "work" / "attempts").iterdir())
+
+
+@pytest.mark.parametrize("how", ["heartbeat", "progress"])
+def test_a_cancelled_job_stops_its_ffmpeg_within_two_seconds(
+    how: str, daemon: FakeDaemon, start: Start, clips: Clips, tmp_path: Path
+) -> None:
+    submit_long(daemon, clips)
+    process = start()
+    daemon.wait_for(encoding("1_1"))
+    assert ffmpegs_of(process)
+    if how == "heartbeat":
+        daemon.verdicts["1_1"] = "cancel"
+    else:
+        daemon.progress_status["1_1"] = 409
+    wait_until(lambda: not ffmpegs_of(process), 3.5)
+    daemon.submit("1_2", clips.plain().as_uri(), "h264")
+    daemon.wait_for(lambda d: d.report_of("1_2"))
+    assert daemon.report_of("1_1") is None
+    assert not list((tmp_path / "out").glob("long*"))
+
+
+def test_a_killed_engine_leaves_no_ffmpeg_and_its_next_start_reports_the_job_as_lost(
+    daemon: FakeDaemon, start: Start, clips: Clips, tmp_path: Path
+) -> None:
+    submit_long(daemon, clips)
+    process = start()
+    daemon.wait_for(encoding("1_1"))
+    children = ffmpegs_of(process)
+    assert children
+    process.kill()
+    process.wait()
+    wait_until(lambda: not any(c.is_running() and c.status() != "zombie" for c in children), 3)
+    start()
+    daemon.wait_for(lambda d: d.report_of("1_1"))
+    kind, body = daemon.report_of("1_1") or ("", {})
+    assert (kind, body["error_class"], body["attempt"]) == ("fail", "lost", 1)
+    wait_until(lambda: not list((tmp_path / "work" / "attempts").iterdir()))
+    assert not list((tmp_path / "work" / "held").iterdir())
+
+
+def test_sigterm_gives_a_running_job_back_at_the_deadline(
+    daemon: FakeDaemon, start: Start, clips: Clips
+) -> None:
+    submit_long(daemon, clips)
+    process = start("--drain-s", "0.5")
+    daemon.wait_for(encoding("1_1"))
+    children = ffmpegs_of(process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 0
+    assert (daemon.report_of("1_1") or ("",))[0] == "release"
+    assert not any(child.is_running() for child in children)
+
+
+def test_a_second_sigterm_ends_at_once(daemon: FakeDaemon, start: Start, clips: Clips) -> None:
+    submit_long(daemon, clips)
+    process = start("--drain-s", "60")
+    daemon.wait_for(encoding("1_1"))
+    process.send_signal(signal.SIGTERM)
+    daemon.wait_for(lambda d: d.beats[-1]["status"] == "draining")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(8) == 0
+    assert (daemon.report_of("1_1") or ("",))[0] == "release"
+
+
+def test_sigterm_lets_a_job_finish_that_makes_the_deadline(
+    daemon: FakeDaemon, start: Start, clips: Clips
+) -> None:
+    daemon.submit("1_1", clips.plain().as_uri(), "h264")
+    process = start("--drain-s", "30")
+    daemon.wait_for(lambda d: d.progress)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(15) == 0
+    assert (daemon.report_of("1_1") or ("",))[0] == "complete"
+
+
+def test_an_encode_goes_on_while_the_daemon_is_away_and_its_result_comes_later(
+    daemon: FakeDaemon, start: Start, clips: Clips, tmp_path: Path
+) -> None:
+    daemon.submit("1_1", clips.long().as_uri(), "h264", options={"preset": "ultrafast"})
+    start()
+    daemon.wait_for(encoding("1_1"))
+    daemon.away = True
+    wait_until(lambda: list((tmp_path / "work" / "outbox").glob("*.json")), 60)
+    assert not daemon.reports
+    daemon.away = False
+    daemon.wait_for(lambda d: d.report_of("1_1"))
+    assert (daemon.report_of("1_1") or ("",))[0] == "complete"
+    assert len(daemon.reports) == 1
+
+
+def test_a_finished_but_unreported_job_is_delivered_by_the_next_start_and_not_encoded_again(
+    daemon: FakeDaemon, start: Start, clips: Clips, tmp_path: Path
+) -> None:
+    daemon.report_status.extend([503] * 100)
+    daemon.submit("1_1", clips.plain().as_uri(), "h264")
+    process = start()
+    wait_until(lambda: list((tmp_path / "work" / "outbox").glob("*.json")))
+    process.kill()
+    process.wait()
+    daemon.reports.clear()
+    daemon.progress.clear()
+    daemon.report_status.clear()
+    start()
+    daemon.wait_for(lambda d: d.report_of("1_1"))
+    assert [kind for _, kind, _ in daemon.reports] == ["complete"]
+    assert not daemon.progress
+
+
+def test_a_lost_reply_to_a_report_does_no_harm(
+    daemon: FakeDaemon, start: Start, clips: Clips
+) -> None:
+    daemon.lose_replies_to = "/complete$"
+    daemon.submit("1_1", clips.plain().as_uri(), "h264")
+    start()
+    daemon.wait_for(lambda d: len(d.reports) >= 2)
+    daemon.lose_replies_to = None
+    daemon.submit("1_2", clips.plain().as_uri(), "h264")
+    daemon.wait_for(lambda d: d.report_of("1_2"))
+    reports = [body for job_id, _, body in daemon.reports if job_id == "1_1"]
+    assert all(body == reports[0] for body in reports)
+
+
+def test_two_slots_run_two_jobs_at_once(daemon: FakeDaemon, start: Start, clips: Clips) -> None:
+    submit_long(daemon, clips, "1_1")
+    submit_long(daemon, clips, "1_2")
+    process = start("--slots", "2")
+    daemon.wait_for(lambda d: encoding("1_1")(d) and encoding("1_2")(d))
+    wait_until(lambda: any(len(beat["jobs"]) == 2 for beat in daemon.beats))
+    assert len(ffmpegs_of(process)) == 2
+
+
+def test_pause_stops_the_encode_where_it_is_and_resume_lets_it_go_on(
+    daemon: FakeDaemon, start: Start, clips: Clips
+) -> None:
+    submit_long(daemon, clips)
+    process = start("--stall-s", "1")
+    daemon.wait_for(encoding("1_1"))
+    (child,) = ffmpegs_of(process)
+    daemon.paused.add("1_1")
+    wait_until(lambda: child.status() == psutil.STATUS_STOPPED)
+    wait_until(lambda: len(daemon.beats) > 8)  # longer than the stall time
+    assert daemon.report_of("1_1") is None
+    daemon.paused.clear()
+    wait_until(lambda: child.status() != psutil.STATUS_STOPPED)
+    daemon.verdicts["1_1"] = "cancel"
+    wait_until(lambda: not ffmpegs_of(process))
+
+
+def test_the_result_goes_to_the_daemons_media_store_when_nothing_else_is_set(
+    daemon: FakeDaemon, start: Start, clips: Clips
+) -> None:
+    daemon.files["/clip.mp4"] = Served(clips.plain().read_bytes())
+    daemon.submit("1_1", f"{daemon.url}/clip.mp4", "h264")
+    start("--output", "")
+    daemon.wait_for(lambda d: d.report_of("1_1"))
+    kind, body = daemon.report_of("1_1") or ("", {})
+    assert (kind, body["output_url"]) == ("complete", f"{daemon.url}/media/1_1/clip.mp4")
+    assert len(daemon.media["/media/1_1/clip.mp4"]) == body["result"]["size_bytes"]
+    assert daemon.puts[0][1]["x-api-key"] == KEY
+
+
+def test_a_full_disk_takes_no_job_and_says_so(
+    daemon: FakeDaemon, start: Start, clips: Clips
+) -> None:
+    daemon.submit("1_1", clips.plain().as_uri(), "h264")
+    start("--disk-reserve-mb", "1000000000")
+    daemon.wait_for(lambda d: d.beats and d.beats[-1]["status"] == "disk-full")
+    assert daemon.queue
+    assert not daemon.reports
