@@ -1,0 +1,137 @@
+"""What becomes of each stream, as a table."""
+
+import msgspec
+import pytest
+
+from distconv_engine.failures import InputFault
+from distconv_engine.plan import Plan, make_plan
+from distconv_engine.probe import Colour, Probe, Stream
+from distconvd.model import Job
+
+VIDEO = Stream(0, "video", "h264", width=1920, height=1080, fps=25.0, pix_fmt="yuv420p")
+AAC = Stream(1, "audio", "aac", channels=2, sample_rate=48000, language="eng")
+DTS = Stream(2, "audio", "dts", channels=6, sample_rate=48000)
+SRT = Stream(3, "subtitle", "subrip", language="fre")
+ASS = Stream(3, "subtitle", "ass")
+PGS = Stream(3, "subtitle", "hdmv_pgs_subtitle")
+COVER = Stream(4, "video", "mjpeg", is_cover=True)
+FONT = Stream(5, "attachment", "ttf")
+TIMECODE = Stream(6, "data", "unknown")
+
+
+def plan(codec: str, *streams: Stream, chapters: int = 0, **fields: object) -> Plan:
+    job = msgspec.convert(
+        {"job_id": "1", "source_url": "file:///a", "target_codec": codec, **fields}, Job
+    )
+    return make_plan(job, Probe("matroska,webm", 1.0, 0.0, streams, chapters))
+
+
+def kept(found: Plan) -> list[str]:
+    return [f"{k.action} {k.codec}" for k in found.kept]
+
+
+@pytest.mark.parametrize(
+    "codec,streams,container,expected",
+    [
+        ("h264", (VIDEO, AAC), "mp4", ["encode h264", "copy aac"]),
+        ("libx265", (VIDEO, AAC), "mp4", ["encode hevc", "copy aac"]),
+        ("h264", (VIDEO, DTS), "mp4", ["encode h264", "encode aac"]),
+        ("vp9", (VIDEO, AAC), "webm", ["encode vp9", "encode opus"]),
+        ("vp8", (VIDEO, AAC, SRT), "webm", ["encode vp8", "encode opus", "encode webvtt"]),
+        ("h264", (VIDEO, SRT), "mp4", ["encode h264", "encode mov_text"]),
+        ("h264", (VIDEO, ASS), "mkv", ["encode h264", "copy ass"]),
+        ("av1", (VIDEO, PGS), "mkv", ["encode av1", "copy hdmv_pgs_subtitle"]),
+        ("h264", (VIDEO, AAC, COVER), "mp4", ["encode h264", "copy aac", "copy mjpeg"]),
+        ("vp9", (VIDEO, COVER), "mkv", ["encode vp9", "copy mjpeg"]),
+        ("h264", (VIDEO, FONT), "mkv", ["encode h264", "copy ttf"]),
+        ("h264", (AAC,), "mp4", ["copy aac"]),
+    ],
+)
+def test_the_first_container_that_holds_everything_is_taken(
+    codec: str, streams: tuple[Stream, ...], container: str, expected: list[str]
+) -> None:
+    found = plan(codec, *streams)
+    assert found.container.name == container
+    assert kept(found) == expected
+    assert found.dropped == ()
+
+
+@pytest.mark.parametrize(
+    "fields,container",
+    [
+        ({"options": {"container": "mkv"}}, "mkv"),
+        ({"output": {"name": "film.mov"}}, "mov"),
+        ({"output": {"url": "file:///x/film.TS"}}, "ts"),
+        ({"output": {"name": "film"}}, "mp4"),
+        ({"options": {"container": "mp4"}, "output": {"name": "film.mkv"}}, "mp4"),
+    ],
+)
+def test_a_container_is_named_by_the_option_or_by_the_outputs_suffix(
+    fields: dict[str, object], container: str
+) -> None:
+    assert plan("h264", VIDEO, **fields).container.name == container
+
+
+@pytest.mark.parametrize(
+    "codec,container,streams,chapters,culprit",
+    [
+        ("h264", "mp4", (VIDEO, PGS), 0, "subtitle #3 (hdmv_pgs_subtitle)"),
+        ("vp9", "webm", (VIDEO, COVER), 0, "cover #4 (mjpeg)"),
+        ("h264", "ts", (VIDEO, SRT), 0, "subtitle #3 (subrip, fre)"),
+        ("h264", "ts", (VIDEO, AAC), 2, "chapters"),
+        ("h264", "mp4", (VIDEO, VIDEO.__class__(9, "video", "h264")), 0, "video #9 (h264)"),
+        ("vp8", "webm", (Stream(0, "video", "hevc", colour=Colour(transfer="smpte2084")),), 0, "HDR"),
+    ],
+)
+def test_what_a_container_cannot_hold_is_refused_by_name_or_dropped_and_told(
+    codec: str, container: str, streams: tuple[Stream, ...], chapters: int, culprit: str
+) -> None:
+    with pytest.raises(InputFault) as caught:
+        plan(codec, *streams, chapters=chapters, options={"container": container})
+    assert culprit in caught.value.message
+    found = plan(
+        codec,
+        *streams,
+        chapters=chapters,
+        options={"container": container, "on_unsupported": "drop"},
+    )
+    assert any(culprit in dropped for dropped in found.dropped)
+
+
+@pytest.mark.parametrize(
+    "options,expected,dropped",
+    [
+        ({"audio_codec": "none"}, ["encode h264", "encode mov_text"], ["audio #1 (aac, eng)"]),
+        ({"audio_codec": "opus"}, ["encode h264", "encode opus", "encode mov_text"], []),
+        ({"audio_bitrate_kbps": 64}, ["encode h264", "encode aac", "encode mov_text"], []),
+        ({"subtitles": "drop"}, ["encode h264", "copy aac"], ["subtitle #3 (subrip, fre)"]),
+    ],
+)
+def test_options_decide_about_audio_and_subtitles(
+    options: dict[str, object], expected: list[str], dropped: list[str]
+) -> None:
+    found = plan("h264", VIDEO, AAC, SRT, options=options)
+    assert kept(found) == expected
+    assert list(found.dropped) == dropped
+
+
+def test_a_time_code_track_is_dropped_and_told_without_a_refusal() -> None:
+    assert plan("h264", VIDEO, TIMECODE).dropped == ("data #6 (unknown)",)
+
+
+@pytest.mark.parametrize(
+    "codec,options,streams",
+    [
+        ("h264", {"container": "webm"}, (VIDEO,)),
+        ("vp9", {"container": "mov"}, (VIDEO,)),
+        ("vp9", {"audio_codec": "aac"}, (VIDEO, AAC)),
+        ("mpeg2", {}, (VIDEO,)),
+        ("h264", {"audio_codec": "none"}, (AAC,)),
+        ("vp9", {"audio_codec": "copy", "container": "webm"}, (VIDEO, AAC)),
+    ],
+)
+def test_what_cannot_be_is_an_input_failure(
+    codec: str, options: dict[str, object], streams: tuple[Stream, ...]
+) -> None:
+    with pytest.raises(InputFault):
+        plan(codec, *streams, options=options)
