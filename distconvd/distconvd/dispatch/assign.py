@@ -7,13 +7,17 @@ asking while its request is being decided, while its long poll is parked here, o
 websocket is open.
 """
 
+import contextlib
 import heapq
+import itertools
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from distconvd.dispatch.transaction import Transaction
 from distconvd.errors import NotFound
 from distconvd.lifecycle import JobEvent
 from distconvd.matching import AvailableEngines, Demand, EngineEntry
+from distconvd.matching.pool import DemandIndex
 from distconvd.matching.queue import QueueEntry
 from distconvd.model import AttemptOutcome, Job
 from distconvd.policy import Place
@@ -165,7 +169,16 @@ def _place_next(tx: Transaction, demand: Demand) -> _Placed | None:
     index = state.pool.index(demand)
     if not index.members:
         return None
-    for entry in state.queue.first(demand, tx.settings.lookahead):
+    line = state.queue.in_order(demand)
+    with contextlib.closing(line):
+        return _first_placed(tx, demand, index, itertools.islice(line, tx.settings.lookahead))
+
+
+def _first_placed(
+    tx: Transaction, demand: Demand, index: DemandIndex, line: Iterable[QueueEntry]
+) -> _Placed | None:
+    state = tx.state
+    for entry in line:
         job = state.job(entry.job_id)
         engines = AvailableEngines(index, _shunned(tx, job, demand))
         if not engines:

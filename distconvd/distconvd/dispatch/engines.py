@@ -159,8 +159,8 @@ def _hear(tx: Transaction, entry: EngineEntry, beat: Heartbeat) -> None:
     if entry.offline:
         tx.state.pool.withdraw(engine_id)
         entry.offline = False
+        tx.state.settle_engine(engine_id)
         tx.tell("engine.online", engine_id=engine_id)
-    tx.state.settle_engine(engine_id)
 
 
 def _judge_held(tx: Transaction, entry: EngineEntry, beat: Heartbeat) -> list[Verdict]:

@@ -102,32 +102,31 @@ class JobQueue:
         heap = self._heaps.get(demand)
         return heap[0] if heap else None
 
-    def first(self, demand: Demand, count: int) -> list[QueueEntry]:
-        """Return up to `count` entries of one demand in order: O(count log n)."""
-        found = list(self._walk(demand, count))
-        for entry in found[1:]:
-            heapq.heappush(self._heaps[demand], entry)
-        return found
+    def in_order(self, demand: Demand) -> Iterator[QueueEntry]:
+        """Yield the entries of one demand in order; each but the first costs O(log n).
+
+        Close it (or run it out) before changing the queue: it puts back what it took out.
+        """
+        heap = self._heaps.get(demand)
+        if not heap:
+            return
+        taken = [heap[0]]
+        yield heap[0]
+        heapq.heappop(heap)
+        try:
+            while heap:
+                entry = heapq.heappop(heap)
+                if self._is_live(entry):
+                    taken.append(entry)
+                    yield entry
+        finally:
+            for entry in taken:
+                heapq.heappush(heap, entry)
 
     def ahead_of(self, job_id: str) -> int:
         """Return how many jobs of the same demand come before this one: O(n), for `why`."""
         demand, entry = self._live[job_id]
         return sum(self._is_live(e) and e < entry for e in self._heaps[demand])
-
-    def _walk(self, demand: Demand, count: int) -> Iterator[QueueEntry]:
-        """Yield the first `count`, popping all but the very first (the caller pushes them back)."""
-        heap = self._heaps.get(demand)
-        if not heap:
-            return
-        top = heapq.heappop(heap)
-        yield top
-        taken = 1
-        while heap and taken < count:
-            entry = heapq.heappop(heap)
-            if self._is_live(entry):
-                taken += 1
-                yield entry
-        heapq.heappush(heap, top)
 
     def _is_live(self, entry: QueueEntry) -> bool:
         found = self._live.get(entry.job_id)
