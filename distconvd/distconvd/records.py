@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from distconvd.matching.queue import age_of
+from distconvd.matching.queue import born_us
 from distconvd.model import AttemptHistory, EngineRecord, Job, JobStatus
 
 log = logging.getLogger("distconvd.records")
@@ -52,7 +52,7 @@ def adopt_job(job_id: str, data: bytes) -> tuple[Job, bytes] | None:
         return None if repaired is None else (repaired, encode(repaired))
     if job.job_id == job_id and job.created_at:
         return job, data
-    created_ms = age_of(job_id)[0] // 1000
+    created_ms = born_us(job_id) // 1000
     stamp = job.created_at or created_ms
     job = msgspec.structs.replace(
         job, job_id=job_id, created_at=stamp, updated_at=job.updated_at or stamp
@@ -80,7 +80,7 @@ def _repair_job(job_id: str, data: bytes) -> Job | None:
         return None
     if "status" not in kept:
         kept["status"] = JobStatus.PENDING
-    created_ms = age_of(job_id)[0] // 1000
+    created_ms = born_us(job_id) // 1000
     kept.setdefault("created_at", created_ms)
     kept.setdefault("updated_at", created_ms)
     return msgspec.convert(kept, Job)

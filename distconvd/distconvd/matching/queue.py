@@ -26,9 +26,11 @@ class QueueEntry(NamedTuple):
 
     rank: int
     """Negative priority."""
-    age: tuple[int, str]
-    """Microseconds of the job id, then the id: earlier first, unique."""
+    born_us: int
+    """Microseconds of the job id: earlier first."""
     job_id: str
+    """Unique, so that comparing never gets further."""
+    demand: Demand
 
 
 def demand_of(job: Job) -> Demand:
@@ -36,18 +38,25 @@ def demand_of(job: Job) -> Demand:
     return Demand(canonical_codec(job.target_codec), frozenset(job.requires))
 
 
-def age_of(job_id: str) -> tuple[int, str]:
-    """Return the sort key of a job's age; ids that are not ours sort by their text."""
+def born_us(job_id: str) -> int:
+    """Return the microseconds of a job's id; 0 for an id that is not of our making."""
     head = job_id.partition("_")[0]
-    return (int(head) if head.isdecimal() and len(head) <= 20 else 0, job_id)
+    return int(head) if head.isdecimal() and len(head) <= 18 else 0
+
+
+class _Line(NamedTuple):
+    """The jobs of one demand; `demand` is the one object that all entries share."""
+
+    demand: Demand
+    heap: list[QueueEntry]
 
 
 class JobQueue:
     """Pending jobs that may be assigned now. Adding and removing cost O(log n)."""
 
     def __init__(self) -> None:
-        self._heaps: dict[Demand, list[QueueEntry]] = {}
-        self._live: dict[str, tuple[Demand, QueueEntry]] = {}
+        self._lines: dict[Demand, _Line] = {}
+        self._live: dict[str, QueueEntry] = {}
         self._by_codec: dict[str, dict[str | None, set[Demand]]] = {}
         """Demands by codec and by one of their tags (None: they need no tag), so that an engine
         finds those that it can take without looking at the others."""
@@ -62,26 +71,22 @@ class JobQueue:
 
     def add(self, job: Job) -> None:
         """Put a job in line; a job that is already there is moved."""
-        demand = demand_of(job)
-        entry = QueueEntry(-job.priority, age_of(job.job_id), job.job_id)
         self.discard(job.job_id)
-        self._live[job.job_id] = (demand, entry)
-        self.woken.add(demand)
-        heap = self._heaps.get(demand)
-        if heap is None:
-            heap = self._heaps[demand] = []
-            self._by_codec.setdefault(demand.codec, {}).setdefault(_tag(demand), set()).add(demand)
-        if len(heap) > 2 * len(self._live) + 64:
+        line = self._line(demand_of(job))
+        entry = QueueEntry(-job.priority, born_us(job.job_id), job.job_id, line.demand)
+        self._live[job.job_id] = entry
+        self.woken.add(line.demand)
+        if len(line.heap) > 2 * len(self._live) + 64:
             # Dead entries leave only from the top; this bounds those that never get there.
-            heap[:] = [e for e in heap if self._is_live(e)]
-            heapq.heapify(heap)
-        heapq.heappush(heap, entry)
+            line.heap[:] = [e for e in line.heap if self._is_live(e)]
+            heapq.heapify(line.heap)
+        heapq.heappush(line.heap, entry)
 
     def discard(self, job_id: str) -> None:
         """Take a job out of line, if it is there."""
-        found = self._live.pop(job_id, None)
-        if found is not None:
-            self._shed(found[0])
+        entry = self._live.pop(job_id, None)
+        if entry is not None:
+            self._shed(entry.demand)
 
     def demands_for(
         self, codecs: frozenset[str] | None, tags: frozenset[str]
@@ -99,17 +104,18 @@ class JobQueue:
 
     def head(self, demand: Demand) -> QueueEntry | None:
         """Return the first in line of one demand."""
-        heap = self._heaps.get(demand)
-        return heap[0] if heap else None
+        line = self._lines.get(demand)
+        return line.heap[0] if line else None
 
     def in_order(self, demand: Demand) -> Iterator[QueueEntry]:
         """Yield the entries of one demand in order; each but the first costs O(log n).
 
         Close it (or run it out) before changing the queue: it puts back what it took out.
         """
-        heap = self._heaps.get(demand)
-        if not heap:
+        line = self._lines.get(demand)
+        if line is None:
             return
+        heap = line.heap
         taken = [heap[0]]
         yield heap[0]
         heapq.heappop(heap)
@@ -125,20 +131,26 @@ class JobQueue:
 
     def ahead_of(self, job_id: str) -> int:
         """Return how many jobs of the same demand come before this one: O(n), for `why`."""
-        demand, entry = self._live[job_id]
-        return sum(self._is_live(e) and e < entry for e in self._heaps[demand])
+        entry = self._live[job_id]
+        return sum(self._is_live(e) and e < entry for e in self._lines[entry.demand].heap)
 
     def _is_live(self, entry: QueueEntry) -> bool:
-        found = self._live.get(entry.job_id)
-        return found is not None and found[1] is entry
+        return self._live.get(entry.job_id) is entry
+
+    def _line(self, demand: Demand) -> _Line:
+        line = self._lines.get(demand)
+        if line is None:
+            line = self._lines[demand] = _Line(demand, [])
+            self._by_codec.setdefault(demand.codec, {}).setdefault(_tag(demand), set()).add(demand)
+        return line
 
     def _shed(self, demand: Demand) -> None:
         """Drop dead entries at the top, and the heap with its last live one."""
-        heap = self._heaps[demand]
+        heap = self._lines[demand].heap
         while heap and not self._is_live(heap[0]):
             heapq.heappop(heap)
         if not heap:
-            del self._heaps[demand]
+            del self._lines[demand]
             self._forget(demand)
 
     def _forget(self, demand: Demand) -> None:
