@@ -23,10 +23,10 @@ _TEST_S_MAX = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """The proven encoders of each codec, best first, and the codecs that decode."""
+    """The proven encoders of each codec, best first, and which ffmpeg reads a codec back."""
 
     by_codec: dict[str, tuple[Encoder, ...]]
-    decodes: frozenset[str]
+    readers: dict[str, str]
 
     @property
     def codecs(self) -> list[str]:
@@ -46,7 +46,7 @@ def candidates(*, hardware: bool) -> list[Encoder]:
 async def prove(tools: Tools, controls: Controls, folder: Path, *, hardware: bool) -> Capabilities:
     """Try every candidate in `folder`, as many at once as there are cores."""
     encoders: set[str] = set()
-    decodes: set[str] = set()
+    readers: dict[str, str] = {}
     limiter = trio.CapacityLimiter(os.cpu_count() or 1)
 
     async def try_one(encoder: Encoder) -> None:
@@ -54,15 +54,16 @@ async def prove(tools: Tools, controls: Controls, folder: Path, *, hardware: boo
         async with limiter:
             if await _encodes(tools, controls, encoder, clip):
                 encoders.add(encoder.name)
-                if await _decodes(tools, controls, clip):
-                    decodes.add(encoder.codec)
+                reader = await _reader_of(tools, controls, clip)
+                if reader is not None:
+                    readers[encoder.codec] = reader
         await trio.Path(clip).unlink(missing_ok=True)
 
     async with trio.open_nursery() as nursery:
         for encoder in candidates(hardware=hardware):
             nursery.start_soon(try_one, encoder)
     by_codec = {codec: _proven_of(codec, encoders) for codec in CODECS}
-    return Capabilities(by_codec, frozenset(decodes))
+    return Capabilities(by_codec, readers)
 
 
 def _proven_of(codec: str, proven: set[str]) -> tuple[Encoder, ...]:
@@ -77,9 +78,16 @@ async def _encodes(tools: Tools, controls: Controls, encoder: Encoder, clip: Pat
     return written is not None and written.frames == _FRAMES
 
 
-async def _decodes(tools: Tools, controls: Controls, clip: Path) -> bool:
-    """Whether all frames of `clip` come out again."""
-    argv = [tools.ffmpeg, "-hide_banner", "-nostdin", "-loglevel", LOG_LEVEL]
+async def _reader_of(tools: Tools, controls: Controls, clip: Path) -> str | None:
+    """Return the first ffmpeg that gets all frames of `clip` out again."""
+    for program in (tools.ffmpeg, *tools.spares):
+        if await _decodes(program, controls, clip):
+            return program
+    return None
+
+
+async def _decodes(program: str, controls: Controls, clip: Path) -> bool:
+    argv = [program, "-hide_banner", "-nostdin", "-loglevel", LOG_LEVEL]
     argv += [*read_arguments(file_url(clip)), "-f", "null", "-"]
     ended = await _run_briefly(argv, controls)
     read = ended.diagnosis.read.get(0) if ended else None

@@ -39,8 +39,8 @@ class Request:
     encoder: Encoder
     output: str
     """From `sources.file_url`."""
-    decodes: bool = True
-    """Whether this ffmpeg can read back what the encoder makes."""
+    reader: str | None = None
+    """The ffmpeg that can decode what the encoder makes; None: there is none."""
 
 
 def check_options(options: TranscodeOptions, encoder: Encoder) -> None:

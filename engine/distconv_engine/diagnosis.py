@@ -40,7 +40,7 @@ DAMAGE_WARNINGS = re.compile(
 )
 _READ = re.compile(
     r"Input stream #(\d+):(\d+) \((\w+)\): (\d+) packets read \((\d+) bytes\); "
-    r"(?:(\d+) frames decoded; (\d+) decode errors)?"
+    r"(?:(\d+) frames decoded(?:; (\d+) decode errors)?)?"
 )
 _WRITTEN = re.compile(
     r"Output stream #(\d+):(\d+) \((\w+)\): (?:(\d+) frames encoded(?: \(\d+ samples\))?; )?"

@@ -7,7 +7,7 @@ same file, and the system's pair only when it is new enough for the options that
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 
@@ -26,21 +26,37 @@ class Tools:
     ffmpeg: str
     ffprobe: str
     version: str
+    spares: tuple[str, ...] = ()
+    """Other ffmpegs, to read back what `ffmpeg` makes but has no decoder for (AV1, often)."""
 
 
 def find_tools(configured: Path | None) -> Tools:
     """Return the pair to use; raises `ConfigError` when there is none."""
     if configured is not None:
-        return _configured(configured)
+        return _with_spares(_configured(configured))
     for candidate in (_from_system(), _bundled()):
         tools = _examine(candidate) if candidate else None
         if tools and is_new_enough(tools.version):
-            return tools
+            return _with_spares(tools)
     oldest = ".".join(map(str, OLDEST_VERSION))
     raise ConfigError(
         f"There is no ffmpeg with ffprobe of version {oldest} or newer. Install one, name one with "
         "--ffmpeg, or install the bundled one: pip install 'distconv[engine]'."
     )
+
+
+def _with_spares(tools: Tools) -> Tools:
+    """Add what else the machine has: the system's ffmpeg, and the one of imageio-ffmpeg."""
+    found = [shutil.which("ffmpeg"), _of_imageio()]
+    spares = tuple(program for program in found if program and program != tools.ffmpeg)
+    return replace(tools, spares=spares)
+
+
+def _of_imageio() -> str | None:
+    try:
+        return str(import_module("imageio_ffmpeg").get_ffmpeg_exe())
+    except (ImportError, RuntimeError):  # RuntimeError: it has no binary for this platform
+        return None
 
 
 def is_new_enough(version: str) -> bool:

@@ -90,7 +90,7 @@ async def run_attempt(shop: Workshop, attempt: Attempt) -> CompleteReport:
     tracker.phase("probe")
     source = await check_source(shop.tools, path, attempt.controls)
     plan = make_plan(job, source.probe)
-    check_decodes(shop.capabilities, plan)
+    check_decodes(shop.capabilities, plan, shop.tools.ffmpeg)
     tracker.phase("encode")
     work = await _encode_with(shop, attempt, source, plan, encoders)
     tracker.phase("verify")
@@ -137,10 +137,10 @@ def check_room(config: Config, source_bytes: float, *, fetched: bool) -> None:
         )
 
 
-def check_decodes(capabilities: Capabilities, plan: Plan) -> None:
+def check_decodes(capabilities: Capabilities, plan: Plan, ffmpeg: str) -> None:
     """Raise `EngineFault` for a source that this ffmpeg has no decoder for; another may have."""
     video = plan.video.stream.codec if plan.video else None
-    if video in CODECS and video not in capabilities.decodes:
+    if video in CODECS and capabilities.readers.get(video) != ffmpeg:
         raise EngineFault(f"This engine's ffmpeg cannot decode {video} video.")
 
 
@@ -191,7 +191,7 @@ async def _encode_with(
             attempt.job.options,
             encoder,
             file_url(path),
-            decodes=plan.codec in shop.capabilities.decodes,
+            reader=shop.capabilities.readers.get(plan.codec),
         )
         try:
             encoded = await encode(

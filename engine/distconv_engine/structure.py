@@ -6,7 +6,7 @@ containers state a length somewhere, and these checks hold it against the file:
 - MP4, MOV: the chain of top-level boxes must end exactly at the end of the file.
 - Matroska, WebM: the segment's stated size must lie within the file.
 - AVI, WAV: the RIFF size likewise, and AVI's chain of chunks must be unbroken.
-- FLV: the last tag's back pointer must point at a tag of that size.
+- FLV: the size that it states, and the last tag's back pointer must point at a tag of that size.
 - MPEG-TS: whole packets, each with its sync byte.
 - Ogg: the last page must be whole and close its stream.
 
@@ -25,6 +25,7 @@ from distconv_engine.failures import InputFault
 _EBML_MAGIC = b"\x1a\x45\xdf\xa3"
 _SEGMENT_ID = 0x18538067
 _BOXES_FIRST = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp", b"pnot"})
+_FLV_SCRIPT_BYTES = 16_384
 _TS_SYNC = 0x47
 _TS_SIZES = (188, 192, 204)
 _TS_SYNC_LOOKS = 5
@@ -193,6 +194,10 @@ def _walk_chunks(file: BinaryIO, start: int, end: int) -> None:
 def _check_flv(file: BinaryIO, size: int) -> None:
     if size < 13 + 15:
         raise InputFault(f"The source is only a header: an FLV of {size} bytes.")
+    file.seek(0)
+    stated_size = _flv_size(file.read(_FLV_SCRIPT_BYTES))
+    if stated_size > size:
+        raise _ends_early("the FLV file's own statement of its size", int(stated_size), size)
     file.seek(size - 4)
     tag_bytes = int.from_bytes(file.read(4), "big")
     start = size - 4 - tag_bytes
@@ -203,6 +208,14 @@ def _check_flv(file: BinaryIO, size: int) -> None:
     stated = int.from_bytes(head[1:4], "big") + 11 if len(head) == 11 else None
     if stated != tag_bytes:
         raise InputFault("The source is cut: it ends in the middle of an FLV tag.")
+
+
+def _flv_size(start: bytes) -> float:
+    """Return the size that the script tag states (an AMF number after its key), or 0."""
+    key = b"filesize\0"
+    at = start.find(key)
+    number = start[at + len(key) : at + len(key) + 8]
+    return float(struct.unpack(">d", number)[0]) if at >= 0 and len(number) == 8 else 0.0
 
 
 # -------------------------------------------------------------------------------------- MPEG-TS

@@ -161,7 +161,7 @@ def check_counts(
             _check_audio(kept, before, after)
         elif kept.stream.kind == "subtitle" and before.shown and not after.count:
             raise VerificationFault(f"{kept.stream.label} is empty in the output.")
-    return ["packets-read", "frames", "durations", "decodes" if request.decodes else "parses"]
+    return ["packets-read", "frames", "durations", "decodes" if request.reader else "parses"]
 
 
 def _check_video(
@@ -190,7 +190,7 @@ def _check_video(
             raise VerificationFault(
                 f"{label}: {read.frames} frames were decoded, {written.frames} encoded."
             )
-    found = again.frames if request.decodes else again.packets
+    found = again.frames if request.reader else again.packets
     if found != written.frames:
         raise VerificationFault(
             f"{label}: {written.frames} frames were encoded, {found} are in the output."
@@ -277,11 +277,12 @@ async def _decode(
     so: the check is then called `parses`.
     The loop filter only makes pictures smoother and costs a third of the time, so it is skipped.
     """
-    argv = [request.tools.ffmpeg, "-hide_banner", "-nostdin", "-loglevel", LOG_LEVEL]
+    program = request.reader or request.tools.ffmpeg
+    argv = [program, "-hide_banner", "-nostdin", "-loglevel", LOG_LEVEL]
     argv += ["-progress", "pipe:1", "-nostats", "-skip_loop_filter", "all"]
     argv += read_arguments(file_url(path))
     argv += ["-map", "0:V?", "-map", "0:a?", "-fps_mode", "passthrough"]
-    if not request.decodes:
+    if request.reader is None:
         parser = _PARSERS.get(request.encoder.codec)
         argv += ["-c:v", "copy", *(["-bsf:v", parser] if parser else [])]
     argv += ["-f", "null", "-"]

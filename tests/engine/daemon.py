@@ -213,12 +213,18 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body[: max(length, 0)] if length < len(body) else body)
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """An engine that was stopped resets its connections: no news."""
+
+
 @contextmanager
 def running_daemon() -> Iterator[FakeDaemon]:
     state = FakeDaemon()
     handler = type("Handler", (_Handler,), {"daemon": state})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), handler)
     state.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()

@@ -80,7 +80,13 @@ def test_a_container_is_named_by_the_option_or_by_the_outputs_suffix(
         ("h264", "ts", (VIDEO, SRT), 0, "subtitle #3 (subrip, fre)"),
         ("h264", "ts", (VIDEO, AAC), 2, "chapters"),
         ("h264", "mp4", (VIDEO, VIDEO.__class__(9, "video", "h264")), 0, "video #9 (h264)"),
-        ("vp8", "webm", (Stream(0, "video", "hevc", colour=Colour(transfer="smpte2084")),), 0, "HDR"),
+        (
+            "vp8",
+            "webm",
+            (Stream(0, "video", "hevc", colour=Colour(transfer="smpte2084")),),
+            0,
+            "HDR",
+        ),
     ],
 )
 def test_what_a_container_cannot_hold_is_refused_by_name_or_dropped_and_told(
