@@ -118,3 +118,14 @@ async def test_cancelling_the_server_closes_its_connections(journal: Journal) ->
         await client.send_all(get("/hold"))
         await journal.begun.wait()
     assert await client.receive_some() == b""
+
+
+async def test_a_request_that_comes_in_the_instant_of_the_drain_is_not_begun(
+    site: Site, journal: Journal
+) -> None:
+    client = site.connect()
+    await wait_all_tasks_blocked()
+    await client.send_all(get("/"))  # the server's task has it, and has not run yet
+    site.drain.start()
+    assert await client.receive_some() == b""
+    assert journal.requests == []

@@ -65,6 +65,14 @@ async def test_204_has_neither_body_nor_length_nor_type(site: Site) -> None:
     assert second.status == 200
 
 
+async def test_a_body_that_204_may_not_have_is_not_sent() -> None:
+    async def handle(_request: Request) -> Response:
+        return Response(204, b"never mind")
+
+    said = await _served(Route("GET", "/x", handle, role="public"), "/x", "/")
+    assert [(r.status, r.body[:5]) for r in read_replies(said)] == [(204, b""), (200, b'{"hel')]
+
+
 async def test_a_problem_is_told_with_its_field(site: Site) -> None:
     (reply,) = await site.ask(get("/missing"))
     assert reply.headers["content-type"] == "application/problem+json"
