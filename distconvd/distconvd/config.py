@@ -50,6 +50,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     log_format: Literal["text", "json"] = "text"
     media_dir: str | None = None
     """The media store's directory. Default: `distconv-media` beside the state file."""
+    archive_dir: str | None = None
+    """Where ended jobs go that are over the limits. Default: `STATE_FILE.archive`."""
     spool_dir: str | None = None
     """A spool directory to take jobs from. Default: none."""
     source_schemes: list[str] = msgspec.field(default_factory=lambda: ["http", "https", "file"])
@@ -69,6 +71,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def authenticator(self) -> str:
         """The authenticator's name."""
         return self.auth or ("api-key" if self.api_key else "none")
+
+    @property
+    def archive_path(self) -> Path | None:
+        """The archive's directory; None with the memory store, which keeps everything."""
+        if self.archive_dir:
+            return Path(self.archive_dir)
+        return None if self.store == "memory" else Path(self.state_file + ".archive")
 
     @property
     def media_path(self) -> Path:

@@ -17,10 +17,12 @@ from distconvd.api.admission import Admission, LocalAccess
 from distconvd.api.engines import EnginesApi
 from distconvd.api.jobs import JobsApi
 from distconvd.api.operations import OperationsApi, Readiness
+from distconvd.archive import Archive, retire_for_ever
 from distconvd.auth import gate
 from distconvd.config import Config
 from distconvd.dispatch import Dispatcher, Instant
 from distconvd.dispatch.clock import tick
+from distconvd.disk import REAL_DISK
 from distconvd.edge.app import App
 from distconvd.edge.http import Route
 from distconvd.edge.limits import EdgeLimits
@@ -50,6 +52,7 @@ class Parts:
     dispatcher: Dispatcher
     teller: Teller
     ledger: Ledger
+    archive: Archive | None
     app: App
     services: list[tuple[str, Service]]
     is_draining: bool = False
@@ -93,8 +96,9 @@ async def assemble(
     metrics = Metrics(dispatcher, teller)
     ledger = Ledger(dispatcher, store, teller.tell, now, metrics.observe_commit)
     reviews = plugins.implementations("distconvd_review_submission")
-    admission = Admission(ledger, config.source_schemes, reviews)
-    parts = Parts(config, store, dispatcher, teller, ledger, _no_app(), [])
+    archive = Archive(config.archive_path, REAL_DISK) if config.archive_path else None
+    admission = Admission(ledger, config.source_schemes, reviews, archive)
+    parts = Parts(config, store, dispatcher, teller, ledger, archive, _no_app(), [])
     started_s = now().mono_s
     routes = [
         *OperationsApi(
@@ -104,7 +108,7 @@ async def assemble(
             lambda: _readiness(parts),
             lambda: now().mono_s - started_s,
         ).routes(),
-        *JobsApi(ledger, teller, admission).routes(),
+        *JobsApi(ledger, teller, admission, archive).routes(),
         *EnginesApi(ledger, teller).routes(),
         *_plugin_routes(plugins, context),
     ]
@@ -129,6 +133,8 @@ async def run(
             await core.start(parts.ledger.run)
             async with trio.open_nursery() as outer:
                 outer.start_soon(_tick_for_ever, parts.ledger)
+                if parts.archive is not None:
+                    outer.start_soon(retire_for_ever, parts.ledger, parts.archive)
                 for name, service in parts.services:
                     await outer.start(_run_service, name, service)
                 edge: Server = await outer.start(serve, listeners, parts.app, _limits(parts.config))

@@ -156,6 +156,14 @@ class CommitFailed(Unavailable):
     """The store could not make a change durable, so the change was taken back."""
 
 
+class JobArchived(Exception):
+    """Not a fault: what is asked for is in the archive, under this id."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(job_id)
+        self.job_id = job_id
+
+
 class StoreError(Exception):
     """A store cannot be opened, read or written; never sent to a caller as it is."""
 

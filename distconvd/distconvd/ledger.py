@@ -177,7 +177,7 @@ class Ledger:
     async def _wait_until_store_recovers(self) -> None:
         """Commit a probe record until it holds."""
         while not self._is_closing:
-            probe = Change("meta", PROBE_KEY, b"%d" % self._clock().wall_ms)
+            probe = Change("meta", PROBE_KEY, b'{"at":%d}' % self._clock().wall_ms)
             try:
                 with trio.CancelScope(shield=True):
                     await self._store.commit([probe])

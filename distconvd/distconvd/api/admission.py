@@ -8,8 +8,9 @@ import msgspec
 
 from distconvd.api.decode import decode, decode_object
 from distconvd.api.validate import check_known_fields, check_submission
+from distconvd.archive import Archive, Archived
 from distconvd.dispatch.submit import IdempotencyKey, rehearse, submit
-from distconvd.errors import BadRequest, ConfigError
+from distconvd.errors import BadRequest, ConfigError, JobArchived, NotFound
 from distconvd.ledger import Ledger
 from distconvd.model import Job, Limits, Submission
 from distconvd.records import decode_job
@@ -26,11 +27,17 @@ class Admission:
         ledger: commits.
         schemes: what a `source_url` may begin with.
         reviews: (plugin name, function) of each `distconvd_review_submission`.
+        archive: knows the jobs that have left the store.
     """
 
     def __init__(
-        self, ledger: Ledger, schemes: list[str], reviews: list[tuple[str, Review]]
+        self,
+        ledger: Ledger,
+        schemes: list[str],
+        reviews: list[tuple[str, Review]],
+        archive: Archive | None,
     ) -> None:
+        self._archive = archive
         self._ledger = ledger
         self._schemes = schemes
         self._reviews = reviews
@@ -48,7 +55,10 @@ class Admission:
         if dry_run:
             return await self._ledger.execute(rehearse, submission)
         idempotency = _idempotency(key, caller, body) if key is not None else None
-        return await self._ledger.execute(submit, submission, idempotency)
+        try:
+            return await self._ledger.execute(submit, submission, idempotency)
+        except JobArchived as known:
+            return (await require_archived(self._archive, known.job_id)).job
 
     def _parse(self, body: bytes, *, strict: bool) -> Submission:
         submission = decode(body, Submission)
@@ -67,6 +77,14 @@ class Admission:
             submission = answer
             check_submission(submission, self._schemes)
         return submission
+
+
+async def require_archived(archive: Archive | None, job_id: str) -> Archived:
+    """Return a job that has left the store; raises `NotFound`."""
+    found = await archive.find(job_id) if archive is not None else None
+    if found is None:
+        raise NotFound("Job not found")
+    return found
 
 
 class LocalAccess:

@@ -6,7 +6,7 @@ from typing import TypeVar
 import msgspec
 import trio
 
-from distconvd.api.admission import Admission
+from distconvd.api.admission import Admission, require_archived
 from distconvd.api.decode import decode
 from distconvd.api.replies import (
     array_of,
@@ -16,16 +16,25 @@ from distconvd.api.replies import (
     flag_of,
     job_reply,
     json_reply,
+    names_exactly,
+    names_version,
     wait_s_of,
 )
-from distconvd.api.validate import check_patch, check_progress
+from distconvd.api.validate import (
+    check_complete,
+    check_fail,
+    check_patch,
+    check_progress,
+    check_release,
+)
+from distconvd.archive import Archive
 from distconvd.dispatch import reports, submit
 from distconvd.dispatch.queries import JobFilter, Page, attempts, get_job, list_jobs
 from distconvd.dispatch.transaction import Transaction
 from distconvd.dispatch.why import why
 from distconvd.edge.http import Request, Response, Route
 from distconvd.edge.link import wait_while_wanted
-from distconvd.errors import BadRequest, PreconditionFailed
+from distconvd.errors import BadRequest, NotFound, PreconditionFailed
 from distconvd.ledger import Ledger
 from distconvd.model import (
     TERMINAL_STATUSES,
@@ -49,7 +58,10 @@ STREAM_PAGE = 500
 class JobsApi:
     """Handlers of `/jobs/…`."""
 
-    def __init__(self, ledger: Ledger, teller: Teller, admission: Admission) -> None:
+    def __init__(
+        self, ledger: Ledger, teller: Teller, admission: Admission, archive: Archive | None
+    ) -> None:
+        self._archive = archive
         self._ledger = ledger
         self._teller = teller
         self._admission = admission
@@ -109,15 +121,15 @@ class JobsApi:
         deadline_s = trio.current_time() + wait_s_of(request.headers)
         while True:
             with self._teller.expect("job", job_id) as change:
-                record = await self._ledger.execute(get_job, job_id)
+                record = await self._record(job_id)
                 left_s = deadline_s - trio.current_time()
                 if left_s <= 0 or _is_news(record, known):
                     break
                 await wait_while_wanted(request, change.wait, left_s)
                 if not change.is_set():
                     break
-        if known == etag_of(record):
-            return Response(304, headers={"ETag": known})
+        if known is not None and names_version(known, etag_of(record)):
+            return Response(304, headers={"ETag": etag_of(record)})
         return job_reply(record)
 
     async def patch(self, request: Request) -> Response:
@@ -136,7 +148,11 @@ class JobsApi:
 
     async def attempts(self, request: Request) -> Response:
         """`GET /jobs/{id}/attempts`."""
-        return encoded(await self._ledger.execute(attempts, _job_id(request)))
+        job_id = _job_id(request)
+        try:
+            return encoded(await self._ledger.execute(attempts, job_id))
+        except NotFound:
+            return encoded((await require_archived(self._archive, job_id)).attempts)
 
     async def why(self, request: Request) -> Response:
         """`GET /jobs/{id}/why`."""
@@ -145,18 +161,21 @@ class JobsApi:
     async def complete(self, request: Request) -> Response:
         """`POST /jobs/{id}/complete`."""
         report = decode(request.body, CompleteReport)
+        check_complete(report)
         request.log["attempt"] = report.attempt
         return await self._report(request, reports.complete, report)
 
     async def fail(self, request: Request) -> Response:
         """`POST /jobs/{id}/fail`."""
         report = decode(request.body, FailReport)
+        check_fail(report)
         request.log["attempt"] = report.attempt
         return await self._report(request, reports.fail, report)
 
     async def release(self, request: Request) -> Response:
         """`POST /jobs/{id}/release`."""
         report = decode(request.body, ReleaseReport)
+        check_release(report)
         request.log["attempt"] = report.attempt
         return await self._report(request, reports.release, report)
 
@@ -167,6 +186,13 @@ class JobsApi:
         request.log["attempt"] = report.attempt
         return encoded(await self._ledger.execute(reports.progress, _job_id(request), report))
 
+    async def _record(self, job_id: str) -> bytes:
+        """Return a job from the store, else from the archive; raises `NotFound`."""
+        try:
+            return await self._ledger.execute(get_job, job_id)
+        except NotFound:
+            return (await require_archived(self._archive, job_id)).job
+
     async def _edit(
         self, request: Request, edit: Callable[[Transaction, str], bytes]
     ) -> Response:
@@ -175,7 +201,7 @@ class JobsApi:
         expected = request.headers.get("if-match", "*")
 
         def command(tx: Transaction) -> bytes:
-            if expected not in ("*", etag_of(tx.job_view(job_id))):
+            if not names_exactly(expected, etag_of(tx.job_view(job_id))):
                 raise PreconditionFailed(
                     "The job has changed since the version that If-Match names; read it again."
                 )
@@ -220,7 +246,7 @@ def _job_id(request: Request) -> str:
 def _is_news(record: bytes, known: str | None) -> bool:
     """Whether a waiting caller should be answered: with what it does not know, or the end."""
     if known is not None:
-        return etag_of(record) != known
+        return not names_version(known, etag_of(record))
     return decode_job(record).status in TERMINAL_STATUSES
 
 

@@ -6,12 +6,13 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from distconvd.dispatch.assign import serve_parked
 from distconvd.dispatch.decision import Decision, Instant
+from distconvd.dispatch.retire import floor_of
 from distconvd.dispatch.settings import DispatchSettings
 from distconvd.dispatch.state import State
 from distconvd.dispatch.timers import Timers
 from distconvd.dispatch.transaction import Transaction
 from distconvd.matching import AvailableEngines
-from distconvd.model import Job, JobStatus
+from distconvd.model import TERMINAL_STATUSES, Job, JobStatus
 from distconvd.policy import Hold, Place, Policy
 from distconvd.records import adopt_engine, adopt_job
 from distconvd.store import Change, Snapshot
@@ -147,6 +148,7 @@ class Dispatcher:
                 continue
             self._adopt(Change("engines", engine_id, engine[1]), rewritten=engine[1] is not data)
             self._watch_engine(engine_id, engine[0].quarantined_until)
+        ended: list[tuple[int, str]] = []
         for job_id in sorted(snapshot.jobs):
             found = adopt_job(job_id, snapshot.jobs[job_id])
             if found is None:
@@ -157,11 +159,12 @@ class Dispatcher:
                 Change("jobs", job_id, record), job, rewritten=record is not snapshot.jobs[job_id]
             )
             self._watch_job(job)
+            if job.status in TERMINAL_STATUSES:
+                ended.append((job.finished_at or job.updated_at, job_id))
+        state.finished = dict.fromkeys(job_id for _, job_id in sorted(ended))
         state.queue.woken.clear()
         state.pool.woken.clear()
-        floor = state.meta.get("job_id_floor_us")
-        if floor is not None and floor.isdigit():
-            self.last_id_us = max(self.last_id_us, int(floor))
+        self.last_id_us = max(self.last_id_us, floor_of(state))
 
     def _adopt(self, change: Change, job: Job | None = None, *, rewritten: bool) -> None:
         self.state.apply(change, None, job)

@@ -30,6 +30,10 @@ class DispatchSettings(msgspec.Struct, frozen=True, kw_only=True):
     quarantine_s: float = 300.0
     idempotency_keys_max: int = 100_000
     """The oldest idempotency keys are forgotten beyond this count."""
+    finished_jobs_max: int = 100_000
+    """Ended jobs beyond so many move to the archive, those that ended first first."""
+    finished_age_s: float = 2_592_000.0
+    """Ended jobs older than this (30 days) move to the archive."""
     jobs_max: int = 2_000_000
     """Submissions beyond so many stored jobs are refused with 503."""
     engines_max: int = 10_000

@@ -14,7 +14,14 @@ import msgspec
 
 from distconvd.errors import NotFound
 from distconvd.matching import EngineEntry, EnginePool, JobQueue
-from distconvd.model import AttemptHistory, EngineRecord, Job, JobStatus, Progress
+from distconvd.model import (
+    TERMINAL_STATUSES,
+    AttemptHistory,
+    EngineRecord,
+    Job,
+    JobStatus,
+    Progress,
+)
 from distconvd.records import decode_engine, decode_history, decode_job
 from distconvd.store import Change
 
@@ -40,6 +47,8 @@ class State:
         self.progress: dict[str, Progress] = {}
         """Progress of assigned jobs; runtime only."""
         self.statuses: Counter[JobStatus] = Counter()
+        self.finished: dict[str, None] = {}
+        """Ended jobs, those that ended first first."""
         self.order: list[str] = []
         """Job ids, sorted: the order of listings."""
         self.wall_ms = 0
@@ -112,10 +121,14 @@ class State:
             self.unreserve(job.job_id)
         elif job.status is JobStatus.ASSIGNED and job.assigned_engine is not None:
             self._hold(job.assigned_engine, job.job_id, holds=False)
+        else:
+            self.finished.pop(job.job_id, None)
 
     def _job_came(self, job: Job) -> None:
         """Put a job into the indexes of the state that it is in now."""
         self.statuses[job.status] += 1
+        if job.status in TERMINAL_STATUSES:
+            self.finished[job.job_id] = None
         if job.status is JobStatus.ASSIGNED:
             if job.assigned_engine is not None:
                 self._hold(job.assigned_engine, job.job_id, holds=True)

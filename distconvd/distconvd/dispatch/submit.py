@@ -4,7 +4,7 @@ import msgspec
 
 from distconvd.dispatch.reports import end_attempt
 from distconvd.dispatch.transaction import Transaction
-from distconvd.errors import Conflict, Unavailable, Unprocessable
+from distconvd.errors import Conflict, JobArchived, Unavailable, Unprocessable
 from distconvd.lifecycle import JobEvent
 from distconvd.model import (
     TERMINAL_STATUSES,
@@ -38,7 +38,8 @@ def submit(
 ) -> bytes:
     """Accept a job and return it as on the wire.
 
-    Raises `Unprocessable` where the key was used for another request, `Unavailable` at `jobs_max`.
+    Raises `Unprocessable` where the key was used for another request, `JobArchived` where it made
+    a job that was retired since, `Unavailable` at `jobs_max`.
     """
     if idempotency is not None:
         known = _recall(tx, idempotency)
@@ -153,7 +154,9 @@ def _recall(tx: Transaction, idempotency: IdempotencyKey) -> str | None:
             "This Idempotency-Key was used before for a different request; use a new key.",
             field="Idempotency-Key",
         )
-    return known.job_id if known.job_id in tx.state.jobs else None
+    if known.job_id not in tx.state.jobs:
+        raise JobArchived(known.job_id)
+    return known.job_id
 
 
 def _remember(tx: Transaction, idempotency: IdempotencyKey, job_id: str) -> None:

@@ -8,7 +8,7 @@ Order: higher priority first, then first come first served; a job that comes bac
 """
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import NamedTuple
 
 from distconvd.model import Job, canonical_codec
@@ -107,7 +107,7 @@ class JobQueue:
         line = self._lines.get(demand)
         return line.heap[0] if line else None
 
-    def in_order(self, demand: Demand) -> Iterator[QueueEntry]:
+    def in_order(self, demand: Demand) -> Generator[QueueEntry]:
         """Yield the entries of one demand in order; each but the first costs O(log n).
 
         Close it (or run it out) before changing the queue: it puts back what it took out.
