@@ -4,6 +4,7 @@ import errno
 import json
 import logging
 import os
+import resource
 import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ import pytest
 import trio
 from tests.edge.kit import Journal, get, post, read_all, read_replies, small_app
 
+from distconvd.edge.descriptors import RESERVE, affordable_connections
 from distconvd.edge.http import Request, Response, Route
 from distconvd.edge.limits import EdgeLimits
 from distconvd.edge.link import wait_while_wanted
@@ -161,7 +163,7 @@ async def test_a_drain_closes_idle_connections_at_once_and_finishes_requests(
         await idle.receive_some()
         await busy.send_all(get("/held"))
         await journal.begun.wait()
-        await server.drain(30)
+        server.start_drain(30)
         assert await idle.receive_some() == b""
         assert await fresh.receive_some() == b""
         with pytest.raises(OSError, match="connect"):
@@ -189,7 +191,7 @@ async def test_a_drain_cancels_what_outlives_its_deadline(journal: Journal) -> N
         await client.send_all(get("/x"))
         await journal.begun.wait()
         await server.drain(0.05)
-        await cancelled.wait()
+        assert cancelled.is_set()
         assert await client.receive_some() == b""
         await client.aclose()
 
@@ -204,10 +206,47 @@ async def test_a_drain_answers_long_polls_at_once(journal: Journal) -> None:
         client = await connect(port)
         await client.send_all(get("/x"))
         await journal.begun.wait()
-        await server.drain(30)
+        server.start_drain(30)
         with trio.fail_after(5):
             assert read_replies(await read_all(client))[0].status == 204
         await client.aclose()
+
+
+# --------------------------------------------------------------------------------- descriptors
+
+
+class FakeLimit:
+    """The process's limit on open files, so that no test changes the real one."""
+
+    def __init__(self, soft: int, hard: int) -> None:
+        self.now = (soft, hard)
+
+    def get(self, _which: int) -> tuple[int, int]:
+        return self.now
+
+    def set(self, _which: int, limits: tuple[int, int]) -> None:
+        self.now = limits
+
+
+@pytest.mark.parametrize(
+    "soft, hard, affordable, soft_after",
+    [
+        (1_024, 1_048_576, 4_096, 4_096 + RESERVE),
+        (1_024, resource.RLIM_INFINITY, 4_096, 4_096 + RESERVE),
+        (65_536, 65_536, 4_096, 65_536),
+        (resource.RLIM_INFINITY, resource.RLIM_INFINITY, 4_096, resource.RLIM_INFINITY),
+        (1_024, 2_048, 2_048 - RESERVE, 2_048),
+        (64, 64, 1, 64),
+    ],
+)
+def test_connections_are_kept_below_what_the_process_may_open(
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, affordable: int, soft_after: int
+) -> None:
+    limit = FakeLimit(soft, hard)
+    monkeypatch.setattr(resource, "getrlimit", limit.get)
+    monkeypatch.setattr(resource, "setrlimit", limit.set)
+    assert affordable_connections(4_096) == affordable
+    assert limit.now == (soft_after, hard)
 
 
 # ----------------------------------------------------------------------------------- listeners

@@ -16,6 +16,7 @@ from distconvd.edge.access import Exchange, tell
 from distconvd.edge.app import App
 from distconvd.edge.connection import serve_connection
 from distconvd.edge.deadlines import Deadlines, keep_deadlines
+from distconvd.edge.descriptors import affordable_connections
 from distconvd.edge.drain import Drain
 from distconvd.edge.heads import new_request_id
 from distconvd.edge.limits import EdgeLimits
@@ -49,20 +50,26 @@ class Server:
         self._deadlines = Deadlines()
         self._accepting = trio.CancelScope()
         self._serving = trio.CancelScope()
+        self._ended = trio.Event()
+        self._connections_max = limits.connections_max
         self._refusals = 0
         self.connections = 0
         """Open connections now."""
 
-    async def drain(self, grace_s: float) -> None:
+    def start_drain(self, grace_s: float) -> None:
         """Stop accepting, let requests in flight finish for up to `grace_s`, then cancel the rest.
 
         Idle connections are closed at once, long polls answer at once, and every reply from now
-        on says `Connection: close`. Returns at once; `serve` returns when it is done.
+        on says `Connection: close`.
         """
-        await trio.lowlevel.checkpoint()
         self._accepting.cancel()
         self._drain.start()
         self._serving.deadline = trio.current_time() + grace_s
+
+    async def drain(self, grace_s: float) -> None:
+        """`start_drain`, and wait until every connection has ended."""
+        self.start_drain(grace_s)
+        await self._ended.wait()
 
     async def run(
         self,
@@ -70,6 +77,15 @@ class Server:
         task_status: trio.TaskStatus["Server"] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Accept and serve until drained or cancelled; closes the listeners."""
+        self._connections_max = affordable_connections(self._limits.connections_max)
+        try:
+            await self._run(listeners, task_status)
+        finally:
+            self._ended.set()
+
+    async def _run(
+        self, listeners: Sequence[Listener], task_status: trio.TaskStatus["Server"]
+    ) -> None:
         with self._serving:
             async with (
                 keep_deadlines(self._limits, self._deadlines),
@@ -112,7 +128,7 @@ class Server:
             self._admit(stream, connections)
 
     def _admit(self, stream: trio.abc.Stream, connections: trio.Nursery) -> None:
-        if self.connections < self._limits.connections_max:
+        if self.connections < self._connections_max:
             self.connections += 1
             connections.start_soon(self._serve, stream)
         else:
@@ -150,7 +166,7 @@ class Server:
     def _refusal(self, stream: trio.abc.Stream) -> tuple[bytes, Exchange, str]:
         request_id = new_request_id()
         error = Unavailable(
-            f"There are {self._limits.connections_max} connections already, the most that are "
+            f"There are {self._connections_max} connections already, the most that are "
             "served at once; try again."
         )
         response = problem(error, request_id)
