@@ -165,9 +165,9 @@ class Journal:
     `suspect`, and takes nothing more: what it held has to be written anew somewhere else.
     """
 
-    def __init__(self, file: DiskFile, number: int, batches: int, size_bytes: int) -> None:
+    def __init__(self, file: DiskFile, number: int, size_bytes: int) -> None:
         self.number = number
-        self.batches = batches
+        self.batches = 0
         self.size_bytes = size_bytes
         self.suspect = False
         self._file = file
@@ -184,22 +184,7 @@ class Journal:
         except BaseException:
             file.close()
             raise
-        return cls(file, number, 0, len(header))
-
-    @classmethod
-    def reopen(cls, disk: Disk, path: Path, number: int, batches: int, size: int) -> "Journal":
-        """Open a journal of an earlier run, cut off what is torn, and make the rest durable.
-
-        A run that was killed may have left a batch that is whole, but not on the disk yet.
-        """
-        file = disk.open(path, "append")
-        try:
-            file.truncate(size)
-            file.fsync()
-        except BaseException:
-            file.close()
-            raise
-        return cls(file, number, batches, size)
+        return cls(file, number, len(header))
 
     @property
     def position(self) -> Position:
@@ -234,6 +219,15 @@ class Journal:
     def close(self) -> None:
         """Release the file."""
         self._file.close()
+
+
+def sync_file(disk: Disk, path: Path) -> None:
+    """Sync a file that is there."""
+    file = disk.open(path, "append")
+    try:
+        file.fsync()
+    finally:
+        file.close()
 
 
 def read_lines(disk: Disk, path: Path) -> Iterator[tuple[bytes, bool]]:

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from distconv_plugins._journal import Journal, Position
+from distconv_plugins._journal import Journal, Position, sync_file
 from distconv_plugins._json_names import Names
 from distconv_plugins._json_recovery import Recovered, recover
 from distconv_plugins._records import checked_changes
@@ -61,6 +61,8 @@ class JsonFiles:
         self._lock: DiskLock | None = None
         self._journal: Journal | None = None
         """None is as suspect as a suspect one."""
+        self._end = Position(0, 0)
+        """The last batch there is."""
         self._folded = Position(0, 0)
         """What the state file contains."""
         self.unfolded_bytes = 0
@@ -107,42 +109,42 @@ class JsonFiles:
         found = recover(self._disk, self._names)
         self.tables = found.tables
         self.state_bytes = found.state_bytes
-        self._folded = found.folded
         self.unfolded_bytes = found.unfolded_bytes
+        self._folded = found.folded
+        self._end = found.position
         self._next_journal = found.next_journal
         for path in found.empty:
             self._remove(path)
         self._set_aside(found.orphans, "orphan")
-        if found.rewrite:
-            if found.keep_state is not None:
-                self._names.copy_aside(self._names.state, found.keep_state)
-            self._write_anew(found.position, previous=found.keep_previous)
-            self._set_aside(found.damaged, "damaged")
-        else:
-            self._go_on(found)
+        if found.keep_state is not None:
+            self._names.copy_aside(self._names.state, found.keep_state)
+        self._begin(found)
+        self._set_aside(found.damaged, "damaged")
+
+    def _begin(self, found: Recovered) -> None:
+        """Get ready to append; to no journal of an earlier run, which a failed sync may have hurt.
+
+        A batch that was found in one may be in memory only, whatever a sync would say now, so it is
+        written anew before anybody is told of it.
+        """
+        try:
+            if found.rewrite or found.unfolded_bytes:
+                self._write_anew(found.previous)
+            else:
+                self._rotate()
+        except OSError as error:
+            if found.rewrite or error.errno not in _DISK_FULL:
+                raise
+            # Jobs can be read, and what is shown is as durable as it gets.
+            if found.unfolded_bytes:
+                sync_file(self._disk, self._names.journal(found.position.journal))
+            log.error("the disk is full: nothing can be changed until there is room: %s", error)
 
     def _set_aside(self, paths: Sequence[Path], why: str) -> None:
         for path in paths:
             log.error("%s is kept as %s", path, self._names.move_aside(path, why))
         if paths:
             self._disk.fsync_dir(self._names.directory)
-
-    def _go_on(self, found: Recovered) -> None:
-        """Append to the journal that is there, or to a new one."""
-        # The renames of a run that was killed may not be durable yet.
-        self._disk.fsync_dir(self._names.directory)
-        if found.tail is not None:
-            number, batches, size = found.tail
-            self._journal = Journal.reopen(
-                self._disk, self._names.journal(number), number, batches, size
-            )
-            return
-        try:
-            self._rotate(found.position)
-        except OSError as error:
-            if error.errno not in _DISK_FULL:
-                raise
-            log.error("the disk is full: jobs can be read, and nothing can be changed")
 
     # -------------------------------------------------------------------------------- committing
 
@@ -157,6 +159,7 @@ class JsonFiles:
                 raise StoreError("the store is closed")
             if changes:
                 self.unfolded_bytes += self._journal.append(changes)
+                self._end = self._journal.position
                 self._apply(changes)
 
     @property
@@ -174,16 +177,15 @@ class JsonFiles:
         if self._lock is None:
             raise StoreError("the store is closed")
         if self._suspect:
-            position = self._folded if self._journal is None else self._journal.position
-            self._write_anew(position)
+            self._write_anew()
             log.warning("the state file %s was written anew after an I/O error", self._names.state)
 
-    def _write_anew(self, position: Position, previous: int | None = None) -> None:
+    def _write_anew(self, previous: int | None = None) -> None:
         """Write a state file that asks nothing of the journals before the next one."""
         fresh = Position(self._next_journal, 0)
         size = self._write_state(self.tables, fresh)
         self._install(size, fresh, previous)
-        self._rotate(position)
+        self._rotate()
         self.unfolded_bytes = 0
 
     # ----------------------------------------------------------------------------------- folding
@@ -191,7 +193,7 @@ class JsonFiles:
     @property
     def unfolded(self) -> bool:
         """Whether the state file is behind."""
-        return self._journal is not None and self._journal.position != self._folded
+        return self.unfolded_bytes > 0
 
     def fold(self) -> None:
         """Bring the state file up to date; may run in a thread while another commits."""
@@ -207,7 +209,7 @@ class JsonFiles:
                 return None
             # The records are shared: this costs a pointer each, and the records never change.
             tables = {table: dict(records) for table, records in self.tables.items()}
-            return View(tables, self._journal.position, self.unfolded_bytes)
+            return View(tables, self._end, self.unfolded_bytes)
 
     def write_fold(self, view: View) -> int:
         """Write the next state file and return its size; takes long, and no lock."""
@@ -218,30 +220,38 @@ class JsonFiles:
         with self._committing:
             if self._journal is None or self._journal.suspect:
                 return  # the next commit writes everything anew
-            self._rotate(self._journal.position)
-            self._install(size, view.position)
+            self._rotate()
+        # Not under that lock: to free the blocks of a big file takes a while.
+        self._install(size, view.position)
+        with self._committing:
             self.unfolded_bytes -= view.unfolded_bytes
 
     def _write_state(self, tables: Tables, position: Position) -> int:
+        try:
+            # A file that a sync failed on is not used again.
+            self._disk.unlink(self._names.new)
+        except FileNotFoundError:
+            pass
         try:
             return write_state(self._disk, self._names.new, tables, position)
         except BaseException:
             self._remove(self._names.new)
             raise
 
-    def _rotate(self, after: Position) -> None:
+    def _rotate(self) -> None:
         """Open the next journal; when this raises, the present one goes on."""
         number = self._next_journal
         self._next_journal += 1
         path = self._names.journal(number)
         try:
-            journal = Journal.create(self._disk, path, number, after)
+            journal = Journal.create(self._disk, path, number, self._end)
         except BaseException:
             self._remove(path)
             raise
         if self._journal is not None:
             self._journal.close()
         self._journal = journal
+        self._end = journal.position
 
     def _install(self, size: int, position: Position, previous: int | None = None) -> None:
         """Give the new state file its name, durably, and remove what nobody needs any more.
@@ -251,11 +261,7 @@ class JsonFiles:
         """
         names = self._names
         if previous is None:
-            self._remove(names.previous)
-            try:
-                self._disk.link(names.state, names.previous)
-            except OSError as error:
-                log.warning("no previous state file is kept beside %s: %s", names.state, error)
+            self._keep_previous()
         self._disk.rename(names.new, names.state)
         self._disk.fsync_dir(names.directory)
         needed = self._folded.journal if previous is None else previous
@@ -264,6 +270,18 @@ class JsonFiles:
         for number in names.journals():
             if number < needed:
                 self._remove(names.journal(number))
+
+    def _keep_previous(self) -> None:
+        """Let the state file be the previous one too, until it is replaced."""
+        names = self._names
+        self._remove(names.linked)
+        try:
+            self._disk.link(names.state, names.linked)
+            self._disk.rename(names.linked, names.previous)
+        except OSError as error:
+            # Not every file system has links. What is kept must not be older than the journals.
+            log.warning("no previous state file is kept beside %s: %s", names.state, error)
+            self._remove(names.previous)
 
     def _remove(self, path: Path) -> None:
         """Remove a file that does no harm if it stays."""

@@ -16,6 +16,8 @@ class Names:
         self.new = self._beside("new")
         """The next state file while it is written."""
         self.previous = self._beside("previous")
+        self.linked = self._beside("previous-new")
+        """On its way to be the previous one."""
         self.lock = self._beside("lock")
         self._disk = disk
         self._journal = re.compile(re.escape(state.name) + r"\.journal-(\d{1,18})")

@@ -10,7 +10,6 @@ that may only happen in an order in which a crash loses nothing.
 
 import logging
 from pathlib import Path
-from typing import NamedTuple
 
 from distconv_plugins._journal import JournalReader, Position
 from distconv_plugins._json_names import Names
@@ -18,14 +17,6 @@ from distconv_plugins._state_file import State, StateCorrupt, Tables, empty_tabl
 from distconvd.disk import Disk
 
 log = logging.getLogger("distconvd.store")
-
-
-class Tail(NamedTuple):
-    """A journal that can be appended to."""
-
-    number: int
-    batches: int
-    size_bytes: int
 
 
 class Recovered:
@@ -40,12 +31,11 @@ class Recovered:
         self.state_bytes = 0
         self.unfolded_bytes = 0
         """Of batches that the state file does not contain."""
-        self.tail: Tail | None = None
         self.rewrite = False
         """Write the state file anew first: what is there is missing, foreign or damaged."""
         self.keep_state: str | None = None
         """Keep a copy of the state file under this word: it is not all in `tables`."""
-        self.keep_previous: int | None = None
+        self.previous: int | None = None
         """The state file is not fit to become the previous one, which goes on with this journal."""
         self.damaged: list[Path] = []
         """Set these aside once the state file is written anew."""
@@ -86,13 +76,13 @@ def _read_base(disk: Disk, names: Names, found: Recovered, numbers: list[int]) -
     if not names.exists(names.state):
         found.orphans = extras
         found.rewrite = True
-        found.keep_previous = 0
+        found.previous = 0
         return None
     found.state_bytes = disk.size(names.state)
     if found.state_bytes == 0 and not extras:
         log.warning("the state file %s is empty; starting without jobs", names.state)
         found.rewrite = True
-        found.keep_previous = 0
+        found.previous = 0
         found.keep_state = "empty"
         return None
     try:
@@ -102,7 +92,7 @@ def _read_base(disk: Disk, names: Names, found: Recovered, numbers: list[int]) -
         found.rewrite = True
         found.keep_state = "corrupt"
         start = _read_previous(disk, names, found)
-        found.keep_previous = found.folded.journal
+        found.previous = found.folded.journal
         return start
     _take(state, found)
     if state.position is None:
@@ -187,7 +177,6 @@ def _apply(disk: Disk, journal: _Link, following: _Link | None, found: Recovered
     reader = JournalReader(disk, journal.path, journal.number)
     count = 0
     skipped_bytes = reader.good_bytes
-    found.tail = None
     for count, changes in enumerate(reader.batches(), start=1):
         if limit is not None and count > limit:
             count = limit
@@ -216,12 +205,9 @@ def _apply(disk: Disk, journal: _Link, following: _Link | None, found: Recovered
             journal.path,
             reader.torn_bytes,
         )
-    if following is None and count == found.position.batches:
-        found.tail = Tail(journal.number, count, reader.good_bytes)
     return True
 
 
 def _give_up(journals: list[_Link], found: Recovered) -> None:
     found.damaged = [journal.path for journal in journals]
-    found.tail = None
     found.rewrite = True

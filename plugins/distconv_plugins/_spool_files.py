@@ -127,6 +127,7 @@ class SpoolFiles:
             found = _format.decode(read_all(self._disk, path))
         except FileNotFoundError:
             new = path.with_name("format.json.new")
+            self._remove(new)  # of a run that failed, and a file that failed is not used again
             self._write(new, msgspec.json.encode(_Format(FORMAT)) + b"\n")
             self._disk.rename(new, path)
             self._disk.fsync_dir(path.parent)
