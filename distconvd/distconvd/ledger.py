@@ -11,13 +11,14 @@ the ledger refuses changes; reads go on.
 
 import logging
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Concatenate, ParamSpec, TypeVar
 
 import trio
 
 from distconvd.dispatch import Decision, Dispatcher, Event, Instant
 from distconvd.dispatch.transaction import Transaction
-from distconvd.errors import CommitFailed, StoreError
+from distconvd.errors import CommitFailed, DistconvError, StoreError
 from distconvd.store import Change, Store, Table
 
 log = logging.getLogger("distconvd.ledger")
@@ -86,11 +87,31 @@ class Ledger:
     ) -> T:
         """Run a command and return its reply once all that it shows is durable.
 
-        Raises what the command raises, and `CommitFailed` when its changes could not be stored.
+        Raises what the command raises, once all that the refusal rests on is durable, and
+        `CommitFailed` when its changes could not be stored. A command that changes nothing and
+        saw what was then taken back is run again.
         """
-        decision = self._dispatcher.decide(command, self._clock(), *args, **kwargs)
-        await self.settle(decision)
-        return decision.reply
+        seen: list[Transaction] = []
+
+        def watched(tx: Transaction) -> T:
+            seen.append(tx)
+            return command(tx, *args, **kwargs)
+
+        while True:
+            try:
+                decision = self._dispatcher.decide(watched, self._clock())
+            except DistconvError:
+                tx = seen.pop()
+                if await self._has_come_true(self._last_in_flight(tx.saw, tx.saw_everything)):
+                    raise
+                continue
+            if not decision.is_read:
+                await self.settle(decision)
+                return decision.reply
+            batch = self._last_in_flight(decision.saw, decision.saw_everything)
+            self._enter(decision)
+            if await self._has_come_true(batch):
+                return decision.reply
 
     def execute_nowait(
         self,
@@ -102,30 +123,36 @@ class Ledger:
         decision = self._dispatcher.decide(command, self._clock(), *args, **kwargs)
         if decision.changes and self.failure is not None:
             self._dispatcher.take_back(decision.undo)
-        elif decision.changes:
-            self._filling.add(decision)
-            self._work.set()
+        else:
+            self._enter(decision)
         return decision.reply
 
     async def settle(self, decision: Decision[T]) -> None:
         """Wait until a decision is durable; call it right after `decide`, with no wait between."""
+        if decision.changes and self.failure is not None:
+            self._dispatcher.take_back(decision.undo)
+            raise _refusal(self.failure)
+        self._enter(decision)
         if decision.changes:
-            if self.failure is not None:
-                self._dispatcher.take_back(decision.undo)
-                raise _refusal(self.failure)
+            batch: _Batch | None = self._filling
+        else:
+            batch = self._last_in_flight(decision.saw, decision.saw_everything)
+        if not await self._has_come_true(batch):
+            raise _refusal(self.failure or "the commit failed")
+
+    def _enter(self, decision: Decision[T]) -> None:
+        """Put a decision into the batch that is being filled."""
+        if decision.changes:
             self._filling.add(decision)
             self._work.set()
-            batch = self._filling
-        else:
-            if decision.events:
-                self._tell_after(decision.events)
-            maybe_batch = self._last_in_flight(decision)
-            if maybe_batch is None:
-                return
-            batch = maybe_batch
-        await batch.settled.wait()
-        if batch.is_refused:
-            raise _refusal(self.failure or "the commit failed")
+        elif decision.events:
+            self._tell_after(decision.events)
+
+    async def _has_come_true(self, batch: _Batch | None) -> bool:
+        """Wait for a batch; return whether it is durable (None: nothing to wait for)."""
+        if batch is not None:
+            await batch.settled.wait()
+        return batch is None or not batch.is_refused
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Commit batch after batch until `close`; what is decided by then is committed first."""
@@ -165,6 +192,7 @@ class Ledger:
     def _refuse(self, batch: _Batch, error: Exception) -> None:
         """Take back a batch that is not durable and the one that was decided on top of it."""
         self.failure = str(error) or type(error).__name__
+        self._dispatcher.is_frozen = True
         log.error("commit failed, refusing changes until the store recovers: %s", self.failure)
         later, self._filling, self._writing = self._filling, _Batch(), None
         for lost in (later, batch):
@@ -187,15 +215,18 @@ class Ledger:
             else:
                 self._dispatcher.state.apply(probe)
                 self.failure = None
+                self._dispatcher.is_frozen = False
                 log.warning("the store has recovered; changes are accepted again")
                 return
 
-    def _last_in_flight(self, decision: Decision[T]) -> _Batch | None:
+    def _last_in_flight(
+        self, saw: AbstractSet[tuple[Table, str]], saw_everything: bool
+    ) -> _Batch | None:
         """Return the batch that a reply must wait for, or None when all it shows is durable."""
         for batch in (self._filling, self._writing):
             if batch is None or not batch.changes:
                 continue
-            if decision.saw_everything or not batch.keys.isdisjoint(decision.saw):
+            if saw_everything or not batch.keys.isdisjoint(saw):
                 return batch
         return None
 

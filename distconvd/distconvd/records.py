@@ -14,6 +14,9 @@ from distconvd.model import AttemptHistory, EngineRecord, Job, JobStatus
 
 log = logging.getLogger("distconvd.records")
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises for bytes that are not the record that they should be."""
+
 _encoder = msgspec.json.Encoder()
 _job_decoder = msgspec.json.Decoder(Job)
 _engine_decoder = msgspec.json.Decoder(EngineRecord)
@@ -35,9 +38,14 @@ def decode_engine(data: bytes) -> EngineRecord:
     return _engine_decoder.decode(data)
 
 
-def decode_history(data: bytes) -> AttemptHistory:
-    """Return the attempt history of a stored record."""
-    return _history_decoder.decode(data)
+def decode_history(job_id: str, data: bytes) -> AttemptHistory:
+    """Return the attempt history of a stored record; empty where it cannot be read, since a job
+    must be able to go on without its past."""
+    try:
+        return _history_decoder.decode(data)
+    except UNREADABLE:
+        log.error("the attempts of job %s cannot be read and are taken as none", job_id)
+        return AttemptHistory(job_id)
 
 
 def adopt_job(job_id: str, data: bytes) -> tuple[Job, bytes] | None:
@@ -47,7 +55,7 @@ def adopt_job(job_id: str, data: bytes) -> tuple[Job, bytes] | None:
     """
     try:
         job = decode_job(data)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         repaired = _repair_job(job_id, data)
         return None if repaired is None else (repaired, encode(repaired))
     if job.job_id == job_id and job.created_at:
@@ -64,7 +72,7 @@ def _repair_job(job_id: str, data: bytes) -> Job | None:
     """Build a job from the fields of a foreign record that make sense."""
     try:
         fields = msgspec.json.decode(data, type=dict[str, Any])
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None
     kept: dict[str, Any] = {"job_id": job_id}
     for name in Job.__struct_fields__:
@@ -90,19 +98,26 @@ def adopt_engine(engine_id: str, data: bytes) -> tuple[EngineRecord, bytes] | No
     """Return an engine of any origin with its record as ours, or None."""
     try:
         record = decode_engine(data)
-    except msgspec.DecodeError:
-        try:
-            fields = msgspec.json.decode(data, type=dict[str, Any])
-        except msgspec.DecodeError:
-            return None
-        record = EngineRecord(engine_id)
-        for name in EngineRecord.__struct_fields__:
-            if name in fields and name != "engine_id":
-                record = _with_field(record, name, fields[name])
+    except UNREADABLE:
+        repaired = _repair_engine(engine_id, data)
+        return None if repaired is None else (repaired, encode(repaired))
     if record.engine_id == engine_id:
         return record, data
     record = msgspec.structs.replace(record, engine_id=engine_id)
     return record, encode(record)
+
+
+def _repair_engine(engine_id: str, data: bytes) -> EngineRecord | None:
+    """Build an engine from the fields of a foreign record that make sense."""
+    try:
+        fields = msgspec.json.decode(data, type=dict[str, Any])
+    except UNREADABLE:
+        return None
+    record = EngineRecord(engine_id)
+    for name in EngineRecord.__struct_fields__:
+        if name in fields and name != "engine_id":
+            record = _with_field(record, name, fields[name])
+    return record
 
 
 def _with_field(record: EngineRecord, name: str, value: Any) -> EngineRecord:

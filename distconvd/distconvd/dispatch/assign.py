@@ -38,10 +38,11 @@ def ask(tx: Transaction, engine_id: str) -> bytes | None:
     nothing. Raises `NotFound` for an engine that never sent a heartbeat.
     """
     state = tx.state
+    tx.saw.add(("engines", engine_id))
     entry = state.pool.engines.get(engine_id)
     if entry is None:
         raise NotFound("Engine not found: send a heartbeat first")
-    entry.uncollected = False
+    _take_note_of_interest(tx, entry)
     held = _undelivered(tx, entry)
     if held is None and len(entry.held) >= entry.record.slots:
         held = next((job_id for job_id in entry.held if job_id not in entry.named), None)
@@ -54,12 +55,20 @@ def ask(tx: Transaction, engine_id: str) -> bytes | None:
 
 
 def park(tx: Transaction, engine_id: str, by: int) -> None:
-    """Note that `by` more (or, negative, fewer) requests of the engine wait for work here."""
+    """Note that `by` more (or, negative, fewer) requests of the engine wait for work here.
+
+    What was reserved for it since it asked is decided afresh, now that it can be told.
+    """
     entry = tx.state.pool.engines.get(engine_id)
-    if entry is not None:
-        tx.state.pool.withdraw(engine_id)
-        entry.parked = max(0, entry.parked + by)
-        tx.state.pool.offer(engine_id)
+    if entry is None:
+        return
+    tx.state.pool.withdraw(engine_id)
+    entry.parked = max(0, entry.parked + by)
+    if by > 0:
+        _take_note_of_interest(tx, entry)
+        for job_id in list(entry.reserved):
+            tx.state.unreserve(job_id, requeue=True)
+    tx.state.pool.offer(engine_id)
 
 
 def has_undelivered(tx: Transaction, engine_id: str) -> bool:
@@ -85,6 +94,9 @@ def assign_any(tx: Transaction) -> bytes | None:
 def serve_parked(tx: Transaction) -> None:
     """Place jobs on engines that are waiting, after something made a job or an engine free."""
     state = tx.state
+    if not state.pool.parked:
+        state.queue.woken.clear()
+        state.pool.woken.clear()
     while state.queue.woken or state.pool.woken:
         demands, state.queue.woken = state.queue.woken, set()
         engines, state.pool.woken = state.pool.woken, set()
@@ -94,11 +106,21 @@ def serve_parked(tx: Transaction) -> None:
         for engine_id in engines:
             entry = state.pool.engines.get(engine_id)
             while entry is not None and entry.parked and state.pool.is_offered(engine_id):
-                if _match_for(tx, entry) is None:
+                job_id = _match_for(tx, entry)
+                if job_id is None:
                     break
+                _note_undelivered(tx, engine_id, job_id)
         # Matching takes an engine out of the pool and puts it back, which wakes it again; but what
         # there was for these has just been found.
         state.pool.woken -= engines
+
+
+def _take_note_of_interest(tx: Transaction, entry: EngineEntry) -> None:
+    """An engine asks, so jobs may be meant for it again even if it let one lapse."""
+    if entry.uncollected:
+        tx.state.pool.withdraw(entry.record.engine_id)
+        entry.uncollected = False
+        tx.state.pool.offer(entry.record.engine_id)
 
 
 def _undelivered(tx: Transaction, entry: EngineEntry) -> str | None:
@@ -109,6 +131,10 @@ def _undelivered(tx: Transaction, entry: EngineEntry) -> str | None:
             return job_id
         del waiting[job_id]
     return None
+
+
+def _note_undelivered(tx: Transaction, engine_id: str, job_id: str) -> None:
+    tx.core.undelivered.setdefault(engine_id, {})[job_id] = None
 
 
 def _match_for(tx: Transaction, entry: EngineEntry) -> str | None:
@@ -145,9 +171,7 @@ def _heads(tx: Transaction, entry: EngineEntry | None) -> list[tuple[QueueEntry,
     return heads
 
 
-def _match_once(
-    tx: Transaction, demand: Demand, asking: frozenset[str]
-) -> _Placed | None:
+def _match_once(tx: Transaction, demand: Demand, asking: frozenset[str]) -> _Placed | None:
     """Place one job of a demand: assign it to an asking engine, reserve it for any other."""
     placed = _place_next(tx, demand)
     if placed is None:
@@ -156,10 +180,11 @@ def _match_once(
     if engine_id in asking or tx.state.pool.engines[engine_id].parked:
         _assign(tx, *placed)
         if engine_id not in asking:
-            tx.core.undelivered.setdefault(engine_id, {})[job.job_id] = None
+            _note_undelivered(tx, engine_id, job.job_id)
     else:
-        tx.state.reserve(job.job_id, engine_id)
-        tx.core.timers.add(tx.now.mono_s + tx.settings.pickup_s, "reservation", job.job_id)
+        until_s = tx.now.mono_s + tx.settings.pickup_s
+        tx.state.reserve(job.job_id, engine_id, until_s)
+        tx.core.timers.add(until_s, "reservation", job.job_id)
     return placed
 
 
@@ -203,11 +228,16 @@ def _shunned(tx: Transaction, job: Job, demand: Demand) -> frozenset[str]:
         and a.outcome in (AttemptOutcome.FAILED, AttemptOutcome.LOST)
         and a.engine_id is not None
     }
-    waited_s = (tx.now.wall_ms - job.updated_at) / 1000
-    if not failed or waited_s > tx.settings.retry_elsewhere_s:
+    # A backoff is no wait for another engine: the time counts from its end.
+    since_ms = max(job.updated_at, job.not_before or 0)
+    left_s = tx.settings.retry_elsewhere_s - (tx.now.wall_ms - since_ms) / 1000
+    if not failed or left_s < 0:
         return frozenset()
     fresh = (e for e in tx.state.pool.live_for(demand) if e.record.engine_id not in failed)
-    return frozenset(failed) if next(fresh, None) is not None else frozenset()
+    if next(fresh, None) is None:
+        return frozenset()
+    tx.core.timers.add(tx.now.mono_s + left_s + 0.001, "elsewhere", job.job_id)
+    return frozenset(failed)
 
 
 def _assign(tx: Transaction, job: Job, engine_id: str, reason: str) -> Job:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from distconvd.dispatch.engines import lose_attempt
 from distconvd.dispatch.timers import TimerKind
 from distconvd.dispatch.transaction import Transaction
+from distconvd.matching import demand_of
 from distconvd.model import JobStatus
 
 
@@ -55,6 +56,11 @@ def _reservation(tx: Transaction, job_id: str) -> None:
     if engine_id is None:
         return
     entry = tx.state.pool.engines[engine_id]
+    until_s = entry.reserved[job_id]
+    if until_s > tx.now.mono_s:
+        # The reminder was for an earlier reservation of the same job.
+        tx.core.timers.add(until_s, "reservation", job_id)
+        return
     tx.state.pool.withdraw(engine_id)
     entry.uncollected = True
     tx.state.settle_engine(engine_id)
@@ -69,6 +75,12 @@ def _delay(tx: Transaction, job_id: str) -> None:
         return
     tx.state.delayed.discard(job_id)
     tx.state.queue.add(job)
+
+
+def _elsewhere(tx: Transaction, job_id: str) -> None:
+    """A retry has waited long enough for an engine that has not failed it: any will do."""
+    if job_id in tx.state.queue:
+        tx.state.queue.woken.add(demand_of(tx.state.job(job_id)))
 
 
 def _quarantine(tx: Transaction, engine_id: str) -> None:
@@ -89,5 +101,6 @@ _HANDLERS: dict[TimerKind, Callable[[Transaction, str], None]] = {
     "engine": _engine,
     "reservation": _reservation,
     "delay": _delay,
+    "elsewhere": _elsewhere,
     "quarantine": _quarantine,
 }

@@ -60,3 +60,5 @@ class Decision(Generic[T]):
     """The records that the reply shows: it must wait for those still in flight."""
     saw_everything: bool = False
     """The reply shows a listing: it must wait for all that is in flight."""
+    is_read: bool = False
+    """The command itself changed no record; `changes` then are what parked engines got."""

@@ -12,6 +12,7 @@ from distconvd.dispatch.state import State
 from distconvd.dispatch.timers import Timers
 from distconvd.dispatch.transaction import Transaction
 from distconvd.matching import AvailableEngines
+from distconvd.matching.queue import born_us
 from distconvd.model import TERMINAL_STATUSES, Job, JobStatus
 from distconvd.policy import Hold, Place, Policy
 from distconvd.records import adopt_engine, adopt_job
@@ -52,6 +53,8 @@ class Dispatcher:
         """Job id to when its running attempt is lost (monotonic seconds)."""
         self.undelivered: dict[str, dict[str, None]] = {}
         """Engine id to jobs assigned while it waited, that no reply has carried yet."""
+        self.is_frozen = False
+        """Set while changes cannot be made durable: parked engines are not served meanwhile."""
         self.started_s = now.mono_s
         self.last_id_us = 0
         self.id_counter = 0
@@ -73,12 +76,14 @@ class Dispatcher:
         tx = self._begin(now)
         try:
             reply = command(tx, *args, **kwargs)
-            serve_parked(tx)
+            is_read = not tx.changes
+            if not self.is_frozen:
+                serve_parked(tx)
         except BaseException:
             self.take_back(tx.undo[::-1])
             raise
         return Decision(
-            reply, tx.changes, tx.undo[::-1], tx.events, tx.saw, saw_everything=tx.saw_everything
+            reply, tx.changes, tx.undo[::-1], tx.events, tx.saw, tx.saw_everything, is_read
         )
 
     def take_back(self, undo: Sequence[Change]) -> None:
@@ -86,7 +91,7 @@ class Dispatcher:
         for change in undo:
             self.state.apply(change)
             if change.table == "jobs":
-                self._lease_if_assigned(change.key)
+                self._watch_restored(change.key)
             elif change.table == "engines" and change.key in self.state.engines:
                 record = self.state.engine(change.key).record
                 self._watch_engine(change.key, record.quarantined_until)
@@ -128,13 +133,22 @@ class Dispatcher:
         self.state.mono_s = now.mono_s
         return Transaction(self, now)
 
-    def _lease_if_assigned(self, job_id: str) -> None:
-        """Give a job that is assigned again, since its end was taken back, a lease again."""
-        record = self.state.jobs.get(job_id)
-        if record is not None and job_id not in self.leases:
-            job = self.state.job(job_id)
-            if job.status is JobStatus.ASSIGNED:
-                self.grant_lease(job_id, self.state.mono_s)
+    def watch_delay(self, job: Job) -> None:
+        """Where a job waits for its time, see to it that it is looked at then."""
+        if job.not_before is not None and job.job_id in self.state.delayed:
+            self.timers.add(self.wall_to_mono_s(job.not_before), "delay", job.job_id)
+
+    def _watch_restored(self, job_id: str) -> None:
+        """Let a job whose change was taken back have the lease or the delay that it had."""
+        if job_id not in self.state.jobs:
+            self.leases.pop(job_id, None)
+            return
+        job = self.state.job(job_id)
+        if job.status is not JobStatus.ASSIGNED:
+            self.leases.pop(job_id, None)
+            self.watch_delay(job)
+        elif job_id not in self.leases:
+            self.grant_lease(job_id, self.state.mono_s)
 
     def _load(self, snapshot: Snapshot, now: Instant) -> None:
         """Take over what the store held. Engines first: jobs are then found on them."""
@@ -178,13 +192,11 @@ class Dispatcher:
             self.timers.add(self.wall_to_mono_s(quarantined_until), "quarantine", engine_id)
 
     def _watch_job(self, job: Job) -> None:
-        head = job.job_id.partition("_")[0]
-        if head.isdecimal() and len(head) <= 18:
-            self.last_id_us = max(self.last_id_us, int(head))
+        self.last_id_us = max(self.last_id_us, born_us(job.job_id))
         if job.status is JobStatus.ASSIGNED:
             self.grant_lease(job.job_id, self.started_s)
-        elif job.not_before is not None and job.job_id in self.state.delayed:
-            self.timers.add(self.wall_to_mono_s(job.not_before), "delay", job.job_id)
+        else:
+            self.watch_delay(job)
 
     def wall_to_mono_s(self, wall_ms: int) -> float:
         """Return when, on the monotonic clock, the wall clock will show `wall_ms`."""

@@ -32,6 +32,7 @@ def heartbeat(tx: Transaction, beat: Heartbeat, extra: dict[str, Any]) -> Heartb
     Only what differs from its record is written: a heartbeat that tells nothing new costs no disk.
     Raises `Unavailable` for a new engine beyond `engines_max`.
     """
+    tx.saw.add(("engines", beat.engine_id))
     entry = tx.state.pool.engines.get(beat.engine_id)
     if entry is None:
         entry = _register(tx, beat)
@@ -177,6 +178,8 @@ def _judge_held(tx: Transaction, entry: EngineEntry, beat: Heartbeat) -> list[Ve
             tx.core.grant_lease(job_id, tx.now.mono_s)
         return []
     entry.named = frozenset(held.job_id for held in named)
+    for job_id in entry.named:
+        tx.core.undelivered.get(beat.engine_id, {}).pop(job_id, None)
     _hand_out_again(tx, entry)
     return [_judge(tx, entry, held) for held in named]
 

@@ -74,9 +74,7 @@ def attempts(tx: Transaction, job_id: str) -> list[Attempt]:
     found = list(tx.state.history(job_id).attempts)
     if job.status is JobStatus.ASSIGNED:
         found.append(
-            Attempt(
-                job.attempt, job.assigned_engine, job.started_at, None, AttemptOutcome.RUNNING
-            )
+            Attempt(job.attempt, job.assigned_engine, job.started_at, None, AttemptOutcome.RUNNING)
         )
     return found
 

@@ -26,6 +26,10 @@ from distconvd.model import (
 )
 from distconvd.records import encode
 
+_NOT_AN_ENGINES_WORD = frozenset({FailureClass.LOST, FailureClass.CANCELLED})
+"""Only the dispatcher can say these. From an engine they count as `engine`: as they are charged to
+nobody, an engine that repeats them would keep its job going for ever."""
+
 
 def complete(tx: Transaction, job_id: str, report: CompleteReport) -> str:
     """Take an engine's word that a job is done; return the original's sentence.
@@ -37,7 +41,7 @@ def complete(tx: Transaction, job_id: str, report: CompleteReport) -> str:
     if _was_completed_so(job, report):
         return sentence
     job = _require_open(tx, job, report.attempt, report.engine_id)
-    engine_id = job.assigned_engine or report.engine_id
+    engine_id = report.engine_id or job.assigned_engine
     done = tx.move_job(
         job,
         JobEvent.COMPLETE,
@@ -52,6 +56,7 @@ def complete(tx: Transaction, job_id: str, report: CompleteReport) -> str:
     )
     end_attempt(tx, job, AttemptOutcome.COMPLETED, engine_id=engine_id)
     _note_success(tx, engine_id)
+    _free_legacy_engine(tx, engine_id)
     tx.tell("job.completed", done)
     return sentence
 
@@ -66,8 +71,10 @@ def fail(tx: Transaction, job_id: str, report: FailReport) -> str:
     if told is not None:
         return told
     job = _require_open(tx, job, report.attempt, report.engine_id)
-    engine_id = job.assigned_engine or report.engine_id
+    engine_id = report.engine_id or job.assigned_engine
     failure = report.error_class or FailureClass.ENGINE
+    if failure in _NOT_AN_ENGINES_WORD:
+        failure = FailureClass.ENGINE
     message = report.error_message[: Limits.message_chars]
     after = requeue_or_give_up(tx, job, failure, message)
     end_attempt(
@@ -82,17 +89,21 @@ def fail(tx: Transaction, job_id: str, report: FailReport) -> str:
     )
     if report.error_class in (FailureClass.ENGINE, FailureClass.VERIFICATION):
         _note_failure(tx, engine_id, job_id)
+    _free_legacy_engine(tx, engine_id)
     return _failure_sentence(job_id, requeued=after.status is JobStatus.PENDING)
 
 
 def release(tx: Transaction, job_id: str, report: ReleaseReport) -> str:
     """Take a job back from an engine that drains: no retry is charged, nobody is blamed."""
+    sentence = f"Job {job_id} re-queued"
+    if _was_released_so(tx, tx.job(job_id), report):
+        return sentence
     job = _require_open(tx, tx.job(job_id), report.attempt, report.engine_id)
     tx.move_job(job, JobEvent.REQUEUE, assigned_engine=None, progress=None)
     reason = report.reason[: Limits.message_chars]
     end_attempt(tx, job, AttemptOutcome.RELEASED, message=reason, requeued=True)
     tx.tell("job.requeued", tx.job(job_id), reason=reason)
-    return f"Job {job_id} re-queued"
+    return sentence
 
 
 def progress(tx: Transaction, job_id: str, report: ProgressReport) -> Verdict:
@@ -100,7 +111,7 @@ def progress(tx: Transaction, job_id: str, report: ProgressReport) -> Verdict:
 
     Raises `Conflict` where the attempt is over: the engine should stop it.
     """
-    job = _require_open(tx, tx.job(job_id), report.attempt, report.engine_id)
+    job = _require_open(tx, tx.job(job_id), report.attempt, report.engine_id, to_go_on=True)
     shown = Progress(
         min(1.0, max(0.0, report.fraction)),
         report.fps,
@@ -110,6 +121,7 @@ def progress(tx: Transaction, job_id: str, report: ProgressReport) -> Verdict:
     )
     tx.state.progress[job_id] = shown
     tx.core.grant_lease(job_id, tx.now.mono_s)
+    tx.core.undelivered.get(job.assigned_engine or "", {}).pop(job_id, None)
     tx.tell("job.progress", job)
     return Verdict(job_id, job.attempt, "keep", job.paused)
 
@@ -146,13 +158,16 @@ def end_attempt(
             requeued=requeued,
         ),
     )
-    _free_legacy_engine(tx, engine_id)
 
 
-def readopt(tx: Transaction, job: Job, engine_id: str | None) -> Job | None:
+def readopt(
+    tx: Transaction, job: Job, engine_id: str | None, *, to_go_on: bool = True
+) -> Job | None:
     """Give a job back to the engine whose attempt was written off as lost, if nobody else began.
 
-    Returns the job, assigned under its old attempt number, or None when that cannot be.
+    Returns the job, assigned under its old attempt number, or None when that cannot be. An engine
+    that got other work meanwhile may not go on (`to_go_on`) beyond its slots; but what it has
+    finished counts.
     """
     history = tx.state.history(job.job_id)
     if job.status is not JobStatus.PENDING or not history.attempts:
@@ -160,6 +175,9 @@ def readopt(tx: Transaction, job: Job, engine_id: str | None) -> Job | None:
     last = history.attempts[-1]
     is_same = last.number == job.attempt and engine_id in (None, last.engine_id)
     if not is_same or last.outcome is not AttemptOutcome.LOST:
+        return None
+    entry = tx.state.pool.engines.get(last.engine_id or "")
+    if to_go_on and entry is not None and len(entry.held) >= entry.record.slots:
         return None
     again = tx.move_job(
         job,
@@ -178,9 +196,17 @@ def readopt(tx: Transaction, job: Job, engine_id: str | None) -> Job | None:
 
 
 def _require_open(
-    tx: Transaction, job: Job, attempt: int | None, engine_id: str | None
+    tx: Transaction,
+    job: Job,
+    attempt: int | None,
+    engine_id: str | None,
+    *,
+    to_go_on: bool = False,
 ) -> Job:
-    """Return the job when a report on it counts; raises `Conflict` when it does not."""
+    """Return the job when a report on it counts; raises `Conflict` when it does not.
+
+    `to_go_on`: the attempt is not ended by this report.
+    """
     if job.status not in (JobStatus.ASSIGNED, JobStatus.PENDING):
         raise Conflict(f"Job is already in a final state ({job.status}); nothing was changed.")
     if attempt is None:
@@ -190,7 +216,7 @@ def _require_open(
             f"Attempt {attempt} is over; the job is at attempt {job.attempt}. Stop this one."
         )
     if job.status is JobStatus.PENDING:
-        again = readopt(tx, job, engine_id)
+        again = readopt(tx, job, engine_id, to_go_on=to_go_on)
         if again is None:
             raise Conflict(f"Attempt {attempt} is over; the job waits for another. Stop this one.")
         return again
@@ -206,6 +232,16 @@ def _was_completed_so(job: Job, report: CompleteReport) -> bool:
         and report.attempt in (None, job.attempt)
         and report.output_url == job.output_url
         and (report.engine_id is None or report.engine_id == job.assigned_engine)
+    )
+
+
+def _was_released_so(tx: Transaction, job: Job, report: ReleaseReport) -> bool:
+    """Whether this attempt was given back by this engine before."""
+    return any(
+        ended.number == report.attempt
+        and ended.outcome is AttemptOutcome.RELEASED
+        and ended.engine_id == report.engine_id
+        for ended in tx.state.history(job.job_id).attempts
     )
 
 
@@ -253,7 +289,9 @@ def _note_failure(tx: Transaction, engine_id: str | None, job_id: str) -> None:
         return
     until = tx.now.wall_ms + int(tx.settings.quarantine_s * 1000)
     # One short of the limit: after its time it is on probation, and one more failure is enough.
-    tx.edit_engine(entry.record, failed_jobs=failed[-limit + 1 :], quarantined_until=until)
+    tx.edit_engine(
+        entry.record, failed_jobs=failed[len(failed) - limit + 1 :], quarantined_until=until
+    )
     tx.state.settle_engine(entry.record.engine_id)
     tx.core.timers.add(
         tx.now.mono_s + tx.settings.quarantine_s, "quarantine", entry.record.engine_id

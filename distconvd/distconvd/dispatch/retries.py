@@ -13,9 +13,7 @@ from distconvd.lifecycle import JobEvent
 from distconvd.model import Attempt, AttemptOutcome, FailureClass, Job
 
 
-def requeue_or_give_up(
-    tx: Transaction, job: Job, failure: FailureClass, message: str
-) -> Job:
+def requeue_or_give_up(tx: Transaction, job: Job, failure: FailureClass, message: str) -> Job:
     """Move a job on after a failed attempt (not yet in its history) and tell of it."""
     past = _since_restart(tx, job)
     charged = _is_charged(tx, past, failure)
@@ -47,8 +45,6 @@ def requeue_or_give_up(
         error_message=message,
         error_class=failure,
     )
-    if again.not_before is not None and again.job_id in tx.state.delayed:
-        tx.core.timers.add(tx.core.wall_to_mono_s(again.not_before), "delay", again.job_id)
     tx.tell("job.requeued", again, reason=message)
     return again
 
@@ -62,9 +58,7 @@ def _is_charged(tx: Transaction, past: list[Attempt], failure: FailureClass) -> 
     if failure in (FailureClass.ENGINE, FailureClass.VERIFICATION):
         return True
     transient = sum(a.error_class is FailureClass.TRANSIENT for a in past)
-    return (
-        failure is FailureClass.TRANSIENT and transient >= tx.settings.transient_attempts_max
-    )
+    return failure is FailureClass.TRANSIENT and transient >= tx.settings.transient_attempts_max
 
 
 def _not_before(tx: Transaction, past: list[Attempt], failure: FailureClass) -> int | None:

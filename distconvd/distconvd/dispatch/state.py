@@ -18,6 +18,7 @@ from distconvd.model import (
     TERMINAL_STATUSES,
     AttemptHistory,
     EngineRecord,
+    EngineState,
     Job,
     JobStatus,
     Progress,
@@ -64,7 +65,7 @@ class State:
     def history(self, job_id: str) -> AttemptHistory:
         """Return a job's ended attempts."""
         record = self.attempts.get(job_id)
-        return AttemptHistory(job_id) if record is None else decode_history(record)
+        return AttemptHistory(job_id) if record is None else decode_history(job_id, record)
 
     def engine(self, engine_id: str) -> EngineEntry:
         """Return an engine; raises `NotFound`."""
@@ -149,7 +150,8 @@ class State:
             held.pop(job_id, None)
             if not held and engine_id not in self.pool.engines:
                 del self.held[engine_id]
-        self.pool.offer(engine_id)
+        if engine_id in self.pool.engines:
+            self.settle_engine(engine_id)
 
     def _apply_engine(self, change: Change) -> None:
         engine_id = change.key
@@ -178,23 +180,25 @@ class State:
         self.pool.offer(record.engine_id)
 
     def settle_engine(self, engine_id: str) -> None:
-        """Bring an engine's place in the pool up to date after a change of its runtime state.
+        """Bring an engine's place in the pool up to date after a change of what it holds or is.
 
-        Jobs reserved for one that is not idle any more go back in line.
+        Jobs reserved for one that is not idle any more, or for more slots than are left, go back
+        in line.
         """
         self.pool.withdraw(engine_id)
         entry = self.pool.engines[engine_id]
-        if entry.uncollected or entry.state.value != "idle":
-            for job_id in list(entry.reserved):
-                self.unreserve(job_id, requeue=True)
+        is_idle = not entry.uncollected and entry.state is EngineState.IDLE
+        left = entry.record.slots - len(entry.held) if is_idle else 0
+        for job_id in list(entry.reserved)[left:]:
+            self.unreserve(job_id, requeue=True)
         self.pool.offer(engine_id)
 
-    def reserve(self, job_id: str, engine_id: str) -> None:
+    def reserve(self, job_id: str, engine_id: str, until_s: float) -> None:
         """Take a job out of line and mean it for an engine that has not asked yet."""
         self.queue.discard(job_id)
         self.pool.withdraw(engine_id)
         self.reservations[job_id] = engine_id
-        self.pool.engines[engine_id].reserved[job_id] = None
+        self.pool.engines[engine_id].reserved[job_id] = until_s
         self.pool.offer(engine_id)
 
     def unreserve(self, job_id: str, *, requeue: bool = False) -> None:

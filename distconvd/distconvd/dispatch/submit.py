@@ -52,8 +52,6 @@ def submit(
         )
     job = _new_job(tx, submission)
     tx.put_job(None, job)
-    if job.not_before is not None and job.not_before > tx.now.wall_ms:
-        tx.core.timers.add(tx.core.wall_to_mono_s(job.not_before), "delay", job.job_id)
     if idempotency is not None:
         _remember(tx, idempotency, job.job_id)
     tx.tell("job.submitted", job)
@@ -76,8 +74,6 @@ def patch(tx: Transaction, job_id: str, change: JobPatch) -> bytes:
         if (value := getattr(change, name)) is not msgspec.UNSET
     }
     changed = tx.edit_job(job, **given)
-    if changed.job_id in tx.state.delayed and changed.not_before is not None:
-        tx.core.timers.add(tx.core.wall_to_mono_s(changed.not_before), "delay", job_id)
     tx.tell("job.updated", changed)
     return tx.job_view(job_id)
 

@@ -40,6 +40,10 @@ class Core(Protocol):
         """Let the running attempt of a job live for another lease."""
         ...
 
+    def watch_delay(self, job: Job) -> None:
+        """Where a job waits for its time, see to it that it is looked at then."""
+        ...
+
     def new_job_id(self, wall_us: int) -> str:
         """Return an id that was never used."""
         ...
@@ -87,6 +91,7 @@ class Transaction:
     def put_job(self, old: Job | None, new: Job) -> Job:
         """Store a new version of a job; `old` is the version that it was made from."""
         self.put("jobs", new.job_id, encode(new), old, new)
+        self.core.watch_delay(new)
         return new
 
     def move_job(self, job: Job, event: JobEvent, **fields: Any) -> Job:

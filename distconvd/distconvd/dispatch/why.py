@@ -24,6 +24,7 @@ def why(tx: Transaction, job_id: str) -> Why:
     job = tx.job(job_id)
     facts: dict[str, Any] = {"attempt": job.attempt, "retries": job.retries}
     if job.status is JobStatus.PENDING:
+        tx.saw_everything = True
         summary = _why_waiting(tx, job)
         facts["priority"] = job.priority
         facts["codec"] = demand_of(job).codec
@@ -97,5 +98,3 @@ def _why_no_engine(tx: Transaction, demand: Demand) -> str | None:
         counts[word] = counts.get(word, 0) + 1
     listed = ", ".join(f"{n} {word}" for word, n in sorted(counts.items()))
     return f"Of {len(able)} engines that can take it none is free: {listed}."
-
-

@@ -17,7 +17,6 @@ from distconvd.matching.queue import Demand
 from distconvd.model import EngineRecord, EngineState, canonical_codec
 from distconvd.policy import EngineInfo
 
-
 INDEXES_MAX = 256
 """Demands indexed at once; the least recently used is dropped and built again when asked for."""
 
@@ -68,7 +67,8 @@ class EngineEntry:
         """Ids of the jobs that its last heartbeat said it holds."""
         self.held: dict[str, None] = {}
         """Ids of the jobs that it holds, oldest first; shared with the state's index."""
-        self.reserved: dict[str, None] = {}
+        self.reserved: dict[str, float] = {}
+        """Ids of the jobs that are meant for it, with when that lapses (monotonic seconds)."""
         self.extra: dict[str, Any] = {}
         """Reported fields that this version does not know, within `Limits.extra_bytes`."""
         self.free_gb: float | None = None
@@ -151,7 +151,9 @@ class DemandIndex:
         for ranked, pair in self._places(entry):
             del ranked[bisect_left(ranked, pair)]
 
-    def _places(self, entry: EngineEntry) -> Iterator[tuple[list[tuple[float, str]], tuple[float, str]]]:
+    def _places(
+        self, entry: EngineEntry
+    ) -> Iterator[tuple[list[tuple[float, str]], tuple[float, str]]]:
         seconds = entry.benchmark_s(self.demand.codec)
         if seconds is not None:
             yield self.ranked, (seconds, entry.record.engine_id)
@@ -166,6 +168,8 @@ class EnginePool:
         self.engines: dict[str, EngineEntry] = {}
         self.woken: set[str] = set()
         """Parked engines that became available since somebody last cleared this."""
+        self.parked = 0
+        """How many of the available engines wait here for a job."""
         self.abilities: Counter[Ability] = Counter()
         """What the available engines can take, with how many of them can."""
         self._offered: dict[str, EngineEntry] = {}
@@ -176,6 +180,7 @@ class EnginePool:
         entry = self._offered.pop(engine_id, None)
         if entry is None:
             return
+        self.parked -= entry.parked > 0
         self.abilities[entry.ability] -= 1
         if not self.abilities[entry.ability]:
             del self.abilities[entry.ability]
@@ -191,6 +196,7 @@ class EnginePool:
         self._offered[engine_id] = entry
         self.abilities[entry.ability] += 1
         if entry.parked:
+            self.parked += 1
             self.woken.add(engine_id)
         for index in self._indexes.values():
             if entry.ability.can_take(index.demand):

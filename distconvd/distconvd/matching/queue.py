@@ -88,9 +88,7 @@ class JobQueue:
         if entry is not None:
             self._shed(entry.demand)
 
-    def demands_for(
-        self, codecs: frozenset[str] | None, tags: frozenset[str]
-    ) -> Iterator[Demand]:
+    def demands_for(self, codecs: frozenset[str] | None, tags: frozenset[str]) -> Iterator[Demand]:
         """Yield the demands with a job in line that an engine can take that lists these."""
         wanted: Iterable[str] = self._by_codec if codecs is None else codecs
         for codec in list(wanted):

@@ -1,0 +1,373 @@
+"""What the tests of the core share: a dispatcher with a clock to turn, and short commands.
+
+`Core` plays ledger and disk: every decision's changes go to `disk` at once, so that `reload` is a
+restart and `decisions` holds what a power cut could leave.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import msgspec
+
+from distconv_plugins.policy_size_aware import SizeAware
+from distconvd.dispatch import (
+    Decision,
+    Dispatcher,
+    DispatchSettings,
+    Event,
+    Instant,
+    assign,
+    clock,
+    engines,
+    queries,
+    reports,
+    submit,
+)
+from distconvd.dispatch.transaction import Transaction
+from distconvd.dispatch.why import why
+from distconvd.matching import demand_of
+from distconvd.model import (
+    Attempt,
+    BenchmarkReport,
+    CompleteReport,
+    FailReport,
+    FailureClass,
+    Heartbeat,
+    HeartbeatReply,
+    HeldJob,
+    Job,
+    JobPatch,
+    JobStatus,
+    ProgressReport,
+    ReleaseReport,
+    Submission,
+    Verdict,
+)
+from distconvd.policy import Policy
+from distconvd.records import decode_job
+from distconvd.store import TABLES, Change, Snapshot, Table
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+START_MS = 1_700_000_000_000
+URL = "http://media/video.mp4"
+
+Disk = dict[Table, dict[str, bytes]]
+
+
+def empty_disk() -> Disk:
+    """Return a disk with nothing on it."""
+    return {table: {} for table in TABLES}
+
+
+def write(disk: Disk, changes: "list[Change] | tuple[Change, ...]") -> None:
+    """Make changes durable."""
+    for table, key, record in changes:
+        if record is None:
+            disk[table].pop(key, None)
+        else:
+            disk[table][key] = record
+
+
+def snapshot_of(disk: Disk) -> Snapshot:
+    """Return what a store would load."""
+    return Snapshot(**{table: dict(disk[table]) for table in TABLES})
+
+
+class Core:
+    """A dispatcher, its clock and its disk."""
+
+    def __init__(
+        self,
+        *,
+        policy: Policy | None = None,
+        disk: Disk | None = None,
+        wall_ms: int = START_MS,
+        mono_s: float = 1000.0,
+        **settings: Any,
+    ) -> None:
+        self.wall_ms, self.mono_s = wall_ms, mono_s
+        self.settings = DispatchSettings(**settings)
+        self.policy = policy or SizeAware()
+        self.disk = disk if disk is not None else empty_disk()
+        self.events: list[Event] = []
+        self.decisions: list[Decision[Any]] = []
+        self.dispatcher = self.loaded()
+
+    @property
+    def now(self) -> Instant:
+        """The present moment."""
+        return Instant(self.wall_ms, self.mono_s)
+
+    def loaded(self) -> Dispatcher:
+        """Return a dispatcher fresh from the disk."""
+        fresh = Dispatcher(
+            self.settings, self.policy, SizeAware(), self.now, snapshot_of(self.disk)
+        )
+        write(self.disk, fresh.adopted)
+        return fresh
+
+    def reload(self) -> None:
+        """Restart the daemon."""
+        self.dispatcher = self.loaded()
+
+    def decide(
+        self, command: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> Decision[T]:
+        """Decide, and do nothing of it."""
+        return self.dispatcher.decide(command, self.now, *args, **kwargs)
+
+    def run(
+        self, command: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Decide and commit."""
+        decision = self.dispatcher.decide(command, self.now, *args, **kwargs)
+        write(self.disk, tuple(decision.changes))
+        self.events += decision.events
+        self.decisions.append(decision)
+        return decision.reply
+
+    def sleep(self, seconds: float, *, wall_step_s: float = 0.0) -> None:
+        """Let time pass, with all that becomes due on the way; the wall clock may step besides."""
+        end_s = self.mono_s + seconds
+        self.wall_ms += int(wall_step_s * 1000)
+        while True:
+            next_s = self.run(clock.tick)
+            if next_s is None or next_s > end_s:
+                break
+            self._turn_to(max(next_s, self.mono_s + 0.001))
+        if end_s > self.mono_s:
+            self._turn_to(end_s)
+        self.run(clock.tick)
+
+    def _turn_to(self, mono_s: float) -> None:
+        self.wall_ms += round((mono_s - self.mono_s) * 1000)
+        self.mono_s = mono_s
+
+    # ------------------------------------------------------------------ short commands
+
+    def submit(self, job_size: float = 60.0, codec: str = "h264", **fields: Any) -> str:
+        """Submit a job (medium by default) and return its id."""
+        key = fields.pop("key", None)
+        idempotency = None if key is None else submit.IdempotencyKey(*key)
+        submission = Submission(URL, codec, job_size, **fields)
+        return decode_job(self.run(submit.submit, submission, idempotency)).job_id
+
+    def engine(self, engine_id: str, benchmark_s: float | None = 10.0, **fields: Any) -> None:
+        """Register an engine, or hear of it again."""
+        fields.setdefault("supported_codecs", ["h264"])
+        self.beat(engine_id, benchmark_time=benchmark_s, status="idle", **fields)
+
+    def beat(self, engine_id: str, **fields: Any) -> HeartbeatReply:
+        """Hear of an engine."""
+        return self.run(engines.heartbeat, Heartbeat(engine_id, **fields), {})
+
+    def holds(self, engine_id: str, *held: tuple[str, int | None]) -> list[str]:
+        """Hear from an engine what it holds; return the verdicts."""
+        jobs = [HeldJob(job_id, attempt) for job_id, attempt in held]
+        return [verdict.verdict for verdict in self.beat(engine_id, jobs=jobs).jobs]
+
+    def ask(self, engine_id: str) -> Job | None:
+        """Let an engine ask for work."""
+        record = self.run(assign.ask, engine_id)
+        return None if record is None else decode_job(record)
+
+    def must_ask(self, engine_id: str) -> Job:
+        """Let an engine ask for work that there must be."""
+        job = self.ask(engine_id)
+        assert job is not None, self.why_all()
+        return job
+
+    def assign_any(self) -> Job | None:
+        """Assign the next job to any engine."""
+        record = self.run(assign.assign_any)
+        return None if record is None else decode_job(record)
+
+    def park(self, engine_id: str, by: int = 1) -> None:
+        """Let a request of the engine wait for work."""
+        self.run(assign.park, engine_id, by)
+
+    def benchmark(self, engine_id: str, seconds: float, **benchmarks: float) -> None:
+        """Report a benchmark."""
+        self.run(engines.benchmark, BenchmarkReport(engine_id, seconds, benchmarks))
+
+    def complete(
+        self, job: Job, *, url: str = "file:///out.mp4", attempt: int | None = -1,
+        engine_id: str | None = "",
+    ) -> str:  # fmt: skip
+        """Report a job as done: as its engine and of its attempt, unless told otherwise."""
+        report = CompleteReport(url, _attempt(job, attempt), _engine(job, engine_id))
+        return self.run(reports.complete, job.job_id, report)
+
+    def fail(
+        self, job: Job, kind: FailureClass | None = FailureClass.ENGINE, *,
+        message: str = "it broke", attempt: int | None = -1, engine_id: str | None = "",
+    ) -> str:  # fmt: skip
+        """Report a job as failed, see `complete`."""
+        report = FailReport(message, _attempt(job, attempt), _engine(job, engine_id), kind)
+        return self.run(reports.fail, job.job_id, report)
+
+    def release(self, job: Job, *, attempt: int | None = -1, engine_id: str | None = "") -> str:
+        """Give a job back, see `complete`."""
+        report = ReleaseReport(_attempt(job, attempt) or 0, _engine(job, engine_id) or "")
+        return self.run(reports.release, job.job_id, report)
+
+    def progress(
+        self, job: Job, *, fraction: float = 0.5, attempt: int | None = -1,
+        engine_id: str | None = "",
+    ) -> Verdict:  # fmt: skip
+        """Report progress, see `complete`."""
+        report = ProgressReport(_attempt(job, attempt) or 0, _engine(job, engine_id), fraction)
+        return self.run(reports.progress, job.job_id, report)
+
+    def patch(self, job_id: str, **fields: Any) -> Job:
+        """Change a job."""
+        return decode_job(self.run(submit.patch, job_id, JobPatch(**fields)))
+
+    def cancel(self, job_id: str) -> Job:
+        """Cancel a job."""
+        return decode_job(self.run(submit.cancel, job_id))
+
+    def restart(self, job_id: str) -> Job:
+        """Start an ended job again."""
+        return decode_job(self.run(submit.restart, job_id))
+
+    def job(self, job_id: str) -> Job:
+        """Return a job."""
+        return decode_job(self.run(queries.get_job, job_id))
+
+    def attempts(self, job_id: str) -> list[Attempt]:
+        """Return the attempts of a job."""
+        return self.run(queries.attempts, job_id)
+
+    def outcomes(self, job_id: str) -> list[str]:
+        """Return how the attempts of a job ended."""
+        return [attempt.outcome.value for attempt in self.attempts(job_id)]
+
+    def view(self, engine_id: str) -> dict[str, Any]:
+        """Return an engine as on the wire."""
+        found: dict[str, Any] = msgspec.json.decode(self.run(queries.get_engine, engine_id))
+        return found
+
+    def drain(self, engine_id: str, *, draining: bool = True) -> None:
+        """Drain or resume an engine."""
+        self.run(engines.drain, engine_id, draining=draining)
+
+    def remove(self, engine_id: str) -> None:
+        """Forget an engine."""
+        self.run(engines.remove, engine_id)
+
+    def why(self, job_id: str) -> str:
+        """Return why a job is where it is."""
+        return self.run(why, job_id).summary
+
+    def why_all(self) -> dict[str, str]:
+        """Return why each job is where it is, for messages of failed tests."""
+        return {job_id: self.why(job_id) for job_id in self.dispatcher.state.jobs}
+
+    def told(self, kind: str) -> int:
+        """Return how often something was told."""
+        return sum(event.kind == kind for event in self.events)
+
+
+def _attempt(job: Job, attempt: int | None) -> int | None:
+    return job.attempt if attempt == -1 else attempt
+
+
+def _engine(job: Job, engine_id: str | None) -> str | None:
+    return job.assigned_engine if engine_id == "" else engine_id
+
+
+def derived(dispatcher: Dispatcher) -> dict[str, Any]:
+    """Return all that a dispatcher derives from its records, comparable with another's.
+
+    Reservations are left out: a reserved job counts as in line, since a restart forgets them.
+    """
+    state = dispatcher.state
+    entries = state.pool.engines.values()
+    waiting = [j for j in state.order if j in state.queue or j in state.reservations]
+    demands = {demand_of(state.job(job_id)) for job_id in waiting}
+    return {
+        "records": {table: getattr(state, table) for table in TABLES},
+        "order": state.order,
+        "statuses": {status: n for status, n in state.statuses.items() if n},
+        "waiting": waiting,
+        "delayed": state.delayed,
+        "finished": set(getattr(state, "finished", ())),
+        "held": {engine: set(held) for engine, held in state.held.items() if held},
+        "engine held": {e.record.engine_id: set(e.held) for e in entries},
+        "engine records": {e.record.engine_id: e.record for e in entries},
+        "live": {e.record.engine_id: (e.state, e.ability, e.benchmarks) for e in entries},
+        "leased": set(dispatcher.leases),
+        "lines": {
+            demand: [e.job_id for e in state.queue.in_order(demand)] for demand in demands
+        } if not state.reservations else None,
+    }  # fmt: skip
+
+
+def check_invariants(dispatcher: Dispatcher, *, over_slots_ok: bool = False) -> None:
+    """Assert all that must hold of a dispatcher at any moment."""
+    state, pool = dispatcher.state, dispatcher.state.pool
+    jobs = {job_id: state.job(job_id) for job_id in state.jobs}
+    assert state.order == sorted(jobs)
+    assert +state.statuses == Counter(job.status for job in jobs.values())
+    assert set(pool.engines) == set(state.engines)
+    for job_id, job in jobs.items():
+        waits = [
+            job_id in state.queue,
+            job_id in state.delayed,
+            job_id in state.reservations,
+            job.paused,
+        ]
+        assert sum(waits) == (job.status is JobStatus.PENDING) or job.paused, (job, waits)
+        assert not (job.paused and any(waits[:3]))
+        assert (job_id in dispatcher.leases) == (job.status is JobStatus.ASSIGNED)
+        holders = [engine for engine, held in state.held.items() if job_id in held]
+        is_held = job.status is JobStatus.ASSIGNED and job.assigned_engine is not None
+        assert holders == ([job.assigned_engine] if is_held else [])
+        assert 0 <= job.retries <= max(0, job.max_retries)
+        numbers = [a.number for a in state.history(job_id).attempts]
+        assert numbers == sorted(numbers)
+        assert not numbers or numbers[-1] <= job.attempt
+    assert len(state.queue) == sum(job_id in state.queue for job_id in jobs)
+    standing = set(dispatcher.timers._at)
+    assert {("delay", job_id) for job_id in state.delayed} <= standing
+    assert {("lease", job_id) for job_id in dispatcher.leases} <= standing
+    assert {("reservation", job_id) for job_id in state.reservations} <= standing
+    for engine_id, entry in pool.engines.items():
+        assert entry.held is state.held[engine_id]
+        assert over_slots_ok or len(entry.held) <= entry.record.slots
+        reserved = {j for j, engine in state.reservations.items() if engine == engine_id}
+        assert set(entry.reserved) == reserved
+        assert len(entry.held) + len(reserved) <= max(entry.record.slots, len(entry.held))
+        assert pool.is_offered(engine_id) == entry.available
+        assert entry.offline or ("engine", engine_id) in standing
+        if entry.record.quarantined_until is not None:
+            assert ("quarantine", engine_id) in standing
+    _check_indexes(dispatcher)
+
+
+def _check_indexes(dispatcher: Dispatcher) -> None:
+    pool = dispatcher.state.pool
+    offered = {i: e for i, e in pool.engines.items() if pool.is_offered(i)}
+    assert pool.abilities == Counter(e.ability for e in offered.values())
+    assert pool.parked == sum(e.parked > 0 for e in offered.values())
+    for demand, index in pool._indexes.items():
+        members = {i: e for i, e in offered.items() if e.ability.can_take(demand)}
+        assert index.members == members
+        assert set(index.parked) == {i for i, e in members.items() if e.parked}
+        ranked = [(e.benchmark_s(demand.codec), i, e) for i, e in members.items()]
+        known = sorted((s, i) for s, i, _ in ranked if s is not None)
+        assert index.ranked == known
+        streaming = sorted(
+            (s, i) for s, i, e in ranked if s is not None and e.record.streaming_support
+        )
+        assert index.ranked_streaming == streaming
+
+
+def seeded(seed: int) -> random.Random:
+    """Return a generator of numbers that a failing test can name."""
+    return random.Random(seed)
