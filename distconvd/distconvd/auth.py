@@ -1,5 +1,6 @@
 """Who is calling, and may they? An authenticator is a plugin; the check of roles is not."""
 
+import hashlib
 import hmac
 from collections.abc import Callable, Mapping
 from typing import Protocol
@@ -39,16 +40,21 @@ def gate(authenticator: Authenticator) -> Callable[[Request, Route], Principal]:
 
 def key_of(headers: Mapping[str, str]) -> str | None:
     """Return the key that a request carries; `X-API-Key` goes before `Authorization: Bearer`."""
-    key = headers.get("x-api-key")
-    if key is not None:
+    key = headers.get("x-api-key", "").strip()
+    if key:
         return key
     scheme, _, token = headers.get("authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" and token.strip() else None
 
 
 def same_key(given: str, expected: str) -> bool:
-    """Compare two keys in a time that tells nothing about them."""
-    return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), expected.encode())
+    """Compare two keys in a time that tells nothing about them, their length included.
+
+    `given` is a header's value: each character stands for one byte on the wire (latin-1), and a key
+    beyond ASCII is sent as UTF-8.
+    """
+    sent = hashlib.sha256(given.encode("latin-1", "replace")).digest()
+    return hmac.compare_digest(sent, hashlib.sha256(expected.encode()).digest())
 
 
 def missing_key() -> Unauthorized:

@@ -6,6 +6,7 @@ lives in a table (`[dispatch]`, `[edge]`, `[plugin.NAME]`) is set in the file or
 """
 
 import ipaddress
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +19,29 @@ from distconvd.errors import ConfigError
 from distconvd.logs import LEVELS
 
 ENV_PREFIX = "DISTCONV_"
-SECRETS = frozenset({"api_key"})
+_SECRET = re.compile(r"(?:^|[._-])(?:key|secret|token|password)s?$", re.IGNORECASE)
+"""Settings whose last word is one of these are masked, those of plugins too."""
+_PLACE = re.compile(r" - at `\$\.?(.*)`$")
+_INDEX = re.compile(r"\[[^]]*\]")
+_UNKNOWN = re.compile(r"unknown field `([^`]+)`")
+_MAY_BE_ZERO = frozenset(
+    {
+        "start_grace_s",
+        "pickup_s",
+        "redeliver_s",
+        "retry_backoff_s",
+        "retry_backoff_max_s",
+        "retry_elsewhere_s",
+        "lost_attempts_max",
+        "transient_attempts_max",
+        "quarantine_after",
+        "quarantine_s",
+        "idempotency_keys_max",
+        "finished_jobs_max",
+        "finished_age_s",
+    }
+)
+"""Where 0 means "never", "at once" or "none"; elsewhere it would stop the daemon's work."""
 
 
 class EdgeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -129,7 +152,7 @@ def describe(loaded: Loaded) -> list[tuple[str, str, str]]:
     """Return (key, value, origin) of every setting, secrets masked."""
     rows: list[tuple[str, str, str]] = []
     for key, value in _flatten(msgspec.to_builtins(loaded.config)).items():
-        shown = "********" if key in SECRETS and value else msgspec.json.encode(value).decode()
+        shown = "********" if value and _SECRET.search(key) else msgspec.json.encode(value).decode()
         rows.append((key, shown, loaded.origins.get(key, "default")))
     return rows
 
@@ -185,10 +208,7 @@ def _check(values: dict[str, Any], origins: dict[str, str]) -> Config:
     try:
         config = msgspec.convert(values, Config, strict=False)
     except msgspec.ValidationError as error:
-        message, _, where = str(error).partition(" - at `$.")
-        key = where.rstrip("`")
-        origin = f" (from {origins[key]})" if key in origins else ""
-        raise ConfigError(f"configuration{' of ' + key if key else ''}{origin}: {message}") from error
+        raise _wrong(str(error), origins) from error
     if config.log_level.upper() not in LEVELS:
         raise ConfigError(f"log_level is {config.log_level!r}; choose one of {', '.join(LEVELS)}")
     if not 0 <= config.port <= 65535:
@@ -200,12 +220,34 @@ def _check(values: dict[str, Any], origins: dict[str, str]) -> Config:
     return msgspec.structs.replace(config, log_level=config.log_level.upper())
 
 
+def _wrong(complaint: str, origins: dict[str, str]) -> ConfigError:
+    """Return the error for what msgspec says of a value: which key it is, and who set it."""
+    place = _PLACE.search(complaint)
+    message = _PLACE.sub("", complaint)
+    key = _INDEX.sub("", place.group(1)) if place else ""
+    unknown = _UNKNOWN.search(message)
+    if unknown is not None:
+        key = ".".join(part for part in (key, unknown.group(1)) if part)
+        message = "there is no such setting"
+    inside = (origin for at, origin in origins.items() if at == key or at.startswith(key + "."))
+    origin = next(inside, None)
+    where = f" (from {origin})" if key and origin else ""
+    return ConfigError(f"configuration{' of ' + key if key else ''}{where}: {message}")
+
+
 def _check_positive(config: Config) -> None:
-    for name, table in (("dispatch", config.dispatch), ("edge", config.edge)):
+    tables: list[tuple[str, Any]] = [("dispatch", config.dispatch), ("edge", config.edge)]
+    for name, table in tables:
         for key in table.__struct_fields__:
-            value = getattr(table, key)
-            if not 0 <= value < 1e15:
-                raise ConfigError(f"{name}.{key} is {value}; it cannot be negative or so large")
+            _check_amount(f"{name}.{key}", getattr(table, key), zero=key in _MAY_BE_ZERO)
+    _check_amount("drain_s", config.drain_s, zero=True)
+
+
+def _check_amount(key: str, value: float, *, zero: bool) -> None:
+    if not 0 <= value < 1e15:
+        raise ConfigError(f"{key} is {value}; it cannot be negative or so large")
+    if value == 0 and not zero:
+        raise ConfigError(f"{key} is 0; it must be more")
 
 
 def _check_exposure(config: Config) -> None:

@@ -6,29 +6,32 @@ is folded and closed. A second signal ends at once; nothing acknowledged depends
 """
 
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import trio
 
 from distconvd import clock
 from distconvd.api.admission import Admission, LocalAccess
 from distconvd.api.engines import EnginesApi
+from distconvd.api.events import EventsApi
 from distconvd.api.jobs import JobsApi
 from distconvd.api.operations import OperationsApi, Readiness
 from distconvd.archive import Archive, retire_for_ever
 from distconvd.auth import gate
 from distconvd.config import Config
+from distconvd.disk import REAL_DISK
 from distconvd.dispatch import Dispatcher, Instant
 from distconvd.dispatch.clock import tick
-from distconvd.disk import REAL_DISK
 from distconvd.edge.app import App
 from distconvd.edge.http import Route
 from distconvd.edge.limits import EdgeLimits
 from distconvd.edge.listeners import open_listeners
+from distconvd.edge.router import Router
 from distconvd.edge.server import Listener, Server, serve
-from distconvd.errors import CommitFailed, ConfigError
+from distconvd.errors import CommitFailed, ConfigError, StoreError
 from distconvd.hookspecs import Service
 from distconvd.ledger import Ledger
 from distconvd.metrics import Metrics
@@ -38,6 +41,8 @@ from distconvd.store import Store
 from distconvd.teller import Teller
 
 log = logging.getLogger("distconvd.daemon")
+
+T = TypeVar("T")
 
 TICK_S = 0.2
 DEFAULT_POLICY = "size-aware"
@@ -54,6 +59,8 @@ class Parts:
     ledger: Ledger
     archive: Archive | None
     app: App
+    routes: list[Route]
+    """The whole route table, the plugins' routes last."""
     services: list[tuple[str, Service]]
     is_draining: bool = False
 
@@ -79,18 +86,43 @@ async def assemble(
     policy, fallback = _policies(config, plugins, context)
     if store is None:
         registrar = plugins.collect("distconvd_register_stores", "store")
-        store = registrar.pick(config.store)(context)
+        store = _made("store", config.store, registrar.pick(config.store), context)
     snapshot = await store.load()
-    dispatcher = Dispatcher(config.dispatch, policy, fallback, now(), snapshot)
-    if dispatcher.adopted:
-        await store.commit(dispatcher.adopted)
+    try:
+        dispatcher = Dispatcher(config.dispatch, policy, fallback, now(), snapshot)
+        await _make_durable(store, dispatcher)
+        return _wire(config, plugins, context, store, dispatcher, now)
+    except BaseException:
+        with trio.CancelScope(shield=True):
+            await store.aclose()
+        raise
+
+
+async def _make_durable(store: Store, dispatcher: Dispatcher) -> None:
+    """Store the records that had to be rewritten on loading."""
+    try:
+        if dispatcher.adopted:
+            await store.commit(dispatcher.adopted)
+    except OSError as error:
+        raise StoreError(f"the state was read but cannot be written: {error}") from error
     log.info(
-        "state loaded: %d jobs, %d engines (store %s)",
+        "state loaded: %d jobs, %d engines",
         len(dispatcher.state.jobs),
         len(dispatcher.state.engines),
-        config.store,
     )
-    teller = Teller()
+
+
+def _wire(
+    config: Config,
+    plugins: Plugins,
+    context: Context,
+    store: Store,
+    dispatcher: Dispatcher,
+    now: Callable[[], Instant],
+) -> Parts:
+    """Connect all parts round a dispatcher that has its state."""
+    # Numbers of events begin at the present, so that those of an earlier run are older than any.
+    teller = Teller(first_number=now().wall_ms * 1000)
     for name, listener in plugins.implementations("distconvd_event"):
         teller.add_listener(name, listener)
     metrics = Metrics(dispatcher, teller)
@@ -98,9 +130,9 @@ async def assemble(
     reviews = plugins.implementations("distconvd_review_submission")
     archive = Archive(config.archive_path, REAL_DISK) if config.archive_path else None
     admission = Admission(ledger, config.source_schemes, reviews, archive)
-    parts = Parts(config, store, dispatcher, teller, ledger, archive, _no_app(), [])
+    parts = Parts(config, store, dispatcher, teller, ledger, archive, _no_app(), [], [])
     started_s = now().mono_s
-    routes = [
+    parts.routes = [
         *OperationsApi(
             dispatcher,
             metrics,
@@ -110,12 +142,14 @@ async def assemble(
         ).routes(),
         *JobsApi(ledger, teller, admission, archive).routes(),
         *EnginesApi(ledger, teller).routes(),
-        *_plugin_routes(plugins, context),
+        *EventsApi(teller).routes(),
     ]
+    _add_plugin_routes(parts.routes, plugins, context)
     authenticators = plugins.collect("distconvd_register_authenticators", "authenticator")
-    authenticator = authenticators.pick(config.authenticator)(context)
-    parts.app = App(routes, gate(authenticator), observers=[metrics.observe_request])
-    access = LocalAccess(admission, dispatcher.state.job)
+    make_authenticator = authenticators.pick(config.authenticator)
+    authenticator = _made("authenticator", config.authenticator, make_authenticator, context)
+    parts.app = App(parts.routes, gate(authenticator), observers=[metrics.observe_request])
+    access = LocalAccess(admission, ledger)
     parts.services = _services(plugins, context, access, teller)
     return parts
 
@@ -137,14 +171,14 @@ async def run(
                     outer.start_soon(retire_for_ever, parts.ledger, parts.archive)
                 for name, service in parts.services:
                     await outer.start(_run_service, name, service)
-                edge: Server = await outer.start(serve, listeners, parts.app, _limits(parts.config))
-                task_status.started()
-                await stop.wait()
-                log.info("draining: no new connections; requests in flight are finished")
-                parts.is_draining = True
-                await edge.drain(parts.config.drain_s)
-                while edge.connections:
-                    await trio.sleep(0.02)
+                async with trio.open_nursery() as front:
+                    limits = _limits(parts.config)
+                    edge: Server = await front.start(serve, listeners, parts.app, limits)
+                    task_status.started()
+                    await stop.wait()
+                    log.info("draining: no new connections; requests in flight are finished")
+                    parts.is_draining = True
+                    await edge.drain(parts.config.drain_s)
                 outer.cancel_scope.cancel()
             parts.ledger.close()
     finally:
@@ -170,22 +204,54 @@ def _no_app() -> App:
 
 def _policies(config: Config, plugins: Plugins, context: Context) -> tuple[Policy, Policy]:
     registrar = plugins.collect("distconvd_register_policies", "policy")
-    fallback = registrar.pick(DEFAULT_POLICY)(context)
+    fallback = _made("policy", DEFAULT_POLICY, registrar.pick(DEFAULT_POLICY), context)
     if config.policy == DEFAULT_POLICY:
         return fallback, fallback
-    return registrar.pick(config.policy)(context), fallback
+    chosen = _made("policy", config.policy, registrar.pick(config.policy), context)
+    return chosen, fallback
 
 
-def _plugin_routes(plugins: Plugins, context: Context) -> list[Route]:
+def _made(kind: str, name: str, make: Callable[..., T], *arguments: Any) -> T:
+    """Return what a plugin makes; whatever it raises stops the start with its name."""
+    try:
+        return make(*arguments)
+    except (ConfigError, StoreError):
+        raise
+    except Exception as error:
+        raise ConfigError(f"the {kind} {name!r} cannot be made: {error!r}") from error
+
+
+def _add_plugin_routes(routes: list[Route], plugins: Plugins, context: Context) -> None:
+    """Append the plugins' routes; raises `ConfigError` for a path that is taken or malformed."""
     registrar = plugins.collect("distconvd_register_routes", "set of routes")
-    return [route for _, make in registrar.items() for route in make(context)]
+    owners = {_shape(route): "distconvd" for route in routes}
+    for name, make in registrar.items():
+        for route in _made("set of routes", name, make, context):
+            owner = owners.setdefault(_shape(route), name)
+            if owner != name:
+                raise ConfigError(
+                    f"{route.method} {route.pattern} of the set of routes {name!r} is taken by"
+                    f" {owner!r}; remove one of them"
+                )
+            routes.append(route)
+    try:
+        Router(routes)
+    except ValueError as error:
+        raise ConfigError(f"a plugin's route cannot be served: {error}") from error
+
+
+def _shape(route: Route) -> tuple[str, str]:
+    """Return what makes two routes the same: names of captures do not count."""
+    return route.method, re.sub(r"\{[^}.]*", "{", route.pattern).rstrip("/")
 
 
 def _services(
     plugins: Plugins, context: Context, access: LocalAccess, teller: Teller
 ) -> list[tuple[str, Service]]:
     registrar = plugins.collect("distconvd_register_services", "service")
-    made = [(name, make(context, access)) for name, make in registrar.items()]
+    made = [
+        (name, _made("service", name, make, context, access)) for name, make in registrar.items()
+    ]
     services = [(name, service) for name, service in made if service is not None]
     for name, service in services:
         listener = getattr(service, "on_event", None)
@@ -194,9 +260,7 @@ def _services(
     return services
 
 
-async def _run_service(
-    name: str, service: Service, *, task_status: trio.TaskStatus[None]
-) -> None:
+async def _run_service(name: str, service: Service, *, task_status: trio.TaskStatus[None]) -> None:
     log.info("service %s starts", name)
     await service.run(task_status=task_status)
 

@@ -13,6 +13,7 @@ from distconvd.teller import Teller
 
 _COMMIT_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5)
 _REQUEST_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5, 30)
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _BATCH_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 
@@ -55,9 +56,11 @@ class Metrics:
         return generate_latest(self._registry)
 
     def observe_request(self, exchange: Exchange) -> None:
-        """Count one request; the route's pattern and not the path, so that labels are bounded."""
+        """Count one request; the route's pattern and not the path, and no method that a client
+        made up, so that labels are bounded."""
         route = exchange.route.pattern if exchange.route else "none"
-        self._requests.labels(exchange.method[:16], route, str(exchange.status)).inc()
+        method = exchange.method if exchange.method in _METHODS else "other"
+        self._requests.labels(method, route, str(exchange.status)).inc()
         self._latency.labels(route).observe(exchange.duration_s)
 
     def observe_commit(self, changes: int, duration_s: float) -> None:

@@ -8,11 +8,12 @@ import importlib
 import importlib.util
 import logging
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 import pluggy
@@ -83,9 +84,7 @@ class Plugins:
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(hookspecs)
         self._origins: dict[str, tuple[str, str | None]] = {}
-        if os.environ.get("DISTCONV_TRACE_PLUGINS"):
-            self._manager.trace.root.setwriter(lambda line: log.info("trace %s", line.rstrip()))
-            self._manager.enable_tracing()
+        self._is_traced = os.environ.get("DISTCONV_TRACE_PLUGINS", "0") not in ("", "0")
         for point in sorted(entry_points(group=GROUP), key=lambda p: p.name):
             self._load_installed(point)
         for name in wanted:
@@ -107,7 +106,7 @@ class Plugins:
         for implementation in reversed(caller.get_hookimpls()):
             registrar.current = implementation.plugin_name
             try:
-                implementation.function(registrar)
+                self._caller_of(hook, implementation)(registrar)
             except ConfigError:
                 raise
             except Exception as error:
@@ -119,7 +118,27 @@ class Plugins:
     def implementations(self, hook: str) -> list[tuple[str, Any]]:
         """Return (plugin name, function) for each implementation of a hook, in calling order."""
         caller = getattr(self._manager.hook, hook)
-        return [(i.plugin_name, i.function) for i in reversed(caller.get_hookimpls())]
+        return [(i.plugin_name, self._caller_of(hook, i)) for i in reversed(caller.get_hookimpls())]
+
+    def _caller_of(self, hook: str, implementation: pluggy.HookImpl) -> Callable[..., Any]:
+        """Return a function that calls one implementation as pluggy would: with those of the
+        hook's arguments that it names, traced when that was asked for.
+
+        Not through pluggy's own call of all of them, as one that fails is to harm no other.
+        """
+        names = getattr(self._manager.hook, hook).spec.argnames
+        wanted = [names.index(name) for name in implementation.argnames]
+        name, function = implementation.plugin_name, implementation.function
+        if list(implementation.argnames) == list(names) and not self._is_traced:
+            return cast("Callable[..., Any]", function)
+
+        def call(*arguments: Any) -> Any:
+            answer = function(*(arguments[at] for at in wanted))
+            if self._is_traced:
+                log.info("trace %s of plugin %s answered %r", hook, name, answer)
+            return answer
+
+        return call
 
     def _load_installed(self, point: EntryPoint) -> None:
         try:
@@ -140,6 +159,8 @@ class Plugins:
 
     def _register(self, name: str, module: ModuleType, origin: str, version: str | None) -> None:
         needs = getattr(module, "DISTCONVD_HOOK_VERSION", HOOK_VERSION)
+        if not isinstance(needs, int):
+            raise ConfigError(f"plugin {name!r}: DISTCONVD_HOOK_VERSION is no number: {needs!r}")
         if needs > HOOK_VERSION:
             raise ConfigError(
                 f"plugin {name!r} needs hook version {needs}; this distconvd has {HOOK_VERSION}:"
@@ -148,11 +169,21 @@ class Plugins:
         try:
             self._manager.register(module, name)
             self._manager.check_pending()
+            self._refuse_wrappers(module, name)
         except (pluggy.PluginValidationError, ValueError) as error:
             if self._manager.has_plugin(name) and self._manager.get_plugin(name) is module:
                 self._manager.unregister(module)
             raise ConfigError(f"plugin {name!r} is refused: {error}") from error
         self._origins[name] = (origin, version)
+
+    def _refuse_wrappers(self, module: ModuleType, name: str) -> None:
+        """Hooks are called one by one, so there is nothing that a wrapper could go around."""
+        for caller in self._manager.get_hookcallers(module) or []:
+            for made in caller.get_hookimpls():
+                if made.plugin is module and (made.wrapper or made.hookwrapper):
+                    raise pluggy.PluginValidationError(
+                        module, f"{caller.name} is a hook wrapper, which distconvd does not call"
+                    )
 
 
 class Context:
@@ -182,5 +213,11 @@ def _import_file(path: Path) -> ModuleType:
     if spec is None or spec.loader is None or not path.is_file():
         raise FileNotFoundError(f"no Python file at {path}")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    # As an import would: type hints of its classes are looked up there.
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[spec.name]
+        raise
     return module

@@ -39,15 +39,17 @@ class Teller:
 
     Args:
         buffer_events_max: how many past events a late reader may still get.
+        first_number: the events are numbered from the next one on.
     """
 
-    def __init__(self, buffer_events_max: int = 1000) -> None:
+    def __init__(self, buffer_events_max: int = 1000, *, first_number: int = 0) -> None:
         self.recent: deque[NumberedEvent] = deque(maxlen=buffer_events_max)
         self.failures: Counter[str] = Counter()
         self._listeners: list[tuple[str, Listener]] = []
         self._waiting: dict[tuple[str, str], _Waiting] = {}
         self._any = trio.Event()
-        self._number = 0
+        self.number = first_number
+        """The number of the last event."""
 
     def add_listener(self, name: str, listener: Listener) -> None:
         """Have `listener` called with every event; `name` is for logs and metrics."""
@@ -56,8 +58,8 @@ class Teller:
     def tell(self, events: Sequence[Event]) -> None:
         """Tell of events that are durable."""
         for event in events:
-            self._number += 1
-            self.recent.append(NumberedEvent(self._number, event))
+            self.number += 1
+            self.recent.append(NumberedEvent(self.number, event))
             for name, listener in self._listeners:
                 try:
                     listener(event)

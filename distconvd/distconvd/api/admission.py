@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import msgspec
 
-from distconvd.api.decode import decode, decode_object
+from distconvd.api.decode import check_no_duplicates, decode, decode_object
 from distconvd.api.validate import check_known_fields, check_submission
 from distconvd.archive import Archive, Archived
+from distconvd.dispatch.queries import get_job
 from distconvd.dispatch.submit import IdempotencyKey, rehearse, submit
 from distconvd.errors import BadRequest, ConfigError, JobArchived, NotFound
 from distconvd.ledger import Ledger
@@ -64,6 +65,7 @@ class Admission:
         submission = decode(body, Submission)
         if strict:
             check_known_fields(decode_object(body))
+            check_no_duplicates(body)
         check_submission(submission, self._schemes)
         return submission
 
@@ -73,7 +75,9 @@ class Admission:
             if answer is None:
                 continue
             if not isinstance(answer, Submission):  # pyright: ignore[reportUnnecessaryIsInstance] - a plugin may answer anything
-                raise ConfigError(f"plugin {name!r} answered {type(answer).__name__}, no Submission")
+                raise ConfigError(
+                    f"plugin {name!r} answered {type(answer).__name__}, no Submission"
+                )
             submission = answer
             check_submission(submission, self._schemes)
         return submission
@@ -90,9 +94,9 @@ async def require_archived(archive: Archive | None, job_id: str) -> Archived:
 class LocalAccess:
     """`hookspecs.DaemonAccess`: what background services use instead of HTTP."""
 
-    def __init__(self, admission: Admission, get_job: Callable[[str], Job]) -> None:
+    def __init__(self, admission: Admission, ledger: Ledger) -> None:
         self._admission = admission
-        self._get_job = get_job
+        self._ledger = ledger
 
     async def submit(self, fields: bytes, *, idempotency_key: str) -> Job:
         """See `hookspecs.DaemonAccess.submit`."""
@@ -100,13 +104,15 @@ class LocalAccess:
 
     async def job(self, job_id: str) -> Job:
         """See `hookspecs.DaemonAccess.job`."""
-        return self._get_job(job_id)
+        return decode_job(await self._ledger.execute(get_job, job_id))
 
 
 def _idempotency(key: str, caller: str, body: bytes) -> IdempotencyKey:
     """Return the key in its caller's name space, with a digest of the request that it is for."""
     if not 0 < len(key) <= Limits.message_chars or not key.isprintable():
-        raise BadRequest("'Idempotency-Key' must be printable and not empty.", field="Idempotency-Key")
+        raise BadRequest(
+            "'Idempotency-Key' must be printable and not empty.", field="Idempotency-Key"
+        )
     # Compare what was meant, not how it was spelt: spacing and order of fields do not matter.
     canonical = msgspec.json.encode(decode_object(body), order="sorted")
     return IdempotencyKey(f"{caller}:{_short(key)}", hashlib.sha256(canonical).hexdigest())

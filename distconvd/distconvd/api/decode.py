@@ -4,6 +4,7 @@ msgspec checks types and says where; here its words are turned into the original
 it has one, and into the same style where it has none.
 """
 
+import json
 import re
 from typing import Any, TypeVar
 
@@ -37,6 +38,9 @@ _WORDS = {
 
 _PLACE = re.compile(r" - at `(?:key in )?\$(.*)`$")
 _MISSING = re.compile(r"missing required field `([^`]+)`")
+_INDEX = re.compile(r"\[[^]]*\]")
+_NO_NUMBER = re.compile(rb'"([a-z0-9_]{1,64})"\s*:\s*[-+]?(?:NaN|Infinity|inf|nan)\b')
+"""What Python and JavaScript write for numbers that JSON does not have."""
 
 
 def decode(body: bytes, kind: type[T]) -> T:
@@ -45,13 +49,17 @@ def decode(body: bytes, kind: type[T]) -> T:
     Raises `BadRequest`: `Invalid JSON: …` for what is no JSON, or the name of the wrong field.
     """
     try:
+        if not body.isascii():
+            body.decode("utf-8")  # msgspec looks only at the strings that it keeps
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
         raise _bad_field(str(error)) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadRequest(f"Invalid JSON: {error}.") from error
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"Invalid JSON: it is not UTF-8 (byte {error.start}).") from error
+    except msgspec.DecodeError as error:
+        raise _bad_json(body, str(error)) from error
     except RecursionError as error:
-        raise BadRequest("Invalid JSON: it is nested too deeply.") from error
+        raise _too_deep() from error
 
 
 def decode_object(body: bytes) -> dict[str, Any]:
@@ -59,9 +67,44 @@ def decode_object(body: bytes) -> dict[str, Any]:
     return decode(body, dict[str, Any])
 
 
+def check_no_duplicates(body: bytes) -> None:
+    """Raise `BadRequest` for an object, at any depth, that has one name twice.
+
+    By default the last one counts, as with most readers of JSON; `?strict=true` asks for this.
+    """
+
+    def refuse(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise BadRequest(f"'{name}' is given more than once.", field=name)
+            seen.add(name)
+        return {}
+
+    try:
+        json.loads(body, object_pairs_hook=refuse)
+    except RecursionError as error:
+        raise _too_deep() from error
+
+
+def _too_deep() -> BadRequest:
+    return BadRequest("Invalid JSON: it is nested too deeply.")
+
+
+def _bad_json(body: bytes, fault: str) -> BadRequest:
+    """Return the error for what is no JSON; a number that JSON does not have is named."""
+    found = _NO_NUMBER.search(body)
+    if found is None:
+        return BadRequest(f"Invalid JSON: {fault}.")
+    field = found.group(1).decode()
+    sentence = SENTENCES.get(field, f"'{field}' is not a number that JSON has.")
+    return BadRequest(sentence, field=field)
+
+
 def _bad_field(message: str) -> BadRequest:
     place = _PLACE.search(message)
-    path = (place.group(1) if place else "").lstrip(".")
+    # The field is named, not the entry in it: `labels[...]` is a matter of `labels`.
+    path = _INDEX.sub("", place.group(1) if place else "").lstrip(".")
     fault = _PLACE.sub("", message)
     missing = _MISSING.search(fault)
     if missing:

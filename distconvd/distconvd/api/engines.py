@@ -103,28 +103,29 @@ class EnginesApi:
         engine_id = _engine_id(request)
         return json_reply(await self._ledger.execute(engines.drain, engine_id, draining=False))
 
-    async def _wait_for_work(
-        self, request: Request, engine_id: str, wait_s: float
-    ) -> bytes | None:
+    async def _wait_for_work(self, request: Request, engine_id: str, wait_s: float) -> bytes | None:
         """Park until a job is assigned to the engine; None when time is up or nobody listens.
 
         A job assigned in the very moment that the client leaves is not lost: it stays undelivered,
         and the engine's next question is answered with it.
         """
         deadline_s = trio.current_time() + wait_s
-        record: bytes | None = None
-        with self._teller.expect("assigned", engine_id) as assigned:
-            self._ledger.execute_nowait(park, engine_id, 1)
-            try:
-                if not self._ledger.execute_nowait(has_undelivered, engine_id):
-                    left_s = deadline_s - trio.current_time()
-                    await wait_while_wanted(request, assigned.wait, left_s)
-            finally:
-                self._ledger.execute_nowait(park, engine_id, -1)
-        is_over = request.link is not None and request.link.over
-        if not is_over and self._ledger.execute_nowait(has_undelivered, engine_id):
-            record = await self._ledger.execute(ask, engine_id)
-        return record
+        while (left_s := deadline_s - trio.current_time()) > 0:
+            with self._teller.expect("assigned", engine_id) as assigned:
+                self._ledger.execute_nowait(park, engine_id, 1)
+                try:
+                    if not self._ledger.execute_nowait(has_undelivered, engine_id):
+                        await wait_while_wanted(request, assigned.wait, left_s)
+                finally:
+                    self._ledger.execute_nowait(park, engine_id, -1)
+            if request.link is not None and request.link.over:
+                return None
+            if self._ledger.execute_nowait(has_undelivered, engine_id):
+                record = await self._ledger.execute(ask, engine_id)
+                if record is not None:
+                    return record
+            # Else another request of this engine's had the job: this one goes on waiting.
+        return None
 
 
 def _engine_id(request: Request) -> str:

@@ -193,9 +193,7 @@ class JobsApi:
         except NotFound:
             return (await require_archived(self._archive, job_id)).job
 
-    async def _edit(
-        self, request: Request, edit: Callable[[Transaction, str], bytes]
-    ) -> Response:
+    async def _edit(self, request: Request, edit: Callable[[Transaction, str], bytes]) -> Response:
         """Change a job, provided that it is still the version that `If-Match` names."""
         job_id = _job_id(request)
         expected = request.headers.get("if-match", "*")

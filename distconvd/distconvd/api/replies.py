@@ -15,7 +15,9 @@ WAIT_S_MAX = 60.0
 _WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,6})(?:$|[,;\s])")
 
 
-def json_reply(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+def json_reply(
+    body: bytes, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
     """Return a reply of bytes that are JSON already."""
     return Response(status, body, headers=headers or {})
 
@@ -38,6 +40,18 @@ def job_reply(record: bytes) -> Response:
 def etag_of(record: bytes) -> str:
     """Return the version of a record, as an `ETag`."""
     return f'"{hashlib.blake2b(record, digest_size=8).hexdigest()}"'
+
+
+def names_version(header: str, etag: str) -> bool:
+    """Whether an `If-None-Match` names this version (RFC 9110 section 13.1.2: weakly compared)."""
+    named = [part.strip().removeprefix("W/") for part in header.split(",")]
+    return "*" in named or etag in named
+
+
+def names_exactly(header: str, etag: str) -> bool:
+    """Whether an `If-Match` names this version (section 13.1.1: strongly compared)."""
+    named = [part.strip() for part in header.split(",")]
+    return "*" in named or etag in named
 
 
 def wait_s_of(headers: Mapping[str, str]) -> float:

@@ -3,9 +3,10 @@
 The same checks hold for HTTP and for the spool.
 """
 
+import logging
 import math
 import re
-from typing import Any, get_type_hints
+from typing import Any, cast, get_type_hints
 from urllib.parse import urlsplit
 
 import msgspec
@@ -13,17 +14,23 @@ import msgspec
 from distconvd.errors import BadRequest
 from distconvd.model import (
     BenchmarkReport,
+    CompleteReport,
+    FailReport,
     Heartbeat,
     HeldJob,
     JobPatch,
+    JobResult,
     Limits,
     Output,
     Progress,
     ProgressReport,
+    ReleaseReport,
     Submission,
     TranscodeOptions,
     canonical_codec,
 )
+
+log = logging.getLogger("distconvd.validate")
 
 _CODEC = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\Z")
 _ID = re.compile(r"[^\s/\x00-\x1f\x7f]+\Z")
@@ -121,6 +128,8 @@ def check_heartbeat(beat: Heartbeat) -> None:
         _check_held(beat.jobs)
     if isinstance(beat.local_job_queue, list):
         _check_count(beat.local_job_queue, "local_job_queue", Limits.held_jobs)
+        for job_id in beat.local_job_queue:
+            _check_text(job_id, "local_job_queue", Limits.id_chars)
 
 
 def check_benchmark(report: BenchmarkReport) -> None:
@@ -138,8 +147,28 @@ def check_benchmarks(benchmarks: dict[str, float]) -> None:
         check_number(seconds, "benchmarks", 1e9)
 
 
+def check_complete(report: CompleteReport) -> None:
+    """Raise `BadRequest` for a completion that makes no sense."""
+    _check_sender(report.attempt, report.engine_id)
+    _check_text(report.output_url, "output_url", Limits.url_chars)
+    if report.result is not None:
+        for name in JobResult.__struct_fields__:
+            _check_result(name, getattr(report.result, name))
+
+
+def check_fail(report: FailReport) -> None:
+    """Raise `BadRequest` for a failure that makes no sense; a long message is cut, not refused."""
+    _check_sender(report.attempt, report.engine_id)
+
+
+def check_release(report: ReleaseReport) -> None:
+    """Raise `BadRequest` for a release that makes no sense."""
+    _check_sender(report.attempt, report.engine_id)
+
+
 def check_progress(report: ProgressReport) -> None:
     """Raise `BadRequest` for progress that makes no sense."""
+    _check_sender(report.attempt, report.engine_id)
     for name in ("fraction", "fps", "speed", "eta_seconds"):
         value = getattr(report, name)
         if value is not None:
@@ -240,17 +269,19 @@ def check_options(options: TranscodeOptions, codec: str) -> None:
             raise _bad_option(name, f"must be from {least:g} to {most:g}")
     for name in ("preset", "tune"):
         value = getattr(options, name)
-        if value is not None and not _CODEC.match(value[: Limits.codec_chars + 1]):
+        if value is not None and (len(value) > Limits.codec_chars or not _CODEC.match(value)):
             raise _bad_option(name, "must be one short word")
     if options.crf is not None and options.video_bitrate_kbps is not None:
         raise _bad_option("crf", "and options.video_bitrate_kbps exclude each other; give one")
     if options.two_pass and options.video_bitrate_kbps is None:
         raise _bad_option("two_pass", "needs options.video_bitrate_kbps")
     if options.audio_bitrate_kbps is not None and options.audio_codec in ("copy", "none"):
-        raise _bad_option("audio_bitrate_kbps", f"has no meaning with {options.audio_codec!r} audio")
+        raise _bad_option(
+            "audio_bitrate_kbps", f"has no meaning with {options.audio_codec!r} audio"
+        )
     if options.container is None:
         return
-    known = frozenset().union(*CONTAINER_VIDEO.values())
+    known = frozenset[str]().union(*CONTAINER_VIDEO.values())
     if codec in known and codec not in CONTAINER_VIDEO[options.container]:
         raise _bad_option("container", f"{options.container} cannot hold {codec} video")
     if options.container == "webm" and options.audio_codec == "aac":
@@ -290,15 +321,46 @@ def _check_text(value: str, field: str, most: int) -> None:
 def _check_held(jobs: list[HeldJob]) -> None:
     for held in jobs:
         _check_text(held.job_id, "jobs", Limits.id_chars)
+        _check_count_of(held.attempt, "jobs.attempt")
         if held.progress is not None:
+            _check_text(held.progress.phase, "jobs.progress.phase", 64)
             for name in Progress.__struct_fields__:
                 value = getattr(held.progress, name)
                 if isinstance(value, float):
                     check_number(value, f"jobs.progress.{name}", 1e15)
 
 
+def _check_sender(attempt: int | None, engine_id: str | None) -> None:
+    """Check what every report says of its sender."""
+    _check_count_of(attempt, "attempt")
+    if engine_id is not None:
+        check_id(engine_id, "engine_id")
+
+
+def _check_count_of(value: int | None, field: str) -> None:
+    if value is not None and not 0 <= value < 2**53:
+        raise BadRequest(f"'{field}' must be a non-negative integer.", field=field)
+
+
+def _check_result(name: str, value: object) -> None:
+    """Check one field of a result: what does not fit a record may not get into one."""
+    field = f"result.{name}"
+    if isinstance(value, int | float):
+        check_number(value, field, 2**53)
+    elif isinstance(value, str):
+        _check_text(value, field, Limits.result_chars)
+    elif isinstance(value, list):
+        texts = cast("list[str]", value)
+        _check_count(texts, field, Limits.result_entries)
+        for text in texts:
+            _check_text(text, field, Limits.result_chars)
+
+
 def unknown_fields(body: bytes, kind: type[msgspec.Struct]) -> dict[str, Any]:
-    """Return the fields of a JSON object that `kind` does not have, while they are small enough."""
+    """Return the fields of a JSON object that `kind` does not have, while they are small enough.
+
+    They are only shown to people: one that cannot be read is left out and spoils nothing.
+    """
     raw = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     kept: dict[str, Any] = {}
     left = Limits.extra_bytes
@@ -307,5 +369,8 @@ def unknown_fields(body: bytes, kind: type[msgspec.Struct]) -> dict[str, Any]:
             left -= len(name) + len(bytes(value))
             if left < 0:
                 break
-            kept[name] = msgspec.json.decode(value)
+            try:
+                kept[name] = msgspec.json.decode(value)
+            except (msgspec.DecodeError, RecursionError) as error:
+                log.debug("unknown field %r cannot be read and is left out: %s", name, error)
     return kept

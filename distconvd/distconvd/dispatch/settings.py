@@ -3,7 +3,7 @@
 import msgspec
 
 
-class DispatchSettings(msgspec.Struct, frozen=True, kw_only=True):
+class DispatchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How jobs are leased, retried and matched. All durations in seconds."""
 
     lease_s: float = 60.0

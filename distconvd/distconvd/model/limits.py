@@ -21,6 +21,10 @@ class Limits:
     slots = 64
     extra_bytes = 4096
     """Unknown heartbeat fields that are kept, as JSON."""
+    result_chars = 1024
+    """Any text in a job's result."""
+    result_entries = 256
+    """Entries of any list in a job's result."""
     job_size_mb = 1e12
     max_retries = 1000
     body_bytes = 1_048_576

@@ -1,0 +1,131 @@
+"""`GET /events`: what happens, as server-sent events (WHATWG HTML, section 9.2).
+
+Each event has a number as its `id`. A reader that comes back with `Last-Event-ID` gets what it
+missed from the teller's bounded buffer; where that does not reach back far enough, one event `gap`
+says so first, and the reader should list the jobs anew. Numbers grow over restarts of the daemon.
+
+Nobody waits for a reader: one that is so slow that the buffer has moved on past it is dropped, and
+may come back with its `Last-Event-ID`. The stream ends when the daemon drains.
+"""
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import get_args
+
+import msgspec
+
+from distconvd.dispatch import Event
+from distconvd.dispatch.decision import EventKind
+from distconvd.edge.http import Request, Response, Route
+from distconvd.edge.link import wait_while_wanted
+from distconvd.errors import BadRequest
+from distconvd.teller import NumberedEvent, Teller
+
+HEARTBEAT_S = 15.0
+"""A comment is sent after so long without an event, so that nobody takes the line for dead."""
+PIECE_EVENTS = 64
+"""Events sent at once."""
+KINDS = frozenset(get_args(EventKind))
+
+
+class EventsApi:
+    """The handler of `/events`."""
+
+    def __init__(self, teller: Teller) -> None:
+        self._teller = teller
+
+    def routes(self) -> list[Route]:
+        """Return the rows of the route table."""
+        return [Route("GET", "/events", self.events, "read", summary="Follow what happens")]
+
+    async def events(self, request: Request) -> Response:
+        """`GET /events`, narrowed by `?job=ID` and `?kind=KIND,KIND`."""
+        kinds = _kinds_of(request.query.get("kind"))
+        job_id = request.query.get("job")
+        since = _number_of(request.headers.get("last-event-id"))
+        body = self._follow(request, since, kinds, job_id)
+        return Response(200, body, "text/event-stream", {"Cache-Control": "no-store"})
+
+    async def _follow(
+        self, request: Request, since: int | None, kinds: frozenset[str], job_id: str | None
+    ) -> AsyncIterator[bytes]:
+        """Yield events as they are told, until the reader leaves, lags or the daemon drains."""
+        yield b": distconvd events\n\n"  # the head goes out at once
+        last = self._teller.number if since is None else since
+        if not self._reaches_back_to(last):
+            yield _gap(last)
+            last = self._first() - 1
+        while not (request.link is not None and request.link.over):
+            if not self._reaches_back_to(last):
+                yield b": too slow; come back with Last-Event-ID\n\n"
+                return
+            fresh = self._after(last)
+            for at in range(0, len(fresh), PIECE_EVENTS):
+                yield b"".join(_told(fresh[at : at + PIECE_EVENTS], kinds, job_id))
+            last = fresh[-1].number if fresh else last
+            if last == self._teller.number:
+                told = await wait_while_wanted(request, self._wait, HEARTBEAT_S)
+                if told is None:
+                    yield b": still here\n\n"
+
+    async def _wait(self) -> bool:
+        await self._teller.wait_for_any()
+        return True
+
+    def _first(self) -> int:
+        """Return the number of the oldest event in the buffer (of the next one, without any)."""
+        recent = self._teller.recent
+        return recent[0].number if recent else self._teller.number + 1
+
+    def _reaches_back_to(self, last: int) -> bool:
+        """Whether every event after number `last` is still in the buffer; not, for a number that
+        this daemon never gave."""
+        return self._first() - 1 <= last <= self._teller.number
+
+    def _after(self, last: int) -> Sequence[NumberedEvent]:
+        """Return the events after number `last`, at the cost of those alone."""
+        fresh: list[NumberedEvent] = []
+        for numbered in reversed(self._teller.recent):
+            if numbered.number <= last:
+                break
+            fresh.append(numbered)
+        return fresh[::-1]
+
+
+def _told(
+    events: Iterable[NumberedEvent], kinds: frozenset[str], job_id: str | None
+) -> Iterable[bytes]:
+    """Yield those events that a reader wants, as on the wire."""
+    for number, event in events:
+        if event.kind in kinds and job_id in (None, event.job_id):
+            yield b"id: %d\nevent: %b\ndata: %b\n\n" % (number, event.kind.encode(), _data(event))
+
+
+def _data(event: Event) -> bytes:
+    """Return an event as JSON, which has no line breaks, with the record as it was then."""
+    fields = event._asdict()
+    record = fields.pop("record")
+    return msgspec.json.encode(fields | {"record": None if record is None else msgspec.Raw(record)})
+
+
+def _gap(last: int) -> bytes:
+    data = msgspec.json.encode({"kind": "gap", "after": last})
+    return b"event: gap\ndata: %b\n\n" % data
+
+
+def _kinds_of(text: str | None) -> frozenset[str]:
+    """Return the kinds that a query asks for; raises `BadRequest`."""
+    if text is None:
+        return KINDS
+    kinds = frozenset(text.split(","))
+    if not kinds <= KINDS:
+        raise BadRequest(f"'kind' must be of {', '.join(sorted(KINDS))}.", field="kind")
+    return kinds
+
+
+def _number_of(text: str | None) -> int | None:
+    """Return the number in a `Last-Event-ID`; raises `BadRequest`."""
+    if text is None or not text.strip():
+        return None
+    if not text.isdecimal() or len(text) > 18:
+        raise BadRequest("'Last-Event-ID' must be the id of an event.", field="Last-Event-ID")
+    return int(text)

@@ -1,0 +1,257 @@
+"""A whole daemon inside a test: real bytes on memory streams, the memory store, virtual time.
+
+For plugin authors and for our own tests. Everything between the HTTP bytes and the store is the
+real thing, made by the same composition root as the command `distconvd`; only sockets, the disk and
+the clock are replaced. Under trio's `autojump_clock` a minute of lease costs no time.
+
+    from distconvd.testing.daemon import Daemon, open_daemon
+
+    async def test_my_policy_prefers_the_night(autojump_clock):
+        async with open_daemon(plugins=["my_policy.py"], policy="nightly") as daemon:
+            await daemon.client.post("/jobs/", {"source_url": …, "target_codec": "h264"})
+
+or, with `pytest_plugins = ["distconvd.testing.daemon"]` in the top `conftest.py`, by asking for the
+fixture `daemon`. Needs pytest-trio.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import h11
+import msgspec
+import pytest
+import trio
+from trio.testing import MockClock, memory_stream_pair
+
+from distconvd.config import load_config
+from distconvd.daemon import Parts, assemble, run
+from distconvd.dispatch import Instant
+from distconvd.plugins import Plugins
+from distconvd.store import Store
+
+KEY = "test-key"
+WALL_MS = 1_700_000_000_000
+"""What the wall clock shows when trio's clock shows 0."""
+
+
+@dataclass
+class Reply:
+    """One HTTP reply."""
+
+    status: int
+    headers: dict[str, str] = field(default_factory=dict[str, str])
+    """By lower-case name."""
+    body: bytes = b""
+
+    def json(self) -> Any:
+        """Return the body as JSON."""
+        return msgspec.json.decode(self.body)
+
+    @property
+    def lines(self) -> list[Any]:
+        """The values of an NDJSON body."""
+        return [msgspec.json.decode(line) for line in self.body.splitlines()]
+
+
+class Client:
+    """An HTTP client of one daemon; every request has a connection of its own.
+
+    Args:
+        daemon: whom to call.
+        headers: sent with every request.
+    """
+
+    def __init__(self, daemon: "Daemon", headers: Mapping[str, str]) -> None:
+        self._daemon = daemon
+        self._headers = dict(headers)
+
+    async def request(
+        self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
+    ) -> Reply:
+        """Make one request and return the whole reply.
+
+        Args:
+            method: such as `GET`.
+            path: the target as it goes on the wire, percent-encoded where need be.
+            body: bytes are sent as they are, None is no body, anything else is sent as JSON.
+            headers: more headers; one of a name that the client sends anyhow replaces it.
+
+        Raises `trio.BrokenResourceError` or `h11.RemoteProtocolError` for a broken reply.
+        """
+        async with self.exchange(method, path, body, headers) as (reply, chunks):
+            async for chunk in chunks:
+                reply.body += chunk
+        return reply
+
+    async def get(self, path: str, **headers: str) -> Reply:
+        """`GET`; keyword `if_none_match="x"` is the header `If-None-Match: x`."""
+        return await self.request("GET", path, None, _named(headers))
+
+    async def post(self, path: str, body: object = None, **headers: str) -> Reply:
+        """`POST`."""
+        return await self.request("POST", path, body, _named(headers))
+
+    async def patch(self, path: str, body: object = None, **headers: str) -> Reply:
+        """`PATCH`."""
+        return await self.request("PATCH", path, body, _named(headers))
+
+    async def delete(self, path: str, **headers: str) -> Reply:
+        """`DELETE`."""
+        return await self.request("DELETE", path, None, _named(headers))
+
+    @asynccontextmanager
+    async def exchange(
+        self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
+    ) -> AsyncGenerator[tuple[Reply, AsyncIterator[bytes]]]:
+        """Make one request and give the reply's head and the pieces of its body as they come.
+
+        Leaving the block hangs up, whether or not the reply has ended.
+        """
+        stream = await self._daemon.connect()
+        async with stream:
+            machine = h11.Connection(h11.CLIENT)
+            await stream.send_all(_request_bytes(machine, method, path, body, self._all(headers)))
+            head = cast("h11.Response", await _next_event(machine, stream))
+            names = {n.decode(): v.decode("latin-1") for n, v in head.headers}
+            yield Reply(head.status_code, names), _pieces(machine, stream)
+
+    def _all(self, headers: Mapping[str, str] | None) -> dict[str, str]:
+        given = {name.lower(): value for name, value in (headers or {}).items()}
+        return {"host": "daemon", **self._headers, **given}
+
+
+class Daemon:
+    """A running daemon; `open_daemon` makes one.
+
+    Attributes:
+        parts: all parts, for tests that look inside.
+        client: an HTTP client with the right key (`X-API-Key`).
+        anonymous: an HTTP client without a key.
+    """
+
+    def __init__(self, parts: Parts, connections: trio.MemorySendChannel[trio.abc.Stream]) -> None:
+        self.parts = parts
+        self._connections = connections
+        self._stop = trio.Event()
+        self.client = self.client_with({"x-api-key": KEY})
+        self.anonymous = self.client_with({})
+
+    @property
+    def store(self) -> Store:
+        """The store in use; `distconv_plugins.store_memory.MemoryStore` unless another was given."""
+        return self.parts.store
+
+    def client_with(self, headers: Mapping[str, str]) -> Client:
+        """Return an HTTP client that sends these headers with every request."""
+        return Client(self, headers)
+
+    async def connect(self) -> trio.abc.Stream:
+        """Return the client's end of a new connection, for tests that send bytes of their own."""
+        ours, theirs = memory_stream_pair()
+        await self._connections.send(theirs)
+        return ours
+
+    def stop(self) -> None:
+        """Do what SIGTERM does: drain. `open_daemon` does it at the end of its block anyhow."""
+        self._stop.set()
+
+    async def run(
+        self, listener: trio.abc.Listener[trio.abc.Stream], *, task_status: trio.TaskStatus[None]
+    ) -> None:
+        """Run until stopped; `open_daemon` calls it."""
+        await run(self.parts, [listener], self._stop, task_status=task_status)
+
+
+@asynccontextmanager
+async def open_daemon(
+    *, plugins: Sequence[str] = (), store: Store | None = None, **settings: Any
+) -> AsyncGenerator[Daemon]:
+    """Run a daemon for the length of the block, then drain it and close its store.
+
+    Args:
+        plugins: files or modules to load besides the installed ones, as with `--plugin`.
+        store: the store to use instead of a new memory store, for example one that fails.
+        settings: values as in the configuration file: `policy="mine"`, `dispatch={"lease_s": 5}`.
+
+    Raises: what starting the real daemon raises, for example `ConfigError`.
+    """
+    values: dict[str, Any] = {"api_key": KEY, "store": "memory", "plugins": list(plugins)}
+    config = load_config(values | settings, {}).config
+    parts = await assemble(config, Plugins(config.plugins), store=store, now=_virtual_now)
+    send, receive = trio.open_memory_channel[trio.abc.Stream](0)
+    daemon = Daemon(parts, send)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(daemon.run, MemoryListener(receive))
+        try:
+            yield daemon
+        finally:
+            daemon.stop()
+
+
+class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
+    """Accepts the connections that come out of a channel."""
+
+    def __init__(self, connections: trio.MemoryReceiveChannel[trio.abc.Stream]) -> None:
+        self._connections = connections
+
+    async def accept(self) -> trio.abc.Stream:
+        """Return the next connection."""
+        try:
+            return await self._connections.receive()
+        except trio.EndOfChannel:
+            raise trio.ClosedResourceError from None
+
+    async def aclose(self) -> None:
+        """Accept no more; a client that connects then gets `trio.BrokenResourceError`."""
+        await self._connections.aclose()
+
+
+@pytest.fixture
+async def daemon(autojump_clock: MockClock) -> AsyncGenerator[Daemon]:
+    """A daemon with the default settings and an API key (`KEY`), under virtual time."""
+    async with open_daemon() as opened:
+        yield opened
+
+
+def _virtual_now() -> Instant:
+    """Return the present on trio's clock, for the wall too, so that both can be driven."""
+    mono_s = trio.current_time()
+    return Instant(WALL_MS + int(mono_s * 1000), mono_s)
+
+
+def _named(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+def _request_bytes(
+    machine: h11.Connection, method: str, path: str, body: object, headers: dict[str, str]
+) -> bytes:
+    """Return a whole request; a body that is JSON says so."""
+    raw = b""
+    if isinstance(body, bytes):
+        raw = body
+    elif body is not None:
+        raw = msgspec.json.encode(body)
+    if body is not None:
+        headers = {"content-type": "application/json", "content-length": str(len(raw)), **headers}
+    fields = [(name.encode(), value.encode()) for name, value in headers.items()]
+    head = machine.send(h11.Request(method=method, target=path, headers=fields))
+    rest = machine.send(h11.Data(data=raw)) if raw else b""
+    return (head or b"") + (rest or b"") + (machine.send(h11.EndOfMessage()) or b"")
+
+
+async def _next_event(machine: h11.Connection, stream: trio.abc.Stream) -> object:
+    while True:
+        event = machine.next_event()
+        if isinstance(event, h11.InformationalResponse):
+            continue
+        if event is not h11.NEED_DATA:
+            return event
+        machine.receive_data(bytes(await stream.receive_some()))
+
+
+async def _pieces(machine: h11.Connection, stream: trio.abc.Stream) -> AsyncIterator[bytes]:
+    while isinstance(event := await _next_event(machine, stream), h11.Data):
+        yield bytes(event.data)

@@ -1,0 +1,78 @@
+"""What the API's tests share: a client's and an engine's usual calls, and a state to compare."""
+
+from typing import Any
+
+import trio
+
+from distconvd.testing.daemon import Client, Daemon, Reply
+
+SOURCE = "http://example.com/input.mp4"
+
+
+class Farm:
+    """Short ways to do to a daemon what clients and engines do."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self.daemon = daemon
+        self.client: Client = daemon.client
+
+    async def submit(self, **fields: Any) -> dict[str, Any]:
+        """Submit a job; return it."""
+        body = {"source_url": SOURCE, "target_codec": "h264", **fields}
+        return ok(await self.client.post("/jobs/", body))
+
+    async def beat(self, engine_id: str = "e1", **fields: Any) -> dict[str, Any]:
+        """Send a heartbeat of an idle engine with a benchmark; return the reply."""
+        body = {"engine_id": engine_id, "status": "idle", "benchmark_time": 10.0, **fields}
+        return ok(await self.client.post("/engines/heartbeat", body))
+
+    async def ask(self, engine_id: str = "e1", **headers: str) -> dict[str, Any] | None:
+        """Ask for work as an engine; return the job or None."""
+        reply = await self.client.post("/assign_job/", {"engine_id": engine_id}, **headers)
+        return None if reply.status == 204 else ok(reply)
+
+    async def assigned(self, **fields: Any) -> dict[str, Any]:
+        """Return a job that engine e1 holds."""
+        await self.submit(**fields)
+        await self.beat()
+        job = await self.ask()
+        assert job is not None
+        return job
+
+    async def job(self, job_id: str) -> dict[str, Any]:
+        return ok(await self.client.get(f"/jobs/{job_id}"))
+
+    def stored(self) -> tuple[dict[str, bytes], ...]:
+        """Return everything that is on record, to see that nothing changed."""
+        state = self.daemon.parts.dispatcher.state
+        return dict(state.jobs), dict(state.engines), dict(state.attempts), dict(state.meta)
+
+
+def ok(reply: Reply) -> dict[str, Any]:
+    assert reply.status == 200, (reply.status, reply.body)
+    found: dict[str, Any] = reply.json()
+    return found
+
+
+def problem(reply: Reply, status: int) -> dict[str, Any]:
+    """Return the problem document of a refusal."""
+    assert reply.status == status, (reply.status, reply.body)
+    assert reply.headers["content-type"] == "application/problem+json"
+    found: dict[str, Any] = reply.json()
+    assert found["status"] == status
+    assert found["title"]
+    assert found["detail"]
+    assert found["type"].startswith("urn:distconv:problem:")
+    return found
+
+
+class Later:
+    """The reply of a request that is still running."""
+
+    def __init__(self) -> None:
+        self.reply: Reply | None = None
+        self.done_at_s = 0.0
+
+    async def run(self, call: Any, *args: Any, **headers: str) -> None:
+        self.reply = await call(*args, **headers)
+        self.done_at_s = trio.current_time()
