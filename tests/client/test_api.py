@@ -5,7 +5,7 @@ from collections.abc import Callable
 import httpx
 import msgspec
 import pytest
-from tests.client.fake import FakeDaemon, problem, running
+from tests.client.fake import FakeDaemon, found, problem, running
 
 from distconv_client import (
     BadInput,
@@ -194,6 +194,18 @@ def test_jobs_are_fetched_page_by_page_and_only_as_far_as_needed(
     assert [request.url.params["limit"] for request in daemon.requests[3:]] == ["4", "1"]
     assert next(client.jobs()).job_id == ids[0]
     assert len(daemon.requests) == 6
+
+
+def test_an_empty_page_with_a_cursor_is_not_the_last_one(daemon: FakeDaemon) -> None:
+    job = daemon.add()
+    daemon.faults = [found([], **{"X-Next-Cursor": "0"})]
+    assert list(daemon.client().jobs()) == [job]
+
+
+def test_a_cursor_that_does_not_move_ends_the_listing(daemon: FakeDaemon) -> None:
+    daemon.faults = [found([], **{"X-Next-Cursor": "7"}) for _ in range(9)]
+    assert list(daemon.client().jobs()) == []
+    assert len(daemon.requests) == 2
 
 
 def test_jobs_are_filtered_by_the_daemon(daemon: FakeDaemon) -> None:

@@ -149,6 +149,24 @@ def test_ctrl_c_while_waiting_exits_130_and_says_how_to_look_again(
     assert "Traceback" not in told
 
 
+def test_json_lines_come_at_once_while_the_watching_goes_on(
+    server: str, daemon: FakeDaemon
+) -> None:
+    daemon.life = ()
+    job = daemon.add()
+    with subprocess.Popen(
+        [*COMMAND, "watch", "--json", job.job_id, "--server", server],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert msgspec.json.decode(process.stdout.readline(), type=Job) == job
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(DEADLINE_S) == 130
+
+
 def test_json_can_be_piped_and_cut_off(server: str, daemon: FakeDaemon) -> None:
     for _ in range(2000):
         daemon.add()
