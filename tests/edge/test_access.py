@@ -8,6 +8,7 @@ from tests.edge.kit import KEY, Journal, Site, get, open_site, post, small_app
 
 from distconvd.edge.access import Exchange
 from distconvd.edge.app import App
+from distconvd.edge.http import Request, Response, Route
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
@@ -79,6 +80,25 @@ async def test_a_failing_observer_harms_nothing(caplog: pytest.LogCaptureFixture
     async with open_site(app) as site:
         assert [reply.status for reply in await site.ask(get("/") * 2)] == [200, 200]
     assert "an observer of requests failed" in caplog.text
+
+
+async def test_a_handler_s_field_cannot_pass_for_one_of_the_edge_s_or_of_logging_s(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def handle(request: Request) -> Response:
+        request.log.update(status=999, name="forged", message="forged", engine_id="e1")
+        return Response()
+
+    caplog.set_level(logging.INFO, logger="distconvd")
+    app = small_app(Journal(), Route("GET", "/x", handle, role="public"))
+    async with open_site(app) as site:
+        await site.talk(get("/x"))
+    fields = vars(lines(caplog)[0])
+    assert (fields["status"], fields["name"], fields["engine_id"]) == (
+        200,
+        "distconvd.access",
+        "e1",
+    )
 
 
 async def test_nothing_is_formatted_when_the_log_is_off(

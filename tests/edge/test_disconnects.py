@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import trio
-from tests.edge.kit import Journal, Site, chunked, get, post, read_replies
+from tests.edge.kit import Journal, Site, chunked, get, open_site, post, read_replies, small_app
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
 REQUESTS = {
@@ -111,8 +111,6 @@ async def test_a_reset_in_the_middle_of_a_body_reaches_the_handler_as_such(
 
 
 async def test_cancelling_the_server_closes_its_connections(journal: Journal) -> None:
-    from tests.edge.kit import open_site, small_app
-
     async with open_site(small_app(journal)) as site:
         client = site.connect()
         await client.send_all(get("/hold"))

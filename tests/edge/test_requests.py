@@ -4,7 +4,9 @@ import json
 import re
 
 import pytest
-from tests.edge.kit import KEY, Journal, Site, get, post, read_replies
+from tests.edge.kit import KEY, Journal, Site, get, open_site, post, read_replies, small_app
+
+from distconvd.edge.limits import EdgeLimits
 
 SHAPES = {
     "get": (get("/"), "GET", 200),
@@ -120,10 +122,6 @@ async def test_a_request_id_that_is_not_sane_is_replaced(site: Site, theirs: str
 
 
 async def test_a_connection_is_closed_after_its_last_request(journal: Journal) -> None:
-    from tests.edge.kit import open_site, small_app
-
-    from distconvd.edge.limits import EdgeLimits
-
     limits = EdgeLimits(requests_per_connection_max=3)
     async with open_site(small_app(journal), limits) as site:
         replies = read_replies(await site.talk(get("/") * 5))

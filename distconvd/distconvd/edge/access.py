@@ -15,6 +15,7 @@ log = logging.getLogger("distconvd.access")
 edge_log = logging.getLogger("distconvd.edge")
 
 PATH_CHARS_MAX = 256
+_LINE = "%s %s %d %d B %d ms total"
 
 
 class Exchange(NamedTuple):
@@ -51,15 +52,14 @@ def tell(exchange: Exchange, request_id: str, observers: Iterable[Observer]) -> 
 def _write(exchange: Exchange, request_id: str) -> None:
     duration_ms = round(exchange.duration_s * 1000, 3)
     path = exchange.path[:PATH_CHARS_MAX]
-    log.info(
-        "%s %s %d %d B %d ms total",
-        exchange.method,
-        path,
-        exchange.status,
-        exchange.bytes_sent,
-        duration_ms,
-        extra=_fields(exchange, path, duration_ms, request_id),
-    )
+    args = (exchange.method, path, exchange.status, exchange.bytes_sent, duration_ms)
+    # Not `log.info`: it walks the stack to find out that it was called from here, and it raises
+    # when a handler's field has the name of one of logging's own.
+    record = log.makeRecord(log.name, logging.INFO, __file__, 0, _LINE, args, None, "tell")
+    attributes = vars(record)
+    for name, value in _fields(exchange, path, duration_ms, request_id).items():
+        attributes.setdefault(name, value)
+    log.handle(record)
 
 
 def _fields(
