@@ -141,7 +141,9 @@ def _stream(request: Request, kept: Kept, number: int, pass_number: int | None) 
     stream = kept.stream
     if kept.action == "copy":
         cover = [f"-disposition:{number}", "attached_pic"] if stream.is_cover else []
-        return [f"-c:{number}", "copy", *cover]
+        # ffmpeg before 6 calls FLAC in MP4 an experiment, long after it had become a standard.
+        strict = ["-strict", "-2"] if stream.codec == "flac" else []
+        return [f"-c:{number}", "copy", *cover, *strict]
     if stream.kind == "video":
         return _video(request, kept, str(number), pass_number)
     if stream.kind == "audio":

@@ -17,13 +17,16 @@ import httpx
 import trio
 
 from distconv_engine import __version__
-from distconv_engine.agent import HOSTNAME_CHARS, Agent
+from distconv_engine.agent import Agent
 from distconv_engine.config import Config, default_engine_id, load_config
 from distconv_engine.ffmpeg_tools import Tools, find_tools
 from distconv_engine.files import write_durably
 from distconv_engine.logs import Log, setup_logs
+from distconv_engine.standing import Standing
 from distconv_engine.targets import directory_of
 from distconvd.errors import ConfigError
+
+HOSTNAME_CHARS = 255
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,11 +40,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tools = find_tools(config.ffmpeg)
         with prepare(config):
             engine_id = config.engine_id or kept_engine_id(config.work_dir)
-            trio.run(serve, config, engine_id, tools)
+            _run(config, engine_id, tools)
     except ConfigError as error:
         sys.stderr.write(f"distconv-engine: {error}\n")
         return error.exit_code
     return 0
+
+
+def _run(config: Config, engine_id: str, tools: Tools) -> None:
+    try:
+        trio.run(serve, config, engine_id, tools)
+    except* ConfigError as group:
+        found: BaseException = group
+        while isinstance(found, BaseExceptionGroup):
+            found = found.exceptions[0]
+        raise found from None
 
 
 def prepare(config: Config) -> IO[str]:
@@ -80,9 +93,9 @@ async def serve(config: Config, engine_id: str, tools: Tools) -> None:
     """Run one agent until it has drained; the first SIGTERM or SIGINT drains, the second ends."""
     log = Log(engine_id=engine_id)
     log.info("engine starts", server=config.server, ffmpeg=tools.ffmpeg, version=tools.version)
-    hostname = socket.gethostname()[:HOSTNAME_CHARS]
+    standing = Standing(config, engine_id, socket.gethostname()[:HOSTNAME_CHARS])
     async with httpx.AsyncClient(follow_redirects=True) as client:
-        agent = Agent(config, engine_id, tools, client, hostname, log)
+        agent = Agent(standing, tools, client, log)
         async with trio.open_nursery() as nursery:
             await nursery.start(_obey_signals, agent)
             await agent.run()

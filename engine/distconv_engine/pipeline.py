@@ -71,7 +71,12 @@ class Attempt:
     @property
     def token(self) -> str:
         """Tells this attempt's temporary files from those of any other."""
-        return f"{safe_name(self.job.job_id)}.{self.job.attempt}"
+        return token_of(self.job)
+
+
+def token_of(job: Job) -> str:
+    """Return a file name for one attempt of one job."""
+    return f"{safe_name(job.job_id)}.{job.attempt}"
 
 
 def held_of(attempt: Attempt, *partials: Path) -> HeldAttempt:

@@ -1,6 +1,6 @@
 """Is the source whole? Asked before hours are spent on it, and never answered by its header.
 
-Each check catches what the others miss; docs/user_guide.md says what each sees:
+Each check catches what the others miss:
 container bytes (`structure`), readable at all (`probe`), every packet (`packets`), the header
 against the packets, zeroed blocks (`zeros`). Damage inside frames shows when they are decoded:
 that is `encode`'s and `verify`'s part.

@@ -1,5 +1,6 @@
 """Clips made once a session with a real ffmpeg, a fake daemon, and a workshop to run attempts in."""
 
+import os
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -25,7 +26,7 @@ from distconvd.model import CompleteReport, Job
 
 @pytest.fixture(scope="session")
 def tools() -> Tools:
-    return find_tools(None)
+    return find_tools(Path(os.environ["FFM"]) if "FFM" in os.environ else None)
 
 
 @pytest.fixture(scope="session")

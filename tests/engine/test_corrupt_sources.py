@@ -20,12 +20,13 @@ async def test_a_spoiled_source_is_an_input_failure_and_leaves_nothing(
     whole = clips.container(kind).read_bytes()
     spoiled = tmp_path / f"clip.{kind.partition('-')[0]}"
     spoiled.write_bytes(SPOILED[how](whole))
-    before = spoiled.stat()
+    before = spoiled.stat().st_mtime_ns
     with pytest.raises(InputFault) as caught:
         await run_job(spoiled, "h264", options={"preset": "ultrafast"})
     assert "source" in caught.value.message.lower()
     assert not list((tmp_path / "out").glob("*"))
-    assert spoiled.stat() == before
+    assert spoiled.stat().st_mtime_ns == before
+    assert spoiled.read_bytes() == SPOILED[how](whole)
 
 
 @pytest.mark.parametrize("kind", list(CONTAINERS))

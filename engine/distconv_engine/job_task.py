@@ -1,0 +1,137 @@
+"""One job from its assignment to its acknowledged report, and the journal's entries around it.
+
+Error handling: a job's failure is a report. A bug is reported as an `engine` failure too, so that
+it does not take the other jobs with it.
+"""
+
+import errno
+import traceback
+
+import trio
+
+from distconv_engine.daemon_api import Away, DaemonApi, Refused
+from distconv_engine.failures import JobFailure
+from distconv_engine.held import Held, Holdings
+from distconv_engine.journal import remove_partials
+from distconv_engine.outbox import Outbox
+from distconv_engine.pipeline import Workshop, held_of, run_attempt
+from distconvd.model import (
+    CompleteReport,
+    FailReport,
+    FailureClass,
+    ProgressReport,
+    ReleaseReport,
+)
+
+PROGRESS_S = 1.0
+"""At most one progress report a job in this time."""
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class JobTask:
+    """Does one job. Its slot is the caller's affair."""
+
+    def __init__(self, shop: Workshop, api: DaemonApi, outbox: Outbox, held: Held) -> None:
+        self._shop = shop
+        self._api = api
+        self._outbox = outbox
+        self._held = held
+        self._job = held.job
+        self._log = shop.log.bind(job_id=self._job.job_id, attempt=self._job.attempt)
+
+    async def run(self, holdings: Holdings) -> None:
+        """Work, report, and return once the report is acknowledged."""
+        job = self._job
+        try:
+            await trio.to_thread.run_sync(self._take_up)
+            self._log.info("job begun", source=job.source_url, codec=job.target_codec)
+            report = await self._attempt()
+            await self._put_report(report)
+            await trio.to_thread.run_sync(self._lay_down)
+        finally:
+            holdings.remove(self._held)
+        await self._outbox.wait_delivered(job.job_id, job.attempt)
+
+    def _take_up(self) -> None:
+        self._shop.journal.hold(held_of(self._held.attempt))
+        self._held.attempt.folder.mkdir(parents=True)
+
+    def _lay_down(self) -> None:
+        remove_partials(held_of(self._held.attempt))
+        self._shop.journal.release(self._job.job_id, self._job.attempt)
+
+    async def _attempt(self) -> CompleteReport | FailReport | None:
+        """Run the pipeline beside its progress reports; None when it was stopped."""
+        report: CompleteReport | FailReport | None = None
+        with self._held.scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._tell_progress)
+                report = await self._judged()
+                nursery.cancel_scope.cancel()
+        if report is None:
+            self._log.info("job stopped", reason=self._held.stopped)
+        elif isinstance(report, CompleteReport):
+            self._log.info("job done", output=report.output_url)
+        else:
+            self._log.warning(
+                "job failed", error_class=str(report.error_class), reason=report.error_message
+            )
+        return report
+
+    async def _judged(self) -> CompleteReport | FailReport:
+        """Run the pipeline and turn whatever it raises into a report."""
+        try:
+            return await run_attempt(self._shop, self._held.attempt)
+        except JobFailure as failure:
+            return self._failed(failure.message, failure.error_class, failure.log_tail)
+        except OSError as error:
+            full = error.errno in _DISK_FULL
+            kind = FailureClass.TRANSIENT if full else FailureClass.ENGINE
+            return self._failed(f"The engine's disk or system: {error}", kind)
+        except Exception as error:  # noqa: BLE001 - a bug must not end the other jobs
+            trace = traceback.format_exc()
+            self._log.error("bug in the engine", trace=trace)
+            words = f"A bug in the engine: {type(error).__name__}: {error}"
+            return self._failed(words, FailureClass.ENGINE, trace)
+
+    def _failed(self, message: str, kind: FailureClass, log_tail: str | None = None) -> FailReport:
+        return FailReport(message, self._job.attempt, self._shop.engine_id, kind, log_tail)
+
+    async def _put_report(self, report: CompleteReport | FailReport | None) -> None:
+        """Make the report durable. A job that the daemon took back needs none."""
+        job_id, attempt = self._job.job_id, self._job.attempt
+        if isinstance(report, CompleteReport):
+            await self._outbox.put(job_id, attempt, "complete", report)
+        elif isinstance(report, FailReport):
+            await self._outbox.put(job_id, attempt, "fail", report)
+        elif self._held.stopped == "released":
+            released = ReleaseReport(attempt, self._shop.engine_id, "The engine is stopping.")
+            await self._outbox.put(job_id, attempt, "release", released)
+
+    async def _tell_progress(self) -> None:
+        """Report progress while it changes, and obey the answers."""
+        told, tracker = -1, self._held.attempt.tracker
+        while True:
+            if tracker.version != told:
+                told = tracker.version
+                await self._tell_once()
+            await trio.sleep(PROGRESS_S)
+
+    async def _tell_once(self) -> None:
+        now = self._held.attempt.tracker.now
+        report = ProgressReport(
+            self._job.attempt,
+            self._shop.engine_id,
+            now.fraction,
+            now.fps,
+            now.speed,
+            now.eta_seconds,
+            now.phase,
+        )
+        try:
+            self._held.obey(await self._api.progress(self._job.job_id, report))
+        except Away:
+            pass  # the next one tells more
+        except Refused as error:
+            if error.status in (404, 409):
+                self._held.stop("cancelled")

@@ -1,0 +1,62 @@
+"""What an engine says of itself: who it is, what it has proved, and whether it wants work."""
+
+import trio
+from msgspec import UNSET
+
+from distconv_engine import __version__
+from distconv_engine.benchmark import Benchmark
+from distconv_engine.capabilities import Capabilities
+from distconv_engine.config import Config
+from distconv_engine.gauges import cpu_percent, disk_gb, free_bytes, temperature_c
+from distconv_engine.held import Holdings
+from distconv_engine.pipeline import MB
+from distconvd.model import Heartbeat
+
+
+class Standing:
+    """The present state of an engine, as its heartbeats tell it."""
+
+    def __init__(self, config: Config, engine_id: str, hostname: str) -> None:
+        self.config = config
+        self.engine_id = engine_id
+        self.holdings = Holdings()
+        self.draining = trio.Event()
+        self.capabilities: Capabilities | None = None
+        self.benchmark: Benchmark | None = None
+        self._hostname = hostname
+
+    @property
+    def status(self) -> str:
+        """The word that the scheduler reads: only `idle` wants work, also beside other jobs."""
+        if self.draining.is_set():
+            return "draining"
+        if self.capabilities is None or self.benchmark is None:
+            return "starting"
+        return "idle" if self.has_room() else "disk-full"
+
+    def has_room(self) -> bool:
+        """Whether the work directory's disk has more than the reserve."""
+        return free_bytes(self.config.work_dir) >= self.config.disk_reserve_mb * MB
+
+    def heartbeat(self) -> Heartbeat:
+        """Return the message; what is not proved yet is left out, so that the daemon keeps it."""
+        capacity_gb, free_gb = disk_gb(self.config.work_dir)
+        capabilities, benchmark = self.capabilities, self.benchmark
+        return Heartbeat(
+            engine_id=self.engine_id,
+            engine_type="transcoder",
+            supported_codecs=UNSET if capabilities is None else capabilities.codecs,
+            status=self.status,
+            storage_capacity_gb=capacity_gb,
+            streaming_support=False,
+            benchmark_time=UNSET if benchmark is None else benchmark.overall_s,
+            benchmarks=UNSET if benchmark is None else benchmark.seconds,
+            slots=self.config.slots,
+            tags=self.config.tags,
+            hostname=self._hostname,
+            version=__version__,
+            free_gb=free_gb,
+            cpu_percent=cpu_percent(),
+            temperature_c=temperature_c(),
+            jobs=self.holdings.told(),
+        )
