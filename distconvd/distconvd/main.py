@@ -156,7 +156,7 @@ async def _migrate(config: Config, source: str, target: str) -> None:
     plugins = Plugins(config.plugins)
     registrar = plugins.collect("distconvd_register_stores", "store")
     stores = []
-    for place in (source, target):
+    for place in (source, target, target):  # the target again, to read it back
         name, colon, path = place.partition(":")
         if not colon or not path:
             raise ConfigError(f"{place!r} names no store: write STORE:PATH", exit_code=2)

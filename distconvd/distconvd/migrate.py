@@ -1,47 +1,110 @@
-"""Copying one store into another: `distconvd migrate FROM TO`."""
+"""Copies everything from one store to another, and proves that it arrived.
+
+Rules: the target must be empty, since a mixture of two sites' jobs would be neither; no record of
+the source changes. The copy goes in batches of bounded size, so it may end half-way (a full disk, a kill):
+then the target is not empty, and the message says to empty it and start again. It counts only
+once the target has been closed, opened anew and compared, record by record and in order.
+"""
 
 from collections.abc import Iterator
-
-import msgspec
+from typing import NamedTuple
 
 from distconvd.errors import StoreError
 from distconvd.store import TABLES, Change, Snapshot, Store
 
-BATCH_CHANGES = 1000
+BATCH_BYTES = 4_000_000
+BATCH_RECORDS = 5_000
 
 
-class MigrationReport(msgspec.Struct, frozen=True):
-    """How many records of each table were copied and read back equal."""
+class MigrationReport(NamedTuple):
+    """What was copied and compared: how many records of each table, and bytes in all."""
 
-    copied: dict[str, int]
+    jobs: int
+    engines: int
+    attempts: int
+    meta: int
+    bytes: int
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{getattr(self, table)} {table}" for table in TABLES)
+        return f"{counts}: {self.bytes} bytes copied and compared"
 
 
-async def migrate(source: Store, target: Store) -> MigrationReport:
-    """Copy everything; raises `StoreError` for a target that is not empty or reads back wrong.
+async def migrate(source: Store, target: Store, reopened: Store) -> MigrationReport:
+    """Copy all records of `source` into an empty store, and read them back.
 
-    The target is read back by what it holds after closing, so give the same place twice to verify.
+    Args:
+        source: not loaded yet, as the others; each is closed afterwards.
+        target: what is written to.
+        reopened: another store object of the target's place, to read back what is there.
+
+    Raises:
+        StoreError: the target is not empty, or does not hold afterwards what was put in it.
+        OSError: a disk failed.
     """
-    snapshot = await source.load()
+    snapshot = await _read(source)
     try:
-        held = await target.load()
-        if any(getattr(held, table) for table in TABLES):
-            raise StoreError("the target store is not empty; name a new place")
+        found = await target.load()
+        _refuse_unless_empty(found)
         for batch in _batches(snapshot):
             await target.commit(batch)
+    except OSError as error:
+        raise StoreError(
+            f"the copy ended half-way: {error}; the source is as it was; "
+            "make room or mend the disk, empty the target, and start again"
+        ) from error
     finally:
         await target.aclose()
-        await source.aclose()
-    return MigrationReport({table: len(getattr(snapshot, table)) for table in TABLES})
+    _compare(snapshot, await _read(reopened))
+    counts = [len(records) for records in snapshot]
+    return MigrationReport(*counts, bytes=_bytes(snapshot))
+
+
+async def _read(store: Store) -> Snapshot:
+    try:
+        return await store.load()
+    finally:
+        await store.aclose()
+
+
+def _refuse_unless_empty(found: Snapshot) -> None:
+    counts = [f"{len(records)} {table}" for table, records in _tables(found) if records]
+    if counts:
+        raise StoreError(
+            f"the target is not empty (it has {', '.join(counts)}); name an empty place, or move "
+            "away what is there"
+        )
+
+
+def _tables(snapshot: Snapshot) -> Iterator[tuple[str, dict[str, bytes]]]:
+    yield from zip(TABLES, snapshot, strict=True)
 
 
 def _batches(snapshot: Snapshot) -> Iterator[list[Change]]:
     batch: list[Change] = []
-    for table in TABLES:
-        records: dict[str, bytes] = getattr(snapshot, table)
+    size_bytes = 0
+    for table, records in zip(TABLES, snapshot, strict=True):
         for key, record in records.items():
             batch.append(Change(table, key, record))
-            if len(batch) == BATCH_CHANGES:
+            size_bytes += len(record)
+            if size_bytes >= BATCH_BYTES or len(batch) >= BATCH_RECORDS:
                 yield batch
-                batch = []
+                batch, size_bytes = [], 0
     if batch:
         yield batch
+
+
+def _compare(copied: Snapshot, found: Snapshot) -> None:
+    for (table, before), (_table, after) in zip(_tables(copied), _tables(found), strict=True):
+        if list(before.items()) == list(after.items()):
+            continue
+        differing = [key for key in before if after.get(key) != before[key]]
+        what = f"{len(differing)} records differ" if differing else "the order differs"
+        raise StoreError(
+            f"the copy is not good: of {table}, {what} ({len(before)} copied, {len(after)} read "
+            "back); keep using the source, and check the target's disk"
+        )
+
+
+def _bytes(snapshot: Snapshot) -> int:
+    return sum(len(record) for records in snapshot for record in records.values())
