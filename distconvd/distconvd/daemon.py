@@ -134,7 +134,7 @@ def _wire(
     started_s = now().mono_s
     parts.routes = [
         *OperationsApi(
-            dispatcher,
+            ledger,
             metrics,
             plugins.listing(),
             lambda: _readiness(parts),

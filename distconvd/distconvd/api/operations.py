@@ -6,10 +6,11 @@ import msgspec
 
 from distconvd import __version__
 from distconvd.api.replies import encoded
-from distconvd.dispatch import Dispatcher
+from distconvd.dispatch.queries import counts
+from distconvd.dispatch.transaction import Transaction
 from distconvd.edge.http import Request, Response, Route
+from distconvd.ledger import Ledger
 from distconvd.metrics import Metrics
-from distconvd.model import JobStatus
 from distconvd.plugins import LoadedPlugin
 
 
@@ -24,13 +25,13 @@ class OperationsApi:
 
     def __init__(
         self,
-        dispatcher: Dispatcher,
+        ledger: Ledger,
         metrics: Metrics,
         plugins: list[LoadedPlugin],
         readiness: Callable[[], Readiness],
         uptime_s: Callable[[], float],
     ) -> None:
-        self._dispatcher = dispatcher
+        self._ledger = ledger
         self._metrics = metrics
         self._plugins = plugins
         self._readiness = readiness
@@ -64,24 +65,27 @@ class OperationsApi:
 
     async def status(self, request: Request) -> Response:
         """`GET /status`."""
-        state = self._dispatcher.state
-        engines: dict[str, int] = {}
-        for entry in state.pool.engines.values():
-            engines[entry.state.value] = engines.get(entry.state.value, 0) + 1
+        found = await self._ledger.execute(counts)
         return encoded(
             {
                 "version": __version__,
                 "uptime_s": round(self._uptime_s(), 1),
-                "jobs": {status.value: state.statuses[status] for status in JobStatus},
-                "queue": {"ready": len(state.queue), "delayed": len(state.delayed)},
-                "engines": engines,
+                "jobs": found.jobs,
+                "queue": {"ready": found.queue_ready, "delayed": found.queue_delayed},
+                "engines": found.engines,
                 "not_ready": self._readiness().causes,
             }
         )
 
     async def metrics(self, request: Request) -> Response:
         """`GET /metrics`."""
-        return Response(200, self._metrics.render(), self._metrics.content_type)
+        text = await self._ledger.execute(self._render)
+        return Response(200, text, self._metrics.content_type)
+
+    def _render(self, tx: Transaction) -> bytes:
+        """Render as a read of everything, so that no gauge shows what is not on disk."""
+        tx.saw_everything = True
+        return self._metrics.render()
 
     async def plugins(self, request: Request) -> Response:
         """`GET /plugins`."""

@@ -1,5 +1,6 @@
 """Reads: they go through the same door as writes, so that no reply shows what is not on disk."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import msgspec
@@ -83,6 +84,30 @@ def list_engines(tx: Transaction) -> list[bytes]:
     """Return every engine as on the wire, by id."""
     tx.saw_everything = True
     return [engine_view(tx, engine_id) for engine_id in sorted(tx.state.engines)]
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """How much there is of everything."""
+
+    jobs: dict[str, int]
+    """By status."""
+    queue_ready: int
+    queue_delayed: int
+    engines: dict[str, int]
+    """By state, those with none left out."""
+
+
+def counts(tx: Transaction) -> Counts:
+    """Count jobs, the queue and engines."""
+    tx.saw_everything = True
+    state = tx.state
+    engines = Counter(entry.state.value for entry in state.pool.engines.values())
+    return Counts(
+        {status.value: state.statuses[status] for status in JobStatus},
+        len(state.queue),
+        len(state.delayed),
+        dict(engines),
+    )
 
 
 def get_engine(tx: Transaction, engine_id: str) -> bytes:
