@@ -64,7 +64,7 @@ class Drops:
     Args:
         hold: the spool, opened before `poll` is called.
         admission: the daemon.
-        take_on: is told the id of each new job, before its drop is moved.
+        take_on: is told of each new job, before its drop is moved.
         settle_s: how long a file that is written in place must stay the same.
     """
 
@@ -72,7 +72,7 @@ class Drops:
         self,
         hold: Hold,
         admission: Admission,
-        take_on: Callable[[str], Awaitable[None]],
+        take_on: Callable[[Job], Awaitable[None]],
         settle_s: float,
     ) -> None:
         self._hold = hold
@@ -139,7 +139,7 @@ class Drops:
             round_.later = True
         else:
             round_.accepted.append((claim, job.job_id))
-            await self._take_on(job.job_id)
+            await self._take_on(job)
 
     async def _move(self, round_: _Round) -> None:
         if round_.accepted:

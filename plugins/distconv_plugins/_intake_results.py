@@ -45,10 +45,13 @@ class Results:
         self._ended: dict[str, Job] = {}
         self._news = trio.Event()
 
-    async def take_on(self, job_id: str) -> None:
+    async def take_on(self, job: Job) -> None:
         """Make a job ours. It may have ended before this, unheard: so look once, afterwards."""
-        self._mine.add(job_id)
-        job = await self._jobs.job(job_id)
+        self._mine.add(job.job_id)
+        try:
+            job = await self._jobs.job(job.job_id)
+        except NotFound:
+            pass  # submitted long ago, ended and archived: the reply was its last record
         if job.status in TERMINAL_STATUSES:
             self.job_ended(job)
 

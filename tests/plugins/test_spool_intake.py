@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from distconv_plugins import _intake_drops as intake_drops
+from distconv_plugins import spool_intake
 from distconv_plugins.spool_intake import SpoolIntake
 from distconv_spool import Layout, State, create, look, submit
 from distconv_spool.disk import OsDisk
@@ -26,6 +27,7 @@ from distconvd.errors import (
     TooManyRequests,
     Unavailable,
 )
+from distconvd.hookspecs import S, ServiceFactory
 from distconvd.model import Job, JobStatus
 
 GOOD = {"source_url": "file:///a.mov", "target_codec": "av1"}
@@ -258,6 +260,23 @@ async def test_a_retried_job_gets_its_second_end_over_the_first(
     record = look(layout.root, drop).record
     assert record is not None
     assert record["status"] == "completed"
+
+
+async def test_a_drop_whose_job_has_ended_and_been_archived_meanwhile_gets_its_result(
+    layout: Layout, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def not_in_the_store(job_id: str) -> Job:
+        raise NotFound("Job not found")
+
+    drop = submit(layout.root, GOOD, key="a" * 32)
+    ended = Job("1753_1", "file:///a.mov", "av1", status=JobStatus.COMPLETED)
+    daemon.by_key, daemon.jobs = {"spool-" + "a" * 32: "1753_1"}, {"1753_1": ended}
+    monkeypatch.setattr(daemon, "job", not_in_the_store)
+    intake = intake_of(layout, daemon)
+    async with intake.hold.opened():
+        await intake.drops.poll(0.0)
+        await intake.results.publish()
+    assert look(layout.root, drop).state is State.FINISHED
 
 
 class WritingDisk(OsDisk):
@@ -553,6 +572,12 @@ async def test_nobody_takes_over_another_owners_claims(layout: Layout, daemon: F
 # ------------------------------------------------------------------------------------------ crashes
 
 
+@pytest.fixture
+def no_real_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is durable is in `FaultyDisk`'s books: hundreds of power cuts need not wear the disk."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
 def fill(layout: Layout) -> None:
     """Four drops: keyed, in place, and two that are refused, early and late."""
     submit(layout.root, GOOD, key="a" * 32)
@@ -599,6 +624,7 @@ def audit(layout: Layout, daemon: FakeDaemon) -> None:
 
 @pytest.mark.parametrize("lose", [False, True], ids=["all kept", "unsynced lost"])
 @pytest.mark.parametrize("fault", [Fault.STOP_BEFORE, Fault.STOP_TORN, Fault.STOP_AFTER])
+@pytest.mark.usefixtures("no_real_fsync")
 async def test_a_stop_at_any_operation_neither_loses_nor_doubles_a_drop(
     tmp_path: Path, fault: Fault, lose: bool
 ) -> None:
@@ -616,6 +642,7 @@ async def test_a_stop_at_any_operation_neither_loses_nor_doubles_a_drop(
     pytest.fail("no life ran through")
 
 
+@pytest.mark.usefixtures("no_real_fsync")
 async def test_a_power_cut_in_the_recovery_from_a_kill_is_no_worse(tmp_path: Path) -> None:
     syncs, renames = frozenset({"sync_dir"}), frozenset({"rename"})
     for first in range(1, 9):
@@ -669,6 +696,7 @@ async def stubborn_life(layout: Layout, daemon: FakeDaemon, disk: FaultyDisk) ->
         (Fault.LOST_REPLY, errno.EIO),
     ],
 )
+@pytest.mark.usefixtures("no_real_fsync")
 async def test_an_error_at_any_operation_is_got_over_without_a_restart(
     tmp_path: Path, fault: Fault, error: int
 ) -> None:
@@ -685,6 +713,7 @@ async def test_an_error_at_any_operation_is_got_over_without_a_restart(
     pytest.fail("no life ran through")
 
 
+@pytest.mark.usefixtures("no_real_fsync")
 async def test_a_rename_that_nfs_did_but_denies_is_found_out(tmp_path: Path) -> None:
     for at in range(1, 50):
         layout, daemon = create(tmp_path / f"s{at}"), FakeDaemon()
@@ -751,3 +780,75 @@ async def test_a_refusing_disk_is_told_once_and_tried_again(
             await accepted.wait()
             nursery.cancel_scope.cancel()
     assert len([line for line in caplog.messages if "the disk refuses" in line]) == 1
+
+
+# -------------------------------------------------------------------------------------- the plugin
+
+
+class Context:
+    """What the daemon would tell the plugin."""
+
+    api_key = None
+
+    def __init__(self, root: Path, spool_dir: Path | None, settings: dict[str, object]) -> None:
+        self.state_file = root / "state.json"
+        self.media_dir = root / "media"
+        self.spool_dir = spool_dir
+        self._settings = settings
+
+    def settings(self, name: str, kind: type[S]) -> S:
+        assert name == "spool-intake"
+        return msgspec.convert(self._settings, kind)
+
+
+class Offers:
+    def __init__(self) -> None:
+        self.made: dict[str, ServiceFactory] = {}
+
+    def add(self, name: str, offered: ServiceFactory) -> None:
+        self.made[name] = offered
+
+
+def service(context: Context, daemon: FakeDaemon) -> object:
+    offers = Offers()
+    spool_intake.distconvd_register_services(offers)
+    return offers.made["spool-intake"](context, daemon)
+
+
+def test_a_daemon_without_a_spool_gets_no_intake(tmp_path: Path, daemon: FakeDaemon) -> None:
+    assert service(Context(tmp_path, None, {}), daemon) is None
+
+
+async def test_the_plugin_serves_the_spool_of_the_configuration(
+    tmp_path: Path, daemon: FakeDaemon
+) -> None:
+    made = service(Context(tmp_path, tmp_path / "spool", {"owner": "dispatch-1"}), daemon)
+    assert isinstance(made, SpoolIntake)
+    async with made.hold.opened():
+        submit(tmp_path / "spool", GOOD)
+        await made.drops.poll(0.0)
+    assert (tmp_path / "spool" / "claimed" / "dispatch-1").is_dir()
+    assert len(daemon.jobs) == 1
+
+
+async def test_the_owner_is_the_host_when_nobody_names_one(
+    tmp_path: Path, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "host name.example")
+    made = service(Context(tmp_path, tmp_path / "spool", {}), daemon)
+    assert isinstance(made, SpoolIntake)
+    async with made.hold.opened():
+        assert (tmp_path / "spool" / "claimed" / "host-name.example").is_dir()
+
+
+def test_a_group_that_does_not_exist_is_told(tmp_path: Path, daemon: FakeDaemon) -> None:
+    with pytest.raises(ConfigError, match="no group 'nobody-has-this'"):
+        service(Context(tmp_path, tmp_path / "spool", {"group": "nobody-has-this"}), daemon)
+
+
+@pytest.mark.parametrize("settings", [{"settle": 3}, {"poll_s": "x"}, {"owner": 3}])
+def test_a_wrong_setting_is_refused(
+    tmp_path: Path, daemon: FakeDaemon, settings: dict[str, object]
+) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        service(Context(tmp_path, tmp_path / "spool", settings), daemon)
