@@ -10,10 +10,12 @@ import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 
 from distconv_plugins import _media_tree as media_tree
+from distconv_plugins import media_store
 from distconv_plugins.media_store import MediaSettings, MediaStore
 from distconvd.edge.http import BodyReader, ClientDisconnected, Request, Response
 from distconvd.errors import (
@@ -27,6 +29,7 @@ from distconvd.errors import (
     Unavailable,
     UnsupportedMediaType,
 )
+from distconvd.hookspecs import RoutesFactory, S
 
 CLIP = bytes(range(256)) * 20_000  # some 5 MB: several pieces
 Handler = Callable[[Request], Awaitable[Response]]
@@ -330,6 +333,23 @@ async def test_a_file_over_the_bound_is_refused_before_and_while_it_comes(tmp_pa
     assert parts(tmp_path / "media") == []
 
 
+class UnreadBody(FakeBody):
+    """A body that nobody is to ask for: its client waits for `100 Continue`."""
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        raise AssertionError("refused before a byte is sent")
+
+
+async def test_what_is_announced_too_large_is_refused_before_it_is_sent(tmp_path: Path) -> None:
+    for settings, refusal in (
+        (MediaSettings(file_bytes_max=1_000_000, reserve_bytes=0), BodyTooLarge),
+        (MediaSettings(reserve_bytes=2**60), InsufficientStorage),
+    ):
+        store = MediaStore(tmp_path / "media", settings)
+        with pytest.raises(refusal):
+            await store.put(request("PUT", "a.mp4", announced(CLIP), UnreadBody(b"")))
+
+
 async def test_the_reserve_of_the_disk_is_not_touched(tmp_path: Path) -> None:
     free = shutil.disk_usage(tmp_path).free
     store = MediaStore(tmp_path / "media", MediaSettings(reserve_bytes=free * 2))
@@ -430,6 +450,12 @@ async def test_a_whole_put_begins_anew_over_a_part(store: MediaStore, root: Path
     await break_off(store, "a.mp4", CLIP, after=3_000_000)
     assert (await put(store, "a.mp4", CLIP)).status == 201
     assert parts(root) == []
+
+
+async def test_nothing_of_an_older_part_is_counted_after_a_new_beginning(store: MediaStore) -> None:
+    await break_off(store, "a.mp4", CLIP, after=4_000_000)
+    await break_off(store, "a.mp4", CLIP, after=2_000_000)
+    assert await upload_offset(store, "a.mp4", CLIP) <= 2_000_000
 
 
 async def test_going_on_behind_what_is_here_is_a_conflict_that_tells_the_offset(
@@ -646,3 +672,45 @@ async def test_no_reply_leaks_a_descriptor(store: MediaStore) -> None:
     with pytest.raises(Conflict):
         await put(store, "a.mp4/below", CLIP)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+# -------------------------------------------------------------------------------------- the plugin
+
+
+class Context:
+    """What the daemon would tell the plugin."""
+
+    api_key = None
+    spool_dir = None
+
+    def __init__(self, root: Path, settings: dict[str, object]) -> None:
+        self.state_file = root / "state.json"
+        self.media_dir = root / "media"
+        self._settings = settings
+
+    def settings(self, name: str, kind: type[S]) -> S:
+        assert name == "media-store"
+        return msgspec.convert(self._settings, kind)
+
+
+class Offers:
+    def __init__(self) -> None:
+        self.made: dict[str, RoutesFactory] = {}
+
+    def add(self, name: str, offered: RoutesFactory) -> None:
+        self.made[name] = offered
+
+
+async def test_the_plugin_offers_routes_under_the_right_roles_and_keeps_to_its_settings(
+    tmp_path: Path,
+) -> None:
+    offers = Offers()
+    media_store.distconvd_register_routes(offers)
+    routes = offers.made["media-store"](Context(tmp_path, {"file_bytes_max": 3}))
+    assert [(route.method, route.role, route.body) for route in routes] == [
+        ("PUT", "engine", "stream"),
+        ("GET", "read", "none"),
+        ("HEAD", "read", "none"),
+    ]
+    with pytest.raises(BodyTooLarge):
+        await routes[0].handler(request("PUT", "a", announced(b"1234"), FakeBody(b"1234")))
