@@ -1,0 +1,123 @@
+"""The command lines that the documents show are ones that the programs take."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import click
+import pytest
+from click.testing import CliRunner
+from tests.docs import pages
+
+from distconv_client.main import cli
+from distconv_client.shared import Flags
+from distconv_engine.config import make_parser
+from distconvd.main import parser
+
+_CALL = re.compile(
+    r"\s*(?:sudo (?:-u \w+ )?)?(?:[A-Z_]+=\S+ )*(?:\S*/)?(distconvd|distconv-engine|distconv)(?=\s|$)"
+)
+"""The beginning of a line that calls one of our programs."""
+
+
+def shell_lines(text: str) -> Iterator[str]:
+    """Yield the lines of a page's shell blocks, joined where they go on, without comments."""
+    for block in pages.blocks(text):
+        if block.language in ("sh", "bash"):
+            for line in block.text.replace("\\\n", " ").splitlines():
+                yield line
+
+
+def commands() -> Iterator[tuple[str, list[str]]]:
+    """Yield (page, words) of each call of one of our programs."""
+    for page in pages.PAGES:
+        for line in shell_lines(page.read_text(encoding="utf-8")):
+            for part in re.split(r"\s(?:\||&&)\s", line):
+                found = _CALL.match(part)
+                if found:
+                    yield page.name, [found[1], *shlex.split(part[found.end() :], comments=True)]
+
+
+def parse_click(command: click.Command, words: list[str], parent: click.Context | None) -> None:
+    """Parse as click would, without running anything."""
+    name = None if parent is None else words[0]
+    context = command.make_context(name, words[1:], parent=parent, obj=Flags())
+    rest = [*context._protected_args, *context.args] if isinstance(command, click.Group) else []
+    if rest:
+        assert isinstance(command, click.Group)
+        child = command.get_command(context, rest[0])
+        assert child is not None, f"no command {rest[0]}"
+        parse_click(child, rest, context)
+
+
+COMMANDS = list(commands())
+
+
+@pytest.mark.parametrize("page, words", COMMANDS, ids=[f"{p}: {' '.join(w)}" for p, w in COMMANDS])
+def test_every_command_that_is_shown_parses(page: str, words: list[str]) -> None:
+    words = [word for word in words if word not in ("&", ">", "2>&1")]
+    try:
+        if words[0] == "distconvd":
+            parser().parse_args(words[1:])
+        elif words[0] == "distconv-engine":
+            make_parser("").parse_args(words[1:])
+        else:
+            parse_click(cli, words, None)
+    except SystemExit as end:
+        assert end.code == 0
+    except click.exceptions.Exit:
+        pass  # --help
+
+
+def test_every_make_target_that_is_shown_exists() -> None:
+    makefile = pages.read("Makefile")
+    for page in pages.PAGES:
+        for line in shell_lines(page.read_text(encoding="utf-8")):
+            found = re.match(r"make (\w[\w-]*)", line)
+            assert not found or re.search(rf"^{found[1]}:", makefile, re.MULTILINE), line
+
+
+def help_of(command: str) -> str:
+    """Return what `… --help` prints, 80 columns wide."""
+    program, *rest = command.split()
+    if program == "distconv":
+        return CliRunner().invoke(cli, rest, prog_name="distconv", terminal_width=80).output
+    module = {"distconvd": "distconvd.main", "distconv-engine": "distconv_engine.main"}[program]
+    script = f"import sys; sys.argv[0] = {program!r}; from {module} import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", script, *rest],
+        env={**os.environ, "COLUMNS": "80"},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+    )
+    return done.stdout
+
+
+def help_blocks() -> Iterator[tuple[str, str]]:
+    """Yield command and output of each block that shows a help page."""
+    for page in pages.PAGES:
+        for block in pages.blocks(page.read_text(encoding="utf-8")):
+            first, _, output = block.text.partition("\n")
+            if block.language == "console" and first.endswith("--help"):
+                yield first.removeprefix("$ "), output
+
+
+@pytest.mark.parametrize("command, output", list(help_blocks()))
+def test_every_help_page_that_is_shown_is_the_real_one(command: str, output: str) -> None:
+    assert output.rstrip() == help_of(command).rstrip()
+
+
+def test_the_demo_is_shown_as_it_is() -> None:
+    from tools import demo
+
+    shown = next(b.text for b in pages.blocks(pages.read("README.md")) if "Results in" in b.text)
+    head = next(line for line in shown.splitlines() if line.startswith("OUTPUT"))
+    assert head.split() == list(demo.COLUMNS[:-1])
+    for wanted in demo.JOBS:
+        stem, _, _ = wanted.clip.rpartition(".")
+        assert re.search(rf"^{stem}-{wanted.codec}\.\w+ +{wanted.codec} ", shown, re.MULTILINE)

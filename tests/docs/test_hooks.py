@@ -1,0 +1,125 @@
+"""docs/plugins.md tells every hook with its signature, and its example runs."""
+
+import inspect
+import json
+import re
+from pathlib import Path
+
+import pytest
+from tests.docs import pages
+
+from distconvd import hookspecs
+from distconvd.config import Config
+from distconvd.daemon import assemble
+from distconvd.dispatch import Event
+from distconvd.errors import BadRequest
+from distconvd.model import Job, Submission
+from distconvd.plugins import Plugins
+from distconvd.policy import EngineInfo, Hold, Place
+
+TEXT = pages.read("docs/plugins.md")
+HOOKS = {name: f for name, f in vars(hookspecs).items() if name.startswith("distconvd_")}
+_SIGNATURE = re.compile(r"^(distconvd_\w+)(\(.*\) -> .+)$", re.MULTILINE)
+
+
+def signature_of(name: str) -> str:
+    """Return a hook's signature as it is written in hookspecs.py, on one line."""
+    source = inspect.getsource(HOOKS[name])
+    found = re.search(r"def \w+(\(.*?\) -> [^:]+):", source, re.DOTALL)
+    assert found
+    return re.sub(r"\s+", " ", found[1])
+
+
+def test_every_hook_is_told_with_its_signature_and_no_other() -> None:
+    shown = "\n".join(b.text for b in pages.blocks(TEXT) if b.language == "text")
+    assert dict(_SIGNATURE.findall(shown)) == {name: signature_of(name) for name in HOOKS}
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_every_hook_has_a_section_that_says_when_it_is_called_and_what_raising_does(
+    name: str,
+) -> None:
+    section = pages.section(TEXT, f"### {name}")
+    for word in ("**When.**", "**Arguments.**", "**Returns.**", "**Raising.**"):
+        assert word in section, word
+
+
+def test_every_kind_of_event_is_told() -> None:
+    from typing import get_args
+
+    from distconvd.dispatch.decision import EventKind
+
+    section = pages.section(TEXT, "### distconvd_event")
+    assert [kind for kind in get_args(EventKind) if f"`{kind}`" not in section] == []
+
+
+def test_the_bundled_plugins_that_are_told_are_those_that_are_there() -> None:
+    told = {
+        cells[0].strip("`") for cells in pages.table_cells(pages.section(TEXT, "## Bundled plugins"))
+    }
+    loaded = {p.name for p in Plugins([]).listing() if p.origin.startswith("distconv_plugins")}
+    assert told - {"plugin"} == loaded
+
+
+@pytest.fixture
+def example(tmp_path: Path) -> Path:
+    """The page's worked example, as the file that a reader would write."""
+    block = next(b for b in pages.blocks(TEXT) if b.language == "python" and "hookimpl" in b.text)
+    path = tmp_path / "night_shift.py"
+    path.write_text(block.text, encoding="utf-8")
+    return path
+
+
+class _Engines:
+    """Two idle engines, as a policy sees them."""
+
+    def __init__(self) -> None:
+        self.infos = [
+            EngineInfo("fast", 1.0, streaming=False, tags=frozenset(), slots=1, held=0),
+            EngineInfo("slow", 9.0, streaming=False, tags=frozenset(), slots=1, held=0),
+        ]
+
+    def fastest(self, *, streaming: bool = False) -> EngineInfo | None:
+        return None if streaming else self.infos[0]
+
+    def slowest(self) -> EngineInfo | None:
+        return self.infos[1]
+
+
+async def test_the_example_runs_in_a_daemon(example: Path, tmp_path: Path) -> None:
+    config = Config(
+        store="memory",
+        policy="night-shift",
+        state_file=str(tmp_path / "state.json"),
+        plugin={"night-shift": {"batch_from_hour": 0, "batch_until_hour": 0}},
+    )
+    plugins = Plugins([str(example)])
+    parts = await assemble(config, plugins)
+    assert {p.name: p.hooks for p in plugins.listing()}["night_shift"] == [
+        "distconvd_event",
+        "distconvd_register_policies",
+        "distconvd_review_submission",
+    ]
+    policy = parts.dispatcher.policy
+    engines: object = _Engines()
+    urgent = Job("1_0", "file:///a", "av1", priority=2)
+    batch = Job("1_1", "file:///a", "av1", labels={"batch": "yes"})
+    assert policy.place(urgent, engines, 0) == Place("fast", "no batch job: the fastest idle engine")  # type: ignore[arg-type]
+    assert isinstance(policy.place(batch, engines, 0), Hold)  # type: ignore[arg-type]
+
+
+def test_the_example_reviews_and_hears_as_the_page_says(
+    example: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plugins = Plugins([str(example)])
+    [(_, review)] = plugins.implementations("distconvd_review_submission")
+    submission = Submission("file:///a.mov", "av1")
+    assert review(submission, "anna").labels == {"submitted_by": "anna"}
+    with pytest.raises(BadRequest) as refused:
+        review(Submission("file:///a.mov", "mpeg2video"), "anna")
+    assert refused.value.field == "target_codec"
+    [(_, listener)] = plugins.implementations("distconvd_event")
+    listener(Event("job.failed", 1, job_id="1_0", reason="no such file"))
+    listener(Event("job.submitted", 1, job_id="1_0"))
+    told = capsys.readouterr().err.splitlines()
+    assert [json.loads(line) for line in told] == [{"failed": "1_0", "why": "no such file"}]

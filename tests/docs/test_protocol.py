@@ -1,0 +1,142 @@
+"""docs/protocol.md names every route, bound and error that there is, and none that there is not."""
+
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from tests.docs import pages
+
+import distconv_plugins.media_store
+from distconvd import daemon
+from distconvd.config import Config, EdgeSettings
+from distconvd.edge.app import App
+from distconvd.edge.http import Route
+from distconvd.edge.limits import EdgeLimits
+from distconvd.edge.problems import type_of
+from distconvd.errors import CallerError, DaemonError, DistconvError
+from distconvd.lifecycle import drawing
+from distconvd.model import EngineRecord, Job, JobResult, Limits, Submission, TranscodeOptions
+from distconvd.plugins import Plugins
+
+TEXT = pages.read("docs/protocol.md")
+ABSTRACT = {DistconvError, CallerError, DaemonError}
+
+
+def shown_path(route: Route) -> str:
+    """Return a route as the document writes it."""
+    path = route.pattern.replace("{job_id}", "{id}").replace("{engine_id}", "{id}")
+    is_listing = path in ("/jobs", "/engines", "/assign_job")
+    return f"{route.method} {path}{'/' if is_listing else ''}"
+
+
+@pytest.fixture
+async def routes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Route]:
+    """The route table of a whole daemon."""
+    found: list[Route] = []
+
+    class Spy(App):
+        def __init__(self, routes: list[Route], *args: object, **kwargs: object) -> None:
+            found[:] = routes
+            super().__init__(routes, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(daemon, "App", Spy)
+    config = Config(store="memory", state_file=str(tmp_path / "state.json"))
+    await daemon.assemble(config, Plugins([]))
+    return found
+
+
+async def test_every_route_has_a_heading_and_every_heading_a_route(routes: list[Route]) -> None:
+    headings = {
+        line.removeprefix("### ")
+        for line in pages.prose(TEXT).splitlines()
+        if line.startswith("### ") and " /" in line
+    }
+    assert headings == {shown_path(route) for route in routes}
+
+
+async def test_the_table_of_endpoints_tells_every_route_and_its_role(routes: list[Route]) -> None:
+    rows = {
+        cells[0].strip("`"): cells[2]
+        for cells in pages.table_cells(TEXT)
+        if len(cells) == 3 and " /" in cells[0] and cells[0].startswith("`")
+    }
+    assert rows == {
+        shown_path(route): "none" if route.role == "public" else route.role for route in routes
+    }
+
+
+def test_the_lifecycles_are_drawn_from_the_tables() -> None:
+    assert drawing() in [block.text for block in pages.blocks(TEXT)]
+
+
+def number(text: str) -> float:
+    return float(text.replace(",", ""))
+
+
+def bounds(section: str) -> dict[str, float]:
+    """Return name and value of each row of a table of limits."""
+    return {
+        cells[0].strip("`"): number(cells[1])
+        for cells in pages.table_cells(section)
+        if cells[0].startswith("`")
+    }
+
+
+def test_every_limit_is_told_with_its_value() -> None:
+    messages, _, edge = pages.section(TEXT, "## Limits").partition("The edge:")
+    limits = {name: value for name, value in vars(Limits).items() if not name.startswith("_")}
+    assert bounds(messages) == limits
+    assert bounds(edge) == {field.name: field.default for field in fields(EdgeLimits)}
+
+
+def test_the_settings_of_the_edge_have_the_defaults_that_the_limits_tell() -> None:
+    defaults = {field.name: field.default for field in fields(EdgeLimits)}
+    settings = EdgeSettings()
+    for name in settings.__struct_fields__:
+        assert getattr(settings, name) == defaults[name], name
+
+
+def errors(kind: type[DistconvError] = DistconvError) -> Iterator[type[DistconvError]]:
+    for child in kind.__subclasses__():
+        yield child
+        yield from errors(child)
+
+
+def test_every_error_is_told_with_its_status_and_type() -> None:
+    assert distconv_plugins.media_store.DigestMismatch in set(errors())
+    told = {
+        (int(cells[0]), "urn:distconv:problem:" + cells[1].strip("`"))
+        for cells in pages.table_cells(pages.section(TEXT, "## Errors"))
+        if cells[0].isdigit()
+    }
+    ours = {kind for kind in errors() if kind.__module__.startswith(("distconvd.", "distconv_p"))}
+    assert told == {(kind.status, type_of(kind)) for kind in ours - ABSTRACT}
+
+
+@pytest.mark.parametrize(
+    "kind, heading",
+    [
+        (Job, "### Job"),
+        (Submission, "### Submission"),
+        (TranscodeOptions, "### Options"),
+        (JobResult, "### Result"),
+        (EngineRecord, "### Engine"),
+    ],
+    ids=lambda given: getattr(given, "__name__", None),
+)
+def test_every_field_of_a_record_is_told(kind: type, heading: str) -> None:
+    told = pages.section(TEXT, heading)
+    missing = [name for name in kind.__struct_fields__ if f"`{name}`" not in told]  # type: ignore[attr-defined]
+    assert missing == []
+
+
+def test_the_defaults_of_a_submission_are_told() -> None:
+    told = {
+        cells[0].strip("`"): cells[2].strip("`")
+        for cells in pages.table_cells(pages.section(TEXT, "### Submission"))
+        if len(cells) == 4
+    }
+    job = Submission("", "")
+    for name in ("job_size", "max_retries", "priority"):
+        assert told[name] == str(getattr(job, name)), name
