@@ -99,7 +99,7 @@ def _look(layout: Layout, disk: Disk, drop: Drop) -> Outcome:
     if found := _find(disk, layout.accepted, drop.name):
         job_id, _ = found
         record = _result(layout, disk, job_id)
-        return Outcome(State.FINISHED if record else State.ACCEPTED, job_id, record=record)
+        return Outcome(State.ACCEPTED if record is None else State.FINISHED, job_id, record=record)
     if found := _find(disk, layout.rejected, drop.name):
         problem = _document(disk, layout.rejected / f"{found[1]}{PROBLEM_SUFFIX}")
         return Outcome(State.REJECTED, problem=problem)
