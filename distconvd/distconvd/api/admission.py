@@ -51,23 +51,28 @@ class Admission:
 
         Raises `BadRequest`, `Unprocessable` for a key that was used otherwise, `Unavailable`.
         """
-        submission = self._parse(body, strict=strict)
-        submission = self._review(submission, caller)
+        submission = self.check(body, caller, strict=strict)
         if dry_run:
             return await self._ledger.execute(rehearse, submission)
-        idempotency = _idempotency(key, caller, body) if key is not None else None
+        idempotency = None
+        if key is not None:
+            idempotency = idempotency_of(key, caller, _digest_of(body))
         try:
             return await self._ledger.execute(submit, submission, idempotency)
         except JobArchived as known:
             return (await require_archived(self._archive, known.job_id)).job
 
-    def _parse(self, body: bytes, *, strict: bool) -> Submission:
+    def check(self, body: bytes, caller: str, *, strict: bool) -> Submission:
+        """Return the job that a JSON object asks for, as the plugins leave it.
+
+        Raises `BadRequest`, or whatever a plugin refuses it with.
+        """
         submission = decode(body, Submission)
         if strict:
             check_known_fields(decode_object(body))
             check_no_duplicates(body)
         check_submission(submission, self._schemes)
-        return submission
+        return self._review(submission, caller)
 
     def _review(self, submission: Submission, caller: str) -> Submission:
         for name, review in self._reviews:
@@ -107,15 +112,24 @@ class LocalAccess:
         return decode_job(await self._ledger.execute(get_job, job_id))
 
 
-def _idempotency(key: str, caller: str, body: bytes) -> IdempotencyKey:
-    """Return the key in its caller's name space, with a digest of the request that it is for."""
+def idempotency_of(key: str, caller: str, digest: str, line: int | None = None) -> IdempotencyKey:
+    """Return a key in its caller's name space, with the digest of the request that it is for.
+
+    `line` is that of a batch; its keys are told from others by what no key of a caller's can hold.
+    Raises `BadRequest` for what is no key.
+    """
     if not 0 < len(key) <= Limits.message_chars or not key.isprintable():
         raise BadRequest(
             "'Idempotency-Key' must be printable and not empty.", field="Idempotency-Key"
         )
-    # Compare what was meant, not how it was spelt: spacing and order of fields do not matter.
+    part = "" if line is None else f"\n{line}"
+    return IdempotencyKey(f"{caller}:{_short(key)}{part}", digest)
+
+
+def _digest_of(body: bytes) -> str:
+    """Return what tells two requests apart: their meaning, not their spacing or order of fields."""
     canonical = msgspec.json.encode(decode_object(body), order="sorted")
-    return IdempotencyKey(f"{caller}:{_short(key)}", hashlib.sha256(canonical).hexdigest())
+    return hashlib.sha256(canonical).hexdigest()
 
 
 def _short(key: str) -> str:

@@ -110,8 +110,10 @@ def _bad_field(message: str) -> BadRequest:
     if missing:
         field = f"{path}.{missing.group(1)}" if path else missing.group(1)
         return BadRequest(SENTENCES.get(field, f"'{field}' is missing."), field=field)
-    if not path:
+    if not path and "Expected `object`" in fault:
         return BadRequest(f"The body must be a JSON object: {_in_words(fault)}.")
+    if not path:
+        return BadRequest(f"Invalid JSON: {_in_words(fault)}.")
     return BadRequest(SENTENCES.get(path, f"'{path}': {_in_words(fault)}."), field=path)
 
 

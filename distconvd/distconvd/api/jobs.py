@@ -7,6 +7,8 @@ import msgspec
 import trio
 
 from distconvd.api.admission import Admission, require_archived
+from distconvd.api.batch import CONTENT_TYPE as NDJSON
+from distconvd.api.batch import Batch
 from distconvd.api.decode import decode
 from distconvd.api.replies import (
     array_of,
@@ -65,11 +67,20 @@ class JobsApi:
         self._ledger = ledger
         self._teller = teller
         self._admission = admission
+        self._batch = Batch(ledger, admission)
 
     def routes(self) -> list[Route]:
         """Return the rows of the route table."""
         return [
-            Route("POST", "/jobs", self.submit, "submit", "whole", summary="Submit a job"),
+            Route(
+                "POST",
+                "/jobs",
+                self.submit,
+                "submit",
+                "whole",
+                content_types=("application/json", NDJSON),
+                summary="Submit a job, or several",
+            ),
             Route("GET", "/jobs", self.list, "read", summary="List jobs"),
             Route("GET", "/jobs/{job_id}", self.get, "read", summary="Get a job"),
             Route("PATCH", "/jobs/{job_id}", self.patch, "submit", "whole", summary="Change a job"),
@@ -89,14 +100,19 @@ class JobsApi:
         ]
 
     async def submit(self, request: Request) -> Response:
-        """`POST /jobs/`."""
+        """`POST /jobs/`: one job as JSON, or several as NDJSON."""
         caller = request.principal.name if request.principal else "-"
+        key = request.headers.get("idempotency-key")
+        strict = flag_of(request.query, "strict")
+        dry_run = flag_of(request.query, "dry_run")
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() == NDJSON:
+            atomic = flag_of(request.query, "atomic")
+            answers = await self._batch.admit(
+                request.body, caller, key=key, strict=strict, dry_run=dry_run, atomic=atomic
+            )
+            return Response(200, answers, NDJSON)
         record = await self._admission.admit(
-            request.body,
-            caller,
-            key=request.headers.get("idempotency-key"),
-            strict=flag_of(request.query, "strict"),
-            dry_run=flag_of(request.query, "dry_run"),
+            request.body, caller, key=key, strict=strict, dry_run=dry_run
         )
         request.log["job_id"] = decode_job(record).job_id
         return job_reply(record)

@@ -18,6 +18,7 @@ from distconvd.model import (
     HeartbeatReply,
     HeldJob,
     JobStatus,
+    Limits,
     Verdict,
 )
 from distconvd.records import encode
@@ -38,7 +39,7 @@ def heartbeat(tx: Transaction, beat: Heartbeat, extra: dict[str, Any]) -> Heartb
         entry = _register(tx, beat)
     else:
         _merge(tx, entry, beat)
-    entry.extra |= extra
+    _keep_extra(entry, extra)
     _hear(tx, entry, beat)
     verdicts = _judge_held(tx, entry, beat)
     return HeartbeatReply(
@@ -162,6 +163,20 @@ def _hear(tx: Transaction, entry: EngineEntry, beat: Heartbeat) -> None:
         entry.offline = False
         tx.state.settle_engine(engine_id)
         tx.tell("engine.online", engine_id=engine_id)
+
+
+def _keep_extra(entry: EngineEntry, extra: dict[str, Any]) -> None:
+    """Keep fields that are only shown; those not heard of for longest go beyond the bound."""
+    if not extra:
+        return
+    kept = {name: value for name, value in entry.extra.items() if name not in extra} | extra
+    left = Limits.extra_bytes
+    entry.extra = {}
+    for name, value in reversed(kept.items()):
+        left -= len(name) + len(encode(value))
+        if left >= 0:
+            entry.extra[name] = value
+    entry.extra = dict(reversed(entry.extra.items()))
 
 
 def _judge_held(tx: Transaction, entry: EngineEntry, beat: Heartbeat) -> list[Verdict]:

@@ -1,0 +1,126 @@
+"""Many submissions in one request: NDJSON on `POST /jobs/`, one job a line.
+
+Each line is answered by a line: the job, or the problem that the same line alone would have got.
+All jobs of a batch become durable in one commit. With `?atomic=true` one bad line refuses the whole
+batch; without it the good lines are taken. Blank lines are skipped and counted, so that the number
+in an answer is the number of the line in the request.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from distconvd.api.admission import Admission, idempotency_of
+from distconvd.dispatch.submit import IdempotencyKey, rehearse, submit
+from distconvd.dispatch.transaction import Transaction
+from distconvd.errors import BadRequest, BodyTooLarge, CallerError, Conflict, JobArchived
+from distconvd.ledger import Ledger
+from distconvd.model import Submission
+
+LINES_MAX = 1000
+CONTENT_TYPE = "application/x-ndjson"
+
+
+class Line(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The answer to one line: `job` where `status` is 200, else `detail` and perhaps `field`."""
+
+    line: int
+    status: int
+    job: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    detail: str | None = None
+    field: str | None = None
+
+
+class _Good(NamedTuple):
+    number: int
+    submission: Submission
+    key: IdempotencyKey | None
+
+
+class Batch:
+    """The door for many jobs at once.
+
+    Args:
+        ledger: commits.
+        admission: decides about each line.
+    """
+
+    def __init__(self, ledger: Ledger, admission: Admission) -> None:
+        self._ledger = ledger
+        self._admission = admission
+
+    async def admit(
+        self, body: bytes, caller: str, *, key: str | None, strict: bool, dry_run: bool, atomic: bool
+    ) -> bytes:  # fmt: skip
+        """Return the answers as NDJSON, once every job in them is durable.
+
+        Args:
+            body: the lines.
+            caller: the name of the key that was used.
+            key: an `Idempotency-Key` for the batch as a whole.
+            strict: refuse fields that no job has.
+            dry_run: say what would become of each line, and make no job.
+            atomic: take all lines or none.
+
+        Raises: `BadRequest` for a bad line with `atomic`, `BodyTooLarge` past `LINES_MAX` lines,
+            `Unprocessable` for a key that was used for another batch, `Unavailable`.
+        """
+        good: list[_Good] = []
+        answers: list[Line] = []
+        digest = hashlib.sha256(body).hexdigest()
+        for number, raw in _lines_of(body):
+            try:
+                submission = self._admission.check(raw, caller, strict=strict)
+            except CallerError as error:
+                if atomic:
+                    raise _refused(number, error) from error
+                answers.append(Line(number, error.status, detail=error.detail, field=error.field))
+            else:
+                line_key = None
+                if key is not None:
+                    line_key = idempotency_of(key, caller, digest, number)
+                good.append(_Good(number, submission, line_key))
+        answers += await self._take(good, dry_run=dry_run)
+        answers.sort(key=lambda answer: answer.line)
+        return msgspec.json.Encoder().encode_lines(answers)
+
+    async def _take(self, good: Sequence[_Good], *, dry_run: bool) -> list[Line]:
+        """Make the jobs in one step; what fails here fails for all."""
+
+        def command(tx: Transaction) -> list[bytes]:
+            if dry_run:
+                return [rehearse(tx, each.submission) for each in good]
+            return [submit(tx, each.submission, each.key) for each in good]
+
+        if not good:
+            return []
+        try:
+            records = await self._ledger.execute(command)
+        except JobArchived as known:
+            raise Conflict(
+                f"This batch was taken long ago, and job {known.job_id} of it has left for the"
+                " archive; ask for its jobs one by one."
+            ) from known
+        pairs = zip(good, records, strict=True)
+        return [Line(each.number, 200, msgspec.Raw(record)) for each, record in pairs]
+
+
+def _lines_of(body: bytes) -> list[tuple[int, bytes]]:
+    """Return the lines that are not blank with their numbers, from 1; raises for too many."""
+    lines = [(n, raw) for n, raw in enumerate(body.split(b"\n"), 1) if raw.strip()]
+    if len(lines) > LINES_MAX:
+        raise BodyTooLarge(
+            f"The batch has {len(lines)} jobs; at most {LINES_MAX} are taken at once."
+        )
+    if not lines:
+        raise BadRequest("The batch is empty: send one job a line, each a JSON object.")
+    return lines
+
+
+def _refused(number: int, error: CallerError) -> CallerError:
+    """Return the error of one line as that of the whole batch, of the same kind."""
+    field = f"line {number}" + (f": {error.field}" if error.field else "")
+    detail = f"Line {number}: {error.detail} Nothing of this batch was taken (atomic=true)."
+    return type(error)(detail, field=field, headers=error.headers)
