@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test torture check lint types wheel-test fmt lock clean
+.PHONY: help setup demo test torture bench check lint types wheel-test fmt lock clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -19,6 +19,9 @@ test: setup ## run all tests
 
 torture: setup ## kill the daemon 30 times under load, with both disk stores, and audit exactly
 	DISTCONV_TORTURE_KILLS=30 $(BIN)/pytest tests/torture -s
+
+bench: setup ## measure the daemon against its baselines, in one run (some minutes)
+	$(BIN)/python -m bench
 
 check: lint types test wheel-test ## everything that CI runs
 

@@ -1,0 +1,77 @@
+"""Run the bench: `python -m bench [--short] [--out DIR]`; prints a table, writes JSON and a plot."""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from bench.plot import bars
+from bench.scenarios import (
+    LONG,
+    SHORT,
+    Audit,
+    Row,
+    disk_rate,
+    request_ratios,
+    start_time,
+    whole_jobs,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Return 0 when the accounting is exact; goals missed are shown, not failed."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--short", action="store_true", help="a few seconds, to see that it runs")
+    parser.add_argument("--out", type=Path, default=Path("bench-output"), help="where to write")
+    given = parser.parse_args(arguments)
+    scale = SHORT if given.short else LONG
+    given.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=given.out) as name:
+        folder = Path(name)
+        (folder / "ratios").mkdir()
+        audit = Audit(folder / "ratios")
+        _say(f"raw disk: {disk_rate(folder, scale.seconds):.0f} fdatasync/s of 4 KiB appends")
+        rows = request_ratios(folder / "ratios", scale, audit)
+        audit.close()
+        rows += whole_jobs(folder, scale, audit)
+        rows += start_time(folder / "start", scale)
+    _say(table(rows))
+    for fault in audit.faults:
+        _say(f"audit: {fault}")
+    _say(f"audit: {len(audit.faults)} faults")
+    report = {"rows": [_as_dict(row) for row in rows], "audit_faults": audit.faults}
+    (given.out / "bench.json").write_bytes(msgspec.json.format(msgspec.json.encode(report)))
+    (given.out / "bench.svg").write_text(bars(rows), "utf-8")
+    return 1 if audit.faults else 0
+
+
+def table(rows: list[Row]) -> str:
+    """Return the rows as text, aligned."""
+    lines = [f"{'what':48} {'value':>10} {'goal':>10} {'p50 ms':>8} {'p99 ms':>8}  note"]
+    for row in rows:
+        sign = ">=" if row.better == "more" else "<="
+        p50 = "" if row.p50_ms is None else f"{row.p50_ms:.1f}"
+        p99 = "" if row.p99_ms is None else f"{row.p99_ms:.1f}"
+        value = f"{row.value:.2f} {row.unit}" if row.value < 100 else f"{row.value:.0f} {row.unit}"
+        mark = "" if row.is_reached else "  MISSED"
+        lines.append(
+            f"{row.name:48} {value:>10} {sign + f'{row.goal:g}':>10} {p50:>8} {p99:>8}"
+            f"  {row.note}{mark}"
+        )
+    return "\n".join(lines)
+
+
+def _as_dict(row: Row) -> dict[str, object]:
+    return {**vars(row), "is_reached": row.is_reached}
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,280 @@
+"""The scenarios of docs/design.md, "Speed": each returns rows for the table.
+
+Everything is a ratio within one run: the machine is shared, and its absolute numbers mean little.
+Baseline and subject take turns, several times, and the median counts.
+"""
+
+import os
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bench.load import Result, Script, drive, repeat, request
+from bench.subject import Process, bare, daemon, write_state
+
+CONNECTIONS = 64
+
+SUBMISSION = (
+    b'{"source_url":"http://example.com/video.mp4","target_codec":"h264","job_size":100.5,'
+    b'"max_retries":3}'
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table; `better` says on which side of `goal` the value should be."""
+
+    name: str
+    value: float
+    unit: str
+    goal: float
+    better: str
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+    note: str = ""
+
+    @property
+    def is_reached(self) -> bool:
+        """Whether the goal is reached."""
+        return self.value >= self.goal if self.better == "more" else self.value <= self.goal
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much load: `long` is the real bench, `short` a check that it runs."""
+
+    seconds: float
+    rounds: int
+    stored: int
+    engines: int
+    cycles: int
+    start_jobs: int
+
+
+LONG = Scale(
+    seconds=3.0, rounds=5, stored=100_000, engines=1000, cycles=10_000, start_jobs=1_000_000
+)
+SHORT = Scale(seconds=0.4, rounds=1, stored=2_000, engines=100, cycles=300, start_jobs=5_000)
+
+
+class Audit:
+    """Counts what was acknowledged, and holds the daemon's own counts against it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.jobs = 0
+        self.completed = 0
+        self.faults: list[str] = []
+
+    def take(self, what: str, result: Result) -> None:
+        """Note replies that were no success."""
+        if result.bad:
+            self.faults.append(f"{what}: {len(result.bad)} bad replies, first {result.bad[0]}")
+
+    def close(self) -> None:
+        """Start the daemon again on what is on disk, and compare."""
+        with daemon(self._folder) as again:
+            status = _get(again, "/status")
+        total = sum(status["jobs"].values())
+        if total != self.jobs:
+            self.faults.append(f"{self.jobs} jobs acknowledged, {total} on disk")
+        if status["jobs"]["completed"] != self.completed:
+            told = status["jobs"]["completed"]
+            self.faults.append(f"{self.completed} completions acknowledged, {told} on disk")
+
+
+def disk_rate(folder: Path, seconds: float) -> float:
+    """Return how many 4 KiB appends with fdatasync the raw disk does in a second."""
+    count, block = 0, b"x" * 4096
+    handle = os.open(folder / "raw", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    ends_s = time.perf_counter() + seconds
+    while time.perf_counter() < ends_s:
+        os.write(handle, block)
+        os.fdatasync(handle)
+        count += 1
+    os.close(handle)
+    os.unlink(folder / "raw")
+    return count / seconds
+
+
+def request_ratios(folder: Path, scale: Scale, audit: Audit) -> list[Row]:
+    """Reads, heartbeats and durable submissions against bare trio + h11."""
+    get_bare, post_bare = request("GET", "/"), request("POST", "/", SUBMISSION)
+    rates: dict[str, list[float]] = {}
+    last: dict[str, Result] = {}
+    with bare() as baseline, daemon(folder) as subject:
+        job_id = _submit(subject)
+        audit.jobs += 1
+        beat = request("POST", "/engines/heartbeat", _beat("bench", 100.0))
+        loads = [
+            ("bare GET", baseline, get_bare),
+            ("read", subject, request("GET", f"/jobs/{job_id}")),
+            ("bare POST", baseline, post_bare),
+            ("heartbeat", subject, beat),
+            ("submit", subject, request("POST", "/jobs/", SUBMISSION)),
+        ]
+        for _ in range(scale.rounds):
+            for name, process, data in loads:
+                result = _hammer(process, data, scale.seconds)
+                audit.take(name, result)
+                rates.setdefault(name, []).append(result.rate)
+                last[name] = result
+                if name == "submit":
+                    audit.jobs += result.requests - len(result.bad)
+    return [
+        _ratio_row("read / bare", "read", "bare GET", 0.6, rates, last),
+        _ratio_row("heartbeat / bare", "heartbeat", "bare POST", 0.6, rates, last),
+        _ratio_row("durable submit / bare", "submit", "bare POST", 0.5, rates, last),
+    ]
+
+
+def whole_jobs(folder: Path, scale: Scale, audit: Audit) -> list[Row]:
+    """Submit, assign, complete with many engines and many stored jobs; growth; the stuck crowd."""
+    few, many, stuck = folder / "few", folder / "many", folder / "stuck"
+    rates: dict[str, float] = {}
+    rows: list[Row] = []
+    for place, ended, waiting in (
+        (few, scale.stored // 100, 0),
+        (many, scale.stored, 0),
+        (stuck, 0, scale.stored),
+    ):
+        place.mkdir()
+        write_state(place, ended=ended, stuck=waiting)
+        books = Audit(place)
+        books.jobs, books.completed = ended + waiting, ended
+        with daemon(place) as subject:
+            empty_bytes = 0 if place != many else subject.rss_bytes
+            result = _cycles(subject, scale, books)
+            rates[place.name] = scale.cycles / result.seconds
+            if place == many:
+                rows.append(_memory_row(folder, empty_bytes, scale.stored))
+                rows.append(
+                    Row(
+                        f"whole jobs/s, {scale.engines} engines, {scale.stored} stored",
+                        rates["many"],
+                        "jobs/s",
+                        1000,
+                        "more",
+                        result.percentile_ms(0.5),
+                        result.percentile_ms(0.99),
+                        "three durable requests a job",
+                    )
+                )
+        books.close()
+        audit.faults += [f"{place.name}: {fault}" for fault in books.faults]
+    growth = rates["few"] / rates["many"]
+    crowd = rates["many"] / rates["stuck"]
+    rows.append(Row(f"cost at {scale.stored} stored / at 1 %", growth, "x", 1.2, "less"))
+    rows.append(Row("cost with as many stuck / with as many ended", crowd, "x", 1.2, "less"))
+    return rows
+
+
+def start_time(folder: Path, scale: Scale) -> list[Row]:
+    """How long the daemon needs to start on many stored jobs."""
+    folder.mkdir()
+    write_state(folder, ended=scale.start_jobs)
+    with daemon(folder) as subject:
+        seconds, rss = subject.start_s, subject.rss_bytes
+    name = f"start with {scale.start_jobs} stored jobs"
+    per_job = rss / scale.start_jobs
+    return [Row(name, seconds, "s", 20.0, "less", note=f"{per_job:.0f} B a job in all")]
+
+
+def _memory_row(folder: Path, full_bytes: int, stored: int) -> Row:
+    empty = folder / "empty"
+    empty.mkdir()
+    with daemon(empty) as subject:
+        each = (full_bytes - subject.rss_bytes) / stored
+    return Row("memory a stored job", each, "B", 1500, "less")
+
+
+def _cycles(subject: Process, scale: Scale, audit: Audit) -> Result:
+    """Let every engine do its share of whole jobs; submitter and engine are one connection."""
+    beats = [
+        request("POST", "/engines/heartbeat", _beat(f"e{n}", 100.0 + n))
+        for n in range(scale.engines)
+    ]
+    audit.take("heartbeats", drive(subject.port, [_once(beats)]))
+    left = [scale.cycles]
+    scripts = [_cycle(n, left, audit, scale.engines) for n in range(CONNECTIONS)]
+    result = drive(subject.port, scripts)
+    audit.take("cycles", result)
+    return result
+
+
+def _cycle(first: int, left: list[int], audit: Audit, engines: int) -> Script:
+    """Submit a job, have it assigned to whom the policy wants, and report it done."""
+    while left[0] > 0:
+        left[0] -= 1
+        status, _ = yield request("POST", "/jobs/", SUBMISSION)
+        audit.jobs += status == 200
+        status, record = yield request("POST", "/assign_job/", b"{}")
+        if status != 200:
+            audit.faults.append(f"nothing was assigned: {status} {record[:200]!r}")
+            continue
+        job = msgspec.json.decode(record, type=dict[str, Any])
+        body = b'{"output_url":"http://example.com/o.mp4","attempt":%d}' % job["attempt"]
+        status, _ = yield request("POST", f"/jobs/{job['job_id']}/complete", body)
+        audit.completed += status == 200
+
+
+def _once(requests: list[bytes]) -> Script:
+    for data in requests:  # noqa: UP028 - replies are sent in, which a list's iterator cannot take
+        yield data
+
+
+def _hammer(process: Process, data: bytes, seconds: float) -> Result:
+    return drive(process.port, [repeat(data, seconds) for _ in range(CONNECTIONS)])
+
+
+def _ratio_row(
+    name: str, subject: str, base: str, goal: float, rates: dict[str, list[float]],
+    last: dict[str, Result],
+) -> Row:  # fmt: skip
+    ratio = statistics.median(s / b for s, b in zip(rates[subject], rates[base], strict=True))
+    result = last[subject]
+    note = (
+        f"{statistics.median(rates[subject]):.0f}/s against {statistics.median(rates[base]):.0f}/s"
+    )
+    p50, p99 = result.percentile_ms(0.5), result.percentile_ms(0.99)
+    return Row(name, ratio, "x", goal, "more", p50, p99, note)
+
+
+def _beat(engine_id: str, seconds: float) -> bytes:
+    return msgspec.json.encode(
+        {
+            "engine_id": engine_id,
+            "engine_type": "transcoder",
+            "supported_codecs": ["h264", "vp9"],
+            "status": "idle",
+            "storage_capacity_gb": 500.0,
+            "streaming_support": True,
+            "benchmark_time": seconds,
+        }
+    )
+
+
+def _submit(process: Process) -> str:
+    replies: list[bytes] = []
+
+    def script() -> Script:
+        _, body = yield request("POST", "/jobs/", SUBMISSION)
+        replies.append(body)
+
+    drive(process.port, [script()])
+    return str(msgspec.json.decode(replies[0], type=dict[str, Any])["job_id"])
+
+
+def _get(process: Process, path: str) -> dict[str, Any]:
+    replies: list[bytes] = []
+
+    def script() -> Script:
+        _, body = yield request("GET", path)
+        replies.append(body)
+
+    drive(process.port, [script()])
+    return msgspec.json.decode(replies[0], type=dict[str, Any])

@@ -1,0 +1,101 @@
+"""Processes under load: the baseline and the daemon, and state files for the daemon to start from."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from distconvd.model import Job, JobStatus
+
+BORN_US = 1_700_000_000_000_000
+
+
+class Process:
+    """A server that listens on `port`."""
+
+    def __init__(self, arguments: list[str], port: int) -> None:
+        self.port = port
+        began_s = time.perf_counter()
+        self._process = subprocess.Popen(arguments, stdout=subprocess.PIPE)
+        assert self._process.stdout is not None
+        if not self._process.stdout.readline():
+            raise RuntimeError(f"{arguments[0]} did not start")
+        self.start_s = time.perf_counter() - began_s
+
+    @property
+    def rss_bytes(self) -> int:
+        """Resident memory now."""
+        pages = Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGESIZE")
+
+    def stop(self) -> None:
+        """SIGTERM, and wait."""
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait(60)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+
+@contextmanager
+def bare() -> Iterator[Process]:
+    """Run the baseline."""
+    port = _free_port()
+    process = Process([sys.executable, "-m", "bench.bare", str(port)], port)
+    try:
+        yield process
+    finally:
+        process.stop()
+
+
+@contextmanager
+def daemon(folder: Path, *sets: str) -> Iterator[Process]:
+    """Run `distconvd` with the json store at `folder/state.json`, fsync on, no access log."""
+    port = _free_port()
+    arguments = [str(Path(sys.executable).parent / "distconvd"), "--port", str(port)]
+    arguments += ["--state-file", str(folder / "state.json"), "--log-level", "WARN"]
+    arguments += ["--set", "dispatch.finished_jobs_max=2000000"]
+    arguments += ["--set", "dispatch.finished_age_s=1e12"]
+    arguments += [part for text in sets for part in ("--set", text)]
+    process = Process(arguments, port)
+    try:
+        yield process
+    finally:
+        process.stop()
+
+
+def write_state(folder: Path, *, ended: int = 0, stuck: int = 0) -> None:
+    """Write a state file with jobs that have ended and jobs that no engine can take."""
+    with (folder / "state.json").open("wb") as file:
+        file.write(b'{"jobs":{\n')
+        for number in range(ended + stuck):
+            job = _job(number, is_stuck=number >= ended)
+            comma = b",\n" if number else b""
+            file.write(comma + b'"%s":' % job.job_id.encode() + msgspec.json.encode(job))
+        file.write(b'\n},"engines":{}}\n')
+
+
+def _job(number: int, *, is_stuck: bool) -> Job:
+    born_ms = BORN_US // 1000 + number
+    return Job(
+        job_id=f"{BORN_US + number}_{number}",
+        source_url=f"http://example.com/videos/clip-{number}.mp4",
+        target_codec="nobody-knows-it" if is_stuck else "h264",
+        job_size=100.5,
+        status=JobStatus.PENDING if is_stuck else JobStatus.COMPLETED,
+        created_at=born_ms,
+        updated_at=born_ms,
+        finished_at=None if is_stuck else born_ms,
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
