@@ -6,12 +6,12 @@ and so is a decoder (ffmpeg's own for AV1 is nothing but a door to hardware).
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import trio
 
-from distconv_engine.codecs import CODECS, ENCODERS, Encoder
+from distconv_engine.codecs import CODECS, ENCODERS, Encoder, pixel_filter
 from distconv_engine.diagnosis import LOG_LEVEL
 from distconv_engine.ffmpeg_tools import Tools
 from distconv_engine.running import Controls, Ended, run
@@ -45,7 +45,7 @@ def candidates(*, hardware: bool) -> list[Encoder]:
 
 async def prove(tools: Tools, controls: Controls, folder: Path, *, hardware: bool) -> Capabilities:
     """Try every candidate in `folder`, as many at once as there are cores."""
-    encoders: set[str] = set()
+    encoders: dict[str, Encoder] = {}
     readers: dict[str, str] = {}
     limiter = trio.CapacityLimiter(os.cpu_count() or 1)
 
@@ -53,7 +53,8 @@ async def prove(tools: Tools, controls: Controls, folder: Path, *, hardware: boo
         clip = folder / f"proof-{encoder.name}.mkv"
         async with limiter:
             if await _encodes(tools, controls, encoder, clip):
-                encoders.add(encoder.name)
+                deep = encoder.ten_bit and await _encodes_ten_bit(tools, controls, encoder)
+                encoders[encoder.name] = replace(encoder, ten_bit=deep)
                 reader = await _reader_of(tools, controls, clip)
                 if reader is not None:
                     readers[encoder.codec] = reader
@@ -66,8 +67,9 @@ async def prove(tools: Tools, controls: Controls, folder: Path, *, hardware: boo
     return Capabilities(by_codec, readers)
 
 
-def _proven_of(codec: str, proven: set[str]) -> tuple[Encoder, ...]:
-    return tuple(row for row in ENCODERS.values() if row.codec == codec and row.name in proven)
+def _proven_of(codec: str, proven: dict[str, Encoder]) -> tuple[Encoder, ...]:
+    names = [row.name for row in ENCODERS.values() if row.codec == codec]
+    return tuple(proven[name] for name in names if name in proven)
 
 
 async def _encodes(tools: Tools, controls: Controls, encoder: Encoder, clip: Path) -> bool:
@@ -76,6 +78,14 @@ async def _encodes(tools: Tools, controls: Controls, encoder: Encoder, clip: Pat
     ended = await _run_briefly([*argv, "-f", "matroska", file_url(clip)], controls)
     written = ended.diagnosis.written.get(0) if ended else None
     return written is not None and written.frames == _FRAMES
+
+
+async def _encodes_ten_bit(tools: Tools, controls: Controls, encoder: Encoder) -> bool:
+    """Whether this build of `encoder` makes 10 bits; where it does not, ffmpeg says so, takes 8
+    and goes on."""
+    argv = encode_arguments(tools, encoder, "320x192", _FRAMES, ten_bit=True)
+    ended = await _run_briefly([*argv, "-f", "null", "-"], controls)
+    return ended is not None and "ncompatible pixel format" not in ended.diagnosis.tail
 
 
 async def _reader_of(tools: Tools, controls: Controls, clip: Path) -> str | None:
@@ -102,12 +112,16 @@ async def _run_briefly(argv: list[str], controls: Controls) -> Ended | None:
     return None
 
 
-def encode_arguments(tools: Tools, encoder: Encoder, size: str, frames: int) -> list[str]:
+def encode_arguments(
+    tools: Tools, encoder: Encoder, size: str, frames: int, *, ten_bit: bool = False
+) -> list[str]:
     """Return the start of a command that encodes a synthetic clip with the encoder's defaults."""
     clip = f"testsrc2=size={size}:rate=25"
     argv = [tools.ffmpeg, "-hide_banner", "-nostdin", "-y", "-loglevel", LOG_LEVEL]
     argv += [*encoder.input_options, "-f", "lavfi", "-i", clip, "-frames:v", str(frames)]
-    argv += ["-vf", encoder.filter_tail or "format=yuv420p", "-c:v", encoder.name]
+    argv += ["-vf", pixel_filter(encoder, ten_bit=ten_bit), "-c:v", encoder.name]
+    if ten_bit and not encoder.hardware:
+        argv += ["-pix_fmt", "yuv420p10le"]
     argv += [encoder.quality_option, str(encoder.quality_default), *encoder.quality_extra]
     if encoder.codec == "vp8":
         argv += ["-b:v", "1M"]

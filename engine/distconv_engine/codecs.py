@@ -138,3 +138,12 @@ def encoders_of(codec: str, *, hardware: bool) -> list[Encoder]:
     """Return the encoders of `codec`, best first."""
     rows = [row for row in ENCODERS.values() if row.codec == codec]
     return [row for row in rows if hardware or not row.hardware]
+
+
+def pixel_filter(encoder: Encoder, *, ten_bit: bool) -> str:
+    """Return the last filter of a chain: the pixel format that the encoder takes, on its device."""
+    if encoder.filter_tail:
+        return encoder.filter_tail.replace("nv12", "p010") if ten_bit else encoder.filter_tail
+    if encoder.hardware:
+        return "format=p010le" if ten_bit else "format=nv12"
+    return "format=yuv420p10le" if ten_bit else "format=yuv420p"

@@ -7,9 +7,9 @@ codec and container tables, a number, or a word that the tables or `probe` have 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from distconv_engine.codecs import Encoder
+from distconv_engine.codecs import Encoder, pixel_filter
 from distconv_engine.diagnosis import LOG_LEVEL
-from distconv_engine.failures import InputFault
+from distconv_engine.failures import EngineFault, InputFault
 from distconv_engine.ffmpeg_tools import Tools
 from distconv_engine.plan import Kept, Plan
 from distconv_engine.probe import Stream
@@ -65,6 +65,18 @@ def check_options(options: TranscodeOptions, encoder: Encoder) -> None:
     _check_numbers(options)
 
 
+def check_depth(request: Request) -> None:
+    """Raise `EngineFault` for HDR that this encoder would squeeze into 8 bits."""
+    video, encoder = request.plan.video, request.encoder
+    if video is None or not video.stream.colour.is_hdr or request.options.on_unsupported == "drop":
+        return
+    if video.stream.bit_depth > 8 and not is_ten_bit(video.stream, encoder):
+        raise EngineFault(
+            f"This engine's {encoder.name} makes 8 bits only, too few for the HDR of "
+            f"{video.stream.label}."
+        )
+
+
 def _check_numbers(options: TranscodeOptions) -> None:
     for name in ("video_bitrate_kbps", "audio_bitrate_kbps", "max_width", "max_height", "max_fps"):
         value = getattr(options, name)
@@ -75,6 +87,7 @@ def _check_numbers(options: TranscodeOptions) -> None:
 def commands(request: Request) -> list[list[str]]:
     """Return the argument lists to run one after the other: one, or two for two passes."""
     check_options(request.options, request.encoder)
+    check_depth(request)
     if request.options.two_pass and request.plan.video is not None:
         return [_first_pass(request), _last_pass(request, 2)]
     return [_last_pass(request, None)]
@@ -178,15 +191,7 @@ def _filters(request: Request, stream: Stream) -> list[str]:
     size = target_size(stream, options, encoder)
     if size != stream.shown_size:
         chain.append(f"scale={size[0]}:{size[1]}")
-    ten_bit = is_ten_bit(stream, encoder)
-    if encoder.filter_tail:
-        chain.append(
-            encoder.filter_tail.replace("nv12", "p010") if ten_bit else encoder.filter_tail
-        )
-    elif encoder.hardware:
-        chain.append("format=p010le" if ten_bit else "format=nv12")
-    else:
-        chain.append("format=yuv420p10le" if ten_bit else "format=yuv420p")
+    chain.append(pixel_filter(encoder, ten_bit=is_ten_bit(stream, encoder)))
     return chain
 
 

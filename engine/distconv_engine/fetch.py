@@ -140,23 +140,39 @@ async def _one_try(
         _begin(state, response)
         if state.total is not None:
             on_total(state.total)
-        mode = "r+b" if state.written else "wb"
-        with state.path.open(mode) as file:
+        with state.path.open("r+b" if state.written else "wb") as file:
             file.seek(state.written)
             file.truncate()
-            async for chunk in response.aiter_raw(CHUNK_BYTES):
-                await trio.to_thread.run_sync(_write, file, chunk)
-                state.written += len(chunk)
-                state.best = max(state.best, state.written)
-                if state.total:
-                    on_progress(min(1.0, state.written / state.total))
+            await _receive(state, response, file, on_progress)
     if state.total is not None and state.written < state.total:
         raise _Again("it closed the connection early")
 
 
-def _write(file: IO[bytes], chunk: bytes) -> None:
-    file.write(chunk)
+async def _receive(
+    state: _Download,
+    response: httpx.Response,
+    file: IO[bytes],
+    on_progress: Callable[[float], None],
+) -> None:
+    """Write the body as it comes; what came before a break is kept for the next try."""
+    waiting = bytearray()
+    try:
+        async for piece in response.aiter_raw():
+            waiting += piece
+            if len(waiting) >= CHUNK_BYTES:
+                await trio.to_thread.run_sync(_write, state, file, waiting)
+                on_progress(state.written / state.total if state.total else 0.0)
+    finally:
+        _write(state, file, waiting)
+    on_progress(1.0)
+
+
+def _write(state: _Download, file: IO[bytes], waiting: bytearray) -> None:
+    file.write(waiting)
     file.flush()
+    state.written += len(waiting)
+    state.best = max(state.best, state.written)
+    waiting.clear()
 
 
 def _begin(state: _Download, response: httpx.Response) -> None:

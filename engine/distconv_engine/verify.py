@@ -11,7 +11,7 @@ from pathlib import Path
 
 import trio
 
-from distconv_engine.command import Request, target_fps, target_size
+from distconv_engine.command import Request, is_ten_bit, target_fps, target_size
 from distconv_engine.diagnosis import LOG_LEVEL, Diagnosis
 from distconv_engine.encode import Encoded
 from distconv_engine.failures import InputFault, TransientFault, VerificationFault
@@ -138,6 +138,8 @@ def _check_picture(request: Request, source: Stream, output: Stream) -> None:
         raise VerificationFault(
             f"The picture is {output.width}x{output.height}, not {wanted[0]}x{wanted[1]}."
         )
+    if is_ten_bit(source, request.encoder) and output.bit_depth < 10:
+        raise VerificationFault(f"The picture has {output.bit_depth} bits, not 10.")
     if source.colour.is_hdr and output.colour.transfer != source.colour.transfer:
         raise VerificationFault(
             f"The output has lost its HDR tag {source.colour.transfer} "

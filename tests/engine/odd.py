@@ -4,8 +4,8 @@ _V = "-f lavfi -i testsrc2=s=160x90:r=25:d=2"
 _A = "-f lavfi -i sine=d=2"
 _X = "-c:v libx264 -preset ultrafast -pix_fmt yuv420p"
 _HDR = (
-    "-pix_fmt yuv420p10le -c:v libx265 -preset ultrafast -x265-params log-level=error "
-    "-color_primaries bt2020 -color_trc smpte2084 -colorspace bt2020nc -color_range tv"
+    "-pix_fmt yuv420p10le -c:v libx264 -preset ultrafast "
+    "-vf setparams=color_primaries=bt2020:color_trc=smpte2084:colorspace=bt2020nc:range=tv"
 )
 
 ODD: dict[str, tuple[str, str]] = {

@@ -1,0 +1,94 @@
+"""Every answer of a daemon is either final or worth another try; nothing else is raised."""
+
+import io
+import json
+import logging
+
+import httpx
+import pytest
+
+from distconv_engine.daemon_api import Away, DaemonApi, Refused
+from distconv_engine.logs import Log, setup_logs
+from distconvd.model import Heartbeat, ProgressReport
+
+
+def api(handler: httpx.MockTransport) -> DaemonApi:
+    return DaemonApi(httpx.AsyncClient(transport=handler), "http://d/base/", "secret")
+
+
+def answering(status: int, content: bytes = b"{}") -> httpx.MockTransport:
+    return httpx.MockTransport(lambda request: httpx.Response(status, content=content))
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
+async def test_an_overloaded_daemon_is_away(status: int) -> None:
+    with pytest.raises(Away):
+        await api(answering(status)).heartbeat(Heartbeat("e1"))
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 413, 422])
+async def test_a_daemon_that_says_no_has_decided(status: int) -> None:
+    with pytest.raises(Refused) as caught:
+        await api(answering(status, b'{"detail": "stale"}')).heartbeat(Heartbeat("e1"))
+    assert (caught.value.status, caught.value.detail) == (status, "stale")
+
+
+@pytest.mark.parametrize("content", [b"<html>proxy</html>", b"[]", b'{"message": 5}', b"\xff"])
+async def test_an_answer_that_is_not_understood_may_pass(content: bytes) -> None:
+    with pytest.raises(Away):
+        await api(answering(200, content)).heartbeat(Heartbeat("e1"))
+
+
+async def test_a_connection_that_fails_is_a_daemon_that_is_away() -> None:
+    def fail(request: httpx.Request) -> httpx.Response:
+        raise httpx.ReadTimeout("black hole", request=request)
+
+    with pytest.raises(Away):
+        await api(httpx.MockTransport(fail)).assign("e1", 1)
+
+
+async def test_no_work_is_none_and_the_wait_is_asked_for() -> None:
+    seen: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(204)
+
+    assert await api(httpx.MockTransport(answer)).assign("e1", 30) is None
+    assert seen[0].headers["Prefer"] == "wait=30"
+    assert seen[0].headers["X-API-Key"] == "secret"
+    assert json.loads(seen[0].content) == {"engine_id": "e1"}
+
+
+async def test_ids_are_quoted_in_paths() -> None:
+    seen: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.url.raw_path.decode())
+        return httpx.Response(200, content=b'{"job_id": "x", "attempt": 1, "verdict": "keep"}')
+
+    await api(httpx.MockTransport(answer)).progress("../a b?", ProgressReport(1))
+    assert seen == ["/base/jobs/..%2Fa%20b%3F/progress"]
+
+
+@pytest.fixture
+def stream() -> io.StringIO:
+    return io.StringIO()
+
+
+def test_logs_are_one_line_an_event_as_text(stream: io.StringIO) -> None:
+    setup_logs("info", "text", stream)
+    log = Log(engine_id="e1").bind(job_id="1_1")
+    log.debug("not shown")
+    log.info("job done", reason="two\nlines", empty="")
+    line = stream.getvalue()
+    assert line.count("\n") == 1
+    assert 'INFO    job done engine_id=e1 job_id=1_1 reason="two\\nlines" empty=""' in line
+
+
+def test_logs_are_one_object_a_line_as_json(stream: io.StringIO) -> None:
+    setup_logs("debug", "json", stream)
+    Log(engine_id="e1").error("bad", count=3, path=object)
+    found = json.loads(stream.getvalue())
+    assert (found["level"], found["event"], found["count"]) == ("error", "bad", 3)
+    assert logging.getLogger("distconv_engine").propagate is False
