@@ -13,6 +13,7 @@ ends the journal. Nothing good after it means a write that a crash cut short, ne
 and it is cut off; a good line after it means that the disk damaged what had been durable.
 """
 
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from distconvd.store import Change, Table
 
 FORMAT = 1
 _READ_BYTES = 1 << 20
+_START = re.compile(rb'\{"crc":"')
 _OPENING = len(b'{"crc":"01234567","size":')
 
 
@@ -62,6 +64,12 @@ def decode_line(line: bytes) -> bytes | None:
     comma = line.find(b",", _OPENING)
     payload = line[comma + 1 :]
     return b"{" + payload if comma > 0 and encode_line(payload)[:-1] == line else None
+
+
+def holds_good_line(line: bytes) -> bool:
+    """Tell whether a damaged line has a good one at its end: the line break between is lost."""
+    starts = (match.start() for match in _START.finditer(line, 1))
+    return any(decode_line(line[start:]) is not None for start in starts)
 
 
 def encode_batch(number: int, changes: Sequence[Change]) -> bytes:
@@ -115,7 +123,8 @@ class JournalReader:
             changes = None
             if payload is not None and not self.torn_bytes:
                 changes = _changes(payload, number + 1)
-            self.damaged = self.damaged or (payload is not None and changes is None)
+            if changes is None:
+                self.damaged = self.damaged or payload is not None or holds_good_line(line)
             self._count(line, ended, good=changes is not None)
             if changes is not None:
                 number += 1

@@ -6,6 +6,7 @@ in which order, is in `_json_files`; formats and guarantees are in `docs/storage
 """
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -57,7 +58,8 @@ class JsonStore:
     def __init__(
         self, path: Path, *, disk: Disk = REAL_DISK, bounds: FoldBounds = DEFAULT_BOUNDS
     ) -> None:
-        self.path = path.absolute()
+        # Through links: a rename would replace the link and leave the file that it names behind.
+        self.path = Path(os.path.realpath(path))
         self._files = JsonFiles(disk, self.path)
         self._folder = _Folder(self._files, bounds)
         self._thread = trio.CapacityLimiter(1)

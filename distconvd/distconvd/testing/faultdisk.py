@@ -38,6 +38,8 @@ Operation = Literal[
     "fsync_dir",
 ]  # fmt: skip
 
+_NEED_ROOM: tuple[Operation, ...] = ("create", "write", "link", "mkdir")
+
 BLOCK_BYTES = 64
 """Small, so that a test's small files have several that a power cut can tell apart."""
 
@@ -178,14 +180,17 @@ class FaultDisk:
     # -------------------------------------------------------------------------- what a test tells
 
     def fail(self, number: int, fault: Fault, *, lasting: bool = False) -> None:
-        """Let operation `number` (from 0) fail, and, if `lasting`, all that follow."""
+        """Let operation `number` (from 0) fail, and, if `lasting`, all that follow.
+
+        A lasting ENOSPC spares what needs no room.
+        """
         if lasting:
             self._lasting = number, fault
         else:
             self._faults[number] = fault
 
     def fail_all(self, fault: Fault) -> None:
-        """Let every operation from now on fail; with ENOSPC those that need room."""
+        """Let every operation from now on fail; with ENOSPC, those that need room."""
         self.fail(len(self.operations), fault, lasting=True)
 
     def heal(self) -> None:
@@ -354,7 +359,7 @@ class FaultDisk:
         fault = self._faults.get(number)
         if fault is None and self._lasting is not None and number >= self._lasting[0]:
             fault = self._lasting[1]
-            if fault == "ENOSPC" and operation in ("truncate", "unlink"):
+            if fault == "ENOSPC" and operation not in _NEED_ROOM:
                 return None
         if fault is None:
             return None
