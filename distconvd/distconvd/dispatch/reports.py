@@ -26,11 +26,6 @@ from distconvd.model import (
 )
 from distconvd.records import encode
 
-_NOT_AN_ENGINES_WORD = frozenset({FailureClass.LOST, FailureClass.CANCELLED})
-"""Only the dispatcher can say these. From an engine they count as `engine`: as they are charged to
-nobody, an engine that repeats them would keep its job going for ever."""
-
-
 def complete(tx: Transaction, job_id: str, report: CompleteReport) -> str:
     """Take an engine's word that a job is done; return the original's sentence.
 
@@ -73,14 +68,16 @@ def fail(tx: Transaction, job_id: str, report: FailReport) -> str:
     job = _require_open(tx, job, report.attempt, report.engine_id)
     engine_id = report.engine_id or job.assigned_engine
     failure = report.error_class or FailureClass.ENGINE
-    if failure in _NOT_AN_ENGINES_WORD:
+    if failure is FailureClass.CANCELLED:
+        # Only a person cancels. Charged to nobody, it would let a job go round for ever.
         failure = FailureClass.ENGINE
     message = report.error_message[: Limits.message_chars]
     after = requeue_or_give_up(tx, job, failure, message)
     end_attempt(
         tx,
         job,
-        AttemptOutcome.FAILED,
+        # An engine that was killed says itself, when it starts again, that it lost what it held.
+        AttemptOutcome.LOST if failure is FailureClass.LOST else AttemptOutcome.FAILED,
         engine_id=engine_id,
         error_class=failure,
         message=message,
@@ -258,7 +255,7 @@ def _told_before(tx: Transaction, job: Job, report: FailReport) -> str | None:
     for ended in reversed(tx.state.history(job.job_id).attempts):
         if (
             ended.number == report.attempt
-            and ended.outcome is AttemptOutcome.FAILED
+            and ended.outcome in (AttemptOutcome.FAILED, AttemptOutcome.LOST)
             and ended.message == message
             and report.engine_id in (None, ended.engine_id)
         ):

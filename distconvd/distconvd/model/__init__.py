@@ -9,13 +9,13 @@ from distconvd.model.attempt import Attempt, AttemptHistory, AttemptOutcome
 from distconvd.model.codec import CODEC_ALIASES, canonical_codec
 from distconvd.model.engine import EngineRecord, EngineState
 from distconvd.model.job import (
+    TERMINAL_STATUSES,
     FailureClass,
     Job,
     JobResult,
     JobStatus,
     Output,
     Progress,
-    TERMINAL_STATUSES,
     TranscodeOptions,
 )
 from distconvd.model.limits import Limits

@@ -1,0 +1,48 @@
+"""An engine that was killed and starts again says what it held as lost: nobody pays for it."""
+
+from tests.core.kit import Core
+
+from distconvd.model import FailureClass, JobStatus
+
+
+def test_a_loss_that_the_engine_reports_itself_costs_the_job_no_retry() -> None:
+    """DESIGN section 3: a lost engine costs the job no retry."""
+    core = Core()
+    core.engine("e")
+    job_id = core.submit(max_retries=0)
+    job = core.must_ask("e")
+    assert core.fail(job, FailureClass.LOST, message="killed") == f"Job {job_id} re-queued"
+    assert core.job(job_id).status is JobStatus.PENDING
+    assert core.job(job_id).retries == 0
+    assert core.outcomes(job_id) == ["lost"]
+
+
+def test_a_reported_loss_is_answered_again_as_before() -> None:
+    """Its reply may have been lost as well."""
+    core = Core()
+    core.engine("e")
+    core.submit()
+    job = core.must_ask("e")
+    first = core.fail(job, FailureClass.LOST, message="killed")
+    assert core.fail(job, FailureClass.LOST, message="killed") == first
+    assert core.outcomes(job.job_id) == ["lost"]
+
+
+def test_a_job_that_engines_report_as_lost_again_and_again_ends_as_poison() -> None:
+    """Charged to nobody, it is still bounded."""
+    core = Core(lost_attempts_max=3)
+    core.engine("e")
+    job_id = core.submit()
+    for _ in range(3):
+        core.fail(core.must_ask("e"), FailureClass.LOST, message="killed")
+    assert core.job(job_id).status is JobStatus.FAILED_PERMANENTLY
+    assert (core.job(job_id).error_message or "").startswith("Poison")
+
+
+def test_an_engine_cannot_cancel_a_job() -> None:
+    """Only a person can; from an engine the word counts as a failure of its own."""
+    core = Core()
+    core.engine("e")
+    job_id = core.submit(max_retries=0)
+    core.fail(core.must_ask("e"), FailureClass.CANCELLED)
+    assert core.job(job_id).status is JobStatus.FAILED_PERMANENTLY
