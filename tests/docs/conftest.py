@@ -40,18 +40,24 @@ def start_daemon(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
             process = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=tmp_path, env=environ
             )
-        started.append(process)
         assert process.stdout is not None
         told = process.stdout.readline()
-        assert "ready" in told, (tmp_path / "daemon.log").read_text()
+        if "ready" not in told:
+            end(process)
+            pytest.fail((tmp_path / "daemon.log").read_text())
+        started.append(process)
         return Daemon(port, tmp_path)
 
     yield start
     for process in started:
-        process.send_signal(signal.SIGTERM)
-        try:
-            assert process.wait(timeout=20) == 0, (tmp_path / "daemon.log").read_text()
-        finally:
-            process.kill()
-            assert process.stdout is not None
-            process.stdout.close()
+        assert end(process) == 0, (tmp_path / "daemon.log").read_text()
+
+
+def end(process: subprocess.Popen[str]) -> int:
+    """Stop a daemon as an operator does; return its exit code."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        return process.wait(timeout=20)
+    finally:
+        process.kill()
+        process.communicate()

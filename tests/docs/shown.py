@@ -47,7 +47,9 @@ class Shown:
     def _differences_of_objects(
         self, shown: dict[str, Any], real: dict[str, Any], at: str
     ) -> list[str]:
-        found = [f"{at}.{key}: shown, but did not come" for key in shown.keys() - real.keys() - {MORE}]
+        found = [
+            f"{at}.{key}: shown, but did not come" for key in shown.keys() - real.keys() - {MORE}
+        ]
         if MORE not in shown:
             found += [f"{at}.{key}: came, but is not shown" for key in real.keys() - shown.keys()]
         for key in shown:

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from tests.docs import pages
@@ -21,7 +22,9 @@ pytestmark = pytest.mark.skipif(
 
 def examples(name: str) -> Iterator[tuple[pages.Block, pages.Block | None]]:
     """Yield each curl command of a page with the reply that is shown for it, if one is."""
-    found = [b for b in pages.blocks(pages.read(name)) if b.language in ("bash", "json", "http")]
+    found = [
+        b for b in pages.blocks(pages.read(name)) if b.language in ("bash", "json", "jsonl", "http")
+    ]
     for number, block in enumerate(found):
         if block.language == "bash" and "curl" in block.text:
             after = found[number + 1] if number + 1 < len(found) else None
@@ -46,12 +49,18 @@ def run(daemon: Daemon, command: str) -> tuple[int, dict[str, str], str]:
     return status, headers, body
 
 
+def lines_of(text: str) -> list[Any]:
+    """Return the documents of a text with one a line."""
+    return [json.loads(line) for line in text.splitlines()]
+
+
 def check(shown: Shown, reply: pages.Block | None, got: tuple[int, dict[str, str], str]) -> None:
     status, headers, body = got
     if reply is None:
         assert status < 300, body
         return
-    wanted_status, wanted_headers, wanted_body = 200, {}, reply.text
+    wanted_status, wanted_body = 200, reply.text
+    wanted_headers: dict[str, str] = {}
     if reply.language == "http":
         wanted_status, wanted_headers, wanted_body = parse_http(reply.text)
     assert status == wanted_status, body
@@ -59,7 +68,9 @@ def check(shown: Shown, reply: pages.Block | None, got: tuple[int, dict[str, str
         assert name in headers, f"no header {name}"
         shown.learn(value, headers[name])
         assert shown.made_real(value) == headers[name]
-    if is_json(wanted_body):
+    if reply.language == "jsonl":
+        assert shown.differences(lines_of(wanted_body), lines_of(body)) == [], body
+    elif is_json(wanted_body):
         assert shown.differences(json.loads(wanted_body), json.loads(body)) == [], body
     else:
         assert wanted_body.strip() == body.strip()
@@ -95,7 +106,9 @@ def test_every_reply_that_is_shown_is_json_or_follows_a_command() -> None:
 
 def test_a_reply_that_differs_from_what_is_shown_is_noticed() -> None:
     shown = Shown()
-    assert shown.differences({"job_id": "1704067200123456_0"}, {"job_id": "1795374385401000_7"}) == []
+    assert (
+        shown.differences({"job_id": "1704067200123456_0"}, {"job_id": "1795374385401000_7"}) == []
+    )
     assert shown.made_real("Job 1704067200123456_0") == "Job 1795374385401000_7"
     assert shown.differences({"a": 1, "…": "…"}, {"a": 1, "b": 2}) == []
     assert shown.differences({"a": 1}, {"a": 1, "b": 2})

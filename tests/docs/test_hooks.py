@@ -3,6 +3,7 @@
 import inspect
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,8 @@ def test_every_kind_of_event_is_told() -> None:
 
 def test_the_bundled_plugins_that_are_told_are_those_that_are_there() -> None:
     told = {
-        cells[0].strip("`") for cells in pages.table_cells(pages.section(TEXT, "## Bundled plugins"))
+        cells[0].strip("`")
+        for cells in pages.table_cells(pages.section(TEXT, "## Bundled plugins"))
     }
     loaded = {p.name for p in Plugins([]).listing() if p.origin.startswith("distconv_plugins")}
     assert told - {"plugin"} == loaded
@@ -71,7 +73,7 @@ def example(tmp_path: Path) -> Path:
 
 
 class _Engines:
-    """Two idle engines, as a policy sees them."""
+    """Two idle engines: `IdleEngines`."""
 
     def __init__(self) -> None:
         self.infos = [
@@ -84,6 +86,12 @@ class _Engines:
 
     def slowest(self) -> EngineInfo | None:
         return self.infos[1]
+
+    def get(self, engine_id: str) -> EngineInfo | None:
+        return next((one for one in self.infos if one.engine_id == engine_id), None)
+
+    def __iter__(self) -> Iterator[EngineInfo]:
+        return iter(self.infos)
 
 
 async def test_the_example_runs_in_a_daemon(example: Path, tmp_path: Path) -> None:
@@ -101,11 +109,12 @@ async def test_the_example_runs_in_a_daemon(example: Path, tmp_path: Path) -> No
         "distconvd_review_submission",
     ]
     policy = parts.dispatcher.policy
-    engines: object = _Engines()
+    engines = _Engines()
     urgent = Job("1_0", "file:///a", "av1", priority=2)
     batch = Job("1_1", "file:///a", "av1", labels={"batch": "yes"})
-    assert policy.place(urgent, engines, 0) == Place("fast", "no batch job: the fastest idle engine")  # type: ignore[arg-type]
-    assert isinstance(policy.place(batch, engines, 0), Hold)  # type: ignore[arg-type]
+    placed = policy.place(urgent, engines, 0)
+    assert placed == Place("fast", "no batch job: the fastest idle engine")
+    assert isinstance(policy.place(batch, engines, 0), Hold)
 
 
 def test_the_example_reviews_and_hears_as_the_page_says(

@@ -1,11 +1,14 @@
 """Links between the documents lead somewhere."""
 
+import re
+from pathlib import Path
+
 import pytest
 from tests.docs import pages
 
 
 @pytest.mark.parametrize("page", pages.PAGES, ids=lambda page: page.name)
-def test_every_link_to_a_file_or_heading_resolves(page: pages.Path) -> None:
+def test_every_link_to_a_file_or_heading_resolves(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for target in pages.links(text):
         if "://" in target:
@@ -18,6 +21,15 @@ def test_every_link_to_a_file_or_heading_resolves(page: pages.Path) -> None:
 
 
 @pytest.mark.parametrize("page", pages.PAGES, ids=lambda page: page.name)
-def test_no_page_refers_to_a_document_that_is_not_there(page: pages.Path) -> None:
-    for name in pages.re.findall(r"docs/\w+\.md", page.read_text(encoding="utf-8")):
+def test_no_page_refers_to_a_document_that_is_not_there(page: Path) -> None:
+    for name in re.findall(r"docs/\w+\.md", page.read_text(encoding="utf-8")):
         assert (pages.ROOT / name).is_file(), name
+
+
+@pytest.mark.parametrize("page", pages.PAGES, ids=lambda page: page.name)
+def test_every_path_of_the_repository_that_a_page_names_is_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8").partition("\n## Not yet\n")[0]
+    named = re.findall(
+        r"`((?:tests|tools|plugins|distconvd|engine|client|spool|bench|contrib)/[\w./-]*)`", text
+    )
+    assert [name for name in named if not (pages.ROOT / name).exists()] == []

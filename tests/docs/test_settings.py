@@ -67,7 +67,7 @@ def test_the_guide_tells_the_settings_of_the_client() -> None:
     assert set(rows("### Settings of the client")) == set(FILE_KEYS)
 
 
-def test_the_guide_tells_every_metric(tmp_path: pages.Path) -> None:
+def test_the_guide_tells_every_metric() -> None:
     from distconvd.dispatch import Dispatcher, DispatchSettings, Instant
     from distconvd.metrics import Metrics
     from distconvd.teller import Teller
