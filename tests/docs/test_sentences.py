@@ -1,0 +1,97 @@
+"""Sentences that the user guide quotes are ones that the programs say."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.docs import pages
+
+GUIDE = pages.read("docs/user_guide.md")
+FRAGMENT_CHARS_MIN = 6
+SOURCES = [
+    path
+    for package in ("distconvd/distconvd", "engine/distconv_engine", "plugins/distconv_plugins")
+    for path in (pages.ROOT / package).rglob("*.py")
+]
+
+
+def literals(path: Path) -> Iterator[str]:
+    """Yield the texts in a module but its docstrings, `…` where a value is put in."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    docstrings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if node in docstrings:
+            continue
+        if isinstance(node, ast.JoinedStr):
+            parts = (part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
+            yield "".join(map(str, parts))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def fragments(quoted: str) -> list[str]:
+    """Return the parts of a quoted sentence between its `…` that are long enough to tell."""
+    parts = (part.strip(" .:") for part in re.split(r"…|\.\.\.", quoted.replace("`", "")))
+    return [part for part in parts if len(part) >= FRAGMENT_CHARS_MIN]
+
+
+def first_cells(heading: str) -> list[str]:
+    return [cells[0] for cells in pages.table_cells(pages.section(GUIDE, heading))][1:]
+
+
+@pytest.mark.parametrize("sentence", first_cells("## A job is stuck: what now"))
+def test_why_says_what_the_guide_explains(sentence: str) -> None:
+    said = list(literals(pages.ROOT / "distconvd/distconvd/dispatch/why.py"))
+    assert fragments(sentence)
+    for fragment in fragments(sentence):
+        assert any(fragment in text for text in said), fragment
+
+
+def test_the_guide_explains_everything_that_why_says() -> None:
+    explained = " ".join(first_cells("## A job is stuck: what now"))
+    path = pages.ROOT / "distconvd/distconvd/dispatch/why.py"
+    sentences = [text for text in literals(path) if re.fullmatch(r"[A-Z…].{12,}\.", text)]
+    # What needs no explanation: the job has ended, and why answers with how.
+    ended = ("It is done", "Somebody cancelled", "It failed after")
+    for sentence in sentences:
+        if not sentence.startswith(ended):
+            assert any(part in explained for part in fragments(sentence)), sentence
+
+
+MESSAGES = [
+    message
+    for cell in first_cells("## Troubleshooting")
+    for message in re.findall(r"`([^`]{12,})`", cell)
+    if not message.startswith("distconvd ")
+]
+
+
+@pytest.fixture(scope="module")
+def all_said() -> str:
+    return "\n".join(text for path in SOURCES for text in literals(path))
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_a_message_that_the_guide_quotes_is_one_that_is_told(message: str, all_said: str) -> None:
+    assert fragments(message)
+    for fragment in fragments(message):
+        assert fragment in all_said
+
+
+def test_the_checks_of_a_result_are_those_that_the_guide_explains() -> None:
+    section = pages.section(GUIDE, "## What a result has passed")
+    told = {
+        name
+        for cells in pages.table_cells(section)
+        for name in re.findall(r"`([a-z-]+)`", cells[0] + cells[1])
+    }
+    named = {
+        text
+        for module in ("verify", "source_check", "structure", "pipeline")
+        for text in literals(pages.ROOT / f"engine/distconv_engine/{module}.py")
+    }
+    assert {name for name in told if name != "fallback-from-"} <= named
+    for name in ("container-complete", "frames", "durations", "decodes", "source-unchanged"):
+        assert name in told
