@@ -208,7 +208,7 @@ class JsonFiles:
             if self._journal is None or not self.unfolded:
                 return None
             # The records are shared: this costs a pointer each, and the records never change.
-            tables = {table: dict(records) for table, records in self.tables.items()}
+            tables: Tables = {table: dict(records) for table, records in self.tables.items()}
             return View(tables, self._end, self.unfolded_bytes)
 
     def write_fold(self, view: View) -> int:

@@ -228,7 +228,7 @@ def list_operations(scenario: Scenario) -> list[Operation]:
     trial = _Trial(scenario, disk, "healthy")
     for _ in trial.run():
         assert not trial.refused, "a healthy disk, and yet a failure"
-    operations = [operation for operation, _path in disk.operations]
+    operations: list[Operation] = [operation for operation, _path in disk.operations]
     trial.check(disk.copy(), "at the end")
     return operations
 
