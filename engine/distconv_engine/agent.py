@@ -50,6 +50,7 @@ class Agent:
         self._log = log
         self._api = DaemonApi(client, config.server, config.api_key)
         self._outbox = Outbox(config.work_dir / "outbox", self._api, log)
+        standing.undelivered = self._outbox.told
         self._journal = Journal(config.work_dir / "held", log)
         self._heartbeats = Heartbeats(self._api, standing, log)
         self._attempts_dir = config.work_dir / "attempts"

@@ -48,9 +48,10 @@ class JobTask:
             report = await self._attempt()
             await self._put_report(report)
             await trio.to_thread.run_sync(self._lay_down)
+            # Held until then, so that heartbeats renew its lease and nobody else is given the job.
+            await self._outbox.wait_delivered(job.job_id, job.attempt)
         finally:
             holdings.remove(self._held)
-        await self._outbox.wait_delivered(job.job_id, job.attempt)
 
     def _take_up(self) -> None:
         self._shop.journal.hold(held_of(self._held.attempt))

@@ -17,6 +17,7 @@ from distconv_engine.backoff import Backoff
 from distconv_engine.daemon_api import Away, DaemonApi, Refused
 from distconv_engine.files import fsync_directory, safe_name, write_durably
 from distconv_engine.logs import Log
+from distconvd.model import HeldJob
 
 ReportKind = Literal["complete", "fail", "release"]
 _KEY_TROUBLE = frozenset({401, 403})
@@ -56,6 +57,10 @@ class Outbox:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def told(self) -> list[HeldJob]:
+        """Return what a heartbeat says of them: still held, until the daemon knows how they ended."""
+        return [HeldJob(job_id, attempt) for job_id, attempt in self._entries]
 
     async def put(self, job_id: str, attempt: int, kind: ReportKind, body: msgspec.Struct) -> None:
         """Make a report durable and have it sent. The first report of an attempt wins."""

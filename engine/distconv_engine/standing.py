@@ -1,5 +1,7 @@
 """What an engine says of itself: who it is, what it has proved, and whether it wants work."""
 
+from collections.abc import Callable
+
 import trio
 from msgspec import UNSET
 
@@ -10,7 +12,7 @@ from distconv_engine.config import Config
 from distconv_engine.gauges import cpu_percent, disk_gb, free_bytes, temperature_c
 from distconv_engine.held import Holdings
 from distconv_engine.pipeline import MB
-from distconvd.model import Heartbeat
+from distconvd.model import Heartbeat, HeldJob
 
 
 class Standing:
@@ -23,6 +25,8 @@ class Standing:
         self.draining = trio.Event()
         self.capabilities: Capabilities | None = None
         self.benchmark: Benchmark | None = None
+        self.undelivered: Callable[[], list[HeldJob]] = list
+        """Attempts that have ended here, which the daemon does not know yet."""
         self._hostname = hostname
 
     @property
@@ -37,6 +41,11 @@ class Standing:
     def has_room(self) -> bool:
         """Whether the work directory's disk has more than the reserve."""
         return free_bytes(self.config.work_dir) >= self.config.disk_reserve_mb * MB
+
+    def _jobs(self) -> list[HeldJob]:
+        held = self.holdings.told()
+        known = {(job.job_id, job.attempt) for job in held}
+        return held + [job for job in self.undelivered() if (job.job_id, job.attempt) not in known]
 
     def heartbeat(self) -> Heartbeat:
         """Return the message; what is not proved yet is left out, so that the daemon keeps it."""
@@ -58,5 +67,5 @@ class Standing:
             free_gb=free_gb,
             cpu_percent=cpu_percent(),
             temperature_c=temperature_c(),
-            jobs=self.holdings.told(),
+            jobs=self._jobs(),
         )
