@@ -1,5 +1,6 @@
 """docs/protocol.md names every route, bound and error that there is, and none that there is not."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -8,15 +9,39 @@ import pytest
 from tests.docs import pages
 
 import distconv_plugins.media_store
+from distconv_plugins._media_names import SEGMENT_BYTES_MAX, SEGMENTS_MAX
 from distconvd import daemon
+from distconvd.api.batch import LINES_MAX
+from distconvd.api.jobs import PAGE_MAX
+from distconvd.api.replies import WAIT_S_MAX
 from distconvd.config import Config, EdgeSettings
+from distconvd.dispatch import DispatchSettings
+from distconvd.dispatch.queries import SCAN_MAX
+from distconvd.dispatch.transaction import HISTORY_MAX
+from distconvd.dispatch.why import Why
 from distconvd.edge.app import App
 from distconvd.edge.http import Route
 from distconvd.edge.limits import EdgeLimits
 from distconvd.edge.problems import type_of
+from distconvd.edge.target import QUERY_FIELDS_MAX
 from distconvd.errors import CallerError, DaemonError, DistconvError
 from distconvd.lifecycle import drawing
-from distconvd.model import EngineRecord, Job, JobResult, Limits, Submission, TranscodeOptions
+from distconvd.model import (
+    AssignRequest,
+    BenchmarkReport,
+    CompleteReport,
+    EngineRecord,
+    FailReport,
+    Heartbeat,
+    Job,
+    JobPatch,
+    JobResult,
+    Limits,
+    ProgressReport,
+    ReleaseReport,
+    Submission,
+    TranscodeOptions,
+)
 from distconvd.plugins import Plugins
 
 TEXT = pages.read("docs/protocol.md")
@@ -140,3 +165,52 @@ def test_the_defaults_of_a_submission_are_told() -> None:
     job = Submission("", "")
     for name in ("job_size", "max_retries", "priority"):
         assert told[name] == str(getattr(job, name)), name
+
+
+@pytest.mark.parametrize(
+    "kind, heading",
+    [
+        (Heartbeat, "### POST /engines/heartbeat"),
+        (BenchmarkReport, "### POST /engines/benchmark_result"),
+        (AssignRequest, "### POST /assign_job/"),
+        (ProgressReport, "### POST /jobs/{id}/progress"),
+        (CompleteReport, "### POST /jobs/{id}/complete"),
+        (FailReport, "### POST /jobs/{id}/fail"),
+        (ReleaseReport, "### POST /jobs/{id}/release"),
+        (JobPatch, "### PATCH /jobs/{id}"),
+        (Why, "### GET /jobs/{id}/why"),
+    ],
+    ids=lambda given: getattr(given, "__name__", None),
+)
+def test_every_field_of_a_message_is_told_with_its_endpoint(kind: type, heading: str) -> None:
+    told = pages.section(TEXT, heading)
+    names: tuple[str, ...] = kind.__struct_fields__  # type: ignore[attr-defined]
+    missing = [name for name in names if f"`{name}`" not in told and f'"{name}"' not in told]
+    assert missing == []
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        f"up\n  to N seconds, at most {WAIT_S_MAX:g}.",
+        f"a long poll lasts at most {WAIT_S_MAX:g} s",
+        f"a page has at most {PAGE_MAX} jobs",
+        f"at\nmost {LINES_MAX} lines",
+        f"A query has at most {QUERY_FIELDS_MAX} fields",
+        f"no more than\n{SCAN_MAX:,} jobs are looked at",
+        f"The last {HISTORY_MAX} are kept.",
+        f"Names have 1 to {SEGMENTS_MAX} segments of\nup to {SEGMENT_BYTES_MAX} bytes",
+    ],
+)
+def test_a_bound_that_is_told_in_a_sentence_is_the_real_one(sentence: str) -> None:
+    assert re.sub(r"\s+", " ", sentence) in re.sub(r"\s+", " ", TEXT)
+
+
+def test_a_setting_that_is_told_with_its_value_has_that_value() -> None:
+    settings = DispatchSettings()
+    named = re.findall(r"`(?:dispatch\.)?(\w+)` \(([\d,]+)(?: s)?\)", TEXT)
+    named += [(name, value) for value, name in re.findall(r"([\d,]+) \(`(\w+)`\)", TEXT)]
+    named += [(name, value) for value, name in re.findall(r"beyond ([\d,]+)\s+\(`(\w+)`\)", TEXT)]
+    told = {name: number(value) for name, value in named if hasattr(settings, name)}
+    assert len(told) >= 6
+    assert told == {name: getattr(settings, name) for name in told}
