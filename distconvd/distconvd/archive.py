@@ -15,8 +15,8 @@ from typing import NamedTuple
 import msgspec
 import trio
 
-from distconvd.dispatch.retire import Retired, forget, retirable
 from distconvd.disk import Disk
+from distconvd.dispatch.retire import Retired, forget, retirable
 from distconvd.errors import CommitFailed
 from distconvd.ledger import Ledger
 from distconvd.matching.queue import born_us
@@ -125,7 +125,7 @@ def _read_line(line: bytes, job_id: str) -> Archived | None:
         parts = msgspec.json.decode(line, type=_Line)
         head = msgspec.json.decode(parts.job, type=_Id)
         history = bytes(parts.attempts)
-        attempts = AttemptHistory(job_id) if history == b"null" else decode_history(history)
+        attempts = AttemptHistory(job_id) if history == b"null" else decode_history(job_id, history)
     except msgspec.DecodeError:
         return None
     return Archived(bytes(parts.job), attempts.attempts) if head.job_id == job_id else None

@@ -149,7 +149,7 @@ def _wire(
     make_authenticator = authenticators.pick(config.authenticator)
     authenticator = _made("authenticator", config.authenticator, make_authenticator, context)
     parts.app = App(parts.routes, gate(authenticator), observers=[metrics.observe_request])
-    access = LocalAccess(admission, ledger)
+    access = LocalAccess(admission, ledger, archive)
     parts.services = _services(plugins, context, access, teller)
     return parts
 

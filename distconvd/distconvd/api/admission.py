@@ -96,12 +96,21 @@ async def require_archived(archive: Archive | None, job_id: str) -> Archived:
     return found
 
 
+async def find_job(ledger: Ledger, archive: Archive | None, job_id: str) -> bytes:
+    """Return a job as on the wire, from the store or else the archive; raises `NotFound`."""
+    try:
+        return await ledger.execute(get_job, job_id)
+    except NotFound:
+        return (await require_archived(archive, job_id)).job
+
+
 class LocalAccess:
     """`hookspecs.DaemonAccess`: what background services use instead of HTTP."""
 
-    def __init__(self, admission: Admission, ledger: Ledger) -> None:
+    def __init__(self, admission: Admission, ledger: Ledger, archive: Archive | None) -> None:
         self._admission = admission
         self._ledger = ledger
+        self._archive = archive
 
     async def submit(self, fields: bytes, *, idempotency_key: str) -> Job:
         """See `hookspecs.DaemonAccess.submit`."""
@@ -109,7 +118,7 @@ class LocalAccess:
 
     async def job(self, job_id: str) -> Job:
         """See `hookspecs.DaemonAccess.job`."""
-        return decode_job(await self._ledger.execute(get_job, job_id))
+        return decode_job(await find_job(self._ledger, self._archive, job_id))
 
 
 def idempotency_of(key: str, caller: str, digest: str, line: int | None = None) -> IdempotencyKey:

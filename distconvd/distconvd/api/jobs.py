@@ -6,7 +6,7 @@ from typing import TypeVar
 import msgspec
 import trio
 
-from distconvd.api.admission import Admission, require_archived
+from distconvd.api.admission import Admission, find_job, require_archived
 from distconvd.api.batch import CONTENT_TYPE as NDJSON
 from distconvd.api.batch import Batch
 from distconvd.api.decode import decode
@@ -31,7 +31,7 @@ from distconvd.api.validate import (
 )
 from distconvd.archive import Archive
 from distconvd.dispatch import reports, submit
-from distconvd.dispatch.queries import JobFilter, Page, attempts, get_job, list_jobs
+from distconvd.dispatch.queries import JobFilter, Page, attempts, list_jobs
 from distconvd.dispatch.transaction import Transaction
 from distconvd.dispatch.why import why
 from distconvd.edge.http import Request, Response, Route
@@ -137,7 +137,7 @@ class JobsApi:
         deadline_s = trio.current_time() + wait_s_of(request.headers)
         while True:
             with self._teller.expect("job", job_id) as change:
-                record = await self._record(job_id)
+                record = await find_job(self._ledger, self._archive, job_id)
                 left_s = deadline_s - trio.current_time()
                 if left_s <= 0 or _is_news(record, known):
                     break
@@ -201,13 +201,6 @@ class JobsApi:
         check_progress(report)
         request.log["attempt"] = report.attempt
         return encoded(await self._ledger.execute(reports.progress, _job_id(request), report))
-
-    async def _record(self, job_id: str) -> bytes:
-        """Return a job from the store, else from the archive; raises `NotFound`."""
-        try:
-            return await self._ledger.execute(get_job, job_id)
-        except NotFound:
-            return (await require_archived(self._archive, job_id)).job
 
     async def _edit(self, request: Request, edit: Callable[[Transaction, str], bytes]) -> Response:
         """Change a job, provided that it is still the version that `If-Match` names."""
