@@ -1,8 +1,11 @@
 """What the API's tests share: a client's and an engine's usual calls, and a state to compare."""
 
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import trio
+import trio.testing
 
 from distconvd.testing.daemon import Client, Daemon, Reply
 
@@ -67,12 +70,35 @@ def problem(reply: Reply, status: int) -> dict[str, Any]:
 
 
 class Later:
-    """The reply of a request that is still running."""
+    """A request that is under way."""
 
     def __init__(self) -> None:
-        self.reply: Reply | None = None
-        self.done_at_s = 0.0
+        self.is_answered = False
+        self.answered_at_s = 0.0
+        self.scope = trio.CancelScope()
+        """Cancel it to hang up."""
+        self._reply: Reply | None = None
+        self._answered = trio.Event()
 
-    async def run(self, call: Any, *args: Any, **headers: str) -> None:
-        self.reply = await call(*args, **headers)
-        self.done_at_s = trio.current_time()
+    async def run(self, call: Callable[..., Awaitable[Reply]], *args: Any, **headers: str) -> None:
+        with self.scope:
+            self._reply = await call(*args, **headers)
+            self.is_answered = True
+            self.answered_at_s = trio.current_time()
+            self._answered.set()
+
+    async def wait(self) -> Reply:
+        """Return the reply once it is there."""
+        await self._answered.wait()
+        assert self._reply is not None
+        return self._reply
+
+
+async def later(
+    nursery: trio.Nursery, call: Callable[..., Awaitable[Reply]], *args: Any, **headers: str
+) -> Later:
+    """Start a request and return once everything waits: for a disk, a job, or the time."""
+    asked = Later()
+    nursery.start_soon(partial(asked.run, call, *args, **headers))
+    await trio.testing.wait_all_tasks_blocked()
+    return asked

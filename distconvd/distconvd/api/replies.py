@@ -65,7 +65,7 @@ def count_of(query: Mapping[str, str], name: str, most: int) -> int | None:
     text = query.get(name)
     if text is None:
         return None
-    if not text.isdecimal() or not 1 <= int(text[:12]) <= most:
+    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text[:12]) <= most:
         raise BadRequest(f"'{name}' must be a number from 1 to {most}.", field=name)
     return int(text)
 

@@ -11,7 +11,7 @@ the clock are replaced. Under trio's `autojump_clock` a minute of lease costs no
             await daemon.client.post("/jobs/", {"source_url": …, "target_codec": "h264"})
 
 or, with `pytest_plugins = ["distconvd.testing.daemon"]` in the top `conftest.py`, by asking for the
-fixture `daemon`. Needs pytest-trio.
+fixture `daemon` (and for `autojump_clock`, where the test waits). Needs pytest-trio.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
@@ -23,7 +23,7 @@ import h11
 import msgspec
 import pytest
 import trio
-from trio.testing import MockClock, memory_stream_pair
+from trio.testing import memory_stream_pair
 
 from distconvd.config import load_config
 from distconvd.daemon import Parts, assemble, run
@@ -209,8 +209,12 @@ class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
 
 
 @pytest.fixture
-async def daemon(autojump_clock: MockClock) -> AsyncGenerator[Daemon]:
-    """A daemon with the default settings and an API key (`KEY`), under virtual time."""
+async def daemon() -> AsyncGenerator[Daemon]:
+    """A daemon with the default settings and an API key (`KEY`).
+
+    A test that waits names `autojump_clock` among its own arguments (pytest-trio looks for a clock
+    nowhere else); then waiting costs no time.
+    """
     async with open_daemon() as opened:
         yield opened
 
