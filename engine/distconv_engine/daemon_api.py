@@ -93,11 +93,14 @@ class DaemonApi:
                 content=body,
                 headers={**self._headers, **(headers or {})},
                 timeout=timeout,
+                follow_redirects=False,  # the key goes to the daemon and nowhere else
             )
         except httpx.TransportError as error:
             raise Away(str(error) or type(error).__name__) from error
         if reply.is_success:
             return reply.content
+        if reply.is_redirect:
+            raise Away(f"it redirects to {reply.headers.get('Location')}: is --server right?")
         if reply.status_code >= 500 or reply.status_code in _TRY_AGAIN:
             raise Away(f"the daemon answered {reply.status_code}")
         raise Refused(reply.status_code, _detail_of(reply))

@@ -69,6 +69,7 @@ class _Download:
 
     url: str
     path: Path
+    key: str | None = None
     written: int = 0
     total: int | None = None
     validator: str | None = None
@@ -82,6 +83,7 @@ async def download(
     path: Path,
     *,
     tries: int,
+    key: str | None = None,
     on_total: Callable[[int], None],
     on_progress: Callable[[float], None],
 ) -> None:
@@ -91,11 +93,12 @@ async def download(
         client: an HTTP client that follows redirects.
         url: what to get.
         path: where to put it.
+        key: the API key, for the daemon's own media store only; it follows no redirect.
         tries: tries in a row that get no further before it is given up.
         on_total: is told the size once it is known; may raise to refuse it.
         on_progress: is told the done part, 0 to 1.
     """
-    state, backoff, failures = _Download(url, path), Backoff(0.2, 10.0), 0
+    state, backoff, failures = _Download(url, path, key), Backoff(0.2, 10.0), 0
     while True:
         reached = state.best
         try:
@@ -136,7 +139,11 @@ async def _one_try(
     headers = {"Accept-Encoding": "identity"}
     if state.written and state.validator:
         headers |= {"Range": f"bytes={state.written}-", "If-Range": state.validator}
-    async with client.stream("GET", state.url, headers=headers, timeout=TIMEOUT) as response:
+    if state.key:
+        headers["X-API-Key"] = state.key
+    async with client.stream(
+        "GET", state.url, headers=headers, timeout=TIMEOUT, follow_redirects=not state.key
+    ) as response:
         _begin(state, response)
         if state.total is not None:
             on_total(state.total)

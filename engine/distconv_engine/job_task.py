@@ -43,7 +43,6 @@ class JobTask:
         """Work, report, and return once the report is acknowledged."""
         job = self._job
         try:
-            await trio.to_thread.run_sync(self._take_up)
             self._log.info("job begun", source=job.source_url, codec=job.target_codec)
             report = await self._attempt()
             await self._put_report(report)
@@ -55,7 +54,7 @@ class JobTask:
 
     def _take_up(self) -> None:
         self._shop.journal.hold(held_of(self._held.attempt))
-        self._held.attempt.folder.mkdir(parents=True)
+        self._held.attempt.folder.mkdir(parents=True, exist_ok=True)
 
     def _lay_down(self) -> None:
         remove_partials(held_of(self._held.attempt))
@@ -82,6 +81,7 @@ class JobTask:
     async def _judged(self) -> CompleteReport | FailReport:
         """Run the pipeline and turn whatever it raises into a report."""
         try:
+            await trio.to_thread.run_sync(self._take_up)
             return await run_attempt(self._shop, self._held.attempt)
         except JobFailure as failure:
             return self._failed(failure.message, failure.error_class, failure.log_tail)

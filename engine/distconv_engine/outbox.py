@@ -69,8 +69,13 @@ class Outbox:
         report = StoredReport(job_id, attempt, kind, msgspec.Raw(msgspec.json.encode(body)))
         path = self._directory / f"{safe_name(job_id)}.{attempt}.json"
         content = msgspec.json.encode(report)
-        with trio.CancelScope(shield=True):  # half a report is worse than a late cancel
-            await trio.to_thread.run_sync(write_durably, path, content)
+        try:
+            with trio.CancelScope(shield=True):  # half a report is worse than a late cancel
+                await trio.to_thread.run_sync(write_durably, path, content)
+        except OSError as error:
+            # A full disk is when a report matters most: it is sent from memory, and the daemon's
+            # lease covers the case that this engine dies before that.
+            self._log.error("report is not on disk", job_id=job_id, attempt=attempt, reason=error)
         self._entries[job_id, attempt] = _Entry(path, report, trio.Event())
         self._wake.set()
 

@@ -31,7 +31,7 @@ from distconv_engine.publish import publish_file, publish_http, temporary_of
 from distconv_engine.running import Controls
 from distconv_engine.source_check import Source, check_source, check_unchanged
 from distconv_engine.sources import file_url
-from distconv_engine.targets import FileTarget, choose_target
+from distconv_engine.targets import FileTarget, choose_target, is_media_store
 from distconv_engine.tracker import Tracker
 from distconv_engine.verify import Verified, verify
 from distconvd.model import CompleteReport, Job, JobResult, canonical_codec
@@ -161,6 +161,7 @@ async def _fetch(shop: Workshop, attempt: Attempt) -> Path:
             job.source_url,
             path,
             tries=config.fetch_tries,
+            key=config.api_key if is_media_store(job.source_url, config.server) else None,
             on_total=lambda total: check_room(config, total, fetched=True),
             on_progress=attempt.tracker.part,
         )

@@ -64,10 +64,12 @@ class Child:
         self._stderr = trio.lowlevel.FdStream(os.dup(popen.stderr.fileno()))
         popen.stdout.close()
         popen.stderr.close()
-        self._pidfd = os.pidfd_open(popen.pid)
+        self._pidfd = os.pidfd_open(popen.pid) if hasattr(os, "pidfd_open") else None
 
     async def wait(self) -> int:
         """Wait for the end; returns the exit code, or minus the signal. One waiter at a time."""
+        if self._pidfd is None:  # not Linux
+            return await trio.to_thread.run_sync(self._popen.wait, abandon_on_cancel=True)
         if self._popen.returncode is None:
             await trio.lowlevel.wait_readable(self._pidfd)
             # Not reaped yet, so the group's number is still its own: end what it left behind.
@@ -120,7 +122,8 @@ class Child:
     async def aclose(self) -> None:
         """Stop it and release its descriptors."""
         await self.stop()
-        os.close(self._pidfd)
+        if self._pidfd is not None:
+            os.close(self._pidfd)
         await self._stdout.aclose()
         await self._stderr.aclose()
 

@@ -127,7 +127,13 @@ async def publish_http(
     for _ in range(PUT_TRIES):
         try:
             body = _read_file(path, size, on_progress)
-            reply = await client.put(target.url, content=body, headers=headers, timeout=PUT_TIMEOUT)
+            reply = await client.put(
+                target.url,
+                content=body,
+                headers=headers,
+                timeout=PUT_TIMEOUT,
+                follow_redirects=False,  # the body is gone by then, and the key is not for others
+            )
         except httpx.TransportError as error:
             reason = str(error) or type(error).__name__
         except httpx.InvalidURL as error:

@@ -67,6 +67,13 @@ def choose_target(
     return FileTarget(directory_of(output), name, named is not None, spare)
 
 
+def is_media_store(url: str, server: str) -> bool:
+    """Whether `url` lies in the daemon's own media store, which asks for the key."""
+    here, there = urlsplit(server.rstrip("/") + "/media/"), urlsplit(url)
+    same_origin = (here.scheme, here.netloc) == (there.scheme, there.netloc)
+    return same_origin and there.path.startswith(here.path) and "/../" not in there.path
+
+
 def directory_of(output: str) -> Path:
     """Return the directory that `--output` names, as a path or a `file://` URL."""
     path = unquote(urlsplit(output).path) if output.startswith("file://") else output

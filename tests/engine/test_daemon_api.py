@@ -47,6 +47,19 @@ async def test_a_connection_that_fails_is_a_daemon_that_is_away() -> None:
         await api(httpx.MockTransport(fail)).assign("e1", 1)
 
 
+async def test_a_redirect_is_not_followed_with_the_key() -> None:
+    seen: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.url.host)
+        return httpx.Response(307, headers={"Location": "http://elsewhere/"})
+
+    client = httpx.AsyncClient(transport=httpx.MockTransport(answer), follow_redirects=True)
+    with pytest.raises(Away):
+        await DaemonApi(client, "http://d", "secret").report("1", "complete", b"{}")
+    assert seen == ["d"]
+
+
 async def test_no_work_is_none_and_the_wait_is_asked_for() -> None:
     seen: list[httpx.Request] = []
 

@@ -1,5 +1,6 @@
 """Reports survive the engine, are sent until acknowledged, and one does not hold up another."""
 
+import errno
 from pathlib import Path
 
 import msgspec
@@ -106,6 +107,19 @@ async def test_the_first_report_of_an_attempt_wins(tmp_path: Path) -> None:
     await outbox.put("1_1", 1, "fail", REPORT)
     await deliver(outbox, ("1_1", 1))
     assert [kind for _, kind, _ in api.sent] == ["complete"]
+
+
+async def test_a_report_that_finds_the_disk_full_is_still_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    outbox, api = make(tmp_path)
+    monkeypatch.setattr(outbox_module, "write_durably", full)
+    await outbox.put("1_1", 1, "complete", REPORT)
+    await deliver(outbox, ("1_1", 1))
+    assert len(api.sent) == 1
 
 
 async def test_an_unreadable_report_is_put_aside_and_not_lost(tmp_path: Path) -> None:

@@ -14,7 +14,13 @@ from tests.engine.daemon import KEY, FakeDaemon
 from distconv_engine import publish
 from distconv_engine.failures import EngineFault, InputFault, TransientFault
 from distconv_engine.publish import publish_file, publish_http, temporary_of
-from distconv_engine.targets import FileTarget, HttpTarget, choose_target, default_name
+from distconv_engine.targets import (
+    FileTarget,
+    HttpTarget,
+    choose_target,
+    default_name,
+    is_media_store,
+)
 from distconvd.model import Job
 
 CONTENT = b"film" * 1000
@@ -85,6 +91,21 @@ def test_an_output_outside_of_the_roots_is_refused(url: str, tmp_path: Path) -> 
 )
 def test_a_name_made_from_the_source_is_harmless(url: str, name: str) -> None:
     assert default_name(url, ".mp4") == name
+
+
+@pytest.mark.parametrize(
+    "url,verdict",
+    [
+        ("http://d:1/media/a.mp4", True),
+        ("http://d:1/jobs/1", False),
+        ("http://d:2/media/a.mp4", False),
+        ("https://d:1/media/a.mp4", False),
+        ("http://d:1@evil/media/a.mp4", False),
+        ("http://d:1/media/../jobs", False),
+    ],
+)
+def test_only_the_daemons_own_media_store_is_given_the_key(url: str, verdict: bool) -> None:
+    assert is_media_store(url, "http://d:1/") is verdict
 
 
 # ----------------------------------------------------------------------------------- directories
@@ -166,9 +187,9 @@ async def send(
 async def test_a_put_carries_length_and_digest_and_the_key_only_to_the_media_store(
     client: httpx.AsyncClient, daemon: FakeDaemon, tmp_path: Path
 ) -> None:
-    for is_media_store in (False, True):
+    for is_ours in (False, True):
         url = f"{daemon.url}/media/a.mp4"
-        assert await send(client, tmp_path, HttpTarget(url, is_media_store)) == url
+        assert await send(client, tmp_path, HttpTarget(url, is_ours)) == url
     assert daemon.media["/media/a.mp4"] == CONTENT
     assert [("x-api-key" in headers) for _, headers in daemon.puts] == [False, True]
     assert daemon.puts[0][1]["content-length"] == str(len(CONTENT))
