@@ -49,8 +49,8 @@ class EventsApi:
         self, request: Request, since: int | None, kinds: frozenset[str], job_id: str | None
     ) -> AsyncIterator[bytes]:
         """Yield events as they are told, until the reader leaves, lags or the daemon drains."""
-        yield b": distconvd events\n\n"  # the head goes out at once
         last = self._teller.number if since is None else since
+        yield b": distconvd events\n\n"  # the head goes out at once
         if not self._reaches_back_to(last):
             yield _gap(last)
             last = self._first() - 1

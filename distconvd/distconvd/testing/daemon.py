@@ -23,7 +23,7 @@ import h11
 import msgspec
 import pytest
 import trio
-from trio.testing import memory_stream_pair
+from trio.testing import lockstep_stream_pair, memory_stream_pair
 
 from distconvd.config import load_config
 from distconvd.daemon import Parts, assemble, run
@@ -115,7 +115,7 @@ class Client:
             await stream.send_all(_request_bytes(machine, method, path, body, self._all(headers)))
             head = cast("h11.Response", await _next_event(machine, stream))
             names = {n.decode(): v.decode("latin-1") for n, v in head.headers}
-            yield Reply(head.status_code, names), _pieces(machine, stream)
+            yield Reply(head.status_code, names), _Pieces(machine, stream)
 
     def _all(self, headers: Mapping[str, str] | None) -> dict[str, str]:
         given = {name.lower(): value for name, value in (headers or {}).items()}
@@ -147,9 +147,12 @@ class Daemon:
         """Return an HTTP client that sends these headers with every request."""
         return Client(self, headers)
 
-    async def connect(self) -> trio.abc.Stream:
-        """Return the client's end of a new connection, for tests that send bytes of their own."""
-        ours, theirs = memory_stream_pair()
+    async def connect(self, *, slow: bool = False) -> trio.abc.Stream:
+        """Return the client's end of a new connection, for tests that send bytes of their own.
+
+        With `slow` nothing is buffered on the way: the daemon sends no faster than the test reads.
+        """
+        ours, theirs = lockstep_stream_pair() if slow else memory_stream_pair()
         await self._connections.send(theirs)
         return ours
 
@@ -256,6 +259,15 @@ async def _next_event(machine: h11.Connection, stream: trio.abc.Stream) -> objec
         machine.receive_data(bytes(await stream.receive_some()))
 
 
-async def _pieces(machine: h11.Connection, stream: trio.abc.Stream) -> AsyncIterator[bytes]:
-    while isinstance(event := await _next_event(machine, stream), h11.Data):
-        yield bytes(event.data)
+class _Pieces(AsyncIterator[bytes]):
+    """A reply's body as it comes. No generator, as those must be closed by whoever stops early."""
+
+    def __init__(self, machine: h11.Connection, stream: trio.abc.Stream) -> None:
+        self._machine = machine
+        self._stream = stream
+
+    async def __anext__(self) -> bytes:
+        event = await _next_event(self._machine, self._stream)
+        if not isinstance(event, h11.Data):
+            raise StopAsyncIteration
+        return bytes(event.data)
