@@ -300,7 +300,7 @@ def derived(dispatcher: Dispatcher) -> dict[str, Any]:
         "held": {engine: set(held) for engine, held in state.held.items() if held},
         "engine held": {e.record.engine_id: set(e.held) for e in entries},
         "engine records": {e.record.engine_id: e.record for e in entries},
-        "live": {e.record.engine_id: (e.state, e.ability, e.benchmarks) for e in entries},
+        "abilities": {e.record.engine_id: (e.ability, e.benchmarks) for e in entries},
         "leased": set(dispatcher.leases),
         "lines": {
             demand: [e.job_id for e in state.queue.in_order(demand)] for demand in demands
