@@ -27,7 +27,8 @@ from distconvd.dispatch import (
 )
 from distconvd.dispatch.transaction import Transaction
 from distconvd.dispatch.why import why
-from distconvd.matching import demand_of
+from distconvd.matching import Demand, demand_of
+from distconvd.matching.queue import born_us
 from distconvd.model import (
     Attempt,
     BenchmarkReport,
@@ -53,6 +54,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 START_MS = 1_700_000_000_000
+CURRENT = -999
+"""As an attempt number: the one that the job has."""
 URL = "http://media/video.mp4"
 
 Disk = dict[Table, dict[str, bytes]]
@@ -195,7 +198,7 @@ class Core:
         self.run(engines.benchmark, BenchmarkReport(engine_id, seconds, benchmarks))
 
     def complete(
-        self, job: Job, *, url: str = "file:///out.mp4", attempt: int | None = -1,
+        self, job: Job, *, url: str = "file:///out.mp4", attempt: int | None = CURRENT,
         engine_id: str | None = "",
     ) -> str:  # fmt: skip
         """Report a job as done: as its engine and of its attempt, unless told otherwise."""
@@ -204,19 +207,19 @@ class Core:
 
     def fail(
         self, job: Job, kind: FailureClass | None = FailureClass.ENGINE, *,
-        message: str = "it broke", attempt: int | None = -1, engine_id: str | None = "",
+        message: str = "it broke", attempt: int | None = CURRENT, engine_id: str | None = "",
     ) -> str:  # fmt: skip
         """Report a job as failed, see `complete`."""
         report = FailReport(message, _attempt(job, attempt), _engine(job, engine_id), kind)
         return self.run(reports.fail, job.job_id, report)
 
-    def release(self, job: Job, *, attempt: int | None = -1, engine_id: str | None = "") -> str:
+    def release(self, job: Job, *, attempt: int | None = CURRENT, engine_id: str | None = "") -> str:
         """Give a job back, see `complete`."""
         report = ReleaseReport(_attempt(job, attempt) or 0, _engine(job, engine_id) or "")
         return self.run(reports.release, job.job_id, report)
 
     def progress(
-        self, job: Job, *, fraction: float = 0.5, attempt: int | None = -1,
+        self, job: Job, *, fraction: float = 0.5, attempt: int | None = CURRENT,
         engine_id: str | None = "",
     ) -> Verdict:  # fmt: skip
         """Report progress, see `complete`."""
@@ -274,7 +277,7 @@ class Core:
 
 
 def _attempt(job: Job, attempt: int | None) -> int | None:
-    return job.attempt if attempt == -1 else attempt
+    return job.attempt if attempt == CURRENT else attempt
 
 
 def _engine(job: Job, engine_id: str | None) -> str | None:
@@ -289,7 +292,6 @@ def derived(dispatcher: Dispatcher) -> dict[str, Any]:
     state = dispatcher.state
     entries = state.pool.engines.values()
     waiting = [j for j in state.order if j in state.queue or j in state.reservations]
-    demands = {demand_of(state.job(job_id)) for job_id in waiting}
     return {
         "records": {table: getattr(state, table) for table in TABLES},
         "order": state.order,
@@ -302,10 +304,7 @@ def derived(dispatcher: Dispatcher) -> dict[str, Any]:
         "engine records": {e.record.engine_id: e.record for e in entries},
         "abilities": {e.record.engine_id: (e.ability, e.benchmarks) for e in entries},
         "leased": set(dispatcher.leases),
-        "lines": {
-            demand: [e.job_id for e in state.queue.in_order(demand)] for demand in demands
-        } if not state.reservations else None,
-    }  # fmt: skip
+    }
 
 
 def check_invariants(dispatcher: Dispatcher, *, over_slots_ok: bool = False) -> None:
@@ -333,6 +332,13 @@ def check_invariants(dispatcher: Dispatcher, *, over_slots_ok: bool = False) -> 
         assert numbers == sorted(numbers)
         assert not numbers or numbers[-1] <= job.attempt
     assert len(state.queue) == sum(job_id in state.queue for job_id in jobs)
+    lines: dict[Demand, list[tuple[int, int, str]]] = {}
+    for job_id, job in jobs.items():
+        if job_id in state.queue:
+            place = (-job.priority, born_us(job_id), job_id)
+            lines.setdefault(demand_of(job), []).append(place)
+    for demand, line in lines.items():
+        assert [e.job_id for e in state.queue.in_order(demand)] == [i for *_, i in sorted(line)]
     standing = set(dispatcher.timers._at)
     assert {("delay", job_id) for job_id in state.delayed} <= standing
     assert {("lease", job_id) for job_id in dispatcher.leases} <= standing

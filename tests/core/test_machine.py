@@ -536,9 +536,8 @@ class Machine(RuleBasedStateMachine):
             is_same = naive.status is JobStatus.FAILED_PERMANENTLY and message == naive.error
             return "again" if is_same else naive.may_go_on(attempt, engine)
         for past in naive.past:
-            if (past.number, past.outcome, past.message) == (attempt, "failed", message) and (
-                engine in (None, past.engine)
-            ):
+            is_same = past.outcome in ("failed", "lost") and past.message == message
+            if is_same and past.number == attempt and engine in (None, past.engine):
                 return "again"
         return naive.may_go_on(attempt, engine)
 
@@ -548,6 +547,13 @@ class Machine(RuleBasedStateMachine):
     ) -> None:  # fmt: skip
         """Do in the model what a failure of that class must do."""
         since = [p for p in naive.past if p.number > naive.base]
+        if kind is FailureClass.LOST:
+            lost = 1 + sum(p.outcome == "lost" for p in since)
+            self.end(naive, "lost", engine, message)
+            self.requeue(naive, now_ms, is_over=lost >= LOST_MAX)
+            naive.error = self.state.job(naive.job.job_id).error_message
+            naive.not_before = None
+            return
         transient = sum(p.kind is FailureClass.TRANSIENT for p in since)
         is_transient = kind is FailureClass.TRANSIENT
         charged = kind is not FailureClass.INPUT and not (

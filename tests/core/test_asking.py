@@ -1,0 +1,356 @@
+"""Asking for work: reservations, lost replies, engines that wait here."""
+
+import pytest
+
+from distconvd.dispatch.assign import has_undelivered
+from distconvd.model import JobStatus
+from tests.core.kit import Core, check_invariants
+
+
+def two(core: Core, **fields: object) -> None:
+    """Register a fast and a slow engine."""
+    core.engine("fast", 5.0, **fields)
+    core.engine("slow", 20.0, **fields)
+
+
+def reserved(core: Core) -> str:
+    """Return a small job that is reserved for `slow`, since `fast` asked."""
+    two(core)
+    job_id = core.submit(1.0)
+    assert core.ask("fast") is None
+    assert core.dispatcher.state.reservations == {job_id: "slow"}
+    return job_id
+
+
+def test_nothing_is_assigned_to_a_polling_engine_before_it_asks() -> None:
+    """Heartbeats, submissions and time assign nothing; a reservation is no assignment."""
+    core = Core()
+    job_id = reserved(core)
+    for _ in range(5):
+        core.beat("slow")
+        core.beat("fast")
+        core.sleep(2)
+    assert core.job(job_id).status is JobStatus.PENDING
+    assert core.told("job.assigned") == 0
+
+
+def test_a_reservation_is_collected_by_its_engine() -> None:
+    """It asks within the pick-up time."""
+    core = Core()
+    job_id = reserved(core)
+    core.sleep(14.9)
+    assert core.ask("fast") is None
+    assert core.must_ask("slow").job_id == job_id
+    assert not core.dispatcher.state.reservations
+
+
+def test_a_reservation_that_is_not_collected_lapses_and_the_job_goes_elsewhere() -> None:
+    """The engine that does not ask is left out until it asks."""
+    core = Core()
+    job_id = reserved(core)
+    core.sleep(15)
+    assert not core.dispatcher.state.reservations
+    assert core.must_ask("fast").job_id == job_id
+    core.submit(1.0)
+    assert core.job(job_id).assigned_engine == "fast"
+    assert core.ask("slow") is not None
+    check_invariants(core.dispatcher)
+
+
+def test_an_engine_that_let_a_job_lapse_is_considered_again_once_it_asks() -> None:
+    """Asking is what proves that it is there, even when there is nothing for it."""
+    core = Core()
+    job_id = reserved(core)
+    core.sleep(15)
+    assert core.must_ask("fast").job_id == job_id
+    assert core.ask("slow") is None
+    core.complete(core.job(job_id))
+    small = core.submit(1.0)
+    assert core.ask("fast") is None
+    assert core.dispatcher.state.reservations == {small: "slow"}
+
+
+def test_a_reservation_made_anew_gets_its_whole_time() -> None:
+    """The reminder of an earlier reservation of the same job does not end it."""
+    core = Core()
+    job_id = reserved(core)
+    core.sleep(10)
+    core.beat("slow", status="busy")
+    core.beat("slow", status="idle")
+    assert core.ask("fast") is None or True
+    core.dispatcher.state.unreserve(job_id, requeue=True)
+    held = core.job(job_id)
+    if held.status is JobStatus.ASSIGNED:
+        core.release(held)
+    assert core.ask("fast") is None
+    assert core.dispatcher.state.reservations == {job_id: "slow"}
+    core.sleep(10)
+    assert core.dispatcher.state.reservations == {job_id: "slow"}
+    core.sleep(5.1)
+    assert not core.dispatcher.state.reservations
+
+
+@pytest.mark.parametrize("how", ["busy", "offline", "draining", "removed"])
+def test_a_reservation_ends_when_its_engine_is_idle_no_more(how: str) -> None:
+    """The job goes back to its place in line at once."""
+    core = Core(engine_timeout_s=10, start_grace_s=10)
+    job_id = reserved(core)
+    if how == "busy":
+        core.beat("slow", status="busy")
+    elif how == "offline":
+        core.sleep(9)
+        core.beat("fast")
+        core.sleep(2)
+    elif how == "draining":
+        core.drain("slow")
+    else:
+        core.remove("slow")
+    assert not core.dispatcher.state.reservations
+    assert job_id in core.dispatcher.state.queue
+    assert core.must_ask("fast").job_id == job_id
+    check_invariants(core.dispatcher)
+
+
+def test_a_reservation_is_decided_afresh_so_that_an_urgent_job_is_not_overtaken() -> None:
+    """The reserved job waits when a more urgent one comes for the same engine."""
+    core = Core()
+    small = reserved(core)
+    urgent = core.submit(1.0, priority=2)
+    assert core.must_ask("slow").job_id == urgent
+    assert core.job(small).status is JobStatus.PENDING
+
+
+def test_an_engine_that_takes_a_lost_attempt_back_has_fewer_slots_to_reserve() -> None:
+    """What it holds and what is reserved for it never exceed its slots."""
+    core = Core()
+    core.engine("slow", 20.0, slots=2)
+    core.submit(1.0)
+    job = core.must_ask("slow")
+    core.sleep(61)
+    core.engine("fast", 5.0)
+    core.beat("slow", jobs=[])
+    core.cancel(core.submit(60.0))
+    core.patch(job.job_id, paused=True)
+    for _ in range(3):
+        core.submit(1.0)
+    assert core.must_ask("fast").assigned_engine == "fast"
+    assert len(core.dispatcher.state.reservations) == 2
+    assert core.holds("slow", (job.job_id, 1)) == ["keep"]
+    assert len(core.dispatcher.state.reservations) == 1
+    check_invariants(core.dispatcher)
+
+
+def test_asking_again_after_a_lost_reply_gives_the_same_job_under_the_same_attempt() -> None:
+    """A lost reply costs nothing."""
+    core = Core()
+    core.engine("E1")
+    core.submit()
+    core.submit()
+    job = core.must_ask("E1")
+    assert core.must_ask("E1") == job
+    core.holds("E1", (job.job_id, job.attempt))
+    assert core.ask("E1") is None
+
+
+def test_an_assignment_that_a_heartbeat_does_not_name_is_handed_out_again() -> None:
+    """With a free slot as well, but not before the reply had time to arrive."""
+    core = Core(redeliver_s=5.0)
+    core.engine("E1", slots=2)
+    core.submit()
+    job = core.must_ask("E1")
+    core.holds("E1")
+    assert core.ask("E1") is None
+    core.sleep(5.1)
+    core.holds("E1")
+    assert core.must_ask("E1") == job
+    assert core.ask("E1") is None
+
+
+def test_an_assignment_is_not_handed_out_again_once_the_engine_names_it() -> None:
+    """A slow reply did arrive: with another slot free the engine gets another job."""
+    core = Core(redeliver_s=5.0)
+    core.engine("E1", slots=3)
+    core.submit()
+    job = core.must_ask("E1")
+    core.sleep(6)
+    core.holds("E1")
+    core.holds("E1", (job.job_id, 1))
+    other = core.submit()
+    assert core.must_ask("E1").job_id == other
+    core.sleep(6)
+    core.holds("E1")
+    core.progress(job)
+    assert core.must_ask("E1").job_id == other
+    third = core.submit()
+    assert core.must_ask("E1").job_id == third
+
+
+def test_an_engine_that_waits_here_gets_a_job_the_moment_there_is_one() -> None:
+    """And the job waits for it until its reply carries it."""
+    core = Core()
+    core.engine("E1")
+    assert core.ask("E1") is None
+    core.park("E1")
+    job_id = core.submit()
+    assert core.job(job_id).status is JobStatus.ASSIGNED
+    assert core.run(has_undelivered, "E1")
+    assert core.must_ask("E1").job_id == job_id
+    assert not core.run(has_undelivered, "E1")
+
+
+CAUSES = ["benchmark", "idle", "resume", "slot", "online", "codec", "unpause", "due", "requeue"]
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+def test_a_waiting_engine_gets_a_job_when_it_or_the_job_becomes_free(cause: str) -> None:
+    """Whatever was in the way; the job is noted as not yet delivered."""
+    core = Core(engine_timeout_s=10, start_grace_s=10)
+    core.engine("E1", None if cause == "benchmark" else 5.0)
+    core.park("E1")
+    if cause == "idle":
+        core.beat("E1", status="busy")
+    elif cause == "resume":
+        core.drain("E1")
+    elif cause == "slot":
+        core.submit()
+        before = core.must_ask("E1")
+    elif cause == "online":
+        core.sleep(11)
+    fields: dict[str, object] = {}
+    if cause == "due":
+        fields["not_before"] = core.wall_ms + 1000
+    job_id = core.submit(codec="vp9" if cause == "codec" else "h264", **fields)
+    if cause == "unpause":
+        core.release(core.must_ask("E1")) if False else None
+    if cause in ("unpause", "requeue"):
+        assert core.must_ask("E1").job_id == job_id
+    else:
+        assert core.job(job_id).status is JobStatus.PENDING
+        assert not core.run(has_undelivered, "E1")
+    if cause == "benchmark":
+        core.benchmark("E1", 3.0)
+    elif cause == "idle":
+        core.beat("E1", status="idle")
+    elif cause == "resume":
+        core.drain("E1", draining=False)
+    elif cause == "slot":
+        core.complete(before)
+    elif cause == "online":
+        core.beat("E1")
+    elif cause == "codec":
+        core.beat("E1", supported_codecs=["vp9"])
+    elif cause == "due":
+        core.sleep(1)
+    elif cause == "requeue":
+        core.release(core.job(job_id))
+    elif cause == "unpause":
+        core.patch(job_id, paused=True)
+        core.release(core.job(job_id))
+        assert core.job(job_id).status is JobStatus.PENDING
+        core.patch(job_id, paused=False)
+    assert core.job(job_id).status is JobStatus.ASSIGNED
+    assert core.run(has_undelivered, "E1")
+    assert core.must_ask("E1").job_id == job_id
+    check_invariants(core.dispatcher)
+
+
+def test_an_engine_that_begins_to_wait_gets_what_was_reserved_for_it_meanwhile() -> None:
+    """Another engine asked between its question and its waiting."""
+    core = Core()
+    two(core)
+    assert core.ask("slow") is None
+    job_id = core.submit(1.0)
+    assert core.ask("fast") is None
+    core.park("slow")
+    assert core.job(job_id).assigned_engine == "slow"
+    assert core.must_ask("slow").job_id == job_id
+
+
+def test_a_waiting_engine_that_gives_up_gets_nothing_any_more() -> None:
+    """Its parked requests are counted."""
+    core = Core()
+    core.engine("E1")
+    core.park("E1")
+    core.park("E1")
+    core.park("E1", -1)
+    first = core.submit()
+    assert core.job(first).status is JobStatus.ASSIGNED
+    core.complete(core.must_ask("E1"))
+    core.park("E1", -1)
+    second = core.submit()
+    assert core.job(second).status is JobStatus.PENDING
+    core.park("ghost")
+    core.park("E1", -5)
+    check_invariants(core.dispatcher)
+
+
+def test_waiting_engines_share_the_jobs_as_the_policy_says() -> None:
+    """Several wait; each submission goes to the one that it is for."""
+    core = Core()
+    two(core, slots=2)
+    for engine_id in ("fast", "slow"):
+        core.park(engine_id)
+    sizes = [1.0, 60.0, 1.0, 60.0, 1.0]
+    got = [core.job(core.submit(size)).assigned_engine for size in sizes]
+    assert got == ["slow", "fast", "slow", "fast", None]
+
+
+def test_a_job_for_an_engine_that_does_not_wait_is_reserved_beside_those_that_do() -> None:
+    """`slow` has not asked, `fast` waits: the small job is not given to `fast`."""
+    core = Core()
+    two(core)
+    core.park("fast")
+    job_id = core.submit(1.0)
+    assert core.dispatcher.state.reservations == {job_id: "slow"}
+    core.sleep(15)
+    assert core.job(job_id).assigned_engine == "fast"
+
+
+def test_jobs_that_a_waiting_engine_cannot_have_make_no_hot_loop() -> None:
+    """Placing, failing to place and waking each other ends."""
+    calls = 0
+
+    from distconv_plugins.policy_size_aware import SizeAware
+    from distconvd.model import Job
+    from distconvd.policy import Hold, IdleEngines, Place
+
+    class Counting(SizeAware):
+        def place(self, job: Job, engines: IdleEngines, now_ms: int) -> Place | Hold:
+            nonlocal calls
+            calls += 1
+            return super().place(job, engines, now_ms)
+
+    core = Core(policy=Counting())
+    for n in range(20):
+        core.engine(f"E{n}", None if n % 2 else float(n), supported_codecs=["h264", "vp9"])
+        core.park(f"E{n}")
+    for n in range(40):
+        core.submit(float(n * 5), "h264" if n % 3 else "vp9")
+    assert core.dispatcher.state.statuses[JobStatus.ASSIGNED] == 10
+    assert calls < 1500
+    calls = 0
+    core.sleep(10)
+    assert calls == 0
+    check_invariants(core.dispatcher)
+
+
+def test_assigning_to_any_engine_takes_jobs_back_that_were_reserved() -> None:
+    """Somebody asks for any engine: what was reserved is decided afresh, and assigned."""
+    core = Core()
+    job_id = reserved(core)
+    job = core.assign_any()
+    assert job is not None
+    assert (job.job_id, job.assigned_engine) == (job_id, "slow")
+    assert core.assign_any() is None
+    assert core.must_ask("slow") == job
+
+
+def test_assigning_to_any_engine_fills_every_slot_and_no_more() -> None:
+    """Then there is nothing to do."""
+    core = Core()
+    two(core, slots=2)
+    for _ in range(6):
+        core.submit()
+    got = [core.assign_any() for _ in range(5)]
+    assert [j.assigned_engine for j in got if j is not None] == ["fast", "fast", "slow", "slow"]
+    assert got[4] is None
