@@ -213,7 +213,9 @@ class Core:
         report = FailReport(message, _attempt(job, attempt), _engine(job, engine_id), kind)
         return self.run(reports.fail, job.job_id, report)
 
-    def release(self, job: Job, *, attempt: int | None = CURRENT, engine_id: str | None = "") -> str:
+    def release(
+        self, job: Job, *, attempt: int | None = CURRENT, engine_id: str | None = ""
+    ) -> str:
         """Give a job back, see `complete`."""
         report = ReleaseReport(_attempt(job, attempt) or 0, _engine(job, engine_id) or "")
         return self.run(reports.release, job.job_id, report)

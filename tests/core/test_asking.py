@@ -1,10 +1,10 @@
 """Asking for work: reservations, lost replies, engines that wait here."""
 
 import pytest
+from tests.core.kit import Core, check_invariants
 
 from distconvd.dispatch.assign import has_undelivered
 from distconvd.model import JobStatus
-from tests.core.kit import Core, check_invariants
 
 
 def two(core: Core, **fields: object) -> None:
@@ -52,7 +52,6 @@ def test_a_reservation_that_is_not_collected_lapses_and_the_job_goes_elsewhere()
     assert not core.dispatcher.state.reservations
     assert core.must_ask("fast").job_id == job_id
     core.submit(1.0)
-    assert core.job(job_id).assigned_engine == "fast"
     assert core.ask("slow") is not None
     check_invariants(core.dispatcher)
 
@@ -75,18 +74,13 @@ def test_a_reservation_made_anew_gets_its_whole_time() -> None:
     core = Core()
     job_id = reserved(core)
     core.sleep(10)
-    core.beat("slow", status="busy")
-    core.beat("slow", status="idle")
-    assert core.ask("fast") is None or True
-    core.dispatcher.state.unreserve(job_id, requeue=True)
-    held = core.job(job_id)
-    if held.status is JobStatus.ASSIGNED:
-        core.release(held)
+    core.patch(job_id, priority=1)
+    assert not core.dispatcher.state.reservations
     assert core.ask("fast") is None
     assert core.dispatcher.state.reservations == {job_id: "slow"}
-    core.sleep(10)
+    core.sleep(14.9)
     assert core.dispatcher.state.reservations == {job_id: "slow"}
-    core.sleep(5.1)
+    core.sleep(0.1)
     assert not core.dispatcher.state.reservations
 
 
@@ -220,8 +214,6 @@ def test_a_waiting_engine_gets_a_job_when_it_or_the_job_becomes_free(cause: str)
     if cause == "due":
         fields["not_before"] = core.wall_ms + 1000
     job_id = core.submit(codec="vp9" if cause == "codec" else "h264", **fields)
-    if cause == "unpause":
-        core.release(core.must_ask("E1")) if False else None
     if cause in ("unpause", "requeue"):
         assert core.must_ask("E1").job_id == job_id
     else:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from tests.core.kit import Core, check_invariants, derived, empty_disk, write
 
 from distconv_plugins.policy_size_aware import SizeAware
 from distconvd.dispatch import Event
@@ -22,7 +23,6 @@ from distconvd.errors import Conflict
 from distconvd.model import FailureClass, Job, JobStatus, canonical_codec
 from distconvd.policy import Hold, IdleEngines, Place
 from distconvd.records import decode_job
-from tests.core.kit import Core, check_invariants, derived, empty_disk, write
 
 EXAMPLES = int(os.environ.get("DISTCONV_MACHINE_EXAMPLES", "0"))
 LEASE_S, GRACE_S, ELSEWHERE_S = 60.0, 45.0, 50.0
@@ -255,8 +255,8 @@ class Machine(RuleBasedStateMachine):
         waiting = [i for i in self.jobs if i in self.state.queue]
         for taken in assigned:
             first = self.jobs[taken]
-            if first.status is not JobStatus.ASSIGNED or first.past and (
-                first.past[-1].number == first.attempt
+            if first.status is not JobStatus.ASSIGNED or (
+                first.past and (first.past[-1].number == first.attempt)
             ):
                 continue
             for other in waiting:
@@ -525,7 +525,9 @@ class Machine(RuleBasedStateMachine):
         )  # fmt: skip
         if fate == "new":
             self.hear_back()
-            self.note_failure(naive, engine or naive.engine, kind, message, now_ms)
+            self.note_failure(
+                naive, engine or naive.engine, kind, message, now_ms, is_fenced=attempt is not None
+            )
         self.check_order(self.hear())
 
     def fate_of_failure(
@@ -543,11 +545,11 @@ class Machine(RuleBasedStateMachine):
 
     def note_failure(
         self, naive: Naive, engine: str | None, kind: FailureClass | None, message: str,
-        now_ms: int,
+        now_ms: int, *, is_fenced: bool,
     ) -> None:  # fmt: skip
         """Do in the model what a failure of that class must do."""
         since = [p for p in naive.past if p.number > naive.base]
-        if kind is FailureClass.LOST:
+        if kind is FailureClass.LOST and is_fenced:
             lost = 1 + sum(p.outcome == "lost" for p in since)
             self.end(naive, "lost", engine, message)
             self.requeue(naive, now_ms, is_over=lost >= LOST_MAX)
@@ -559,9 +561,7 @@ class Machine(RuleBasedStateMachine):
         charged = kind is not FailureClass.INPUT and not (
             is_transient and transient < TRANSIENT_MAX
         )
-        is_over = kind is FailureClass.INPUT or (
-            charged and naive.retries >= naive.job.max_retries
-        )
+        is_over = kind is FailureClass.INPUT or (charged and naive.retries >= naive.job.max_retries)
         earlier = sum(p.outcome == "failed" for p in since) + is_transient
         self.end(naive, "failed", engine, message).kind = kind
         self.requeue(naive, now_ms, is_over=is_over)
@@ -724,7 +724,7 @@ class Machine(RuleBasedStateMachine):
 
 settings.register_profile(
     "core",
-    max_examples=EXAMPLES or int(os.environ.get("DEV","60")),
+    max_examples=EXAMPLES or int(os.environ.get("DEV", "60")),
     stateful_step_count=40,
     deadline=None,
     derandomize=not EXAMPLES,

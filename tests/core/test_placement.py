@@ -1,10 +1,10 @@
 """Which engine gets a job: the default policy at its boundaries, codecs, tags, order."""
 
 import pytest
+from tests.core.kit import Core, check_invariants
 
 from distconvd.model import Job
 from distconvd.policy import EngineInfo, Hold, IdleEngines, Place
-from tests.core.kit import Core, check_invariants
 
 
 def three(core: Core) -> None:

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 
 import pytest
+from tests.core.kit import Core, check_invariants
 
 from distconvd.errors import Conflict, NotFound
 from distconvd.model import FailureClass, Job, JobStatus
-from tests.core.kit import Core, check_invariants
 
 OLD, NONE = "old", None
 URL = "file:///out.mp4"

@@ -26,6 +26,7 @@ from distconvd.model import (
 )
 from distconvd.records import encode
 
+
 def complete(tx: Transaction, job_id: str, report: CompleteReport) -> str:
     """Take an engine's word that a job is done; return the original's sentence.
 
@@ -68,8 +69,10 @@ def fail(tx: Transaction, job_id: str, report: FailReport) -> str:
     job = _require_open(tx, job, report.attempt, report.engine_id)
     engine_id = report.engine_id or job.assigned_engine
     failure = report.error_class or FailureClass.ENGINE
-    if failure is FailureClass.CANCELLED:
-        # Only a person cancels. Charged to nobody, it would let a job go round for ever.
+    is_unproved_loss = failure is FailureClass.LOST and report.attempt is None
+    if failure is FailureClass.CANCELLED or is_unproved_loss:
+        # Only a person cancels, and only an attempt of ours can be lost. Charged to nobody, they
+        # would let a job go round for ever.
         failure = FailureClass.ENGINE
     message = report.error_message[: Limits.message_chars]
     after = requeue_or_give_up(tx, job, failure, message)
@@ -171,7 +174,7 @@ def readopt(
         return None
     last = history.attempts[-1]
     is_same = last.number == job.attempt and engine_id in (None, last.engine_id)
-    if not is_same or last.outcome is not AttemptOutcome.LOST:
+    if not is_same or last.engine_id is None or last.outcome is not AttemptOutcome.LOST:
         return None
     entry = tx.state.pool.engines.get(last.engine_id or "")
     if to_go_on and entry is not None and len(entry.held) >= entry.record.slots:
