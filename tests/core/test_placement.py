@@ -25,7 +25,7 @@ SIZES = [
 ]
 
 
-@pytest.mark.parametrize(("size", "engine"), SIZES)
+@pytest.mark.parametrize("size, engine", SIZES)
 def test_the_default_policy_places_by_size(size: float, engine: str) -> None:
     """Exactly 50 MB is medium, exactly 100 MB is large."""
     core = Core()

@@ -125,7 +125,7 @@ ROWS = [
 ]
 
 
-@pytest.mark.parametrize(("state", "report", "answer"), ROWS)
+@pytest.mark.parametrize("state, report, answer", ROWS)
 def test_a_report_of_the_last_attempt_counts_as_the_table_says(
     state: str, report: str, answer: str
 ) -> None:
@@ -142,7 +142,7 @@ def test_a_report_of_the_last_attempt_counts_as_the_table_says(
         assert (core.disk["jobs"], core.disk["attempts"]) == before
 
 
-@pytest.mark.parametrize(("state", "report", "answer"), ROWS)
+@pytest.mark.parametrize("state, report, answer", ROWS)
 def test_a_report_repeated_at_once_is_answered_as_before_and_changes_nothing(
     state: str, report: str, answer: str
 ) -> None:
@@ -205,7 +205,7 @@ LEGACY_TABLE = {
 
 @pytest.mark.parametrize("engine", ["E1", None])
 @pytest.mark.parametrize(
-    ("state", "report", "answer"),
+    "state, report, answer",
     [
         (state, report, answer)
         for state, answers in LEGACY_TABLE.items()

@@ -8,12 +8,31 @@ from distconvd.dispatch.transaction import Transaction
 from distconvd.matching import demand_of
 from distconvd.model import JobStatus
 
+CLOCK_STEP_S = 1.0
+"""A difference between the clocks that is worth looking at all delays again."""
+
 
 def tick(tx: Transaction) -> float | None:
     """Do all that is due; return when to call again (monotonic seconds), or None."""
+    _mind_clock_steps(tx)
     for kind, key in tx.core.timers.due(tx.now.mono_s):
         _HANDLERS[kind](tx, key)
     return tx.core.timers.next_s()
+
+
+def _mind_clock_steps(tx: Transaction) -> None:
+    """Where the wall clock was set forward, what waits for a time of day is due earlier; where it
+    was set back, the reminder comes too early and asks for another."""
+    offset_s = tx.now.wall_ms / 1000 - tx.now.mono_s
+    if abs(offset_s - tx.core.clock_offset_s) < CLOCK_STEP_S:
+        return
+    tx.core.clock_offset_s = offset_s
+    for job_id in tx.state.delayed:
+        tx.core.watch_delay(tx.state.job(job_id))
+    for engine_id, entry in tx.state.pool.engines.items():
+        if entry.record.quarantined_until is not None:
+            until_s = tx.core.wall_to_mono_s(entry.record.quarantined_until)
+            tx.core.timers.add(until_s, "quarantine", engine_id)
 
 
 def _lease(tx: Transaction, job_id: str) -> None:

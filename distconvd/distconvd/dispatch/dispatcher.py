@@ -56,6 +56,8 @@ class Dispatcher:
         self.is_frozen = False
         """Set while changes cannot be made durable: parked engines are not served meanwhile."""
         self.started_s = now.mono_s
+        self.clock_offset_s = now.wall_ms / 1000 - now.mono_s
+        """How far the wall clock is ahead of the monotonic one, when that was last looked at."""
         self.last_id_us = 0
         self.id_counter = 0
         self.policy_failures = 0

@@ -31,6 +31,7 @@ class Core(Protocol):
     leases: dict[str, float]
     undelivered: dict[str, dict[str, None]]
     leases_expired: int
+    clock_offset_s: float
 
     def place(self, job: Job, engines: AvailableEngines, now_ms: int) -> Place | Hold:
         """Ask the policy."""
