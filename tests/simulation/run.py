@@ -1,0 +1,137 @@
+"""One run: casts the actors from the seed, lets them go, waits for the last end, and audits."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+
+from tests.simulation.audit import Audit, settled, shown
+from tests.simulation.clients import LANES, Client, Operator
+from tests.simulation.engines import Character, Engine, Manner
+from tests.simulation.liars import Liar
+from tests.simulation.world import World
+
+STEADY = 60
+END_WITHIN_S = 3600.0
+"""Every job must end within so much virtual time after the last submission."""
+SILENCE_S = 1000.0
+"""Longer than any deadline of the dispatcher's settings."""
+
+
+@dataclass
+class Report:
+    """What came of a run."""
+
+    faults: list[str]
+    summary: str
+    transcript: str
+    counts: dict[str, int]
+
+
+async def simulate(world: World) -> Report:
+    """Run a world to its end; call it under an autojump clock and seeded scheduling."""
+    faults: list[str] = []
+    ready, over = trio.Event(), trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_rule, world, ready, over, faults)
+        await ready.wait()
+        async with trio.open_nursery() as actors:
+            engines = _cast(world)
+            for engine in engines:
+                actors.start_soon(engine.run)
+            names = [e.name for e in engines if e.is_a.manner not in ("steady", "lane")]
+            await _clients(world, names)
+            faults += await _until_all_has_ended(world)
+            actors.cancel_scope.cancel()
+        over.set()
+    faults = Audit(world).faults() + faults
+    return Report(faults, _summary(world, faults), world.wire.transcript, _counts(world))
+
+
+async def _clients(world: World, engines: list[str]) -> None:
+    clients = min(world.size.clients, world.size.jobs)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Operator(world, engines).run)
+        for number in range(clients):
+            jobs = world.size.jobs // clients + (number < world.size.jobs % clients)
+            nursery.start_soon(Client(world, number, jobs).run)
+
+
+async def _until_all_has_ended(world: World) -> list[str]:
+    """Wait for every job to end, and for the engines to have said what they have to say."""
+    with trio.move_on_after(END_WITHIN_S) as patience:
+        while world.chronicle.open:
+            await world.chronicle.changed.wait()
+    with trio.move_on_after(END_WITHIN_S):
+        while world.at_work:
+            await trio.sleep(5)
+    return ["not all jobs have ended in time"] if patience.cancelled_caught else []
+
+
+async def _rule(world: World, ready: trio.Event, over: trio.Event, faults: list[str]) -> None:
+    """Let daemon follow daemon on the same disk; audit the last one, and one started after it."""
+    dice = world.dice("deaths")
+    for _ in range(world.size.deaths):
+        async with world.reign() as (_, scope):
+            ready.set()
+            lives_s = world.size.submitting_s / (world.size.deaths + 1)
+            await trio.sleep(dice.uniform(0.5, 1.2) * lives_s)
+            scope.cancel()
+        await trio.sleep(dice.uniform(0, 10))
+    async with world.reign() as (daemon, _):
+        ready.set()
+        await over.wait()
+        # Nobody is there any more; whatever still waits for its time, sees it come.
+        await trio.sleep(SILENCE_S)
+        faults += settled(daemon, world) + await shown(daemon, world)
+    async with world.reign() as (daemon, _):
+        await trio.sleep(SILENCE_S)
+        faults += [f"after a restart: {f}" for f in settled(daemon, world)]
+
+
+def _cast(world: World) -> list[Engine]:
+    dice = world.dice("cast")
+    manners: list[Manner] = ["lane"] * LANES + ["steady"] * STEADY
+    rest: list[Manner] = ["plain", "flaky", "hanging", "legacy", "liar"]
+    manners += dice.choices(
+        rest, [55, 30, 6, 4, 5], k=max(0, world.size.engines - len(manners))
+    )
+    engines: list[Engine] = []
+    for number, manner in enumerate(manners):
+        is_steady = manner in ("lane", "steady")
+        tags = [t for t, share in (("gpu", 0.2), ("hdr", 0.1)) if dice.random() < share]
+        character = Character(
+            name=f"{manner}-{number}",
+            manner=manner,
+            slots=1 if manner in ("lane", "legacy") else dice.choice([1, 1, 1, 2]),
+            codecs=[] if is_steady else dice.sample(["h264", "hevc", "vp9", "av1"], dice.randint(1, 4)),
+            tags=[f"lane-{number}"] if manner == "lane" else ["gpu", "hdr"] if is_steady else tags,
+            streams=dice.random() < 0.5,
+            benchmark_s=round(dice.uniform(5, 300), 2),
+            polls_s=0 if is_steady or dice.random() < 0.15 else dice.uniform(60, 240),
+        )
+        world.slots[character.name] = character.slots
+        engines.append((Liar if manner == "liar" else Engine)(world, character))
+    return engines
+
+
+def _counts(world: World) -> dict[str, int]:
+    history = [a for tries in world.books.reports.values() for a in tries]
+    moves = {f"{was} to {now}": n for (was, now), n in world.chronicle.moves.items()}
+    counts: dict[str, Any] = dict(world.books.counts) | moves
+    return counts | {"report tries": len(history), "readopted": world.chronicle.readopted}
+
+
+def _summary(world: World, faults: list[str]) -> str:
+    moves, counts = world.chronicle.moves, world.books.counts
+    lies = sum(n for what, n in counts.items() if what.startswith(("lie-", "contradiction")))
+    ends = {now: sum(n for (_, b), n in moves.items() if b == now) for _, now in moves}
+    return (
+        f"simulation seed {world.seed}: {len(world.chronicle.jobs)} jobs,"
+        f" {world.size.engines} engines, {world.wire.calls} exchanges in"
+        f" {trio.current_time():.0f} s, {len(world.chronicle.given)} attempts"
+        f" ({moves['assigned', 'pending']} put back, {world.chronicle.readopted} readopted),"
+        f" ends {ends}, {counts['crash']} crashes, {counts['hang']} hangs, {lies} lies,"
+        f" {world.outages} outages, {world.size.deaths} deaths of the daemon,"
+        f" {len(faults)} faults; transcript {world.wire.transcript}"
+    )
