@@ -1,9 +1,20 @@
 """Is the source whole? Asked before hours are spent on it, and never answered by its header.
 
 Each check catches what the others miss:
-container bytes (`structure`), readable at all (`probe`), every packet (`packets`), the header
-against the packets, zeroed blocks (`zeros`). Damage inside frames shows when they are decoded:
-that is `encode`'s and `verify`'s part.
+
+| check | what it catches | where |
+|---|---|---|
+| container bytes | a cut in any container that states a length, however short | `structure` |
+| readable at all | text, playlists, a header without data, a missing index | `probe` |
+| every packet | broken chains of packets, lost sync, flagged packets | `packets` |
+| header against packets | a stated duration or frame count that is not there | here |
+| zeroed blocks | unfinished downloads, lost disk blocks, which decoders may show as pictures | `zeros` |
+| decoding all of it | damage inside frames; copied sound is decoded from the output | `encode`, `verify` |
+| the file itself | shrinks, grows, is written to or replaced while it is read | `check_unchanged` |
+
+What none can see: a TS or a live WebM cut exactly between two units; other bytes in uncompressed
+sound or pictures, which have no redundancy; and, rarely, other bytes inside one frame that happen
+to decode (VP9's decoder hardly ever objects). `source_sha256` in the job catches these too.
 """
 
 import os

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 import trio
 from tests.engine.clips import Clips
@@ -26,7 +27,9 @@ from distconvd.model import CompleteReport, Job
 
 @pytest.fixture(scope="session")
 def tools() -> Tools:
-    return find_tools(Path(os.environ["FFM"]) if "FFM" in os.environ else None)
+    """The ffmpeg of this machine, or another one: `DISTCONV_TEST_FFMPEG=… pytest tests/engine`."""
+    other = os.environ.get("DISTCONV_TEST_FFMPEG")
+    return find_tools(Path(other) if other else None)
 
 
 @pytest.fixture(scope="session")
@@ -110,8 +113,6 @@ def run_job(
 
 
 def _job(job_id: str, url: str, codec: str, options: Any, output: Any, sha256: str | None) -> Job:
-    import msgspec
-
     fields = {
         "job_id": job_id,
         "source_url": url,

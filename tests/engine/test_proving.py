@@ -94,6 +94,19 @@ async def test_a_broken_ffmpeg_proves_nothing(tools: Tools, tmp_path: Path) -> N
 
 
 @pytest.mark.e2e
+async def test_another_ffmpeg_reads_back_what_the_own_one_cannot_decode(
+    tools: Tools, tmp_path: Path
+) -> None:
+    script = f'#!/bin/sh\ncase "$*" in *lavfi*) exec {tools.ffmpeg} "$@";; esac\nexit 1\n'
+    (tmp_path / "ffmpeg").write_text(script)
+    (tmp_path / "ffmpeg").chmod(0o755)
+    half = dataclasses.replace(tools, ffmpeg=str(tmp_path / "ffmpeg"), spares=(tools.ffmpeg,))
+    found = await prove(half, Controls(), tmp_path, hardware=False)
+    assert found.codecs == list(CODECS)
+    assert found.readers["h264"] == tools.ffmpeg
+
+
+@pytest.mark.e2e
 async def test_the_benchmark_times_each_codec_and_is_kept_until_ffmpeg_changes(
     tools: Tools, capabilities: Capabilities, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
