@@ -1,6 +1,7 @@
 """The command that submits: files and URLs become jobs, and with --wait they are followed."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import click
@@ -12,9 +13,17 @@ from distconv_client.commands.look import label
 from distconv_client.options import transcode_flags, transcode_options
 from distconv_client.shared import Flags, pass_flags, shared_flags
 from distconv_client.sources import output_for, submission_for
+from distconv_client.spooling import (
+    drop_all,
+    has_succeeded,
+    job_of,
+    wait_for_drops,
+    why_rejected,
+)
 from distconv_client.teaching import Command
 from distconv_client.terminal import print_json, stderr_console, stdout_console
 from distconv_client.waiting import wait_for
+from distconv_spool import Drop, Outcome
 from distconvd.model import Job, JobStatus, Submission
 
 RESULT_COLUMNS = ("JOB", "STATUS", "CODEC", "SAVED", "OUTPUT")
@@ -27,6 +36,7 @@ RESULT_COLUMNS = ("JOB", "STATUS", "CODEC", "SAVED", "OUTPUT")
         "distconv submit *.mp4 --codec av1 --preset 8 --output /srv/av1/ --label show=bunny",
         "distconv submit https://example.org/in.mkv --codec vp9 --job-size 420 --priority high",
         "distconv submit big.mov --codec h264 --max-height 720 --crf 23 --requires gpu --sha256",
+        "distconv submit night.mov --codec h264 --spool /var/spool/distconv",
         "distconv submit --json a.mp4 b.mp4 --codec h264 | jq -r .job_id",
     ),
 )
@@ -54,19 +64,33 @@ RESULT_COLUMNS = ("JOB", "STATUS", "CODEC", "SAVED", "OUTPUT")
 @click.option(
     "--job-size", type=click.FloatRange(min=0), metavar="MB", help="Size of a URL's file, if known."
 )
+@click.option(
+    "--spool",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Drop the jobs into this spool instead: the daemon may be down, no network is needed.",
+)
 @transcode_flags
 @shared_flags
 @pass_flags
-def submit(flags: Flags, /, sources: tuple[str, ...], wait: bool, **given: Any) -> None:
+def submit(
+    flags: Flags, /, sources: tuple[str, ...], wait: bool, spool: Path | None, **given: Any
+) -> None:
     """Submit files or URLs to be transcoded, each as a job of its own.
 
     A file is submitted as a file:// URL: the engine must see it under the same path. All files are
     looked at before the first is submitted.
 
+    With --spool DIR nothing is sent: each job is a file dropped into the spool, durable at once, and
+    what is told is the drop's name; with --wait, what became of it.
+
     With --json: each job's document, one a line, in the order given; with --wait as well, printed
     when all have ended. Exits 1 under --wait if a job did not complete.
     """
     submissions = list(submissions_for(sources, given))
+    if spool is not None:
+        submit_by_spool(spool, submissions, as_json=flags.as_json, wait=wait)
+        return
     with flags.client() as client:
         jobs = list(submitted(client, submissions, as_json=flags.as_json, wait=wait))
         if not wait:
@@ -75,6 +99,39 @@ def submit(flags: Flags, /, sources: tuple[str, ...], wait: bool, **given: Any) 
     show_results(list(ended.values()), flags)
     if any(job.status is not JobStatus.COMPLETED for job in ended.values()):
         click.get_current_context().exit(1)
+
+
+def submit_by_spool(
+    spool: Path, submissions: list[Submission], *, as_json: bool, wait: bool
+) -> None:
+    """Drop the jobs, and with `wait` tell what became of each; exits 1 where one did not end well."""
+    drops: list[Drop] = []
+    for drop, submission in zip(drop_all(spool, submissions), submissions, strict=True):
+        drops.append(drop)
+        if as_json and not wait:
+            print_json({"drop": drop.name, "source_url": submission.source_url})
+        else:
+            line = f"{drop.name}  {text.place(submission.source_url)}"
+            (stderr_console() if as_json else stdout_console()).out(line, highlight=False)
+    if not wait:
+        return
+    outcomes = list(wait_for_drops(spool, drops))
+    for outcome, drop in zip(outcomes, drops, strict=True):
+        tell_outcome(outcome, drop, as_json=as_json)
+    if not all(map(has_succeeded, outcomes)):
+        click.get_current_context().exit(1)
+
+
+def tell_outcome(outcome: Outcome, drop: Drop, *, as_json: bool) -> None:
+    """Print what became of one drop."""
+    job = job_of(outcome)
+    if as_json:
+        print_json(outcome.problem if job is None else job)
+    elif job is None:
+        line = f"{drop.name}  rejected: {text.clean(why_rejected(outcome))}"
+        stdout_console().out(line, highlight=False)
+    else:
+        tables.print_table(stdout_console(), RESULT_COLUMNS, [result_row(job)])
 
 
 def submissions_for(sources: tuple[str, ...], given: dict[str, Any]) -> Iterator[Submission]:

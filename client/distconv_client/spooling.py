@@ -1,0 +1,63 @@
+"""Submitting by dropping files into a spool: works while the daemon is down, and needs no network.
+
+What was dropped is durable at once and becomes a job when a daemon that serves the spool takes it.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from distconv_client.errors import BadInput, ClientError
+from distconv_spool import Drop, Outcome, SpoolError, State, wait
+from distconv_spool import submit as drop_into
+from distconvd.model import Job, JobStatus, Submission
+
+WAIT_S = 60.0
+"""How long one look waits; `wait_for_drops` looks again and again."""
+
+
+def drop_all(spool: Path, submissions: Sequence[Submission]) -> Iterator[Drop]:
+    """Drop one job after the other; each is durable when it is yielded.
+
+    Raises `BadInput` for a folder that is no spool, `ClientError` when the disk refuses.
+    """
+    for submission in submissions:
+        try:
+            yield drop_into(spool, msgspec.json.encode(submission))
+        except SpoolError as error:
+            raise BadInput(
+                f"{spool}: {error}",
+                hint="A daemon makes its spool at its first start with --spool-dir.",
+            ) from error
+        except OSError as error:
+            raise ClientError(f"{spool}: {error.strerror or error}") from error
+
+
+def wait_for_drops(spool: Path, drops: Sequence[Drop]) -> Iterator[Outcome]:
+    """Yield what became of each drop, in order, once its job has ended or it was rejected."""
+    for drop in drops:
+        while True:
+            outcome = wait(spool, drop, timeout_s=WAIT_S)
+            if outcome.state in (State.FINISHED, State.REJECTED):
+                yield outcome
+                break
+
+
+def job_of(outcome: Outcome) -> Job | None:
+    """Return the ended job of a drop; None for one that was rejected."""
+    if outcome.record is None:
+        return None
+    return msgspec.convert(outcome.record, Job)
+
+
+def has_succeeded(outcome: Outcome) -> bool:
+    """Whether the drop became a job that completed."""
+    job = job_of(outcome)
+    return job is not None and job.status is JobStatus.COMPLETED
+
+
+def why_rejected(outcome: Outcome) -> str:
+    """Return the daemon's sentence about a drop that it did not take."""
+    problem = outcome.problem or {}
+    return str(problem.get("detail") or problem.get("title") or "rejected")
