@@ -156,12 +156,12 @@ async def test_a_quiet_line_is_kept_alive_every_fifteen_seconds(
 
 
 async def test_a_reader_that_hangs_up_is_let_go(autojump_clock: MockClock, farm: Farm) -> None:
-    before = len(trio.lowlevel.current_root_task().child_nurseries)
+    before = trio.lowlevel.current_statistics().tasks_living
     async with farm.client.exchange("GET", "/events") as (_, chunks):
         await anext(chunks)
     await trio.testing.wait_all_tasks_blocked()
     await farm.submit()
-    assert len(trio.lowlevel.current_root_task().child_nurseries) == before
+    assert trio.lowlevel.current_statistics().tasks_living == before
 
 
 async def test_a_reader_too_slow_for_the_buffer_is_dropped_and_the_daemon_goes_on(
@@ -187,13 +187,12 @@ async def test_a_reader_too_slow_for_the_buffer_is_dropped_and_the_daemon_goes_o
 
 
 async def test_a_drain_ends_the_stream(autojump_clock: MockClock) -> None:
-    async with open_daemon() as daemon:
-        async with daemon.client.exchange("GET", "/events") as (_, chunks):
-            await anext(chunks)
-            at_s = trio.current_time()
-            daemon.stop()
-            assert [chunk async for chunk in chunks][1:] == []
-            assert trio.current_time() - at_s < 0.1
+    async with open_daemon() as daemon, daemon.client.exchange("GET", "/events") as (_, chunks):
+        await anext(chunks)
+        at_s = trio.current_time()
+        daemon.stop()
+        assert [chunk async for chunk in chunks][1:] == []
+        assert trio.current_time() - at_s < 0.1
 
 
 async def test_an_event_is_told_only_once_it_is_durable(farm: Farm, nursery: trio.Nursery) -> None:

@@ -11,13 +11,13 @@ from distconvd.testing.daemon import Reply
 
 
 async def report(farm: Farm, job: dict[str, Any], kind: str, **body: Any) -> Reply:
-    fields = {
+    fields: dict[str, Any] = {
         "complete": {"output_url": "http://h/out.mp4"},
         "fail": {"error_message": "no luck"},
         "release": {"engine_id": "e1", "attempt": 1},
         "progress": {"attempt": 1, "fraction": 0.5},
-    }[kind]
-    return await farm.client.post(f"/jobs/{job['job_id']}/{kind}", fields | body)
+    }
+    return await farm.client.post(f"/jobs/{job['job_id']}/{kind}", fields[kind] | body)
 
 
 async def test_a_completion_keeps_what_the_engine_proved(farm: Farm) -> None:

@@ -64,7 +64,7 @@ async def test_a_job_goes_to_one_of_two_engines_that_wait_and_the_other_waits_on
                 "/assign_job/",
                 {"engine_id": engine_id},
                 prefer="wait=30",
-            )  # fmt: skip
+            )
         )
     await farm.submit()
     await trio.testing.wait_all_tasks_blocked()
@@ -82,7 +82,7 @@ async def test_of_two_questions_of_one_engine_the_one_without_a_job_waits_on(
     asked = [
         await later(
             nursery, farm.client.post, "/assign_job/", {"engine_id": "e1"}, prefer="wait=30"
-        )  # fmt: skip
+        )
         for _ in range(2)
     ]
     await farm.submit()

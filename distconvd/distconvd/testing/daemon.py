@@ -17,6 +17,7 @@ fixture `daemon` (and for `autojump_clock`, where the test waits). Needs pytest-
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import h11
@@ -180,17 +181,19 @@ async def open_daemon(
 
     Raises: what starting the real daemon raises, for example `ConfigError`.
     """
-    values: dict[str, Any] = {"api_key": KEY, "store": "memory", "plugins": list(plugins)}
-    config = load_config(values | settings, {}).config
-    parts = await assemble(config, Plugins(config.plugins), store=store, now=_virtual_now)
-    send, receive = trio.open_memory_channel[trio.abc.Stream](0)
-    daemon = Daemon(parts, send)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(daemon.run, MemoryListener(receive))
-        try:
-            yield daemon
-        finally:
-            daemon.stop()
+    with TemporaryDirectory(prefix="distconvd-") as directory:
+        values: dict[str, Any] = {"api_key": KEY, "store": "memory", "plugins": list(plugins)}
+        values |= {"media_dir": directory, **settings}
+        config = load_config(values, {}).config
+        parts = await assemble(config, Plugins(config.plugins), store=store, now=_virtual_now)
+        send, receive = trio.open_memory_channel[trio.abc.Stream](0)
+        daemon = Daemon(parts, send)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(daemon.run, MemoryListener(receive))
+            try:
+                yield daemon
+            finally:
+                daemon.stop()
 
 
 class MemoryListener(trio.abc.Listener[trio.abc.Stream]):

@@ -1,0 +1,97 @@
+"""Which role may call what: one table, tried on every route with every role."""
+
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+from tests.api.kit import Farm, problem
+from tests.api.test_submissions import CALLERS
+
+from distconvd.api.table import role_table
+from distconvd.testing.daemon import Daemon, open_daemon
+
+TABLE = """
+GET / public
+GET /livez public
+GET /readyz public
+GET /version read
+GET /status read
+GET /metrics read
+GET /plugins read
+POST /jobs submit
+GET /jobs read
+GET /jobs/{job_id} read
+PATCH /jobs/{job_id} submit
+DELETE /jobs/{job_id} submit
+POST /jobs/{job_id}/retry submit
+GET /jobs/{job_id}/attempts read
+GET /jobs/{job_id}/why read
+POST /jobs/{job_id}/complete engine
+POST /jobs/{job_id}/fail engine
+POST /jobs/{job_id}/release engine
+POST /jobs/{job_id}/progress engine
+POST /engines/heartbeat engine
+POST /engines/benchmark_result engine
+POST /assign_job engine
+GET /engines read
+GET /engines/{engine_id} read
+DELETE /engines/{engine_id} admin
+POST /engines/{engine_id}/drain admin
+POST /engines/{engine_id}/resume admin
+GET /events read
+GET /media/{name...} read
+HEAD /media/{name...} read
+PUT /media/{name...} engine
+GET /engines/{engine_id}/ws engine
+"""
+ROWS = [tuple(line.split()) for line in TABLE.strip().splitlines()]
+
+
+@pytest.fixture
+async def roles(tmp_path: Path) -> AsyncGenerator[Daemon]:
+    """A daemon where a key is `NAME:ROLE,ROLE`."""
+    plugin = tmp_path / "callers.py"
+    plugin.write_text(CALLERS)
+    async with open_daemon(plugins=[str(plugin)], auth="by-name") as daemon:
+        yield daemon
+
+
+async def test_the_table_is_the_routes(daemon: Daemon) -> None:
+    found = {(r.method, r.pattern, r.role) for r in daemon.parts.routes}
+    assert found == set(ROWS)
+
+
+@pytest.mark.parametrize("method,pattern,role", ROWS)
+async def test_a_role_may_call_its_routes_and_no_other_may(
+    roles: Daemon, method: str, pattern: str, role: str
+) -> None:
+    path = pattern.replace("{job_id}", "1_0").replace("{engine_id}", "x").replace("{name...}", "x")
+    body = b"{}" if method in ("POST", "PATCH") else None
+    for mine in ("read", "submit", "engine"):
+        client = roles.client_with({"X-API-Key": f"k:{mine}"})
+        async with client.exchange(method, path, body) as (reply, _):
+            is_refused = reply.status == 403
+        assert is_refused == (role not in (mine, "public")), (mine, reply.status)
+    async with roles.client_with({"X-API-Key": "k:admin"}).exchange(method, path, body) as (r, _):
+        assert r.status not in (401, 403)
+
+
+async def test_a_refused_role_is_told_what_is_missing(roles: Daemon) -> None:
+    client = roles.client_with({"X-API-Key": "kay:read"})
+    told = problem(await client.post("/jobs/", {}), 403)
+    assert "'kay'" in told["detail"]
+    assert "'submit'" in told["detail"]
+
+
+async def test_a_key_with_two_roles_may_do_both(roles: Daemon) -> None:
+    farm = Farm(roles)
+    farm.client = roles.client_with({"X-API-Key": "k:submit,read"})
+    job = await farm.submit()
+    assert await farm.job(job["job_id"]) == job
+
+
+async def test_every_route_says_what_it_is_for_and_the_table_can_be_printed(daemon: Daemon) -> None:
+    assert all(route.summary for route in daemon.parts.routes)
+    table = role_table(daemon.parts.routes)
+    assert "| POST | `/jobs/` | `submit` | Submit a job, or several |" in table
+    assert len(table.splitlines()) == len(daemon.parts.routes) + 2
