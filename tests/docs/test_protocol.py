@@ -1,12 +1,19 @@
 """docs/protocol.md names every route, bound and error that there is, and none that there is not."""
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
+from typing import get_args
 
+import httpx
 import pytest
+import trio
 from tests.docs import pages
+from tests.docs.conftest import KEY, Daemon
+from tests.docs.shown import Shown
+from trio_websocket import open_websocket_url
 
 import distconv_plugins.media_store
 from distconv_plugins._media_names import SEGMENT_BYTES_MAX, SEGMENTS_MAX
@@ -41,8 +48,10 @@ from distconvd.model import (
     ReleaseReport,
     Submission,
     TranscodeOptions,
+    push,
 )
 from distconvd.plugins import Plugins
+from distconvd.push import PushLimits
 
 TEXT = pages.read("docs/protocol.md")
 ABSTRACT = {DistconvError, CallerError, DaemonError}
@@ -109,10 +118,52 @@ def bounds(section: str) -> dict[str, float]:
 
 
 def test_every_limit_is_told_with_its_value() -> None:
-    messages, _, edge = pages.section(TEXT, "## Limits").partition("The edge:")
+    messages, _, rest = pages.section(TEXT, "## Limits").partition("The edge:")
+    edge, _, websocket = rest.partition("A websocket:")
     limits = {name: value for name, value in vars(Limits).items() if not name.startswith("_")}
     assert bounds(messages) == limits
     assert bounds(edge) == {field.name: field.default for field in fields(EdgeLimits)}
+    assert bounds(websocket) == {field.name: field.default for field in fields(PushLimits)}
+
+
+def test_every_message_and_close_code_of_the_websocket_is_told() -> None:
+    section = pages.section(TEXT, "### GET /engines/{id}/ws")
+    tags = [
+        tag
+        for kind in (*get_args(push.FromEngine), *get_args(push.ToEngine))
+        if isinstance(tag := kind.__struct_config__.tag, str)
+    ]
+    assert len(tags) == 9
+    assert [tag for tag in tags if f"`{tag}`" not in section] == []
+    told = {cells[0] for cells in pages.table_cells(section) if cells[0].isdigit()}
+    codes = {value for name, value in vars(push).items() if name.startswith("CLOSE_")}
+    assert told == {str(code) for code in codes - {push.CLOSE_GOING_AWAY}}
+
+
+@pytest.mark.e2e
+async def test_the_websocket_s_conversation_goes_as_it_is_shown(
+    start_daemon: Callable[..., Daemon],
+) -> None:
+    daemon = start_daemon()
+    lines = next(b.text for b in pages.blocks(TEXT) if b.text.startswith("engine: {"))
+    url = f"127.0.0.1:{daemon.port}"
+    async with httpx.AsyncClient(base_url=f"http://{url}", headers={"X-API-Key": KEY}) as client:
+        job = {"source_url": "file:///srv/media/a.mov", "target_codec": "vp9"}
+        assert (await client.post("/jobs/", json=job)).status_code == 200
+    shown = Shown()
+    with trio.fail_after(10):
+        async with open_websocket_url(
+            f"ws://{url}/engines/engine-002/ws",
+            subprotocols=[push.SUBPROTOCOL],
+            extra_headers=[(b"X-API-Key", KEY.encode())],
+        ) as socket:
+            for turn in lines.split("engine: ")[1:]:
+                said, *answers = turn.splitlines()
+                await socket.send_message(shown.made_real(said))
+                wanted = [json.loads(answer.removeprefix("daemon: ")) for answer in answers]
+                came = [json.loads(await socket.get_message()) for _ in wanted]
+                came.sort(key=lambda message: str(message["type"]))  # they come in any order
+                assert shown.differences(wanted, came) == []
 
 
 def test_the_settings_of_the_edge_have_the_defaults_that_the_limits_tell() -> None:
