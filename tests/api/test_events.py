@@ -160,7 +160,6 @@ async def test_a_reader_that_hangs_up_is_let_go(autojump_clock: MockClock, farm:
     async with farm.client.exchange("GET", "/events") as (_, chunks):
         await anext(chunks)
     await trio.testing.wait_all_tasks_blocked()
-    await farm.submit()
     assert trio.lowlevel.current_statistics().tasks_living == before
 
 

@@ -1,0 +1,167 @@
+"""Configuration: precedence with origins, and each mistake named with the key and who made it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distconvd.config import describe, load_config
+from distconvd.errors import ConfigError
+
+
+def toml(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "distconvd.toml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_the_defaults_are_the_originals() -> None:
+    config = load_config({}, {}).config
+    assert (config.port, config.state_file) == (8080, "dispatch_server_state.json")
+    assert (config.log_level, config.api_key, config.bind_host) == ("INFO", None, "127.0.0.1")
+
+
+def test_flags_go_over_the_environment_over_the_file_over_defaults(tmp_path: Path) -> None:
+    path = toml(
+        tmp_path, 'port = 1001\nstore = "spool"\nstate_file = "f"\n[dispatch]\nlease_s = 9\n'
+    )
+    loaded = load_config(
+        {"port": 1003, "config": path, "store": None},
+        {"DISTCONV_PORT": "1002", "DISTCONV_STATE_FILE": "e", "DISTCONV_TRACE_PLUGINS": "1"},
+        ["dispatch.pickup_s=3"],
+    )
+    config = loaded.config
+    assert (config.port, config.state_file, config.store) == (1003, "e", "spool")
+    assert (config.dispatch.lease_s, config.dispatch.pickup_s) == (9, 3)
+    origins = {key: origin for key, _, origin in describe(loaded)}
+    assert origins["port"] == "flag"
+    assert origins["state_file"] == "environment DISTCONV_STATE_FILE"
+    assert origins["store"] == origins["dispatch.lease_s"] == f"file {path}"
+    assert origins["dispatch.pickup_s"] == "flag --set"
+    assert origins["policy"] == "default"
+
+
+def test_the_file_is_named_by_the_environment_too(tmp_path: Path) -> None:
+    path = toml(tmp_path, "port = 1001")
+    assert load_config({}, {"DISTCONV_CONFIG": path}).config.port == 1001
+
+
+@pytest.mark.parametrize(
+    "given,level",
+    [("DEBUG", "DEBUG"), ("info", "INFO"), ("WARN", "WARN"), ("ERROR", "ERROR"), ("warning", "WARNING")],
+)  # fmt: skip
+def test_log_levels_are_the_originals_in_any_case(given: str, level: str) -> None:
+    assert load_config({}, {"DISTCONV_LOG_LEVEL": given}).config.log_level == level
+
+
+def test_lists_in_the_environment_are_separated_by_commas() -> None:
+    config = load_config(
+        {}, {"DISTCONV_SOURCE_SCHEMES": "https,file", "DISTCONV_PLUGINS": ""}
+    ).config
+    assert (config.source_schemes, config.plugins) == (["https", "file"], [])
+
+
+def test_with_a_key_every_address_is_served_and_without_one_only_loopback() -> None:
+    assert load_config({"api_key": "k"}, {}).config.bind_host == "0.0.0.0"
+    assert load_config({"api_key": "k", "auth": "none"}, {}).config.bind_host == "127.0.0.1"
+    for host in ("127.0.0.1", "127.9.9.9", "::1", "[::1]", "localhost"):
+        load_config({"host": host}, {})
+    for host in ("0.0.0.0", "::", "10.0.0.1", "example.com", "localhost.example.com"):
+        with pytest.raises(ConfigError, match="without a key") as caught:
+            load_config({"host": host}, {})
+        assert caught.value.exit_code == 78
+
+
+def test_secrets_are_masked_those_of_plugins_too() -> None:
+    loaded = load_config(
+        {"api_key": "hush-1", "plugin": {"mail": {"password": "hush-2", "api_token": "hush-3"}}}, {}
+    )
+    shown = {key: value for key, value, _ in describe(loaded)}
+    assert shown["api_key"] == shown["plugin.mail.password"] == "********"
+    assert "hush" not in repr(shown)
+    assert shown["dispatch.idempotency_keys_max"] == "100000"
+
+
+WRONG: list[tuple[str, str]] = [
+    ("colour = 1", "configuration of colour (from file {}): there is no such setting"),
+    ("[dispatch]\nleese_s = 3", "configuration of dispatch.leese_s (from file {}): there is no"),
+    ("[edge]\nfoo = 3", "configuration of edge.foo (from file {}): there is no such setting"),
+    ('port = "x"', "configuration of port (from file {}): "),
+    ("port = 70000", "port is 70000; choose one from 1 to 65535"),
+    ("plugins = [5]", "configuration of plugins (from file {}): "),
+    ("plugins = 5", "configuration of plugins (from file {}): "),
+    ('log_format = "xml"', "configuration of log_format (from file {}): "),
+    ('log_level = "LOUD"', "log_level is 'LOUD'; choose one of DEBUG, INFO"),
+    ('api_key = " "', "api_key is empty"),
+    ("[dispatch]\nlease_s = -1", "dispatch.lease_s is -1"),
+    ("[dispatch]\nlease_s = 0", "dispatch.lease_s is 0; it must be more"),
+    ("[dispatch]\nlease_s = nan", "dispatch.lease_s is nan"),
+    ("[dispatch]\nlease_s = inf", "dispatch.lease_s is inf"),
+    ('[dispatch]\nlease_s = "soon"', "configuration of dispatch.lease_s (from file {}): "),
+    ("[edge]\nconnections_max = 0", "edge.connections_max is 0"),
+    ("drain_s = -1", "drain_s is -1"),
+    ("dispatch = 5", "configuration of dispatch (from file {}): "),
+    ("port = ", "{} is not valid TOML"),
+    ("a = 1\na = 2", "{} is not valid TOML"),
+]
+
+
+@pytest.mark.parametrize("text,said", WRONG)
+def test_a_mistake_in_the_file_names_the_file_and_the_key(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    path = toml(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        load_config({"config": path}, {})
+    assert said.format(path) in str(caught.value)
+    assert caught.value.exit_code == 78
+
+
+def test_a_file_that_is_not_there_or_no_text_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot read the configuration file .*missing"):
+        load_config({"config": str(tmp_path / "missing.toml")}, {})
+    path = tmp_path / "binary.toml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match=r"binary\.toml is not valid TOML"):
+        load_config({"config": str(path)}, {})
+
+
+@pytest.mark.parametrize(
+    "environ,said",
+    [
+        ({"DISTCONV_PORT": "eighty"}, "configuration of port (from environment DISTCONV_PORT)"),
+        ({"DISTCONV_PORT": ""}, "configuration of port (from environment DISTCONV_PORT)"),
+        ({"DISTCONV_LOG_LEVEL": "LOUD"}, "log_level is 'LOUD'"),
+        ({"DISTCONV_API_KEY": ""}, "api_key is empty"),
+    ],
+)
+def test_a_mistake_in_the_environment_names_the_variable(
+    environ: dict[str, str], said: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config({}, environ)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text,found",
+    [
+        ("port=99", {"port": 99}),
+        ("dispatch.lease_s=7.5", {"dispatch.lease_s": 7.5}),
+        ("policy=mine", {"policy": "mine"}),
+        ('source_schemes=["https"]', {"source_schemes": ["https"]}),
+        ("plugin.mine.a.b=x", {"plugin.mine.a.b": "x"}),
+    ],
+)
+def test_any_setting_can_be_given_by_set(text: str, found: dict[str, Any]) -> None:
+    config = load_config({}, {}, [text]).config
+    for key, value in found.items():
+        at: Any = config
+        for part in key.split("."):
+            at = at[part] if isinstance(at, dict) else getattr(at, part)
+        assert at == value
+
+
+def test_set_without_a_value_is_refused() -> None:
+    with pytest.raises(ConfigError, match="KEY=VALUE"):
+        load_config({}, {}, ["port"])
