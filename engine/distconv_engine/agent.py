@@ -15,6 +15,7 @@ from distconv_engine.backoff import Backoff
 from distconv_engine.benchmark import measure
 from distconv_engine.capabilities import prove
 from distconv_engine.daemon_api import Away, DaemonApi, Refused
+from distconv_engine.errors import ConfigError
 from distconv_engine.ffmpeg_tools import Tools
 from distconv_engine.heartbeats import Heartbeats
 from distconv_engine.held import Held
@@ -27,7 +28,6 @@ from distconv_engine.process import ChildLimits
 from distconv_engine.running import Controls
 from distconv_engine.standing import Standing
 from distconv_engine.tracker import Tracker
-from distconvd.errors import ConfigError
 from distconvd.model import BenchmarkReport, FailReport, FailureClass, Job
 
 DELIVER_S = 5.0

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
-from distconvd.errors import ConfigError
+from distconv_engine.errors import ConfigError
 
 Positive = Annotated[float, Meta(gt=0)]
 

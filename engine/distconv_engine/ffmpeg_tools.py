@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 
-from distconvd.errors import ConfigError
+from distconv_engine.errors import ConfigError
 
 OLDEST_VERSION = (5, 1)
 """`-fps_mode` came with 5.1."""

@@ -19,12 +19,12 @@ import trio
 from distconv_engine import __version__
 from distconv_engine.agent import Agent
 from distconv_engine.config import Config, default_engine_id, load_config
+from distconv_engine.errors import ConfigError
 from distconv_engine.ffmpeg_tools import Tools, find_tools
 from distconv_engine.files import write_durably
 from distconv_engine.logs import Log, setup_logs
 from distconv_engine.standing import Standing
 from distconv_engine.targets import directory_of
-from distconvd.errors import ConfigError
 
 HOSTNAME_CHARS = 255
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from distconv_engine.config import HELP, Config, load_config, make_parser
+from distconv_engine.errors import ConfigError
 from distconv_engine.main import main
-from distconvd.errors import ConfigError
 
 
 def load(*arguments: str, environ: dict[str, str] | None = None) -> Config:

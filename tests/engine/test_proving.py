@@ -10,6 +10,7 @@ from distconv_engine.benchmark import Benchmark, benchmark_key, measure
 from distconv_engine.capabilities import Capabilities, prove
 from distconv_engine.codecs import CODECS, ENCODERS
 from distconv_engine.config import Config
+from distconv_engine.errors import ConfigError
 from distconv_engine.ffmpeg_tools import Tools, find_tools, is_new_enough
 from distconv_engine.gauges import cpu_percent, disk_gb, temperature_c
 from distconv_engine.held import Held, Holdings
@@ -19,7 +20,6 @@ from distconv_engine.progress import EncodeProgress
 from distconv_engine.running import Controls
 from distconv_engine.standing import Standing
 from distconv_engine.tracker import Tracker
-from distconvd.errors import ConfigError
 from distconvd.model import HeldJob, Job, Verdict
 
 
