@@ -347,7 +347,7 @@ def check_invariants(dispatcher: Dispatcher, *, over_slots_ok: bool = False) -> 
     assert {("reservation", job_id) for job_id in state.reservations} <= standing
     for engine_id, entry in pool.engines.items():
         assert entry.held is state.held[engine_id]
-        assert over_slots_ok or len(entry.held) <= entry.record.slots
+        assert over_slots_ok or len(entry.held) <= max(0, entry.record.slots)
         reserved = {j for j, engine in state.reservations.items() if engine == engine_id}
         assert set(entry.reserved) == reserved
         assert len(entry.held) + len(reserved) <= max(entry.record.slots, len(entry.held))

@@ -659,6 +659,8 @@ class Machine(RuleBasedStateMachine):
             # A lease may have been renewed by what was taken back, but never be cut short.
             assert until_s >= min(self.jobs[job_id].lease_s, self.core.mono_s + LEASE_S) - 0.01
             self.jobs[job_id].lease_s = until_s
+        # The next tick serves engines that wait with what came back into line.
+        self.sleep(0.0)
 
     def decide_something(self, data: st.DataObject) -> Any:
         """Decide a random command; return how to take it back, None where it was refused."""

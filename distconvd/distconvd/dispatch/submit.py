@@ -1,5 +1,7 @@
 """What people do with jobs: submit, change, cancel, start again."""
 
+import logging
+
 import msgspec
 
 from distconvd.dispatch.reports import end_attempt
@@ -15,7 +17,9 @@ from distconvd.model import (
     JobStatus,
     Submission,
 )
-from distconvd.records import encode
+from distconvd.records import UNREADABLE, encode
+
+log = logging.getLogger("distconvd.dispatch")
 
 IDEMPOTENCY_PREFIX = "idempotency:"
 
@@ -144,7 +148,13 @@ def _recall(tx: Transaction, idempotency: IdempotencyKey) -> str | None:
     record = tx.state.meta.get(IDEMPOTENCY_PREFIX + idempotency.key)
     if record is None:
         return None
-    known = msgspec.json.decode(record, type=_Remembered)
+    try:
+        known = msgspec.json.decode(record, type=_Remembered)
+    except UNREADABLE:
+        log.error(
+            "the record of Idempotency-Key %r cannot be read; it counts as new", idempotency.key
+        )
+        return None
     if known.digest != idempotency.digest:
         raise Unprocessable(
             "This Idempotency-Key was used before for a different request; use a new key.",

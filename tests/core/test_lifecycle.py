@@ -1,0 +1,58 @@
+"""The tables: every move that is not in them raises."""
+
+import itertools
+
+import pytest
+
+from distconvd.errors import LifecycleError
+from distconvd.lifecycle import (
+    ENGINE_TABLE,
+    JOB_TABLE,
+    JobEvent,
+    drawing,
+    engine_state,
+    next_status,
+)
+from distconvd.model import TERMINAL_STATUSES, EngineState, JobStatus
+
+MOVES = list(itertools.product(JobStatus, JobEvent))
+
+
+@pytest.mark.parametrize("status, event", MOVES)
+def test_a_move_is_in_the_table_or_raises(status: JobStatus, event: JobEvent) -> None:
+    """There is no third way."""
+    if (status, event) in JOB_TABLE:
+        assert next_status(status, event) is JOB_TABLE[status, event]
+    else:
+        with pytest.raises(LifecycleError, match=f"a job that is {status} cannot {event}"):
+            next_status(status, event)
+
+
+def test_only_a_person_moves_an_ended_job_and_only_to_the_queue() -> None:
+    """Terminal jobs never move by themselves."""
+    leaving = {(event, new) for (old, event), new in JOB_TABLE.items() if old in TERMINAL_STATUSES}
+    assert leaving == {(JobEvent.RESTART, JobStatus.PENDING)}
+    assert {old for old, event in JOB_TABLE if event is JobEvent.RESTART} == TERMINAL_STATUSES
+
+
+def test_every_status_can_be_reached_and_every_event_can_happen() -> None:
+    """No dead word in the vocabulary."""
+    assert set(JOB_TABLE.values()) == set(JobStatus)
+    assert {event for _, event in JOB_TABLE} == set(JobEvent)
+
+
+def test_of_several_conditions_of_an_engine_the_first_decides() -> None:
+    """And none means idle."""
+    names = [name for name, _ in ENGINE_TABLE]
+    assert engine_state(dict.fromkeys(names, False)) is EngineState.IDLE
+    for at, (_, state) in enumerate(ENGINE_TABLE):
+        assert engine_state({name: n >= at for n, name in enumerate(names)}) is state
+
+
+def test_the_drawing_shows_every_move() -> None:
+    """It is generated for the documents."""
+    text = drawing()
+    for (old, event), new in JOB_TABLE.items():
+        assert f"  {old} --{event}--> {new}\n" in text
+    for condition, state in ENGINE_TABLE:
+        assert f"  {condition}: {state}\n" in text
