@@ -37,6 +37,7 @@ from distconvd.ledger import Ledger
 from distconvd.metrics import Metrics
 from distconvd.plugins import Context, Plugins
 from distconvd.policy import Policy
+from distconvd.push import PushApi
 from distconvd.store import Store
 from distconvd.teller import Teller
 
@@ -58,6 +59,7 @@ class Parts:
     teller: Teller
     ledger: Ledger
     archive: Archive | None
+    push: PushApi
     app: App
     routes: list[Route]
     """The whole route table, the plugins' routes last."""
@@ -130,7 +132,10 @@ def _wire(
     reviews = plugins.implementations("distconvd_review_submission")
     archive = Archive(config.archive_path, REAL_DISK) if config.archive_path else None
     admission = Admission(ledger, config.source_schemes, reviews, archive)
-    parts = Parts(config, store, dispatcher, teller, ledger, archive, _no_app(), [], [])
+    push = PushApi(ledger)
+    teller.add_listener("push", push.on_event)
+    metrics.count_websockets(lambda: len(push.sessions))
+    parts = Parts(config, store, dispatcher, teller, ledger, archive, push, _no_app(), [], [])
     started_s = now().mono_s
     parts.routes = [
         *OperationsApi(
@@ -142,6 +147,7 @@ def _wire(
         ).routes(),
         *JobsApi(ledger, teller, admission, archive).routes(),
         *EnginesApi(ledger, teller).routes(),
+        *push.routes(),
         *EventsApi(teller).routes(),
     ]
     _add_plugin_routes(parts.routes, plugins, context)
@@ -178,6 +184,7 @@ async def run(
                     await stop.wait()
                     log.info("draining: no new connections; requests in flight are finished")
                     parts.is_draining = True
+                    parts.push.drain()
                     await edge.drain(parts.config.drain_s)
                 outer.cancel_scope.cancel()
             parts.ledger.close()

@@ -1,8 +1,8 @@
 """Metrics for Prometheus, prefix `distconv_`; the state is counted when it is asked for."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -50,10 +50,19 @@ class Metrics:
             buckets=_BATCH_BUCKETS,
             registry=self._registry,
         )
+        self._websockets = Gauge(
+            "distconv_websocket_sessions",
+            "Engines connected by websocket.",
+            registry=self._registry,
+        )
 
     def render(self) -> bytes:
         """Return everything in the text format."""
         return generate_latest(self._registry)
+
+    def count_websockets(self, count: Callable[[], int]) -> None:
+        """Show what `count` returns as the number of open websockets."""
+        self._websockets.set_function(count)
 
     def observe_request(self, exchange: Exchange) -> None:
         """Count one request; the route's pattern and not the path, and no method that a client

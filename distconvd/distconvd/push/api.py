@@ -1,0 +1,89 @@
+"""The hub: the route that opens websockets, all sessions by engine, and events to sessions.
+
+One engine has one session. When another comes under the same id the newest wins, since the older
+one is most often a connection whose end was not noticed yet; it is closed with 4001, so that two
+engines with one id do not go unnoticed.
+"""
+
+import logging
+from functools import partial
+
+import trio
+
+from distconvd.api.validate import check_id
+from distconvd.dispatch import Event
+from distconvd.edge.http import Request, Route, Upgrade
+from distconvd.errors import Unavailable
+from distconvd.ledger import Ledger
+from distconvd.model.push import CLOSE_REPLACED, CLOSE_RESTART
+from distconvd.push.handshake import check_handshake
+from distconvd.push.limits import PushLimits
+from distconvd.push.session import Session
+from distconvd.push.socket import Socket, serve_socket
+from distconvd.records import decode_engine
+
+log = logging.getLogger("distconvd.push")
+
+PATTERN = "/engines/{engine_id}/ws"
+STOPPING = "the daemon is stopping"
+
+
+class PushApi:
+    """The websockets of a daemon. `on_event` is to be told of all events."""
+
+    def __init__(self, ledger: Ledger, limits: PushLimits | None = None) -> None:
+        self._ledger = ledger
+        self._limits = limits or PushLimits()
+        self._is_draining = False
+        self.sessions: dict[str, Session] = {}
+        """The open session of each connected engine."""
+
+    def routes(self) -> list[Route]:
+        """Return the rows of the route table."""
+        return [Route("GET", PATTERN, self.open, "engine", summary="Work by websocket")]
+
+    async def open(self, request: Request) -> Upgrade:
+        """`GET /engines/{id}/ws`; a handshake that does not fit is refused as plain HTTP."""
+        engine_id = request.params["engine_id"]
+        request.log["engine_id"] = engine_id
+        check_id(engine_id, "engine_id")
+        check_handshake(request)
+        if self._is_draining:
+            raise Unavailable(f"No new websocket: {STOPPING}.")
+        return Upgrade(partial(self._serve, engine_id))
+
+    def on_event(self, event: Event) -> None:
+        """Pass an event on to the engine that it is about."""
+        session = self.sessions.get(event.engine_id or "")
+        if session is None:
+            return
+        if event.kind in ("job.assigned", "engine.registered"):
+            session.look_for_work()
+        elif event.kind == "job.cancelled" and event.job_id and event.attempt:
+            session.cancel(event.job_id, event.attempt)
+        elif event.kind == "engine.changed" and event.record is not None:
+            session.tell_draining(draining=decode_engine(event.record).draining)
+
+    def drain(self) -> None:
+        """Close all websockets with 1012, and open no more."""
+        self._is_draining = True
+        for session in list(self.sessions.values()):
+            session.close(CLOSE_RESTART, STOPPING)
+
+    async def _serve(self, engine_id: str, stream: trio.abc.Stream) -> None:
+        await serve_socket(stream, self._limits, partial(self._talk, engine_id))
+
+    async def _talk(self, engine_id: str, socket: Socket) -> None:
+        session = Session(engine_id, socket, self._ledger, self._limits)
+        older = self.sessions.get(engine_id)
+        self.sessions[engine_id] = session
+        if older is not None:
+            log.warning("engine %s has connected twice; the newest connection wins", engine_id)
+            older.close(CLOSE_REPLACED, "another connection of this engine has come")
+        if self._is_draining:
+            session.close(CLOSE_RESTART, STOPPING)
+        try:
+            await session.run()
+        finally:
+            if self.sessions.get(engine_id) is session:
+                del self.sessions[engine_id]

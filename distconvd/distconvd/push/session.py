@@ -1,0 +1,248 @@
+"""One connected engine: what waits to be sent to it, and when the connection has to end.
+
+Two tasks: one receives, runs each message as a command and queues its ack; the other is the only
+one that sends, so that no frame is ever cut by another. Acks wait for room in the queue, which
+slows down an engine that talks without listening; what the daemon has to say does not wait: an
+engine whose queue is full is too slow, and is dropped with 1013. Its leases are untouched.
+
+Silence is answered with a ping, and silence after that with 1011, so that no half-open connection
+lives on. Whatever ends a session, it takes the engine out of the parked ones at once.
+"""
+
+import logging
+from collections import deque
+from typing import NamedTuple, Protocol
+
+import msgspec
+import trio
+
+from distconvd.ledger import Ledger
+from distconvd.matching import EngineEntry
+from distconvd.model.push import (
+    CLOSE_NO_PONG,
+    CLOSE_NOT_TEXT,
+    CLOSE_TOO_SLOW,
+    CLOSE_UNREADABLE,
+    AckMessage,
+    AssignedMessage,
+    CancelMessage,
+    DrainMessage,
+)
+from distconvd.push import commands
+from distconvd.push.inbox import Inbox, Unreadable, encoded
+from distconvd.push.limits import PushLimits
+from distconvd.push.socket import SocketClosed
+
+log = logging.getLogger("distconvd.push")
+
+
+class Socket(Protocol):
+    """What a session needs of `distconvd.push.socket.Socket`; see there."""
+
+    @property
+    def heard_at_s(self) -> float:
+        """When the last byte came."""
+        ...
+
+    async def receive(self) -> str | bytes:
+        """Return the next message."""
+        ...
+
+    async def send(self, text: str) -> None:
+        """Send one message."""
+        ...
+
+    async def ping(self) -> None:
+        """Send a ping and wait for its pong."""
+        ...
+
+    async def close(self, code: int, reason: str) -> None:
+        """Say why, and close."""
+        ...
+
+
+class Ending(NamedTuple):
+    """Why a session ends; code 0: the engine is gone, there is nobody to tell."""
+
+    code: int
+    reason: str
+
+
+class Session:
+    """The websocket of one engine; `run` returns when it is over.
+
+    Args:
+        engine_id: whose it is.
+        socket: open, with the right subprotocol.
+        ledger: runs the commands.
+        limits: see `PushLimits`.
+    """
+
+    def __init__(self, engine_id: str, socket: Socket, ledger: Ledger, limits: PushLimits) -> None:
+        self.engine_id = engine_id
+        self._socket = socket
+        self._ledger = ledger
+        self._limits = limits
+        self._inbox = Inbox(ledger, engine_id)
+        self._queue: deque[str] = deque()
+        self._wake = trio.Event()
+        self._room = trio.Event()
+        self._may_have_work = True
+        self._ending: Ending | None = None
+        self._sending = trio.CancelScope()
+        self._is_pinging = False
+        self._parked_at: EngineEntry | None = None
+        self._told_draining = ledger.execute_nowait(commands.is_draining, engine_id)
+
+    # ------------------------------------------------------------------- what others may call
+
+    def close(self, code: int, reason: str) -> None:
+        """End the session for this reason, soon; the first reason stays.
+
+        The frame that is being sent may still be finished, as a close in its middle would be none.
+        """
+        if self._ending is not None:
+            return
+        self._ending = Ending(code, reason)
+        self._ledger.execute_nowait(commands.leave, self.engine_id, self._parked_at)
+        self._parked_at = None
+        late_s = trio.current_time() + self._limits.close_timeout_s
+        self._sending.deadline = min(self._sending.deadline, late_s)
+        self._wake.set()
+        self._room.set()
+        log.info("engine %s: websocket ends: %d %s", self.engine_id, code, reason)
+
+    def look_for_work(self) -> None:
+        """Have the engine's undelivered assignments delivered."""
+        self._may_have_work = True
+        self._wake.set()
+
+    def cancel(self, job_id: str, attempt: int) -> None:
+        """Tell the engine to stop an attempt."""
+        self._push(CancelMessage(job_id, attempt))
+
+    def tell_draining(self, *, draining: bool) -> None:
+        """Tell the engine that it gets nothing new, or that it does again, when that is news."""
+        if draining != self._told_draining:
+            self._told_draining = draining
+            self._push(DrainMessage(draining))
+
+    # ------------------------------------------------------------------------------- the life
+
+    async def run(self) -> None:
+        """Serve until either side ends it."""
+        self._ledger.execute_nowait(commands.deliver_again, self.engine_id)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._receive_for_ever)
+                is_clean = await self._send_for_ever(nursery)
+                nursery.cancel_scope.cancel()
+        finally:
+            self.close(0, "")
+        if is_clean and self._ending is not None and self._ending.code:
+            await self._socket.close(*self._ending)
+
+    async def _receive_for_ever(self) -> None:
+        while True:
+            try:
+                message = await self._socket.receive()
+            except SocketClosed as end:
+                self.close(0, str(end))
+                return
+            if isinstance(message, bytes):
+                self.close(CLOSE_NOT_TEXT, "messages are JSON text")
+                return
+            try:
+                ack = await self._inbox.answer(message)
+            except Unreadable as fault:
+                self.close(CLOSE_UNREADABLE, str(fault))
+                return
+            await self._answer(ack)
+
+    async def _answer(self, ack: AckMessage) -> None:
+        """Queue an ack once there is room for it."""
+        while len(self._queue) >= self._limits.queue_messages_max and self._ending is None:
+            self._room = trio.Event()
+            await self._room.wait()
+        self._queue.append(encoded(ack))
+        # A heartbeat may have registered the engine, or shown that it missed an assignment.
+        self.look_for_work()
+
+    def _push(self, message: msgspec.Struct) -> None:
+        """Queue what the daemon has to say; an engine that leaves no room for it is dropped."""
+        if self._ending is not None:
+            return
+        if len(self._queue) >= self._limits.queue_messages_max:
+            self.close(CLOSE_TOO_SLOW, "the engine reads too slowly")
+            return
+        self._queue.append(encoded(message))
+        self._wake.set()
+
+    # ------------------------------------------------------------------------------- sending
+
+    async def _send_for_ever(self, nursery: trio.Nursery) -> bool:
+        """Send what there is, and what comes; return whether the last frame was sent whole."""
+        while self._ending is None:
+            self._wake = trio.Event()
+            if self._queue:
+                text = self._queue.popleft()
+                self._room.set()
+                if not await self._send(text):
+                    return False
+            elif self._may_have_work:
+                self._may_have_work = False
+                if not await self._deliver():
+                    return False
+            else:
+                await self._wait(nursery)
+        return True
+
+    async def _wait(self, nursery: trio.Nursery) -> None:
+        """Wait for something to send; see after a long silence whether the engine is there."""
+        with trio.move_on_after(self._limits.ping_s) as silence:
+            await self._wake.wait()
+        if silence.cancelled_caught:
+            # An assignment can also become undelivered without an event: a heartbeat over HTTP.
+            self._may_have_work = True
+            is_silent = trio.current_time() - self._socket.heard_at_s >= self._limits.ping_s
+            if is_silent and not self._is_pinging:
+                self._is_pinging = True
+                nursery.start_soon(self._ping)
+
+    async def _ping(self) -> None:
+        asked_at_s = trio.current_time()
+        with trio.move_on_after(self._limits.pong_timeout_s) as patience:
+            try:
+                await self._socket.ping()
+            except SocketClosed as end:
+                self.close(0, str(end))
+        if patience.cancelled_caught and self._socket.heard_at_s <= asked_at_s:
+            self.close(CLOSE_NO_PONG, "no answer to a ping")
+        self._is_pinging = False
+
+    async def _deliver(self) -> bool:
+        """Send every assignment that is durable and was not sent; return as `_send` does."""
+        ledger, engine_id = self._ledger, self.engine_id
+        self._parked_at = ledger.execute_nowait(commands.settle, engine_id, self._parked_at)
+        while ledger.execute_nowait(commands.next_undelivered, engine_id) is not None:
+            found = await ledger.execute(commands.next_undelivered, engine_id)
+            if found is None or self._ending is not None:
+                break
+            job_id, record = found
+            if not await self._send(encoded(AssignedMessage(msgspec.Raw(record)))):
+                return False
+            ledger.execute_nowait(commands.note_delivered, engine_id, job_id)
+        return True
+
+    async def _send(self, text: str) -> bool:
+        """Send one message; return whether it was sent whole."""
+        with trio.move_on_after(self._limits.send_timeout_s) as self._sending:
+            try:
+                await self._socket.send(text)
+            except SocketClosed as end:
+                self.close(0, str(end))
+                return False
+        if self._sending.cancelled_caught:
+            self.close(CLOSE_TOO_SLOW, "the engine reads too slowly")
+            return False
+        return True
