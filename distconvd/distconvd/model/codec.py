@@ -1,6 +1,8 @@
 """Names of video codecs: one canonical word for each, whatever a caller writes."""
 
 CODEC_ALIASES: dict[str, str] = {
+    "h.264": "h264",
+    "h.265": "hevc",
     "h265": "hevc",
     "x265": "hevc",
     "libx265": "hevc",
