@@ -11,6 +11,7 @@ import trio
 from distconvd import __version__
 from distconvd.config import Config, Loaded, describe, load_config
 from distconvd.daemon import assemble, listen, run
+from distconvd.edge.server import Listener
 from distconvd.errors import ConfigError, StoreError
 from distconvd.logs import LEVELS, set_up_logs
 from distconvd.migrate import migrate
@@ -117,14 +118,17 @@ async def _serve(config: Config) -> None:
             watch.start_soon(_stop_on_signal, signals, stop, watch.cancel_scope)
             async with trio.open_nursery() as nursery:
                 await nursery.start(run, parts, listeners, stop)
-                _announce(config)
+                _announce(config, listeners)
             watch.cancel_scope.cancel()
 
 
-def _announce(config: Config) -> None:
+def _announce(config: Config, listeners: Sequence[Listener]) -> None:
     """Say on standard output where to reach the daemon; scripts wait for this line."""
     host = f"[{config.bind_host}]" if ":" in config.bind_host else config.bind_host
-    print(f"distconvd {__version__} ready on http://{host}:{config.port}", flush=True)
+    port = config.port
+    if isinstance(listeners[0], trio.SocketListener):
+        port = listeners[0].socket.getsockname()[1]  # with --port 0 the system has chosen one
+    print(f"distconvd {__version__} ready on http://{host}:{port}", flush=True)
 
 
 async def _stop_on_signal(

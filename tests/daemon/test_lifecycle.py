@@ -1,0 +1,273 @@
+"""A daemon's end and its next beginning: drains, kills, state files of every kind, a full disk."""
+
+import http.client
+import json
+import random
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.daemon.kit import JOB, KEY, Running, start
+
+pytestmark = pytest.mark.e2e
+
+STATE = "dispatch_server_state.json"
+
+
+def half_sent(daemon: Running, body: bytes) -> http.client.HTTPConnection:
+    """Return a connection with a submission whose last byte is still to come."""
+    connection = daemon.connect()
+    connection.putrequest("POST", "/jobs/")
+    for name, value in (
+        ("X-API-Key", KEY), ("Content-Type", "application/json"), ("Content-Length", str(len(body))),
+    ):  # fmt: skip
+        connection.putheader(name, value)
+    connection.endheaders()
+    connection.send(body[:-1])
+    # A whole request behind it on another connection: the daemon has seen the first one by then.
+    assert daemon.ask("GET", "/")[0] == 200
+    return connection
+
+
+def test_sigterm_finishes_what_is_in_flight_answers_long_polls_and_exits_0(tmp_path: Path) -> None:
+    body = json.dumps(JOB).encode()
+    with start(tmp_path) as daemon:
+        job = daemon.submit()
+        idle = daemon.connect()
+        idle.request("GET", "/")
+        assert idle.getresponse().read() == b"OK"
+        slow = half_sent(daemon, body)
+        poll = daemon.connect()
+        poll.request(
+            "GET", f"/jobs/{job['job_id']}", headers={"X-API-Key": KEY, "Prefer": "wait=60"}
+        )
+        events = daemon.connect()
+        events.request("GET", "/events", headers={"X-API-Key": KEY})
+        stream = events.getresponse()
+        assert stream.readline().startswith(b":")
+        began_s = time.monotonic()
+        daemon.process.send_signal(signal.SIGTERM)
+        answer = poll.getresponse()
+        assert (answer.status, json.loads(answer.read())["status"]) == (200, "pending")
+        stream.read()
+        slow.send(body[-1:])
+        reply = slow.getresponse()
+        assert (reply.status, reply.headers["Connection"]) == (200, "close")
+        second = json.loads(reply.read())
+        assert daemon.process.wait(10) == 0
+        assert time.monotonic() - began_s < 8
+        for connection in (idle, slow, poll, events):
+            connection.close()
+    assert "draining" in daemon.log
+    assert "Traceback" not in daemon.log
+    state = json.loads((tmp_path / STATE).read_text())
+    assert list(state["jobs"]) == [job["job_id"], second["job_id"]]
+
+
+def test_a_second_sigterm_ends_at_once_and_loses_nothing(tmp_path: Path) -> None:
+    with start(tmp_path) as daemon:
+        job = daemon.submit()
+        slow = half_sent(daemon, json.dumps(JOB).encode())
+        daemon.process.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            daemon.process.wait(0.5)
+        began_s = time.monotonic()
+        daemon.process.send_signal(signal.SIGTERM)
+        daemon.process.wait(10)
+        assert time.monotonic() - began_s < 3
+        slow.close()
+    assert "Traceback" not in daemon.log
+    with start(tmp_path) as daemon:
+        assert list(daemon.jobs()) == [job["job_id"]]
+
+
+@pytest.mark.parametrize("store", ["json", "spool"])
+def test_a_restart_keeps_everything(tmp_path: Path, store: str) -> None:
+    flags = ["--store", store, "--state-file", "state"]
+    with start(tmp_path, *flags) as daemon:
+        daemon.ask("POST", "/engines/heartbeat", {"engine_id": "e1", "benchmark_time": 5})
+        done, failed, running, waiting = (daemon.submit(labels={"n": str(n)}) for n in range(4))
+        for _ in range(3):
+            daemon.ask("POST", "/assign_job/", {})
+        daemon.ask("POST", f"/jobs/{done['job_id']}/complete", {"output_url": "http://h/o"})
+        daemon.ask("POST", f"/jobs/{failed['job_id']}/fail", {"error_message": "no"})
+        keyed = daemon.ask("POST", "/jobs/", JOB, {"Idempotency-Key": "k"})[1]
+        before = daemon.jobs()
+        attempts = daemon.ask("GET", f"/jobs/{failed['job_id']}/attempts")[1]
+        engine = json.loads(daemon.ask("GET", "/engines/e1")[1])
+        assert daemon.stop() == 0
+    with start(tmp_path, *flags) as daemon:
+        assert daemon.jobs() == before
+        assert daemon.ask("GET", f"/jobs/{failed['job_id']}/attempts")[1] == attempts
+        assert json.loads(daemon.ask("GET", "/engines/e1")[1])["benchmark_time"] == 5
+        assert daemon.ask("POST", "/jobs/", JOB, {"Idempotency-Key": "k"})[1] == keyed
+        assert before[running["job_id"]]["status"] in ("assigned", "pending")
+        assert before[waiting["job_id"]]["status"] == "pending"
+        assert engine["engine_id"] == "e1"
+        assert daemon.submit()["job_id"] not in before
+
+
+def pound(daemon: Running, seen: dict[str, str], lock: threading.Lock) -> None:
+    """Submit and end jobs until the daemon is gone; note each acknowledged state."""
+    connection = daemon.connect(timeout_s=5)
+    headers = {"X-API-Key": KEY, "Content-Type": "application/json"}
+
+    def call(path: str, body: Any) -> Any:
+        connection.request("POST", path, json.dumps(body), headers)
+        reply = connection.getresponse()
+        return json.loads(reply.read()) if reply.status == 200 else None
+
+    try:
+        while True:
+            job = call("/jobs/", JOB)
+            if job is not None:
+                with lock:
+                    seen[job["job_id"]] = "pending"
+                done = call(f"/jobs/{job['job_id']}/complete", {"output_url": "http://h/o"})
+                if done is not None:
+                    with lock:
+                        seen[job["job_id"]] = "completed"
+    except (OSError, http.client.HTTPException):
+        connection.close()
+
+
+@pytest.mark.parametrize("store", ["json", "spool"])
+def test_kill_9_at_any_moment_loses_nothing_that_was_acknowledged(
+    tmp_path: Path, store: str
+) -> None:
+    rng = random.Random(store)
+    seen: dict[str, str] = {}
+    lock = threading.Lock()
+    flags = ["--store", store, "--state-file", "state"]
+    for _ in range(5):
+        with start(tmp_path, *flags, "--log-level", "WARN") as daemon:
+            found = daemon.jobs()
+            for job_id, status in seen.items():
+                # What was not acknowledged may have happened all the same.
+                assert found[job_id]["status"] in (status, "completed"), job_id
+            threads = [threading.Thread(target=pound, args=(daemon, seen, lock)) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            time.sleep(rng.uniform(0.05, 0.5))  # the moment of the kill is what is tried
+            daemon.kill()
+            for thread in threads:
+                thread.join()
+            assert "Traceback" not in daemon.log
+    with start(tmp_path, *flags) as daemon:
+        found = daemon.jobs()
+        assert all(found[j]["status"] in (s, "completed") for j, s in seen.items())
+        assert len(seen) > 20
+
+
+ORIGINAL: dict[str, Any] = {
+    "jobs": {
+        "1704067200123456_0": {
+            "job_id": "1704067200123456_0",
+            "source_url": "http://example.com/input.mp4",
+            "target_codec": "h264",
+            "job_size": 100.5,
+            "status": "pending",
+            "assigned_engine": None,
+            "output_url": None,
+            "retries": 0,
+            "max_retries": 3,
+        }
+    },
+    "engines": {
+        "engine-001": {
+            "engine_id": "engine-001",
+            "engine_type": "transcoder",
+            "supported_codecs": ["h264", "vp9"],
+            "status": "idle",
+            "storage_capacity_gb": 500.0,
+            "streaming_support": True,
+            "benchmark_time": 125.5,
+        }
+    },
+}
+
+
+def test_a_state_file_of_the_original_is_taken_over(tmp_path: Path) -> None:
+    (tmp_path / STATE).write_text(json.dumps(ORIGINAL, indent=4))
+    with start(tmp_path) as daemon:
+        (job,) = daemon.jobs().values()
+        assert ORIGINAL["jobs"][job["job_id"]].items() <= job.items()
+        engine = json.loads(daemon.ask("GET", "/engines/engine-001")[1])
+        assert (engine["benchmark_time"], engine["streaming_support"]) == (125.5, True)
+        status, body = daemon.ask("POST", "/assign_job/", {"engine_id": "engine-001"})
+        assert (status, json.loads(body)["job_id"]) == (200, job["job_id"])
+
+
+WHOLE = json.dumps(ORIGINAL)
+STATES: list[tuple[str, bytes | None, int, bool]] = [
+    # name, contents, jobs that are there after the start, whether a bad file is kept aside
+    ("missing", None, 0, False),
+    ("empty", b"", 0, True),
+    ("an empty object", b"{}", 0, False),
+    ("jobs only", b'{"jobs":{}}', 0, False),
+    ("half of it", WHOLE[: len(WHOLE) // 2].encode(), 0, True),
+    ("garbage", b"\x00\xff garbage", 0, True),
+    ("another shape", b'["jobs"]', 0, True),
+    ("a job that is none", b'{"jobs":{"1_0":5},"engines":{}}', 0, True),
+]
+
+
+@pytest.mark.parametrize("name,contents,jobs,kept", STATES, ids=[row[0] for row in STATES])
+def test_any_state_file_lets_the_daemon_start_and_a_bad_one_is_kept_aside(
+    tmp_path: Path, name: str, contents: bytes | None, jobs: int, kept: bool
+) -> None:
+    if contents is not None:
+        (tmp_path / STATE).write_bytes(contents)
+    with start(tmp_path) as daemon:
+        assert len(daemon.jobs()) == jobs
+        job = daemon.submit()
+        assert daemon.stop() == 0
+    aside = [p for p in tmp_path.iterdir() if p.is_file() and p.read_bytes() == contents]
+    assert bool(aside) == kept
+    if kept:
+        assert f"{STATE}." in daemon.log  # it says where
+    assert json.loads((tmp_path / STATE).read_text())["jobs"].keys() == {job["job_id"]}
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Generator[Path]:
+    """A file system of one megabyte, where this user may mount one."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)],
+        capture_output=True, check=False,
+    )  # fmt: skip
+    if mounted.returncode != 0:
+        pytest.skip("no tmpfs can be mounted here (it needs root); see test_operations in memory")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_a_full_disk_refuses_changes_keeps_reads_and_is_got_over(small_disk: Path) -> None:
+    ballast = small_disk / "ballast"
+    with start(small_disk.parent, "--state-file", str(small_disk / "state.json")) as daemon:
+        job = daemon.submit()
+        free = shutil.disk_usage(small_disk).free
+        ballast.write_bytes(b"x" * free)
+        statuses = [daemon.ask("POST", "/jobs/", JOB | {"labels": {"x": "y" * 200}})[0] for _ in range(40)]  # fmt: skip
+        assert statuses[-1] == 503
+        kept = 1 + statuses.count(200)
+        assert daemon.ask("GET", "/readyz")[0] == 503
+        assert len(daemon.jobs()) == kept
+        ballast.unlink()
+        deadline_s = time.monotonic() + 15
+        while daemon.ask("GET", "/readyz")[0] != 200 and time.monotonic() < deadline_s:
+            time.sleep(0.05)  # the daemon tries by itself; there is nothing else to wait for
+        assert daemon.ask("GET", "/readyz")[0] == 200
+        assert daemon.submit()["status"] == "pending"
+        daemon.kill()
+    with start(small_disk.parent, "--state-file", str(small_disk / "state.json")) as daemon:
+        assert len(daemon.jobs()) == kept + 1
+        assert job["job_id"] in daemon.jobs()
