@@ -93,6 +93,9 @@ class _Engines:
     def get(self, engine_id: str) -> EngineInfo | None:
         return next((one for one in self.infos if one.engine_id == engine_id), None)
 
+    def asking(self) -> EngineInfo | None:
+        return None
+
     def __iter__(self) -> Iterator[EngineInfo]:
         return iter(self.infos)
 

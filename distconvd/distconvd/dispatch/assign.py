@@ -18,7 +18,7 @@ from distconvd.errors import NotFound
 from distconvd.lifecycle import JobEvent
 from distconvd.matching import AvailableEngines, Demand, EngineEntry
 from distconvd.matching.pool import DemandIndex
-from distconvd.matching.queue import QueueEntry
+from distconvd.matching.queue import Head, QueueEntry
 from distconvd.model import AttemptOutcome, Job
 from distconvd.policy import Place
 
@@ -149,19 +149,23 @@ def _match_for(tx: Transaction, entry: EngineEntry) -> str | None:
         return None
     heads = list(_heads(tx, entry))
     while heads:
-        _, demand = heapq.heappop(heads)
+        head, demand = heapq.heappop(heads)
+        present = state.queue.head(demand)
+        if present is not None and present > head:
+            heapq.heappush(heads, (present, demand))  # its share has had a turn meanwhile
+            continue
         placed = _match_once(tx, demand, frozenset({engine_id}))
         if placed is None:
             continue
         if placed[1] == engine_id:
             return placed[0].job_id
-        head = state.queue.head(demand)
-        if head is not None:
-            heapq.heappush(heads, (head, demand))
+        following = state.queue.head(demand)
+        if following is not None:
+            heapq.heappush(heads, (following, demand))
     return None
 
 
-def _heads(tx: Transaction, entry: EngineEntry | None) -> list[tuple[QueueEntry, Demand]]:
+def _heads(tx: Transaction, entry: EngineEntry | None) -> list[tuple[Head, Demand]]:
     """Return the heads of the queue that an engine (None: any idle one) can take, as a heap."""
     queue = tx.state.queue
     abilities = tx.state.pool.abilities if entry is None else [entry.ability]
@@ -173,7 +177,7 @@ def _heads(tx: Transaction, entry: EngineEntry | None) -> list[tuple[QueueEntry,
 
 def _match_once(tx: Transaction, demand: Demand, asking: frozenset[str]) -> _Placed | None:
     """Place one job of a demand: assign it to an asking engine, reserve it for any other."""
-    placed = _place_next(tx, demand)
+    placed = _place_next(tx, demand, asking)
     if placed is None:
         return None
     job, engine_id, _ = placed
@@ -188,7 +192,9 @@ def _match_once(tx: Transaction, demand: Demand, asking: frozenset[str]) -> _Pla
     return placed
 
 
-def _place_next(tx: Transaction, demand: Demand) -> _Placed | None:
+def _place_next(
+    tx: Transaction, demand: Demand, asking: frozenset[str] = frozenset()
+) -> _Placed | None:
     """Ask the policy about the first few jobs of a demand; return the first that it places."""
     state = tx.state
     index = state.pool.index(demand)
@@ -196,16 +202,17 @@ def _place_next(tx: Transaction, demand: Demand) -> _Placed | None:
         return None
     line = state.queue.in_order(demand)
     with contextlib.closing(line):
-        return _first_placed(tx, demand, index, itertools.islice(line, tx.settings.lookahead))
+        first_few = itertools.islice(line, tx.settings.lookahead)
+        return _first_placed(tx, index, asking, first_few)
 
 
 def _first_placed(
-    tx: Transaction, demand: Demand, index: DemandIndex, line: Iterable[QueueEntry]
+    tx: Transaction, index: DemandIndex, asking: frozenset[str], line: Iterable[QueueEntry]
 ) -> _Placed | None:
     state = tx.state
     for entry in line:
         job = state.job(entry.job_id)
-        engines = AvailableEngines(index, _shunned(tx, job, demand))
+        engines = AvailableEngines(index, _shunned(tx, job, index.demand), asking)
         if not engines:
             state.hold_reasons[job.job_id] = "waits for an engine that has not failed it"
             continue
@@ -213,6 +220,8 @@ def _first_placed(
         if isinstance(answer, Place):
             return _Placed(job, answer.engine_id, answer.reason)
         state.hold_reasons[job.job_id] = answer.reason
+        if answer.until_ms is not None and answer.until_ms > tx.now.wall_ms:
+            tx.core.timers.add(tx.core.wall_to_mono_s(answer.until_ms), "held", job.job_id)
     return None
 
 
@@ -243,6 +252,7 @@ def _shunned(tx: Transaction, job: Job, demand: Demand) -> frozenset[str]:
 def _assign(tx: Transaction, job: Job, engine_id: str, reason: str) -> Job:
     """Start the next attempt of a job on an engine."""
     tx.state.unreserve(job.job_id)
+    tx.state.queue.charge(job)
     job = tx.move_job(
         job,
         JobEvent.ASSIGN,

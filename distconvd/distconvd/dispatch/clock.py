@@ -102,6 +102,12 @@ def _elsewhere(tx: Transaction, job_id: str) -> None:
         tx.state.queue.woken.add(demand_of(tx.state.job(job_id)))
 
 
+def _held(tx: Transaction, job_id: str) -> None:
+    """The policy held a job until now: it is asked again."""
+    if job_id in tx.state.queue:
+        tx.state.queue.woken.add(demand_of(tx.state.job(job_id)))
+
+
 def _quarantine(tx: Transaction, engine_id: str) -> None:
     entry = tx.state.pool.engines.get(engine_id)
     if entry is None or entry.record.quarantined_until is None:
@@ -121,5 +127,6 @@ _HANDLERS: dict[TimerKind, Callable[[Transaction, str], None]] = {
     "reservation": _reservation,
     "delay": _delay,
     "elsewhere": _elsewhere,
+    "held": _held,
     "quarantine": _quarantine,
 }

@@ -12,9 +12,9 @@ from distconvd.dispatch.state import State
 from distconvd.dispatch.timers import Timers
 from distconvd.dispatch.transaction import Transaction
 from distconvd.matching import AvailableEngines
-from distconvd.matching.queue import born_us
+from distconvd.matching.queue import ONE_SHARE, born_us
 from distconvd.model import TERMINAL_STATUSES, Job, JobStatus
-from distconvd.policy import Hold, Place, Policy
+from distconvd.policy import Hold, Place, Policy, Share, SharingPolicy
 from distconvd.records import adopt_engine, adopt_job
 from distconvd.store import Change, Snapshot
 
@@ -48,6 +48,9 @@ class Dispatcher:
         self.policy = policy
         self.fallback = fallback
         self.state = State()
+        if isinstance(policy, SharingPolicy):
+            self._sharing = policy
+            self.state.queue.share_of = self._share_of
         self.timers = Timers()
         self.leases: dict[str, float] = {}
         """Job id to when its running attempt is lost (monotonic seconds)."""
@@ -111,10 +114,26 @@ class Dispatcher:
             self.policy_failures += 1
             log.exception(
                 "policy %s failed for job %s; the default policy decides this one",
-                type(self.policy).__name__,
+                name_of(self.policy),
                 job.job_id,
             )
         return self.fallback.place(job, engines, now_ms)
+
+    def _share_of(self, job: Job) -> Share:
+        """Ask the policy which share a job counts for; without a proper answer, for none."""
+        try:
+            answer: object = self._sharing.share(job)
+            if isinstance(answer, Share) and _is_proper(*answer):
+                return answer
+            raise ValueError(f"it answered {answer!r}, which is no share with a cost over 0")
+        except Exception:
+            self.policy_failures += 1
+            log.exception(
+                "policy %s failed to tell the share of job %s; it counts for none",
+                name_of(self._sharing),
+                job.job_id,
+            )
+        return ONE_SHARE
 
     def grant_lease(self, job_id: str, now_s: float) -> None:
         """Let the running attempt of a job live for another lease from now."""
@@ -203,3 +222,13 @@ class Dispatcher:
     def wall_to_mono_s(self, wall_ms: int) -> float:
         """Return when, on the monotonic clock, the wall clock will show `wall_ms`."""
         return self.state.mono_s + (wall_ms - self.state.wall_ms) / 1000
+
+
+def name_of(policy: Policy) -> str:
+    """Return what logs call a policy: the name it is offered under, else its class's."""
+    return str(getattr(policy, "name", type(policy).__name__))
+
+
+def _is_proper(name: object, cost: object) -> bool:
+    """Whether a share is what its type promises: a plugin may answer anything."""
+    return isinstance(name, str) and isinstance(cost, int | float) and 0 < cost < 1e15

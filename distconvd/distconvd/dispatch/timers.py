@@ -4,7 +4,7 @@ handler checks the truth and, where the deadline has moved, says when to look ag
 import heapq
 from typing import Literal
 
-TimerKind = Literal["lease", "engine", "reservation", "delay", "elsewhere", "quarantine"]
+TimerKind = Literal["lease", "engine", "reservation", "delay", "elsewhere", "held", "quarantine"]
 
 
 class Timers:

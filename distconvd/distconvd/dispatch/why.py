@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from distconvd.dispatch.state import State
 from distconvd.dispatch.transaction import Transaction
 from distconvd.matching import Demand
 from distconvd.matching.queue import demand_of
@@ -73,7 +74,9 @@ def _why_waiting(tx: Transaction, job: Job) -> str:
         return f"The scheduling policy holds it: {state.hold_reasons[job.job_id]}."
     ahead = state.queue.ahead_of(job.job_id) if job.job_id in state.queue else 0
     if ahead:
-        return f"{ahead} jobs that the same engines can take come before it."
+        return f"{ahead} jobs that the same engines can take come before it{_turns(state, job)}."
+    if job.job_id in state.queue and (rivals := state.queue.rivals_of(job.job_id)):
+        return f"It is the next of its share, which takes turns with {_some(rivals)}."
     return "It is next in line; an idle engine can take it, and none has asked for work yet."
 
 
@@ -98,3 +101,15 @@ def _why_no_engine(tx: Transaction, demand: Demand) -> str | None:
         counts[word] = counts.get(word, 0) + 1
     listed = ", ".join(f"{n} {word}" for word, n in sorted(counts.items()))
     return f"Of {len(able)} engines that can take it none is free: {listed}."
+
+
+def _turns(state: State, job: Job) -> str:
+    """Return what a policy of shares adds to the number of jobs ahead."""
+    rivals = state.queue.rivals_of(job.job_id)
+    return f" in its share, which takes turns with {_some(rivals)}" if rivals else ""
+
+
+def _some(shares: list[str]) -> str:
+    """Return the first few of many names."""
+    shown = ", ".join(repr(share) for share in shares[:5])
+    return shown if len(shares) <= 5 else f"{shown} and {len(shares) - 5} more"

@@ -10,6 +10,7 @@ names make every engine a group of its own.
 from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any, NamedTuple
 
 from distconvd.lifecycle import engine_state
@@ -230,9 +231,23 @@ class AvailableEngines:
     """What a policy sees for one job (`distconvd.policy.IdleEngines`): an index, less those engines
     that the job should not go to again."""
 
-    def __init__(self, index: DemandIndex, without: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        index: DemandIndex,
+        without: frozenset[str] = frozenset(),
+        asking: frozenset[str] = frozenset(),
+    ) -> None:
         self._index = index
         self._without = without
+        self._asking = asking
+
+    def asking(self) -> EngineInfo | None:
+        """See `IdleEngines.asking`."""
+        for engine_id in chain(self._asking, self._index.parked):
+            info = self.get(engine_id)
+            if info is not None:
+                return info
+        return None
 
     def fastest(self, *, streaming: bool = False) -> EngineInfo | None:
         """See `IdleEngines.fastest`."""

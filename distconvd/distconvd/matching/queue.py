@@ -1,17 +1,23 @@
-"""The queue of pending jobs, one heap for each demand.
+"""The queue of pending jobs: one line for each demand, and in it one heap for each share.
 
 A demand is what a job asks of an engine (codec and tags). Jobs of one demand can be taken by the
 same engines, so only the head of each heap needs to be looked at: 100,000 jobs that nobody can
 take are one head that nobody looks at. Rejected: one heap for all, scanned past the unplaceable.
 
-Order: higher priority first, then first come first served; a job that comes back keeps its age.
+Order: higher priority first, then (where the policy divides jobs into shares) the share whose turn it
+is, then first come first served; a job that comes back keeps its age. Without shares all jobs are of
+one. A line with several keeps a heap of their first jobs. Its keys may be out of date, but only too
+small, as clocks run on and first jobs leave: so the least is looked at, and where it has grown, put
+back with its true key.
 """
 
 import heapq
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import NamedTuple
 
+from distconvd.matching.shares import Shares
 from distconvd.model import Job, canonical_codec
+from distconvd.policy import Share
 
 
 class Demand(NamedTuple):
@@ -22,7 +28,7 @@ class Demand(NamedTuple):
 
 
 class QueueEntry(NamedTuple):
-    """A job's place in line; entries compare by order, smallest first."""
+    """A job's place in its lane; entries compare by order, smallest first."""
 
     rank: int
     """Negative priority."""
@@ -30,7 +36,18 @@ class QueueEntry(NamedTuple):
     """Microseconds of the job id: earlier first."""
     job_id: str
     """Unique, so that comparing never gets further."""
-    demand: Demand
+    lane: "_Lane"
+
+
+class Head(NamedTuple):
+    """The first in line of a demand, or of one share of it; heads of any two lines compare."""
+
+    rank: int
+    clock: float
+    """Of its share: whose is least has its turn."""
+    born_us: int
+    job_id: str
+    share: str
 
 
 def demand_of(job: Job) -> Demand:
@@ -44,17 +61,41 @@ def born_us(job_id: str) -> int:
     return int(head) if head.isdecimal() and len(head) <= 18 else 0
 
 
+ONE_SHARE = Share("", 1.0)
+
+
+class _Lane:
+    """The jobs of one demand and one share; all their entries share this object."""
+
+    __slots__ = ("demand", "heap", "posted", "share")
+
+    def __init__(self, demand: Demand, share: str) -> None:
+        self.demand = demand
+        self.share = share
+        self.heap: list[QueueEntry] = []
+        self.posted: Head | None = None
+        """Its valid key among the line's turns; none is needed while it is alone in its line."""
+
+
 class _Line(NamedTuple):
-    """The jobs of one demand; `demand` is the one object that all entries share."""
+    """The jobs of one demand."""
 
     demand: Demand
-    heap: list[QueueEntry]
+    lanes: dict[str, _Lane]
+    turns: list[Head]
+    """A heap of lower bounds of the lanes' heads; empty while there is one lane."""
 
 
 class JobQueue:
-    """Pending jobs that may be assigned now. Adding and removing cost O(log n)."""
+    """Pending jobs that may be assigned now. Adding, removing and finding the first are O(log n).
+
+    Attributes:
+        share_of: which share a job counts for; set it before the first job comes.
+    """
 
     def __init__(self) -> None:
+        self.share_of: Callable[[Job], Share] | None = None
+        self._shares = Shares()
         self._lines: dict[Demand, _Line] = {}
         self._live: dict[str, QueueEntry] = {}
         self._by_codec: dict[str, dict[str | None, set[Demand]]] = {}
@@ -72,21 +113,30 @@ class JobQueue:
     def add(self, job: Job) -> None:
         """Put a job in line; a job that is already there is moved."""
         self.discard(job.job_id)
+        share = ONE_SHARE if self.share_of is None else self.share_of(job)
         line = self._line(demand_of(job))
-        entry = QueueEntry(-job.priority, born_us(job.job_id), job.job_id, line.demand)
+        lane = self._lane(line, share.name)
+        entry = QueueEntry(-job.priority, born_us(job.job_id), job.job_id, lane)
         self._live[job.job_id] = entry
         self.woken.add(line.demand)
-        if len(line.heap) > 2 * len(self._live) + 64:
+        if len(lane.heap) > 2 * len(self._live) + 64:
             # Dead entries leave only from the top; this bounds those that never get there.
-            line.heap[:] = [e for e in line.heap if self._is_live(e)]
-            heapq.heapify(line.heap)
-        heapq.heappush(line.heap, entry)
+            lane.heap[:] = [e for e in lane.heap if self._is_live(e)]
+            heapq.heapify(lane.heap)
+        heapq.heappush(lane.heap, entry)
+        if len(line.lanes) > 1 and lane.heap[0] is entry:
+            self._post(line, lane)
 
     def discard(self, job_id: str) -> None:
         """Take a job out of line, if it is there."""
         entry = self._live.pop(job_id, None)
         if entry is not None:
-            self._shed(entry.demand)
+            self._shed(entry.lane)
+
+    def charge(self, job: Job) -> None:
+        """Count a job that is being assigned for its share."""
+        if self.share_of is not None:
+            self._shares.charge(*self.share_of(job))
 
     def demands_for(self, codecs: frozenset[str] | None, tags: frozenset[str]) -> Iterator[Demand]:
         """Yield the demands with a job in line that an engine can take that lists these."""
@@ -100,23 +150,94 @@ class JobQueue:
                     if demand.requires <= tags:
                         yield demand
 
-    def head(self, demand: Demand) -> QueueEntry | None:
-        """Return the first in line of one demand."""
+    def head(self, demand: Demand) -> Head | None:
+        """Return the first in line of one demand, as it is now."""
         line = self._lines.get(demand)
-        return line.heap[0] if line else None
+        if line is None:
+            return None
+        if len(line.lanes) == 1:
+            return self._head_of(next(iter(line.lanes.values())))
+        while line.turns:
+            least = line.turns[0]
+            lane = line.lanes.get(least.share)
+            if lane is None or lane.posted != least:
+                heapq.heappop(line.turns)  # of a lane that is gone, or that a lesser key stands for
+                continue
+            now = self._head_of(lane)
+            if now == least:
+                return now
+            lane.posted = now
+            heapq.heapreplace(line.turns, now)
+        return None  # all lanes are taken out, by `in_order`
 
     def in_order(self, demand: Demand) -> Generator[QueueEntry]:
         """Yield the entries of one demand in order; each but the first costs O(log n).
 
-        Close it (or run it out) before changing the queue: it puts back what it took out.
+        Shares take turns: past a job that is not taken, the next of its share comes after the
+        first of the others, so that one whose jobs are held does not hide them. Close it (or run
+        it out) before changing the queue: it puts back what it took out.
         """
-        line = self._lines.get(demand)
-        if line is None:
+        first = self.head(demand)
+        if first is None:
             return
-        heap = line.heap
-        taken = [heap[0]]
-        yield heap[0]
-        heapq.heappop(heap)
+        line = self._lines[demand]
+        yield line.lanes[first.share].heap[0]
+        if len(line.lanes) == 1:
+            yield from self._rest_of(line.lanes[first.share])
+        else:
+            entries = self._by_turns(demand, line)
+            next(entries)  # the first, which has been yielded
+            yield from entries
+
+    def _by_turns(self, demand: Demand, line: _Line) -> Generator[QueueEntry]:
+        """Yield the entries of a line of several shares; puts back what it took out."""
+        rests: dict[str, Generator[QueueEntry]] = {}
+        fresh: list[Head] = []
+        """Heads taken out of the turns."""
+        seen: list[tuple[int, int, Head, QueueEntry]] = []
+        """Of the shares that have been looked at: rank, how often, what comes next of it."""
+        try:
+            while line.turns or seen:
+                head = self.head(demand) if line.turns else None
+                if head is not None and (not seen or (head.rank, 0) <= seen[0][:2]):
+                    fresh.append(heapq.heappop(line.turns))
+                    lane = line.lanes[head.share]
+                    lane.posted = None
+                    entry, passed = lane.heap[0], 0
+                    rests[head.share] = self._rest_of(lane)
+                else:
+                    _, passed, head, entry = heapq.heappop(seen)
+                yield entry
+                following = next(rests[head.share], None)
+                if following is not None:
+                    later = head._replace(born_us=following.born_us, job_id=following.job_id)
+                    heapq.heappush(seen, (following.rank, passed + 1, later, following))
+        finally:
+            for rest in rests.values():
+                rest.close()
+            for head in fresh:
+                line.lanes[head.share].posted = head
+                heapq.heappush(line.turns, head)
+
+    def ahead_of(self, job_id: str) -> int:
+        """Return how many jobs of the same demand and share come before this one: O(n), for `why`."""
+        entry = self._live[job_id]
+        return sum(self._is_live(e) and e < entry for e in entry.lane.heap)
+
+    def rivals_of(self, job_id: str) -> list[str]:
+        """Return the other shares whose jobs the same engines can take, for `why`."""
+        lane = self._live[job_id].lane
+        return sorted(share for share in self._lines[lane.demand].lanes if share != lane.share)
+
+    def _head_of(self, lane: _Lane) -> Head:
+        first = lane.heap[0]
+        clock = 0.0 if self.share_of is None else self._shares.clock(lane.share)
+        return Head(first.rank, clock, first.born_us, first.job_id, lane.share)
+
+    def _rest_of(self, lane: _Lane) -> Generator[QueueEntry]:
+        """Yield a lane's entries behind its first, in order; puts all back at its end."""
+        heap = lane.heap
+        taken = [heapq.heappop(heap)]
         try:
             while heap:
                 entry = heapq.heappop(heap)
@@ -127,29 +248,54 @@ class JobQueue:
             for entry in taken:
                 heapq.heappush(heap, entry)
 
-    def ahead_of(self, job_id: str) -> int:
-        """Return how many jobs of the same demand come before this one: O(n), for `why`."""
-        entry = self._live[job_id]
-        return sum(self._is_live(e) and e < entry for e in self._lines[entry.demand].heap)
-
     def _is_live(self, entry: QueueEntry) -> bool:
         return self._live.get(entry.job_id) is entry
 
     def _line(self, demand: Demand) -> _Line:
         line = self._lines.get(demand)
         if line is None:
-            line = self._lines[demand] = _Line(demand, [])
+            line = self._lines[demand] = _Line(demand, {}, [])
             self._by_codec.setdefault(demand.codec, {}).setdefault(_tag(demand), set()).add(demand)
         return line
 
-    def _shed(self, demand: Demand) -> None:
-        """Drop dead entries at the top, and the heap with its last live one."""
-        heap = self._lines[demand].heap
+    def _lane(self, line: _Line, share: str) -> _Lane:
+        lane = line.lanes.get(share)
+        if lane is None:
+            if len(line.lanes) == 1:
+                self._post(line, next(iter(line.lanes.values())))
+            lane = line.lanes[share] = _Lane(line.demand, share)
+            self._shares.came(share)
+        return lane
+
+    def _post(self, line: _Line, lane: _Lane) -> None:
+        """Enter a lane's head among the line's turns."""
+        head = self._head_of(lane)
+        if lane.posted is not None and lane.posted <= head:
+            return  # the bound that stands holds still
+        if len(line.turns) > 2 * len(line.lanes) + 64:
+            line.turns[:] = [
+                h for h in line.turns if h.share in line.lanes and line.lanes[h.share].posted == h
+            ]
+            heapq.heapify(line.turns)
+        lane.posted = head
+        heapq.heappush(line.turns, head)
+
+    def _shed(self, lane: _Lane) -> None:
+        """Drop dead entries at the top, the lane with its last live one, the line with its lane."""
+        heap = lane.heap
         while heap and not self._is_live(heap[0]):
             heapq.heappop(heap)
-        if not heap:
-            del self._lines[demand]
-            self._forget(demand)
+        if heap:
+            return
+        line = self._lines[lane.demand]
+        del line.lanes[lane.share]
+        self._shares.left(lane.share)
+        if len(line.lanes) == 1:
+            line.turns.clear()
+            next(iter(line.lanes.values())).posted = None
+        elif not line.lanes:
+            del self._lines[lane.demand]
+            self._forget(lane.demand)
 
     def _forget(self, demand: Demand) -> None:
         by_tag = self._by_codec[demand.codec]

@@ -1,0 +1,310 @@
+"""Shares of the queue: whose turn it is, and that turns never reorder what is within one share."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.core.kit import Core, check_invariants
+
+from distconv_plugins.policy_size_aware import SizeAware
+from distconvd.dispatch import DispatchSettings
+from distconvd.matching import JobQueue, demand_of
+from distconvd.matching.shares import SHARES_MAX, Shares
+from distconvd.model import Job
+from distconvd.policy import Hold, IdleEngines, Place, Share, SharingPolicy
+
+
+class ByTeam(SizeAware):
+    """A policy that divides by the label `team`; the label `cost` says what a job costs."""
+
+    def share(self, job: Job) -> Share:
+        return Share(job.labels.get("team", ""), float(job.labels.get("cost", "1")))
+
+
+class Whim:
+    """A policy that holds the jobs of some teams."""
+
+    def __init__(self, *held: str) -> None:
+        self.held = held
+
+    def share(self, job: Job) -> Share:
+        return Share(job.labels.get("team", ""), 1.0)
+
+    def place(self, job: Job, engines: IdleEngines, now_ms: int) -> Place | Hold:
+        engine = engines.fastest()
+        if engine is None or job.labels.get("team") in self.held:
+            return Hold("not this team")
+        return Place(engine.engine_id, "any")
+
+
+def served(core: Core, count: int) -> list[str]:
+    """Return the teams of the jobs that one engine gets, one after the other."""
+    teams = []
+    for _ in range(count):
+        job = core.must_ask("e1")
+        teams.append(job.labels.get("team", ""))
+        core.complete(job)
+    return teams
+
+
+def test_a_policy_without_shares_is_no_sharing_policy() -> None:
+    assert not isinstance(SizeAware(), SharingPolicy)
+    assert isinstance(ByTeam(), SharingPolicy)
+
+
+def test_shares_take_turns_however_many_jobs_one_of_them_submitted_first() -> None:
+    core = Core(policy=ByTeam())
+    core.engine("e1")
+    for _ in range(10):
+        core.submit(labels={"team": "a"})
+    for _ in range(3):
+        core.submit(labels={"team": "b"})
+    assert served(core, 6) == ["a", "b", "a", "b", "a", "b"]
+
+
+def test_half_the_cost_is_twice_the_jobs() -> None:
+    core = Core(policy=ByTeam())
+    core.engine("e1")
+    for _ in range(60):
+        core.submit(labels={"team": "a"})
+        core.submit(labels={"team": "b", "cost": "0.5"})
+    assert Counter(served(core, 60)) == {"a": 20, "b": 40}
+
+
+def test_priority_goes_before_shares() -> None:
+    core = Core(policy=ByTeam())
+    core.engine("e1")
+    for _ in range(3):
+        core.submit(labels={"team": "a"}, priority=1)
+    core.submit(labels={"team": "b"})
+    assert served(core, 4) == ["a", "a", "a", "b"]
+
+
+def test_within_a_share_the_oldest_comes_first() -> None:
+    core = Core(policy=ByTeam())
+    core.engine("e1")
+    ids = [core.submit(labels={"team": team}) for team in "aabb"]
+    got = []
+    for _ in ids:
+        job = core.must_ask("e1")
+        core.complete(job)
+        got.append(job.job_id)
+    assert got == [ids[0], ids[2], ids[1], ids[3]]
+
+
+def test_shares_are_counted_over_all_demands_together() -> None:
+    core = Core(policy=ByTeam())
+    core.engine("e1", supported_codecs=["h264", "vp9"])
+    for _ in range(4):
+        core.submit(labels={"team": "a"})
+        core.submit(labels={"team": "a"}, codec="vp9")
+    core.submit(labels={"team": "b"}, codec="vp9")
+    core.submit(labels={"team": "b"}, codec="h264")
+    assert sorted(served(core, 4)) == ["a", "a", "b", "b"]
+
+
+def test_a_share_that_was_idle_has_saved_up_nothing() -> None:
+    core = Core(policy=ByTeam())
+    core.engine("e1")
+    for _ in range(40):
+        core.submit(labels={"team": "a"})
+    served(core, 20)
+    for _ in range(20):
+        core.submit(labels={"team": "b"})
+    assert Counter(served(core, 20)) == {"a": 10, "b": 10}
+
+
+def test_a_share_whose_jobs_are_held_does_not_hide_the_others() -> None:
+    core = Core(policy=Whim("a"), lookahead=2)
+    core.engine("e1")
+    for _ in range(20):
+        core.submit(labels={"team": "a"})
+    core.submit(labels={"team": "b"})
+    assert served(core, 1) == ["b"]
+    check_invariants(core.dispatcher)
+
+
+def test_why_tells_with_whom_a_share_takes_turns() -> None:
+    core = Core(policy=ByTeam())
+    first, second, _ = (core.submit(labels={"team": team}) for team in "aab")
+    core.engine("e1")
+    assert core.why(second) == (
+        "1 jobs that the same engines can take come before it in its share, which takes turns"
+        " with 'b'."
+    )
+    assert core.why(first) == "It is the next of its share, which takes turns with 'b'."
+
+
+@pytest.mark.parametrize("answer", [None, "team", Share("a", 0.0), Share("a", float("nan")), 7])
+def test_a_policy_that_tells_no_share_is_counted_and_its_job_waits_all_the_same(
+    answer: object,
+) -> None:
+    class Broken(SizeAware):
+        def share(self, job: Job) -> object:
+            if answer is None:
+                raise RuntimeError("no")
+            return answer
+
+    core = Core(policy=Broken())
+    core.engine("e1")
+    core.submit()
+    assert core.must_ask("e1").attempt == 1
+    assert core.dispatcher.policy_failures > 0
+
+
+def test_a_hold_until_a_time_is_asked_again_then_with_nothing_else_happening() -> None:
+    class Later(SizeAware):
+        def place(self, job: Job, engines: IdleEngines, now_ms: int) -> Place | Hold:
+            if now_ms < opens_ms:
+                return Hold("not yet", opens_ms)
+            return super().place(job, engines, now_ms)
+
+    core = Core(policy=Later(), engine_timeout_s=10_000)
+    opens_ms = core.wall_ms + 3_600_000
+    core.engine("e1")
+    core.park("e1")
+    job_id = core.submit()
+    core.sleep(3_599)
+    assert core.job(job_id).assigned_engine is None
+    assert core.why(job_id) == "The scheduling policy holds it: not yet."
+    core.sleep(2)
+    assert core.job(job_id).assigned_engine == "e1"
+
+
+# ------------------------------------------------------------------------------ the queue itself
+
+Op = tuple[str, int, int, int]
+OPS = st.lists(
+    st.tuples(
+        st.sampled_from(["add", "discard", "take"]), st.integers(0, 30), st.integers(0, 3),
+        st.integers(0, 2),
+    ),
+    max_size=80,
+)  # fmt: skip
+CODECS = ("h264", "vp9")
+
+
+def job_of(number: int, team: int, priority: int) -> Job:
+    return Job(
+        f"{1000 + number}_0", "file:///a", CODECS[number % 2], priority=priority,
+        labels={"team": "abcd"[team], "cost": str(1 + team)},
+    )  # fmt: skip
+
+
+class Model:
+    """The same order by looking at everything."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, Job] = {}
+        self.shares = Shares()
+
+    def add(self, job: Job) -> None:
+        self.discard(job.job_id)
+        if not self._lane(job):
+            self.shares.came(job.labels["team"])
+        self.jobs[job.job_id] = job
+
+    def discard(self, job_id: str) -> None:
+        job = self.jobs.pop(job_id, None)
+        if job is not None and not self._lane(job):
+            self.shares.left(job.labels["team"])
+
+    def _lane(self, job: Job) -> list[Job]:
+        same = (demand_of(job), job.labels["team"])
+        return [j for j in self.jobs.values() if (demand_of(j), j.labels["team"]) == same]
+
+    def head(self, codec: str) -> str | None:
+        found = [j for j in self.jobs.values() if j.target_codec == codec]
+        found.sort(key=lambda j: (-j.priority, self.shares.clock(j.labels["team"]), j.job_id))
+        return found[0].job_id if found else None
+
+
+@settings(max_examples=300, deadline=None)
+@given(OPS)
+def test_the_head_of_a_line_is_what_a_look_at_everything_finds(ops: list[Op]) -> None:
+    queue, model = JobQueue(), Model()
+    queue.share_of = ByTeam().share
+    for kind, number, team, priority in ops:
+        job = job_of(number, team, priority)
+        if kind == "add":
+            queue.add(job)
+            model.add(job)
+        elif kind == "discard":
+            queue.discard(job.job_id)
+            model.discard(job.job_id)
+        else:
+            head = queue.head(demand_of(job))
+            if head is not None:
+                taken = model.jobs[head.job_id]
+                queue.charge(taken)
+                model.shares.charge(*ByTeam().share(taken))
+                queue.discard(head.job_id)
+                model.discard(head.job_id)
+        for codec in CODECS:
+            demand = demand_of(Job("1_0", "file:///a", codec))
+            head = queue.head(demand)
+            assert (head and head.job_id) == model.head(codec)
+            before = [entry.job_id for entry in queue.in_order(demand)]
+            assert sorted(before) == sorted(
+                j.job_id for j in model.jobs.values() if j.target_codec == codec
+            )
+            partly = queue.in_order(demand)
+            assert [next(partly).job_id for _ in range(len(before) // 2)] == (
+                before[: len(before) // 2]
+            )
+            partly.close()
+            assert [entry.job_id for entry in queue.in_order(demand)] == before
+            assert before[:1] == ([head.job_id] if head else [])
+
+
+def test_turns_within_a_line_keep_priority_and_alternate() -> None:
+    queue = JobQueue()
+    queue.share_of = ByTeam().share
+    for number, (team, priority) in enumerate([(0, 0), (0, 0), (0, 2), (1, 0), (1, 1), (2, 0)]):
+        queue.add(job_of(2 * number, team, priority))
+    order = [e.job_id for e in queue.in_order(demand_of(job_of(0, 0, 0)))]
+    assert order[:2] == ["1004_0", "1008_0"]
+    assert order[2:] == ["1010_0", "1000_0", "1006_0", "1002_0"]
+
+
+def test_clocks_of_shares_that_never_come_again_are_bounded() -> None:
+    shares = Shares()
+    shares.came("stays")
+    for number in range(3 * SHARES_MAX):
+        name = f"passing {number}"
+        shares.came(name)
+        shares.charge(name, 1.0)
+        shares.left(name)
+    assert len(shares._clocks) <= SHARES_MAX + 2
+
+
+def test_a_placement_looks_at_few_jobs_whatever_the_number_of_shares_and_jobs() -> None:
+    queue = JobQueue()
+    asked = 0
+
+    def share_of(job: Job) -> Share:
+        nonlocal asked
+        asked += 1
+        return Share(job.labels["team"], 1.0)
+
+    queue.share_of = share_of
+    jobs = {}
+    for number in range(20_000):
+        job = Job(f"{number}_0", "file:///a", "h264", labels={"team": str(number % 1_000)})
+        jobs[job.job_id] = job
+        queue.add(job)
+    demand = demand_of(jobs["0_0"])
+    asked = 0
+    seen = []
+    for _ in range(2_000):
+        head = queue.head(demand)
+        assert head is not None
+        queue.charge(jobs[head.job_id])
+        queue.discard(head.job_id)
+        seen.append(jobs[head.job_id].labels["team"])
+    assert asked == 2_000
+    assert set(Counter(seen).values()) == {2}
+    line = queue._lines[demand]
+    assert len(line.turns) <= 2 * len(line.lanes) + 65
+    assert DispatchSettings().lookahead < 100
