@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 from distconvd.model.push import SUBPROTOCOL
@@ -124,9 +124,14 @@ class Wall:
         return engine
 
 
-async def raw_socket(daemon: Daemon, engine_id: str = "e1") -> trio.abc.Stream:
+async def raw_socket(
+    daemon: Daemon,
+    engine_id: str = "e1",
+    pair: tuple[trio.abc.Stream, trio.abc.Stream] | None = None,
+) -> trio.abc.Stream:
     """Return a stream on which the daemon has just agreed to a websocket."""
-    stream = await daemon.connect()
+    stream, theirs = pair or memory_stream_pair()
+    await daemon._connections.send(theirs)
     lines = [f"GET /engines/{engine_id}/ws HTTP/1.1"]
     lines += [f"{name}: {value}" for name, value in HANDSHAKE.items()]
     await stream.send_all("\r\n".join([*lines, "", ""]).encode())
@@ -142,3 +147,17 @@ def frame(opcode: int, payload: bytes, *, first: int = 0x80) -> bytes:
     length = len(payload)
     size = bytes([0x80 | length]) if length < 126 else b"\xfe" + length.to_bytes(2, "big")
     return bytes([first | opcode]) + size + bytes(4) + payload
+
+
+async def lockstep_socket(daemon: Daemon, engine_id: str = "e1") -> trio.abc.Stream:
+    """Return a stream as `raw_socket` does, on which nothing is sent that nobody reads."""
+    ours, theirs = lockstep_stream_pair()
+    return await raw_socket(daemon, engine_id, (ours, theirs))
+
+
+async def read_until_end(stream: trio.abc.Stream) -> bytes:
+    """Return all that is said until the stream ends."""
+    said = bytearray()
+    async for data in stream:
+        said += data
+    return bytes(said)
