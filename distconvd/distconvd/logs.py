@@ -43,7 +43,9 @@ class TextFormatter(logging.Formatter):
         parts += [f"{k}={one_line(str(v))}" for k, v in fields.items() if k not in known]
         text = " ".join(parts)
         if record.exc_info:
-            text += "\n" + self.formatException(record.exc_info)
+            # Indented, so that a message with a line break in it cannot pass for an entry.
+            lines = self.formatException(record.exc_info).splitlines()
+            text += "".join(f"\n  {one_line(line)}" for line in lines)
         return text
 
 
@@ -57,8 +59,8 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname,
             "logger": record.name,
             "message": record.getMessage(),
-            **fields_of(record),
         }
+        entry = fields_of(record) | entry
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
         return json.dumps(entry, default=str)

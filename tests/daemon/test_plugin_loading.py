@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -154,9 +155,7 @@ async def test_a_route_of_a_plugin_is_served(tmp_path: Path) -> None:
         ({"plugin": {"size-aware": {"colour": 1}}}, r"\[plugin.size-aware\].*colour"),
     ],
 )
-async def test_a_choice_that_is_not_there_lists_what_is(
-    setting: dict[str, object], said: str
-) -> None:
+async def test_a_choice_that_is_not_there_lists_what_is(setting: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         async with open_daemon(**setting):
             pass

@@ -82,8 +82,7 @@ class Client:
         Raises `trio.BrokenResourceError` or `h11.RemoteProtocolError` for a broken reply.
         """
         async with self.exchange(method, path, body, headers) as (reply, chunks):
-            async for chunk in chunks:
-                reply.body += chunk
+            reply.body = b"".join([chunk async for chunk in chunks])
         return reply
 
     async def get(self, path: str, **headers: str) -> Reply:
