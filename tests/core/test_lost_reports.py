@@ -1,7 +1,9 @@
 """An engine that was killed and starts again says what it held as lost: nobody pays for it."""
 
+import pytest
 from tests.core.kit import Core
 
+from distconvd.errors import Conflict
 from distconvd.model import FailureClass, JobStatus
 
 
@@ -37,6 +39,24 @@ def test_a_job_that_engines_report_as_lost_again_and_again_ends_as_poison() -> N
         core.fail(core.must_ask("e"), FailureClass.LOST, message="killed")
     assert core.job(job_id).status is JobStatus.FAILED_PERMANENTLY
     assert (core.job(job_id).error_message or "").startswith("Poison")
+
+
+@pytest.mark.parametrize("word", ["complete", "progress", "release", "heartbeat"])
+def test_an_engine_that_gave_an_attempt_up_as_lost_does_not_get_it_back(word: str) -> None:
+    """The first terminal report counts: the contradiction is refused and changes nothing."""
+    core = Core()
+    core.engine("e")
+    core.submit()
+    job = core.must_ask("e")
+    first = core.fail(job, FailureClass.LOST, message="killed")
+    before = dict(core.disk["jobs"]), dict(core.disk["attempts"])
+    if word == "heartbeat":
+        assert core.holds("e", (job.job_id, job.attempt)) == ["cancel"]
+    else:
+        with pytest.raises(Conflict):
+            getattr(core, word)(job)
+    assert (core.disk["jobs"], core.disk["attempts"]) == before
+    assert core.fail(job, FailureClass.LOST, message="killed") == first
 
 
 def test_an_engine_cannot_cancel_a_job() -> None:

@@ -85,6 +85,8 @@ class Naive:
             return "new" if engine in (None, self.engine) else "conflict"
         last = self.past[-1] if self.past else None
         is_back = last is not None and last.number == attempt and last.outcome == "lost"
+        if last is not None and last.kind is FailureClass.LOST:
+            return "conflict"  # the engine gave it up itself: its first word counts
         return "new" if is_back and engine in (None, last and last.engine) else "conflict"
 
 
@@ -551,7 +553,7 @@ class Machine(RuleBasedStateMachine):
         since = [p for p in naive.past if p.number > naive.base]
         if kind is FailureClass.LOST and is_fenced:
             lost = 1 + sum(p.outcome == "lost" for p in since)
-            self.end(naive, "lost", engine, message)
+            self.end(naive, "lost", engine, message).kind = kind
             self.requeue(naive, now_ms, is_over=lost >= LOST_MAX)
             naive.error = self.state.job(naive.job.job_id).error_message
             naive.not_before = None

@@ -50,7 +50,7 @@ def complete(tx: Transaction, job_id: str, report: CompleteReport) -> str:
         error_class=None,
         not_before=None,
     )
-    end_attempt(tx, job, AttemptOutcome.COMPLETED, engine_id=engine_id)
+    end_attempt(tx, job, AttemptOutcome.COMPLETED, engine_id=engine_id, reported=True)
     _note_success(tx, engine_id)
     _free_legacy_engine(tx, engine_id)
     tx.tell("job.completed", done)
@@ -86,6 +86,7 @@ def fail(tx: Transaction, job_id: str, report: FailReport) -> str:
         message=message,
         log_tail=report.log_tail,
         requeued=after.status is JobStatus.PENDING,
+        reported=True,
     )
     if report.error_class in (FailureClass.ENGINE, FailureClass.VERIFICATION):
         _note_failure(tx, engine_id, job_id)
@@ -101,7 +102,7 @@ def release(tx: Transaction, job_id: str, report: ReleaseReport) -> str:
     job = _require_open(tx, tx.job(job_id), report.attempt, report.engine_id)
     tx.move_job(job, JobEvent.REQUEUE, assigned_engine=None, progress=None)
     reason = report.reason[: Limits.message_chars]
-    end_attempt(tx, job, AttemptOutcome.RELEASED, message=reason, requeued=True)
+    end_attempt(tx, job, AttemptOutcome.RELEASED, message=reason, requeued=True, reported=True)
     tx.tell("job.requeued", tx.job(job_id), reason=reason)
     return sentence
 
@@ -136,6 +137,7 @@ def end_attempt(
     message: str | None = None,
     log_tail: str | None = None,
     requeued: bool = False,
+    reported: bool = False,
 ) -> None:
     """Write the history of the attempt that `job` (as it was before) was running.
 
@@ -156,6 +158,7 @@ def end_attempt(
             message=message,
             log_tail=log_tail[-Limits.log_tail_chars :] if log_tail else None,
             requeued=requeued,
+            reported=reported,
         ),
     )
 
@@ -176,6 +179,8 @@ def readopt(
     is_same = last.number == job.attempt and engine_id in (None, last.engine_id)
     if not is_same or last.engine_id is None or last.outcome is not AttemptOutcome.LOST:
         return None
+    if last.reported:
+        return None  # its engine gave it up itself, and the first word counts
     entry = tx.state.pool.engines.get(last.engine_id or "")
     if to_go_on and entry is not None and len(entry.held) >= entry.record.slots:
         return None

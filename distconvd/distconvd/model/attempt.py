@@ -31,6 +31,9 @@ class Attempt(msgspec.Struct, frozen=True):
     log_tail: str | None = None
     requeued: bool = False
     """Whether the job went back to the queue after it."""
+    reported: bool = False
+    """Whether its engine said itself how it ended: that word stands, and the attempt is not taken
+    up again. A loss that only the dispatcher saw (a lease that ran out) may yet be taken back."""
 
 
 class AttemptHistory(msgspec.Struct, frozen=True):
