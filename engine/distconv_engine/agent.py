@@ -7,6 +7,7 @@ since until then the daemon would hand out the same job again.
 
 import shutil
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import httpx
 import trio
@@ -25,10 +26,12 @@ from distconv_engine.logs import Log
 from distconv_engine.outbox import Outbox
 from distconv_engine.pipeline import Attempt, Workshop, token_of
 from distconv_engine.process import ChildLimits
+from distconv_engine.push import PushLink
+from distconv_engine.push_socket import open_socket
 from distconv_engine.running import Controls
 from distconv_engine.standing import Standing
 from distconv_engine.tracker import Tracker
-from distconvd.model import BenchmarkReport, FailReport, FailureClass, Job
+from distconvd.model import BenchmarkReport, FailReport, FailureClass, Job, ReleaseReport
 
 DELIVER_S = 5.0
 """How long a drained engine tries to deliver its last reports; they are on disk anyway."""
@@ -49,6 +52,10 @@ class Agent:
         self._client = client
         self._log = log
         self._api = DaemonApi(client, config.server, config.api_key)
+        engine_id = standing.engine_id
+        open_link = partial(open_socket, config.server, engine_id, config.api_key)
+        self._link = PushLink(open_link, standing.holdings, log)
+        self._api.link = self._link
         self._outbox = Outbox(config.work_dir / "outbox", self._api, log)
         standing.undelivered = self._outbox.told
         self._journal = Journal(config.work_dir / "held", log)
@@ -70,6 +77,8 @@ class Agent:
             nursery.start_soon(self._heartbeats.run)
             nursery.start_soon(self._outbox.run)
             nursery.start_soon(self._work, nursery, task_status)
+            if self._config.push == "auto":
+                nursery.start_soon(self._keep_link)
             await self._standing.draining.wait()
             await self._drain()
             nursery.cancel_scope.cancel()
@@ -86,9 +95,15 @@ class Agent:
         self._quitting.set()
         self.drain()
 
+    async def _keep_link(self) -> None:
+        await self._heartbeats.registered.wait()
+        await self._link.run()
+
     async def _drain(self) -> None:
+        await self._give_back_waiting()
         await self._wait_for_idle(self._config.drain_s, or_quit=True)
         self._standing.holdings.stop_all("released")
+        await self._give_back_waiting()
         await self._wait_for_idle(DELIVER_S, or_quit=False)
         await self._heartbeats.say_goodbye()
         if len(self._outbox):
@@ -184,10 +199,12 @@ class Agent:
         """Ask once for work; returns None when there is none, after a wait where one is due."""
         if not self._standing.has_room():
             self._log.warning("disk is full: no job is taken")
+            await self._give_back_waiting()
             await trio.sleep(self._config.heartbeat_s)
             return None
         try:
-            job = await self._api.assign(self._standing.engine_id, self._config.poll_s)
+            ask = partial(self._api.assign, self._standing.engine_id, self._config.poll_s)
+            job = await self._link.next_job(ask)
         except (Away, Refused) as error:
             self._log.debug("no answer for work", reason=error)
             self._heartbeats.send_now()  # a daemon that forgot this engine learns of it again
@@ -203,6 +220,12 @@ class Agent:
             return None
         backoff.reset()
         return job
+
+    async def _give_back_waiting(self) -> None:
+        """Release what was pushed and will not be begun."""
+        for job in self._link.take_waiting():
+            release = ReleaseReport(job.attempt, self._standing.engine_id, "Not begun.")
+            await self._outbox.put(job.job_id, job.attempt, "release", release)
 
     # --------------------------------------------------------------------------------- one job
 

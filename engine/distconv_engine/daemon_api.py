@@ -5,7 +5,7 @@ Error handling: `Away` means try again (no connection, time-out, 408, 425, 429, 
 means that the daemon has decided (any other 4xx). Nothing else is raised for what a daemon may do.
 """
 
-from typing import TypeVar
+from typing import Protocol, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -24,6 +24,8 @@ from distconvd.model import (
 T = TypeVar("T")
 _TRY_AGAIN = frozenset({408, 425, 429})
 _TIMEOUT = httpx.Timeout(10.0, connect=5.0)
+_PAST = {"complete": "completed", "fail": "failed", "release": "released"}
+"""A report's message on the websocket."""
 _POLL_SLACK_S = 15.0
 """How much later than promised the reply of a long poll may come."""
 
@@ -41,19 +43,31 @@ class Refused(Exception):
         self.detail = detail
 
 
+class Link(Protocol):
+    """What is used of the websocket (`distconv_engine.push`)."""
+
+    async def maybe_ask(self, kind: str, job_id: str | None, body: bytes) -> bytes | None:
+        """Say something and return the answer's body; None: say it by HTTP."""
+        ...
+
+
 class DaemonApi:
-    """One method for each call that an engine makes."""
+    """One method for each call that an engine makes. What both ways can carry goes over `link`
+    while that is open; all of it may be said twice, so a link that breaks in between harms nothing.
+    """
 
     def __init__(self, client: httpx.AsyncClient, server: str, api_key: str | None) -> None:
         self._client = client
         self._base = server.rstrip("/")
         self._headers = {"Content-Type": "application/json"}
+        self.link: Link | None = None
         if api_key:
             self._headers["X-API-Key"] = api_key
 
     async def heartbeat(self, beat: Heartbeat) -> HeartbeatReply:
         """Register, renew leases, and learn what to cancel."""
-        content = await self._post("/engines/heartbeat", msgspec.json.encode(beat))
+        body = msgspec.json.encode(beat)
+        content = await self._say("heartbeat", None, "/engines/heartbeat", body)
         return _decode(content, HeartbeatReply)
 
     async def benchmark(self, report: BenchmarkReport) -> None:
@@ -73,11 +87,20 @@ class DaemonApi:
     async def progress(self, job_id: str, report: ProgressReport) -> Verdict:
         """Tell how far an attempt is, and learn whether it is still wanted."""
         path = f"/jobs/{quote(job_id, safe='')}/progress"
-        return _decode(await self._post(path, msgspec.json.encode(report)), Verdict)
+        body = msgspec.json.encode(report)
+        return _decode(await self._say("progress", job_id, path, body), Verdict)
 
     async def report(self, job_id: str, kind: str, body: bytes) -> None:
         """Send a terminal report (`complete`, `fail` or `release`), already encoded."""
-        await self._post(f"/jobs/{quote(job_id, safe='')}/{kind}", body)
+        path = f"/jobs/{quote(job_id, safe='')}/{kind}"
+        await self._say(_PAST[kind], job_id, path, body)
+
+    async def _say(self, kind: str, job_id: str | None, path: str, body: bytes) -> bytes:
+        if self.link is not None:
+            answer = await self.link.maybe_ask(kind, job_id, body)
+            if answer is not None:
+                return answer
+        return await self._post(path, body)
 
     async def _post(
         self,
@@ -101,9 +124,14 @@ class DaemonApi:
             return reply.content
         if reply.is_redirect:
             raise Away(f"it redirects to {reply.headers.get('Location')}: is --server right?")
-        if reply.status_code >= 500 or reply.status_code in _TRY_AGAIN:
-            raise Away(f"the daemon answered {reply.status_code}")
-        raise Refused(reply.status_code, _detail_of(reply))
+        raise fault_of(reply.status_code, _detail_of(reply))
+
+
+def fault_of(status: int, detail: str) -> Away | Refused:
+    """Return the error that says whether another try is worth it."""
+    if status >= 500 or status in _TRY_AGAIN:
+        return Away(f"the daemon answered {status}")
+    return Refused(status, detail)
 
 
 class _Problem(msgspec.Struct):

@@ -125,7 +125,7 @@ async def test_a_ping_while_the_daemon_closes_is_no_fault(
 ) -> None:
     stream = await raw_socket(daemon)
     await stream.send_all(frame(2, b"binary") + frame(9, b"?") * 3)
-    assert (await read_until_end(stream))[2:4] == (1003).to_bytes(2, "big")
+    assert (1003).to_bytes(2, "big") in await read_until_end(stream)
     assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
 
 

@@ -19,7 +19,12 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_st
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from distconvd.edge.wire import linger
-from distconvd.model.push import SUBPROTOCOL
+from distconvd.model.push import (
+    CLOSE_MALFORMED,
+    CLOSE_TOO_BIG,
+    CLOSE_UNREADABLE,
+    SUBPROTOCOL,
+)
 from distconvd.push.limits import PushLimits
 
 log = logging.getLogger("distconvd.push")
@@ -28,7 +33,7 @@ RECEIVE_BYTES = 16_384
 REASON_BYTES = 123
 """What a close frame has room for (RFC 6455 section 5.5)."""
 _CLOSE = 0x88
-_FAULTS = frozenset({1002, 1007, 1009})
+_FAULTS = frozenset({CLOSE_MALFORMED, CLOSE_UNREADABLE, CLOSE_TOO_BIG})
 """Closing codes with which the engine may be in the middle of sending."""
 
 
