@@ -162,7 +162,7 @@ class Audit:
         return [
             f"attempt {a['number']} of {job_id} ended as {a['outcome']} and nobody said so: {a}"
             for a in history
-            if a["outcome"] in _KINDS and not any(_says(t, a) for t in reports)
+            if _kind_of(a) and not any(_says(t, a) for t in reports)
         ]
 
     def _reported(self, job_id: str, history: list[Record], reports: list[Try]) -> list[str]:
@@ -177,7 +177,7 @@ class Audit:
         """An attempt is lost only a whole lease after its engine was heard, or with its engine."""
         faults: list[str] = []
         for a in history:
-            if a["outcome"] != "lost":
+            if a["outcome"] != "lost" or a["reported"]:
                 continue
             key = (job_id, a["number"])
             if "was removed" in a["message"]:
@@ -239,6 +239,13 @@ class Audit:
 _KINDS = {"completed": "complete", "failed": "fail", "released": "release"}
 
 
+def _kind_of(attempt: Record) -> str:
+    """Return the report that ends an attempt so; empty where the dispatcher itself does."""
+    if attempt["outcome"] == "lost":
+        return "fail" if attempt["reported"] else ""
+    return _KINDS.get(attempt["outcome"], "")
+
+
 def _is(report: Try, kind: str) -> bool:
     return report.kind == kind and report.may_count
 
@@ -249,7 +256,7 @@ def _is_legacy(report: Try) -> bool:
 
 def _says(report: Try, attempt: Record) -> bool:
     """Whether this report is one that ended this attempt so."""
-    if not _is(report, _KINDS.get(attempt["outcome"], "")):
+    if not _is(report, _kind_of(attempt)):
         return False
     words = report.body.get("error_message") or report.body.get("reason")
     if attempt["message"] != words:

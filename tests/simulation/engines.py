@@ -105,7 +105,7 @@ class Engine:
 
     async def _beat_for_ever(self) -> None:
         while True:
-            await trio.sleep(LEASE_S / 3 if self.held else LEASE_S * 1.6)
+            await trio.sleep(LEASE_S / 3 if self.held else LEASE_S * 3)
             await self._until_awake()
             await self.beat()
 
@@ -121,7 +121,7 @@ class Engine:
     # ------------------------------------------------------------------------- asking
 
     async def _ask_for_ever(self, nursery: trio.Nursery) -> None:
-        pause_s = 4.0
+        pause_s = 8.0
         while True:
             await self._until_awake()
             if len(self.held) >= self.is_a.slots:
@@ -129,7 +129,7 @@ class Engine:
                 await self._freed.wait()
             job = await self._ask()
             if job is not None:
-                pause_s = 4.0
+                pause_s = 8.0
                 if self.held.get(job["job_id"]) != job["attempt"]:
                     self.held[job["job_id"]] = job["attempt"]
                     nursery.start_soon(self._encode, job["job_id"], job["attempt"])
@@ -137,7 +137,7 @@ class Engine:
                 await trio.sleep(self.dice.uniform(0.1, 5))
             else:
                 await trio.sleep(self.dice.uniform(0.5, 1) * pause_s)
-                pause_s = min(self.is_a.polls_s, pause_s * 3)
+                pause_s = min(self.is_a.polls_s, pause_s * 5)
 
     async def _ask(self) -> dict[str, Any] | None:
         """Ask for a job; now and then hang up before the answer comes."""

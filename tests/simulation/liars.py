@@ -29,7 +29,7 @@ class Liar(Engine):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(super().run)
             while True:
-                await trio.sleep(self._imagination.expovariate(1 / 15))
+                await trio.sleep(self._imagination.expovariate(1 / 40))
                 lie = self._imagination.choice(_LIES)
                 await lie(self)
 

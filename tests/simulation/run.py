@@ -14,7 +14,7 @@ from tests.simulation.world import World
 STEADY = 60
 END_WITHIN_S = 3600.0
 """Every job must end within so much virtual time after the last submission."""
-SILENCE_S = 1000.0
+SILENCE_S = 500.0
 """Longer than any deadline of the dispatcher's settings."""
 
 
@@ -108,7 +108,7 @@ def _cast(world: World) -> list[Engine]:
             tags=[f"lane-{number}"] if manner == "lane" else ["gpu", "hdr"] if is_steady else tags,
             streams=dice.random() < 0.5,
             benchmark_s=round(dice.uniform(5, 300), 2),
-            polls_s=0 if is_steady or dice.random() < 0.15 else dice.uniform(60, 240),
+            polls_s=0 if is_steady or dice.random() < 0.08 else dice.uniform(200, 900),
         )
         world.slots[character.name] = character.slots
         engines.append((Liar if manner == "liar" else Engine)(world, character))

@@ -20,7 +20,7 @@ LEASE_S = 90.0
 DISPATCH: dict[str, Any] = {
     "lease_s": LEASE_S,
     "start_grace_s": 45.0,
-    "engine_timeout_s": 300.0,
+    "engine_timeout_s": 400.0,
     "pickup_s": 5.0,
     "redeliver_s": 3.0,
     "retry_backoff_s": 1.0,
