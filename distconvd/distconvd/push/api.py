@@ -10,7 +10,6 @@ from functools import partial
 
 import trio
 
-from distconvd.api.operations_doc import WEBSOCKET
 from distconvd.api.validate import check_id
 from distconvd.dispatch import Event
 from distconvd.edge.http import Request, Route, Upgrade
@@ -41,9 +40,7 @@ class PushApi:
 
     def routes(self) -> list[Route]:
         """Return the rows of the route table."""
-        return [
-            Route("GET", PATTERN, self.open, "engine", summary="Work by websocket", doc=WEBSOCKET)
-        ]
+        return [Route("GET", PATTERN, self.open, "engine", summary="Work by websocket")]
 
     async def open(self, request: Request) -> Upgrade:
         """`GET /engines/{id}/ws`; a handshake that does not fit is refused as plain HTTP."""
