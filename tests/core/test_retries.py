@@ -67,7 +67,7 @@ def test_transient_failures_cost_no_retry_until_there_are_too_many() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "waits"), [(ENGINE, [0, 5, 10, 20, 40, 60, 60]), (TRANSIENT, [5, 10, 20, 40, 60, 60])]
+    "kind, waits", [(ENGINE, [0, 5, 10, 20, 40, 60, 60]), (TRANSIENT, [5, 10, 20, 40, 60, 60])]
 )
 def test_the_first_retry_is_at_once_and_later_ones_wait_twice_as_long(
     kind: FailureClass, waits: list[int]

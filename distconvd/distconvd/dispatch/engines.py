@@ -98,7 +98,8 @@ def lose_attempt(tx: Transaction, job_id: str, message: str) -> None:
 def engine_view(tx: Transaction, engine_id: str) -> bytes:
     """Return an engine as on the wire: its record, its state, and what it said last."""
     entry = tx.state.pool.engines.get(engine_id)
-    tx.saw.add(("engines", engine_id))
+    # Its state and its jobs follow from what happened to any job, so a view waits for all of it.
+    tx.saw_everything = True
     if entry is None:
         raise NotFound("Engine not found")
     fields: dict[str, Any] = msgspec.to_builtins(entry.record)

@@ -1,0 +1,568 @@
+"""The ledger: nobody is told before it is durable, and what was refused never was."""
+
+import errno
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from tests.core.kit import START_MS, check_invariants
+
+from distconv_plugins.policy_size_aware import SizeAware
+from distconv_plugins.store_memory import MemoryStore
+from distconvd.dispatch import (
+    Dispatcher,
+    DispatchSettings,
+    Event,
+    Instant,
+    assign,
+    clock,
+    engines,
+    queries,
+    reports,
+    submit,
+)
+from distconvd.dispatch.why import why
+from distconvd.errors import CommitFailed, Conflict, NotFound, StoreError
+from distconvd.ledger import PROBE_KEY, Ledger
+from distconvd.model import (
+    CompleteReport,
+    FailReport,
+    Heartbeat,
+    Job,
+    JobPatch,
+    ProgressReport,
+    Submission,
+)
+from distconvd.records import decode_job
+from distconvd.store import TABLES
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+SUBMISSION = Submission("http://a/b", "h264", 60.0)
+
+
+class Desk:
+    """A ledger at work on a memory store, with what was told."""
+
+    def __init__(self, store: MemoryStore, dispatcher: Dispatcher) -> None:
+        self.store = store
+        self.dispatcher = dispatcher
+        self.told: list[Event] = []
+        self.batches: list[int] = []
+        self.ledger = Ledger(
+            dispatcher,
+            store,
+            self.told.extend,
+            self.now,
+            lambda changes, duration_s: self.batches.append(changes),
+        )
+
+    def now(self) -> Instant:
+        """Virtual time on both clocks."""
+        return Instant(START_MS + int(trio.current_time() * 1000), trio.current_time())
+
+    async def submit(self) -> Job:
+        """Submit a job."""
+        return decode_job(await self.ledger.execute(submit.submit, SUBMISSION))
+
+    async def engine(self, engine_id: str = "E1", **fields: Any) -> None:
+        """Register an engine."""
+        beat = Heartbeat(engine_id, benchmark_time=5.0, **fields)
+        await self.ledger.execute(engines.heartbeat, beat, {})
+
+    async def ask(self, engine_id: str = "E1") -> Job | None:
+        """Let an engine ask."""
+        record = await self.ledger.execute(assign.ask, engine_id)
+        return None if record is None else decode_job(record)
+
+    async def job(self, job_id: str) -> Job:
+        """Read a job."""
+        return decode_job(await self.ledger.execute(queries.get_job, job_id))
+
+    async def complete(self, job: Job, url: str = "file:///x") -> str:
+        """Report a job as done."""
+        report = CompleteReport(url, job.attempt, job.assigned_engine)
+        return await self.ledger.execute(reports.complete, job.job_id, report)
+
+    def check(self) -> None:
+        """Assert that memory equals disk, but for the probe."""
+        for table in TABLES:
+            on_disk = self.store.memory.tables[table]
+            assert getattr(self.dispatcher.state, table) == on_disk, table
+        check_invariants(self.dispatcher)
+
+
+@asynccontextmanager
+async def open_desk(**settings: Any) -> AsyncIterator[Desk]:
+    """Run a ledger; it must end by itself on `close`, with memory equal to disk."""
+    store = MemoryStore()
+    snapshot = await store.load()
+    now = Instant(START_MS, trio.current_time())
+    policy = SizeAware()
+    dispatcher = Dispatcher(DispatchSettings(**settings), policy, policy, now, snapshot)
+    desk = Desk(store, dispatcher)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(desk.ledger.run)
+        yield desk
+        desk.ledger.close()
+    desk.check()
+
+
+class Outcome:
+    """What came of a call that runs beside the test."""
+
+    def __init__(self) -> None:
+        self.reply: Any = None
+        self.error: BaseException | None = None
+        self.is_done = False
+
+
+def begin(nursery: trio.Nursery, call: Callable[..., Any], *args: Any) -> Outcome:
+    """Start a call beside the test."""
+    outcome = Outcome()
+
+    async def run() -> None:
+        try:
+            outcome.reply = await call(*args)
+        except Exception as error:  # noqa: BLE001 - the test looks at it
+            outcome.error = error
+        outcome.is_done = True
+
+    nursery.start_soon(run)
+    return outcome
+
+
+blocked = trio.testing.wait_all_tasks_blocked
+
+
+async def test_no_reply_comes_before_its_change_is_durable(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Nor is anybody told."""
+    async with open_desk() as desk, trio.open_nursery() as nursery:
+        desk.store.hold()
+        waiting = begin(nursery, desk.submit)
+        await blocked()
+        assert not waiting.is_done
+        assert not desk.told
+        assert not desk.store.memory.tables["jobs"]
+        desk.store.release()
+        await blocked()
+        assert waiting.reply.job_id in desk.store.memory.tables["jobs"]
+        assert [event.kind for event in desk.told] == ["job.submitted"]
+
+
+async def test_what_arrives_during_a_commit_shares_the_next_one(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Many waiters, few commits."""
+    async with open_desk() as desk:
+        async with trio.open_nursery() as nursery:
+            desk.store.hold()
+            nursery.start_soon(desk.submit)
+            await blocked()
+            for _ in range(500):
+                nursery.start_soon(desk.submit)
+            await blocked()
+            desk.store.release()
+        assert desk.store.commits == 2
+        assert desk.batches == [1, 500]
+        assert len(desk.store.memory.tables["jobs"]) == 501
+
+
+async def test_events_are_told_in_the_order_in_which_they_were_decided(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Also those that need no disk, when something before them does."""
+    async with open_desk() as desk:
+        await desk.engine()
+        job = await desk.submit()
+        desk.told.clear()
+        async with trio.open_nursery() as nursery:
+            desk.store.hold()
+            begin(nursery, desk.ask)
+            await blocked()
+            running = desk.dispatcher.state.job(job.job_id)
+            begin(
+                nursery, desk.ledger.execute, reports.progress, job.job_id, ProgressReport(1, "E1")
+            )
+            await blocked()
+            begin(nursery, desk.complete, running)
+            await blocked()
+            assert not desk.told
+            desk.store.release()
+        kinds = [event.kind for event in desk.told]
+        assert kinds == ["job.assigned", "job.progress", "job.completed"]
+        desk.told.clear()
+        await desk.submit()
+        await desk.ask()
+        held = next(iter(desk.dispatcher.state.held["E1"]))
+        await desk.ledger.execute(reports.progress, held, ProgressReport(1, "E1"))
+        assert desk.told[-1].kind == "job.progress"
+
+
+async def test_a_read_waits_only_for_what_it_shows(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A job that is not in flight is answered at once; listings wait for all."""
+    async with open_desk() as desk:
+        await desk.engine()
+        old, busy = await desk.submit(), await desk.submit()
+        async with trio.open_nursery() as nursery:
+            desk.store.hold()
+            begin(nursery, desk.ledger.execute, submit.patch, busy.job_id, JobPatch(priority=2))
+            await blocked()
+            with trio.fail_after(1):
+                assert await desk.job(old.job_id) == old
+                assert await desk.ledger.execute(queries.attempts, old.job_id) == []
+            waiting = [
+                begin(nursery, desk.job, busy.job_id),
+                begin(nursery, desk.ledger.execute, queries.get_engine, "E1"),
+                begin(nursery, desk.ledger.execute, queries.list_engines),
+                begin(nursery, desk.ledger.execute, why, old.job_id),
+                begin(
+                    nursery, desk.ledger.execute, queries.list_jobs, queries.JobFilter(), 9, None
+                ),
+            ]
+            await blocked()
+            assert not any(outcome.is_done for outcome in waiting)
+            desk.store.release()
+            await blocked()
+            assert waiting[0].reply.priority == 2
+            assert all(outcome.is_done for outcome in waiting)
+
+
+async def test_a_read_waits_for_the_last_of_several_changes_in_flight(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """One is being written, a newer one waits for the next batch."""
+    async with open_desk() as desk:
+        job = await desk.submit()
+        async with trio.open_nursery() as nursery:
+            desk.store.hold()
+            for priority in (1, 2):
+                change = JobPatch(priority=priority)
+                begin(nursery, desk.ledger.execute, submit.patch, job.job_id, change)
+                await blocked()
+            reading = begin(nursery, desk.job, job.job_id)
+            await blocked()
+            assert not reading.is_done
+            desk.store.release()
+            await blocked()
+            assert reading.reply.priority == 2
+            assert desk.store.commits == 3
+
+
+async def test_a_refusal_waits_for_what_it_rests_on(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The second report is told 409 only once the first one is durable."""
+    async with open_desk() as desk:
+        await desk.engine()
+        await desk.submit()
+        job = await desk.ask()
+        assert job is not None
+        async with trio.open_nursery() as nursery:
+            desk.store.hold()
+            first = begin(nursery, desk.complete, job)
+            await blocked()
+            second = begin(nursery, desk.complete, job, "file:///other")
+            await blocked()
+            assert not first.is_done
+            assert not second.is_done
+            desk.store.release()
+            await blocked()
+            assert first.error is None
+            assert isinstance(second.error, Conflict)
+
+
+async def test_a_refusal_that_rested_on_what_was_taken_back_is_decided_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The first completion fails with the disk; the second one, refused for its sake, is not
+    told that its work is worth nothing."""
+    async with open_desk() as desk:
+        await desk.engine()
+        await desk.submit()
+        job = await desk.ask()
+        assert job is not None
+        async with trio.open_nursery() as nursery:
+            desk.store.hold()
+            first = begin(nursery, desk.complete, job)
+            await blocked()
+            second = begin(nursery, desk.complete, job, "file:///other")
+            missing = begin(nursery, desk.job, "1_1")
+            await blocked()
+            desk.store.fail_next(FULL)
+            desk.store.release()
+            await blocked()
+            assert isinstance(first.error, CommitFailed)
+            assert isinstance(second.error, CommitFailed)
+            assert isinstance(missing.error, NotFound)
+        assert (await desk.job(job.job_id)) == job
+
+
+@pytest.mark.parametrize("error", [FULL, OSError(errno.EIO, "I/O error"), StoreError("broken")])
+async def test_a_failed_commit_refuses_its_batch_and_all_that_was_decided_on_top_of_it(
+    error: OSError | StoreError, autojump_clock: trio.testing.MockClock
+) -> None:
+    """503, and memory equals disk at once."""
+    async with open_desk() as desk:
+        await desk.engine(slots=5)
+        kept = await desk.submit()
+        before = {t: dict(desk.store.memory.tables[t]) for t in TABLES}
+        desk.told.clear()
+        async with trio.open_nursery() as nursery:
+            desk.store.hold()
+            first = begin(nursery, desk.submit)
+            await blocked()
+            later = [begin(nursery, desk.ask), begin(nursery, desk.submit)]
+            change = JobPatch(labels={"a": "b"})
+            later += [
+                begin(nursery, desk.ledger.execute, submit.patch, kept.job_id, change),
+                begin(nursery, desk.ledger.execute, submit.cancel, kept.job_id),
+                begin(nursery, desk.ledger.execute, engines.remove, "E1"),
+            ]
+            await blocked()
+            desk.store.fail_next(error)
+            desk.store.release()
+            while not first.is_done:
+                await trio.lowlevel.checkpoint()
+            after = {t: getattr(desk.dispatcher.state, t) for t in TABLES}
+            assert after | {"meta": {}} == before
+            await blocked()
+            for outcome in (first, *later):
+                assert isinstance(outcome.error, CommitFailed)
+                assert outcome.error.status == 503
+                assert outcome.error.headers["Retry-After"]
+        assert not desk.told
+        assert (await desk.job(kept.job_id)) == kept
+
+
+async def test_while_the_store_fails_changes_are_refused_and_reads_go_on(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Also where an engine waits for a job that is there: nothing is given out."""
+    async with open_desk() as desk:
+        await desk.engine()
+        job = await desk.submit()
+        desk.ledger.execute_nowait(assign.park, "E1", 1)
+        desk.store.fail_next(FULL, times=5)
+        await blocked()
+        assert desk.ledger.failure == str(FULL)
+        for _ in range(3):
+            assert (await desk.job(job.job_id)) == job
+            await desk.ledger.execute(queries.list_engines)
+            await desk.ledger.execute(why, job.job_id)
+            await desk.ledger.execute(clock.tick)
+            with pytest.raises(CommitFailed):
+                await desk.submit()
+            with pytest.raises(CommitFailed):
+                await desk.ask()
+            desk.ledger.execute_nowait(submit.cancel, job.job_id)
+            assert (await desk.job(job.job_id)) == job
+        await trio.sleep(10)
+        assert desk.ledger.failure is None
+        await desk.ledger.execute(clock.tick)
+        assert (await desk.job(job.job_id)).status == "assigned"
+        assert (await desk.ask()) is not None
+
+
+async def test_the_ledger_recovers_by_itself_when_the_disk_does(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A minute of a full disk; the probe is on record, and memory knows it."""
+    async with open_desk() as desk:
+        await desk.submit()
+        desk.store.fail_next(FULL, times=120)
+        with pytest.raises(CommitFailed):
+            await desk.submit()
+        began_s = trio.current_time()
+        refused = 0
+        while desk.ledger.failure is not None:
+            with pytest.raises(CommitFailed):
+                await desk.submit()
+            refused += 1
+            await trio.sleep(1)
+        assert 55 < trio.current_time() - began_s < 65
+        assert refused > 50
+        await desk.submit()
+        assert len(desk.store.memory.tables["jobs"]) == 2
+        assert PROBE_KEY in desk.store.memory.tables["meta"]
+        desk.check()
+        assert "has recovered" in caplog.text
+
+
+async def test_a_read_never_shows_a_change_that_was_then_taken_back(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """It is answered with what is on disk instead, and need not be asked again."""
+    async with open_desk() as desk:
+        await desk.engine()
+        job = await desk.submit()
+        for call, shown in (
+            (lambda: desk.job(job.job_id), lambda reply: reply == job),
+            (
+                lambda: desk.ledger.execute(queries.list_jobs, queries.JobFilter(), 9, None),
+                lambda page: [decode_job(r) for r in page.records] == [job],
+            ),
+            (
+                lambda: desk.ledger.execute(queries.attempts, job.job_id),
+                lambda attempts: attempts == [],
+            ),
+            (
+                lambda: desk.ledger.execute(queries.get_engine, "E1"),
+                lambda view: b'"jobs":[]' in view,
+            ),
+        ):
+            async with trio.open_nursery() as nursery:
+                desk.store.hold()
+                asking = begin(nursery, desk.ask)
+                beating = begin(nursery, desk.engine, "E1")
+                await blocked()
+                reading = begin(nursery, call)
+                await blocked()
+                desk.store.fail_next(FULL)
+                desk.store.release()
+                await blocked()
+                assert isinstance(asking.error, CommitFailed)
+                assert beating.is_done
+                assert reading.error is None
+                assert shown(reading.reply), reading.reply
+            await trio.sleep(5)
+            assert desk.ledger.failure is None
+
+
+async def test_a_cancelled_requester_does_not_lose_the_commit(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The client is gone; what was decided stands."""
+    async with open_desk() as desk:
+        desk.store.hold()
+        with trio.move_on_after(1) as scope:
+            await desk.submit()
+        assert scope.cancelled_caught
+        desk.store.release()
+        await blocked()
+        assert len(desk.store.memory.tables["jobs"]) == 1
+        assert [event.kind for event in desk.told] == ["job.submitted"]
+
+
+async def test_closing_commits_what_is_left(autojump_clock: trio.testing.MockClock) -> None:
+    """What was decided and never waited for, too; memory equals disk (see `open_desk`)."""
+    async with open_desk() as desk:
+        await desk.engine()
+        desk.store.hold()
+        for _ in range(3):
+            desk.ledger.execute_nowait(submit.submit, SUBMISSION)
+        await blocked()
+        for _ in range(3):
+            desk.ledger.execute_nowait(submit.submit, SUBMISSION)
+        desk.ledger.close()
+        desk.store.release()
+    assert len(desk.store.memory.tables["jobs"]) == 6
+
+
+async def test_closing_while_the_store_fails_ends_all_the_same(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """What could not be made durable was refused, so nothing is owed."""
+    async with open_desk() as desk:
+        desk.store.fail_next(FULL, times=10_000)
+        with pytest.raises(CommitFailed):
+            await desk.submit()
+        desk.ledger.close()
+        with trio.fail_after(2):
+            await blocked()
+
+
+async def test_a_heartbeat_is_answered_with_states_that_are_durable(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """An engine is told `cancel` only once the cancellation is on disk."""
+    async with open_desk() as desk:
+        await desk.engine()
+        await desk.submit()
+        job = await desk.ask()
+        assert job is not None
+        beat = Heartbeat("E1", local_job_queue=[job.job_id])
+        async with trio.open_nursery() as nursery:
+            desk.store.hold()
+            cancelling = begin(nursery, desk.ledger.execute, submit.cancel, job.job_id)
+            await blocked()
+            beating = begin(nursery, desk.ledger.execute, engines.heartbeat, beat, {})
+            await blocked()
+            assert not beating.is_done
+            desk.store.fail_next(FULL)
+            desk.store.release()
+            await blocked()
+            assert isinstance(cancelling.error, CommitFailed)
+            assert beating.reply.jobs[0].verdict == "keep"
+
+
+async def test_under_failures_at_random_memory_and_disk_agree_and_nothing_acknowledged_is_lost(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Clients, engines and a disk that fails now and then; an exact account at the end."""
+    acknowledged: dict[str, str] = {}
+
+    async def client(desk: Desk) -> None:
+        for _ in range(40):
+            try:
+                acknowledged.setdefault((await desk.submit()).job_id, "pending")
+            except CommitFailed:
+                await trio.sleep(0.3)
+
+    async def engine(desk: Desk, engine_id: str) -> None:
+        while not all(done == "completed" for done in acknowledged.values()) or not acknowledged:
+            try:
+                await desk.engine(engine_id, supported_codecs=["h264"])
+                job = await desk.ask(engine_id)
+                if job is None:
+                    await trio.sleep(0.1)
+                    continue
+                assert job.job_id in desk.store.memory.tables["jobs"]
+                await desk.complete(job)
+                acknowledged[job.job_id] = "completed"
+            except CommitFailed:
+                await trio.sleep(0.2)
+
+    async def spoil(desk: Desk) -> None:
+        for n in range(30):
+            await trio.sleep(0.05)
+            desk.store.fail_next(FULL, times=1 + n % 3)
+
+    async with open_desk() as desk:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(spoil, desk)
+            for _ in range(4):
+                nursery.start_soon(client, desk)
+            for n in range(3):
+                nursery.start_soon(engine, desk, f"E{n}")
+        desk.check()
+        stored = {i: decode_job(r).status for i, r in desk.store.memory.tables["jobs"].items()}
+        for job_id, status in acknowledged.items():
+            assert stored[job_id] == status
+        assert desk.store.commits > 10
+
+
+async def test_a_failing_report_is_counted_once_when_its_engine_repeats_it_after_503(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Taken back means never taken."""
+    async with open_desk() as desk:
+        await desk.engine()
+        await desk.submit()
+        job = await desk.ask()
+        assert job is not None
+        report = FailReport("broke", job.attempt, "E1")
+        desk.store.fail_next(FULL)
+        with pytest.raises(CommitFailed):
+            await desk.ledger.execute(reports.fail, job.job_id, report)
+        await trio.sleep(5)
+        await desk.ledger.execute(reports.fail, job.job_id, report)
+        again = await desk.job(job.job_id)
+        assert again.retries == 1
+        assert len(desk.dispatcher.state.history(job.job_id).attempts) == 1
