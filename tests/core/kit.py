@@ -28,6 +28,7 @@ from distconvd.dispatch import (
 from distconvd.dispatch.transaction import Transaction
 from distconvd.dispatch.why import why
 from distconvd.matching import Demand, demand_of
+from distconvd.matching.demand import filing_tag
 from distconvd.matching.queue import born_us
 from distconvd.model import (
     Attempt,
@@ -359,7 +360,14 @@ def check_invariants(dispatcher: Dispatcher, *, over_slots_ok: bool = False) -> 
 
 
 def _check_indexes(dispatcher: Dispatcher) -> None:
-    pool = dispatcher.state.pool
+    pool, queue = dispatcher.state.pool, dispatcher.state.queue
+    assert set(queue.heads._posted) == set(queue._lines)
+    for demand, bound in queue.heads._posted.items():
+        head = queue.head(demand)
+        assert head is not None
+        assert bound <= head
+        filed = queue.heads._heaps[filing_tag(demand)]
+        assert (bound, demand) in filed
     offered = {i: e for i, e in pool.engines.items() if pool.is_offered(i)}
     assert pool.abilities == Counter(e.ability for e in offered.values())
     assert pool.parked == sum(e.parked > 0 for e in offered.values())

@@ -1,5 +1,7 @@
 """Asking for work: reservations, lost replies, engines that wait here."""
 
+from typing import Any
+
 import pytest
 from tests.core.kit import Core, check_invariants
 
@@ -7,7 +9,7 @@ from distconvd.dispatch.assign import has_undelivered
 from distconvd.model import JobStatus
 
 
-def two(core: Core, **fields: object) -> None:
+def two(core: Core, **fields: Any) -> None:
     """Register a fast and a slow engine."""
     core.engine("fast", 5.0, **fields)
     core.engine("slow", 20.0, **fields)
@@ -207,13 +209,11 @@ def test_a_waiting_engine_gets_a_job_when_it_or_the_job_becomes_free(cause: str)
         core.drain("E1")
     elif cause == "slot":
         core.submit()
-        before = core.must_ask("E1")
+        core.must_ask("E1")
     elif cause == "online":
         core.sleep(11)
-    fields: dict[str, object] = {}
-    if cause == "due":
-        fields["not_before"] = core.wall_ms + 1000
-    job_id = core.submit(codec="vp9" if cause == "codec" else "h264", **fields)
+    not_before = core.wall_ms + 1000 if cause == "due" else None
+    job_id = core.submit(codec="vp9" if cause == "codec" else "h264", not_before=not_before)
     if cause in ("unpause", "requeue"):
         assert core.must_ask("E1").job_id == job_id
     else:
@@ -226,7 +226,7 @@ def test_a_waiting_engine_gets_a_job_when_it_or_the_job_becomes_free(cause: str)
     elif cause == "resume":
         core.drain("E1", draining=False)
     elif cause == "slot":
-        core.complete(before)
+        core.complete(core.job(core.dispatcher.state.order[0]))
     elif cause == "online":
         core.beat("E1")
     elif cause == "codec":

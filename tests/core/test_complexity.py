@@ -17,6 +17,7 @@ from distconvd.dispatch.queries import JobFilter
 from distconvd.model import (
     FailureClass,
     Job,
+    JobStatus,
     Submission,
 )
 from distconvd.records import encode
@@ -195,6 +196,28 @@ def test_no_policy_is_asked_about_jobs_that_no_engine_can_take(worlds: dict[int,
     finally:
         core.dispatcher.policy = core.policy
     assert asked == [job_id]
+
+
+def test_an_engine_that_takes_any_codec_costs_no_more_beside_100000_jobs_of_other_tags(
+    worlds: dict[int, Core],
+) -> None:
+    """Nor beside as many codec words that it could take: it looks at those in front."""
+    costs = {}
+    for count, core in worlds.items():
+        core.engine("any", 1.0, supported_codecs=[])
+
+        def take(core: Core = core) -> None:
+            job = core.must_ask("any")
+            assert job.status is JobStatus.ASSIGNED
+            core.release(job)
+
+        take()
+        costs[count] = min(cost(take) for _ in range(3))
+        core.engine("any", None)
+        costs[-count] = cost(lambda core=core: core.ask("any"))  # type: ignore[misc]
+        core.remove("any")
+    assert costs[LARGE] <= 1.2 * costs[SMALL] + 20, costs
+    assert costs[-LARGE] <= 2 * costs[-SMALL], costs
 
 
 def test_a_line_of_many_jobs_of_one_demand_costs_its_engine_no_more_than_a_short_one() -> None:

@@ -1,6 +1,7 @@
 """What each report does in each state of its job: complete, fail, release, progress."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from tests.core.kit import Core, check_invariants
@@ -12,7 +13,7 @@ OLD, NONE = "old", None
 URL = "file:///out.mp4"
 
 
-def assigned(core: Core, **fields: int) -> Job:
+def assigned(core: Core, **fields: Any) -> Job:
     """Return a job that E1 holds; E2 could take it too."""
     core.engine("E1", 10.0)
     core.engine("E2", 20.0)
@@ -20,7 +21,7 @@ def assigned(core: Core, **fields: int) -> Job:
     return core.must_ask("E1")
 
 
-def lost(core: Core, **fields: int) -> Job:
+def lost(core: Core, **fields: Any) -> Job:
     """Return a job whose attempt on E1 was written off; it waits."""
     job = assigned(core, **fields)
     core.sleep(61)

@@ -1,5 +1,7 @@
 """Failures: what each class costs, how long the job waits, where it goes, and sick engines."""
 
+from typing import Any
+
 import pytest
 from tests.core.kit import Core, check_invariants
 
@@ -9,7 +11,7 @@ INPUT, ENGINE = FailureClass.INPUT, FailureClass.ENGINE
 TRANSIENT, VERIFICATION = FailureClass.TRANSIENT, FailureClass.VERIFICATION
 
 
-def one(core: Core, **fields: int) -> str:
+def one(core: Core, **fields: Any) -> str:
     """Register one engine and submit a job."""
     core.engine("E1")
     return core.submit(**fields)

@@ -1,5 +1,7 @@
 """`why`: one sentence for each cause."""
 
+from collections.abc import Callable
+
 import pytest
 from tests.core.kit import Core
 
@@ -40,7 +42,7 @@ def next_in_line(core: Core) -> None:
     core.engine("E1", tags=["gpu"])
 
 
-CAUSES = {
+CAUSES: dict[Callable[[Core], None], str] = {
     no_engine: "No engine has registered yet.",
     no_codec: "None of the 1 engines lists the codec h264.",
     no_tags: "No engine that lists h264 has the tags gpu.",
@@ -51,10 +53,9 @@ CAUSES = {
 
 
 @pytest.mark.parametrize("cause", CAUSES, ids=lambda f: f.__name__)
-def test_why_names_what_a_waiting_job_waits_for(cause: object) -> None:
+def test_why_names_what_a_waiting_job_waits_for(cause: Callable[[Core], None]) -> None:
     """In one sentence."""
     core = Core()
-    assert callable(cause)
     cause(core)
     job_id = core.submit(requires=["gpu"])
     assert core.why(job_id) == CAUSES[cause]

@@ -10,17 +10,22 @@ websocket is open.
 import contextlib
 import heapq
 import itertools
-from collections.abc import Iterable
+from collections.abc import Collection, Generator, Iterable, Iterator
 from typing import NamedTuple
 
 from distconvd.dispatch.transaction import Transaction
 from distconvd.errors import NotFound
 from distconvd.lifecycle import JobEvent
 from distconvd.matching import AvailableEngines, Demand, EngineEntry
-from distconvd.matching.pool import DemandIndex
-from distconvd.matching.queue import Head, QueueEntry
+from distconvd.matching.heads import Filed
+from distconvd.matching.pool import Ability, DemandIndex
+from distconvd.matching.queue import QueueEntry
 from distconvd.model import AttemptOutcome, Job
 from distconvd.policy import Place
+
+DEMANDS_MAX = 256
+"""Lines that a policy may leave without placing a job of them before an engine is told that there
+is nothing for it: each is of another codec or other tags, and together they can be very many."""
 
 
 class _Placed(NamedTuple):
@@ -81,14 +86,13 @@ def assign_any(tx: Transaction) -> bytes | None:
     """Assign the next job that the policy can place to whichever engine it chooses, or None."""
     for job_id in list(tx.state.reservations):
         tx.state.unreserve(job_id, requeue=True)
-    heads = _heads(tx, None)
-    while heads:
-        _, demand = heapq.heappop(heads)
-        placed = _place_next(tx, demand)
-        if placed is not None:
-            _assign(tx, *placed)
-            return tx.job_view(placed[0].job_id)
-    return None
+    with contextlib.closing(_heads(tx, list(tx.state.pool.abilities))) as heads:
+        found = (_place_next(tx, demand) for _, demand in itertools.islice(heads, DEMANDS_MAX))
+        placed = next((placed for placed in found if placed is not None), None)
+    if placed is None:
+        return None
+    _assign(tx, *placed)
+    return tx.job_view(placed[0].job_id)
 
 
 def serve_parked(tx: Transaction) -> None:
@@ -147,32 +151,58 @@ def _match_for(tx: Transaction, entry: EngineEntry) -> str | None:
         state.unreserve(job_id, requeue=True)
     if not state.pool.is_offered(engine_id):
         return None
-    heads = list(_heads(tx, entry))
-    while heads:
-        head, demand = heapq.heappop(heads)
-        present = state.queue.head(demand)
-        if present is not None and present > head:
-            heapq.heappush(heads, (present, demand))  # its share has had a turn meanwhile
+    with contextlib.closing(_heads(tx, [entry.ability])) as heads:
+        return _match_in_order(tx, engine_id, heads)
+
+
+def _match_in_order(tx: Transaction, engine_id: str, heads: Iterator[Filed]) -> str | None:
+    """Place jobs, first in line first, until one is assigned to this engine, see `_match_for`."""
+    again: list[Filed] = []
+    fresh = next(heads, None)
+    looked_at = 0
+    while looked_at < DEMANDS_MAX and (again or fresh is not None):
+        if fresh is not None and (not again or fresh < again[0]):
+            head, demand = fresh
+            fresh = next(heads, None)
+        else:
+            head, demand = heapq.heappop(again)
+        present = tx.state.queue.head(demand)
+        if present is None:
+            continue
+        if present > head:
+            heapq.heappush(again, (present, demand))  # its share has had a turn meanwhile
             continue
         placed = _match_once(tx, demand, frozenset({engine_id}))
         if placed is None:
+            looked_at += 1
             continue
         if placed[1] == engine_id:
             return placed[0].job_id
-        following = state.queue.head(demand)
+        following = tx.state.queue.head(demand)
         if following is not None:
-            heapq.heappush(heads, (following, demand))
+            heapq.heappush(again, (following, demand))
     return None
 
 
-def _heads(tx: Transaction, entry: EngineEntry | None) -> list[tuple[Head, Demand]]:
-    """Return the heads of the queue that an engine (None: any idle one) can take, as a heap."""
+def _heads(tx: Transaction, abilities: Collection[Ability]) -> Generator[Filed]:
+    """Yield the lines that engines of these abilities can take, each once, first head first.
+
+    Engines that list codecs find their few lines at once; for those that take any, lines are looked
+    at one by one, as far as they are asked for.
+    """
     queue = tx.state.queue
-    abilities = tx.state.pool.abilities if entry is None else [entry.ability]
-    demands = {d for ability in abilities for d in queue.demands_for(*ability)}
-    heads = [(head, d) for d in demands if (head := queue.head(d)) is not None]
-    heapq.heapify(heads)
-    return heads
+    listed = {d for codecs, tags in abilities if codecs for d in queue.demands_for(codecs, tags)}
+    heap = [(head, d) for d in listed if (head := queue.head(d)) is not None]
+    heapq.heapify(heap)
+    with contextlib.closing(queue.heads.walk([t for codecs, t in abilities if not codecs])) as walk:
+        anything = next(walk, None)
+        while heap or anything is not None:
+            if anything is not None and (not heap or anything <= heap[0]):
+                if anything[1] not in listed:
+                    yield anything
+                anything = next(walk, None)
+            else:
+                yield heapq.heappop(heap)
 
 
 def _match_once(tx: Transaction, demand: Demand, asking: frozenset[str]) -> _Placed | None:

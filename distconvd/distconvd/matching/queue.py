@@ -12,19 +12,14 @@ back with its true key.
 """
 
 import heapq
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import NamedTuple
 
+from distconvd.matching.demand import Demand, Head, demand_of, filing_tag
+from distconvd.matching.heads import Heads
 from distconvd.matching.shares import Shares
-from distconvd.model import Job, canonical_codec
+from distconvd.model import Job
 from distconvd.policy import Share
-
-
-class Demand(NamedTuple):
-    """What a job needs of an engine."""
-
-    codec: str
-    requires: frozenset[str]
 
 
 class QueueEntry(NamedTuple):
@@ -37,22 +32,6 @@ class QueueEntry(NamedTuple):
     job_id: str
     """Unique, so that comparing never gets further."""
     lane: "_Lane"
-
-
-class Head(NamedTuple):
-    """The first in line of a demand, or of one share of it; heads of any two lines compare."""
-
-    rank: int
-    clock: float
-    """Of its share: whose is least has its turn."""
-    born_us: int
-    job_id: str
-    share: str
-
-
-def demand_of(job: Job) -> Demand:
-    """Return what the job needs of an engine."""
-    return Demand(canonical_codec(job.target_codec), frozenset(job.requires))
 
 
 def born_us(job_id: str) -> int:
@@ -101,6 +80,7 @@ class JobQueue:
         self._by_codec: dict[str, dict[str | None, set[Demand]]] = {}
         """Demands by codec and by one of their tags (None: they need no tag), so that an engine
         finds those that it can take without looking at the others."""
+        self.heads = Heads(self.head)
         self.woken: set[Demand] = set()
         """Demands that got a job since somebody last cleared this."""
 
@@ -124,8 +104,10 @@ class JobQueue:
             lane.heap[:] = [e for e in lane.heap if self._is_live(e)]
             heapq.heapify(lane.heap)
         heapq.heappush(lane.heap, entry)
-        if len(line.lanes) > 1 and lane.heap[0] is entry:
-            self._post(line, lane)
+        if lane.heap[0] is entry:
+            if len(line.lanes) > 1:
+                self._post(line, lane)
+            self.heads.post(line.demand)
 
     def discard(self, job_id: str) -> None:
         """Take a job out of line, if it is there."""
@@ -138,10 +120,9 @@ class JobQueue:
         if self.share_of is not None:
             self._shares.charge(*self.share_of(job))
 
-    def demands_for(self, codecs: frozenset[str] | None, tags: frozenset[str]) -> Iterator[Demand]:
-        """Yield the demands with a job in line that an engine can take that lists these."""
-        wanted: Iterable[str] = self._by_codec if codecs is None else codecs
-        for codec in list(wanted):
+    def demands_for(self, codecs: frozenset[str], tags: frozenset[str]) -> Iterator[Demand]:
+        """Yield the demands with a job in line that an engine can take that lists these codecs."""
+        for codec in codecs:
             by_tag = self._by_codec.get(codec)
             if by_tag is None:
                 continue
@@ -205,8 +186,10 @@ class JobQueue:
                     lane.posted = None
                     entry, passed = lane.heap[0], 0
                     rests[head.share] = self._rest_of(lane)
-                else:
+                elif seen:
                     _, passed, head, entry = heapq.heappop(seen)
+                else:
+                    break  # what was left of the turns was dead
                 yield entry
                 following = next(rests[head.share], None)
                 if following is not None:
@@ -255,7 +238,9 @@ class JobQueue:
         line = self._lines.get(demand)
         if line is None:
             line = self._lines[demand] = _Line(demand, {}, [])
-            self._by_codec.setdefault(demand.codec, {}).setdefault(_tag(demand), set()).add(demand)
+            self._by_codec.setdefault(demand.codec, {}).setdefault(filing_tag(demand), set()).add(
+                demand
+            )
         return line
 
     def _lane(self, line: _Line, share: str) -> _Lane:
@@ -295,11 +280,12 @@ class JobQueue:
             next(iter(line.lanes.values())).posted = None
         elif not line.lanes:
             del self._lines[lane.demand]
+            self.heads.forget(lane.demand)
             self._forget(lane.demand)
 
     def _forget(self, demand: Demand) -> None:
         by_tag = self._by_codec[demand.codec]
-        tag = _tag(demand)
+        tag = filing_tag(demand)
         by_tag[tag].discard(demand)
         if not by_tag[tag]:
             del by_tag[tag]
@@ -307,6 +293,4 @@ class JobQueue:
             del self._by_codec[demand.codec]
 
 
-def _tag(demand: Demand) -> str | None:
-    """Return the one of a demand's tags that it is filed under."""
-    return min(demand.requires, default=None)
+__all__ = ["ONE_SHARE", "Demand", "Head", "JobQueue", "QueueEntry", "born_us", "demand_of"]
