@@ -75,12 +75,12 @@ class JobQueue:
     def __init__(self) -> None:
         self.share_of: Callable[[Job], Share] | None = None
         self._shares = Shares()
+        self.heads = Heads(self.head)
         self._lines: dict[Demand, _Line] = {}
         self._live: dict[str, QueueEntry] = {}
         self._by_codec: dict[str, dict[str | None, set[Demand]]] = {}
         """Demands by codec and by one of their tags (None: they need no tag), so that an engine
         finds those that it can take without looking at the others."""
-        self.heads = Heads(self.head)
         self.woken: set[Demand] = set()
         """Demands that got a job since somebody last cleared this."""
 
