@@ -1,0 +1,325 @@
+"""The engine's end, against a whole daemon in memory: what goes over the socket, and when by HTTP."""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+from tests.api.kit import Farm
+from trio.testing import MockClock, wait_all_tasks_blocked
+from trio_websocket import wrap_client_stream
+
+from distconv_engine.daemon_api import Away, Refused
+from distconv_engine.held import Held, Holdings
+from distconv_engine.logs import Log
+from distconv_engine.pipeline import Attempt
+from distconv_engine.push import ACK_S, OFFER_AGAIN_S, REPLACED_S, PushLink
+from distconv_engine.push_socket import Closed, NotOffered, Socket, WebSocket
+from distconv_engine.running import Controls
+from distconv_engine.tracker import Tracker
+from distconvd.model import Job
+from distconvd.model.push import CLOSE_REPLACED, CLOSE_RESTART, SUBPROTOCOL
+from distconvd.testing.daemon import KEY, Daemon
+
+Poll = Callable[[], Any]
+
+
+class Plug:
+    """Opens the sockets of engine e1, as `open_socket` does on a network; `refuse` unplugs it."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self.refuse: Exception | None = None
+        self.tries_at_s: list[float] = []
+        self.streams: list[trio.abc.Stream] = []
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[Socket]:
+        self.tries_at_s.append(trio.current_time())
+        if self.refuse is not None:
+            raise self.refuse
+        stream = await self._daemon.connect()
+        self.streams.append(stream)
+        async with trio.open_nursery() as nursery:
+            socket = await wrap_client_stream(
+                nursery,
+                stream,  # type: ignore[arg-type] # any stream will do
+                "daemon",
+                "/engines/e1/ws",
+                subprotocols=[SUBPROTOCOL],
+                extra_headers=[(b"X-API-Key", KEY.encode())],
+            )
+            yield WebSocket(socket)
+            nursery.cancel_scope.cancel()
+
+    async def pull(self) -> None:
+        """Break the connection."""
+        await trio.aclose_forcefully(self.streams[-1])
+        await wait_all_tasks_blocked()
+
+
+@pytest.fixture
+def plug(daemon: Daemon) -> Plug:
+    return Plug(daemon)
+
+
+@pytest.fixture
+async def link(plug: Plug, farm: Farm, nursery: trio.Nursery) -> PushLink:
+    """A link that is open, of an engine that has registered."""
+    await farm.beat(slots=2)
+    link = PushLink(plug.open, Holdings(), Log())
+    nursery.start_soon(link.run)
+    await wait_all_tasks_blocked()
+    return link
+
+
+async def never() -> Job | None:
+    raise AssertionError("asked for work by HTTP")
+
+
+def beat(**fields: Any) -> bytes:
+    return msgspec.json.encode({"engine_id": "e1", **fields})
+
+
+async def test_a_job_that_is_submitted_is_returned_without_a_poll(
+    link: PushLink, farm: Farm
+) -> None:
+    submitted = await farm.submit()
+    job = await link.next_job(never)
+    assert job is not None
+    assert (job.job_id, job.attempt) == (submitted["job_id"], 1)
+
+
+async def test_what_is_said_is_answered_over_the_socket(link: PushLink, farm: Farm) -> None:
+    answer = await link.maybe_ask("heartbeat", None, beat(slots=3))
+    assert answer is not None
+    assert msgspec.json.decode(answer)["message"] == "Heartbeat received from engine e1"
+    assert (await farm.client.get("/engines/e1")).json()["slots"] == 3
+
+
+async def test_answers_find_their_questions(link: PushLink, nursery: trio.Nursery) -> None:
+    answers: dict[int, bytes | None] = {}
+
+    async def ask(number: int) -> None:
+        jobs = [{"job_id": f"{number}_0", "attempt": 1}]
+        answers[number] = await link.maybe_ask("heartbeat", None, beat(jobs=jobs))
+
+    async with trio.open_nursery() as asking:
+        for number in range(20):
+            asking.start_soon(ask, number)
+    assert all(f'"{n}_0"'.encode() in (answer or b"") for n, answer in answers.items())
+
+
+async def test_a_refusal_is_final_and_a_daemon_in_trouble_is_not(
+    link: PushLink, farm: Farm, daemon: Daemon
+) -> None:
+    job = await farm.submit()
+    body = b'{"output_url": "http://example.com/o", "attempt": 9}'
+    with pytest.raises(Refused, match="Attempt 9 is over") as refused:
+        await link.maybe_ask("completed", job["job_id"], body)
+    assert refused.value.status == 409
+    daemon.store.fail_next(OSError("full"), 1)  # type: ignore[attr-defined]
+    body = b'{"output_url": "http://example.com/o", "attempt": 1}'
+    with pytest.raises(Away):
+        await link.maybe_ask("completed", job["job_id"], body)
+
+
+async def test_a_cancel_stops_what_is_held_and_forgets_what_is_not_begun(
+    plug: Plug, farm: Farm, nursery: trio.Nursery, tmp_path: Any
+) -> None:
+    await farm.beat(slots=2)
+    holdings = Holdings()
+    link = PushLink(plug.open, holdings, Log())
+    nursery.start_soon(link.run)
+    running, waiting = await farm.submit(), await farm.submit()
+    job = await link.next_job(never)
+    assert job is not None
+    held = Held(Attempt(job, tmp_path, Tracker(), Controls()))
+    holdings.add(held)
+    for job_id in (running["job_id"], waiting["job_id"]):
+        await farm.client.delete(f"/jobs/{job_id}")
+    await wait_all_tasks_blocked()
+    assert held.stopped == "cancelled"
+    assert link.take_waiting() == []
+
+
+async def test_without_a_socket_nothing_is_said_over_it_and_work_is_asked_for(
+    plug: Plug, daemon: Daemon
+) -> None:
+    link = PushLink(plug.open, Holdings(), Log())
+    assert await link.maybe_ask("heartbeat", None, beat()) is None
+    job = Job("1_1", "http://example.com/a", "h264")
+
+    async def poll() -> Job | None:
+        return job
+
+    assert await link.next_job(poll) is job
+
+
+async def test_a_poll_is_given_up_for_a_job_that_is_pushed_meanwhile(
+    plug: Plug, farm: Farm, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    await farm.beat()
+    link = PushLink(plug.open, Holdings(), Log())
+    found: list[Job | None] = []
+
+    async def ask() -> None:
+        found.append(await link.next_job(trio.sleep_forever))  # type: ignore[arg-type]
+
+    nursery.start_soon(ask)
+    await wait_all_tasks_blocked()
+    nursery.start_soon(link.run)
+    submitted = await farm.submit()
+    await wait_all_tasks_blocked()
+    assert [job and job.job_id for job in found] == [submitted["job_id"]]
+
+
+@pytest.mark.parametrize("error", [Away("gone"), Refused(404, "who?")])
+async def test_a_poll_that_fails_fails_as_without_a_link(
+    error: Exception, plug: Plug, daemon: Daemon
+) -> None:
+    async def poll() -> Job | None:
+        raise error
+
+    with pytest.raises(type(error)):
+        await PushLink(plug.open, Holdings(), Log()).next_job(poll)
+
+
+async def test_waiting_for_work_ends_with_the_socket_so_that_it_is_asked_for(
+    link: PushLink, plug: Plug, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    found: list[Job | None] = []
+
+    async def ask() -> None:
+        found.append(await link.next_job(never))
+
+    nursery.start_soon(ask)
+    await wait_all_tasks_blocked()
+    plug.refuse = Closed("the daemon is away")
+    await plug.pull()
+    assert found == [None]
+    assert not link.is_open
+
+
+async def test_a_question_that_is_in_flight_when_the_socket_breaks_goes_by_http(
+    link: PushLink, plug: Plug, daemon: Daemon, nursery: trio.Nursery
+) -> None:
+    store: Any = daemon.store
+    store.hold()
+    answers: list[bytes | None] = []
+
+    async def ask() -> None:
+        answers.append(await link.maybe_ask("heartbeat", None, beat(slots=7)))
+
+    nursery.start_soon(ask)
+    await wait_all_tasks_blocked()
+    assert answers == []
+    await plug.pull()
+    assert answers == [None]
+    store.release()
+
+
+async def test_a_daemon_that_does_not_answer_is_asked_by_http_and_the_socket_given_up(
+    link: PushLink, plug: Plug, daemon: Daemon, autojump_clock: MockClock
+) -> None:
+    store: Any = daemon.store
+    store.hold()
+    began_s = trio.current_time()
+    assert await link.maybe_ask("heartbeat", None, beat(slots=7)) is None
+    assert trio.current_time() - began_s == pytest.approx(ACK_S)
+    store.release()
+
+
+async def test_a_lost_socket_is_opened_again_with_backoff(
+    link: PushLink, plug: Plug, farm: Farm, autojump_clock: MockClock
+) -> None:
+    plug.refuse = Closed("the daemon is away")
+    await plug.pull()
+    await trio.sleep(300)
+    pauses = [b - a for a, b in zip(plug.tries_at_s[1:], plug.tries_at_s[2:], strict=False)]
+    assert pauses[0] <= 2
+    assert 10 <= pauses[-1] <= 31
+    plug.refuse = None
+    await trio.sleep(31)
+    assert link.is_open
+    await farm.beat(slots=2)
+    await farm.submit()
+    assert await link.next_job(never) is not None
+
+
+@pytest.mark.parametrize(
+    "refusal, pause_s",
+    [
+        (NotOffered("the daemon answered 404"), OFFER_AGAIN_S),
+        (Closed("4001", CLOSE_REPLACED), REPLACED_S),
+    ],
+)
+async def test_where_there_is_no_socket_to_be_had_it_is_tried_seldom(
+    refusal: Exception, pause_s: float, plug: Plug, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    plug.refuse = refusal
+    nursery.start_soon(PushLink(plug.open, Holdings(), Log()).run)
+    await trio.sleep(pause_s + 1)
+    assert plug.tries_at_s == pytest.approx([0, pause_s])
+
+
+async def test_of_two_engines_with_one_id_the_older_stands_back(
+    link: PushLink, plug: Plug, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    other = PushLink(plug.open, Holdings(), Log())
+    nursery.start_soon(other.run)
+    await trio.sleep(5)
+    assert (link.is_open, other.is_open) == (False, True)
+    assert len(plug.tries_at_s) == 2
+
+
+async def test_a_silent_daemon_is_pinged_and_given_up(
+    plug: Plug, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    silent = PushLink(lambda: _silent(plug), Holdings(), Log())
+    nursery.start_soon(silent.run)
+    await trio.sleep(1)
+    assert silent.is_open
+    await trio.sleep(60)
+    assert len(plug.tries_at_s) > 1
+
+
+async def test_a_daemon_that_stops_is_tried_again_soon(
+    link: PushLink, plug: Plug, daemon: Daemon, autojump_clock: MockClock
+) -> None:
+    daemon.parts.push.sessions["e1"].close(CLOSE_RESTART, "the daemon is stopping")
+    await trio.sleep(5)
+    assert link.is_open
+    assert len(plug.tries_at_s) == 2
+
+
+async def test_a_message_that_is_not_understood_is_passed_over(
+    link: PushLink, daemon: Daemon, farm: Farm
+) -> None:
+    session = daemon.parts.push.sessions["e1"]
+    session._queue.append('{"type": "song"}')
+    session._queue.append('{"type": "assigned", "job": 7}')
+    await farm.submit()
+    assert await link.next_job(never) is not None
+
+
+class _Silent:
+    """A socket whose other end is gone without a word."""
+
+    async def receive(self) -> str:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    async def send(self, text: str) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def ping(self) -> None:
+        await trio.sleep_forever()
+
+
+@asynccontextmanager
+async def _silent(plug: Plug) -> AsyncGenerator[Socket]:
+    plug.tries_at_s.append(trio.current_time())
+    yield _Silent()
