@@ -87,9 +87,6 @@ class _Engines:
     def slowest(self) -> EngineInfo | None:
         return self.infos[1]
 
-    def asking(self) -> EngineInfo | None:
-        return None
-
     def get(self, engine_id: str) -> EngineInfo | None:
         return next((one for one in self.infos if one.engine_id == engine_id), None)
 

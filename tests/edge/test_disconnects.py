@@ -42,6 +42,7 @@ async def test_a_client_may_half_close_after_any_byte_and_hears_only_whole_repli
     site: Site, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     data = REQUESTS[name]
+    whole: list[Any] = []
     for cut in range(len(data) + 1):
         replies = read_replies(await site.talk(data[:cut]))
         assert all(reply.status in (200, 404) for reply in replies)
@@ -66,7 +67,7 @@ def cut_pair(bytes_max: int) -> Callable[[], Any]:
                 raise trio.BrokenResourceError("the client has hung up")
             budget -= len(data)
 
-        server.send_stream.send_all = send_all  # type: ignore[method-assign]
+        server.send_stream.send_all = send_all  # type: ignore[assignment,method-assign]
         return client, server
 
     return make

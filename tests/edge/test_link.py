@@ -1,5 +1,7 @@
 """Long polls: who still waits, and what ends the wait."""
 
+from typing import Any
+
 import pytest
 import trio
 from tests.edge.kit import Journal, Site, get, open_site, read_replies, small_app
@@ -48,7 +50,7 @@ def _route(poll: Poll) -> Route:
     return Route("GET", "/poll", poll.handle, role="public")
 
 
-async def _begin(site: Site, poll: Poll) -> object:
+async def _begin(site: Site, poll: Poll) -> Any:
     client = site.connect()
     await client.send_all(get("/poll"))
     await wait_all_tasks_blocked()
@@ -145,5 +147,6 @@ async def test_an_error_in_the_wait_is_told_as_itself() -> None:
 
 async def test_a_request_made_by_hand_waits_as_long_as_it_may(autojump_clock: MockClock) -> None:
     request = Request("GET", "/", {}, {}, {}, None, "id", "-")  # type: ignore[arg-type]
-    assert await wait_while_wanted(request, trio.sleep_forever, 7) is None
+    ended: object = await wait_while_wanted(request, trio.sleep_forever, 7)  # type: ignore[func-returns-value]
+    assert ended is None
     assert trio.current_time() == pytest.approx(7)

@@ -9,7 +9,8 @@ from distconvd.errors import BadRequest, CommitFailed, DistconvError, NotFound, 
 def document(error: DistconvError) -> dict[str, object]:
     body = problem(error, "id-1").body
     assert isinstance(body, bytes)
-    return json.loads(body)
+    decoded: dict[str, object] = json.loads(body)
+    return decoded
 
 
 def test_a_problem_has_all_members_of_rfc_9457_and_the_request_id() -> None:

@@ -9,18 +9,19 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 import trio
 
-from distconv_plugins import _media_tree as media_tree
 from distconv_plugins import media_store
 from distconv_plugins.media_store import MediaSettings, MediaStore
 from distconvd.edge.http import BodyReader, ClientDisconnected, Request, Response
 from distconvd.errors import (
     BadRequest,
     BodyTooLarge,
+    ConfigError,
     Conflict,
     DistconvError,
     InsufficientStorage,
@@ -30,6 +31,7 @@ from distconvd.errors import (
     UnsupportedMediaType,
 )
 from distconvd.hookspecs import RoutesFactory, S
+from distconvd.policy import Policy
 
 CLIP = bytes(range(256)) * 20_000  # some 5 MB: several pieces
 Handler = Callable[[Request], Awaitable[Response]]
@@ -383,7 +385,7 @@ async def test_a_refusing_disk_is_told_and_leaves_the_old_file(
         raise OSError(error, os.strerror(error))
 
     with monkeypatch.context() as patch:
-        patch.setattr(media_tree.os, call, refuse)
+        patch.setattr(os, call, refuse)
         with pytest.raises(told):
             await put(store, "a.mp4", CLIP)
     assert (root / "a.mp4").read_bytes() == b"old"
@@ -401,12 +403,12 @@ async def test_a_file_is_synced_before_it_gets_its_name_and_its_folder_after(
         calls.append("fsync folder" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "fsync")
         fsync(descriptor)
 
-    def note_rename(*args: str, **kwargs: int) -> None:
+    def note_rename(*args: Any, **kwargs: Any) -> None:
         calls.append("rename")
         rename(*args, **kwargs)
 
-    monkeypatch.setattr(media_tree.os, "fsync", note_fsync)
-    monkeypatch.setattr(media_tree.os, "rename", note_rename)
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(os, "rename", note_rename)
     await put(store, "folder/second", CLIP)
     assert calls == ["fsync", "rename", "fsync folder"]
 
@@ -433,7 +435,8 @@ async def test_a_file_can_come_in_pieces(store: MediaStore, root: Path) -> None:
         if end < len(CLIP):
             assert (reply.status, reply.headers["X-Upload-Offset"]) == (202, str(end))
             assert not (root / "a.mp4").exists()
-    assert reply.status == 201
+        else:
+            assert reply.status == 201
     assert (root / "a.mp4").read_bytes() == CLIP
 
 
@@ -681,12 +684,16 @@ class Context:
     """What the daemon would tell the plugin."""
 
     api_key = None
+    key_file = None
     spool_dir = None
 
     def __init__(self, root: Path, settings: dict[str, object]) -> None:
         self.state_file = root / "state.json"
         self.media_dir = root / "media"
         self._settings = settings
+
+    def policy(self, name: str) -> Policy:
+        raise ConfigError(f"there is no policy {name!r}")
 
     def settings(self, name: str, kind: type[S]) -> S:
         assert name == "media-store"

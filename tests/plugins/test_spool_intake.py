@@ -29,6 +29,7 @@ from distconvd.errors import (
 )
 from distconvd.hookspecs import S, ServiceFactory
 from distconvd.model import Job, JobStatus
+from distconvd.policy import Policy
 
 GOOD = {"source_url": "file:///a.mov", "target_codec": "av1"}
 
@@ -789,12 +790,16 @@ class Context:
     """What the daemon would tell the plugin."""
 
     api_key = None
+    key_file = None
 
     def __init__(self, root: Path, spool_dir: Path | None, settings: dict[str, object]) -> None:
         self.state_file = root / "state.json"
         self.media_dir = root / "media"
         self.spool_dir = spool_dir
         self._settings = settings
+
+    def policy(self, name: str) -> Policy:
+        raise ConfigError(f"there is no policy {name!r}")
 
     def settings(self, name: str, kind: type[S]) -> S:
         assert name == "spool-intake"
