@@ -18,6 +18,7 @@ from distconvd.api.admission import Admission, LocalAccess
 from distconvd.api.engines import EnginesApi
 from distconvd.api.events import EventsApi
 from distconvd.api.jobs import JobsApi
+from distconvd.api.openapi import OpenApi
 from distconvd.api.operations import OperationsApi, Readiness
 from distconvd.archive import Archive, retire_for_ever
 from distconvd.auth import gate
@@ -149,6 +150,7 @@ def _wire(
         *EnginesApi(ledger, teller).routes(),
         *push.routes(),
         *EventsApi(teller).routes(),
+        *OpenApi(lambda: parts.routes).routes(),
     ]
     _add_plugin_routes(parts.routes, plugins, context)
     authenticators = plugins.collect("distconvd_register_authenticators", "authenticator")

@@ -23,6 +23,8 @@ from typing import NamedTuple, TypeVar, TypeVarTuple
 import msgspec
 import trio
 
+from distconv_plugins import _media_doc as docs
+from distconv_plugins._media_doc import MediaReply
 from distconv_plugins._media_files import reply_with
 from distconv_plugins._media_names import parse_name, url_of
 from distconv_plugins._media_tree import MediaTree, Part, Stored
@@ -61,17 +63,6 @@ class MediaSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """So much of the disk stays free; an upload that would take it is refused with 507."""
     part_keep_s: float = 86_400.0
     """How long the part of a broken upload waits to be gone on with."""
-
-
-class MediaReply(msgspec.Struct, frozen=True):
-    """What a PUT answers."""
-
-    url: str
-    """An absolute-path reference: resolve it against the daemon's own URL."""
-    path: str
-    """Where it lies on the daemon's machine."""
-    size_bytes: int
-    sha256: str
 
 
 class DigestMismatch(BadRequest):
@@ -113,10 +104,16 @@ class MediaStore:
         return [
             Route(
                 "PUT", name, self.put, "engine", "stream", content_types=("*/*",),
-                summary="Store a file, whole or the rest of a broken upload",
+                summary="Store a file, whole or the rest of a broken upload", doc=docs.PUT,
             ),
-            Route("GET", name, self.get, "read", summary="Fetch a stored file, or a range of it"),
-            Route("HEAD", name, self.head, "read", summary="Look at a file, or at an upload"),
+            Route(
+                "GET", name, self.get, "read",
+                summary="Fetch a stored file, or a range of it", doc=docs.GET,
+            ),
+            Route(
+                "HEAD", name, self.head, "read",
+                summary="Look at a file, or at an upload", doc=docs.HEAD,
+            ),
         ]  # fmt: skip
 
     async def get(self, request: Request) -> Response:

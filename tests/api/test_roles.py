@@ -18,6 +18,7 @@ GET /version read
 GET /status read
 GET /metrics read
 GET /plugins read
+GET /openapi.json read
 POST /jobs submit
 GET /jobs read
 GET /jobs/{job_id} read

@@ -52,11 +52,11 @@ class Admission:
         Raises `BadRequest`, `Unprocessable` for a key that was used otherwise, `Unavailable`.
         """
         submission = self.check(body, caller, strict=strict)
-        if dry_run:
-            return await self._ledger.execute(rehearse, submission)
         idempotency = None
         if key is not None:
             idempotency = idempotency_of(key, caller, _digest_of(body))
+        if dry_run:
+            return await self._ledger.execute(rehearse, submission)
         try:
             return await self._ledger.execute(submit, submission, idempotency)
         except JobArchived as known:

@@ -2,6 +2,7 @@
 
 import trio
 
+from distconvd.api import engines_doc as docs
 from distconvd.api.decode import decode
 from distconvd.api.replies import array_of, encoded, job_reply, json_reply, wait_s_of
 from distconvd.api.validate import (
@@ -30,23 +31,32 @@ class EnginesApi:
 
     def routes(self) -> list[Route]:
         """Return the rows of the route table."""
+        engine = "/engines/{engine_id}"
         return [
-            Route("POST", "/engines/heartbeat", self.heartbeat, "engine", "whole", summary="Beat"),
             Route(
-                "POST",
-                "/engines/benchmark_result",
-                self.benchmark,
-                "engine",
-                "whole",
-                summary="Submit a benchmark",
+                "POST", "/engines/heartbeat", self.heartbeat, "engine", "whole",
+                summary="Beat", doc=docs.HEARTBEAT,
             ),
-            Route("POST", "/assign_job", self.assign, "engine", "whole", summary="Ask for a job"),
-            Route("GET", "/engines", self.list, "read", summary="List engines"),
-            Route("GET", "/engines/{engine_id}", self.get, "read", summary="Get an engine"),
-            Route("DELETE", "/engines/{engine_id}", self.remove, "admin", summary="Forget it"),
-            Route("POST", "/engines/{engine_id}/drain", self.drain, "admin", summary="Drain it"),
-            Route("POST", "/engines/{engine_id}/resume", self.resume, "admin", summary="Resume it"),
-        ]
+            Route(
+                "POST", "/engines/benchmark_result", self.benchmark, "engine", "whole",
+                summary="Submit a benchmark", doc=docs.BENCHMARK,
+            ),
+            Route(
+                "POST", "/assign_job", self.assign, "engine", "whole",
+                summary="Ask for a job", doc=docs.ASSIGN,
+            ),
+            Route("GET", "/engines", self.list, "read", summary="List engines", doc=docs.LIST),
+            Route("GET", engine, self.get, "read", summary="Get an engine", doc=docs.GET),
+            Route("DELETE", engine, self.remove, "admin", summary="Forget it", doc=docs.CHANGE),
+            Route(
+                "POST", f"{engine}/drain", self.drain, "admin",
+                summary="Drain it", doc=docs.CHANGE,
+            ),
+            Route(
+                "POST", f"{engine}/resume", self.resume, "admin",
+                summary="Resume it", doc=docs.CHANGE,
+            ),
+        ]  # fmt: skip
 
     async def heartbeat(self, request: Request) -> Response:
         """`POST /engines/heartbeat`."""

@@ -13,6 +13,7 @@ from typing import get_args
 
 import msgspec
 
+from distconvd.api.operations_doc import EVENTS
 from distconvd.dispatch import Event
 from distconvd.dispatch.decision import EventKind
 from distconvd.edge.http import Request, Response, Route
@@ -35,7 +36,9 @@ class EventsApi:
 
     def routes(self) -> list[Route]:
         """Return the rows of the route table."""
-        return [Route("GET", "/events", self.events, "read", summary="Follow what happens")]
+        return [
+            Route("GET", "/events", self.events, "read", summary="Follow what happens", doc=EVENTS)
+        ]
 
     async def events(self, request: Request) -> Response:
         """`GET /events`, narrowed by `?job=ID` and `?kind=KIND,KIND`."""

@@ -6,10 +6,12 @@ from typing import TypeVar
 import msgspec
 import trio
 
+from distconvd.api import jobs_doc as docs
 from distconvd.api.admission import Admission, find_job, require_archived
 from distconvd.api.batch import CONTENT_TYPE as NDJSON
 from distconvd.api.batch import Batch
 from distconvd.api.decode import decode
+from distconvd.api.jobs_doc import PAGE_MAX
 from distconvd.api.replies import (
     array_of,
     count_of,
@@ -52,7 +54,6 @@ from distconvd.teller import Teller
 
 R = TypeVar("R")
 
-PAGE_MAX = 1000
 STREAM_PAGE = 500
 """Jobs encoded at once while a whole listing is streamed."""
 
@@ -71,33 +72,39 @@ class JobsApi:
 
     def routes(self) -> list[Route]:
         """Return the rows of the route table."""
+        job = "/jobs/{job_id}"
+        both = ("application/json", NDJSON)
         return [
             Route(
-                "POST",
-                "/jobs",
-                self.submit,
-                "submit",
-                "whole",
-                content_types=("application/json", NDJSON),
-                summary="Submit a job, or several",
+                "POST", "/jobs", self.submit, "submit", "whole", content_types=both,
+                summary="Submit a job, or several", doc=docs.SUBMIT,
             ),
-            Route("GET", "/jobs", self.list, "read", summary="List jobs"),
-            Route("GET", "/jobs/{job_id}", self.get, "read", summary="Get a job"),
-            Route("PATCH", "/jobs/{job_id}", self.patch, "submit", "whole", summary="Change a job"),
-            Route("DELETE", "/jobs/{job_id}", self.cancel, "submit", summary="Cancel a job"),
-            Route("POST", "/jobs/{job_id}/retry", self.retry, "submit", summary="Start it again"),
-            Route("GET", "/jobs/{job_id}/attempts", self.attempts, "read", summary="Its attempts"),
-            Route("GET", "/jobs/{job_id}/why", self.why, "read", summary="Why it waits"),
+            Route("GET", "/jobs", self.list, "read", summary="List jobs", doc=docs.LIST),
+            Route("GET", job, self.get, "read", summary="Get a job", doc=docs.GET),
+            Route(
+                "PATCH", job, self.patch, "submit", "whole",
+                summary="Change a job", doc=docs.PATCH,
+            ),
+            Route("DELETE", job, self.cancel, "submit", summary="Cancel a job", doc=docs.CANCEL),
+            Route(
+                "POST", f"{job}/retry", self.retry, "submit",
+                summary="Start it again", doc=docs.RETRY,
+            ),
+            Route(
+                "GET", f"{job}/attempts", self.attempts, "read",
+                summary="Its attempts", doc=docs.ATTEMPTS,
+            ),
+            Route("GET", f"{job}/why", self.why, "read", summary="Why it waits", doc=docs.WHY),
             *(
-                Route("POST", f"/jobs/{{job_id}}/{name}", handler, "engine", "whole", summary=told)
-                for name, handler, told in (
-                    ("complete", self.complete, "Mark a job complete"),
-                    ("fail", self.fail, "Report a job failure"),
-                    ("release", self.release, "Give a job back"),
-                    ("progress", self.progress, "Report progress"),
+                Route("POST", f"{job}/{name}", handler, "engine", "whole", summary=told, doc=doc)
+                for name, handler, told, doc in (
+                    ("complete", self.complete, "Mark a job complete", docs.COMPLETE),
+                    ("fail", self.fail, "Report a job failure", docs.FAIL),
+                    ("release", self.release, "Give a job back", docs.RELEASE),
+                    ("progress", self.progress, "Report progress", docs.PROGRESS),
                 )
             ),
-        ]
+        ]  # fmt: skip
 
     async def submit(self, request: Request) -> Response:
         """`POST /jobs/`: one job as JSON, or several as NDJSON."""

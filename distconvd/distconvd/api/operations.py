@@ -5,6 +5,8 @@ from collections.abc import Callable
 import msgspec
 
 from distconvd import __version__
+from distconvd.api import operations_doc as docs
+from distconvd.api.operations_doc import QueueCounts, ReadyReply, StatusReply, VersionReply
 from distconvd.api.replies import encoded
 from distconvd.dispatch.queries import counts
 from distconvd.dispatch.transaction import Transaction
@@ -40,14 +42,25 @@ class OperationsApi:
     def routes(self) -> list[Route]:
         """Return the rows of the route table."""
         return [
-            Route("GET", "/", self.ok, "public", summary="Basic health check"),
-            Route("GET", "/livez", self.ok, "public", summary="Is the process alive"),
-            Route("GET", "/readyz", self.ready, "public", summary="Does it take work"),
-            Route("GET", "/version", self.version, "read", summary="Version"),
-            Route("GET", "/status", self.status, "read", summary="Counts at a glance"),
-            Route("GET", "/metrics", self.metrics, "read", summary="Prometheus metrics"),
-            Route("GET", "/plugins", self.plugins, "read", summary="Loaded plugins"),
-        ]
+            Route("GET", "/", self.ok, "public", summary="Basic health check", doc=docs.OK),
+            Route("GET", "/livez", self.ok, "public", summary="Is the process alive", doc=docs.OK),
+            Route(
+                "GET", "/readyz", self.ready, "public", summary="Does it take work", doc=docs.READY
+            ),
+            Route("GET", "/version", self.version, "read", summary="Version", doc=docs.VERSION),
+            Route(
+                "GET", "/status", self.status, "read", summary="Counts at a glance",
+                doc=docs.STATUS,
+            ),
+            Route(
+                "GET", "/metrics", self.metrics, "read", summary="Prometheus metrics",
+                doc=docs.METRICS,
+            ),
+            Route(
+                "GET", "/plugins", self.plugins, "read", summary="Loaded plugins",
+                doc=docs.PLUGINS,
+            ),
+        ]  # fmt: skip
 
     async def ok(self, request: Request) -> Response:
         """`GET /`: the original's health check."""
@@ -56,25 +69,24 @@ class OperationsApi:
     async def ready(self, request: Request) -> Response:
         """`GET /readyz`: 503 with the causes while changes cannot be accepted."""
         causes = self._readiness().causes
-        body = msgspec.json.encode({"ready": not causes, "causes": causes})
-        return Response(503 if causes else 200, body)
+        return encoded(ReadyReply(not causes, causes), 503 if causes else 200)
 
     async def version(self, request: Request) -> Response:
         """`GET /version`."""
-        return encoded({"name": "distconvd", "version": __version__})
+        return encoded(VersionReply(version=__version__))
 
     async def status(self, request: Request) -> Response:
         """`GET /status`."""
         found = await self._ledger.execute(counts)
         return encoded(
-            {
-                "version": __version__,
-                "uptime_s": round(self._uptime_s(), 1),
-                "jobs": found.jobs,
-                "queue": {"ready": found.queue_ready, "delayed": found.queue_delayed},
-                "engines": found.engines,
-                "not_ready": self._readiness().causes,
-            }
+            StatusReply(
+                __version__,
+                round(self._uptime_s(), 1),
+                found.jobs,
+                QueueCounts(found.queue_ready, found.queue_delayed),
+                found.engines,
+                self._readiness().causes,
+            )
         )
 
     async def metrics(self, request: Request) -> Response:

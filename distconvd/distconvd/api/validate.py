@@ -45,7 +45,7 @@ CONTAINER_VIDEO: dict[str, frozenset[str]] = {
 }
 """Which of the codecs that we know each container holds."""
 
-_OPTION_RANGES: dict[str, tuple[float, float]] = {
+OPTION_RANGES: dict[str, tuple[float, float]] = {
     "crf": (0, 63),
     "video_bitrate_kbps": (1, 1_000_000),
     "audio_bitrate_kbps": (6, 1_536),
@@ -103,10 +103,12 @@ def check_patch(patch: JobPatch) -> None:
 def check_heartbeat(beat: Heartbeat) -> None:
     """Raise `BadRequest` for a heartbeat that makes no sense."""
     check_id(beat.engine_id, "engine_id")
-    for name in ("storage_capacity_gb", "benchmark_time", "free_gb", "cpu_percent"):
+    for name in ("storage_capacity_gb", "free_gb", "cpu_percent"):
         value = getattr(beat, name)
         if isinstance(value, int | float):
             check_number(value, name, 1e15)
+    if isinstance(beat.benchmark_time, int | float):
+        check_number(beat.benchmark_time, "benchmark_time", 1e9)
     if isinstance(beat.temperature_c, float) and not math.isfinite(beat.temperature_c):
         raise BadRequest("'temperature_c' must be a number.", field="temperature_c")
     if isinstance(beat.supported_codecs, list):
@@ -263,7 +265,7 @@ def check_time(value: int | None, field: str) -> None:
 
 def check_options(options: TranscodeOptions, codec: str) -> None:
     """Raise `BadRequest` for options out of range or that contradict each other."""
-    for name, (least, most) in _OPTION_RANGES.items():
+    for name, (least, most) in OPTION_RANGES.items():
         value = getattr(options, name)
         if value is not None and not least <= value <= most:
             raise _bad_option(name, f"must be from {least:g} to {most:g}")

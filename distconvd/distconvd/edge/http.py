@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
+from distconvd.edge.doc import Doc
+
 if TYPE_CHECKING:
     import trio
 
@@ -137,3 +139,5 @@ class Route:
     body_limit_bytes: int | None = None
     content_types: tuple[str, ...] = ("application/json",)
     summary: str = ""
+    doc: Doc | None = None
+    """What it takes and answers, for `/openapi.json`; a plugin's route may do without."""

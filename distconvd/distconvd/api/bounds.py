@@ -1,0 +1,106 @@
+"""What `validate` checks beyond types, as JSON Schema, for the document of the API.
+
+By name of the field: one name means one thing in every message. A bound that no schema can say
+(two fields that exclude each other) is told in words. That both agree is tried against a live
+daemon by tests/api/test_schemathesis.py.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from distconvd.api.validate import OPTION_RANGES
+from distconvd.model import Limits
+
+Schema = dict[str, Any]
+
+_ID: Schema = {
+    "minLength": 1,
+    "maxLength": Limits.id_chars,
+    "pattern": r"^[^\s/\x00-\x1f\x7f\x85]+$",  # \x85: a space to Python, none to ECMA-262
+}
+_WORD: Schema = {
+    "minLength": 1,
+    "maxLength": Limits.codec_chars,
+    "pattern": "^[A-Za-z0-9][A-Za-z0-9._+-]*$",
+}
+_TAG: Schema = {**_ID, "maxLength": Limits.tag_chars}
+_AMOUNT: Schema = {"minimum": 0, "maximum": 1e15}
+_TIME: Schema = {"minimum": 0, "maximum": 2**53 - 1}
+_SHORT: Schema = {"maxLength": 256}
+_SECONDS: Schema = {"minimum": 0, "maximum": 1e9}
+
+FIELDS: Mapping[str, Schema] = {
+    "source_url": {
+        "maxLength": Limits.url_chars,
+        "pattern": r"^(https?://[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[1-9][0-9]{0,3})?(/[!-Z^-~]*)?|file:///[!-Z^-~]*)$",
+        "description": "An absolute URL; the schemes are a setting (`source_schemes`).",
+    },
+    "output_url": {"maxLength": Limits.url_chars},
+    "target_codec": _WORD,
+    "job_size": {"minimum": 0, "maximum": Limits.job_size_mb},
+    "max_retries": {"minimum": 0, "maximum": Limits.max_retries},
+    "priority": {"minimum": 0, "maximum": 2},
+    "labels": {
+        "maxProperties": Limits.labels,
+        "propertyNames": {"minLength": 1, "maxLength": Limits.label_key_chars},
+        "additionalProperties": {"type": "string", "maxLength": Limits.label_value_chars},
+    },
+    "requires": {"maxItems": Limits.tags, "items": {"type": "string", **_TAG}},
+    "tags": {"maxItems": Limits.tags, "items": {"type": "string", **_TAG}},
+    "source_sha256": {"pattern": "^[0-9a-fA-F]{64}$"},
+    "not_before": _TIME,
+    "engine_id": _ID,
+    "engine_type": _SHORT,
+    "status": _SHORT,
+    "hostname": _SHORT,
+    "version": _SHORT,
+    "supported_codecs": {"maxItems": Limits.codecs, "items": {"type": "string", **_WORD}},
+    "storage_capacity_gb": _AMOUNT,
+    "benchmark_time": _SECONDS,
+    "benchmarks": {
+        "maxProperties": Limits.codecs,
+        "propertyNames": _WORD,
+        "additionalProperties": {"type": "number", **_SECONDS},
+    },
+    "slots": {"minimum": 1, "maximum": Limits.slots},
+    "free_gb": _AMOUNT,
+    "cpu_percent": _AMOUNT,
+    "jobs": {"maxItems": Limits.held_jobs},
+    "local_job_queue": {
+        "maxItems": Limits.held_jobs,
+        "items": {"type": "string", "maxLength": Limits.id_chars},
+    },
+    "job_id": {"maxLength": Limits.id_chars},
+    "attempt": _TIME,
+    "fraction": _AMOUNT,
+    "fps": _AMOUNT,
+    "speed": _AMOUNT,
+    "eta_seconds": _AMOUNT,
+    "phase": {"maxLength": 64},
+    "preset": _WORD,
+    "tune": _WORD,
+    "url": {"maxLength": Limits.url_chars, "pattern": "^(file:///|https?://)"},
+    "name": {"minLength": 1, "maxLength": 255, "pattern": r"^[^/\\\x00-\x1f]+$"},
+    **{name: {"minimum": low, "maximum": high} for name, (low, high) in OPTION_RANGES.items()},
+}
+"""Bounds of a field of what is sent, by its name."""
+
+WORDS: Mapping[str, str] = {
+    "TranscodeOptions": (
+        "What the output should be like; a field left out takes the codec's default. `crf` and"
+        " `video_bitrate_kbps` exclude each other, `two_pass` needs the latter, and the container"
+        " must be able to hold the codec."
+    ),
+}
+"""What only words can say, by type."""
+
+RESULT: Mapping[str, Schema] = {
+    "integer": {"minimum": 0, "maximum": 2**53},
+    "number": {"minimum": 0, "maximum": 2**53},
+    "string": {"maxLength": Limits.result_chars},
+    "array": {
+        "maxItems": Limits.result_entries,
+        "items": {"type": "string", "maxLength": Limits.result_chars},
+    },
+}
+"""Bounds of the fields of a result, by type."""

@@ -1,0 +1,158 @@
+"""`GET /openapi.json` tells the whole API, and docs/openapi.json is a copy of it."""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from tests.docs import pages
+
+from distconvd.api.bounds import FIELDS, WORDS
+from distconvd.api.openapi import OpenApi, document
+from distconvd.edge.http import Request, Response, Route
+from distconvd.testing.daemon import Daemon, open_daemon
+
+CHECKED_IN = pages.ROOT / "docs" / "openapi.json"
+
+
+async def told_by(daemon: Daemon) -> Any:
+    reply = await daemon.client.get("/openapi.json")
+    assert (reply.status, reply.headers["content-type"]) == (200, "application/json")
+    return reply.json()
+
+
+def operations(told: Any) -> Iterator[tuple[str, str, Any]]:
+    for path, methods in told["paths"].items():
+        for method, operation in methods.items():
+            yield method.upper(), path, operation
+
+
+async def test_the_copy_in_docs_is_what_the_daemon_tells(daemon: Daemon) -> None:
+    told = json.dumps(await told_by(daemon), indent=2, ensure_ascii=False) + "\n"
+    if os.environ.get("DISTCONV_UPDATE_DOCS"):
+        CHECKED_IN.write_text(told, encoding="utf-8")
+    assert CHECKED_IN.read_text(encoding="utf-8") == told, (
+        "run DISTCONV_UPDATE_DOCS=1 pytest tests/api/test_openapi.py to write it anew"
+    )
+
+
+async def test_it_tells_every_route_and_its_role_and_none_that_there_is_not(
+    daemon: Daemon,
+) -> None:
+    told = {
+        (method, path.rstrip("/") or "/"): operation.get("x-role", "public")
+        for method, path, operation in operations(await told_by(daemon))
+    }
+    routes = {
+        (route.method, route.pattern.replace("...", "")): route.role
+        for route in daemon.parts.routes
+    }
+    assert told == routes
+
+
+async def test_every_bundled_route_says_what_it_takes_and_answers(daemon: Daemon) -> None:
+    silent = [route.pattern for route in daemon.parts.routes if route.doc is None]
+    assert silent == []
+
+
+async def test_a_route_that_reads_a_body_names_its_type_or_takes_anything(daemon: Daemon) -> None:
+    for route in daemon.parts.routes:
+        assert route.doc is not None
+        assert (route.body == "whole") == (route.doc.request is not None), route.pattern
+        assert route.doc.examples or route.body != "whole", route.pattern
+
+
+async def test_every_reply_is_told_with_its_problems(daemon: Daemon) -> None:
+    told = await told_by(daemon)
+    for method, path, operation in operations(told):
+        responses = operation["responses"]
+        assert {"400", "408", "431", "500", "503"} <= set(responses), (method, path)
+        assert ("401" in responses) == ("403" in responses) == ("x-role" in operation)
+        assert ("413" in responses) == ("requestBody" in operation), (method, path)
+
+
+async def test_every_reference_leads_somewhere_and_everything_is_referred_to(
+    daemon: Daemon,
+) -> None:
+    text = json.dumps(await told_by(daemon))
+    told = json.loads(text)
+    used = set(re.findall(r'"#/components/(\w+)/(\w+)"', text))
+    there = {(kind, name) for kind in ("schemas", "responses") for name in told["components"][kind]}
+    assert used == there
+
+
+async def test_every_example_of_a_request_is_one_that_the_daemon_would_take(
+    daemon: Daemon,
+) -> None:
+    for route in daemon.parts.routes:
+        assert route.doc is not None
+        for example in route.doc.examples:
+            raw = msgspec.json.encode(example)
+            assert msgspec.json.decode(raw, type=route.doc.request) == example
+
+
+async def test_every_example_of_a_reply_is_of_its_type(daemon: Daemon) -> None:
+    for route in daemon.parts.routes:
+        assert route.doc is not None
+        for answer in route.doc.answers.values():
+            if answer.example is not None:
+                raw = msgspec.json.encode(answer.example)
+                assert msgspec.json.decode(raw, type=answer.kind) == answer.example
+
+
+async def test_every_bound_is_one_of_a_field_that_there_is(daemon: Daemon) -> None:
+    schemas = (await told_by(daemon))["components"]["schemas"]
+    fields = {name for schema in schemas.values() for name in schema.get("properties", {})}
+    assert set(FIELDS) - fields == set()
+    assert set(WORDS) - set(schemas) == set()
+
+
+async def test_a_reply_s_fields_are_all_required_and_a_request_s_only_where_they_are(
+    daemon: Daemon,
+) -> None:
+    schemas = (await told_by(daemon))["components"]["schemas"]
+    assert schemas["Submission"]["required"] == ["source_url", "target_codec"]
+    assert set(schemas["Job"]["required"]) == set(schemas["Job"]["properties"])
+    assert "field" not in schemas["Problem"]["required"]
+
+
+async def test_it_asks_for_a_key_as_it_tells_which_plugins_are_there(daemon: Daemon) -> None:
+    assert (await daemon.anonymous.get("/openapi.json")).status == 401
+
+
+async def test_a_plugin_s_route_without_a_description_is_told_all_the_same(
+    tmp_path: Path,
+) -> None:
+    plugin = tmp_path / "undocumented.py"
+    plugin.write_text(
+        "from distconvd import hookimpl\n"
+        "from distconvd.edge.http import Response, Route\n"
+        "async def hello(request): return Response(200, b'{}')\n"
+        "@hookimpl\n"
+        "def distconvd_register_routes(registrar):\n"
+        "    registrar.add('hello', lambda context: [Route('PUT', '/hello/{who}', hello,"
+        " 'submit', 'whole', summary='Hello')])\n"
+    )
+    async with open_daemon(plugins=[str(plugin)]) as daemon:
+        told = (await told_by(daemon))["paths"]["/hello/{who}"]["put"]
+    assert told["summary"] == "Hello"
+    assert told["x-role"] == "submit"
+    assert told["parameters"][0]["name"] == "who"
+    assert told["requestBody"]["content"] == {"application/json": {}}
+
+
+@pytest.mark.parametrize("role", ["public", "read"])
+def test_only_a_public_route_is_open_to_everybody(role: Any) -> None:
+    async def handler(request: Request) -> Response:
+        raise NotImplementedError
+
+    told = document([Route("GET", "/x", handler, role)])["paths"]["/x"]["get"]
+    assert (told["security"] == []) == (role == "public")
+
+
+def test_the_route_itself_is_in_the_table() -> None:
+    assert [route.pattern for route in OpenApi(list).routes()] == ["/openapi.json"]

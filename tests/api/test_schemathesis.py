@@ -1,0 +1,48 @@
+"""Schemathesis, made for finding where an API is not what its document says, finds nothing.
+
+It sends what the document allows and what it does not, and holds every reply against it: status,
+headers, content type, body. What is left out, and why, is in schemathesis.toml and the hooks beside
+it; `/events` and the websocket never end and have tests of their own. DISTCONV_API_EXAMPLES asks
+for a longer run.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.daemon.kit import KEY, start
+from tests.docs.pages import ROOT
+
+EXAMPLES = os.environ.get("DISTCONV_API_EXAMPLES", "12")
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+def test_a_live_daemon_does_what_its_document_says(tmp_path: Path) -> None:
+    with start(tmp_path, "--store", "memory", "--log-level", "ERROR") as daemon:
+        command = [
+            *(str(Path(sys.executable).parent / "schemathesis"), "--config-file"),
+            *(str(ROOT / "tests" / "api" / "schemathesis.toml"), "run"),
+            f"http://127.0.0.1:{daemon.port}/openapi.json",
+            *("--header", f"X-API-Key: {KEY}", "--no-color", "--request-timeout", "10"),
+            *("--phases", "examples,coverage,fuzzing", "--max-examples", EXAMPLES),
+            *("--generation-deterministic", "--exclude-path-regex", "(/ws|/events)$"),
+        ]
+        environ = os.environ | {
+            "SCHEMATHESIS_HOOKS": "tests.api.schemathesis_hooks",
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        }
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=600,
+            check=False,
+        )  # fmt: skip
+        status, _ = daemon.ask("GET", "/readyz")
+    assert done.returncode == 0, done.stdout + done.stderr
+    generated = re.search(r"(\d+) generated", done.stdout)
+    assert generated, done.stdout
+    assert int(generated[1]) > 1000
+    assert status == 200
+    assert "Traceback" not in daemon.log
