@@ -12,14 +12,11 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from trio_websocket import wrap_client_stream
 
 from distconv_engine.daemon_api import Away, Refused
-from distconv_engine.held import Held, Holdings
+from distconv_engine.held import Holdings
 from distconv_engine.logs import Log
-from distconv_engine.pipeline import Attempt
 from distconv_engine.push import ACK_S, OFFER_AGAIN_S, REPLACED_S, PushLink
 from distconv_engine.push_socket import Closed, NotOffered, Socket, WebSocket
-from distconv_engine.running import Controls
-from distconv_engine.tracker import Tracker
-from distconvd.model import Job
+from distconvd.model import Job, Verdict
 from distconvd.model.push import CLOSE_REPLACED, CLOSE_RESTART, SUBPROTOCOL
 from distconvd.testing.daemon import KEY, Daemon
 
@@ -126,22 +123,31 @@ async def test_a_refusal_is_final_and_a_daemon_in_trouble_is_not(
         await link.maybe_ask("completed", job["job_id"], body)
 
 
-async def test_a_cancel_stops_what_is_held_and_forgets_what_is_not_begun(
-    plug: Plug, farm: Farm, nursery: trio.Nursery, tmp_path: Any
+class ToldHoldings(Holdings):
+    """Holdings that keep what they are told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.verdicts: list[Verdict] = []
+
+    def obey(self, verdicts: list[Verdict]) -> None:
+        self.verdicts += verdicts
+        super().obey(verdicts)
+
+
+async def test_a_cancel_is_for_what_is_held_and_forgets_what_is_not_begun(
+    plug: Plug, farm: Farm, nursery: trio.Nursery
 ) -> None:
     await farm.beat(slots=2)
-    holdings = Holdings()
+    holdings = ToldHoldings()
     link = PushLink(plug.open, holdings, Log())
     nursery.start_soon(link.run)
-    running, waiting = await farm.submit(), await farm.submit()
-    job = await link.next_job(never)
-    assert job is not None
-    held = Held(Attempt(job, tmp_path, Tracker(), Controls()))
-    holdings.add(held)
-    for job_id in (running["job_id"], waiting["job_id"]):
+    jobs = [(await farm.submit())["job_id"] for _ in range(2)]
+    assert await link.next_job(never) is not None
+    for job_id in jobs:
         await farm.client.delete(f"/jobs/{job_id}")
     await wait_all_tasks_blocked()
-    assert held.stopped == "cancelled"
+    assert holdings.verdicts == [Verdict(job_id, 1, "cancel") for job_id in jobs]
     assert link.take_waiting() == []
 
 

@@ -1,0 +1,17 @@
+"""An assignment reaches its engine's websocket soon after its commit: real sockets, a real disk."""
+
+from pathlib import Path
+
+import pytest
+from bench.push import push_latency
+from bench.scenarios import SHORT
+
+PATIENCE_MS = 250.0
+"""Far beyond the goal: a test machine may be busy. `make bench` measures against the goal."""
+
+
+@pytest.mark.e2e
+def test_an_assignment_follows_its_commit_at_once(tmp_path: Path) -> None:
+    submitted, freed = push_latency(tmp_path / "push", SHORT)
+    assert submitted.value < PATIENCE_MS
+    assert freed.value < PATIENCE_MS
