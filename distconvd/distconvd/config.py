@@ -10,7 +10,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 import msgspec
 
@@ -62,11 +62,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Address to listen on. Default: loopback without a key, every address with one."""
     port: int = 8080
     api_key: str | None = None
+    key_file: str | None = None
+    """A file with many keys, each with its roles; see `distconvd keys`."""
     state_file: str = "dispatch_server_state.json"
     store: str = "json"
     policy: str = "size-aware"
     auth: str | None = None
-    """Authenticator. Default: `api-key` when there is a key, else `none`."""
+    """Authenticator. Default: `key-file` with a key file, `api-key` with a key, else `none`."""
     plugins: list[str] = []
     """Files or modules to load besides the installed plugins."""
     log_level: str = "INFO"
@@ -81,6 +83,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Schemes that a `source_url` may have."""
     drain_s: float = 30.0
     """How long SIGTERM waits for requests in flight, in seconds."""
+    hook_slow_ms: float = 50.0
+    """A call into a plugin that takes longer is logged and counted: everybody waits for it."""
     dispatch: DispatchSettings = DispatchSettings()
     edge: EdgeSettings = EdgeSettings()
     plugin: dict[str, dict[str, Any]] = {}
@@ -93,7 +97,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     @property
     def authenticator(self) -> str:
         """The authenticator's name."""
-        return self.auth or ("api-key" if self.api_key else "none")
+        if self.auth:
+            return self.auth
+        if self.key_file:
+            return "key-file"
+        return "api-key" if self.api_key else "none"
 
     @property
     def archive_path(self) -> Path | None:
@@ -148,13 +156,34 @@ def load_config(
     return Loaded(_check(values, origins), origins)
 
 
-def describe(loaded: Loaded) -> list[tuple[str, str, str]]:
-    """Return (key, value, origin) of every setting, secrets masked."""
+def describe(
+    loaded: Loaded, tables: Mapping[str, type[msgspec.Struct]] | None = None
+) -> list[tuple[str, str, str]]:
+    """Return (key, value, origin) of every setting, secrets masked.
+
+    `tables` are the types of `[plugin.NAME]`, whose defaults are then shown, too. What is set in a
+    table that has none is shown as it is. Raises `ConfigError` for a value that does not fit.
+    """
+    values = msgspec.to_builtins(loaded.config)
+    for name, kind in (tables or {}).items():
+        table = check_table(name, values["plugin"].get(name, {}), kind)
+        values["plugin"][name] = msgspec.to_builtins(table)
     rows: list[tuple[str, str, str]] = []
-    for key, value in _flatten(msgspec.to_builtins(loaded.config)).items():
+    for key, value in _flatten(values).items():
         shown = "********" if value and _SECRET.search(key) else msgspec.json.encode(value).decode()
         rows.append((key, shown, loaded.origins.get(key, "default")))
     return rows
+
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+def check_table(name: str, table: Mapping[str, Any], kind: type[S]) -> S:
+    """Return the table `[plugin.NAME]` as its type; raises `ConfigError` that names the field."""
+    try:
+        return msgspec.convert(table, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"configuration of [plugin.{name}]: {error}") from error
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -241,6 +270,7 @@ def _check_positive(config: Config) -> None:
         for key in table.__struct_fields__:
             _check_amount(f"{name}.{key}", getattr(table, key), zero=key in _MAY_BE_ZERO)
     _check_amount("drain_s", config.drain_s, zero=True)
+    _check_amount("hook_slow_ms", config.hook_slow_ms, zero=False)
 
 
 def _check_amount(key: str, value: float, *, zero: bool) -> None:
@@ -256,7 +286,7 @@ def _check_exposure(config: Config) -> None:
         return
     raise ConfigError(
         f"refusing to listen on {config.bind_host} without a key: anybody could submit and take"
-        " jobs. Give --api-key KEY (or DISTCONV_API_KEY), or listen on 127.0.0.1."
+        " jobs. Give --api-key KEY (or DISTCONV_API_KEY) or --key-file FILE, or listen on 127.0.0.1."
     )
 
 

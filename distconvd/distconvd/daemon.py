@@ -9,7 +9,7 @@ import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import trio
 
@@ -21,23 +21,23 @@ from distconvd.api.jobs import JobsApi
 from distconvd.api.openapi import OpenApi
 from distconvd.api.operations import OperationsApi, Readiness
 from distconvd.archive import Archive, retire_for_ever
-from distconvd.auth import gate
+from distconvd.auth import Authenticator, gate
 from distconvd.config import Config
 from distconvd.disk import REAL_DISK
 from distconvd.dispatch import Dispatcher, Instant
 from distconvd.dispatch.clock import tick
 from distconvd.edge.app import App
-from distconvd.edge.http import Route
+from distconvd.edge.http import Principal, Route
 from distconvd.edge.limits import EdgeLimits
 from distconvd.edge.listeners import open_listeners
 from distconvd.edge.router import Router
 from distconvd.edge.server import Listener, Server, serve
 from distconvd.errors import CommitFailed, ConfigError, StoreError
+from distconvd.hook_watch import HookWatch
 from distconvd.hookspecs import Service
 from distconvd.ledger import Ledger
 from distconvd.metrics import Metrics
-from distconvd.plugins import Context, Plugins
-from distconvd.policy import Policy
+from distconvd.plugins import Context, Plugins, made
 from distconvd.push import PushApi
 from distconvd.store import Store
 from distconvd.teller import Teller
@@ -61,11 +61,25 @@ class Parts:
     ledger: Ledger
     archive: Archive | None
     push: PushApi
+    watch: HookWatch
     app: App
     routes: list[Route]
     """The whole route table, the plugins' routes last."""
     services: list[tuple[str, Service]]
+    reloads: list[tuple[str, Callable[[], object]]]
+    """Who wants to be told of SIGHUP."""
     is_draining: bool = False
+
+    def reload(self) -> None:
+        """Do what SIGHUP asks for: those who can read their files anew do. One that cannot keeps
+        what it has, and the others are not kept from it."""
+        for name, read_anew in self.reloads:
+            try:
+                read_anew()
+            except Exception:
+                log.exception("%s could not be reloaded and goes on as before", name)
+            else:
+                log.info("%s is reloaded", name)
 
 
 async def assemble(
@@ -85,16 +99,22 @@ async def assemble(
 
     Raises: `ConfigError` for what is not there or does not fit, `StoreError` from loading.
     """
-    context = Context(config)
-    policy, fallback = _policies(config, plugins, context)
+    context = Context(config, plugins.collect("distconvd_register_policies", "policy"))
+    _check_settings(config, plugins, context)
+    fallback = context.policy(DEFAULT_POLICY)
+    policy = fallback if config.policy == DEFAULT_POLICY else context.policy(config.policy)
+    watch = HookWatch(config.hook_slow_ms)
     if store is None:
         registrar = plugins.collect("distconvd_register_stores", "store")
-        store = _made("store", config.store, registrar.pick(config.store), context)
+        store = made("store", config.store, registrar.pick(config.store), context)
     snapshot = await store.load()
     try:
-        dispatcher = Dispatcher(config.dispatch, policy, fallback, now(), snapshot)
+        timed = watch.timed_policy(config.policy, policy)
+        dispatcher = Dispatcher(config.dispatch, timed, fallback, now(), snapshot)
         await _make_durable(store, dispatcher)
-        return _wire(config, plugins, context, store, dispatcher, now)
+        parts = _wire(config, plugins, context, store, dispatcher, watch, now)
+        _report_unread(context)
+        return parts
     except BaseException:
         with trio.CancelScope(shield=True):
             await store.aclose()
@@ -121,22 +141,26 @@ def _wire(
     context: Context,
     store: Store,
     dispatcher: Dispatcher,
+    watch: HookWatch,
     now: Callable[[], Instant],
 ) -> Parts:
     """Connect all parts round a dispatcher that has its state."""
     # Numbers of events begin at the present, so that those of an earlier run are older than any.
     teller = Teller(first_number=now().wall_ms * 1000)
     for name, listener in plugins.implementations("distconvd_event"):
-        teller.add_listener(name, listener)
-    metrics = Metrics(dispatcher, teller)
+        teller.add_listener(name, watch.timed(name, "distconvd_event", listener))
+    metrics = Metrics(dispatcher, teller, watch.slow)
     ledger = Ledger(dispatcher, store, teller.tell, now, metrics.observe_commit)
-    reviews = plugins.implementations("distconvd_review_submission")
+    hook = "distconvd_review_submission"
+    reviews = [(name, watch.timed(name, hook, f)) for name, f in plugins.implementations(hook)]
     archive = Archive(config.archive_path, REAL_DISK) if config.archive_path else None
     admission = Admission(ledger, config.source_schemes, reviews, archive)
     push = PushApi(ledger)
     teller.add_listener("push", push.on_event)
     metrics.count_websockets(lambda: len(push.sessions))
-    parts = Parts(config, store, dispatcher, teller, ledger, archive, push, _no_app(), [], [])
+    parts = Parts(
+        config, store, dispatcher, teller, ledger, archive, push, watch, _no_app(), [], [], []
+    )
     started_s = now().mono_s
     parts.routes = [
         *OperationsApi(
@@ -153,13 +177,33 @@ def _wire(
         *OpenApi(lambda: parts.routes).routes(),
     ]
     _add_plugin_routes(parts.routes, plugins, context)
-    authenticators = plugins.collect("distconvd_register_authenticators", "authenticator")
-    make_authenticator = authenticators.pick(config.authenticator)
-    authenticator = _made("authenticator", config.authenticator, make_authenticator, context)
-    parts.app = App(parts.routes, gate(authenticator), observers=[metrics.observe_request])
     access = LocalAccess(admission, ledger, archive)
-    parts.services = _services(plugins, context, access, teller)
+    parts.services = _services(plugins, context, access, teller, watch)
+    authenticator = _authenticator(parts, plugins, context)
+    let_in = gate(authenticator, metrics.observe_wrong_key)
+    parts.app = App(parts.routes, let_in, observers=[metrics.observe_request])
     return parts
+
+
+def _authenticator(parts: Parts, plugins: Plugins, context: Context) -> Authenticator:
+    """Make the authenticator, and see to it that it runs and reloads where it can."""
+    name = parts.config.authenticator
+    registrar = plugins.collect("distconvd_register_authenticators", "authenticator")
+    authenticator = made("authenticator", name, registrar.pick(name), context)
+    if callable(getattr(authenticator, "run", None)):
+        parts.services.append((name, authenticator))
+    reload = getattr(authenticator, "reload", None)
+    if callable(reload):
+        parts.reloads.append((name, reload))
+    authenticate = parts.watch.timed(name, "authenticate", authenticator.authenticate)
+    return _Timed(authenticate)
+
+
+class _Timed:
+    """An authenticator whose calls are timed."""
+
+    def __init__(self, authenticate: Callable[[str | None, str], Principal]) -> None:
+        self.authenticate = authenticate
 
 
 async def run(
@@ -171,29 +215,37 @@ async def run(
 ) -> None:
     """Serve until `stop` is set, then drain; returns when everything is closed."""
     try:
-        async with trio.open_nursery() as core:
-            await core.start(parts.ledger.run)
-            async with trio.open_nursery() as outer:
-                outer.start_soon(_tick_for_ever, parts.ledger)
-                if parts.archive is not None:
-                    outer.start_soon(retire_for_ever, parts.ledger, parts.archive)
-                for name, service in parts.services:
-                    await outer.start(_run_service, name, service)
-                async with trio.open_nursery() as front:
-                    limits = _limits(parts.config)
-                    edge: Server = await front.start(serve, listeners, parts.app, limits)
-                    task_status.started()
-                    await stop.wait()
-                    log.info("draining: no new connections; requests in flight are finished")
-                    parts.is_draining = True
-                    parts.push.drain()
-                    await edge.drain(parts.config.drain_s)
-                outer.cancel_scope.cancel()
-            parts.ledger.close()
+        with parts.watch.alarm():
+            await _run_all(parts, listeners, stop, task_status)
     finally:
         with trio.CancelScope(shield=True):
             await parts.store.aclose()
     log.info("stopped")
+
+
+async def _run_all(
+    parts: Parts, listeners: list[Listener], stop: trio.Event, task_status: trio.TaskStatus[None]
+) -> None:
+    """Run every part, each in the nursery of what it needs; see the module for the order."""
+    async with trio.open_nursery() as core:
+        await core.start(parts.ledger.run)
+        async with trio.open_nursery() as outer:
+            outer.start_soon(_tick_for_ever, parts.ledger)
+            if parts.archive is not None:
+                outer.start_soon(retire_for_ever, parts.ledger, parts.archive)
+            for name, service in parts.services:
+                await outer.start(_run_service, name, service)
+            async with trio.open_nursery() as front:
+                limits = _limits(parts.config)
+                edge: Server = await front.start(serve, listeners, parts.app, limits)
+                task_status.started()
+                await stop.wait()
+                log.info("draining: no new connections; requests in flight are finished")
+                parts.is_draining = True
+                parts.push.drain()
+                await edge.drain(parts.config.drain_s)
+            outer.cancel_scope.cancel()
+        parts.ledger.close()
 
 
 async def listen(config: Config) -> list[Listener]:
@@ -211,23 +263,17 @@ def _no_app() -> App:
     return App([], refuse)
 
 
-def _policies(config: Config, plugins: Plugins, context: Context) -> tuple[Policy, Policy]:
-    registrar = plugins.collect("distconvd_register_policies", "policy")
-    fallback = _made("policy", DEFAULT_POLICY, registrar.pick(DEFAULT_POLICY), context)
-    if config.policy == DEFAULT_POLICY:
-        return fallback, fallback
-    chosen = _made("policy", config.policy, registrar.pick(config.policy), context)
-    return chosen, fallback
+def _check_settings(config: Config, plugins: Plugins, context: Context) -> None:
+    """Check every table that a plugin declares; raises `ConfigError` that names the field."""
+    for name, kind in plugins.settings_types().items():
+        context.settings(name, kind)
 
 
-def _made(kind: str, name: str, make: Callable[..., T], *arguments: Any) -> T:
-    """Return what a plugin makes; whatever it raises stops the start with its name."""
-    try:
-        return make(*arguments)
-    except (ConfigError, StoreError):
-        raise
-    except Exception as error:
-        raise ConfigError(f"the {kind} {name!r} cannot be made: {error!r}") from error
+def _report_unread(context: Context) -> None:
+    """Say which tables no plugin reads: one that is left out must not stop a farm, but a name that
+    is misspelt must not go unnoticed either."""
+    for name in context.unread_tables():
+        log.warning("[plugin.%s] of the configuration is read by no loaded plugin", name)
 
 
 def _add_plugin_routes(routes: list[Route], plugins: Plugins, context: Context) -> None:
@@ -235,7 +281,7 @@ def _add_plugin_routes(routes: list[Route], plugins: Plugins, context: Context) 
     registrar = plugins.collect("distconvd_register_routes", "set of routes")
     owners = {_shape(route): "distconvd" for route in routes}
     for name, make in registrar.items():
-        for route in _made("set of routes", name, make, context):
+        for route in _routes_of(name, made("set of routes", name, make, context)):
             owner = owners.setdefault(_shape(route), name)
             if owner != name:
                 raise ConfigError(
@@ -249,23 +295,32 @@ def _add_plugin_routes(routes: list[Route], plugins: Plugins, context: Context) 
         raise ConfigError(f"a plugin's route cannot be served: {error}") from error
 
 
+def _routes_of(name: str, answer: object) -> list[Route]:
+    """Return what a routes factory answered, provided that it is that."""
+    if isinstance(answer, list):
+        routes = cast("list[object]", answer)
+        if all(isinstance(route, Route) for route in routes):
+            return cast("list[Route]", routes)
+    raise ConfigError(f"the set of routes {name!r} is {answer!r}, no list of Route")
+
+
 def _shape(route: Route) -> tuple[str, str]:
     """Return what makes two routes the same: names of captures do not count."""
     return route.method, re.sub(r"\{[^}.]*", "{", route.pattern).rstrip("/")
 
 
 def _services(
-    plugins: Plugins, context: Context, access: LocalAccess, teller: Teller
+    plugins: Plugins, context: Context, access: LocalAccess, teller: Teller, watch: HookWatch
 ) -> list[tuple[str, Service]]:
     registrar = plugins.collect("distconvd_register_services", "service")
-    made = [
-        (name, _made("service", name, make, context, access)) for name, make in registrar.items()
+    offered = [
+        (name, made("service", name, make, context, access)) for name, make in registrar.items()
     ]
-    services = [(name, service) for name, service in made if service is not None]
+    services = [(name, service) for name, service in offered if service is not None]
     for name, service in services:
         listener = getattr(service, "on_event", None)
         if listener is not None:
-            teller.add_listener(name, listener)
+            teller.add_listener(name, watch.timed(name, "on_event", listener))
     return services
 
 

@@ -49,6 +49,11 @@ class PluginContext(Protocol):
         ...
 
     @property
+    def key_file(self) -> Path | None:
+        """The file of `--key-file`, if there is one."""
+        ...
+
+    @property
     def media_dir(self) -> Path:
         """Where the bundled media store keeps files."""
         ...
@@ -62,6 +67,13 @@ class PluginContext(Protocol):
         """Return the table `[plugin.NAME]` of the configuration, checked against `kind`.
 
         Raises `ConfigError` that names the wrong field.
+        """
+        ...
+
+    def policy(self, name: str) -> Policy:
+        """Make the policy of that name, for one that goes around another. Call it in a factory.
+
+        Raises `ConfigError` where there is none, or where it would go around itself.
         """
         ...
 
@@ -102,6 +114,13 @@ PolicyFactory = Callable[[PluginContext], Policy]
 AuthenticatorFactory = Callable[[PluginContext], Authenticator]
 ServiceFactory = Callable[[PluginContext, DaemonAccess], Service | None]
 RoutesFactory = Callable[[PluginContext], list[Route]]
+SettingsRegistrar = Registrar[type[msgspec.Struct]]
+
+
+@hookspec
+def distconvd_register_settings(registrar: SettingsRegistrar) -> None:
+    """Declare the type of the table `[plugin.NAME]`: `registrar.add(NAME, Struct)`. Called at start;
+    the table is checked against it, and `distconvd config` shows it with its defaults."""
 
 
 @hookspec
@@ -111,7 +130,8 @@ def distconvd_register_stores(registrar: Registrar[StoreFactory]) -> None:
 
 @hookspec
 def distconvd_register_policies(registrar: Registrar[PolicyFactory]) -> None:
-    """Offer scheduling policies; `--policy NAME` picks one. Called at start."""
+    """Offer scheduling policies; `--policy NAME` picks one, and only that one is made, with those
+    that it asks its context for. Called at start."""
 
 
 @hookspec

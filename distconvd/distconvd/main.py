@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Sequence
 
 import trio
 
-from distconvd import __version__
+from distconvd import __version__, keys_command
 from distconvd.config import Config, Loaded, describe, load_config
-from distconvd.daemon import assemble, listen, run
+from distconvd.daemon import Parts, assemble, listen, run
 from distconvd.edge.server import Listener
 from distconvd.errors import ConfigError, StoreError
 from distconvd.logs import LEVELS, set_up_logs
@@ -29,11 +29,13 @@ examples:
   distconvd --set dispatch.lease_s=30        set what lives in a table of the file
   distconvd config                           show the merged settings and where each is from
   distconvd plugins                          list the plugins and their hooks
+  distconvd keys add --key-file keys.json --name anna --role submit    print a new key, once
   distconvd migrate json:state.json spool:state.d     copy a store into an empty one
 
 Flags go over environment variables (DISTCONV_PORT, …), over the file, over the defaults.
 Without a key only loopback is served; a public address without a key is refused (exit 78).
-SIGTERM drains and exits 0; a second one ends at once. Docs: docs/user_guide.md
+SIGTERM drains and exits 0; a second one ends at once. SIGHUP reads the key file anew.
+Docs: docs/user_guide.md
 """
 
 
@@ -51,10 +53,13 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--host", metavar="ADDRESS", help="address to listen on")
     top.add_argument("--port", type=int, metavar="N", help="port to listen on (default 8080)")
     top.add_argument("--api-key", metavar="KEY", help="the key that callers must send")
+    top.add_argument("--key-file", metavar="FILE", help="many keys with roles; see `keys --help`")
     top.add_argument("--state-file", metavar="PATH", help="where state is kept")
     top.add_argument("--store", metavar="NAME", help="json (default), spool, memory, or a plugin's")
     top.add_argument("--policy", metavar="NAME", help="scheduling policy (default size-aware)")
-    top.add_argument("--auth", metavar="NAME", help="authenticator (default api-key or none)")
+    top.add_argument(
+        "--auth", metavar="NAME", help="authenticator (default by --key-file, --api-key)"
+    )
     top.add_argument(
         "--plugin", metavar="FILE_OR_MODULE", action="append", dest="plugins", help="load a plugin"
     )
@@ -74,17 +79,15 @@ def parser() -> argparse.ArgumentParser:
     copying = commands.add_parser("migrate", help="copy one store into another, empty one")
     copying.add_argument("source", metavar="FROM", help="STORE:PATH, for example json:state.json")
     copying.add_argument("target", metavar="TO", help="STORE:PATH, for example spool:state.d")
+    keys_command.add_to(commands)
     return top
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; exits 0, 1 (failed), 2 (usage) or 78 (configuration)."""
     given = parser().parse_args(arguments)
-    flags = {
-        key: value
-        for key, value in vars(given).items()
-        if key not in ("command", "sets", "source", "target")
-    }
+    known = {"config", *Config.__struct_fields__}
+    flags = {key: value for key, value in vars(given).items() if key in known}
     try:
         loaded = load_config(flags, os.environ, given.sets)
         set_up_logs(loaded.config.log_level, loaded.config.log_format)
@@ -92,6 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _show_config(loaded)
         elif given.command == "plugins":
             _show_plugins(loaded.config)
+        elif given.command == "keys":
+            keys_command.run(given, loaded.config)
         elif given.command == "migrate":
             trio.run(_migrate, loaded.config, given.source, given.target)
         else:
@@ -106,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 async def _serve(config: Config) -> None:
     """Run the daemon until a signal."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         parts = await assemble(config, Plugins(config.plugins))
         try:
             listeners = await listen(config)
@@ -115,7 +120,7 @@ async def _serve(config: Config) -> None:
             raise
         stop = trio.Event()
         async with trio.open_nursery() as watch:
-            watch.start_soon(_stop_on_signal, signals, stop, watch.cancel_scope)
+            watch.start_soon(_heed_signals, signals, stop, parts, watch.cancel_scope)
             async with trio.open_nursery() as nursery:
                 await nursery.start(run, parts, listeners, stop)
                 _announce(config, listeners)
@@ -131,10 +136,14 @@ def _announce(config: Config, listeners: Sequence[Listener]) -> None:
     print(f"distconvd {__version__} ready on http://{host}:{port}", flush=True)
 
 
-async def _stop_on_signal(
-    signals: AsyncIterator[int], stop: trio.Event, scope: trio.CancelScope
+async def _heed_signals(
+    signals: AsyncIterator[int], stop: trio.Event, parts: Parts, scope: trio.CancelScope
 ) -> None:
-    async for _ in signals:
+    """Reload on SIGHUP, drain on the first of the others, end at once on the second."""
+    async for number in signals:
+        if number == signal.SIGHUP:
+            parts.reload()
+            continue
         if stop.is_set():
             scope.cancel()
             return
@@ -142,10 +151,13 @@ async def _stop_on_signal(
 
 
 def _show_config(loaded: Loaded) -> None:
-    rows = describe(loaded)
+    plugins = Plugins(loaded.config.plugins)
+    rows = describe(loaded, plugins.settings_types())
     key_width = max(len(key) for key, _, _ in rows)
     for key, value, origin in rows:
         print(f"{key:{key_width}} = {value}  # {origin}")
+    for name in sorted(loaded.config.plugin.keys() - plugins.settings_types().keys()):
+        print(f"# [plugin.{name}] is declared by no loaded plugin: is the name right?")
 
 
 def _show_plugins(config: Config) -> None:

@@ -1,6 +1,6 @@
 """Metrics for Prometheus, prefix `distconv_`; the state is counted when it is asked for."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -22,9 +22,14 @@ class Metrics:
 
     content_type = "text/plain; version=0.0.4; charset=utf-8"
 
-    def __init__(self, dispatcher: Dispatcher, teller: Teller) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        teller: Teller,
+        slow_hooks: Mapping[tuple[str, str], int] | None = None,
+    ) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(_StateCollector(dispatcher, teller))
+        self._registry.register(_StateCollector(dispatcher, teller, slow_hooks or {}))
         self._requests = Counter(
             "distconv_http_requests",
             "Requests answered.",
@@ -50,6 +55,9 @@ class Metrics:
             buckets=_BATCH_BUCKETS,
             registry=self._registry,
         )
+        self._wrong_keys = Counter(
+            "distconv_wrong_keys", "Requests with a key that is not known.", registry=self._registry
+        )
         self._websockets = Gauge(
             "distconv_websocket_sessions",
             "Engines connected by websocket.",
@@ -72,6 +80,10 @@ class Metrics:
         self._requests.labels(method, route, str(exchange.status)).inc()
         self._latency.labels(route).observe(exchange.duration_s)
 
+    def observe_wrong_key(self) -> None:
+        """Count one request with a wrong key."""
+        self._wrong_keys.inc()
+
     def observe_commit(self, changes: int, duration_s: float) -> None:
         """Count one commit."""
         self._commit_seconds.observe(duration_s)
@@ -81,9 +93,12 @@ class Metrics:
 class _StateCollector(Collector):
     """Gauges computed from the dispatcher's state at each scrape."""
 
-    def __init__(self, dispatcher: Dispatcher, teller: Teller) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, teller: Teller, slow_hooks: Mapping[tuple[str, str], int]
+    ) -> None:
         self._dispatcher = dispatcher
         self._teller = teller
+        self._slow_hooks = slow_hooks
 
     def collect(self) -> Iterator[Metric]:
         """Yield the present numbers."""
@@ -122,3 +137,11 @@ class _StateCollector(Collector):
         for name, count in self._teller.failures.items():
             failures.add_metric([name], count)
         yield failures
+        slow = CounterMetricFamily(
+            "distconv_slow_hooks",
+            "Calls into a plugin that took longer than hook_slow_ms.",
+            labels=["plugin", "hook"],
+        )
+        for (plugin, hook), count in self._slow_hooks.items():
+            slow.add_metric([plugin, hook], count)
+        yield slow

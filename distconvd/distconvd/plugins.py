@@ -19,9 +19,10 @@ import msgspec
 import pluggy
 
 from distconvd import hookspecs
-from distconvd.config import Config
-from distconvd.errors import ConfigError
-from distconvd.hookspecs import HOOK_VERSION, PROJECT, S
+from distconvd.config import Config, check_table
+from distconvd.errors import ConfigError, StoreError
+from distconvd.hookspecs import HOOK_VERSION, PROJECT, PolicyFactory, S
+from distconvd.policy import Policy
 
 log = logging.getLogger("distconvd.plugins")
 
@@ -109,11 +110,19 @@ class Plugins:
                 self._caller_of(hook, implementation)(registrar)
             except ConfigError:
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise ConfigError(
                     f"plugin {implementation.plugin_name!r} failed in {hook}: {error!r}"
                 ) from error
         return registrar
+
+    def settings_types(self) -> dict[str, type[msgspec.Struct]]:
+        """Return what plugins declare of their tables `[plugin.NAME]`, by name."""
+        declared = self.collect("distconvd_register_settings", "settings table")
+        for name, kind in declared.items():
+            if not (isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
+                raise ConfigError(f"[plugin.{name}] is declared as {kind!r}, no msgspec.Struct")
+        return dict(declared.items())
 
     def implementations(self, hook: str) -> list[tuple[str, Any]]:
         """Return (plugin name, function) for each implementation of a hook, in calling order."""
@@ -147,13 +156,13 @@ class Plugins:
             self._register(point.name, module, point.value, version)
         except ConfigError as error:
             log.error("installed plugin left out: %s", error)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             log.exception("installed plugin %r (%s) left out: %r", point.name, point.value, error)
 
     def _load_wanted(self, name: str) -> None:
         try:
             module = _import_file(Path(name)) if _is_file(name) else importlib.import_module(name)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ConfigError(f"--plugin {name}: cannot be loaded: {error!r}") from error
         self._register(Path(name).stem if _is_file(name) else name, module, name, None)
 
@@ -187,21 +196,73 @@ class Plugins:
 
 
 class Context:
-    """What plugins are told: `hookspecs.PluginContext`."""
+    """What plugins are told: `hookspecs.PluginContext`.
 
-    def __init__(self, config: Config) -> None:
+    Args:
+        config: the whole configuration.
+        policies: what there is for `policy` to make.
+    """
+
+    def __init__(
+        self, config: Config, policies: NamedRegistrar[PolicyFactory] | None = None
+    ) -> None:
         self._config = config
+        self._policies = policies or NamedRegistrar[PolicyFactory]("policy")
+        self._being_made: list[str] = []
+        self.read: set[str] = set()
+        """Names of the settings tables that somebody has asked for."""
         self.state_file = Path(config.state_file)
         self.api_key = config.api_key
+        self.key_file = Path(config.key_file) if config.key_file else None
         self.media_dir = config.media_path
         self.spool_dir = Path(config.spool_dir) if config.spool_dir else None
 
     def settings(self, name: str, kind: type[S]) -> S:
         """See `hookspecs.PluginContext.settings`."""
+        self.read.add(name)
+        return check_table(name, self._config.plugin.get(name, {}), kind)
+
+    def policy(self, name: str) -> Policy:
+        """See `hookspecs.PluginContext.policy`."""
+        if name in self._being_made:
+            circle = " -> ".join([*self._being_made, name])
+            raise ConfigError(f"policies go round in a circle: {circle}")
+        self._being_made.append(name)
         try:
-            return msgspec.convert(self._config.plugin.get(name, {}), kind, strict=False)
-        except msgspec.ValidationError as error:
-            raise ConfigError(f"configuration of [plugin.{name}]: {error}") from error
+            return made("policy", name, self._policies.pick(name), self)
+        finally:
+            self._being_made.pop()
+
+    def unread_tables(self) -> list[str]:
+        """Return the tables of the configuration that no plugin has asked for."""
+        return sorted(self._config.plugin.keys() - self.read)
+
+
+_PROMISED = {
+    "store": ("load", "commit", "aclose"),
+    "policy": ("place",),
+    "authenticator": ("authenticate",),
+    "service": ("run",),
+}
+"""What an object of each kind must be able to do."""
+
+
+def made(kind: str, name: str, make: Callable[..., T], *arguments: Any) -> T:
+    """Return what a plugin makes; whatever it raises, or lacks, stops the start with its name."""
+    try:
+        thing = make(*arguments)
+    except (ConfigError, StoreError):
+        raise
+    except (Exception, SystemExit) as error:
+        raise ConfigError(f"the {kind} {name!r} cannot be made: {error!r}") from error
+    if thing is None and kind == "service":
+        return thing  # not in this configuration
+    missing = [m for m in _PROMISED.get(kind, ()) if not callable(getattr(thing, m, None))]
+    if missing:
+        raise ConfigError(
+            f"the {kind} {name!r} is {thing!r}, which has no {' and no '.join(missing)}"
+        )
+    return thing
 
 
 def _is_file(name: str) -> bool:

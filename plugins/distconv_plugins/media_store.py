@@ -39,7 +39,7 @@ from distconvd.errors import (
     NotFound,
     Unavailable,
 )
-from distconvd.hookspecs import PluginContext, Registrar, RoutesFactory
+from distconvd.hookspecs import PluginContext, Registrar, RoutesFactory, SettingsRegistrar
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
@@ -303,6 +303,12 @@ async def _closing(chunks: AsyncIterator[bytes]) -> AsyncGenerator[AsyncIterator
     finally:
         if isinstance(chunks, AsyncGenerator):
             await chunks.aclose()
+
+
+@hookimpl
+def distconvd_register_settings(registrar: SettingsRegistrar) -> None:
+    """Declare `[plugin.media-store]`."""
+    registrar.add("media-store", MediaSettings)
 
 
 @hookimpl

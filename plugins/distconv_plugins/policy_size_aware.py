@@ -7,7 +7,7 @@ import msgspec
 
 from distconvd import hookimpl
 from distconvd.errors import ConfigError
-from distconvd.hookspecs import PluginContext, PolicyFactory, Registrar
+from distconvd.hookspecs import PluginContext, PolicyFactory, Registrar, SettingsRegistrar
 from distconvd.model import Job
 from distconvd.policy import EngineInfo, Hold, IdleEngines, Place
 
@@ -45,6 +45,12 @@ def _place(engine: EngineInfo | None, reason: str) -> Place | Hold:
     if engine is None:
         return Hold("no idle engine that could take it has a benchmark")
     return Place(engine.engine_id, f"{reason} (benchmark {engine.benchmark_s:g} s)")
+
+
+@hookimpl
+def distconvd_register_settings(registrar: SettingsRegistrar) -> None:
+    """Declare `[plugin.size-aware]`."""
+    registrar.add("size-aware", SizeAwareSettings)
 
 
 @hookimpl

@@ -22,7 +22,13 @@ from distconv_spool import Disk, Owner, create
 from distconvd import hookimpl
 from distconvd.dispatch import Event
 from distconvd.errors import ConfigError
-from distconvd.hookspecs import DaemonAccess, PluginContext, Registrar, ServiceFactory
+from distconvd.hookspecs import (
+    DaemonAccess,
+    PluginContext,
+    Registrar,
+    ServiceFactory,
+    SettingsRegistrar,
+)
 
 
 class Submitter(Admission, Jobs, Protocol):
@@ -103,6 +109,12 @@ class SpoolSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How long a file that is written in place must stay the same to count as complete."""
     poll_s: float = 1.0
     """Time between two looks at an idle spool."""
+
+
+@hookimpl
+def distconvd_register_settings(registrar: SettingsRegistrar) -> None:
+    """Declare `[plugin.spool-intake]`."""
+    registrar.add("spool-intake", SpoolSettings)
 
 
 @hookimpl

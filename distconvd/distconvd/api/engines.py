@@ -11,6 +11,7 @@ from distconvd.api.validate import (
     check_id,
     unknown_fields,
 )
+from distconvd.auth import require_engine
 from distconvd.dispatch import engines
 from distconvd.dispatch.assign import ask, assign_any, has_undelivered, park
 from distconvd.dispatch.queries import get_engine, list_engines
@@ -63,6 +64,7 @@ class EnginesApi:
         beat = decode(request.body, Heartbeat)
         check_heartbeat(beat)
         request.log["engine_id"] = beat.engine_id
+        require_engine(request.principal, beat.engine_id)
         extra = unknown_fields(request.body, Heartbeat)
         return encoded(await self._ledger.execute(engines.heartbeat, beat, extra))
 
@@ -71,11 +73,13 @@ class EnginesApi:
         report = decode(request.body, BenchmarkReport)
         check_benchmark(report)
         request.log["engine_id"] = report.engine_id
+        require_engine(request.principal, report.engine_id)
         return encoded({"message": await self._ledger.execute(engines.benchmark, report)})
 
     async def assign(self, request: Request) -> Response:
         """`POST /assign_job/`; with an engine id and `Prefer: wait=N` a long poll."""
         asked = decode(request.body or b"{}", AssignRequest)
+        require_engine(request.principal, asked.engine_id)
         if asked.engine_id is None:
             record = await self._ledger.execute(assign_any)
         else:

@@ -32,13 +32,14 @@ from distconvd.api.validate import (
     check_release,
 )
 from distconvd.archive import Archive
+from distconvd.auth import require_engine
 from distconvd.dispatch import reports, submit
 from distconvd.dispatch.queries import JobFilter, Page, attempts, list_jobs
 from distconvd.dispatch.transaction import Transaction
 from distconvd.dispatch.why import why
 from distconvd.edge.http import Request, Response, Route
 from distconvd.edge.link import wait_while_wanted
-from distconvd.errors import BadRequest, NotFound, PreconditionFailed
+from distconvd.errors import BadRequest, Forbidden, NotFound, PreconditionFailed
 from distconvd.ledger import Ledger
 from distconvd.model import (
     TERMINAL_STATUSES,
@@ -48,11 +49,12 @@ from distconvd.model import (
     JobStatus,
     ProgressReport,
     ReleaseReport,
+    Verdict,
 )
 from distconvd.records import decode_job
 from distconvd.teller import Teller
 
-R = TypeVar("R")
+R = TypeVar("R", CompleteReport, FailReport, ReleaseReport, ProgressReport)
 
 STREAM_PAGE = 500
 """Jobs encoded at once while a whole listing is streamed."""
@@ -207,7 +209,14 @@ class JobsApi:
         report = decode(request.body, ProgressReport)
         check_progress(report)
         request.log["attempt"] = report.attempt
-        return encoded(await self._ledger.execute(reports.progress, _job_id(request), report))
+        job_id = _job_id(request)
+        report = _spoken_for(request, report)
+
+        def command(tx: Transaction) -> Verdict:
+            _require_holder(tx, request, job_id)
+            return reports.progress(tx, job_id, report)
+
+        return encoded(await self._ledger.execute(command))
 
     async def _edit(self, request: Request, edit: Callable[[Transaction, str], bytes]) -> Response:
         """Change a job, provided that it is still the version that `If-Match` names."""
@@ -229,7 +238,10 @@ class JobsApi:
         """Take a report and answer the original's sentence with the job as it now stands."""
         job_id = _job_id(request)
 
+        report = _spoken_for(request, report)
+
         def command(tx: Transaction) -> tuple[str, bytes]:
+            _require_holder(tx, request, job_id)
             return take(tx, job_id, report), tx.job_view(job_id)
 
         sentence, record = await self._ledger.execute(command)
@@ -255,6 +267,29 @@ def _job_id(request: Request) -> str:
     job_id = request.params["job_id"]
     request.log["job_id"] = job_id
     return job_id
+
+
+def _spoken_for(request: Request, report: R) -> R:
+    """Return a report with the engine that the key speaks for; raises `Forbidden` for another's."""
+    bound = request.principal.engine if request.principal else None
+    if bound is None:
+        return report
+    if report.engine_id is None:
+        return msgspec.structs.replace(report, engine_id=bound)
+    require_engine(request.principal, report.engine_id)
+    return report
+
+
+def _require_holder(tx: Transaction, request: Request, job_id: str) -> None:
+    """Raise `Forbidden` where the key's engine neither holds the job nor ever held it.
+
+    One that held it is the dispatcher's to judge: late work is still work, stale work is 409.
+    """
+    bound = request.principal.engine if request.principal else None
+    if bound is None or tx.job(job_id).assigned_engine == bound:
+        return
+    if all(attempt.engine_id != bound for attempt in tx.state.history(job_id).attempts):
+        raise Forbidden(f"Engine {bound!r}, which this key speaks for, does not hold this job.")
 
 
 def _is_news(record: bytes, known: str | None) -> bool:

@@ -25,6 +25,8 @@ class Principal:
     name: str
     """The key's name, for logs; never the key."""
     roles: frozenset[str]
+    engine: str | None = None
+    """The one engine that the key may speak for; None: any."""
 
 
 class ClientDisconnected(Exception):

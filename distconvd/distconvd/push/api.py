@@ -11,6 +11,7 @@ from functools import partial
 import trio
 
 from distconvd.api.validate import check_id
+from distconvd.auth import require_engine
 from distconvd.dispatch import Event
 from distconvd.edge.http import Request, Route, Upgrade
 from distconvd.errors import Unavailable
@@ -47,6 +48,7 @@ class PushApi:
         engine_id = request.params["engine_id"]
         request.log["engine_id"] = engine_id
         check_id(engine_id, "engine_id")
+        require_engine(request.principal, engine_id)
         check_handshake(request)
         if self._is_draining:
             raise Unavailable(f"No new websocket: {STOPPING}.")

@@ -1,0 +1,128 @@
+"""Times the synchronous calls into plugins, which all run in the daemon's one thread.
+
+A hook that is slow makes everybody wait, and nothing can interrupt it; so it is named: a call over
+the threshold is logged and counted when it returns, and one that does not return is logged, with the
+line where it is, by a thread that has nothing else to do.
+"""
+
+import logging
+import sys
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import NamedTuple, ParamSpec, TypeVar
+
+from distconvd.policy import Policy, SharingPolicy
+
+log = logging.getLogger("distconvd.plugins")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+BLOCKED_S = 5.0
+"""A call that has not returned after this is reported while it goes on."""
+QUIET_S = 10.0
+"""One line a hook in so long; the others are counted."""
+
+
+class _Running(NamedTuple):
+    plugin: str
+    hook: str
+    began_s: float
+
+
+class HookWatch:
+    """Wraps functions of plugins so that they are timed.
+
+    Args:
+        slow_ms: a call that takes so long is slow.
+    """
+
+    def __init__(self, slow_ms: float) -> None:
+        self._slow_s = slow_ms / 1000
+        self.slow: Counter[tuple[str, str]] = Counter()
+        """How many calls were slow, by plugin and hook."""
+        self._running: _Running | None = None
+        self._told_s: dict[tuple[str, str], float] = {}
+        self._untold: dict[tuple[str, str], int] = {}
+
+    def timed(self, plugin: str, hook: str, function: Callable[P, T]) -> Callable[P, T]:
+        """Return a function that does the same and is timed; `plugin` and `hook` name it."""
+
+        def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            outer, began_s = self._running, time.perf_counter()
+            self._running = _Running(plugin, hook, began_s)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self._running = outer
+                took_s = time.perf_counter() - began_s
+                if took_s >= self._slow_s:
+                    self._note(plugin, hook, took_s)
+
+        return call
+
+    def timed_policy(self, name: str, policy: Policy) -> Policy:
+        """Return a policy that decides the same and is timed."""
+        return _TimedPolicy(name, policy, self)
+
+    @contextmanager
+    def alarm(self, blocked_s: float = BLOCKED_S) -> Generator[None]:
+        """Report calls that do not return, while the block runs, about this thread."""
+        over = threading.Event()
+        caller = threading.get_ident()
+
+        def look_for_ever() -> None:
+            told: _Running | None = None
+            while not over.wait(blocked_s / 4):
+                running = self._running
+                if running is None or running is told:
+                    continue
+                if time.perf_counter() - running.began_s >= blocked_s:
+                    told = running
+                    _tell_blocked(running, blocked_s, caller)
+
+        thread = threading.Thread(target=look_for_ever, name="hook-watch", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def _note(self, plugin: str, hook: str, took_s: float) -> None:
+        at, now_s = (plugin, hook), time.perf_counter()
+        self.slow[at] += 1
+        if now_s - self._told_s.get(at, -QUIET_S) < QUIET_S:
+            self._untold[at] = self._untold.get(at, 0) + 1
+            return
+        self._told_s[at] = now_s
+        untold = self._untold.pop(at, 0)
+        also = f", and {untold} more slow calls since the last such line" if untold else ""
+        log.warning(
+            "plugin %s is slow: %s took %.0f ms, and everybody waited%s",
+            plugin, hook, took_s * 1000, also,
+        )  # fmt: skip
+
+
+class _TimedPolicy:
+    """See `HookWatch.timed_policy`; it has `share` where the policy has."""
+
+    def __init__(self, name: str, policy: Policy, watch: HookWatch) -> None:
+        self.name = name
+        self.policy = policy
+        self.place = watch.timed(name, "place", policy.place)
+        if isinstance(policy, SharingPolicy):
+            self.share = watch.timed(name, "share", policy.share)
+
+
+def _tell_blocked(running: _Running, blocked_s: float, thread: int) -> None:
+    frame = sys._current_frames().get(thread)
+    where = "".join(traceback.format_stack(frame)[-3:]) if frame is not None else ""
+    log.error(
+        "plugin %s has blocked the daemon for over %.0f s in %s:\n%s",
+        running.plugin, blocked_s, running.hook, where,
+    )  # fmt: skip

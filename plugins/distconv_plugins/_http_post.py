@@ -1,0 +1,105 @@
+"""One HTTP POST, http or https, on trio and h11: all that the webhook asks of a client.
+
+The daemon has no HTTP client among its dependencies, and this needs no more than a connection, a
+request and the status of its reply. Redirects are not followed: what was signed goes where it was
+configured to go, and nowhere else.
+"""
+
+import ssl
+from collections.abc import Mapping
+from typing import NamedTuple
+from urllib.parse import SplitResult, urlsplit
+
+import h11
+import trio
+
+REPLY_BYTES_MAX = 65_536
+"""More of a reply is not read; its status is all that counts."""
+
+
+class PostReply(NamedTuple):
+    """What came back."""
+
+    status: int
+    headers: Mapping[str, str]
+    """By lower-case name."""
+
+
+def check_url(url: str) -> str:
+    """Return the URL; raises `ValueError` for one that cannot be posted to."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+        raise ValueError(f"{url!r} is no http(s) URL")
+    if parts.username is not None or not url.isascii() or not url.isprintable() or " " in url:
+        raise ValueError(f"{url!r} has a user, a space, or what must be percent-encoded")
+    return url
+
+
+async def post(
+    url: str, body: bytes, headers: Mapping[str, str], *, tls: ssl.SSLContext | None = None
+) -> PostReply:
+    """Send a body and return the status of the reply, on a connection of its own.
+
+    Args:
+        url: as `check_url` lets through.
+        body: what to send.
+        headers: besides `Host` and `Content-Length`.
+        tls: for https; None: the system's certificates.
+
+    Raises `OSError` for whatever goes wrong on the way.
+    """
+    parts = urlsplit(url)
+    try:
+        stream = await _connect(parts, tls)
+        try:
+            machine = h11.Connection(h11.CLIENT)
+            await stream.send_all(_request(machine, parts, body, headers))
+            return await _reply(machine, stream)
+        finally:
+            await trio.aclose_forcefully(stream)
+    except (trio.BrokenResourceError, ssl.CertificateError) as error:
+        raise ConnectionError(str(error.__cause__ or error)) from error
+    except h11.ProtocolError as error:
+        raise ConnectionError(f"the reply is no HTTP: {error}") from error
+
+
+async def _connect(parts: SplitResult, tls: ssl.SSLContext | None) -> trio.abc.Stream:
+    host = parts.hostname or ""
+    is_secure = parts.scheme == "https"
+    stream = await trio.open_tcp_stream(host, parts.port or (443 if is_secure else 80))
+    if not is_secure:
+        return stream
+    context = tls or ssl.create_default_context()
+    return trio.SSLStream(stream, context, server_hostname=host, https_compatible=True)
+
+
+def _request(
+    machine: h11.Connection, parts: SplitResult, body: bytes, headers: Mapping[str, str]
+) -> bytes:
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    fields = {"Host": parts.netloc, "Content-Length": str(len(body)), "Connection": "close"}
+    pieces = [
+        machine.send(
+            h11.Request(method="POST", target=target, headers=[*fields.items(), *headers.items()])
+        ),
+        machine.send(h11.Data(data=body)),
+        machine.send(h11.EndOfMessage()),
+    ]
+    return b"".join(piece or b"" for piece in pieces)
+
+
+async def _reply(machine: h11.Connection, stream: trio.abc.Stream) -> PostReply:
+    """Read up to the end of the reply's head."""
+    received = 0
+    while received <= REPLY_BYTES_MAX:
+        event = machine.next_event()
+        if isinstance(event, h11.Response):
+            names = {n.decode().lower(): v.decode("latin-1") for n, v in event.headers}
+            return PostReply(event.status_code, names)
+        if event is h11.NEED_DATA:
+            data = bytes(await stream.receive_some())
+            received += len(data)
+            machine.receive_data(data)
+        elif isinstance(event, h11.ConnectionClosed):
+            break
+    raise ConnectionError("there was no reply")

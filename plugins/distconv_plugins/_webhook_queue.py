@@ -1,0 +1,99 @@
+"""The webhook's queue on disk: what was to be told and has not been acknowledged yet.
+
+One SQLite file (it comes with Python, and is a file format more than a database), one row an event and
+URL, oldest first. Rows are added many at a time in one transaction, which is on disk when `add`
+returns. Bounded a URL: beyond it the oldest rows go. The methods block; call them in a thread, one at
+a time.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from distconvd.errors import ConfigError
+
+FORMAT = 1
+
+
+class Waiting(NamedTuple):
+    """One event that one URL has not acknowledged."""
+
+    number: int
+    event_id: str
+    kind: str
+    body: bytes
+
+
+class WebhookQueue:
+    """See the module.
+
+    Args:
+        path: the file; made when it is missing, for its owner only.
+        size_max: how many events may wait for one URL.
+
+    Raises `ConfigError` for a file that cannot be used.
+    """
+
+    def __init__(self, path: Path, size_max: int) -> None:
+        self._size_max = size_max
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch(mode=0o600)
+            self._file = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._file.execute("PRAGMA synchronous = FULL")
+            [(version,)] = self._file.execute("PRAGMA user_version")
+            if version not in (0, FORMAT):
+                raise ConfigError(f"{path} was written by a newer version of the webhook plugin")
+            self._file.execute(
+                "CREATE TABLE IF NOT EXISTS waiting (number INTEGER PRIMARY KEY AUTOINCREMENT,"
+                " url TEXT, event_id TEXT, kind TEXT, body BLOB)"
+            )
+            self._file.execute("CREATE INDEX IF NOT EXISTS by_url ON waiting (url, number)")
+            self._file.execute(f"PRAGMA user_version = {FORMAT}")
+        except (sqlite3.Error, OSError) as error:
+            raise ConfigError(f"the webhook's queue {path} cannot be opened: {error}") from error
+
+    def add(self, urls: Sequence[str], events: Sequence[tuple[str, str, bytes]]) -> int:
+        """Add (id, kind, body) for each URL; return how many old ones had to go for them.
+
+        Raises `OSError` when they are not on disk; then none of them is.
+        """
+        try:
+            with self._file:
+                self._file.execute("BEGIN IMMEDIATE")
+                for url in urls:
+                    self._file.executemany(
+                        "INSERT INTO waiting (url, event_id, kind, body) VALUES (?, ?, ?, ?)",
+                        ((url, *event) for event in events),
+                    )
+                return sum(self._trim(url) for url in urls)
+        except sqlite3.Error as error:
+            raise OSError(f"the webhook's queue cannot be written: {error}") from error
+
+    def _trim(self, url: str) -> int:
+        oldest_kept = self._file.execute(
+            "SELECT number FROM waiting WHERE url = ? ORDER BY number DESC LIMIT 1 OFFSET ?",
+            (url, self._size_max),
+        ).fetchone()
+        if oldest_kept is None:
+            return 0
+        return self._file.execute(
+            "DELETE FROM waiting WHERE url = ? AND number <= ?", (url, oldest_kept[0])
+        ).rowcount
+
+    def first(self, url: str) -> Waiting | None:
+        """Return what has waited longest for a URL."""
+        row = self._file.execute(
+            "SELECT number, event_id, kind, body FROM waiting WHERE url = ? ORDER BY number LIMIT 1",
+            (url,),
+        ).fetchone()
+        return None if row is None else Waiting(*row)
+
+    def remove(self, number: int) -> None:
+        """Forget one that is settled."""
+        self._file.execute("DELETE FROM waiting WHERE number = ?", (number,))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()

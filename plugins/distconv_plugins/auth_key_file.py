@@ -1,0 +1,129 @@
+"""Many keys, each with a name, roles, and perhaps one engine and an end: `--key-file FILE`.
+
+The file holds hashes (see `distconvd.keyfile` for why SHA-256 does) and is made by `distconvd keys`. It
+is read anew on SIGHUP and when it has changed, looked at once a second in a thread. A change that cannot
+be read leaves the keys as they were, with an error line: an editor's half-written file must not lock a
+farm out.
+"""
+
+import hmac
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import msgspec
+import trio
+
+from distconvd import hookimpl
+from distconvd.auth import missing_key, wrong_key
+from distconvd.edge.http import Principal
+from distconvd.errors import ConfigError
+from distconvd.hookspecs import (
+    AuthenticatorFactory,
+    PluginContext,
+    Registrar,
+    SettingsRegistrar,
+)
+from distconvd.keyfile import KeyRecord, digest_of, read_keys
+
+NAME = "key-file"
+
+log = logging.getLogger("distconvd.auth")
+
+
+class KeyFileSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Table `[plugin.key-file]`; the file itself is named by `--key-file`."""
+
+    poll_s: float = 1.0
+    """Time between two looks whether the file has changed."""
+
+
+class KeyFile:
+    """See the module.
+
+    Args:
+        path: the file.
+        poll_s: time between two looks at it.
+        now_s: the wall clock, for keys that end.
+
+    Raises `ConfigError` for a file that is missing, damaged, or not safe.
+    """
+
+    def __init__(
+        self, path: Path, poll_s: float = 1.0, now_s: Callable[[], float] = time.time
+    ) -> None:
+        self._path = path
+        self._poll_s = poll_s
+        self._now_s = now_s
+        self._seen = self._look()
+        self._by_digest: dict[str, tuple[KeyRecord, Principal]] = {}
+        self.reload()
+
+    def authenticate(self, key: str | None, peer: str) -> Principal:
+        if key is None:
+            raise missing_key()
+        digest = digest_of(key)
+        # Looking a hash up tells nothing of a key: nobody can choose how the hash of a guess begins.
+        record, principal = self._by_digest.get(digest, (None, None))
+        if record is None or principal is None or not hmac.compare_digest(digest, record.sha256):
+            raise wrong_key()
+        if record.expires_at is not None and record.expires_at <= self._now_s() * 1000:
+            log.warning("key %s has expired", record.name, extra={"peer": peer})
+            raise wrong_key()
+        return principal
+
+    def reload(self) -> None:
+        """Read the file; raises `ConfigError`, and then the keys are as they were."""
+        self._by_digest = {
+            record.sha256: (record, Principal(record.name, frozenset(record.roles), record.engine))
+            for record in read_keys(self._path)
+        }
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> NoReturn:
+        """Look after the file until cancelled."""
+        task_status.started()
+        while True:
+            await trio.sleep(self._poll_s)
+            await trio.to_thread.run_sync(self._reload_if_changed)
+
+    def _reload_if_changed(self) -> None:
+        seen = self._look()
+        if seen == self._seen:
+            return
+        self._seen = seen
+        try:
+            self.reload()
+        except ConfigError as error:
+            log.error("the keys stay as they were: %s", error)
+        else:
+            log.info("the key file has changed: %d keys", len(self._by_digest))
+
+    def _look(self) -> tuple[int, ...] | None:
+        """Return what tells one version of the file from another."""
+        try:
+            status = self._path.stat()
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_size, status.st_ino, status.st_mode, status.st_uid
+
+
+@hookimpl
+def distconvd_register_authenticators(registrar: Registrar[AuthenticatorFactory]) -> None:
+    """Offer the authenticator."""
+    registrar.add(NAME, _make)
+
+
+@hookimpl
+def distconvd_register_settings(registrar: SettingsRegistrar) -> None:
+    """Declare `[plugin.key-file]`."""
+    registrar.add(NAME, KeyFileSettings)
+
+
+def _make(context: PluginContext) -> KeyFile:
+    if context.key_file is None:
+        raise ConfigError("authenticator key-file needs a file: --key-file FILE")
+    return KeyFile(context.key_file, context.settings(NAME, KeyFileSettings).poll_s)
