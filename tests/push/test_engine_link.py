@@ -172,7 +172,7 @@ async def test_a_poll_is_given_up_for_a_job_that_is_pushed_meanwhile(
     found: list[Job | None] = []
 
     async def ask() -> None:
-        found.append(await link.next_job(trio.sleep_forever))  # type: ignore[arg-type]
+        found.append(await link.next_job(trio.sleep_forever))
 
     nursery.start_soon(ask)
     await wait_all_tasks_blocked()

@@ -3,8 +3,8 @@
 - It answers a malformed frame or text that is no UTF-8 by closing the stream, without the close
   frame that says why (RFC 6455 section 7.1.7). So it gets a stream that it cannot really close, and
   what it has left unsaid is said here.
-- A ping that arrives while we are closing makes its reader raise. That ends the connection, as it
-  was about to, and nothing else.
+- A ping that arrives while we are closing makes its reader raise, perhaps before the close frame is
+  out. That ends the connection, as it was about to, and nothing else; the frame is said here, too.
 - After a handshake that it refuses it would wait for ever; `serve_socket` does not.
 
 Resource handling: the stream belongs to the caller, who closes it; nothing here outlives
@@ -15,7 +15,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 import trio
-from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
+from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection, wrap_server_stream
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from distconvd.edge.wire import linger
@@ -49,6 +49,13 @@ class Socket:
         self._connection = connection
         self._wire = wire
         self._limits = limits
+        self.ending: tuple[int, str] | None = None
+        """What `close` was called with."""
+
+    @property
+    def closed(self) -> CloseReason | None:
+        """Why the library holds the connection to be over; None: it does not."""
+        return self._connection.closed
 
     @property
     def heard_at_s(self) -> float:
@@ -78,6 +85,7 @@ class Socket:
 
     async def close(self, code: int, reason: str) -> None:
         """Say why, and wait a moment for the engine to agree."""
+        self.ending = (code, reason)
         with trio.move_on_after(self._limits.close_timeout_s):
             await self._connection.aclose(code, reason)
 
@@ -87,7 +95,7 @@ async def serve_socket(
 ) -> None:
     """Accept a websocket on a stream that begins with its handshake, and hand it to `talk`."""
     wire = _Wire(stream)
-    ended: list[WebSocketConnection] = []
+    opened: list[Socket] = []
     try:
         async with trio.open_nursery() as nursery:
             with trio.move_on_after(limits.handshake_timeout_s):
@@ -98,24 +106,32 @@ async def serve_socket(
                     receive_buffer_size=RECEIVE_BYTES,
                 )
                 connection = await request.accept(subprotocol=SUBPROTOCOL)
-                ended.append(connection)
-            if ended:
-                await talk(Socket(ended[0], wire, limits))
+                opened.append(Socket(connection, wire, limits))
+            for socket in opened:
+                await talk(socket)
             nursery.cancel_scope.cancel()
     except* (LocalProtocolError, RemoteProtocolError, ConnectionClosed) as group:
         log.debug("a websocket ended in disorder: %s", group.exceptions)
-    for connection in ended:
-        await _say_the_rest(wire, connection, limits)
+    for socket in opened:
+        await _say_the_rest(wire, _owed(socket), limits)
 
 
-async def _say_the_rest(wire: "_Wire", connection: WebSocketConnection, limits: PushLimits) -> None:
-    """Send the close frame that the library owes, and see that the engine can read it."""
-    end = connection.closed
-    if end is None or end.code not in _FAULTS:
+def _owed(socket: Socket) -> tuple[int, str] | None:
+    """Return what the engine should be told, if the library has not told it: a fault that it found,
+    or what `close` was called with."""
+    end = socket.closed
+    if end is not None and end.code in _FAULTS:
+        return end.code, end.reason or ""
+    return socket.ending
+
+
+async def _say_the_rest(wire: "_Wire", owed: tuple[int, str] | None, limits: PushLimits) -> None:
+    """Send the close frame that is owed, and see that the engine can read it."""
+    if owed is None or (wire.said_close and owed[0] not in _FAULTS):
         return
     with trio.move_on_after(limits.close_timeout_s):
         if not wire.said_close:
-            await wire.say_close(end.code, end.reason or "")
+            await wire.say_close(*owed)
         await linger(wire.stream, 4 * limits.message_bytes_max)
 
 
@@ -138,8 +154,8 @@ class _Wire(trio.abc.Stream):
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send one frame: the library gives each to one call."""
         self._check()
-        self.said_close = self.said_close or data[0] == _CLOSE
         await self.stream.send_all(data)
+        self.said_close = self.said_close or data[0] == _CLOSE
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait for the stream beneath."""
