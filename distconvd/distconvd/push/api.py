@@ -10,6 +10,7 @@ from functools import partial
 
 import trio
 
+from distconvd.api.operations_doc import WEBSOCKET
 from distconvd.api.validate import check_id
 from distconvd.auth import require_engine
 from distconvd.dispatch import Event
@@ -41,7 +42,9 @@ class PushApi:
 
     def routes(self) -> list[Route]:
         """Return the rows of the route table."""
-        return [Route("GET", PATTERN, self.open, "engine", summary="Work by websocket")]
+        return [
+            Route("GET", PATTERN, self.open, "engine", summary="Work by websocket", doc=WEBSOCKET)
+        ]
 
     async def open(self, request: Request) -> Upgrade:
         """`GET /engines/{id}/ws`; a handshake that does not fit is refused as plain HTTP."""
