@@ -52,7 +52,9 @@ class Hold:
             return await trio.to_thread.run_sync(lambda: step(owner, *args, **kwargs))
 
 
-async def until_it_works(step: Callable[[], Awaitable[_T]], wait_s: float) -> _T:
+async def until_it_works(
+    step: Callable[[], Awaitable[_T]], wait_s: float, what: str = "spool"
+) -> _T:
     """Do a step again, ever more slowly, while the disk refuses it; told once a refusal."""
     told = ""
     while True:
@@ -61,6 +63,6 @@ async def until_it_works(step: Callable[[], Awaitable[_T]], wait_s: float) -> _T
         except OSError as error:
             if str(error) != told:
                 told = str(error)
-                log.error("spool: the disk refuses: %s; nothing is lost, trying again", told)
+                log.error("%s: the disk refuses: %s; nothing is lost, trying again", what, told)
         await trio.sleep(wait_s)
         wait_s = min(wait_s * 2, _BACKOFF_S_MAX)
