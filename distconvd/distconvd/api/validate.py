@@ -188,7 +188,7 @@ def check_url(url: str, field: str, schemes: list[str]) -> None:
         _ = parts.port
     except ValueError as error:
         raise BadRequest(f"'{field}' is not a URL: {error}.", field=field) from error
-    if any(c.isspace() or not c.isprintable() for c in url):
+    if " " in url or not url.isprintable():
         raise BadRequest(
             f"'{field}' has spaces or control characters; percent-encode them.", field=field
         )
