@@ -9,6 +9,7 @@ from tests.docs import pages
 
 from distconv_client.config import FILE_KEYS
 from distconv_engine import config as engine
+from distconv_plugins.hot_folder import HotFolderSettings
 from distconv_plugins.media_store import MediaSettings
 from distconv_plugins.policy_size_aware import SizeAwareSettings
 from distconv_plugins.spool_intake import SpoolSettings
@@ -16,6 +17,7 @@ from distconvd import config as daemon
 
 GUIDE = pages.read("docs/user_guide.md")
 PLUGINS: dict[str, type[msgspec.Struct]] = {
+    "hot-folder": HotFolderSettings,
     "media-store": MediaSettings,
     "size-aware": SizeAwareSettings,
     "spool-intake": SpoolSettings,

@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import re
+import tomllib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -14,8 +16,9 @@ import trio
 from distconv_plugins import _hot_tree as hot_tree
 from distconv_plugins import hot_folder
 from distconv_plugins._hot_names import is_video, report_name
-from distconv_plugins._hot_orders import PROBLEM_NAME
-from distconv_plugins.hot_folder import HotFolder
+from distconv_plugins._hot_orders import PROBLEM_NAME, Desk
+from distconv_plugins._hot_settings import make_room
+from distconv_plugins.hot_folder import HotFolder, HotFolderSettings
 from distconv_spool.disk import OsDisk
 from distconv_spool.testing import Fault, FaultyDisk, PowerCut
 from distconvd.dispatch import Event
@@ -62,8 +65,10 @@ class FakeDaemon:
             ended = {"error_message": "no such file", "error_class": FailureClass.INPUT}
         job = msgspec.structs.replace(job, status=status, assigned_engine="e1", **ended)
         self.jobs[job_id] = job
-        kind = "job.completed" if status is JobStatus.COMPLETED else "job.failed"
-        return Event(kind, 0, job_id, record=msgspec.json.encode(job))
+        record = msgspec.json.encode(job)
+        if status is JobStatus.COMPLETED:
+            return Event("job.completed", 0, job_id, record=record)
+        return Event("job.failed", 0, job_id, record=record)
 
     @property
     def sources(self) -> list[str]:
@@ -278,11 +283,11 @@ async def test_a_video_that_a_link_replaces_before_it_is_read_is_not_followed(
     secret.write_text("video")
     os.utime(secret, ns=(0, place.stat().st_mtime_ns))
     service = site.service()
-    desk_order = hot_folder.Desk.order
+    desk_order = Desk.order
 
     async with service.opened():
         await site.look(service, times=1)
-        look = await service._do(hot_folder.Desk.look, 100.0)
+        look = await service._do(Desk.look, 100.0)
         place.unlink()
         place.symlink_to(secret)
         tickets, troubles = await service._do(desk_order, look.videos)
@@ -886,6 +891,21 @@ async def test_the_service_takes_videos_and_reports_by_itself(site: Site) -> Non
             await told.wait()
             nursery.cancel_scope.cancel()
     assert site.report("done/h264/a.mov")["status"] == "completed"
+
+
+# ------------------------------------------------------------------------------------- the document
+
+
+def test_the_page_on_hot_folders_shows_settings_that_are_so() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "spool.md").read_text()
+    shown = re.findall(r"```toml\n(.*?)```", text[text.index("## Hot folders") :], re.DOTALL)
+    table = tomllib.loads(shown[0])["plugin"]["hot-folder"]
+    assert msgspec.convert(table, HotFolderSettings) == HotFolderSettings(watch="/srv/watch")
+    assert make_room(Path("/srv/watch"), "h265", shown[1].encode()).base == "/srv/done"
+    assert f"{hot_tree.FILES_MAX:,} videos" in text
+
+
+# -------------------------------------------------------------------------------------- the plugin
 
 
 class Context:
