@@ -28,13 +28,13 @@ from trio.testing import lockstep_stream_pair, memory_stream_pair
 
 from distconvd.config import load_config
 from distconvd.daemon import Parts, assemble, run
-from distconvd.dispatch import Instant
 from distconvd.plugins import Plugins
 from distconvd.store import Store
+from distconvd.testing.clock import WALL_MS, VirtualClock
+
+__all__ = ["KEY", "WALL_MS", "Client", "Daemon", "MemoryListener", "Reply", "daemon", "open_daemon"]
 
 KEY = "test-key"
-WALL_MS = 1_700_000_000_000
-"""What the wall clock shows when trio's clock shows 0."""
 
 
 @dataclass
@@ -169,13 +169,18 @@ class Daemon:
 
 @asynccontextmanager
 async def open_daemon(
-    *, plugins: Sequence[str] = (), store: Store | None = None, **settings: Any
+    *,
+    plugins: Sequence[str] = (),
+    store: Store | None = None,
+    clock: VirtualClock | None = None,
+    **settings: Any,
 ) -> AsyncGenerator[Daemon]:
     """Run a daemon for the length of the block, then drain it and close its store.
 
     Args:
         plugins: files or modules to load besides the installed ones, as with `--plugin`.
         store: the store to use instead of a new memory store, for example one that fails.
+        clock: the wall clock; by default one that begins at `WALL_MS`.
         settings: values as in the configuration file: `policy="mine"`, `dispatch={"lease_s": 5}`.
 
     Raises: what starting the real daemon raises, for example `ConfigError`.
@@ -184,7 +189,9 @@ async def open_daemon(
         values: dict[str, Any] = {"api_key": KEY, "store": "memory", "plugins": list(plugins)}
         values |= {"media_dir": directory, **settings}
         config = load_config(values, {}).config
-        parts = await assemble(config, Plugins(config.plugins), store=store, now=_virtual_now)
+        parts = await assemble(
+            config, Plugins(config.plugins), store=store, now=(clock or VirtualClock()).now
+        )
         send, receive = trio.open_memory_channel[trio.abc.Stream](0)
         daemon = Daemon(parts, send)
         async with trio.open_nursery() as nursery:
@@ -222,12 +229,6 @@ async def daemon() -> AsyncGenerator[Daemon]:
     """
     async with open_daemon() as opened:
         yield opened
-
-
-def _virtual_now() -> Instant:
-    """Return the present on trio's clock, for the wall too, so that both can be driven."""
-    mono_s = trio.current_time()
-    return Instant(WALL_MS + int(mono_s * 1000), mono_s)
 
 
 def _named(headers: Mapping[str, str]) -> dict[str, str]:

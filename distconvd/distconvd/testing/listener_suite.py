@@ -1,0 +1,94 @@
+"""The tests that every listener has to pass: inherit from `ListenerSuite` and say how to make yours.
+
+    from distconvd.testing.listener_suite import ListenerSuite
+
+    class TestMyListener(ListenerSuite):
+        @pytest.fixture
+        def listener(self, tmp_path: Path) -> object:
+            return MyListener(...)
+
+`listener` is an object with `on_event(event)`, and with `run(task_status)` where it is a service; for a
+bare `distconvd_event` give `FunctionListener(distconvd_event)`.
+"""
+
+# ruff: noqa: D102 (a test's name is its sentence)
+
+import time
+from collections.abc import Callable
+from typing import Any, Protocol, get_args
+
+import pytest
+import trio
+
+from distconvd.dispatch import Event
+from distconvd.dispatch.decision import EventKind
+
+BURST = 5000
+EVENT_MS_MAX = 1.0
+"""An event may take so long on average: everybody waits for it."""
+
+_JOB = b'{"job_id":"1_0","source_url":"file:///a.mov","target_codec":"h264","status":"completed"}'
+_ENGINE = b'{"engine_id":"e1","status":"idle"}'
+
+
+class Listener(Protocol):
+    """What is under test; it may have `run`, as `hookspecs.Service`."""
+
+    def on_event(self, event: Event) -> None:
+        """Hear of an event."""
+        ...
+
+
+class FunctionListener:
+    """A listener that is a function, such as an implementation of `distconvd_event`."""
+
+    def __init__(self, function: Callable[[Event], None]) -> None:
+        self.on_event = function
+
+
+def odd_events() -> list[Event]:
+    """Return an event of each kind, whole and as empty as it may be."""
+    found: list[Event] = []
+    for kind in get_args(EventKind):
+        record = _JOB if kind.startswith("job.") else _ENGINE
+        reason = 'a reason with "quotes", ünïcödé 🎬,\na line and \0'
+        found.append(Event(kind, 1_700_000_000_000, "1_0", "e1", 1, record, reason))
+        found.append(Event(kind, 0))
+    return found
+
+
+class ListenerSuite:
+    """The tests; give the fixture `listener`."""
+
+    @pytest.fixture
+    def listener(self) -> Listener:
+        raise NotImplementedError("give a fixture `listener` that makes yours")
+
+    def test_it_hears_every_kind_of_event_and_answers_nothing(self, listener: Listener) -> None:
+        for event in odd_events():
+            assert listener.on_event(event) is None  # type: ignore[func-returns-value]
+
+    def test_it_returns_at_once_also_in_a_burst(self, listener: Listener) -> None:
+        event = odd_events()[0]
+        began_s = time.perf_counter()
+        for _ in range(BURST):
+            listener.on_event(event)
+        assert (time.perf_counter() - began_s) * 1000 / BURST < EVENT_MS_MAX
+
+    def test_a_service_starts_and_ends_when_it_is_told_to_also_with_events_waiting(
+        self, listener: Listener
+    ) -> None:
+        run: Any = getattr(listener, "run", None)
+        if run is None:
+            pytest.skip("it is no service")
+
+        async def main() -> None:
+            with trio.fail_after(30):
+                async with trio.open_nursery() as nursery:
+                    listener.on_event(odd_events()[0])
+                    await nursery.start(run)
+                    for event in odd_events():
+                        listener.on_event(event)
+                    nursery.cancel_scope.cancel()
+
+        trio.run(main)

@@ -1,0 +1,154 @@
+"""The tests that every policy has to pass: inherit from `PolicySuite` and say how to make yours.
+
+    from distconvd.testing.policy_suite import PolicySuite
+
+    class TestMyPolicy(PolicySuite):
+        @pytest.fixture
+        def policy(self) -> Policy:
+            return MyPolicy(MySettings())
+
+`SomeEngines` is what a policy sees, for tests of your own.
+"""
+
+# ruff: noqa: D102 (a test's name is its sentence)
+
+import itertools
+import math
+import time
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from distconvd.model import Job
+from distconvd.policy import EngineInfo, Hold, Place, Policy, Share, SharingPolicy
+
+HOUR_MS = 3_600_000
+NOW_MS = 1_700_000_000_000
+PLACE_MS_MAX = 10.0
+"""A decision among a hundred engines may take so long on average; the daemon waits for it."""
+
+
+class SomeEngines:
+    """Idle engines, made by hand: `distconvd.policy.IdleEngines`."""
+
+    def __init__(self, engines: Sequence[EngineInfo], asking: str | None = None) -> None:
+        self._engines = sorted(
+            engines, key=lambda e: (e.benchmark_s is None, e.benchmark_s or 0.0, e.engine_id)
+        )
+        self._asking = asking
+
+    def fastest(self, *, streaming: bool = False) -> EngineInfo | None:
+        return next((e for e in self._ranked() if e.streaming or not streaming), None)
+
+    def slowest(self) -> EngineInfo | None:
+        slowest = max((e.benchmark_s or 0.0 for e in self._ranked()), default=None)
+        return next((e for e in self._ranked() if e.benchmark_s == slowest), None)
+
+    def get(self, engine_id: str) -> EngineInfo | None:
+        return next((e for e in self._engines if e.engine_id == engine_id), None)
+
+    def asking(self) -> EngineInfo | None:
+        return None if self._asking is None else self.get(self._asking)
+
+    def __iter__(self) -> Iterator[EngineInfo]:
+        return iter(self._engines)
+
+    def _ranked(self) -> list[EngineInfo]:
+        return [engine for engine in self._engines if engine.benchmark_s is not None]
+
+
+def engine(
+    engine_id: str, benchmark_s: float | None = 10.0, *, streaming: bool = False,
+    tags: Sequence[str] = (), slots: int = 1,
+) -> EngineInfo:  # fmt: skip
+    """Return one idle engine."""
+    return EngineInfo(engine_id, benchmark_s, streaming, frozenset(tags), slots, 0)
+
+
+def job(number: int = 0, **fields: object) -> Job:
+    """Return one job."""
+    given = {"job_id": f"{NOW_MS * 1000 + number}_{number}", "source_url": "file:///a.mov"}
+    return Job(**{**given, "target_codec": "h264", **fields})  # type: ignore[arg-type]
+
+
+ODD_JOBS = [
+    job(0),
+    job(1, job_size=0.0),
+    job(2, job_size=50.0),
+    job(3, job_size=1e12, priority=2),
+    job(4, priority=1, labels={"team": "日本語 🎬", "": "", "batch": "yes"}),
+    job(5, target_codec="something-new", requires=["gpu", "studio"]),
+    job(6, retries=3, attempt=4, created_at=1, error_message="it broke"),
+]
+FARMS = [
+    [engine("e1")],
+    [engine("e1", None)],
+    [engine("slow", 90.0), engine("fast", 1.0), engine("streams", 5.0, streaming=True)],
+    [engine("new", None), engine("e1", 0.0, tags=["gpu"], slots=64)],
+    [engine("ünïcödé / id", 1e9), engine("e1", 1e-9)],
+    [engine(f"e{number}", float(number % 7)) for number in range(100)],
+]
+WEEK_MS = [NOW_MS + hour * HOUR_MS for hour in range(7 * 24)]
+
+
+class PolicySuite:
+    """The tests; give the fixture `policy`."""
+
+    @pytest.fixture
+    def policy(self) -> Policy:
+        raise NotImplementedError("give a fixture `policy` that makes yours")
+
+    def test_every_answer_is_a_place_among_the_engines_or_a_hold_with_a_reason(
+        self, policy: Policy
+    ) -> None:
+        for each, farm, now_ms in itertools.product(ODD_JOBS, FARMS, WEEK_MS[::9]):
+            answer = policy.place(each, SomeEngines(farm), now_ms)
+            assert isinstance(answer, Place | Hold), answer
+            assert answer.reason.strip(), "a reason is shown to people"
+            assert answer.reason.isprintable()
+            if isinstance(answer, Place):
+                assert answer.engine_id in {one.engine_id for one in farm}
+
+    def test_whoever_asks_is_no_reason_to_answer_anything_else_than_that(
+        self, policy: Policy
+    ) -> None:
+        for each, farm in itertools.product(ODD_JOBS, FARMS):
+            for asking in (farm[0].engine_id, farm[-1].engine_id):
+                answer = policy.place(each, SomeEngines(farm, asking), NOW_MS)
+                assert isinstance(answer, Hold) or answer.engine_id in {e.engine_id for e in farm}
+
+    def test_a_hold_is_asked_again_in_the_future_or_whenever(self, policy: Policy) -> None:
+        for each, farm, now_ms in itertools.product(ODD_JOBS, FARMS, WEEK_MS[::5]):
+            answer = policy.place(each, SomeEngines(farm), now_ms)
+            if isinstance(answer, Hold) and answer.until_ms is not None:
+                assert answer.until_ms > now_ms
+
+    def test_a_plain_job_is_placed_on_an_idle_engine_at_some_hour_of_the_week(
+        self, policy: Policy
+    ) -> None:
+        for farm in (FARMS[0], FARMS[2], FARMS[5]):
+            answers = (policy.place(job(), SomeEngines(farm), now_ms) for now_ms in WEEK_MS)
+            assert any(isinstance(answer, Place) for answer in answers), "nobody would be served"
+
+    def test_a_decision_does_not_change_what_it_was_made_of(self, policy: Policy) -> None:
+        for each in ODD_JOBS:
+            labels, requires = dict(each.labels), list(each.requires)
+            policy.place(each, SomeEngines(FARMS[2]), NOW_MS)
+            assert (each.labels, each.requires) == (labels, requires)
+
+    def test_decisions_are_quick(self, policy: Policy) -> None:
+        engines, count = SomeEngines(FARMS[5]), 200
+        began_s = time.perf_counter()
+        for number in range(count):
+            policy.place(ODD_JOBS[number % len(ODD_JOBS)], engines, NOW_MS + number)
+        assert (time.perf_counter() - began_s) * 1000 / count < PLACE_MS_MAX
+
+    def test_a_share_has_a_name_and_a_cost_and_stays_the_same(self, policy: Policy) -> None:
+        if not isinstance(policy, SharingPolicy):
+            pytest.skip("it divides nothing")
+        for each in ODD_JOBS:
+            share = policy.share(each)
+            assert isinstance(share, Share)
+            assert isinstance(share.name, str)
+            assert 0 < share.cost < math.inf
+            assert policy.share(each) == share
