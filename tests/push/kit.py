@@ -124,6 +124,13 @@ class Wall:
         return engine
 
 
+def handshake(engine_id: str) -> bytes:
+    """Return the request that opens a websocket."""
+    lines = [f"GET /engines/{engine_id}/ws HTTP/1.1"]
+    lines += [f"{name}: {value}" for name, value in HANDSHAKE.items()]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
 async def raw_socket(
     daemon: Daemon,
     engine_id: str = "e1",
@@ -132,9 +139,7 @@ async def raw_socket(
     """Return a stream on which the daemon has just agreed to a websocket."""
     stream, theirs = pair or memory_stream_pair()
     await daemon._connections.send(theirs)
-    lines = [f"GET /engines/{engine_id}/ws HTTP/1.1"]
-    lines += [f"{name}: {value}" for name, value in HANDSHAKE.items()]
-    await stream.send_all("\r\n".join([*lines, "", ""]).encode())
+    await stream.send_all(handshake(engine_id))
     reply = bytearray()
     while not reply.endswith(b"\r\n\r\n"):
         reply += await stream.receive_some(1)

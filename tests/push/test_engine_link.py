@@ -58,8 +58,11 @@ class Plug:
 
 
 @pytest.fixture
-def plug(daemon: Daemon) -> Plug:
-    return Plug(daemon)
+async def plug(daemon: Daemon) -> AsyncGenerator[Plug]:
+    plug = Plug(daemon)
+    yield plug
+    for stream in plug.streams:
+        await trio.aclose_forcefully(stream)
 
 
 @pytest.fixture
