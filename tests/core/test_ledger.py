@@ -109,7 +109,10 @@ async def open_desk(**settings: Any) -> AsyncIterator[Desk]:
     desk = Desk(store, dispatcher)
     async with trio.open_nursery() as nursery:
         await nursery.start(desk.ledger.run)
-        yield desk
+        try:
+            yield desk
+        finally:
+            desk.store.release()  # a test that fails must end, too
         desk.ledger.close()
     desk.check()
 
@@ -570,3 +573,21 @@ async def test_a_failing_report_is_counted_once_when_its_engine_repeats_it_after
         again = await desk.job(job.job_id)
         assert again.retries == 1
         assert len(desk.dispatcher.state.history(job.job_id).attempts) == 1
+
+
+async def test_changes_of_one_record_in_both_batches_are_taken_back_newest_first(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """What is left is the record before the older one."""
+    async with open_desk() as desk:
+        job = await desk.submit()
+        async with trio.open_nursery() as nursery:
+            desk.store.hold()
+            for priority in (1, 2):
+                change = JobPatch(priority=priority)
+                begin(nursery, desk.ledger.execute, submit.patch, job.job_id, change)
+                await blocked()
+            desk.store.fail_next(FULL)
+            desk.store.release()
+        assert await desk.job(job.job_id) == job
+        desk.check()

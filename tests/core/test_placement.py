@@ -313,3 +313,37 @@ def test_of_equally_fast_engines_the_first_by_id_is_taken_from_either_end() -> N
         job = core.assign_any()
         assert job is not None
         assert job.assigned_engine == "a"
+
+
+def test_an_engine_that_takes_any_codec_gets_the_first_of_all_lines_whatever_left_them() -> None:
+    """Lines whose heads were cancelled, placed, or overtaken by an urgent job; tags respected."""
+    core = Core(pickup_s=1e9)
+    core.engine("any", supported_codecs=[], tags=["gpu"], slots=64)
+    ids = [
+        core.submit(codec=f"word{n % 5}", requires=[["gpu"], [], ["gpu", "berlin"]][n % 3])
+        for n in range(60)
+    ]
+    for n in range(0, 30, 2):
+        core.cancel(ids[n])
+    urgent = core.submit(codec="word3", priority=2)
+    expected = [urgent, *(i for n, i in enumerate(ids) if n % 3 != 2 and (n >= 30 or n % 2))]
+    got = [core.must_ask("any").job_id for _ in expected]
+    assert got == expected
+    assert core.ask("any") is None
+    check_invariants(core.dispatcher)
+
+
+def test_a_walk_over_lines_puts_back_what_it_took_and_knows_what_changed_meanwhile() -> None:
+    """The first two are looked at; one ends, one gets a new first; then all are there in order."""
+    core = Core()
+    ids = [core.submit(codec=f"word{n // 2}") for n in range(8)]
+    heads = core.dispatcher.state.queue.heads
+    walk = heads.walk([frozenset()])
+    assert [next(walk)[0].job_id for _ in range(2)] == [ids[0], ids[2]]
+    core.cancel(ids[0])
+    core.cancel(ids[2])
+    core.cancel(ids[3])
+    walk.close()
+    assert [head.job_id for head, _ in heads.walk([frozenset()])] == [ids[1], ids[4], ids[6]]
+    assert [head.job_id for head, _ in heads.walk([frozenset()])] == [ids[1], ids[4], ids[6]]
+    check_invariants(core.dispatcher)

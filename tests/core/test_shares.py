@@ -3,7 +3,7 @@
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.core.kit import Core, check_invariants
 
@@ -222,6 +222,13 @@ class Model:
 
 @settings(max_examples=300, deadline=None)
 @given(OPS)
+@example(
+    # All that was left of the turns was dead.
+    [
+        ("add", 1, 1, 0), ("add", 3, 0, 0), ("add", 5, 0, 1), ("add", 7, 2, 0), ("add", 9, 0, 1),
+        ("take", 1, 0, 0), ("take", 1, 0, 0), ("add", 3, 0, 0),
+    ]
+)  # fmt: skip
 def test_the_head_of_a_line_is_what_a_look_at_everything_finds(ops: list[Op]) -> None:
     queue, model = JobQueue(), Model()
     queue.share_of = ByTeam().share
