@@ -29,7 +29,9 @@ class Metrics:
         slow_hooks: Mapping[tuple[str, str], int] | None = None,
     ) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(_StateCollector(dispatcher, teller, slow_hooks or {}))
+        self._registry.register(
+            _StateCollector(dispatcher, teller, {} if slow_hooks is None else slow_hooks)
+        )
         self._requests = Counter(
             "distconv_http_requests",
             "Requests answered.",
