@@ -12,6 +12,7 @@ from functools import partial
 import httpx
 import trio
 
+from distconv_engine.attempt import Attempt, Workshop, token_of
 from distconv_engine.backoff import Backoff
 from distconv_engine.benchmark import measure
 from distconv_engine.capabilities import prove
@@ -24,7 +25,6 @@ from distconv_engine.job_task import JobTask
 from distconv_engine.journal import Journal, remove_partials
 from distconv_engine.logs import Log
 from distconv_engine.outbox import Outbox
-from distconv_engine.pipeline import Attempt, Workshop, token_of
 from distconv_engine.process import ChildLimits
 from distconv_engine.push import PushLink
 from distconv_engine.push_socket import open_socket

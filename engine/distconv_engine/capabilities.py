@@ -52,7 +52,7 @@ async def prove(tools: Tools, controls: Controls, folder: Path, *, hardware: boo
     async def try_one(encoder: Encoder) -> None:
         clip = folder / f"proof-{encoder.name}.mkv"
         async with limiter:
-            if await _encodes(tools, controls, encoder, clip):
+            if await encodes(tools, controls, encoder, clip):
                 deep = encoder.ten_bit and await _encodes_ten_bit(tools, controls, encoder)
                 encoders[encoder.name] = replace(encoder, ten_bit=deep)
                 reader = await _reader_of(tools, controls, clip)
@@ -72,7 +72,7 @@ def _proven_of(codec: str, proven: dict[str, Encoder]) -> tuple[Encoder, ...]:
     return tuple(proven[name] for name in names if name in proven)
 
 
-async def _encodes(tools: Tools, controls: Controls, encoder: Encoder, clip: Path) -> bool:
+async def encodes(tools: Tools, controls: Controls, encoder: Encoder, clip: Path) -> bool:
     """Whether `encoder` makes all frames of a short clip, which is left at `clip`."""
     argv = encode_arguments(tools, encoder, "320x192", _FRAMES)
     ended = await _run_briefly([*argv, "-f", "matroska", file_url(clip)], controls)

@@ -41,6 +41,8 @@ class Request:
     """From `sources.file_url`."""
     reader: str | None = None
     """The ffmpeg that can decode what the encoder makes; None: there is none."""
+    live: bool = False
+    """The output is sent while it is made, so nothing of it can be written again later."""
 
 
 def check_options(options: TranscodeOptions, encoder: Encoder) -> None:
@@ -145,9 +147,16 @@ def _last_pass(request: Request, pass_number: int | None) -> list[str]:
     for number, kept in enumerate(plan.kept):
         argv += _stream(request, kept, number, pass_number)
     argv += ["-max_muxing_queue_size", "9999"]
-    if container.name in ("mp4", "mov") and request.options.faststart is not False:
-        argv += ["-movflags", "+faststart"]
+    if container.name in ("mp4", "mov"):
+        argv += _movflags(request)
     return [*argv, "-f", container.format, request.output]
+
+
+def _movflags(request: Request) -> list[str]:
+    """Where the index goes: to the front, to the end, or, live, in pieces between the frames."""
+    if request.live:
+        return ["-movflags", "+frag_keyframe+delay_moov+default_base_moof"]
+    return [] if request.options.faststart is False else ["-movflags", "+faststart"]
 
 
 def _stream(request: Request, kept: Kept, number: int, pass_number: int | None) -> list[str]:

@@ -44,6 +44,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     drain_s: Annotated[float, Meta(ge=0)] = 30.0
     stall_s: Positive = 120.0
     disk_reserve_mb: Annotated[float, Meta(ge=0)] = 512.0
+    stream_min_mb: Annotated[float, Meta(ge=0)] = 100.0
     fetch_tries: Annotated[int, Meta(ge=1, le=100)] = 4
     niceness: Annotated[int, Meta(ge=0, le=19)] = 5
     memory_limit_mb: Positive | None = None
@@ -72,6 +73,8 @@ HELP: dict[str, str] = {
     "drain_s": "how long SIGTERM lets running jobs go on before they are given back",
     "stall_s": "an ffmpeg without progress and without CPU for this long is ended",
     "disk_reserve_mb": "free space that is never used; below it no job is taken",
+    "stream_min_mb": "jobs of this size and more with an http(s) source are streamed: nothing of "
+    "source or result is stored in the work directory; 0: never",
     "fetch_tries": "how often a download that gets no further is tried before it is given up",
     "niceness": "how far ffmpeg stands back for other programs, 0 to 19",
     "memory_limit_mb": "most address space that one ffmpeg may have",

@@ -7,10 +7,8 @@ A broken download goes on where it stopped (Range), and only if it is still the 
 
 import errno
 import os
-import re
 import stat
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 from urllib.parse import unquote, urlsplit
@@ -21,11 +19,9 @@ import trio
 from distconv_engine.backoff import Backoff
 from distconv_engine.failures import EngineFault, InputFault, TransientFault
 from distconv_engine.files import hash_file
+from distconv_engine.remote import TIMEOUT, Again, RemoteFile, begin
 
 CHUNK_BYTES = 1 << 20
-TIMEOUT = httpx.Timeout(30.0, connect=10.0)
-_TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
-_CONTENT_RANGE = re.compile(r"^bytes (\d+)-(\d+)/(\d+|\*)$")
 
 
 def local_path(url: str, roots: Sequence[Path]) -> Path:
@@ -63,20 +59,6 @@ def _path_of(url: str) -> Path:
     return Path(path)
 
 
-@dataclass(slots=True)
-class _Download:
-    """What is known of the file so far."""
-
-    url: str
-    path: Path
-    key: str | None = None
-    written: int = 0
-    total: int | None = None
-    validator: str | None = None
-    best: int = 0
-    """The furthest byte that any try reached."""
-
-
 async def download(
     client: httpx.AsyncClient,
     url: str,
@@ -98,16 +80,16 @@ async def download(
         on_total: is told the size once it is known; may raise to refuse it.
         on_progress: is told the done part, 0 to 1.
     """
-    state, backoff, failures = _Download(url, path, key), Backoff(0.2, 10.0), 0
+    state, backoff, failures = RemoteFile(url, key), Backoff(0.2, 10.0), 0
     while True:
         reached = state.best
         try:
-            await _one_try(client, state, on_total, on_progress)
+            await _one_try(client, state, path, on_total, on_progress)
             return
-        except (httpx.TransportError, _Again) as error:
+        except (httpx.TransportError, Again) as error:
             failures = 0 if state.best > reached else failures + 1
             if failures >= tries:
-                raise _given_up(state, tries, str(error) or type(error).__name__) from error
+                raise state.given_up(tries, str(error) or type(error).__name__) from error
         except (httpx.InvalidURL, httpx.TooManyRedirects, httpx.UnsupportedProtocol) as error:
             raise InputFault(f"The source's URL does not work: {error}") from error
         except OSError as error:
@@ -117,46 +99,29 @@ async def download(
         await trio.sleep(backoff.next_s() if state.best == reached else 0)
 
 
-class _Again(Exception):
-    """The server said that it may work later."""
-
-
-def _given_up(state: _Download, tries: int, reason: str) -> InputFault | TransientFault:
-    if state.best:
-        of = f" of {state.total}" if state.total is not None else ""
-        return InputFault(
-            f"The source breaks off: its server sent {state.best}{of} bytes in {tries} tries."
-        )
-    return TransientFault(f"The source's server cannot be reached: {reason}")
-
-
 async def _one_try(
     client: httpx.AsyncClient,
-    state: _Download,
+    state: RemoteFile,
+    path: Path,
     on_total: Callable[[int], None],
     on_progress: Callable[[float], None],
 ) -> None:
-    headers = {"Accept-Encoding": "identity"}
-    if state.written and state.validator:
-        headers |= {"Range": f"bytes={state.written}-", "If-Range": state.validator}
-    if state.key:
-        headers["X-API-Key"] = state.key
     async with client.stream(
-        "GET", state.url, headers=headers, timeout=TIMEOUT, follow_redirects=not state.key
+        "GET", state.url, headers=state.headers(), timeout=TIMEOUT, follow_redirects=not state.key
     ) as response:
-        _begin(state, response)
+        begin(state, response)
         if state.total is not None:
             on_total(state.total)
-        with state.path.open("r+b" if state.written else "wb") as file:
+        with path.open("r+b" if state.written else "wb") as file:
             file.seek(state.written)
             file.truncate()
             await _receive(state, response, file, on_progress)
     if state.total is not None and state.written < state.total:
-        raise _Again("it closed the connection early")
+        raise Again("it closed the connection early")
 
 
 async def _receive(
-    state: _Download,
+    state: RemoteFile,
     response: httpx.Response,
     file: IO[bytes],
     on_progress: Callable[[float], None],
@@ -174,55 +139,11 @@ async def _receive(
     on_progress(1.0)
 
 
-def _write(state: _Download, file: IO[bytes], waiting: bytearray) -> None:
+def _write(state: RemoteFile, file: IO[bytes], waiting: bytearray) -> None:
     file.write(waiting)
     file.flush()
-    state.written += len(waiting)
-    state.best = max(state.best, state.written)
+    state.advance(len(waiting))
     waiting.clear()
-
-
-def _begin(state: _Download, response: httpx.Response) -> None:
-    """Check a reply against what is known; sets where the body goes on."""
-    status = response.status_code
-    if status in _TRY_AGAIN:
-        raise _Again(f"it answered {status}")
-    if status not in (200, 206):
-        if status == 416 and state.written:
-            raise _changed("it is shorter now")
-        raise InputFault(f"The source's server answered {status} {response.reason_phrase}.")
-    validator = _validator(response)
-    if state.validator is not None and validator != state.validator:
-        raise _changed("it has another ETag or date now")
-    state.validator = validator
-    total = _total_of(response, state)
-    if state.total is not None and total != state.total:
-        raise _changed(f"it had {state.total} bytes, now it has {total}")
-    state.total = total
-
-
-def _total_of(response: httpx.Response, state: _Download) -> int | None:
-    """Return the whole size; a 200 begins the body anew."""
-    if response.status_code == 200:
-        state.written = 0
-        length = response.headers.get("Content-Length", "")
-        return int(length) if length.isdigit() else None
-    match = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
-    if match is None or int(match[1]) != state.written:
-        raise _Again("it sent another range than asked for")
-    return None if match[3] == "*" else int(match[3])
-
-
-def _validator(response: httpx.Response) -> str | None:
-    etag = response.headers.get("ETag")
-    if etag and not etag.startswith("W/"):
-        return str(etag)
-    modified = response.headers.get("Last-Modified")
-    return str(modified) if modified else None
-
-
-def _changed(how: str) -> InputFault:
-    return InputFault(f"The source changed while it was read: {how}.")
 
 
 async def check_sha256(path: Path, wanted: str) -> None:

@@ -5,7 +5,7 @@ from typing import Literal
 
 import trio
 
-from distconv_engine.pipeline import Attempt
+from distconv_engine.attempt import Attempt
 from distconvd.model import HeldJob, Job, Verdict
 
 StopReason = Literal["cancelled", "released"]

@@ -9,12 +9,13 @@ import traceback
 
 import trio
 
+from distconv_engine.attempt import Workshop, held_of
 from distconv_engine.daemon_api import Away, DaemonApi, Refused
 from distconv_engine.failures import JobFailure
 from distconv_engine.held import Held, Holdings
 from distconv_engine.journal import remove_partials
 from distconv_engine.outbox import Outbox
-from distconv_engine.pipeline import Workshop, held_of, run_attempt
+from distconv_engine.pipeline import run_attempt
 from distconvd.model import (
     CompleteReport,
     FailReport,

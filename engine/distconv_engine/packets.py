@@ -96,6 +96,7 @@ async def scan_packets(
     zeros: ZeroRuns | None = None,
     zero_streams: Sequence[int] = (),
     formats: str | None = None,
+    stdin: int | None = None,
 ) -> PacketScan:
     """Count the packets of `url`.
 
@@ -106,6 +107,7 @@ async def scan_packets(
         zeros: where the file has runs of zero bytes.
         zero_streams: the streams in which such a run is damage.
         formats: the only demuxers allowed.
+        stdin: what `sources.STDIN` stands for.
     """
     scan = PacketScan()
     suspects = frozenset(zero_streams) if zeros else frozenset[int]()
@@ -126,7 +128,7 @@ async def scan_packets(
     splitter = LineSplitter(take)
     argv = [tools.ffprobe, "-hide_banner", "-loglevel", "repeat+level+warning"]
     argv += ["-show_entries", _ENTRIES, "-of", "csv=p=0", *read_arguments(url, formats)]
-    ended = await run(argv, controls, on_stdout=splitter.feed)
+    ended = await run(argv, controls, on_stdout=splitter.feed, stdin=stdin)
     splitter.close()
     scan.diagnosis, scan.exit_code = ended.diagnosis, ended.code
     return scan

@@ -144,7 +144,14 @@ class _RawProbe(msgspec.Struct):
     chapters: list[dict[str, object]] = []
 
 
-async def probe(tools: Tools, url: str, controls: Controls, *, formats: str | None = None) -> Probe:
+async def probe(
+    tools: Tools,
+    url: str,
+    controls: Controls,
+    *,
+    formats: str | None = None,
+    stdin: int | None = None,
+) -> Probe:
     """Ask ffprobe about `url` (as `sources` made it); raises `InputFault` when it cannot tell."""
     output = bytearray()
 
@@ -155,7 +162,7 @@ async def probe(tools: Tools, url: str, controls: Controls, *, formats: str | No
     argv = [tools.ffprobe, "-hide_banner", "-loglevel", "repeat+level+error"]
     argv += ["-show_format", "-show_streams", "-show_chapters", "-of", "json=compact=1"]
     argv += read_arguments(url, formats)
-    ended = await run(argv, controls, on_stdout=keep)
+    ended = await run(argv, controls, on_stdout=keep, stdin=stdin)
     if ended.code != 0:
         reason = last_words(ended.diagnosis.tail.splitlines()) or f"exit code {ended.code}"
         raise InputFault(

@@ -136,14 +136,18 @@ class Child:
 
 @asynccontextmanager
 async def open_child(
-    argv: Sequence[str], *, cwd: Path | None = None, limits: ChildLimits | None = None
+    argv: Sequence[str],
+    *,
+    cwd: Path | None = None,
+    limits: ChildLimits | None = None,
+    stdin: int | None = None,
 ) -> AsyncGenerator[Child, None]:
     """Start `argv` and yield it; it is dead and reaped when the block is left."""
     parent = os.getpid()
     granted = limits or ChildLimits()
     popen = subprocess.Popen(  # noqa: ASYNC220 - in this thread on purpose: see the module
         list(argv),
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL if stdin is None else stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=cwd,

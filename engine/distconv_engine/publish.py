@@ -9,7 +9,8 @@ import base64
 import errno
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -24,6 +25,20 @@ _CHUNK_BYTES = 1 << 18
 _TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 PUT_TRIES = 6
 PUT_TIMEOUT = httpx.Timeout(60.0, connect=10.0)
+
+
+_CONTENT_TYPES = {
+    "mp4": "video/mp4",
+    "mov": "video/quicktime",
+    "webm": "video/webm",
+    "mkv": "video/x-matroska",
+    "ts": "video/mp2t",
+}
+
+
+def content_type_of(container: str) -> str:
+    """Return the media type of a container."""
+    return _CONTENT_TYPES[container]
 
 
 def temporary_of(target: FileTarget, token: str) -> Path:
@@ -44,15 +59,25 @@ async def publish_file(
         source: the job's source, which is never replaced.
     """
     try:
-        final = await trio.to_thread.run_sync(_place, path, sha256, target, temporary, source)
-    except OSError as error:
+        with directory_faults(target):
+            final = await trio.to_thread.run_sync(_place, path, sha256, target, temporary, source)
+    except (TransientFault, EngineFault):
         await trio.Path(temporary).unlink(missing_ok=True)
+        raise
+    return final.as_uri()
+
+
+@contextmanager
+def directory_faults(target: FileTarget) -> Generator[None]:
+    """Turn what the target's disk says into the job's failure."""
+    try:
+        yield
+    except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise TransientFault("The output's disk is full.") from error
         raise EngineFault(
             f"The output cannot be written to {target.directory}: {error.strerror}."
         ) from error
-    return final.as_uri()
 
 
 def _place(
@@ -76,7 +101,7 @@ def _place(
 def _bring(path: Path, sha256: str, temporary: Path) -> None:
     """Get the bytes to `temporary`, durably: by rename on the same disk, else by copy."""
     try:
-        path.rename(temporary)
+        path.rename(temporary)  # does nothing where it was written there at once
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise

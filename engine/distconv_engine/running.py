@@ -60,6 +60,7 @@ async def run(
     sign_of_life: Callable[[], object] | None = None,
     stop_on_damage: bool = False,
     cwd: Path | None = None,
+    stdin: int | None = None,
 ) -> Ended:
     """Run `argv` to its end.
 
@@ -71,6 +72,7 @@ async def run(
             output and CPU time alone tell.
         stop_on_damage: end it at the first proof of damage, since its output is worthless.
         cwd: where it runs.
+        stdin: a descriptor for its standard input; stays the caller's.
 
     Raises:
         EngineFault: it stalled.
@@ -82,7 +84,7 @@ async def run(
         seen.pieces += 1
         on_stdout(piece)
 
-    async with open_child(argv, cwd=cwd, limits=controls.limits) as child:
+    async with open_child(argv, cwd=cwd, limits=controls.limits, stdin=stdin) as child:
         controls.children.add(child)
 
         def note(line: str) -> None:
@@ -123,6 +125,8 @@ async def _watch_for_stall(
     child: Child, stall_s: float, sign_of_life: Callable[[], object], seen: _Seen
 ) -> None:
     """Stop the child once neither its progress nor its CPU time has moved for `stall_s`."""
+    if stall_s == float("inf"):
+        return
     moved_at, life, cpu_s = trio.current_time(), sign_of_life(), child.cpu_seconds()
     while True:
         await trio.sleep(stall_s / _LOOKS_PER_STALL)

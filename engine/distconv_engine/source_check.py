@@ -18,6 +18,7 @@ to decode (VP9's decoder hardly ever objects). `source_sha256` in the job catche
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,10 +28,11 @@ from distconv_engine.failures import InputFault
 from distconv_engine.ffmpeg_tools import Tools
 from distconv_engine.packets import PacketScan, scan_packets
 from distconv_engine.probe import Probe, Stream, probe
+from distconv_engine.ranges import NotStreamable, RangeReader
 from distconv_engine.running import Controls
 from distconv_engine.sources import file_url
-from distconv_engine.structure import check_structure
-from distconv_engine.zeros import NEVER_ZERO, ZeroRuns, find_zero_runs
+from distconv_engine.structure import check_structure, check_structure_of, is_riff
+from distconv_engine.zeros import NEVER_ZERO, find_zero_runs
 
 _TRUSTED_DURATION = frozenset({"mov", "matroska", "avi", "flv", "asf", "wav", "flac", "ogg"})
 """Demuxers whose duration is a statement of the file and not an estimate from its bit rate."""
@@ -39,6 +41,7 @@ _TRUSTED_COUNT = frozenset({"mov"})
 SHORT_S = 0.3
 """A header may be this much longer than its packets: muxers round, and round up."""
 SHORT_SHARE = 0.005
+_PASSED = ("packets-whole", "header-matches-packets")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +57,18 @@ class FileState:
 class Source:
     """A source that has passed the checks."""
 
-    path: Path
+    path: Path | None
+    """None: it is streamed, and has no place here."""
     state: FileState
     probe: Probe
     scan: PacketScan
     checks: tuple[str, ...]
+    remote_url: str = ""
 
     @property
     def url(self) -> str:
         """The name under which ffmpeg reads it."""
-        return file_url(self.path)
+        return file_url(self.path) if self.path else self.remote_url
 
     @property
     def duration_s(self) -> float:
@@ -83,6 +88,7 @@ def file_state(path: Path) -> FileState:
 
 def check_unchanged(source: Source) -> None:
     """Raise `InputFault` when the source is not what it was when it was first looked at."""
+    assert source.path is not None
     now = file_state(source.path)
     if now.size_bytes != source.state.size_bytes:
         raise InputFault(
@@ -100,20 +106,68 @@ async def check_source(tools: Tools, path: Path, controls: Controls) -> Source:
         raise InputFault(f"The source cannot be read: permission denied: {path.name}")
     checks = await trio.to_thread.run_sync(check_structure, path)
     found = await probe(tools, file_url(path), controls)
-    if not any(stream.kind in ("video", "audio") for stream in found.streams):
-        raise InputFault("The source has neither video nor audio.")
-    suspects = [stream.index for stream in found.streams if stream.codec in NEVER_ZERO]
-    zeros = await _zeros_if_told(path, found, suspects)
+    suspects = suspects_of(found)
+    zeros = await trio.to_thread.run_sync(find_zero_runs, path) if suspects else None
     scan = await scan_packets(tools, file_url(path), controls, zeros=zeros, zero_streams=suspects)
     judge(found, scan)
-    return Source(path, state, found, scan, (*checks, "packets-whole", "header-matches-packets"))
+    return Source(path, state, found, scan, (*checks, *_PASSED))
 
 
-async def _zeros_if_told(path: Path, found: Probe, suspects: list[int]) -> ZeroRuns | None:
-    """Look for zeroed blocks where a packet's place in the file is known."""
-    if not suspects or _first_name(found) not in ("mov", "matroska", "avi", "flv"):
-        return None
-    return await trio.to_thread.run_sync(find_zero_runs, path)
+async def check_remote(
+    tools: Tools,
+    reader: RangeReader,
+    url: str,
+    controls: Controls,
+    *,
+    sha256: str | None,
+    on_progress: Callable[[float], None],
+) -> Source:
+    """Look at all of a remote source, as `check_source` does at a local one, and store none of it.
+
+    It is read twice: once as it is, for zeroed blocks and the digest, and once by ffprobe.
+
+    Args:
+        tools: which ffprobe.
+        reader: of the source, open.
+        url: of the relay, for ffprobe.
+        controls: limits and pause of the attempt.
+        sha256: what the job says its digest is.
+        on_progress: is told the part read, 0 to 1.
+
+    Raises:
+        NotStreamable: it has to be fetched to be looked at.
+    """
+    checks = await trio.to_thread.run_sync(_remote_structure, reader)
+    found = await probe(tools, url, controls)
+    suspects = suspects_of(found)
+    zeros, digest = await reader.read_whole(on_progress)
+    if sha256 is not None and digest != sha256.lower():
+        raise InputFault(f"The source has SHA-256 {digest}, the job says {sha256.lower()}.")
+    scan = await scan_packets(tools, url, controls, zeros=zeros, zero_streams=suspects)
+    judge(found, scan)
+    state = FileState(reader.size_bytes, 0, 0)
+    return Source(None, state, found, scan, (*checks, *_PASSED, "streamed"), url)
+
+
+def _remote_structure(reader: RangeReader) -> list[str]:
+    with reader.as_file() as file:
+        if is_riff(file.read(4)):
+            raise NotStreamable("every chunk of an AVI or WAV file is looked at")
+        file.seek(0)
+        return check_structure_of(file, reader.size_bytes)
+
+
+def suspects_of(found: Probe) -> list[int]:
+    """Return the streams in which a run of zeros is damage, where packets tell their place.
+
+    Raises:
+        InputFault: there is nothing to see or hear at all.
+    """
+    if not any(stream.kind in ("video", "audio") for stream in found.streams):
+        raise InputFault("The source has neither video nor audio.")
+    if _first_name(found) not in ("mov", "matroska", "avi", "flv"):
+        return []
+    return [stream.index for stream in found.streams if stream.codec in NEVER_ZERO]
 
 
 def judge(found: Probe, scan: PacketScan) -> None:

@@ -9,7 +9,9 @@
 from pathlib import Path
 
 LOCAL_PROTOCOLS = "file"
-REMOTE_PROTOCOLS = "http,https,tls,tcp"
+REMOTE_PROTOCOLS = "http,tcp"
+"""The engine's own relay, which alone speaks to other machines."""
+STDIN = "pipe:0"
 
 CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,avi,flv,live_flv,mpeg,asf,ogg,mxf,gxf,nut,dv,"
@@ -34,9 +36,13 @@ def read_arguments(url: str, formats: str | None = None) -> list[str]:
     """Return the arguments that open `url` for reading.
 
     Args:
-        url: from `file_url`, or an http(s) URL.
+        url: from `file_url`, the URL of a `relay`, or `STDIN`.
         formats: the only demuxers allowed; default: `CONTAINERS`.
     """
     protocols = REMOTE_PROTOCOLS if is_remote(url) else LOCAL_PROTOCOLS
+    if url == STDIN:
+        protocols = "pipe"
     whitelist = ["-protocol_whitelist", protocols, "-format_whitelist", formats or CONTAINERS]
-    return [*whitelist, "-i", url]
+    # The environment's proxy is for the world, not for the engine's own relay.
+    proxy = ["-http_proxy", ""] if is_remote(url) else []
+    return [*whitelist, *proxy, "-i", url]

@@ -11,7 +11,7 @@ from distconv_engine.capabilities import Capabilities
 from distconv_engine.config import Config
 from distconv_engine.gauges import cpu_percent, disk_gb, free_bytes, temperature_c
 from distconv_engine.held import Holdings
-from distconv_engine.pipeline import MB
+from distconv_engine.preflight import MB
 from distconvd.model import Heartbeat, HeldJob
 
 
@@ -57,7 +57,7 @@ class Standing:
             supported_codecs=UNSET if capabilities is None else capabilities.codecs,
             status=self.status,
             storage_capacity_gb=capacity_gb,
-            streaming_support=False,
+            streaming_support=self.config.stream_min_mb > 0,
             benchmark_time=UNSET if benchmark is None else benchmark.overall_s,
             benchmarks=UNSET if benchmark is None else benchmark.seconds,
             slots=self.config.slots,

@@ -41,17 +41,26 @@ def check_structure(path: Path) -> list[str]:
         InputFault: the file is empty, or holds less than it says.
     """
     with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if size == 0:
-            raise InputFault("The source is empty: 0 bytes.")
-        head = file.read(1024)
-        if not head.strip(b"\0"):
-            raise InputFault(f"The source begins with {len(head)} zero bytes: it was never filled.")
-        check = _check_for(head)
-        if check is None:
-            return []
-        check(file, size)
-        return ["container-complete"]
+        return check_structure_of(file, os.fstat(file.fileno()).st_size)
+
+
+def check_structure_of(file: BinaryIO, size: int) -> list[str]:
+    """Check an open file of `size` bytes; otherwise as `check_structure`."""
+    if size == 0:
+        raise InputFault("The source is empty: 0 bytes.")
+    head = file.read(1024)
+    if not head.strip(b"\0"):
+        raise InputFault(f"The source begins with {len(head)} zero bytes: it was never filled.")
+    check = _check_for(head)
+    if check is None:
+        return []
+    check(file, size)
+    return ["container-complete"]
+
+
+def is_riff(head: bytes) -> bool:
+    """Whether it is AVI or WAV, of which every chunk is looked at: too many requests by HTTP."""
+    return head.startswith((b"RIFF", b"RF64"))
 
 
 def _check_for(head: bytes) -> Callable[[BinaryIO, int], None] | None:
@@ -59,7 +68,7 @@ def _check_for(head: bytes) -> Callable[[BinaryIO, int], None] | None:
         return _check_boxes
     if head.startswith(_EBML_MAGIC):
         return _check_matroska
-    if head.startswith((b"RIFF", b"RF64")):
+    if is_riff(head):
         return _check_riff
     if head.startswith(b"FLV\x01"):
         return _check_flv

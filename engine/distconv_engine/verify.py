@@ -15,13 +15,14 @@ from distconv_engine.command import Request, is_ten_bit, target_fps, target_size
 from distconv_engine.diagnosis import LOG_LEVEL, Diagnosis
 from distconv_engine.encode import Encoded
 from distconv_engine.failures import InputFault, TransientFault, VerificationFault
+from distconv_engine.ffmpeg_tools import Tools
 from distconv_engine.files import hash_file
 from distconv_engine.packets import PacketScan, StreamPackets, scan_packets
 from distconv_engine.plan import Kept
 from distconv_engine.probe import Probe, Stream, probe
 from distconv_engine.process import LineSplitter
 from distconv_engine.progress import EncodeProgress, ProgressParser
-from distconv_engine.running import Controls, run
+from distconv_engine.running import Controls, Ended, run
 from distconv_engine.source_check import Source
 from distconv_engine.sources import file_url, read_arguments
 
@@ -57,6 +58,18 @@ class Verified:
     checks: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What readers of the output found; none of them knows of the others."""
+
+    found: Probe | InputFault
+    """What ffprobe tells of it, or why it cannot."""
+    scan: PacketScan
+    decoded: Ended
+    sha256: str
+    size_bytes: int
+
+
 async def verify(
     request: Request,
     source: Source,
@@ -66,22 +79,40 @@ async def verify(
     on_progress: Callable[[float], None],
 ) -> Verified:
     """Prove the output at `path`; raises a `JobFailure` that names the first difference."""
-    tools, url = request.tools, file_url(path)
-    try:
-        found = await probe(tools, url, controls)
-    except InputFault as fault:
-        raise VerificationFault(f"The output cannot be read: {fault.message}") from fault
-    checks = check_shape(request, found)
-    scan = await scan_packets(tools, url, controls)
-    _check_scan(scan)
-    decoded = await _decode(request, path, controls, on_progress, source.duration_s)
-    checks += check_counts(request, source, encoded, scan, decoded)
+    url = file_url(path)
+    found = await probe_output(request.tools, url, controls)
+    scan = await scan_packets(request.tools, url, controls)
+    decoded = await decode_output(request, url, controls, on_progress, source.duration_s)
     digest, size = await trio.to_thread.run_sync(hash_file, path)
+    return judge_output(request, source, encoded, Evidence(found, scan, decoded, digest, size))
+
+
+async def probe_output(
+    tools: Tools, url: str, controls: Controls, *, stdin: int | None = None
+) -> Probe | InputFault:
+    """Ask ffprobe about an output."""
+    try:
+        return await probe(tools, url, controls, stdin=stdin)
+    except InputFault as fault:
+        return fault
+
+
+def judge_output(
+    request: Request, source: Source, encoded: Encoded, evidence: Evidence
+) -> Verified:
+    """Hold the evidence against plan, source and encode; pure."""
+    found, scan, decoded = evidence.found, evidence.scan, evidence.decoded.diagnosis
+    if isinstance(found, InputFault):
+        raise VerificationFault(f"The output cannot be read: {found.message}") from found
+    checks = check_shape(request, found)
+    _check_scan(scan)
+    _check_decoding(request, evidence.decoded)
+    checks += check_counts(request, source, encoded, scan, decoded)
     video, audio = found.main_video, found.of_kind("audio")
     number = _number_of_video(request)
     return Verified(
-        size_bytes=size,
-        sha256=digest,
+        size_bytes=evidence.size_bytes,
+        sha256=evidence.sha256,
         duration_s=max((s.span_s for s in scan.streams.values()), default=0.0),
         video_frames=_frames_of(decoded, number),
         audio_codec=audio[0].codec if audio else None,
@@ -266,14 +297,16 @@ def _check_scan(scan: PacketScan) -> None:
         raise VerificationFault(f"The output is damaged: {found}", log_tail=scan.diagnosis.tail)
 
 
-async def _decode(
+async def decode_output(
     request: Request,
-    path: Path,
+    url: str,
     controls: Controls,
     on_progress: Callable[[float], None],
     duration_s: float,
-) -> Diagnosis:
-    """Decode all pictures and sounds of the output; any error fails it.
+    *,
+    stdin: int | None = None,
+) -> Ended:
+    """Decode all pictures and sounds of the output.
 
     Where this ffmpeg has no decoder, every frame's headers are parsed instead, and the result says
     so: the check is then called `parses`.
@@ -282,7 +315,7 @@ async def _decode(
     program = request.reader or request.tools.ffmpeg
     argv = [program, "-hide_banner", "-nostdin", "-loglevel", LOG_LEVEL]
     argv += ["-progress", "pipe:1", "-nostats", "-skip_loop_filter", "all"]
-    argv += read_arguments(file_url(path))
+    argv += read_arguments(url)
     argv += ["-map", "0:V?", "-map", "0:a?", "-fps_mode", "passthrough"]
     if request.reader is None:
         parser = _PARSERS.get(request.encoder.codec)
@@ -294,18 +327,21 @@ async def _decode(
         last[0] = progress
         on_progress(progress.fraction(duration_s))
 
-    ended = await run(
+    return await run(
         argv,
         controls,
         on_stdout=LineSplitter(ProgressParser(take).line).feed,
         sign_of_life=lambda: last[0],
+        stdin=stdin,
     )
+
+
+def _check_decoding(request: Request, ended: Ended) -> None:
     diagnosis = ended.diagnosis
     if diagnosis.disk_full:
         raise TransientFault("The engine's disk is full.", log_tail=diagnosis.tail)
     if diagnosis.damage or diagnosis.decode_errors or ended.code != 0:
         _blame(request, diagnosis)
-    return diagnosis
 
 
 def _blame(request: Request, diagnosis: Diagnosis) -> None:

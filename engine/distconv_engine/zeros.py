@@ -38,20 +38,39 @@ class ZeroRuns:
         return False
 
 
+class ZeroFinder:
+    """Finds the runs while the bytes pass by."""
+
+    def __init__(self) -> None:
+        self._runs: list[tuple[int, int]] = []
+        self._open_start: int | None = None
+        self._position = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so many were found that more would tell nothing."""
+        return len(self._runs) >= RUNS_MAX
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes."""
+        if not self.is_full:
+            self._open_start = _runs_of(chunk, self._position, self._open_start, self._runs)
+        self._position += len(chunk)
+
+    def close(self) -> ZeroRuns:
+        """Return what was found."""
+        if self._open_start is not None:
+            self._runs.append((self._open_start, self._position))
+        return ZeroRuns([run for run in self._runs if run[1] - run[0] >= RUN_BYTES])
+
+
 def find_zero_runs(path: Path) -> ZeroRuns:
     """Read `path` once and return its runs of zero bytes; call it in a thread."""
-    runs: list[tuple[int, int]] = []
-    open_start: int | None = None
-    position = 0
+    finder = ZeroFinder()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            open_start = _runs_of(chunk, position, open_start, runs)
-            position += len(chunk)
-            if len(runs) >= RUNS_MAX:
-                break
-    if open_start is not None:
-        runs.append((open_start, position))
-    return ZeroRuns([run for run in runs if run[1] - run[0] >= RUN_BYTES])
+        while not finder.is_full and (chunk := file.read(_CHUNK_BYTES)):
+            finder.feed(chunk)
+    return finder.close()
 
 
 def _runs_of(

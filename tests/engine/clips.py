@@ -61,6 +61,10 @@ class Clips:
             *("-f", "mp4"),
         )
 
+    def odd_names(self) -> list[str]:
+        """All the names that `odd` knows."""
+        return list(ODD)
+
     def odd(self, name: str) -> Path:
         """One of the odd but sound sources of `odd.ODD`."""
         file, recipe = ODD[name]

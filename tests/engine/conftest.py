@@ -13,13 +13,14 @@ import trio
 from tests.engine.clips import Clips
 from tests.engine.daemon import FakeDaemon, running_daemon
 
+from distconv_engine.attempt import Attempt, Workshop
 from distconv_engine.benchmark import measure
 from distconv_engine.capabilities import Capabilities, prove
 from distconv_engine.config import Config
 from distconv_engine.ffmpeg_tools import Tools, find_tools
 from distconv_engine.journal import Journal
 from distconv_engine.logs import Log
-from distconv_engine.pipeline import Attempt, Workshop, run_attempt
+from distconv_engine.pipeline import run_attempt
 from distconv_engine.running import Controls
 from distconv_engine.tracker import Tracker
 from distconvd.model import CompleteReport, Job
@@ -87,6 +88,7 @@ def run_job(
         output = settings.pop("output", None)
         sha256 = settings.pop("source_sha256", None)
         job_id = settings.pop("job_id", "1_1")
+        job_size = settings.pop("job_size", 0.0)
         tracker = settings.pop("tracker", None) or Tracker()
         controls = settings.pop("controls", None) or Controls()
         url = source if isinstance(source, str) else source.as_uri()
@@ -96,7 +98,7 @@ def run_job(
         work = tmp_path / "work"
         values = {
             "work_dir": work,
-            "output": str(tmp_path / "out"),
+            "output": settings.pop("place", str(tmp_path / "out")),
             "source_root": roots,
             "disk_reserve_mb": 0,
             **settings,
@@ -106,13 +108,21 @@ def run_job(
         folder.mkdir(parents=True, exist_ok=True)
         log = Log()
         shop = Workshop(config, "e1", tools, capabilities, client, Journal(work / "held", log), log)
-        job = _job(job_id, url, codec, options, output, sha256)
+        job = _job(job_id, url, codec, options, output, sha256, job_size)
         return await run_attempt(shop, Attempt(job, folder, tracker, controls))
 
     return run
 
 
-def _job(job_id: str, url: str, codec: str, options: Any, output: Any, sha256: str | None) -> Job:
+def _job(
+    job_id: str,
+    url: str,
+    codec: str,
+    options: Any,
+    output: Any,
+    sha256: str | None,
+    job_size: float,
+) -> Job:
     fields = {
         "job_id": job_id,
         "source_url": url,
@@ -121,6 +131,7 @@ def _job(job_id: str, url: str, codec: str, options: Any, output: Any, sha256: s
         "options": options,
         "output": output,
         "source_sha256": sha256,
+        "job_size": job_size,
     }
     return msgspec.convert(fields, Job)
 

@@ -35,6 +35,8 @@ class Served:
     """ETags for each request in turn; empty: always `etag`."""
     requests: list[str | None] = field(default_factory=list)
     """The Range header of each request."""
+    cut_at: int | None = None
+    """No byte from here on is ever sent, whatever was promised."""
     statuses: list[int] = field(default_factory=list)
     """Statuses to answer instead, in turn."""
 
@@ -58,6 +60,10 @@ class FakeDaemon:
         self.puts: list[tuple[str, dict[str, str]]] = []
         self.put_statuses: list[int] = []
         self.files: dict[str, Served] = {}
+        self.spoil_put: Callable[[bytes], bytes] = bytes
+        self.break_put_after = 0
+        self.chunks = 0
+        self.broken_puts = 0
         self.away = False
         self.lose_replies_to: str | None = None
         self.url = ""
@@ -166,17 +172,39 @@ class _Handler(BaseHTTPRequestHandler):
             return 204, None
         return 200, self.daemon.queue.pop(0)
 
+    def _body(self) -> bytes | None:
+        """Read a body of either kind; None when it breaks off."""
+        if "Content-Length" in self.headers:
+            return self.rfile.read(int(self.headers["Content-Length"]))
+        content = b""
+        while line := self.rfile.readline():
+            size = int(line, 16)
+            content += self.rfile.read(size)
+            self.rfile.readline()
+            self.daemon.chunks += 1
+            if self.daemon.break_put_after and len(content) >= self.daemon.break_put_after:
+                return None
+            if not size:
+                return content
+        return None
+
     def do_PUT(self) -> None:
-        content = self.rfile.read(int(self.headers["Content-Length"]))
+        content = self._body()
+        if content is None:
+            self.daemon.broken_puts += 1
+            self.close_connection = True
+            return
         headers = {name.lower(): value for name, value in self.headers.items()}
         with self.daemon.changed:
             self.daemon.puts.append((self.path, headers))
             status = self.daemon.put_statuses.pop(0) if self.daemon.put_statuses else 201
             digest = base64.b64encode(hashlib.sha256(content).digest()).decode()
-            if headers.get("repr-digest") != f"sha-256=:{digest}:":
+            said = headers.get("repr-digest")
+            if said != f"sha-256=:{digest}:" and "content-length" in headers:
                 status = 400
             if status == 201:
                 self.daemon.media[unquote(self.path)] = content
+                self.daemon.files[unquote(self.path)] = Served(self.daemon.spoil_put(content))
             self.daemon.changed.notify_all()
         self._reply(status, {"url": self.path})
 
@@ -191,21 +219,25 @@ class _Handler(BaseHTTPRequestHandler):
             self._reply(served.statuses.pop(0))
             return
         etag = served.etags.pop(0) if served.etags else served.etag
-        start, status = 0, 200
-        match = re.match(r"^bytes=(\d+)-$", asked or "")
-        if match and served.ranges and self.headers.get("If-Range") == etag:
+        start, stop, status = 0, len(served.content), 200
+        match = re.match(r"^bytes=(\d+)-(\d*)$", asked or "")
+        if match and served.ranges and self.headers.get("If-Range", etag) == etag:
             start, status = int(match[1]), 206
-        body = served.content[start:]
+            stop = min(int(match[2]) + 1, stop) if match[2] else stop
+        body = served.content[start:stop]
         total = len(served.content)
         self.send_response(status)
         if etag:
             self.send_header("ETag", etag)
         if status == 206:
-            self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
+            self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{total}")
         length = len(body) if served.claim_length is None else served.claim_length
         self.send_header("Content-Length", str(length))
         self.end_headers()
-        if served.break_after:
+        if served.cut_at is not None and stop > served.cut_at:
+            body = body[: max(0, served.cut_at - start)]
+            self.close_connection = True
+        elif served.break_after:
             body = body[: served.break_after.pop(0)]
             self.close_connection = True
         elif length != len(body):

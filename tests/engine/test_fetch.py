@@ -3,13 +3,14 @@
 import hashlib
 import random
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 import trio
 from tests.engine.daemon import FakeDaemon, Served
 
-from distconv_engine import fetch
+from distconv_engine.backoff import Backoff
 from distconv_engine.failures import EngineFault, InputFault, JobFailure, TransientFault
 from distconv_engine.fetch import check_sha256, download, local_path
 
@@ -18,7 +19,7 @@ CONTENT = random.Random(1).randbytes(3_000_000)
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch.Backoff, "next_s", lambda self: 0.0)
+    monkeypatch.setattr(Backoff, "next_s", lambda self: 0.0)
 
 
 async def get(
@@ -58,7 +59,7 @@ async def test_a_broken_download_goes_on_where_it_stopped(
 
 @pytest.mark.parametrize("served", [{"ranges": False}, {"etag": None}, {"etag": 'W/"1"'}])
 async def test_a_server_without_ranges_or_without_a_strong_etag_is_asked_again_from_the_start(
-    served: dict[str, object],
+    served: dict[str, Any],
     client: httpx.AsyncClient,
     daemon: FakeDaemon,
     tmp_path: Path,
@@ -79,7 +80,7 @@ async def test_a_server_without_ranges_or_without_a_strong_etag_is_asked_again_f
     ],
 )
 async def test_a_source_that_cannot_be_got_whole_fails_by_whose_fault_it_is(
-    served: dict[str, object],
+    served: dict[str, Any],
     kind: type[JobFailure],
     words: str,
     client: httpx.AsyncClient,

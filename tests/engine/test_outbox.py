@@ -36,7 +36,7 @@ class FakeApi(DaemonApi):
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox_module.Backoff, "next_s", lambda self: 0.0)
+    monkeypatch.setattr(Backoff, "next_s", lambda self: 0.0)
 
 
 def make(tmp_path: Path) -> tuple[Outbox, FakeApi]:

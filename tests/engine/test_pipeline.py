@@ -278,7 +278,7 @@ async def test_a_cancelled_attempt_leaves_no_process(run_job: Run, clips: Clips)
             def part(self, part: float) -> None:
                 super().part(part)
 
-            def encoding(self, *arguments: Any) -> None:
+            def encoding(self, *arguments: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
                 super().encoding(*arguments)
                 scope.cancel()
 

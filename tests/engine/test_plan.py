@@ -1,5 +1,7 @@
 """What becomes of each stream, as a table."""
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -67,7 +69,7 @@ def test_the_first_container_that_holds_everything_is_taken(
     ],
 )
 def test_a_container_is_named_by_the_option_or_by_the_outputs_suffix(
-    fields: dict[str, object], container: str
+    fields: dict[str, Any], container: str
 ) -> None:
     assert plan("h264", VIDEO, **fields).container.name == container
 
@@ -114,7 +116,7 @@ def test_what_a_container_cannot_hold_is_refused_by_name_or_dropped_and_told(
     ],
 )
 def test_options_decide_about_audio_and_subtitles(
-    options: dict[str, object], expected: list[str], dropped: list[str]
+    options: dict[str, Any], expected: list[str], dropped: list[str]
 ) -> None:
     found = plan("h264", VIDEO, AAC, SRT, options=options)
     assert kept(found) == expected
@@ -137,7 +139,7 @@ def test_a_time_code_track_is_dropped_and_told_without_a_refusal() -> None:
     ],
 )
 def test_what_cannot_be_is_an_input_failure(
-    codec: str, options: dict[str, object], streams: tuple[Stream, ...]
+    codec: str, options: dict[str, Any], streams: tuple[Stream, ...]
 ) -> None:
     with pytest.raises(InputFault):
         plan(codec, *streams, options=options)

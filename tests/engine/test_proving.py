@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from distconv_engine import benchmark as benchmark_module
+from distconv_engine.attempt import Attempt
 from distconv_engine.benchmark import Benchmark, benchmark_key, measure
 from distconv_engine.capabilities import Capabilities, prove
 from distconv_engine.codecs import CODECS, ENCODERS
@@ -15,7 +16,6 @@ from distconv_engine.ffmpeg_tools import Tools, find_tools, is_new_enough
 from distconv_engine.gauges import cpu_percent, disk_gb, temperature_c
 from distconv_engine.held import Held, Holdings
 from distconv_engine.main import kept_engine_id, prepare
-from distconv_engine.pipeline import Attempt
 from distconv_engine.progress import EncodeProgress
 from distconv_engine.running import Controls
 from distconv_engine.standing import Standing

@@ -12,6 +12,7 @@ import pytest
 from tests.engine.daemon import KEY, FakeDaemon
 
 from distconv_engine import publish
+from distconv_engine.backoff import Backoff
 from distconv_engine.failures import EngineFault, InputFault, TransientFault
 from distconv_engine.publish import publish_file, publish_http, temporary_of
 from distconv_engine.targets import (
@@ -201,7 +202,7 @@ async def test_a_put_is_tried_again_while_the_server_is_busy(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(publish.Backoff, "next_s", lambda self: 0.0)
+    monkeypatch.setattr(Backoff, "next_s", lambda self: 0.0)
     daemon.put_statuses = [503, 500, 201]
     await send(client, tmp_path, HttpTarget(f"{daemon.url}/a"))
     assert len(daemon.puts) == 3
