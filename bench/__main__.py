@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from bench.plot import bars
+from bench.push import push_latency
 from bench.scenarios import (
     LONG,
     SHORT,
@@ -37,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows = request_ratios(folder / "ratios", scale, audit)
         audit.close()
         rows += whole_jobs(folder, scale, audit)
+        rows += push_latency(folder / "push", scale)
         rows += start_time(folder / "start", scale)
     _say(table(rows))
     for fault in audit.faults:

@@ -121,7 +121,7 @@ def gate(
 
     def authenticate(request: Request, route: Route) -> Principal:
         principal: object = identify(key_of(request.headers), request.peer)
-        if not isinstance(principal, Principal):
+        if not isinstance(principal, Principal):  # pyright: ignore[reportUnnecessaryIsInstance] - a plugin may answer anything
             kind = type(authenticator).__name__
             raise TypeError(f"the authenticator {kind} answered {principal!r}, no Principal")
         if route.role not in principal.roles and "admin" not in principal.roles:

@@ -203,7 +203,11 @@ class _Timed:
     """An authenticator whose calls are timed."""
 
     def __init__(self, authenticate: Callable[[str | None, str], Principal]) -> None:
-        self.authenticate = authenticate
+        self._authenticate = authenticate
+
+    def authenticate(self, key: str | None, peer: str) -> Principal:
+        """See `distconvd.auth.Authenticator`."""
+        return self._authenticate(key, peer)
 
 
 async def run(

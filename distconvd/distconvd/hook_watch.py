@@ -120,7 +120,7 @@ class _TimedPolicy:
 
 
 def _tell_blocked(running: _Running, blocked_s: float, thread: int) -> None:
-    frame = sys._current_frames().get(thread)
+    frame = sys._current_frames().get(thread)  # pyright: ignore[reportPrivateUsage] - the documented way to another thread's stack
     where = "".join(traceback.format_stack(frame)[-3:]) if frame is not None else ""
     log.error(
         "plugin %s has blocked the daemon for over %.0f s in %s:\n%s",

@@ -17,6 +17,7 @@ from distconvd.errors import ConfigError, StoreError
 from distconvd.logs import LEVELS, set_up_logs
 from distconvd.migrate import migrate
 from distconvd.plugins import Context, Plugins
+from distconvd.store import Store
 
 EXIT_FAILED = 1
 EXIT_CONFIG = 78
@@ -177,7 +178,7 @@ def _show_plugins(config: Config) -> None:
 async def _migrate(config: Config, source: str, target: str) -> None:
     plugins = Plugins(config.plugins)
     registrar = plugins.collect("distconvd_register_stores", "store")
-    stores = []
+    stores: list[Store] = []
     for place in (source, target, target):  # the target again, to read it back
         name, colon, path = place.partition(":")
         if not colon or not path:

@@ -56,8 +56,8 @@ async def migrate(source: Store, target: Store, reopened: Store) -> MigrationRep
     finally:
         await target.aclose()
     _compare(snapshot, await _read(reopened))
-    counts = [len(records) for records in snapshot]
-    return MigrationReport(*counts, bytes=_bytes(snapshot))
+    counts = {table: len(getattr(snapshot, table)) for table in TABLES}
+    return MigrationReport(bytes=_bytes(snapshot), **counts)
 
 
 async def _read(store: Store) -> Snapshot:

@@ -19,7 +19,7 @@ import distconv_plugins.media_store
 from distconv_plugins._media_names import SEGMENT_BYTES_MAX, SEGMENTS_MAX
 from distconvd import daemon
 from distconvd.api.batch import LINES_MAX
-from distconvd.api.jobs import PAGE_MAX
+from distconvd.api.jobs_doc import PAGE_MAX
 from distconvd.api.replies import WAIT_S_MAX
 from distconvd.config import Config, EdgeSettings
 from distconvd.dispatch import DispatchSettings

@@ -71,7 +71,7 @@ STREAMS = st.lists(
 @settings(
     max_examples=int(os.environ.get("FUZZ_EXAMPLES", "200")),
     deadline=None,
-    suppress_health_check=list(HealthCheck),
+    suppress_health_check=[*HealthCheck],  # pyright: ignore[reportArgumentType] - an enum iterates
 )
 @given(
     data=STREAMS,

@@ -147,6 +147,6 @@ async def test_an_error_in_the_wait_is_told_as_itself() -> None:
 
 async def test_a_request_made_by_hand_waits_as_long_as_it_may(autojump_clock: MockClock) -> None:
     request = Request("GET", "/", {}, {}, {}, None, "id", "-")  # type: ignore[arg-type]
-    ended: object = await wait_while_wanted(request, trio.sleep_forever, 7)  # type: ignore[func-returns-value]
+    ended: object = await wait_while_wanted(request, trio.sleep_forever, 7)
     assert ended is None
     assert trio.current_time() == pytest.approx(7)

@@ -107,7 +107,7 @@ class Dispatcher:
             answer: object = self.policy.place(job, engines, now_ms)
             if isinstance(answer, Hold):
                 return answer
-            if isinstance(answer, Place) and engines.get(answer.engine_id) is not None:
+            if isinstance(answer, Place) and engines.get(answer.engine_id) is not None:  # pyright: ignore[reportUnnecessaryIsInstance] - a plugin may answer anything
                 return answer
             raise ValueError(f"it answered {answer!r}, which is no idle engine and no hold")
         except Exception:
@@ -123,7 +123,7 @@ class Dispatcher:
         """Ask the policy which share a job counts for; without a proper answer, for none."""
         try:
             answer: object = self._sharing.share(job)
-            if isinstance(answer, Share) and _is_proper(*answer):
+            if isinstance(answer, Share) and _is_proper(*answer):  # pyright: ignore[reportUnnecessaryIsInstance] - a plugin may answer anything
                 return answer
             raise ValueError(f"it answered {answer!r}, which is no share with a cost over 0")
         except Exception:
