@@ -33,7 +33,10 @@ def start(tmp_path: Path) -> Iterator[Start]:
         environ = {k: v for k, v in os.environ.items() if not k.startswith("DISTCONV_")}
         with (tmp_path / f"{module}.log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", module, *flags], env=environ, stdout=log, stderr=log
+                [sys.executable, "-c", f"from {module} import main; main()", *flags],
+                env=environ,
+                stdout=log,
+                stderr=log,
             )
         running.append(process)
         return process
