@@ -29,6 +29,7 @@ NAME = "cheap-hours"
 HOUR_MS = 3_600_000
 URGENT = 2
 URGENT_MB_MAX = 10_000.0
+PRICES = [0.20] * 7 + [0.35] * 3 + [0.25] * 7 + [0.40] * 4 + [0.20] * 3
 
 
 class CheapHoursSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -38,7 +39,7 @@ class CheapHoursSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     """Engines with this tag come first."""
     dear_from: float = 0.30
     """An hour at this price or above is dear."""
-    prices: list[float] = [0.20] * 7 + [0.35] * 3 + [0.25] * 7 + [0.40] * 4 + [0.20] * 3
+    prices: list[float] = msgspec.field(default_factory=lambda: [*PRICES])
     """The price of each hour of the day (UTC), 24 of them."""
 
 

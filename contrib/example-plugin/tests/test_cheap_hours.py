@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from distconv_cheap_hours import HOUR_MS, CheapHours, CheapHoursSettings, Tariff
+
 from distconvd.errors import ConfigError
 from distconvd.model import Job
 from distconvd.policy import EngineInfo, Hold, Place
