@@ -40,7 +40,7 @@ import trio
 from distconv_plugins._events import ENDS, event_json, kinds_of
 from distconv_plugins._http_post import check_url, post
 from distconv_plugins._webhook_queue import Waiting, WebhookQueue
-from distconvd import __version__, hookimpl
+from distconvd import hookimpl
 from distconvd.dispatch import Event
 from distconvd.errors import ConfigError
 from distconvd.hookspecs import (
@@ -195,7 +195,7 @@ class Webhook:
         body, at_s = waiting.body, int(self._now_s())
         headers = {
             "Content-Type": "application/json",
-            "User-Agent": f"distconvd/{__version__}",
+            "User-Agent": "distconvd-webhook",
             "X-Distconv-Event": waiting.kind,
             "X-Distconv-Delivery": waiting.event_id,
             "X-Distconv-Signature": signature_of(self._secret, at_s, body),

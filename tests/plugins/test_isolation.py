@@ -253,7 +253,7 @@ async def test_every_synchronous_call_into_a_plugin_is_timed_logged_and_counted(
             ("lazy", "place"), ("lazy", "share"), ("lazy", "authenticate"), ("lazy", "on_event"),
             ("mine", "distconvd_review_submission"), ("mine", "distconvd_event"),
         }  # fmt: skip
-        counted = await metric(daemon, 'distconv_slow_hooks_total{plugin="lazy",hook="place"}')
+        counted = await metric(daemon, 'distconv_slow_hooks_total{hook="place",plugin="lazy"}')
         assert counted == slow["lazy", "place"] == 1
     assert "plugin lazy is slow: place took " in caplog.text
     said = [r for r in caplog.records if "lazy is slow: authenticate" in r.getMessage()]

@@ -19,13 +19,27 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
+from distconvd.config import Config
 from distconvd.model import Job
+from distconvd.plugins import Context, Plugins
 from distconvd.policy import EngineInfo, Hold, Place, Policy, Share, SharingPolicy
 
 HOUR_MS = 3_600_000
 NOW_MS = 1_700_000_000_000
 PLACE_MS_MAX = 10.0
 """A decision among a hundred engines may take so long on average; the daemon waits for it."""
+
+
+def load_policy(name: str, *plugins: str, **tables: dict[str, object]) -> Policy:
+    """Make a policy as the daemon would.
+
+    Args:
+        name: what it is offered under.
+        plugins: files or modules, as with `--plugin`.
+        tables: its settings and others', `**{"my-policy": {"hour": 22}}`.
+    """
+    offers = Plugins(list(plugins)).collect("distconvd_register_policies", "policy")
+    return Context(Config(plugin=tables), offers).policy(name)
 
 
 class SomeEngines:

@@ -1,0 +1,190 @@
+"""Each hook of docs/plugins.md has an example; each is a plugin that a daemon uses as told there."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.docs import pages
+from tests.docs.test_hooks import HOOKS, TEXT
+
+from distconv_plugins.listener_webhook import signature_of
+from distconvd.config import load_config
+from distconvd.daemon import assemble
+from distconvd.plugins import Plugins
+from distconvd.testing.daemon import KEY, open_daemon
+from distconvd.testing.engine import VirtualEngine
+
+JOB = {"source_url": "file:///a.mov", "target_codec": "h264"}
+Write = Callable[[str], str]
+
+
+def example_of(hook: str) -> str:
+    section = pages.section(TEXT, f"### {hook}")
+    [block] = [b for b in pages.blocks(section) if b.language == "python"]
+    return block.text
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> Write:
+    """Write the example of a hook as the file that a reader would write."""
+
+    def write(hook: str) -> str:
+        path = tmp_path / f"{hook}_example.py"
+        path.write_text(example_of(hook), encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_the_example_of_a_hook_is_a_plugin_that_has_it(hook: str, plugin: Write) -> None:
+    listing = {p.name: p.hooks for p in Plugins([plugin(hook)]).listing()}
+    assert listing[f"{hook}_example"] == [hook]
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_the_bundled_plugins_that_use_a_hook_are_told(hook: str) -> None:
+    using = {
+        p.name
+        for p in Plugins([]).listing()
+        if hook in p.hooks and p.origin.startswith("distconv_plugins")
+    }
+    found = re.search(r"\*\*Used by\.\*\* (.*)", pages.section(TEXT, f"### {hook}"))
+    assert found
+    told = set() if found[1].startswith("no bundled") else set(re.findall(r"`([\w-]+)`", found[1]))
+    assert told == using
+
+
+async def test_settings(plugin: Write) -> None:
+    name = plugin("distconvd_register_settings")
+    async with open_daemon(plugins=[name], plugin={"lamp": {"colour": "blue"}}):
+        pass
+
+
+async def test_stores(plugin: Write) -> None:
+    config = load_config({"store": "scratch"}, {}).config
+    parts = await assemble(config, Plugins([plugin("distconvd_register_stores")]))
+    assert type(parts.store).__name__ == "Scratch"
+
+
+async def test_policies(plugin: Write) -> None:
+    name = plugin("distconvd_register_policies")
+    async with open_daemon(plugins=[name], policy="gpu-first") as daemon:
+        one = VirtualEngine(daemon, "e1", tags=["gpu"])
+        await one.beat()
+        for size, reason in ((2000, "a large job goes to the fastest GPU"), (1, "a small job")):
+            await daemon.client.post("/jobs/", JOB | {"job_size": size})
+            job = await one.must_ask()
+            assert job["placement"].startswith(reason)
+            await one.complete(job)
+
+
+async def test_authenticators(plugin: Write) -> None:
+    name = plugin("distconvd_register_authenticators")
+    async with open_daemon(plugins=[name], auth="two-keys") as daemon:
+        guest = daemon.client_with({"x-api-key": f"{KEY}-read"})
+        assert (await daemon.client.post("/jobs/", JOB)).status == 200
+        assert (await guest.get("/jobs/")).status == 200
+        assert (await guest.post("/jobs/", JOB)).status == 403
+        assert (await daemon.anonymous.get("/jobs/")).status == 401
+        assert (await daemon.client_with({"x-api-key": "no"}).get("/jobs/")).status == 401
+
+
+async def test_routes(plugin: Write) -> None:
+    async with open_daemon(plugins=[plugin("distconvd_register_routes")]) as daemon:
+        assert (await daemon.client.get("/hello/anna")).body == b"Hello, anna!\n"
+
+
+async def test_services(plugin: Write) -> None:
+    async with open_daemon(plugins=[plugin("distconvd_register_services")]) as daemon:
+        one = VirtualEngine(daemon, "e1")
+        await one.beat()
+        await daemon.client.post("/jobs/", JOB)
+        await one.complete(await one.must_ask(), "file:///done.mp4")
+        small = await one.must_ask(wait_s=10)
+        assert small["source_url"] == "file:///done.mp4"
+        assert small["options"] == {"max_width": 320}
+        await one.complete(small)
+        assert await one.ask() is None
+
+
+async def test_reviews(plugin: Write) -> None:
+    async with open_daemon(plugins=[plugin("distconvd_review_submission")]) as daemon:
+        assert (await daemon.client.post("/jobs/", JOB | {"priority": 1})).status == 200
+        refused = await daemon.client.post("/jobs/", JOB | {"priority": 2})
+        assert (refused.status, refused.json()["field"]) == (400, "priority")
+
+
+async def test_events(plugin: Write) -> None:
+    name = plugin("distconvd_event")
+    async with open_daemon(plugins=[name]) as daemon:
+        await daemon.client.post("/jobs/", JOB)
+    module = sys.modules["distconvd_plugin_distconvd_event_example"]
+    assert module.SEEN == {"job.submitted": 1}
+
+
+def test_the_receiver_that_is_shown_knows_what_is_genuine(tmp_path: Path) -> None:
+    section = pages.section(TEXT, "### Telling others")
+    [block] = [b for b in pages.blocks(section) if b.language == "python"]
+    path = tmp_path / "receiver.py"
+    path.write_text(block.text)
+    spec = importlib.util.spec_from_file_location("receiver", path)
+    assert spec and spec.loader  # noqa: PT018
+    receiver: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(receiver)
+    secret, body = "a secret of sixteen", b"{}"
+    signature = signature_of(secret, 1_700_000_000, body)
+    assert receiver.is_genuine(secret, signature, body, 1_700_000_100)
+    assert not receiver.is_genuine(secret, signature, body + b" ", 1_700_000_100)
+    assert not receiver.is_genuine("another", signature, body, 1_700_000_100)
+    assert not receiver.is_genuine(secret, signature, body, 1_700_001_000)
+
+
+CONFIGURATIONS = [
+    b.text for b in pages.blocks(TEXT) if b.language == "toml" and "[plugin." in b.text
+] + [
+    b.text for b in pages.blocks(TEXT) if b.language == "toml" and "[[plugin." in b.text
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", dict.fromkeys(CONFIGURATIONS))
+async def test_the_configurations_that_are_shown_start_a_daemon(text: str, tmp_path: Path) -> None:
+    values = tomllib.loads(text)
+    if "webhook" in values.get("plugin", {}):
+        values["plugin"]["webhook"]["queue_file"] = str(tmp_path / "queue")
+    async with open_daemon(**values) as daemon:
+        names = {name for name, _ in daemon.parts.services}
+        assert {"webhook", "exec"} <= names or "policy" in values
+
+
+def test_the_tests_that_are_shown_pass(tmp_path: Path) -> None:
+    (tmp_path / "gpu_first.py").write_text(example_of("distconvd_register_policies"))
+    section = pages.section(TEXT, "## Testing a plugin")
+    [block] = [b for b in pages.blocks(section) if b.language == "python"]
+    (tmp_path / "test_gpu_first.py").write_text(block.text)
+    (tmp_path / "pytest.ini").write_text("[pytest]\ntrio_mode = true\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:anyio", "-p", "no:cacheprovider", "."],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "9 passed" in done.stdout or " passed" in done.stdout
+
+
+def test_the_kit_that_is_told_is_the_kit_that_is_there() -> None:
+    import distconvd.testing
+
+    told = {
+        name
+        for cells in pages.table_cells(pages.section(TEXT, "## Testing a plugin"))
+        for name in re.findall(r"`(\w+)`", cells[0])
+    }
+    assert distconvd.testing.__file__
+    folder = Path(distconvd.testing.__file__).parent
+    assert told == {path.stem for path in folder.glob("*.py")} - {"__init__"}
