@@ -87,7 +87,9 @@ class _Tee:
 
     async def run(self) -> None:
         """Pass everything on until ffmpeg has closed its end."""
-        await trio.lowlevel.wait_readable(self._descriptor)  # before ffmpeg opens, it reads as ended
+        await trio.lowlevel.wait_readable(
+            self._descriptor
+        )  # before ffmpeg opens, it reads as ended
         while piece := await self._source.receive_some(_PIECE_BYTES):
             self.digest.update(piece)
             self.size_bytes += len(piece)

@@ -2,7 +2,7 @@
 
 In a directory: under a temporary name beside the place, fsync, rename, fsync of the directory; only
 then is the job done. By HTTP: PUT with length and `Repr-Digest` (RFC 9530), tried again while the
-server is away.
+server is away; to the daemon's media store, from where the last try broke off.
 """
 
 import base64
@@ -12,6 +12,7 @@ import shutil
 from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import httpx
 import trio
@@ -141,24 +142,16 @@ async def publish_http(
     """PUT `path` to its URL and return the URL; `key` goes to the daemon's media store only."""
     size = (await trio.Path(path).stat()).st_size
     digest = base64.b64encode(bytes.fromhex(sha256)).decode("ascii")
-    headers = {
-        "Content-Length": str(size),
-        "Content-Type": content_type,
-        "Repr-Digest": f"sha-256=:{digest}:",
-    }
+    headers = {"Content-Type": content_type, "Repr-Digest": f"sha-256=:{digest}:"}
     if target.is_media_store and key:
         headers["X-API-Key"] = key
     backoff, reason = Backoff(0.5, 15.0), ""
-    for _ in range(PUT_TRIES):
+    for number in range(PUT_TRIES):
         try:
-            body = _read_file(path, size, on_progress)
-            reply = await client.put(
-                target.url,
-                content=body,
-                headers=headers,
-                timeout=PUT_TIMEOUT,
-                follow_redirects=False,  # the body is gone by then, and the key is not for others
-            )
+            # Only a try that broke off can have left something there.
+            resumes = number > 0 and target.is_media_store
+            start = await _offset(client, target.url, headers, size) if resumes else 0
+            reply = await _put(client, path, target.url, headers, start, size, on_progress)
         except httpx.TransportError as error:
             reason = str(error) or type(error).__name__
         except httpx.InvalidURL as error:
@@ -167,19 +160,75 @@ async def publish_http(
             if reply.is_success:
                 return target.url
             reason = f"it answered {reply.status_code} {reply.reason_phrase}"
-            digest_failed = target.is_media_store and reply.status_code == 400
-            if reply.status_code not in _TRY_AGAIN and not digest_failed:
+            # 400: the digest did not match; 409: its part has gone, or another upload took over.
+            start_anew = target.is_media_store and reply.status_code in (400, 409)
+            if reply.status_code not in _TRY_AGAIN and not start_anew:
                 raise EngineFault(f"The output cannot be put to {target.url}: {reason}.")
         await trio.sleep(backoff.next_s())
     raise TransientFault(f"The output cannot be put to {target.url}: {reason}.")
 
 
-async def _read_file(
-    path: Path, size: int, on_progress: Callable[[float], None]
-) -> AsyncIterator[bytes]:
-    sent = 0
+async def _offset(client: httpx.AsyncClient, url: str, headers: dict[str, str], size: int) -> int:
+    """Ask the media store how much of this very file it has; see its module for the scheme."""
+    reply = await client.head(
+        url, headers={**headers, "X-Upload-Length": str(size)}, timeout=PUT_TIMEOUT
+    )
+    offset = reply.headers.get("X-Upload-Offset", "")
+    return min(int(offset), size) if reply.is_success and offset.isdigit() else 0
+
+
+async def _put(
+    client: httpx.AsyncClient,
+    path: Path,
+    url: str,
+    headers: dict[str, str],
+    start: int,
+    size: int,
+    on_progress: Callable[[float], None],
+) -> httpx.Response:
+    """Send the file from `start` on; a part says with `Content-Range` which one it is."""
+    start = min(start, size - 1)  # all of it is there: its last byte again, for the answer
+    headers = {**headers, "Content-Length": str(size - start)}
+    if start > 0:
+        headers["Content-Range"] = f"bytes {start}-{size - 1}/{size}"
     async with await trio.open_file(path, "rb") as file:
-        while chunk := await file.read(_CHUNK_BYTES):
-            yield chunk
-            sent += len(chunk)
-            on_progress(sent / size if size else 1.0)
+        await file.seek(start)
+        body = _Body(file, start, size, on_progress)
+        request = client.build_request("PUT", url, headers=headers, timeout=PUT_TIMEOUT)
+        request.stream = body
+        # No redirect is followed: the body is gone by then, and the key is not for others.
+        return await client.send(request, follow_redirects=False)
+
+
+class _Readable(Protocol):
+    async def read(self, size: int, /) -> bytes: ...
+
+
+class _Body(httpx.AsyncByteStream):
+    """A file from where it stands to its end.
+
+    No generator: when the connection breaks, nobody would be there to close one.
+    """
+
+    def __init__(
+        self,
+        file: _Readable,
+        start: int,
+        size: int,
+        on_progress: Callable[[float], None],
+    ) -> None:
+        self._file = file
+        self._sent = start
+        self._size = size
+        self._on_progress = on_progress
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        self._on_progress(self._sent / self._size if self._size else 1.0)
+        chunk = await self._file.read(_CHUNK_BYTES)
+        if not chunk:
+            raise StopAsyncIteration
+        self._sent += len(chunk)
+        return chunk
