@@ -109,6 +109,7 @@ def audit(url: str, name: str) -> None:
 def test_it_is_installed_into_a_clean_environment_tested_and_used_by_a_daemon(
     folder: Path, python: Path
 ) -> None:
+    said = ""
     for command in readme_commands(folder, "## 3. Test it"):
         words = command.removeprefix("python -m ").split()
         said = run(python, folder, *words)

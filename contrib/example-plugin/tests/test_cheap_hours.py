@@ -1,41 +1,18 @@
 """The plugin, first its parts as plain objects, then in a whole daemon in memory."""
 
-from collections.abc import Iterator
-
 import pytest
 from distconv_cheap_hours import HOUR_MS, CheapHours, CheapHoursSettings, Tariff
 
 from distconvd.errors import ConfigError
 from distconvd.model import Job
-from distconvd.policy import EngineInfo, Hold, Place
+from distconvd.policy import EngineInfo, Hold, Place, Policy
 from distconvd.testing.daemon import open_daemon
+from distconvd.testing.policy_suite import PolicySuite, SomeEngines
 
 NIGHT, EVENING = 3 * HOUR_MS, 18 * HOUR_MS
 CHEAP_ALWAYS = {"cheap-hours": {"prices": [0.1] * 24}}
 DEAR_NOW = {"cheap-hours": {"prices": [0.1] * 20 + [0.5] * 4}}
 """The clock of a daemon in memory begins at 22:13 UTC."""
-
-
-class Engines:
-    """Idle engines, given from the fastest on: what a policy is shown."""
-
-    def __init__(self, *infos: EngineInfo) -> None:
-        self._infos = infos
-
-    def fastest(self, *, streaming: bool = False) -> EngineInfo | None:
-        return self._infos[0]
-
-    def slowest(self) -> EngineInfo | None:
-        return self._infos[-1]
-
-    def asking(self) -> EngineInfo | None:
-        return None
-
-    def get(self, engine_id: str) -> EngineInfo | None:
-        return next((one for one in self._infos if one.engine_id == engine_id), None)
-
-    def __iter__(self) -> Iterator[EngineInfo]:
-        return iter(self._infos)
 
 
 def engine(name: str, benchmark_s: float | None, *tags: str) -> EngineInfo:
@@ -45,31 +22,41 @@ def engine(name: str, benchmark_s: float | None, *tags: str) -> EngineInfo:
 FAST, SUNNY = engine("fast", 1.0), engine("sunny", 5.0, "solar")
 
 
+class TestConformance(PolicySuite):
+    """What every policy has to pass; the suite's clock shows a cheap hour."""
+
+    @pytest.fixture
+    def policy(self) -> Policy:
+        return CheapHours(CheapHoursSettings())
+
+
 def test_a_tagged_engine_is_preferred_to_a_faster_one() -> None:
     placed = CheapHours(CheapHoursSettings()).place(
-        Job("1", "", "av1"), Engines(FAST, SUNNY), NIGHT
+        Job("1", "", "av1"), SomeEngines([FAST, SUNNY]), NIGHT
     )
     assert placed == Place("sunny", "the fastest idle engine with the tag solar")
 
 
 def test_without_a_tagged_engine_the_fastest_is_taken() -> None:
-    placed = CheapHours(CheapHoursSettings()).place(Job("1", "", "av1"), Engines(FAST), NIGHT)
+    placed = CheapHours(CheapHoursSettings()).place(Job("1", "", "av1"), SomeEngines([FAST]), NIGHT)
     assert isinstance(placed, Place)
     assert placed.engine_id == "fast"
 
 
 def test_a_normal_job_waits_for_the_end_of_the_dear_hours_and_a_high_one_does_not() -> None:
     policy = CheapHours(CheapHoursSettings())
-    held = policy.place(Job("1", "", "av1"), Engines(FAST), EVENING + 5)
+    held = policy.place(Job("1", "", "av1"), SomeEngines([FAST]), EVENING + 5)
     assert isinstance(held, Hold)
     assert held.until_ms == 21 * HOUR_MS
-    placed = policy.place(Job("1", "", "av1", priority=1), Engines(FAST), EVENING)
+    placed = policy.place(Job("1", "", "av1", priority=1), SomeEngines([FAST]), EVENING)
     assert isinstance(placed, Place)
 
 
 def test_an_engine_without_a_benchmark_is_not_used() -> None:
     policy = CheapHours(CheapHoursSettings())
-    assert isinstance(policy.place(Job("1", "", "av1"), Engines(engine("new", None)), NIGHT), Hold)
+    assert isinstance(
+        policy.place(Job("1", "", "av1"), SomeEngines([engine("new", None)]), NIGHT), Hold
+    )
 
 
 @pytest.mark.parametrize("prices", [[], [0.1] * 23, [9.0] * 24])
