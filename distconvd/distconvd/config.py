@@ -5,7 +5,6 @@ lives in a table (`[dispatch]`, `[edge]`, `[plugin.NAME]`) is set in the file or
 `--set dispatch.lease_s=30`.
 """
 
-import ipaddress
 import re
 import tomllib
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from typing import Any, Literal, TypeVar, cast
 import msgspec
 
 from distconvd.dispatch import DispatchSettings
+from distconvd.edge.places import Place, parse_place
 from distconvd.errors import ConfigError
 from distconvd.logs import LEVELS
 
@@ -22,6 +22,7 @@ ENV_PREFIX = "DISTCONV_"
 _SECRET = re.compile(r"(?:^|[._-])(?:key|secret|token|password)s?$", re.IGNORECASE)
 """Settings whose last word is one of these are masked, those of plugins too."""
 _PLACE = re.compile(r" - at `\$\.?(.*)`$")
+_ORIGIN = re.compile(r"https?://[^/?#\s]+")
 _INDEX = re.compile(r"\[[^]]*\]")
 _UNKNOWN = re.compile(r"unknown field `([^`]+)`")
 _MAY_BE_ZERO = frozenset(
@@ -61,6 +62,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     host: str | None = None
     """Address to listen on. Default: loopback without a key, every address with one."""
     port: int = 8080
+    listen: list[str] = []
+    """Where to listen instead of `host` and `port`: `HOST:PORT`, `[IPV6]:PORT`, `unix:/PATH`,
+    `systemd` for the sockets that it passes."""
+    tls_certificate: str | None = None
+    """PEM file, the chain included. With it TCP speaks TLS only."""
+    tls_key: str | None = None
+    """Its private key. Default: it is in the certificate's file."""
+    tls_client_ca: str | None = None
+    """Clients must show a certificate of one of these authorities."""
     api_key: str | None = None
     key_file: str | None = None
     """A file with many keys, each with its roles; see `distconvd keys`."""
@@ -86,6 +96,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     hook_slow_ms: float = 50.0
     """A call into a plugin that takes longer is logged and counted: everybody waits for it."""
     dispatch: DispatchSettings = DispatchSettings()
+    rate_limit_per_s: float = 0.0
+    """Requests a second that one key may make, with as many at once; 0: no limit."""
+    cors_origins: list[str] = []
+    """Origins whose pages may call this API from a browser; `*`: any."""
     edge: EdgeSettings = EdgeSettings()
     plugin: dict[str, dict[str, Any]] = {}
 
@@ -93,6 +107,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def bind_host(self) -> str:
         """The address to listen on."""
         return self.host or ("0.0.0.0" if self.authenticator != "none" else "127.0.0.1")  # noqa: S104 - only with a key
+
+    @property
+    def places(self) -> list[Place]:
+        """Where to listen; raises `ValueError` for what is no place."""
+        if self.listen:
+            return [parse_place(text) for text in self.listen]
+        return [Place(self.bind_host, self.port)]
 
     @property
     def authenticator(self) -> str:
@@ -145,7 +166,7 @@ def load_config(
         name = ENV_PREFIX + key.upper()
         if name in environ and key not in ("dispatch", "edge", "plugin"):
             given: Any = environ[name]
-            if key in ("plugins", "source_schemes"):
+            if key in ("plugins", "source_schemes", "listen", "cors_origins"):
                 given = [part for part in given.split(",") if part]
             _merge(values, origins, {key: given}, f"environment {name}")
     for key, value in flags.items():
@@ -245,6 +266,7 @@ def _check(values: dict[str, Any], origins: dict[str, str]) -> Config:
     if config.api_key is not None and not config.api_key.strip():
         raise ConfigError("api_key is empty; give a key, or none at all to serve loopback only")
     _check_positive(config)
+    _check_edge(config)
     _check_exposure(config)
     return msgspec.structs.replace(config, log_level=config.log_level.upper())
 
@@ -269,6 +291,7 @@ def _check_positive(config: Config) -> None:
     for name, table in tables:
         for key in table.__struct_fields__:
             _check_amount(f"{name}.{key}", getattr(table, key), zero=key in _MAY_BE_ZERO)
+    _check_amount("rate_limit_per_s", config.rate_limit_per_s, zero=True)
     _check_amount("drain_s", config.drain_s, zero=True)
     _check_amount("hook_slow_ms", config.hook_slow_ms, zero=False)
 
@@ -280,21 +303,27 @@ def _check_amount(key: str, value: float, *, zero: bool) -> None:
         raise ConfigError(f"{key} is 0; it must be more")
 
 
+def _check_edge(config: Config) -> None:
+    try:
+        _ = config.places
+    except ValueError as error:
+        raise ConfigError(f"listen: {error}") from error
+    if config.tls_certificate is None and (config.tls_key or config.tls_client_ca):
+        raise ConfigError("tls_key and tls_client_ca need tls_certificate")
+    for origin in config.cors_origins:
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            raise ConfigError(f"cors_origins: {origin!r} is no origin, such as https://example.org")
+
+
 def _check_exposure(config: Config) -> None:
     """Refuse to serve the world without a key."""
-    if config.authenticator != "none" or is_loopback(config.bind_host):
+    if config.authenticator != "none":
         return
+    exposed = [place for place in config.places if not place.is_local]
+    if not exposed:
+        return
+    at = exposed[0].host
     raise ConfigError(
-        f"refusing to listen on {config.bind_host} without a key: anybody could submit and take"
+        f"refusing to listen on {at} without a key: anybody could submit and take"
         " jobs. Give --api-key KEY (or DISTCONV_API_KEY) or --key-file FILE, or listen on 127.0.0.1."
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address is reachable from this machine only."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False

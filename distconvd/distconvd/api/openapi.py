@@ -27,6 +27,7 @@ from distconvd.errors import (
     Forbidden,
     HeadTooLarge,
     RequestTimeout,
+    TooManyRequests,
     Unauthorized,
     Unavailable,
     UnsupportedMediaType,
@@ -37,7 +38,7 @@ Tree = dict[str, Any]
 _SCHEMAS = "#/components/schemas/"
 _ANY = (BadRequest, RequestTimeout, HeadTooLarge, Crash, Unavailable)
 """What any request may meet, whatever it asks for."""
-_KEYED = (Unauthorized, Forbidden)
+_KEYED = (Unauthorized, Forbidden, TooManyRequests)
 _WITH_BODY = (BodyTooLarge, UnsupportedMediaType)
 _CAPTURE = re.compile(r"\{([a-z_]+)(\.\.\.)?\}")
 _NO_DOC = Doc({200: Answer("See the plugin's own documents.", None, "*/*")})

@@ -1,13 +1,24 @@
-"""Listening sockets, and messages for the operator when there can be none."""
+"""Listening sockets, and messages for the operator when there can be none.
+
+A unix socket that a daemon left behind is replaced; one that somebody answers on is not. Sockets
+that systemd passes (`sd_listen_fds(3)`) are taken over as they are.
+"""
 
 import errno
+import os
 import socket
+import stat
 import sys
+from collections.abc import MutableMapping
 from typing import cast
 
 import trio
 
+from distconvd.edge.places import is_loopback
+
 BACKLOG = 1_024
+FIRST_INHERITED = 3
+"""The first descriptor that systemd passes (SD_LISTEN_FDS_START)."""
 
 Address = tuple[str | int, ...]
 """Of AF_INET or AF_INET6: host, port, and for the latter two numbers more."""
@@ -37,6 +48,83 @@ async def open_listeners(host: str | None, port: int) -> list[trio.SocketListene
             await trio.aclose_forcefully(listener)
         raise
     return listeners
+
+
+async def open_unix_listener(path: str, mode: int = 0o660) -> trio.SocketListener:
+    """Listen on a unix socket; raises `OSError` with a message that says what to do.
+
+    Args:
+        path: where it appears; a socket there that nobody answers on is replaced.
+        mode: who may connect.
+    """
+    try:
+        await _clear(path)
+        sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            # Bound under a mask, so that nobody slips in before the mode is set.
+            before = os.umask(0o177)
+            try:
+                await sock.bind(path)
+            finally:
+                os.umask(before)
+            os.chmod(path, mode)
+            sock.listen(BACKLOG)
+            return trio.SocketListener(sock)
+        except BaseException:
+            sock.close()
+            raise
+    except OSError as fault:
+        reason = fault.strerror or str(fault)
+        raise OSError(fault.errno, f"unix:{path} cannot be listened on: {reason}") from fault
+
+
+async def _clear(path: str) -> None:
+    """Remove a socket that a daemon left behind; raises `OSError` for anything else at its place."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise OSError(errno.EEXIST, "there is a file of that name; move it away")
+    with trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            await probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+    raise OSError(errno.EADDRINUSE, "another program answers there; stop it")
+
+
+def inherited_listeners(environ: MutableMapping[str, str]) -> list[trio.SocketListener]:
+    """Return the sockets that systemd has passed, none when it has passed none.
+
+    The variables are removed, so that no child takes the sockets for its own. Raises `OSError` for
+    a descriptor that is no listening stream socket.
+    """
+    if environ.get("LISTEN_PID") != str(os.getpid()):
+        return []
+    count = int(environ.get("LISTEN_FDS", "0"))
+    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+        environ.pop(name, None)
+    listeners: list[trio.SocketListener] = []
+    for descriptor in range(FIRST_INHERITED, FIRST_INHERITED + count):
+        os.set_inheritable(descriptor, False)
+        sock = trio.socket.from_stdlib_socket(socket.socket(fileno=descriptor))
+        try:
+            listeners.append(trio.SocketListener(sock))
+        except ValueError as fault:
+            raise OSError(
+                errno.EINVAL,
+                f"the socket {descriptor} that systemd passes cannot be served ({fault}): it wants"
+                " ListenStream= and Accept=no",
+            ) from fault
+    return listeners
+
+
+def reaches_this_machine_only(listener: trio.SocketListener) -> bool:
+    """Whether nobody from elsewhere can connect."""
+    address = listener.socket.getsockname()
+    return not isinstance(address, tuple) or is_loopback(str(cast("Address", address)[0]))
 
 
 async def _addresses(host: str | None, port: int) -> list[tuple[int, Address]]:
