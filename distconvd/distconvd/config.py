@@ -22,7 +22,6 @@ ENV_PREFIX = "DISTCONV_"
 _SECRET = re.compile(r"(?:^|[._-])(?:key|secret|token|password)s?$", re.IGNORECASE)
 """Settings whose last word is one of these are masked, those of plugins too."""
 _PLACE = re.compile(r" - at `\$\.?(.*)`$")
-_ORIGIN = re.compile(r"https?://[^/?#\s]+")
 _INDEX = re.compile(r"\[[^]]*\]")
 _UNKNOWN = re.compile(r"unknown field `([^`]+)`")
 _MAY_BE_ZERO = frozenset(
@@ -96,10 +95,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     hook_slow_ms: float = 50.0
     """A call into a plugin that takes longer is logged and counted: everybody waits for it."""
     dispatch: DispatchSettings = DispatchSettings()
-    rate_limit_per_s: float = 0.0
-    """Requests a second that one key may make, with as many at once; 0: no limit."""
-    cors_origins: list[str] = []
-    """Origins whose pages may call this API from a browser; `*`: any."""
     edge: EdgeSettings = EdgeSettings()
     plugin: dict[str, dict[str, Any]] = {}
 
@@ -166,7 +161,7 @@ def load_config(
         name = ENV_PREFIX + key.upper()
         if name in environ and key not in ("dispatch", "edge", "plugin"):
             given: Any = environ[name]
-            if key in ("plugins", "source_schemes", "listen", "cors_origins"):
+            if key in ("plugins", "source_schemes", "listen"):
                 given = [part for part in given.split(",") if part]
             _merge(values, origins, {key: given}, f"environment {name}")
     for key, value in flags.items():
@@ -291,7 +286,6 @@ def _check_positive(config: Config) -> None:
     for name, table in tables:
         for key in table.__struct_fields__:
             _check_amount(f"{name}.{key}", getattr(table, key), zero=key in _MAY_BE_ZERO)
-    _check_amount("rate_limit_per_s", config.rate_limit_per_s, zero=True)
     _check_amount("drain_s", config.drain_s, zero=True)
     _check_amount("hook_slow_ms", config.hook_slow_ms, zero=False)
 
@@ -310,9 +304,6 @@ def _check_edge(config: Config) -> None:
         raise ConfigError(f"listen: {error}") from error
     if config.tls_certificate is None and (config.tls_key or config.tls_client_ca):
         raise ConfigError("tls_key and tls_client_ca need tls_certificate")
-    for origin in config.cors_origins:
-        if origin != "*" and not _ORIGIN.fullmatch(origin):
-            raise ConfigError(f"cors_origins: {origin!r} is no origin, such as https://example.org")
 
 
 def _check_exposure(config: Config) -> None:

@@ -29,7 +29,6 @@ from distconvd.dispatch.clock import tick
 from distconvd.edge.app import App
 from distconvd.edge.http import Principal, Route
 from distconvd.edge.limits import EdgeLimits
-from distconvd.edge.listeners import open_listeners
 from distconvd.edge.router import Router
 from distconvd.edge.server import Listener, Server, serve
 from distconvd.errors import CommitFailed, ConfigError, StoreError
@@ -250,14 +249,6 @@ async def _run_all(
                 await edge.drain(parts.config.drain_s)
             outer.cancel_scope.cancel()
         parts.ledger.close()
-
-
-async def listen(config: Config) -> list[Listener]:
-    """Open the configured listeners; raises `ConfigError` that says what to do."""
-    try:
-        return list(await open_listeners(config.bind_host, config.port))
-    except OSError as error:
-        raise ConfigError(str(error.strerror or error), exit_code=1) from error
 
 
 def _no_app() -> App:

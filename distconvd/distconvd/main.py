@@ -10,12 +10,14 @@ from collections.abc import AsyncIterator, Sequence
 import trio
 
 from distconvd import __version__, keys_command
+from distconvd.check import check
 from distconvd.config import Config, Loaded, describe, load_config
-from distconvd.daemon import Parts, assemble, listen, run
-from distconvd.edge.server import Listener
+from distconvd.daemon import Parts, assemble, run
 from distconvd.errors import ConfigError, StoreError
+from distconvd.listening import Listening, open_all
 from distconvd.logs import LEVELS, set_up_logs
 from distconvd.migrate import migrate
+from distconvd.notify import Notifier
 from distconvd.plugins import Context, Plugins
 from distconvd.store import Store
 
@@ -30,6 +32,7 @@ examples:
   distconvd --config /etc/distconv/distconvd.toml --log-format json
   distconvd --set dispatch.lease_s=30        set what lives in a table of the file
   distconvd config                           show the merged settings and where each is from
+  distconvd check                            would it start? each part ok or fail
   distconvd plugins                          list the plugins and their hooks
   distconvd keys add --key-file keys.json --name anna --role submit    print a new key, once
   distconvd migrate json:state.json spool:state.d     copy a store into an empty one
@@ -54,6 +57,13 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--config", metavar="FILE", help="a TOML file with settings")
     top.add_argument("--host", metavar="ADDRESS", help="address to listen on")
     top.add_argument("--port", type=int, metavar="N", help="port to listen on (default 8080)")
+    top.add_argument(
+        "--listen", metavar="PLACE", action="append",
+        help="HOST:PORT, unix:/PATH or systemd, instead of --host and --port; repeatable",
+    )  # fmt: skip
+    top.add_argument("--tls-certificate", metavar="FILE", help="speak TLS with this PEM chain")
+    top.add_argument("--tls-key", metavar="FILE", help="its private key, if it is in another file")
+    top.add_argument("--tls-client-ca", metavar="FILE", help="clients need a certificate of these")
     top.add_argument("--api-key", metavar="KEY", help="the key that callers must send")
     top.add_argument("--key-file", metavar="FILE", help="many keys with roles; see `keys --help`")
     top.add_argument("--state-file", metavar="PATH", help="where state is kept")
@@ -77,6 +87,7 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("config", help="show the merged settings with the origin of each")
+    commands.add_parser("check", help="tell whether the daemon would start, without starting it")
     commands.add_parser("plugins", help="list the loaded plugins and their hooks")
     copying = commands.add_parser("migrate", help="copy one store into another, empty one")
     copying.add_argument("source", metavar="FROM", help="STORE:PATH, for example json:state.json")
@@ -95,6 +106,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         set_up_logs(loaded.config.log_level, loaded.config.log_format)
         if given.command == "config":
             _show_config(loaded)
+        elif given.command == "check":
+            _check(loaded.config)
         elif given.command == "plugins":
             _show_plugins(loaded.config)
         elif given.command == "keys":
@@ -121,40 +134,57 @@ async def _serve(config: Config) -> None:
         gc.freeze()
         gc.enable()
         try:
-            listeners = await listen(config)
+            opened = await open_all(config)
         except ConfigError:
             await parts.store.aclose()
             raise
+        if opened.tls is not None:
+            parts.reloads.append(("tls", opened.tls.reload))
         stop = trio.Event()
+        manager = Notifier(os.environ)
         async with trio.open_nursery() as watch:
-            watch.start_soon(_heed_signals, signals, stop, parts, watch.cancel_scope)
+            watch.start_soon(_heed_signals, signals, stop, parts, manager, watch.cancel_scope)
             async with trio.open_nursery() as nursery:
-                await nursery.start(run, parts, listeners, stop)
-                _announce(config, listeners)
+                await nursery.start(run, parts, opened.listeners, stop)
+                _announce(opened)
+                manager.ready()
+                watch.start_soon(manager.watch)
             watch.cancel_scope.cancel()
 
 
-def _announce(config: Config, listeners: Sequence[Listener]) -> None:
+def _announce(opened: Listening) -> None:
     """Say on standard output where to reach the daemon; scripts wait for this line."""
-    host = f"[{config.bind_host}]" if ":" in config.bind_host else config.bind_host
-    port = config.port
-    if isinstance(listeners[0], trio.SocketListener):
-        port = listeners[0].socket.getsockname()[1]  # with --port 0 the system has chosen one
-    print(f"distconvd {__version__} ready on http://{host}:{port}", flush=True)
+    print(f"distconvd {__version__} ready on {', '.join(opened.urls)}", flush=True)
 
 
 async def _heed_signals(
-    signals: AsyncIterator[int], stop: trio.Event, parts: Parts, scope: trio.CancelScope
+    signals: AsyncIterator[int],
+    stop: trio.Event,
+    parts: Parts,
+    manager: Notifier,
+    scope: trio.CancelScope,
 ) -> None:
     """Reload on SIGHUP, drain on the first of the others, end at once on the second."""
     async for number in signals:
         if number == signal.SIGHUP:
+            manager.reloading()
             parts.reload()
+            manager.ready()
             continue
         if stop.is_set():
             scope.cancel()
             return
+        manager.stopping()
         stop.set()
+
+
+def _check(config: Config) -> None:
+    """Print a line for each part; exits 78 when one is not fine."""
+    found = trio.run(check, config)
+    for name, fine, told in found:
+        print(f"{'ok  ' if fine else 'fail'}  {name}: {told}")
+    if not all(fine for _, fine, _ in found):
+        sys.exit(EXIT_CONFIG)
 
 
 def _show_config(loaded: Loaded) -> None:

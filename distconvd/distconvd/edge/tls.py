@@ -71,9 +71,7 @@ class TlsListener(trio.abc.Listener[trio.abc.Stream]):
     async def accept(self) -> trio.abc.Stream:
         """Return the next connection; its handshake is yet to come."""
         stream = await self.inner.accept()
-        return trio.SSLStream(
-            stream, self._files.context, server_side=True, https_compatible=True
-        )
+        return trio.SSLStream(stream, self._files.context, server_side=True, https_compatible=True)
 
     async def aclose(self) -> None:
         """Stop listening."""

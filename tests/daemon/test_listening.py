@@ -1,0 +1,343 @@
+"""Where the daemon listens: addresses, unix sockets, systemd's sockets, TLS; with real sockets."""
+
+import os
+import signal
+import socket
+import ssl
+import subprocess
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import trio
+import trustme
+from tests.daemon.kit import COMMAND, KEY, environment, run
+
+from distconvd.config import load_config
+from distconvd.edge.places import Place, parse_place
+from distconvd.errors import ConfigError
+from distconvd.listening import open_all
+
+pytestmark = pytest.mark.e2e
+GET = f"GET /version HTTP/1.1\r\nHost: x\r\nX-API-Key: {KEY}\r\nConnection: close\r\n\r\n".encode()
+
+
+@contextmanager
+def served(
+    cwd: Path, *flags: str, fds: tuple[int, ...] = (), wrap: str = "", **environ: str
+) -> Generator[tuple[subprocess.Popen[str], list[str]]]:
+    """Run a daemon; give its process and the URLs that it says it is reached at."""
+    command = [*COMMAND[:-1], wrap + COMMAND[-1]]
+    with (cwd / "log").open("w") as log:
+        process = subprocess.Popen(
+            [*command, "--api-key", KEY, "--store", "memory", *flags], cwd=cwd, text=True,
+            env=environment(**environ), stdout=subprocess.PIPE, stderr=log, pass_fds=fds,
+        )  # fmt: skip
+    assert process.stdout is not None
+    try:
+        line = process.stdout.readline()
+        assert " ready on " in line, (cwd / "log").read_text()
+        yield process, line.strip().partition(" ready on ")[2].split(", ")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def told(sock: socket.socket) -> bytes:
+    """Ask for the version, and return the whole reply."""
+    said = b""
+    with sock:
+        sock.settimeout(10)
+        sock.sendall(GET)
+        while data := sock.recv(65536):
+            said += data
+    return said
+
+
+def port_of(url: str) -> int:
+    return int(url.rpartition(":")[2])
+
+
+# ------------------------------------------------------------------------------------- addresses
+
+
+@pytest.mark.parametrize(
+    "text, place",
+    [
+        ("127.0.0.1:8080", Place("127.0.0.1", 8080)),
+        ("[::1]:0", Place("::1", 0)),
+        ("unix:/run/d.sock", Place(path="/run/d.sock")),
+        ("systemd", Place(inherited=True)),
+    ],
+)
+def test_a_place_is_read_as_it_is_written(text: str, place: Place) -> None:
+    assert parse_place(text) == place
+    assert str(place) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "8080", "host:", ":80", "::1:80", "h:65536", "h:1x", "unix:d.sock", "unix:"]
+)
+def test_what_is_no_place_is_refused_with_what_it_should_be(text: str) -> None:
+    with pytest.raises(ConfigError, match="listen: "):
+        load_config({"listen": [text]}, {})
+
+
+def test_the_world_is_refused_without_a_key_wherever_it_stands_in_the_list() -> None:
+    with pytest.raises(ConfigError, match=r"refusing to listen on 0\.0\.0\.0"):
+        load_config({"listen": ["127.0.0.1:1", "0.0.0.0:80"]}, {})
+    load_config({"listen": ["[::1]:1", "unix:/run/d.sock"]}, {})
+
+
+def test_several_listeners_are_served_at_once_ipv6_and_unix_among_them(tmp_path: Path) -> None:
+    path = tmp_path / "d.sock"
+    places = ["--listen", "127.0.0.1:0", "--listen", f"unix:{path}", "--listen", "[::1]:0"]
+    with served(tmp_path, *places) as (_, urls):
+        assert urls[1] == f"unix:{path}"
+        assert path.stat().st_mode & 0o777 == 0o660
+        v4 = socket.create_connection(("127.0.0.1", port_of(urls[0])), 10)
+        v6 = socket.create_connection(("::1", port_of(urls[2])), 10)
+        unix = socket.socket(socket.AF_UNIX)
+        unix.connect(str(path))
+        assert [told(sock)[:15] for sock in (v4, v6, unix)] == [b"HTTP/1.1 200 OK"] * 3
+
+
+async def test_a_unix_socket_that_was_left_behind_is_replaced_a_live_one_or_a_file_is_not(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "d.sock"
+    config = load_config({"listen": [f"unix:{path}"]}, {}).config
+    opened = await open_all(config)
+    with pytest.raises(ConfigError, match="another program answers there"):
+        await open_all(config)
+    await opened.aclose()
+    assert path.exists()
+    await (await open_all(config)).aclose()
+    path.unlink()
+    path.write_text("mine")
+    with pytest.raises(ConfigError, match="there is a file of that name"):
+        await open_all(config)
+    assert path.read_text() == "mine"
+
+
+# --------------------------------------------------------------------------------------- systemd
+
+AS_SYSTEMD = "import os; os.environ['LISTEN_PID'] = str(os.getpid()); "
+
+
+def test_sockets_that_systemd_passes_are_served_without_further_words(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+        # What systemd does: the socket becomes descriptor 3.
+        wrap = f"import os; os.dup2({sock.fileno()}, 3); " + AS_SYSTEMD
+        with served(tmp_path, fds=(sock.fileno(),), wrap=wrap, LISTEN_FDS="1") as (_, urls):
+            assert urls == [f"http://127.0.0.1:{port}"]
+            asked = socket.create_connection(("127.0.0.1", port), 10)
+            assert told(asked).startswith(b"HTTP/1.1 200 OK")
+
+
+async def test_sockets_for_another_process_are_left_alone() -> None:
+    config = load_config({"listen": ["systemd"]}, {}).config
+    with pytest.raises(ConfigError, match="it has passed no socket"):
+        await open_all(config, {"LISTEN_PID": str(os.getpid() + 1), "LISTEN_FDS": "1"})
+
+
+# ------------------------------------------------------------------------------------------- TLS
+
+
+class Site:
+    """An authority and the files of a server's certificate."""
+
+    def __init__(self, folder: Path) -> None:
+        self.ca = trustme.CA()
+        self.certificate, self.key = folder / "chain.pem", folder / "key.pem"
+        self.renew()
+
+    def renew(self) -> None:
+        issued = self.ca.issue_cert("127.0.0.1")
+        issued.private_key_pem.write_to_path(str(self.key))
+        self.certificate.write_bytes(b"".join(b.bytes() for b in issued.cert_chain_pems))
+
+    @property
+    def flags(self) -> list[str]:
+        place = ["--host", "127.0.0.1", "--port", "0"]
+        return [*place, "--tls-certificate", str(self.certificate), "--tls-key", str(self.key)]
+
+    def client(self) -> ssl.SSLContext:
+        context = ssl.create_default_context()
+        self.ca.configure_trust(context)
+        return context
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+def connected(url: str, context: ssl.SSLContext) -> ssl.SSLSocket:
+    raw = socket.create_connection(("127.0.0.1", port_of(url)), 10)
+    return context.wrap_socket(raw, server_hostname="127.0.0.1")
+
+
+def test_tls_is_spoken_from_1_2_on_and_no_plain_http(tmp_path: Path, site: Site) -> None:
+    with served(tmp_path, *site.flags) as (_, urls):
+        assert urls[0].startswith("https://127.0.0.1:")
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            context = site.client()
+            context.minimum_version = context.maximum_version = version
+            assert told(connected(urls[0], context)).startswith(b"HTTP/1.1 200 OK")
+        old = site.client()
+        with pytest.warns(DeprecationWarning, match=r"TLSv1_1"):
+            old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
+        with pytest.raises(ssl.SSLError):
+            connected(urls[0], old)
+        plain = socket.create_connection(("127.0.0.1", port_of(urls[0])), 10)
+        assert b"200" not in told(plain)
+        assert told(connected(urls[0], site.client())).startswith(b"HTTP/1.1 200 OK")
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def test_sighup_takes_a_new_certificate_and_open_connections_live_on(
+    tmp_path: Path, site: Site
+) -> None:
+    with served(tmp_path, *site.flags) as (process, urls):
+        before = connected(urls[0], site.client())
+        first = before.getpeercert(binary_form=True)
+        site.renew()
+        process.send_signal(signal.SIGHUP)
+        for _ in range(200):
+            with connected(urls[0], site.client()) as fresh:
+                if fresh.getpeercert(binary_form=True) != first:
+                    break
+        else:
+            pytest.fail((tmp_path / "log").read_text())
+        assert told(before).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_a_bad_certificate_on_sighup_changes_nothing(tmp_path: Path, site: Site) -> None:
+    with served(tmp_path, *site.flags) as (process, urls):
+        site.certificate.write_text("spoilt")
+        process.send_signal(signal.SIGHUP)
+        log = tmp_path / "log"
+        while "could not be reloaded" not in log.read_text():
+            assert told(connected(urls[0], site.client())).startswith(b"HTTP/1.1 200 OK")
+        assert told(connected(urls[0], site.client())).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_with_a_client_authority_a_client_without_its_certificate_gets_nothing(
+    tmp_path: Path, site: Site
+) -> None:
+    authority = trustme.CA()
+    (tmp_path / "clients.pem").write_bytes(authority.cert_pem.bytes())
+    flags = [*site.flags, "--tls-client-ca", str(tmp_path / "clients.pem")]
+    with served(tmp_path, *flags) as (_, urls):
+        known = site.client()
+        authority.issue_cert("engine-001@example.org").configure_cert(known)
+        assert told(connected(urls[0], known)).startswith(b"HTTP/1.1 200 OK")
+        foreign = site.client()
+        trustme.CA().issue_cert("engine-002@example.org").configure_cert(foreign)
+        for context in (foreign, site.client()):
+            try:
+                said = told(connected(urls[0], context))
+            except (ssl.SSLError, ConnectionError):
+                continue
+            assert said == b""  # with TLS 1.3 the client's side is through before the refusal
+
+
+@pytest.mark.parametrize("wrong", ["missing", "spoilt", "another key"])
+async def test_files_of_tls_that_cannot_be_used_are_named(
+    tmp_path: Path, site: Site, wrong: str
+) -> None:
+    if wrong == "missing":
+        site.key.unlink()
+    elif wrong == "spoilt":
+        site.certificate.write_text("spoilt")
+    else:
+        trustme.CA().issue_cert("x.org").private_key_pem.write_to_path(str(site.key))
+    given = {"tls_certificate": str(site.certificate), "tls_key": str(site.key), "port": 0}
+    with pytest.raises(ConfigError, match="TLS: ") as caught:
+        await open_all(load_config(given, {}).config)
+    assert str(site.key) in str(caught.value)
+    assert caught.value.exit_code == 78
+
+
+def test_a_key_of_tls_without_a_certificate_is_refused() -> None:
+    with pytest.raises(ConfigError, match="need tls_certificate"):
+        load_config({"tls_key": "k.pem"}, {})
+
+
+# ----------------------------------------------------------------------------------------- check
+
+
+def test_check_tells_each_part_and_starts_nothing(tmp_path: Path) -> None:
+    done = run("--port", "0", "check", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.split()[:2] for line in lines] == [
+        ["ok", f"{part}:"]
+        for part in ("configuration", "plugins", "keys", "tls", "store", "listen")
+    ]
+
+
+def test_check_finds_every_fault_at_once_and_exits_78(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        flags = ["--port", port, "--state-file", str(tmp_path / "no" / "such" / "state.json")]
+        flags += ["--key-file", str(tmp_path / "no-keys"), "--host", "127.0.0.1"]
+        done = run(*flags, "--plugin", "no_such_plugin", "check", cwd=tmp_path)
+    assert done.returncode == 78
+    faults = [line for line in done.stdout.splitlines() if line.startswith("fail")]
+    assert {"plugins:", "keys:", "listen:"} <= {fault.split()[1] for fault in faults}
+    assert "is in use" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+# ------------------------------------------------------------------------------------- sd_notify
+
+
+def received(manager: socket.socket) -> str:
+    return manager.recv(4096).decode()
+
+
+@pytest.mark.parametrize("abstract", [False, True], ids=["path", "abstract"])
+def test_the_service_manager_hears_of_ready_reload_stop_and_signs_of_life(
+    tmp_path: Path, abstract: bool
+) -> None:
+    name = f"@distconv-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.settimeout(20)
+        manager.bind(name.replace("@", "\0", 1))
+        flags = ["--host", "127.0.0.1", "--port", "0"]
+        heard: list[str] = []
+        with served(tmp_path, *flags, NOTIFY_SOCKET=name, WATCHDOG_USEC="200000") as (process, _):
+            while heard.count("WATCHDOG=1") < 2:
+                heard.append(received(manager))
+            assert heard[0] == "READY=1"
+            process.send_signal(signal.SIGHUP)
+            while not heard[-1].startswith("RELOADING=1\nMONOTONIC_USEC="):
+                heard.append(received(manager))
+            while heard[-1] != "READY=1":
+                heard.append(received(manager))
+            process.send_signal(signal.SIGTERM)
+            while heard[-1] != "STOPPING=1":
+                heard.append(received(manager))
+            assert process.wait(20) == 0
+
+
+def test_a_manager_that_does_not_listen_is_no_reason_to_stop(tmp_path: Path) -> None:
+    flags = ["--host", "127.0.0.1", "--port", "0"]
+    with served(tmp_path, *flags, NOTIFY_SOCKET=str(tmp_path / "nobody")):
+        pass
+    assert "was not told READY=1" in (tmp_path / "log").read_text()
+
+
+async def test_a_watchdog_for_another_process_is_not_fed() -> None:
+    from distconvd.notify import Notifier
+
+    assert Notifier({"WATCHDOG_USEC": "100", "WATCHDOG_PID": "1"}).watchdog_s is None
+    with trio.fail_after(1):
+        await Notifier({}).watch()
