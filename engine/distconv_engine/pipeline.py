@@ -75,7 +75,9 @@ async def _run_stored(
     tracker.phase("publish")
     url = await _publish(shop, attempt, source, work, proved)
     tracker.phase("report")
-    result = result_of(shop, source, work, proved, trio.current_time() - start, *fallbacks)
+    wall_s = trio.current_time() - start
+    checks = ("source-unchanged", *fallbacks)
+    result = result_of(shop, source, work, proved, wall_s, *checks)
     return CompleteReport(url, job.attempt, shop.engine_id, result)
 
 

@@ -34,5 +34,5 @@ def result_of(
         wall_s=round(wall_s, 3),
         kept=plan.labels(),
         dropped=list(plan.dropped),
-        checks=[*source.checks, *proved.checks, "source-unchanged", *more_checks],
+        checks=[*source.checks, *proved.checks, *more_checks],
     )

@@ -168,5 +168,7 @@ class _Streamed:
     def _report(self, url: str, work: Work, proved: Verified, *checks: str) -> CompleteReport:
         self._attempt.tracker.phase("report")
         wall_s = trio.current_time() - self._start
-        result = result_of(self._shop, self._source, work, proved, wall_s, *checks)
+        result = result_of(
+            self._shop, self._source, work, proved, wall_s, "source-unchanged", *checks
+        )
         return CompleteReport(url, self._attempt.job.attempt, self._shop.engine_id, result)
