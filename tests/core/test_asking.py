@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from tests.core.kit import Core, check_invariants
 
+from distconvd.dispatch import engines
 from distconvd.dispatch.assign import has_undelivered
 from distconvd.model import JobStatus
 
@@ -192,6 +193,23 @@ def test_an_engine_that_waits_here_gets_a_job_the_moment_there_is_one() -> None:
     assert core.run(has_undelivered, "E1")
     assert core.must_ask("E1").job_id == job_id
     assert not core.run(has_undelivered, "E1")
+
+
+def test_a_job_that_ends_before_its_engine_asks_again_leaves_no_note_behind() -> None:
+    """It was assigned to a waiting engine that never came for it."""
+    core = Core()
+    core.engine("E1")
+    for engine_is_removed in (False, True):
+        core.park("E1")
+        job_id = core.submit()
+        assert core.dispatcher.undelivered["E1"] == {job_id: None}
+        core.park("E1", -1)
+        if engine_is_removed:
+            core.run(engines.remove, "E1")
+        else:
+            core.cancel(job_id)
+        assert not any(core.dispatcher.undelivered.values())
+    assert "E1" not in core.dispatcher.undelivered
 
 
 CAUSES = ["benchmark", "idle", "resume", "slot", "online", "codec", "unpause", "due", "requeue"]

@@ -102,8 +102,8 @@ def serve_parked(tx: Transaction) -> None:
         state.queue.woken.clear()
         state.pool.woken.clear()
     while state.queue.woken or state.pool.woken:
-        demands, state.queue.woken = state.queue.woken, set()
-        engines, state.pool.woken = state.pool.woken, set()
+        demands, state.queue.woken = state.queue.woken, {}
+        engines, state.pool.woken = state.pool.woken, {}
         for demand in demands:
             while state.pool.index(demand).parked and _match_once(tx, demand, frozenset()):
                 pass
@@ -116,7 +116,8 @@ def serve_parked(tx: Transaction) -> None:
                 _note_undelivered(tx, engine_id, job_id)
         # Matching takes an engine out of the pool and puts it back, which wakes it again; but what
         # there was for these has just been found.
-        state.pool.woken -= engines
+        for engine_id in engines:
+            state.pool.woken.pop(engine_id, None)
 
 
 def _take_note_of_interest(tx: Transaction, entry: EngineEntry) -> None:

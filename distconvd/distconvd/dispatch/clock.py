@@ -99,13 +99,13 @@ def _delay(tx: Transaction, job_id: str) -> None:
 def _elsewhere(tx: Transaction, job_id: str) -> None:
     """A retry has waited long enough for an engine that has not failed it: any will do."""
     if job_id in tx.state.queue:
-        tx.state.queue.woken.add(demand_of(tx.state.job(job_id)))
+        tx.state.queue.woken[demand_of(tx.state.job(job_id))] = None
 
 
 def _held(tx: Transaction, job_id: str) -> None:
     """The policy held a job until now: it is asked again."""
     if job_id in tx.state.queue:
-        tx.state.queue.woken.add(demand_of(tx.state.job(job_id)))
+        tx.state.queue.woken[demand_of(tx.state.job(job_id))] = None
 
 
 def _quarantine(tx: Transaction, engine_id: str) -> None:

@@ -76,6 +76,7 @@ def remove(tx: Transaction, engine_id: str) -> bytes:
     view = engine_view(tx, engine_id)
     for job_id in list(tx.state.engine(engine_id).held):
         lose_attempt(tx, job_id, f"Engine {engine_id} was removed.")
+    tx.core.undelivered.pop(engine_id, None)
     tx.tell("engine.removed", engine_id=engine_id)
     tx.put("engines", engine_id, None)
     return view
@@ -218,7 +219,7 @@ def _judge(tx: Transaction, entry: EngineEntry, held: HeldJob) -> Verdict:
 
 def _hand_out_again(tx: Transaction, entry: EngineEntry) -> None:
     """Find assignments whose reply must have been lost: the engine does not know of them."""
-    for job_id in entry.held.keys() - entry.named:
+    for job_id in [held for held in entry.held if held not in entry.named]:
         started_at = tx.job(job_id).started_at or 0
         if tx.now.wall_ms - started_at > tx.settings.redeliver_s * 1000:
             tx.core.undelivered.setdefault(entry.record.engine_id, {})[job_id] = None

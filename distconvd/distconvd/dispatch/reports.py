@@ -145,6 +145,7 @@ def end_attempt(
     """
     tx.core.leases.pop(job.job_id, None)
     tx.state.progress.pop(job.job_id, None)
+    tx.core.undelivered.get(job.assigned_engine or "", {}).pop(job.job_id, None)
     engine_id = engine_id or job.assigned_engine
     tx.close_attempt(
         job,

@@ -167,8 +167,9 @@ class EnginePool:
 
     def __init__(self) -> None:
         self.engines: dict[str, EngineEntry] = {}
-        self.woken: set[str] = set()
-        """Parked engines that became available since somebody last cleared this."""
+        self.woken: dict[str, None] = {}
+        """Parked engines that became available since somebody last cleared this, in that order: a
+        decision must not depend on the order of a set, or no run could be replayed."""
         self.parked = 0
         """How many of the available engines wait here for a job."""
         self.abilities: Counter[Ability] = Counter()
@@ -198,7 +199,7 @@ class EnginePool:
         self.abilities[entry.ability] += 1
         if entry.parked:
             self.parked += 1
-            self.woken.add(engine_id)
+            self.woken[engine_id] = None
         for index in self._indexes.values():
             if entry.ability.can_take(index.demand):
                 index.add(entry)

@@ -81,8 +81,8 @@ class JobQueue:
         self._by_codec: dict[str, dict[str | None, set[Demand]]] = {}
         """Demands by codec and by one of their tags (None: they need no tag), so that an engine
         finds those that it can take without looking at the others."""
-        self.woken: set[Demand] = set()
-        """Demands that got a job since somebody last cleared this."""
+        self.woken: dict[Demand, None] = {}
+        """Demands that got a job since somebody last cleared this, in that order."""
 
     def __len__(self) -> int:
         return len(self._live)
@@ -98,7 +98,7 @@ class JobQueue:
         lane = self._lane(line, share.name)
         entry = QueueEntry(-job.priority, born_us(job.job_id), job.job_id, lane)
         self._live[job.job_id] = entry
-        self.woken.add(line.demand)
+        self.woken[line.demand] = None
         if len(lane.heap) > 2 * len(self._live) + 64:
             # Dead entries leave only from the top; this bounds those that never get there.
             lane.heap[:] = [e for e in lane.heap if self._is_live(e)]
