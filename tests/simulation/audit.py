@@ -7,10 +7,10 @@ from collections import Counter
 from typing import Any
 
 import msgspec
-
-from distconvd.testing.daemon import Daemon
 from tests.simulation.books import ENDED, Books, Submitted, Try
 from tests.simulation.world import DISPATCH, LEASE_S, World
+
+from distconvd.testing.daemon import Daemon
 
 Record = dict[str, Any]
 
@@ -29,9 +29,7 @@ class Audit:
             key: msgspec.json.decode(record)["attempts"]
             for key, record in tables["attempts"].items()
         }
-        self._by_uid = {
-            uid: job for uid, job in world.books.jobs.items() if job.job_id is not None
-        }
+        self._by_uid = {uid: job for uid, job in world.books.jobs.items() if job.job_id is not None}
 
     def faults(self) -> list[str]:
         """Return every contradiction."""
@@ -46,8 +44,8 @@ class Audit:
             found += self._reported(job_id, history, reports)
             found += self._losses(job_id, history)
             found += self._retries(job, history)
-        for job in self._by_uid.values():
-            found += self._client_had_its_way(job)
+        for known in self._by_uid.values():
+            found += self._client_had_its_way(known)
         return found + self._order()
 
     # --------------------------------------------------------------------- jobs and clients
@@ -70,9 +68,11 @@ class Audit:
                 faults.append(f"lost: {uid} was acknowledged as {known.job_id}")
                 continue
             patched = {field for op in known.ops for field in op.body}
-            for field in known.body.keys() - patched - {"not_before"}:
-                if job[field] != known.body[field]:
-                    faults.append(f"changed: {known.job_id}.{field} is {job[field]!r}")
+            faults += [
+                f"changed: {known.job_id}.{field} is {job[field]!r}"
+                for field in known.body.keys() - patched - {"not_before"}
+                if job[field] != known.body[field]
+            ]
         return faults
 
     def _client_had_its_way(self, job: Submitted) -> list[str]:
@@ -81,7 +81,8 @@ class Audit:
         record, faults = self._jobs.get(job_id, {}), list[str]()
         patches = [op for op in job.ops if op.kind == "patch" and op.may_count]
         for field in {field for op in patches for field in op.body}:
-            allowed = [op.body[field] for op in patches if field in op.body]
+            as_submitted = job.body.get(field, False)
+            allowed = [as_submitted, *(op.body[field] for op in patches if field in op.body)]
             sure = [i for i, op in enumerate(patches) if op.status == 200 and field in op.body]
             last = [patches[i].body[field] for i in sure[-1:]] or allowed
             if record.get(field) not in last and not self._chronicle.restarts[job_id]:
@@ -97,9 +98,10 @@ class Audit:
             most = sum(op.may_count for op in tries)
             if not least <= done <= most:
                 faults.append(f"{job_id}: {kind} {done} times, not {least} to {most}")
-        if job.ops and job.ops[-1].kind == "cancel" and job.ops[-1].status == 200:
-            if record.get("status") != "cancelled":
-                faults.append(f"uncancelled: {job_id} is {record.get('status')}")
+        last_op = job.ops[-1] if job.ops else None
+        is_cancelled = record.get("status") == "cancelled"
+        if last_op and (last_op.kind, last_op.status) == ("cancel", 200) and not is_cancelled:
+            faults.append(f"uncancelled: {job_id} is {record.get('status')}")
         return faults
 
     # --------------------------------------------------------------------- attempts
@@ -200,9 +202,7 @@ class Audit:
             is_beyond = transient >= DISPATCH["transient_attempts_max"]
             transient += a["error_class"] == "transient"
             costs = a["error_class"] in ("engine", "verification")
-            charged += a["requeued"] and (
-                costs or (a["error_class"] == "transient" and is_beyond)
-            )
+            charged += a["requeued"] and (costs or (a["error_class"] == "transient" and is_beyond))
         if charged != job["retries"]:
             return [f"{job['job_id']} has {job['retries']} retries, not {charged}: {history}"]
         return []

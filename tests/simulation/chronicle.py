@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 import trio
+from tests.simulation.books import ENDED
 
 from distconvd.store import Change
-from tests.simulation.books import ENDED
 
 
 class Chronicle:

@@ -6,7 +6,6 @@ from typing import Any
 
 import msgspec
 import trio
-
 from tests.simulation.books import ENDED, Submitted, Try
 from tests.simulation.wire import Gone
 from tests.simulation.world import World, wall_ms
@@ -188,4 +187,3 @@ class Operator:
         self._world.books.removed.add(engine)
         status, _ = await self._world.insist("DELETE", f"/engines/{engine}")
         self._world.books.expect("remove", status, 200, 404)
-

@@ -10,10 +10,9 @@ from typing import Any, Literal
 
 import msgspec
 import trio
-
 from tests.simulation.books import Try
 from tests.simulation.wire import Gone
-from tests.simulation.world import LEASE_S, World, wall_ms
+from tests.simulation.world import LEASE_S, TIMEOUT_S, World, wall_ms
 
 Manner = Literal["steady", "lane", "plain", "flaky", "hanging", "legacy", "liar"]
 
@@ -42,7 +41,7 @@ class Engine:
         self.dice = world.dice(self.name)
         self.held: dict[str, int] = {}
         self._stopped: set[tuple[str, int]] = set()
-        self._hung_until_s = 0.0
+        self._hung_until_s = self._beaten_s = 0.0
         self._life = trio.CancelScope()
         self._away_s = 0.0
         self._freed = trio.Event()
@@ -71,6 +70,7 @@ class Engine:
 
     async def beat(self) -> None:
         """Say what it is and holds; take in what the daemon makes of that."""
+        self._beaten_s = trio.current_time()
         held = dict(self.held)
         beat: dict[str, Any] = {
             "engine_id": self.name,
@@ -105,9 +105,14 @@ class Engine:
 
     async def _beat_for_ever(self) -> None:
         while True:
-            await trio.sleep(LEASE_S / 3 if self.held else LEASE_S * 3)
+            await trio.sleep(LEASE_S / 2.5)
             await self._until_awake()
-            await self.beat()
+            if self.held or (self._is_long_silent and not self.is_a.polls_s):
+                await self.beat()
+
+    @property
+    def _is_long_silent(self) -> bool:
+        return trio.current_time() > self._beaten_s + TIMEOUT_S * 0.8
 
     async def _benchmark(self) -> None:
         body = {"engine_id": self.name, "benchmark_time": self.is_a.benchmark_s}
@@ -121,22 +126,25 @@ class Engine:
     # ------------------------------------------------------------------------- asking
 
     async def _ask_for_ever(self, nursery: trio.Nursery) -> None:
-        pause_s = 8.0
+        pause_s = 30.0
         while True:
             await self._until_awake()
             if len(self.held) >= self.is_a.slots:
                 self._freed = trio.Event()
                 await self._freed.wait()
+            if self._is_long_silent:
+                await self.beat()
             job = await self._ask()
             if job is not None:
-                pause_s = 8.0
+                pause_s = 30.0
                 if self.held.get(job["job_id"]) != job["attempt"]:
                     self.held[job["job_id"]] = job["attempt"]
                     nursery.start_soon(self._encode, job["job_id"], job["attempt"])
             elif not self.is_a.polls_s:
                 await trio.sleep(self.dice.uniform(0.1, 5))
             else:
-                await trio.sleep(self.dice.uniform(0.5, 1) * pause_s)
+                haste = 0.2 if self.world.is_dusk else 1
+                await trio.sleep(self.dice.uniform(0.5, 1) * pause_s / haste)
                 pause_s = min(self.is_a.polls_s, pause_s * 5)
 
     async def _ask(self) -> dict[str, Any] | None:
@@ -193,7 +201,7 @@ class Engine:
         if self.is_a.manner == "flaky" and fate < 0.35:
             self._crash(fate)
             await trio.lowlevel.checkpoint()
-        elif self.is_a.manner == "hanging" and fate < 0.5:
+        elif fate < {"hanging": 0.5, "lane": 0.04}.get(self.is_a.manner, 0.0):
             self.books.counts["hang"] += 1
             self._hung_until_s = trio.current_time() + self.dice.uniform(0.5, 3) * LEASE_S
         elif fate > 0.8 and self.is_a.manner != "legacy":

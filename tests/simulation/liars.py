@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 import trio
-
 from tests.simulation.engines import Character, Engine
 from tests.simulation.wire import Gone
 from tests.simulation.world import World, wall_ms
@@ -28,8 +27,8 @@ class Liar(Engine):
         """Work as any engine, and lie."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(super().run)
-            while True:
-                await trio.sleep(self._imagination.expovariate(1 / 40))
+            while not self.world.is_dusk:
+                await trio.sleep(self._imagination.expovariate(1 / 60))
                 lie = self._imagination.choice(_LIES)
                 await lie(self)
 
@@ -127,7 +126,9 @@ class Liar(Engine):
         sort = self._imagination.randrange(4)
         head = f"POST /jobs/ HTTP/1.1\r\n{PRIVATE}"
         if sort == 0:
-            data = f"{head}Content-Type: application/json\r\nContent-Length: 9999999\r\n\r\n".encode()
+            data = (
+                f"{head}Content-Type: application/json\r\nContent-Length: 9999999\r\n\r\n".encode()
+            )
             await self._shout("oversized", data + b"{" * 2000, 413)
         elif sort == 1:
             data = f"{head}Content-Type: text/html\r\nContent-Length: 2\r\n\r\n{{}}".encode()
@@ -149,12 +150,13 @@ class Liar(Engine):
 
 
 def _false(kind: str) -> dict[str, Any]:
-    return {
+    bodies: dict[str, dict[str, Any]] = {
         "complete": {"output_url": "http://example.com/stolen.mp4"},
         "fail": {"error_message": "lie: stolen", "error_class": "input"},
         "release": {"reason": "lie: stolen"},
         "progress": {"fraction": 0.9},
-    }[kind]
+    }
+    return bodies[kind]
 
 
 _LIES: list[Callable[[Liar], Awaitable[None]]] = [

@@ -8,19 +8,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import trio
-
-from distconv_plugins.store_memory import Memory, MemoryStore
-from distconvd.store import Change
-from distconvd.testing.daemon import WALL_MS, Daemon, open_daemon
 from tests.simulation.books import Books
 from tests.simulation.chronicle import Chronicle
 from tests.simulation.wire import Gone, Wire
 
+from distconv_plugins.store_memory import Memory, MemoryStore
+from distconvd.store import Change
+from distconvd.testing.daemon import WALL_MS, Daemon, open_daemon
+
 LEASE_S = 90.0
+TIMEOUT_S = 250.0
 DISPATCH: dict[str, Any] = {
     "lease_s": LEASE_S,
     "start_grace_s": 45.0,
-    "engine_timeout_s": 400.0,
+    "engine_timeout_s": TIMEOUT_S,
     "pickup_s": 5.0,
     "redeliver_s": 3.0,
     "retry_backoff_s": 1.0,
@@ -64,11 +65,16 @@ class World:
         """(job, attempt, engine) of every assignment that was told: what liars talk about."""
         self.at_work = 0
         """Engines that still have something to report."""
-        self.outages = 0
+        self.failed_commits = 0
 
     def dice(self, name: str) -> random.Random:
         """Return the dice of one actor: its fate depends on the seed and on its name alone."""
         return random.Random(f"{self.seed}/{name}")
+
+    @property
+    def is_dusk(self) -> bool:
+        """Whether all has been submitted: from then on nobody does more than the jobs need."""
+        return trio.current_time() > self.size.submitting_s * 1.2
 
     async def insist(
         self, method: str, path: str, body: object = None, headers: str = ""
@@ -88,9 +94,7 @@ class World:
         """Run one daemon; cancelling its scope is a power cut, leaving the block drains it."""
         with trio.CancelScope() as scope:
             store = SimStore(self)
-            async with open_daemon(
-                store=store, dispatch=DISPATCH, edge=EDGE
-            ) as daemon:
+            async with open_daemon(store=store, dispatch=DISPATCH, edge=EDGE) as daemon:
                 self.wire.daemon = daemon
                 try:
                     yield daemon, scope
@@ -108,8 +112,7 @@ class SimStore(MemoryStore):
         self.has_power = True
         self._world = world
         self._dice = world.dice(f"store {trio.current_time():.3f}")
-        self._next_outage_s = trio.current_time() + self._dice.uniform(5, 40)
-        self._outage_ends_s = 0.0
+        self._outage_begins_s = self._outage_ends_s = trio.current_time()
 
     async def commit(self, changes: Sequence[Change]) -> None:
         """Commit, or fail; what is durable goes into the chronicle."""
@@ -122,12 +125,12 @@ class SimStore(MemoryStore):
     def _fails(self, now_s: float) -> bool:
         if not self.has_power:
             return self._dice.random() < 0.5
-        if now_s >= self._next_outage_s:
-            self._world.outages += 1
-            self._outage_ends_s = now_s + self._dice.choice([0, 0.1, 2.5])
-            self._next_outage_s = self._outage_ends_s + self._dice.uniform(5, 40)
-            return True
-        return now_s < self._outage_ends_s
+        while now_s > self._outage_ends_s:
+            self._outage_begins_s = self._outage_ends_s + self._dice.uniform(5, 40)
+            self._outage_ends_s = self._outage_begins_s + self._dice.choice([0.3, 3])
+        is_failing = now_s > self._outage_begins_s or self._dice.random() < 0.005
+        self._world.failed_commits += is_failing
+        return is_failing
 
 
 def wall_ms() -> int:

@@ -1,0 +1,121 @@
+"""The simulation is worth nothing if it cannot fail: daemons broken in one place each, and caught."""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+from tests.simulation.replay import run
+from tests.simulation.world import Size
+
+from distconvd.api import engines as engines_api
+from distconvd.dispatch import Dispatcher, engines, reports, retries, submit
+from distconvd.dispatch.assign import park
+from distconvd.errors import Conflict
+from distconvd.ledger import Ledger
+from distconvd.matching import JobQueue
+from distconvd.model import TERMINAL_STATUSES, FailureClass, Verdict
+
+Patch = pytest.MonkeyPatch
+
+
+def no_attempt_check(patch: Patch) -> None:
+    """Any attempt number will do while the job is open."""
+
+    def require_open(tx: Any, job: Any, *_: Any, **__: Any) -> Any:
+        if job.status in TERMINAL_STATUSES:
+            raise Conflict("it has ended")
+        return job
+
+    patch.setattr(reports, "_require_open", require_open)
+
+
+def last_report_wins(patch: Patch) -> None:
+    """A completion of a completed job is always taken for a repetition."""
+    patch.setattr(reports, "_was_completed_so", lambda job, report: job.status == "completed")
+
+
+def an_undo_is_dropped(patch: Patch) -> None:
+    """A failed commit's newest change stays in memory."""
+    was = Dispatcher.take_back
+    patch.setattr(Dispatcher, "take_back", lambda self, undo: was(self, undo[1:]))
+
+
+def lost_costs_a_retry(patch: Patch) -> None:
+    """A lost engine is charged to the job."""
+    was = retries._is_charged
+    patch.setattr(
+        retries, "_is_charged",
+        lambda tx, past, kind: kind is FailureClass.LOST or was(tx, past, kind),
+    )  # fmt: skip
+
+
+def told_too_early(patch: Patch) -> None:
+    """Replies do not wait for their commit."""
+
+    async def has_come_true(self: Any, batch: Any) -> bool:
+        return True
+
+    patch.setattr(Ledger, "_has_come_true", has_come_true)
+
+
+def leases_too_short(patch: Patch) -> None:
+    """A heartbeat does not renew: leases run from the assignment."""
+    was = Dispatcher.grant_lease
+
+    def grant_lease(self: Any, job_id: str, now_s: float) -> None:
+        if job_id not in self.leases:
+            was(self, job_id, now_s)
+
+    patch.setattr(Dispatcher, "grant_lease", grant_lease)
+
+
+def priority_is_ignored(patch: Patch) -> None:
+    """First come, first served, whatever the priority."""
+    was = JobQueue.add
+    patch.setattr(
+        JobQueue, "add", lambda self, job: was(self, msgspec.structs.replace(job, priority=0))
+    )
+
+
+def keys_are_forgotten(patch: Patch) -> None:
+    """An idempotency key is never recognised."""
+    patch.setattr(submit, "_recall", lambda tx, key: None)
+
+
+def every_claim_is_believed(patch: Patch) -> None:
+    """A heartbeat may keep whatever it names."""
+    patch.setattr(
+        engines, "_judge", lambda tx, entry, held: Verdict(held.job_id, held.attempt, "keep")
+    )
+
+
+def parked_for_ever(patch: Patch) -> None:
+    """A long poll that ends is still counted as waiting."""
+    patch.setattr(
+        engines_api, "park", lambda tx, engine_id, by: park(tx, engine_id, by) if by > 0 else None
+    )
+
+
+BREAKS: dict[str, tuple[Callable[[Patch], None], str]] = {
+    "no attempt check": (no_attempt_check, "not (409,)"),
+    "last report wins": (last_report_wins, "contradiction"),
+    "an undo is dropped": (an_undo_is_dropped, ""),
+    "lost costs a retry": (lost_costs_a_retry, "retries, not"),
+    "told too early": (told_too_early, "told before it was durable"),
+    "leases too short": (leases_too_short, "after it was heard"),
+    "priority is ignored": (priority_is_ignored, "overtaken"),
+    "keys are forgotten": (keys_are_forgotten, "doubled"),
+    "every claim is believed": (every_claim_is_believed, "may keep"),
+    "parked for ever": (parked_for_ever, ""),
+}
+"""A break, and a word of what it must be caught by."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("broken", BREAKS)
+def test_a_daemon_with_one_break_is_caught(broken: str, monkeypatch: Patch) -> None:
+    break_it, word = BREAKS[broken]
+    break_it(monkeypatch)
+    faults = run(1, Size(jobs=250, engines=200, deaths=0, clients=10)).faults
+    assert any(word in fault for fault in faults), faults[:5]
