@@ -37,7 +37,12 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
-        parts = [stamp(record.created), record.levelname, record.name, one_line(record.getMessage())]
+        parts = [
+            stamp(record.created),
+            record.levelname,
+            record.name,
+            one_line(record.getMessage()),
+        ]
         known = ("method", "path", "status", "bytes", "duration_ms")
         fields = fields_of(record)
         parts += [f"{k}={one_line(str(v))}" for k, v in fields.items() if k not in known]
