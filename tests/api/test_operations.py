@@ -107,7 +107,8 @@ async def test_metrics_count_requests_by_route_and_bound_their_labels(farm: Farm
 
 async def test_the_loaded_plugins_are_listed_with_their_hooks(farm: Farm) -> None:
     listed = {p["name"]: p for p in (await farm.client.get("/plugins")).json()}
-    assert listed["size-aware"]["hooks"] == ["distconvd_register_policies"]
+    hooks = ["distconvd_register_policies", "distconvd_register_settings"]
+    assert listed["size-aware"]["hooks"] == hooks
     assert {"api-key", "no-auth", "stores", "media-store", "spool-intake"} <= listed.keys()
 
 

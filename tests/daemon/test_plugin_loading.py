@@ -150,7 +150,7 @@ async def test_a_route_of_a_plugin_is_served(tmp_path: Path) -> None:
     "setting,said",
     [
         ({"policy": "nosuch"}, "no policy 'nosuch'; installed ones: .*size-aware"),
-        ({"auth": "nosuch"}, "no authenticator 'nosuch'; installed ones: api-key, none"),
+        ({"auth": "nosuch"}, "no authenticator 'nosuch'; installed ones: api-key, key-file, none"),
         ({"plugin": {"size-aware": {"large_from_mb": 1}}}, "cannot be over"),
         ({"plugin": {"size-aware": {"colour": 1}}}, r"\[plugin.size-aware\].*colour"),
     ],
