@@ -1,0 +1,98 @@
+"""The archive on a real disk, and a daemon that retires its ended jobs into it."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+from trio.testing import MockClock
+
+from distconvd.archive import Archive
+from distconvd.disk import REAL_DISK
+from distconvd.dispatch.retire import Retired
+from distconvd.testing.daemon import open_daemon
+from distconvd.testing.faultdisk import FaultDisk
+
+US = 1_700_000_000_000_000
+
+
+def retired(number: int, text: str = "x") -> Retired:
+    job_id = f"{US + number * 3_000_000}_{number}"
+    job = msgspec.json.encode({"job_id": job_id, "error_message": text})
+    return Retired(job_id, job, None)
+
+
+async def test_every_job_is_found_by_its_id_over_many_files(tmp_path: Path) -> None:
+    archive = Archive(tmp_path / "a", REAL_DISK)
+    entries = [retired(n) for n in range(50)]
+    await archive.append(entries[:20])
+    await archive.append(entries[20:])
+    reopened = Archive(tmp_path / "a", REAL_DISK)
+    for entry in entries:
+        found = await reopened.find(entry.job_id)
+        assert found is not None
+        assert found.job == entry.job
+    assert len(list((tmp_path / "a").rglob("*.ndjson"))) > 5
+
+
+async def test_an_id_that_is_not_there_is_not_found(tmp_path: Path) -> None:
+    archive = Archive(tmp_path, REAL_DISK)
+    await archive.append([retired(1, text='"job_id":"1700000000000000_0"')])
+    assert await archive.find("1700000000000000_0") is None
+    assert await archive.find("no id of ours") is None
+
+
+async def test_a_job_that_left_twice_is_as_it_left_last(tmp_path: Path) -> None:
+    archive = Archive(tmp_path, REAL_DISK)
+    await archive.append([retired(1, "first")])
+    await archive.append([retired(1, "second")])
+    found = await archive.find(retired(1).job_id)
+    assert found is not None
+    assert found.job == retired(1, "second").job
+
+
+async def test_a_half_line_that_a_crash_left_harms_neither_its_neighbours_nor_the_next(
+    tmp_path: Path,
+) -> None:
+    archive = Archive(tmp_path, REAL_DISK)
+    await archive.append([retired(0)])
+    (file,) = tmp_path.rglob("*.ndjson")
+    with file.open("ab") as torn:
+        torn.write(b'\n{"job":{"job_id":"170000')
+    await archive.append([retired(1)])
+    for number in (0, 1):
+        assert await archive.find(retired(number).job_id) is not None
+
+
+async def test_a_full_disk_is_told_and_nothing_is_lost_by_trying_again() -> None:
+    disk = FaultDisk()
+    archive = Archive(Path("/archive"), disk)
+    disk.fail_all("ENOSPC")
+    with pytest.raises(OSError, match="No space"):
+        await archive.append([retired(1)])
+    disk.heal()
+    await archive.append([retired(1)])
+    assert await archive.find(retired(1).job_id) is not None
+
+
+async def test_a_daemon_answers_from_the_archive_what_has_left_its_store(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Threads are waited for here, so the clock is not let jump while one is in flight."""
+    autojump_clock.autojump_threshold = float("inf")
+    autojump_clock.rate = 10
+    limits = {"finished_jobs_max": 0}
+    async with open_daemon(archive_dir=str(tmp_path / "a"), dispatch=limits) as daemon:
+        fields = {"source_url": "http://h/a.mp4", "target_codec": "h264"}
+        made = (await daemon.client.post("/jobs/", fields, idempotency_key="k")).json()
+        path = f"/jobs/{made['job_id']}"
+        done = await daemon.client.post(f"{path}/complete", {"output_url": "file:///o.mp4"})
+        with trio.fail_after(60):
+            while made["job_id"] in daemon.parts.dispatcher.state.jobs:
+                await trio.sleep(0.1)
+        assert (await daemon.client.get("/jobs/")).json() == []
+        assert (await daemon.client.get(path)).json() == done.json()["job"]
+        (attempt,) = (await daemon.client.get(f"{path}/attempts")).json()
+        assert attempt["outcome"] == "completed"
+        again = await daemon.client.post("/jobs/", fields, idempotency_key="k")
+        assert again.json() == done.json()["job"]
