@@ -137,7 +137,9 @@ class Engine:
             job = await self._ask()
             if job is not None:
                 pause_s = 30.0
-                if self.held.get(job["job_id"]) != job["attempt"]:
+                if self.held.get(job["job_id"]) == job["attempt"]:
+                    await trio.sleep(1)  # it is told again of what it has
+                else:
                     self.held[job["job_id"]] = job["attempt"]
                     nursery.start_soon(self._encode, job["job_id"], job["attempt"])
             elif not self.is_a.polls_s:
