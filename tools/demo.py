@@ -537,7 +537,8 @@ def interrupt(signal_number: int, frame: FrameType | None) -> NoReturn:
 
 def main() -> int:
     """Run the demo and return the exit code."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    # SIGINT too: a shell starts what it runs in the background with it ignored.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
     adopt_orphans()
     try:
