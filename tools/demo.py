@@ -29,6 +29,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -166,7 +167,9 @@ class Family:
         return child
 
     def check_alive(self) -> None:
-        """Raise `DemoFailure` if one has ended by itself."""
+        """Raise `DemoFailure` if one has ended by itself, `KeyboardInterrupt` if that got lost."""
+        if INTERRUPTED.is_set():
+            raise KeyboardInterrupt
         for child in self.children:
             child.check_alive()
 
@@ -530,8 +533,15 @@ def deaf() -> Generator[None]:
             signal.signal(number, handler)
 
 
+INTERRUPTED = threading.Event()
+
+
 def interrupt(signal_number: int, frame: FrameType | None) -> NoReturn:
-    """End as after Ctrl-C, so that the children are stopped."""
+    """End as after Ctrl-C, so that the children are stopped.
+
+    It is noted too: what is raised while a child is forked, in a hook of fork's, Python drops.
+    """
+    INTERRUPTED.set()
     raise KeyboardInterrupt
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -322,3 +323,21 @@ def test_the_whole_demo_exits_0_with_every_result_checked_and_nothing_left() -> 
     assert "Results in demo-output/videos/" in done.stdout
     assert done.stdout.count("yes, ") == 6
     assert "\x1b[" not in done.stdout + done.stderr
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+def test_ctrl_c_stops_the_demo_and_everything_that_it_started() -> None:
+    with subprocess.Popen(
+        [sys.executable, str(ROOT / "tools" / "demo.py")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert "ready" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert "left behind" not in told
+    assert "did not stop cleanly" not in told
