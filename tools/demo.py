@@ -29,13 +29,12 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, NamedTuple, NoReturn
+from typing import Any, Literal, NamedTuple
 
 from distconv_client import (
     Client,
@@ -152,7 +151,7 @@ class Family:
             key: the daemon's key; by environment, where `ps` does not show it.
         """
         log = DEMO / "logs" / f"{name}.log"
-        with log.open("wb") as file:
+        with held(), log.open("wb") as file:
             process = subprocess.Popen(
                 arguments,
                 stdin=subprocess.DEVNULL,
@@ -162,23 +161,23 @@ class Family:
                 start_new_session=True,
                 preexec_fn=die_with_parent,
             )
-        child = Child(name, process, log)
-        self.children.append(child)
+            child = Child(name, process, log)
+            self.children.append(child)
         return child
 
     def check_alive(self) -> None:
-        """Raise `DemoFailure` if one has ended by itself, `KeyboardInterrupt` if that got lost."""
-        if INTERRUPTED.is_set():
-            raise KeyboardInterrupt
+        """Raise `DemoFailure` if one has ended by itself."""
         for child in self.children:
             child.check_alive()
 
     def stop(self) -> list[str]:
         """Stop all, the last one started first; return what was not as it should be."""
+        # One that is stopped before it is up has not yet learned to end cleanly.
+        clean = (0, -signal.SIGTERM) if Interruption.asked else (0,)
         faults: list[str] = []
         for child in reversed(self.children):
             code = child.stop()
-            if code != 0:
+            if code not in clean:
                 faults.append(f"{child.name} did not stop cleanly: exit code {code}")
         faults += [f"a process was left behind: {what}" for what in stop_leftovers(self._others)]
         self.children.clear()
@@ -533,16 +532,34 @@ def deaf() -> Generator[None]:
             signal.signal(number, handler)
 
 
-INTERRUPTED = threading.Event()
+class Interruption:
+    """Whether a signal has asked for the end, and whether it must wait for a moment."""
+
+    asked = False
+    held = False
 
 
-def interrupt(signal_number: int, frame: FrameType | None) -> NoReturn:
-    """End as after Ctrl-C, so that the children are stopped.
+@contextlib.contextmanager
+def held() -> Generator[None]:
+    """Let a Ctrl-C meanwhile be raised at the end of the block.
 
-    It is noted too: what is raised while a child is forked, in a hook of fork's, Python drops.
+    Raised while a child is being started, it would leave a child that nobody knows; and what is
+    raised in a hook of fork's, Python drops.
     """
-    INTERRUPTED.set()
-    raise KeyboardInterrupt
+    Interruption.held = True
+    try:
+        yield
+    finally:
+        Interruption.held = False
+    if Interruption.asked:
+        raise KeyboardInterrupt
+
+
+def interrupt(signal_number: int, frame: FrameType | None) -> None:
+    """End as after Ctrl-C, so that the children are stopped."""
+    Interruption.asked = True
+    if not Interruption.held:
+        raise KeyboardInterrupt
 
 
 def main() -> int:
