@@ -11,11 +11,12 @@ from pathlib import Path
 
 import trio
 
-from distconv_engine.codecs import CODECS, ENCODERS, Encoder, pixel_filter
+from distconv_engine.codecs import ENCODERS, Encoder, pixel_filter
 from distconv_engine.diagnosis import LOG_LEVEL
 from distconv_engine.ffmpeg_tools import Tools
 from distconv_engine.running import Controls, Ended, run
 from distconv_engine.sources import file_url, read_arguments
+from distconvd.model import CODECS
 
 _FRAMES = 4
 _TEST_S_MAX = 20.0

@@ -1,26 +1,22 @@
-"""The codec table: which encoders make a codec, and their settings where a job names none.
+"""The encoder table: what ffmpeg calls the encoders of a codec, and how each takes its settings.
 
-One row an encoder. Every value that a job may give is checked against its row here, so nothing
-that a job says reaches ffmpeg unless this table knows it.
+What a job may ask of a codec, and what it gets where it asks for nothing, is the vocabulary's table
+(`distconvd.model.CODECS`), which the daemon refuses by, too. A row here turns its words into those
+of one encoder, so nothing that a job says reaches ffmpeg unless both tables know it.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-_X26X_PRESETS = frozenset(
-    {
-        "ultrafast", "superfast", "veryfast", "faster", "fast",
-        "medium", "slow", "slower", "veryslow", "placebo",
-    }
-)  # fmt: skip
-_COMMON_TUNES = frozenset({"animation", "grain", "fastdecode", "zerolatency", "psnr", "ssim"})
+from distconvd.model import CODECS
 
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
     """One encoder of ffmpeg.
 
-    `preset_option` and `tune_option` are the options that take a preset and a tune; `presets` and
-    `tunes` all the values allowed. `quality_option` takes the constant quality, within `quality`.
+    `preset_option` and `tune_option` are the options that take a preset and a tune; `presets` maps
+    the codec's words to the encoder's own. `quality_option` takes the constant quality.
     """
 
     name: str
@@ -28,14 +24,14 @@ class Encoder:
     quality_option: str
     quality_default: int
     quality: range
+    """What of a job's `crf` it takes as it is; empty: its scale is another one."""
     preset_option: str
     preset_default: str
-    presets: frozenset[str]
+    presets: Mapping[str, str]
     extra: tuple[str, ...] = ()
     quality_extra: tuple[str, ...] = ()
     """Goes with constant quality only."""
     tune_option: str | None = None
-    tunes: frozenset[str] = frozenset()
     two_pass: bool = False
     ten_bit: bool = False
     hardware: bool = False
@@ -45,55 +41,78 @@ class Encoder:
     min_side: int = 16
 
 
-def _numbers(first: int, last: int) -> frozenset[str]:
-    return frozenset(str(number) for number in range(first, last + 1))
+def spread(codec: str, own: Sequence[str]) -> dict[str, str]:
+    """Map the presets of a codec evenly onto an encoder's own; both are fastest first."""
+    words = CODECS[codec].presets
+    step = (len(own) - 1) / (len(words) - 1)
+    return {word: own[round(number * step)] for number, word in enumerate(words)}
+
+
+def _software(
+    name: str,
+    codec: str,
+    preset_option: str = "-preset",
+    *,
+    presets: Mapping[str, str] | None = None,
+    preset_default: str | None = None,
+    extra: tuple[str, ...] = (),
+    quality_extra: tuple[str, ...] = (),
+    tune_option: str | None = None,
+    ten_bit: bool = True,
+    min_side: int = 16,
+) -> Encoder:
+    """Return the row of an encoder that does all that its codec's row says."""
+    rules = CODECS[codec]
+    return Encoder(
+        name,
+        codec,
+        "-crf",
+        rules.crf_default,
+        rules.crf,
+        preset_option,
+        preset_default or rules.preset_default,
+        presets or {word: word for word in rules.presets},
+        extra,
+        quality_extra,
+        tune_option,
+        two_pass=rules.two_pass,
+        ten_bit=ten_bit,
+        min_side=min_side,
+    )
 
 
 _SOFTWARE = (
-    Encoder(
-        "libx264", "h264", "-crf", 21, range(52),
-        "-preset", "medium", _X26X_PRESETS,
-        tune_option="-tune",
-        tunes=_COMMON_TUNES | {"film", "stillimage"},
-        two_pass=True, ten_bit=True,
+    _software("libx264", "h264", tune_option="-tune"),
+    _software(
+        "libx265", "hevc", extra=("-x265-params", "log-level=warning"), tune_option="-tune",
+        min_side=64,
     ),
-    Encoder(
-        "libx265", "hevc", "-crf", 25, range(52),
-        "-preset", "medium", _X26X_PRESETS,
-        extra=("-x265-params", "log-level=warning"),
-        tune_option="-tune", tunes=_COMMON_TUNES,
-        two_pass=True, ten_bit=True, min_side=64,
+    _software(
+        "libvpx", "vp8", "-cpu-used", extra=("-deadline", "good"), tune_option="-tune",
+        ten_bit=False,
     ),
-    Encoder(
-        "libvpx", "vp8", "-crf", 10, range(4, 64),
-        "-cpu-used", "2", _numbers(0, 16), extra=("-deadline", "good"),
-        tune_option="-tune", tunes=frozenset({"psnr", "ssim"}), two_pass=True,
+    _software(
+        "libvpx-vp9", "vp9", "-cpu-used", extra=("-deadline", "good", "-row-mt", "1"),
+        quality_extra=("-b:v", "0"), tune_option="-tune-content",
     ),
-    Encoder(
-        "libvpx-vp9", "vp9", "-crf", 32, range(64),
-        "-cpu-used", "3", _numbers(0, 8), extra=("-deadline", "good", "-row-mt", "1"),
-        quality_extra=("-b:v", "0"),
-        tune_option="-tune-content", tunes=frozenset({"default", "screen", "film"}),
-        two_pass=True, ten_bit=True,
-    ),
-    Encoder(
-        "libsvtav1", "av1", "-crf", 32, range(1, 64),
-        "-preset", "8", _numbers(0, 13), ten_bit=True, min_side=64,
-    ),
-    Encoder(
-        "libaom-av1", "av1", "-crf", 32, range(64),
-        "-cpu-used", "6", _numbers(0, 8), extra=("-row-mt", "1"), quality_extra=("-b:v", "0"),
-        tune_option="-tune", tunes=frozenset({"psnr", "ssim"}), two_pass=True, ten_bit=True,
+    _software("libsvtav1", "av1", min_side=64),
+    _software(
+        "libaom-av1", "av1", "-cpu-used",
+        # It has no 9 to 13 outside of its real-time mode; 8 is as fast as it gets.
+        presets={word: str(min(int(word), 8)) for word in CODECS["av1"].presets},
+        preset_default="6", extra=("-row-mt", "1"), quality_extra=("-b:v", "0"),
     ),
 )  # fmt: skip
 
-_NVENC_PRESETS = frozenset(f"p{number}" for number in range(1, 8))
-_QSV_PRESETS = frozenset(["veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"])
+_NVENC_PRESETS = tuple(f"p{number}" for number in range(1, 8))
+_QSV_PRESETS = ("veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
+_VAAPI_LEVELS = tuple(str(number) for number in range(7, 0, -1))
 
 
 def _nvenc(codec: str) -> Encoder:
     return Encoder(
-        f"{codec}_nvenc", codec, "-cq", 25, range(1, 52), "-preset", "p5", _NVENC_PRESETS,
+        f"{codec}_nvenc", codec, "-cq", 25, range(1, 52), "-preset", "p5",
+        spread(codec, _NVENC_PRESETS),
         quality_extra=("-rc", "vbr", "-b:v", "0"), hardware=True, min_side=160,
         ten_bit=codec != "h264",
     )  # fmt: skip
@@ -102,14 +121,14 @@ def _nvenc(codec: str) -> Encoder:
 def _qsv(codec: str) -> Encoder:
     return Encoder(
         f"{codec}_qsv", codec, "-global_quality", 25, range(1, 52), "-preset", "medium",
-        _QSV_PRESETS, hardware=True, min_side=128, ten_bit=codec != "h264",
+        spread(codec, _QSV_PRESETS), hardware=True, min_side=128, ten_bit=codec != "h264",
     )  # fmt: skip
 
 
 def _vaapi(codec: str) -> Encoder:
     return Encoder(
         f"{codec}_vaapi", codec, "-qp", 25, range(1, 52), "-compression_level", "4",
-        _numbers(1, 7), hardware=True, min_side=128,
+        spread(codec, _VAAPI_LEVELS), hardware=True, min_side=128,
         input_options=("-vaapi_device", "/dev/dri/renderD128"),
         filter_tail="format=nv12,hwupload",
     )  # fmt: skip
@@ -117,8 +136,8 @@ def _vaapi(codec: str) -> Encoder:
 
 def _videotoolbox(codec: str) -> Encoder:
     return Encoder(
-        f"{codec}_videotoolbox", codec, "-q:v", 60, range(1, 101), "-realtime", "0",
-        frozenset({"0", "1"}), hardware=True, min_side=64,
+        f"{codec}_videotoolbox", codec, "-q:v", 60, range(0), "-realtime", "0",
+        spread(codec, ("1", "0")), hardware=True, min_side=64,
     )  # fmt: skip
 
 
@@ -131,7 +150,6 @@ _HARDWARE = (
 
 ENCODERS: dict[str, Encoder] = {row.name: row for row in (*_HARDWARE, *_SOFTWARE)}
 """Every encoder known, the preferred ones of a codec first."""
-CODECS: tuple[str, ...] = ("h264", "hevc", "vp8", "vp9", "av1")
 
 
 def encoders_of(codec: str, *, hardware: bool) -> list[Encoder]:

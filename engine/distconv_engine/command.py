@@ -14,7 +14,7 @@ from distconv_engine.ffmpeg_tools import Tools
 from distconv_engine.plan import Kept, Plan
 from distconv_engine.probe import Stream
 from distconv_engine.sources import read_arguments
-from distconvd.model import TranscodeOptions
+from distconvd.model import TranscodeOptions, find_fault
 
 STATS_PERIOD_S = 0.5
 PASS_LOG = "two-pass"  # noqa: S105 - no password
@@ -22,6 +22,8 @@ PASS_LOG = "two-pass"  # noqa: S105 - no password
 _AUDIO_KBPS = {"aac": {1: 96, 2: 160, 6: 384, 8: 512}, "opus": {1: 64, 2: 128, 6: 256, 8: 384}}
 _AUDIO_ENCODERS = {"aac": "aac", "opus": "libopus"}
 _SUBTITLE_ENCODERS = {"mov_text": "mov_text", "webvtt": "webvtt", "subrip": "srt"}
+_OPUS_KBPS_A_CHANNEL = 256
+"""libopus refuses more."""
 _OPUS_LAYOUTS = "aformat=channel_layouts=7.1|6.1|5.1|5.0|quad|stereo|mono"
 _BITS_A_PIXEL_VP8 = 0.12
 """libvpx needs a ceiling for VP8 also with constant quality."""
@@ -46,25 +48,19 @@ class Request:
 
 
 def check_options(options: TranscodeOptions, encoder: Encoder) -> None:
-    """Raise `InputFault` when the job's options do not fit the encoder."""
-    if options.crf is not None and options.video_bitrate_kbps is not None:
-        raise InputFault("options.crf and options.video_bitrate_kbps exclude each other.")
-    if options.crf is not None and options.crf not in encoder.quality:
-        low, high = encoder.quality.start, encoder.quality.stop - 1
-        raise InputFault(f"options.crf must be {low} to {high} for {encoder.codec}.")
-    known_preset = options.preset is None or encoder.hardware or options.preset in encoder.presets
-    if not known_preset:
-        known = ", ".join(sorted(encoder.presets, key=lambda p: (len(p), p)))
-        raise InputFault(f"options.preset for {encoder.codec} must be one of {known}.")
-    if options.tune is not None and options.tune not in encoder.tunes:
-        known = ", ".join(sorted(encoder.tunes)) or "left out"
-        raise InputFault(f"options.tune for {encoder.codec} must be {known}.")
-    if options.two_pass:
-        if options.video_bitrate_kbps is None:
-            raise InputFault("options.two_pass needs options.video_bitrate_kbps.")
-        if not encoder.two_pass:
-            raise InputFault(f"options.two_pass is not there for {encoder.codec}.")
-    _check_numbers(options)
+    """Raise `InputFault` for options that cannot work, `EngineFault` for what only this encoder
+    cannot do: then a hardware one may give way to software."""
+    fault = find_fault(options, encoder.codec)
+    if fault is not None:
+        raise InputFault(str(fault))
+    cannot = {
+        "crf": options.crf is not None and options.crf not in encoder.quality,
+        "tune": options.tune is not None and encoder.tune_option is None,
+        "two_pass": bool(options.two_pass) and not encoder.two_pass,
+    }
+    beyond = [f"options.{name}" for name, is_beyond in cannot.items() if is_beyond]
+    if beyond:
+        raise EngineFault(f"{encoder.name} cannot do {', '.join(beyond)} of this job.")
 
 
 def check_depth(request: Request) -> None:
@@ -77,13 +73,6 @@ def check_depth(request: Request) -> None:
             f"This engine's {encoder.name} makes 8 bits only, too few for the HDR of "
             f"{video.stream.label}."
         )
-
-
-def _check_numbers(options: TranscodeOptions) -> None:
-    for name in ("video_bitrate_kbps", "audio_bitrate_kbps", "max_width", "max_height", "max_fps"):
-        value = getattr(options, name)
-        if value is not None and not 0 < value < 10_000_000:
-            raise InputFault(f"options.{name} must be a positive number.")
 
 
 def commands(request: Request) -> list[list[str]]:
@@ -178,8 +167,8 @@ def _video(request: Request, kept: Kept, spec: str, pass_number: int | None) -> 
     argv = [f"-c:{spec}", encoder.name]
     argv += [f"-filter:{spec}", ",".join(_filters(request, stream))]
     argv += [f"-fps_mode:{spec}", "vfr", *_rate(request, stream)]
-    preset = options.preset if options.preset in encoder.presets else encoder.preset_default
-    argv += [encoder.preset_option, preset or encoder.preset_default]
+    preset = encoder.preset_default if options.preset is None else encoder.presets[options.preset]
+    argv += [encoder.preset_option, preset]
     if options.tune is not None and encoder.tune_option:
         argv += [encoder.tune_option, options.tune]
     argv += _extra(encoder, pass_number)
@@ -237,6 +226,12 @@ def _colour(stream: Stream) -> list[str]:
 
 def _audio(request: Request, kept: Kept, number: int) -> list[str]:
     kbps = request.options.audio_bitrate_kbps or _audio_kbps(kept)
+    most = _OPUS_KBPS_A_CHANNEL * kept.stream.channels
+    if kept.codec == "opus" and kbps > most:
+        raise InputFault(
+            f"'options.audio_bitrate_kbps' must be at most {most} for the {kept.stream.channels}"
+            f" channels of {kept.stream.label} in opus."
+        )
     argv = [f"-c:{number}", _AUDIO_ENCODERS[kept.codec], f"-b:{number}", f"{kbps}k"]
     if kept.codec == "opus":
         argv += [f"-filter:{number}", _OPUS_LAYOUTS]

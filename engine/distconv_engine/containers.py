@@ -6,9 +6,9 @@ encoding again, so it comes first.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
-ContainerName = Literal["mp4", "mkv", "webm", "mov", "ts"]
+from distconvd.model import CONTAINERS as RULES
+from distconvd.model import ContainerName, ContainerRules
 
 TEXT_SUBTITLES = frozenset({"subrip", "ass", "ssa", "mov_text", "webvtt", "text"})
 BITMAP_SUBTITLES = frozenset({"hdmv_pgs_subtitle", "dvd_subtitle", "dvb_subtitle", "xsub"})
@@ -23,13 +23,7 @@ class Container:
     name: ContainerName
     format: str
     demuxer: str
-    suffix: str
-    video: frozenset[str]
     audio_copied: frozenset[str]
-    audio_made: str
-    """The audio codec made of what can not be copied."""
-    audio_allowed: frozenset[str]
-    """Audio codecs that a job may ask for."""
     subtitles_copied: frozenset[str]
     text_made: str | None
     """What text subtitles become that can not be copied; None: it holds none."""
@@ -39,56 +33,56 @@ class Container:
     chapters: bool = True
     attachments: bool = False
 
+    @property
+    def rules(self) -> ContainerRules:
+        """What a job may ask to be put into it."""
+        return RULES[self.name]
+
+    @property
+    def suffix(self) -> str:
+        """How names of such files end."""
+        return self.rules.suffix
+
+    @property
+    def video(self) -> frozenset[str]:
+        """The codecs that it can hold."""
+        return self.rules.video
+
+    @property
+    def audio_made(self) -> str:
+        """The audio codec made of what can not be copied."""
+        return self.rules.audio[0]
+
 
 CONTAINERS: dict[ContainerName, Container] = {
     row.name: row
     for row in (
         Container(
-            "mp4", "mp4", "mov", ".mp4",
-            video=frozenset({"h264", "hevc", "vp9", "av1"}),
+            "mp4", "mp4", "mov",
             audio_copied=_COMMON_AUDIO | {"opus", "alac", "flac"},
-            audio_made="aac", audio_allowed=frozenset({"aac", "opus"}),
             subtitles_copied=frozenset({"mov_text"}), text_made="mov_text", covers=True,
         ),
         Container(
-            "mov", "mov", "mov", ".mov",
-            video=frozenset({"h264", "hevc"}),
+            "mov", "mov", "mov",
             audio_copied=_COMMON_AUDIO | _PCM | {"alac"},
-            audio_made="aac", audio_allowed=frozenset({"aac"}),
             subtitles_copied=frozenset({"mov_text"}), text_made="mov_text", covers=True,
         ),
         Container(
-            "webm", "webm", "matroska", ".webm",
-            video=frozenset({"vp8", "vp9", "av1"}),
+            "webm", "webm", "matroska",
             audio_copied=frozenset({"opus", "vorbis"}),
-            audio_made="opus", audio_allowed=frozenset({"opus"}),
             subtitles_copied=frozenset({"webvtt"}), text_made="webvtt",
         ),
         Container(
-            "mkv", "matroska", "matroska", ".mkv",
-            video=frozenset({"h264", "hevc", "vp8", "vp9", "av1"}),
+            "mkv", "matroska", "matroska",
             audio_copied=_COMMON_AUDIO | _PCM | {"opus", "vorbis", "flac", "alac", "mp2", "dts", "truehd"},
-            audio_made="aac", audio_allowed=frozenset({"aac", "opus"}),
             subtitles_copied=frozenset({"subrip", "ass", "ssa", "webvtt", "hdmv_pgs_subtitle", "dvd_subtitle", "dvb_subtitle"}),
             text_made="subrip", styled_text=True, covers=True, attachments=True,
         ),
         Container(
-            "ts", "mpegts", "mpegts", ".ts",
-            video=frozenset({"h264", "hevc"}),
+            "ts", "mpegts", "mpegts",
             audio_copied=_COMMON_AUDIO | {"mp2", "opus"},
-            audio_made="aac", audio_allowed=frozenset({"aac", "opus"}),
             subtitles_copied=frozenset({"dvb_subtitle", "dvb_teletext"}), text_made=None,
             chapters=False,
         ),
     )
 }  # fmt: skip
-
-PREFERENCE: dict[str, tuple[ContainerName, ...]] = {
-    "h264": ("mp4", "mkv"),
-    "hevc": ("mp4", "mkv"),
-    "vp8": ("webm", "mkv"),
-    "vp9": ("webm", "mkv"),
-    "av1": ("mp4", "mkv"),
-}
-"""Where a job names no container: the first that holds everything in the source."""
-SUFFIXES: dict[str, ContainerName] = {row.suffix: row.name for row in CONTAINERS.values()}

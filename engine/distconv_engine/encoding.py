@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from distconv_engine.attempt import Attempt, Workshop
 from distconv_engine.capabilities import encodes
-from distconv_engine.codecs import CODECS, Encoder
+from distconv_engine.codecs import Encoder
 from distconv_engine.command import Request
 from distconv_engine.encode import Encoded, encode
 from distconv_engine.failures import EngineFault
@@ -17,6 +17,7 @@ from distconv_engine.progress import EncodeProgress
 from distconv_engine.source_check import Source
 from distconv_engine.sources import file_url
 from distconv_engine.tracker import Tracker
+from distconvd.model import CODECS
 
 T = TypeVar("T")
 
@@ -33,10 +34,11 @@ class Work:
 async def tools_for(
     shop: Workshop, attempt: Attempt, plan: Plan, encoders: Sequence[Encoder]
 ) -> tuple[Tools, tuple[Encoder, ...]]:
-    """Return an ffmpeg that decodes the source, and those of `encoders` that it has.
+    """Return an ffmpeg that decodes the source, and those of `encoders` that it may have.
 
     Not every build decodes AV1. Where the usual one does not, the one that reads AV1 back for the
-    verification does the whole job, with the encoders that it proves to have.
+    verification does the whole job, with the software encoders that it proves to have. Hardware
+    ones are left to be tried, so that giving way is allowed and recorded like any other.
 
     Raises:
         EngineFault: none here can; another engine may.
@@ -51,7 +53,9 @@ async def tools_for(
         return shop.tools, tuple(encoders)
     tools = replace(shop.tools, ffmpeg=reader)
     clip = attempt.folder / "proof.mkv"
-    found = [row for row in encoders if await encodes(tools, attempt.controls, row, clip)]
+    found = [
+        row for row in encoders if row.hardware or await encodes(tools, attempt.controls, row, clip)
+    ]
     if not found:
         raise EngineFault(
             f"This engine's ffmpeg that decodes {codec} video has no encoder for {plan.codec}."

@@ -5,22 +5,25 @@ is verified against it, and the report tells it.
 """
 
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Literal
 
-from distconv_engine.codecs import CODECS
 from distconv_engine.containers import (
     BITMAP_SUBTITLES,
     CONTAINERS,
-    PREFERENCE,
-    SUFFIXES,
     TEXT_SUBTITLES,
     Container,
-    ContainerName,
 )
 from distconv_engine.failures import InputFault
 from distconv_engine.probe import Probe, Stream
-from distconvd.model import Job, TranscodeOptions, canonical_codec
+from distconvd.model import (
+    CODECS,
+    ContainerName,
+    Job,
+    TranscodeOptions,
+    canonical_codec,
+    container_of,
+    find_fault,
+)
 
 Action = Literal["encode", "copy"]
 
@@ -80,20 +83,35 @@ def make_plan(job: Job, probe: Probe) -> Plan:
     if codec not in CODECS:
         known = ", ".join(CODECS)
         raise InputFault(f"No engine of this kind makes '{job.target_codec}'; it makes {known}.")
-    named = job.options.container or _container_of_name(job)
-    names: list[ContainerName] = [named] if named else list(PREFERENCE[codec])
-    drafts = [_draft(codec, CONTAINERS[name], job.options, probe) for name in names]
+    fault = find_fault(job.options, codec, job.output)
+    if fault is not None:
+        raise InputFault(str(fault))
+    drafts = [_draft(codec, row, job.options, probe) for row in _containers(job, codec)]
     whole = [draft for draft in drafts if not draft.unsupported]
     best = [draft for draft in whole if not draft.degraded]
     return _finish(codec, job.options, probe, (best or whole or drafts)[0])
 
 
+def _containers(job: Job, codec: str) -> list[Container]:
+    """Return the one that the job names, or those of its codec, the preferred one first."""
+    named = job.options.container or _container_of_name(job)
+    names = CODECS[codec].containers if named is None else (named,)
+    rows = [CONTAINERS[name] for name in names]
+    return [row for row in rows if _fits(row, job.options)]
+
+
+def _fits(container: Container, options: TranscodeOptions) -> bool:
+    """Whether a container takes what the options ask for, besides the codec."""
+    made = options.audio_codec in ("aac", "opus")
+    takes_audio = not made or options.audio_codec in container.rules.audio
+    return takes_audio and (container.rules.faststart or not options.faststart)
+
+
 def _container_of_name(job: Job) -> ContainerName | None:
-    """The container that the wanted file name asks for, if it asks for one."""
+    """Return the container that the wanted file name asks for, if it asks for one."""
     if job.output is None:
         return None
-    name = job.output.name or (job.output.url or "").partition("?")[0]
-    return SUFFIXES.get(PurePosixPath(name).suffix.lower())
+    return container_of(job.output.name or job.output.url or "")
 
 
 def _finish(codec: str, options: TranscodeOptions, probe: Probe, draft: _Draft) -> Plan:
@@ -170,8 +188,6 @@ def _place_audio(
         _copy_audio(draft, container, stream, must=wanted == "copy")
     else:
         codec = wanted or container.audio_made
-        if codec not in container.audio_allowed:
-            raise InputFault(f"A {container.name} file cannot hold {codec} audio.")
         draft.kept.append(Kept(stream, "encode", codec))
 
 

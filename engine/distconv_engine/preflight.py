@@ -3,11 +3,11 @@
 from urllib.parse import urlsplit
 
 from distconv_engine.attempt import Workshop
-from distconv_engine.codecs import CODECS, Encoder
+from distconv_engine.codecs import Encoder
 from distconv_engine.config import Config
 from distconv_engine.failures import EngineFault, InputFault, TransientFault
 from distconv_engine.gauges import free_bytes
-from distconvd.model import Job, canonical_codec
+from distconvd.model import CODECS, Job, canonical_codec
 
 MB = 1e6
 

@@ -15,11 +15,10 @@ import msgspec
 from distconv_plugins._hot_names import DONE_NAME
 from distconvd.api.validate import check_codec, check_submission
 from distconvd.errors import BadRequest
-from distconvd.model import Output, Submission, TranscodeOptions, canonical_codec
+from distconvd.model import CODECS, Output, Submission, TranscodeOptions, canonical_codec
 
 LABEL = "hot-folder"
 """On each job from a hot folder: which record it belongs to. Not for people to set."""
-_OUR_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "av1"})
 
 
 class StrictOptions(TranscodeOptions, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -165,7 +164,7 @@ def _check_apart(watch: Path, path: str, base: str) -> None:
             f"output: {base} is, or holds, the folder that videos are taken from;"
             ' results need one of their own, such as "done".'
         )
-    if os.path.dirname(real) == root and canonical_codec(os.path.basename(real)) in _OUR_CODECS:
+    if os.path.dirname(real) == root and canonical_codec(os.path.basename(real)) in CODECS:
         raise WrongSettings(f"output: {base} is a codec's own folder; results need another one.")
 
 

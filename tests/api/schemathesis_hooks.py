@@ -1,14 +1,19 @@
 """What Schemathesis has to know of this API; loaded by it, not by pytest.
 
 JSON Schema takes `3.0` for an integer and this API does not; `Prefer: wait=30` waits; a body of
-NDJSON is lines; `?strict=true` refuses what the schema allows by right; and some options contradict each other, which the document tells in words only.
+NDJSON is lines; `?strict=true` refuses what the schema allows by right; and some options contradict
+each other or do not suit the codec, which the document tells in words only.
 """
 
+import re
 from typing import Any
 
 import schemathesis
 
+from distconvd.model import CODECS, canonical_codec
+
 LINE = b'{"source_url": "http://example.com/in.mp4", "target_codec": "h264"}'
+WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,31}\Z")
 CONTAINERS = ("mp4", "mkv", "webm", "mov", "ts")
 
 
@@ -24,6 +29,8 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
     case.body = whole(case.body)
     if isinstance(case.body, dict) and isinstance(case.body.get("options"), dict):
         case.body["options"] = consistent(case.body["options"])
+        if canonical_codec(str(case.body.get("target_codec"))) in CODECS:
+            case.body["options"] = of_any_codec(case.body["options"])
     if case.headers:
         case.headers.pop("Prefer", None)
     if case.query:
@@ -54,3 +61,20 @@ def consistent(options: dict[str, Any]) -> dict[str, Any]:
     if kept.get("audio_codec") in ("copy", "none"):
         del kept["audio_codec"]  # neither has a bit rate
     return kept
+
+
+def of_any_codec(options: dict[str, Any]) -> dict[str, Any]:
+    """Take out what is good by itself and may not suit the codec; bad values stay."""
+    is_good = {
+        "crf": lambda value: type(value) is int and 0 <= value <= 63,
+        "video_bitrate_kbps": lambda value: type(value) is int and 1 <= value <= 1_000_000,
+        "preset": lambda value: isinstance(value, str) and WORD.match(value),
+        "tune": lambda value: isinstance(value, str) and WORD.match(value),
+        "two_pass": lambda value: isinstance(value, bool),
+        "faststart": lambda value: isinstance(value, bool),
+    }
+    return {
+        name: value
+        for name, value in options.items()
+        if name not in is_good or not is_good[name](value)
+    }

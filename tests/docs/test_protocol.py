@@ -34,6 +34,8 @@ from distconvd.edge.target import QUERY_FIELDS_MAX
 from distconvd.errors import CallerError, DaemonError, DistconvError
 from distconvd.lifecycle import drawing
 from distconvd.model import (
+    CODECS,
+    CONTAINERS,
     AssignRequest,
     BenchmarkReport,
     CompleteReport,
@@ -205,6 +207,45 @@ def test_every_field_of_a_record_is_told(kind: type, heading: str) -> None:
     told = pages.section(TEXT, heading)
     missing = [name for name in kind.__struct_fields__ if f"`{name}`" not in told]  # type: ignore[attr-defined]
     assert missing == []
+
+
+def test_the_table_of_codecs_is_the_one_that_daemon_and_engine_use() -> None:
+    told = {
+        cells[0].strip("`"): [cell.replace("`", "") for cell in cells[1:]]
+        for cells in pages.table_cells(pages.section(TEXT, "### Options"))
+        if len(cells) == 8 and cells[0] != "codec"
+    }
+    assert told == {
+        name: [
+            ", ".join(row.encoders),
+            ", ".join(row.containers),
+            f"{row.crf[0]} to {row.crf[-1]} ({row.crf_default})",
+            f"{words(row.presets)} ({row.preset_default})",
+            words(row.tunes),
+            "yes" if row.two_pass else "no",
+            str(row.bitrate_kbps_max),
+        ]
+        for name, row in CODECS.items()
+    }
+
+
+def words(known: tuple[str, ...]) -> str:
+    """Return a list of words as the table shows it, one of numbers as its ends."""
+    if known and all(word.isdigit() for word in known):
+        return f"{known[0]} to {known[-1]}"
+    return ", ".join(known) or "–"
+
+
+def test_the_table_of_containers_is_the_one_that_daemon_and_engine_use() -> None:
+    told = {
+        cells[0].strip("`"): cells[1:]
+        for cells in pages.table_cells(pages.section(TEXT, "### Options"))
+        if len(cells) == 4 and cells[0] != "container"
+    }
+    assert told == {
+        name: [", ".join(sorted(row.video)), ", ".join(row.audio), "yes" if row.faststart else "no"]
+        for name, row in CONTAINERS.items()
+    }
 
 
 def test_the_defaults_of_a_submission_are_told() -> None:

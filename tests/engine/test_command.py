@@ -6,13 +6,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from distconv_engine.codecs import CODECS, ENCODERS, encoders_of
+from distconv_engine.codecs import ENCODERS, encoders_of
 from distconv_engine.command import Request, commands, target_size
 from distconv_engine.failures import InputFault
 from distconv_engine.ffmpeg_tools import Tools
 from distconv_engine.plan import make_plan
 from distconv_engine.probe import Colour, Probe, Stream
-from distconvd.model import Job, TranscodeOptions
+from distconvd.model import CODECS, Job, TranscodeOptions
 
 VIDEO = Stream(0, "video", "h264", width=1920, height=1080, fps=50.0, pix_fmt="yuv420p")
 AUDIO = Stream(1, "audio", "dts", channels=6, sample_rate=48000)
@@ -167,7 +167,14 @@ def test_options_that_do_not_fit_are_refused_by_name(
 
 def test_every_encoder_row_is_consistent() -> None:
     for row in ENCODERS.values():
-        assert row.codec in CODECS
-        assert row.preset_default in row.presets
-        assert row.quality_default in row.quality
-        assert bool(row.tunes) == (row.tune_option is not None)
+        assert list(row.presets) == list(CODECS[row.codec].presets)
+        assert row.preset_default in row.presets.values()
+        assert row.quality_default in row.quality or not row.quality
+
+
+def test_every_codec_has_the_encoders_that_the_vocabulary_names_in_its_order() -> None:
+    for rules in CODECS.values():
+        rows = encoders_of(rules.name, hardware=False)
+        assert tuple(row.name for row in rows) == rules.encoders
+        assert all(row.two_pass == rules.two_pass for row in rows)
+        assert all((row.tune_option is not None) == bool(rules.tunes) for row in rows)

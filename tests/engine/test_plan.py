@@ -132,7 +132,8 @@ def test_a_time_code_track_is_dropped_and_told_without_a_refusal() -> None:
     [
         ("h264", {"container": "webm"}, (VIDEO,)),
         ("vp9", {"container": "mov"}, (VIDEO,)),
-        ("vp9", {"audio_codec": "aac"}, (VIDEO, AAC)),
+        ("vp9", {"audio_codec": "aac", "container": "webm"}, (VIDEO, AAC)),
+        ("vp9", {"faststart": True}, (VIDEO,)),
         ("mpeg2", {}, (VIDEO,)),
         ("h264", {"audio_codec": "none"}, (AAC,)),
         ("vp9", {"audio_codec": "copy", "container": "webm"}, (VIDEO, AAC)),

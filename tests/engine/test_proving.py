@@ -9,7 +9,7 @@ from distconv_engine import benchmark as benchmark_module
 from distconv_engine.attempt import Attempt
 from distconv_engine.benchmark import Benchmark, benchmark_key, measure
 from distconv_engine.capabilities import Capabilities, prove
-from distconv_engine.codecs import CODECS, ENCODERS
+from distconv_engine.codecs import ENCODERS
 from distconv_engine.config import Config
 from distconv_engine.errors import ConfigError
 from distconv_engine.ffmpeg_tools import Tools, find_tools, is_new_enough
@@ -20,7 +20,7 @@ from distconv_engine.progress import EncodeProgress
 from distconv_engine.running import Controls
 from distconv_engine.standing import Standing
 from distconv_engine.tracker import Tracker
-from distconvd.model import HeldJob, Job, Verdict
+from distconvd.model import CODECS, HeldJob, Job, Verdict
 
 
 def program(path: Path, words: str) -> Path:

@@ -8,8 +8,7 @@ daemon by tests/api/test_schemathesis.py.
 from collections.abc import Mapping
 from typing import Any
 
-from distconvd.api.validate import OPTION_RANGES
-from distconvd.model import Limits
+from distconvd.model import OPTION_RANGES, Limits
 
 Schema = dict[str, Any]
 
@@ -88,8 +87,10 @@ FIELDS: Mapping[str, Schema] = {
 WORDS: Mapping[str, str] = {
     "TranscodeOptions": (
         "What the output should be like; a field left out takes the codec's default. `crf` and"
-        " `video_bitrate_kbps` exclude each other, `two_pass` needs the latter, and the container"
-        " must be able to hold the codec."
+        " `video_bitrate_kbps` exclude each other, `two_pass` needs the latter, the container must be"
+        " able to hold the codecs, and `faststart` is for mp4 and mov. `crf`, `preset`, `tune` and"
+        " `two_pass` must suit the codec: docs/protocol.md has the table. Of a codec that is not in"
+        " it nothing is known, and any are taken."
     ),
 }
 """What only words can say, by type."""

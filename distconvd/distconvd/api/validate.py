@@ -28,6 +28,7 @@ from distconvd.model import (
     Submission,
     TranscodeOptions,
     canonical_codec,
+    find_fault,
 )
 
 log = logging.getLogger("distconvd.validate")
@@ -35,24 +36,6 @@ log = logging.getLogger("distconvd.validate")
 _CODEC = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\Z")
 _ID = re.compile(r"[^\s/\x00-\x1f\x7f]+\Z")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}\Z")
-
-CONTAINER_VIDEO: dict[str, frozenset[str]] = {
-    "mp4": frozenset({"h264", "hevc", "av1", "vp9"}),
-    "mov": frozenset({"h264", "hevc"}),
-    "ts": frozenset({"h264", "hevc"}),
-    "webm": frozenset({"vp8", "vp9", "av1"}),
-    "mkv": frozenset({"h264", "hevc", "vp8", "vp9", "av1"}),
-}
-"""Which of the codecs that we know each container holds."""
-
-OPTION_RANGES: dict[str, tuple[float, float]] = {
-    "crf": (0, 63),
-    "video_bitrate_kbps": (1, 1_000_000),
-    "audio_bitrate_kbps": (6, 1_536),
-    "max_width": (16, 16_384),
-    "max_height": (16, 16_384),
-    "max_fps": (0.01, 1_000),
-}
 
 
 def check_submission(job: Submission, schemes: list[str]) -> None:
@@ -73,9 +56,9 @@ def check_submission(job: Submission, schemes: list[str]) -> None:
     check_time(job.not_before, "not_before")
     if job.source_sha256 is not None and not _SHA256.match(job.source_sha256):
         raise BadRequest("'source_sha256' must be 64 hexadecimal digits.", field="source_sha256")
-    check_options(job.options, canonical_codec(job.target_codec))
     if job.output is not None:
         check_output(job.output)
+    check_options(job.options, canonical_codec(job.target_codec), job.output)
 
 
 def check_known_fields(fields: dict[str, Any], kind: type[Any] = Submission, at: str = "") -> None:
@@ -263,31 +246,16 @@ def check_time(value: int | None, field: str) -> None:
         raise BadRequest(f"'{field}' must be milliseconds since the epoch.", field=field)
 
 
-def check_options(options: TranscodeOptions, codec: str) -> None:
-    """Raise `BadRequest` for options out of range or that contradict each other."""
-    for name, (least, most) in OPTION_RANGES.items():
-        value = getattr(options, name)
-        if value is not None and not least <= value <= most:
-            raise _bad_option(name, f"must be from {least:g} to {most:g}")
+def check_options(options: TranscodeOptions, codec: str, output: Output | None = None) -> None:
+    """Raise `BadRequest` for options that cannot work; `output` may ask for a container by name."""
     for name in ("preset", "tune"):
         value = getattr(options, name)
         if value is not None and (len(value) > Limits.codec_chars or not _CODEC.match(value)):
-            raise _bad_option(name, "must be one short word")
-    if options.crf is not None and options.video_bitrate_kbps is not None:
-        raise _bad_option("crf", "and options.video_bitrate_kbps exclude each other; give one")
-    if options.two_pass and options.video_bitrate_kbps is None:
-        raise _bad_option("two_pass", "needs options.video_bitrate_kbps")
-    if options.audio_bitrate_kbps is not None and options.audio_codec in ("copy", "none"):
-        raise _bad_option(
-            "audio_bitrate_kbps", f"has no meaning with {options.audio_codec!r} audio"
-        )
-    if options.container is None:
-        return
-    known = frozenset[str]().union(*CONTAINER_VIDEO.values())
-    if codec in known and codec not in CONTAINER_VIDEO[options.container]:
-        raise _bad_option("container", f"{options.container} cannot hold {codec} video")
-    if options.container == "webm" and options.audio_codec == "aac":
-        raise _bad_option("audio_codec", "aac does not fit into webm; use opus")
+            field = f"options.{name}"
+            raise BadRequest(f"'{field}' must be one short word.", field=field)
+    fault = find_fault(options, codec, output)
+    if fault is not None:
+        raise BadRequest(str(fault), field=fault.field)
 
 
 def check_output(output: Output) -> None:
@@ -303,11 +271,6 @@ def check_output(output: Output) -> None:
             "'output.name' must be a file name of at most 255 bytes, without a directory.",
             field="output.name",
         )
-
-
-def _bad_option(name: str, fault: str) -> BadRequest:
-    field = f"options.{name}"
-    return BadRequest(f"'{field}' {fault}.", field=field)
 
 
 def _check_count(items: list[Any] | dict[str, Any], field: str, most: int) -> None:

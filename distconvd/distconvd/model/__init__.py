@@ -6,7 +6,8 @@ thing in code, documents, logs, metrics and on the wire. Times are milliseconds 
 """
 
 from distconvd.model.attempt import Attempt, AttemptHistory, AttemptOutcome
-from distconvd.model.codec import CODEC_ALIASES, canonical_codec
+from distconvd.model.codec import CODEC_ALIASES, CODECS, Codec, canonical_codec
+from distconvd.model.container import CONTAINERS, ContainerName, ContainerRules, container_of
 from distconvd.model.engine import EngineRecord, EngineState
 from distconvd.model.job import (
     TERMINAL_STATUSES,
@@ -34,16 +35,23 @@ from distconvd.model.messages import (
     Submission,
     Verdict,
 )
+from distconvd.model.options import OPTION_RANGES, OptionFault, find_fault
 
 __all__ = [
+    "CODECS",
     "CODEC_ALIASES",
+    "CONTAINERS",
+    "OPTION_RANGES",
     "TERMINAL_STATUSES",
     "AssignRequest",
     "Attempt",
     "AttemptHistory",
     "AttemptOutcome",
     "BenchmarkReport",
+    "Codec",
     "CompleteReport",
+    "ContainerName",
+    "ContainerRules",
     "EngineRecord",
     "EngineState",
     "FailReport",
@@ -56,6 +64,7 @@ __all__ = [
     "JobResult",
     "JobStatus",
     "Limits",
+    "OptionFault",
     "Output",
     "Progress",
     "ProgressReport",
@@ -65,4 +74,6 @@ __all__ = [
     "TranscodeOptions",
     "Verdict",
     "canonical_codec",
+    "container_of",
+    "find_fault",
 ]

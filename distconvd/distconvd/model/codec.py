@@ -1,4 +1,13 @@
-"""Names of video codecs: one canonical word for each, whatever a caller writes."""
+"""Video codecs: one canonical word for each, whatever a caller writes, and what a job may ask of it.
+
+`CODECS` is the one table of defaults and ranges: the daemon refuses at submission what is not in
+it, the engine builds its encoders from it, and docs/protocol.md shows it. A codec that is not in it
+is some other engine's, and nothing is known of it here.
+"""
+
+from dataclasses import dataclass
+
+from distconvd.model.container import ContainerName
 
 CODEC_ALIASES: dict[str, str] = {
     "h.264": "h264",
@@ -36,3 +45,62 @@ def canonical_codec(name: str) -> str:
     """Return the canonical word for `name`; an unknown name is its own lower-case word."""
     lowered = name.lower()
     return CODEC_ALIASES.get(lowered, lowered)
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """What a job may ask of one codec, and what it gets where it asks for nothing.
+
+    Only what every software encoder of the codec can do; hardware, which can do less, gives way.
+    """
+
+    name: str
+    encoders: tuple[str, ...]
+    """The software encoders, as ffmpeg calls them, the preferred one first."""
+    containers: tuple[ContainerName, ...]
+    """Where a job names none: the first that holds everything in the source."""
+    crf: range
+    crf_default: int
+    presets: tuple[str, ...]
+    """Fastest first."""
+    preset_default: str
+    tunes: tuple[str, ...] = ()
+    two_pass: bool = False
+    bitrate_kbps_max: int = 1_000_000
+
+
+def _numbers(fastest: int) -> tuple[str, ...]:
+    return tuple(str(number) for number in range(fastest, -1, -1))
+
+
+_X26X_PRESETS = (
+    "ultrafast", "superfast", "veryfast", "faster", "fast",
+    "medium", "slow", "slower", "veryslow", "placebo",
+)  # fmt: skip
+_X26X_TUNES = ("animation", "grain", "fastdecode", "zerolatency", "psnr", "ssim")
+
+CODECS: dict[str, Codec] = {
+    row.name: row
+    for row in (
+        Codec(
+            "h264", ("libx264",), ("mp4", "mkv"), range(52), 21, _X26X_PRESETS, "medium",
+            ("film", "stillimage", *_X26X_TUNES), two_pass=True,
+        ),
+        Codec(
+            "hevc", ("libx265",), ("mp4", "mkv"), range(52), 25, _X26X_PRESETS, "medium",
+            _X26X_TUNES, two_pass=True,
+        ),
+        Codec(
+            "vp8", ("libvpx",), ("webm", "mkv"), range(4, 64), 10, _numbers(16), "2",
+            ("psnr", "ssim"), two_pass=True,
+        ),
+        Codec(
+            "vp9", ("libvpx-vp9",), ("webm", "mkv"), range(64), 32, _numbers(8), "3",
+            ("default", "screen", "film"), two_pass=True,
+        ),
+        Codec(
+            "av1", ("libsvtav1", "libaom-av1"), ("mp4", "mkv"), range(1, 64), 32, _numbers(13), "8",
+            bitrate_kbps_max=100_000,
+        ),
+    )
+}  # fmt: skip

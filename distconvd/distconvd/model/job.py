@@ -9,6 +9,8 @@ from typing import Literal
 
 import msgspec
 
+from distconvd.model.container import ContainerName
+
 
 class JobStatus(StrEnum):
     """Where a job is in its life; `distconvd.lifecycle` holds the table of legal moves."""
@@ -57,7 +59,7 @@ class Progress(msgspec.Struct, frozen=True):
 class TranscodeOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the output should be like; a field left out takes the codec's default."""
 
-    container: Literal["mp4", "mkv", "webm", "mov", "ts"] | None = None
+    container: ContainerName | None = None
     crf: int | None = None
     video_bitrate_kbps: int | None = None
     preset: str | None = None

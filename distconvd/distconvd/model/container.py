@@ -1,0 +1,48 @@
+"""Containers: what each may hold of what a job can ask for, and the suffix that asks for it.
+
+What of a *source* a container can take over is the engine's affair (`distconv_engine.containers`).
+"""
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Literal
+
+ContainerName = Literal["mp4", "mkv", "webm", "mov", "ts"]
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerRules:
+    """What a job may ask to be put into one container."""
+
+    name: ContainerName
+    video: frozenset[str]
+    audio: tuple[str, ...]
+    """What audio can be made into; first, what is made of what it cannot take as it is."""
+    faststart: bool = False
+    """Whether it has an index that can be put first."""
+
+    @property
+    def suffix(self) -> str:
+        """How names of such files end."""
+        return f".{self.name}"
+
+
+CONTAINERS: dict[ContainerName, ContainerRules] = {
+    row.name: row
+    for row in (
+        ContainerRules(
+            "mp4", frozenset({"h264", "hevc", "vp9", "av1"}), ("aac", "opus"), faststart=True
+        ),
+        ContainerRules("mkv", frozenset({"h264", "hevc", "vp8", "vp9", "av1"}), ("aac", "opus")),
+        ContainerRules("webm", frozenset({"vp8", "vp9", "av1"}), ("opus",)),
+        ContainerRules("mov", frozenset({"h264", "hevc"}), ("aac",), faststart=True),
+        ContainerRules("ts", frozenset({"h264", "hevc"}), ("aac", "opus")),
+    )
+}
+_BY_SUFFIX = {row.suffix: row.name for row in CONTAINERS.values()}
+
+
+def container_of(name: str) -> ContainerName | None:
+    """Return the container that a file name or URL asks for by its suffix, if by any."""
+    path = name.partition("?")[0] if "://" in name else name
+    return None if path.endswith("/") else _BY_SUFFIX.get(PurePosixPath(path).suffix.lower())

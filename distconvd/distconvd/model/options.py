@@ -1,0 +1,128 @@
+"""Options that cannot work: ranges and combinations, judged by the tables of codecs and containers.
+
+The daemon asks at submission and answers 400; the engine asks once more, since a job may come from
+elsewhere. Of a codec that is not in the table only the general ranges are checked.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from distconvd.model.codec import CODECS, Codec
+from distconvd.model.container import CONTAINERS, ContainerRules, container_of
+from distconvd.model.job import Output, TranscodeOptions
+
+OPTION_RANGES: dict[str, tuple[float, float]] = {
+    "crf": (0, 63),
+    "video_bitrate_kbps": (1, 1_000_000),
+    "audio_bitrate_kbps": (6, 1_536),
+    "max_width": (16, 16_384),
+    "max_height": (16, 16_384),
+    "max_fps": (0.01, 1_000),
+}
+"""Least and most of a number, whatever the codec."""
+
+
+class OptionFault(NamedTuple):
+    """What is wrong: the field, and what to say of it."""
+
+    field: str
+    words: str
+
+    def __str__(self) -> str:
+        """Return it as a sentence."""
+        return f"'{self.field}' {self.words}."
+
+
+def find_fault(
+    options: TranscodeOptions, codec: str, output: Output | None = None
+) -> OptionFault | None:
+    """Return the first reason why no engine could do this; None when there is none.
+
+    Args:
+        options: of the job.
+        codec: its codec's canonical word.
+        output: of the job: a name there may ask for a container by its suffix.
+    """
+    return next(_faults(options, codec, output), None)
+
+
+def _faults(options: TranscodeOptions, codec: str, output: Output | None) -> Iterator[OptionFault]:
+    yield from _out_of_range(options)
+    yield from _contradictions(options)
+    known = CODECS.get(codec)
+    if known is not None:
+        yield from _beyond_codec(options, known)
+    field, container = _container(options, output)
+    if container is not None:
+        yield from _beyond_container(options, known, field, container)
+    elif options.faststart and known is not None and not _may_start_fast(known):
+        yield _option("faststart", f"needs mp4 or mov, and {codec} goes into"
+                      f" {known.containers[0]}; set options.container, or leave it out")  # fmt: skip
+
+
+def _out_of_range(options: TranscodeOptions) -> Iterator[OptionFault]:
+    for name, (least, most) in OPTION_RANGES.items():
+        value = getattr(options, name)
+        if value is not None and not least <= value <= most:
+            yield _option(name, f"must be from {least:g} to {most:g}")
+
+
+def _contradictions(options: TranscodeOptions) -> Iterator[OptionFault]:
+    if options.crf is not None and options.video_bitrate_kbps is not None:
+        yield _option("crf", "and options.video_bitrate_kbps exclude each other; give one")
+    if options.two_pass and options.video_bitrate_kbps is None:
+        yield _option("two_pass", "needs options.video_bitrate_kbps")
+    if options.audio_bitrate_kbps is not None and options.audio_codec in ("copy", "none"):
+        words = f"has no meaning with {options.audio_codec!r} audio"
+        yield _option("audio_bitrate_kbps", words)
+
+
+def _beyond_codec(options: TranscodeOptions, codec: Codec) -> Iterator[OptionFault]:
+    name = codec.name
+    if options.crf is not None and options.crf not in codec.crf:
+        yield _option("crf", f"must be from {codec.crf[0]} to {codec.crf[-1]} for {name}")
+    kbps = options.video_bitrate_kbps
+    if kbps is not None and kbps > codec.bitrate_kbps_max:
+        yield _option("video_bitrate_kbps", f"must be at most {codec.bitrate_kbps_max} for {name}")
+    if options.preset is not None and options.preset not in codec.presets:
+        yield _option("preset", f"must be one of {', '.join(codec.presets)} for {name}")
+    if options.tune is not None and options.tune not in codec.tunes:
+        known = f"must be one of {', '.join(codec.tunes)}" if codec.tunes else "is not there"
+        yield _option("tune", f"{known} for {name}")
+    if options.two_pass and not codec.two_pass:
+        yield _option("two_pass", f"is not there for {name}")
+
+
+def _beyond_container(
+    options: TranscodeOptions, codec: Codec | None, field: str, container: ContainerRules
+) -> Iterator[OptionFault]:
+    name = container.name
+    if codec is not None and codec.name not in container.video:
+        yield OptionFault(field, f"{name} cannot hold {codec.name} video")
+    wanted = options.audio_codec
+    if wanted in ("aac", "opus") and wanted not in container.audio:
+        words = f"{wanted} does not fit into {name}; use {' or '.join(container.audio)}"
+        yield _option("audio_codec", words)
+    if options.faststart and not container.faststart:
+        yield _option("faststart", f"is for mp4 and mov, not for {name}")
+
+
+def _container(
+    options: TranscodeOptions, output: Output | None
+) -> tuple[str, ContainerRules | None]:
+    """Return the container that a job names, and the field that names it."""
+    if options.container is not None:
+        return "options.container", CONTAINERS[options.container]
+    if output is None:
+        return "", None
+    field, name = ("output.name", output.name) if output.name else ("output.url", output.url or "")
+    container = container_of(name)
+    return field, CONTAINERS[container] if container else None
+
+
+def _may_start_fast(codec: Codec) -> bool:
+    return any(row.faststart for row in CONTAINERS.values() if row.name in codec.containers)
+
+
+def _option(name: str, words: str) -> OptionFault:
+    return OptionFault(f"options.{name}", words)
