@@ -36,6 +36,7 @@ from distconvd.hook_watch import HookWatch
 from distconvd.hookspecs import Service
 from distconvd.ledger import Ledger
 from distconvd.metrics import Metrics
+from distconvd.plugin_metrics import Collect
 from distconvd.plugins import Context, Plugins, made
 from distconvd.push import PushApi
 from distconvd.store import Store
@@ -148,7 +149,7 @@ def _wire(
     teller = Teller(first_number=now().wall_ms * 1000)
     for name, listener in plugins.implementations("distconvd_event"):
         teller.add_listener(name, watch.timed(name, "distconvd_event", listener))
-    metrics = Metrics(dispatcher, teller, watch.slow)
+    metrics = Metrics(dispatcher, teller, watch.slow, _metrics(plugins, context, teller, watch))
     ledger = Ledger(dispatcher, store, teller.tell, now, metrics.observe_commit)
     hook = "distconvd_review_submission"
     reviews = [(name, watch.timed(name, hook, f)) for name, f in plugins.implementations(hook)]
@@ -290,6 +291,26 @@ def _add_plugin_routes(routes: list[Route], plugins: Plugins, context: Context) 
         raise ConfigError(f"a plugin's route cannot be served: {error}") from error
 
 
+def _metrics(
+    plugins: Plugins, context: Context, teller: Teller, watch: HookWatch
+) -> list[tuple[str, Collect]]:
+    """Return what collects the plugins' metrics; those that hear of events begin to."""
+    found: list[tuple[str, Collect]] = []
+    registrar = plugins.collect("distconvd_register_metrics", "set of metrics")
+    for name, make in registrar.items():
+        offered = made("set of metrics", name, make, context)
+        found.append((name, watch.timed(name, "collect", offered.collect)))
+        _hear(name, offered, teller, watch)
+    return found
+
+
+def _hear(name: str, offered: object, teller: Teller, watch: HookWatch) -> None:
+    """Tell what a plugin offers of events, where it has `on_event`."""
+    listener = getattr(offered, "on_event", None)
+    if callable(listener):
+        teller.add_listener(name, watch.timed(name, "on_event", listener))
+
+
 def _routes_of(name: str, answer: object) -> list[Route]:
     """Return what a routes factory answered, provided that it is that."""
     if isinstance(answer, list):
@@ -313,9 +334,7 @@ def _services(
     ]
     services = [(name, service) for name, service in offered if service is not None]
     for name, service in services:
-        listener = getattr(service, "on_event", None)
-        if listener is not None:
-            teller.add_listener(name, watch.timed(name, "on_event", listener))
+        _hear(name, service, teller, watch)
     return services
 
 

@@ -16,6 +16,7 @@ from typing import Protocol, TypeVar
 import msgspec
 import pluggy
 import trio
+from prometheus_client.registry import Collector
 
 from distconvd.auth import Authenticator
 from distconvd.dispatch import Event
@@ -114,6 +115,7 @@ PolicyFactory = Callable[[PluginContext], Policy]
 AuthenticatorFactory = Callable[[PluginContext], Authenticator]
 ServiceFactory = Callable[[PluginContext, DaemonAccess], Service | None]
 RoutesFactory = Callable[[PluginContext], list[Route]]
+MetricsFactory = Callable[[PluginContext], Collector]
 SettingsRegistrar = Registrar[type[msgspec.Struct]]
 
 
@@ -149,6 +151,16 @@ def distconvd_register_routes(registrar: Registrar[RoutesFactory]) -> None:
 def distconvd_register_services(registrar: Registrar[ServiceFactory]) -> None:
     """Offer background services; all are run. A factory may return None: not in this
     configuration. Called at start."""
+
+
+@hookspec
+def distconvd_register_metrics(registrar: Registrar[MetricsFactory]) -> None:
+    """Offer metrics of the plugin's own; `GET /metrics` shows all. Called at start.
+
+    A factory makes a collector of prometheus-client: an object with `collect()`, such as a
+    `CollectorRegistry` of its own. One that has `on_event(event)` as well hears of events, as
+    `distconvd_event` does. `collect` raising leaves these metrics out, logged and counted.
+    """
 
 
 @hookspec

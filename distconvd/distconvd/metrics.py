@@ -1,6 +1,9 @@
-"""Metrics for Prometheus, prefix `distconv_`; the state is counted when it is asked for."""
+"""Metrics for Prometheus, prefix `distconv_`; the state is counted when it is asked for.
 
-from collections.abc import Callable, Iterator, Mapping
+A scrape looks at every engine and what it holds, never at every job.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -8,17 +11,32 @@ from prometheus_client.registry import Collector
 
 from distconvd.dispatch import Dispatcher
 from distconvd.edge.access import Exchange
+from distconvd.matching import EngineEntry
 from distconvd.model import EngineState, JobStatus
+from distconvd.plugin_metrics import Collect, PluginMetrics
 from distconvd.teller import Teller
 
 _COMMIT_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5)
 _REQUEST_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5, 30)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _BATCH_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+_PRIORITIES = (0, 1, 2)
+ENGINES_SHOWN_MAX = 500
+"""Engines with a series of their own; what is beyond them is one more."""
+OTHERS = "other engines"
+"""Its label; no engine is called so, as an id holds no space."""
 
 
 class Metrics:
-    """All metrics of one daemon."""
+    """All metrics of one daemon.
+
+    Args:
+        dispatcher: its state is shown.
+        teller: knows of listeners that failed.
+        slow_hooks: calls into a plugin that were slow, by plugin and hook.
+        sources: the sets of metrics that plugins offer, by name.
+        service_failures: how often a service failed after its start, by name.
+    """
 
     content_type = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -27,11 +45,10 @@ class Metrics:
         dispatcher: Dispatcher,
         teller: Teller,
         slow_hooks: Mapping[tuple[str, str], int] | None = None,
+        sources: Sequence[tuple[str, Collect]] = (),
+        service_failures: Mapping[str, int] | None = None,
     ) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(
-            _StateCollector(dispatcher, teller, {} if slow_hooks is None else slow_hooks)
-        )
         self._requests = Counter(
             "distconv_http_requests",
             "Requests answered.",
@@ -65,10 +82,18 @@ class Metrics:
             "Engines connected by websocket.",
             registry=self._registry,
         )
+        slow = {} if slow_hooks is None else slow_hooks
+        failed = {} if service_failures is None else service_failures
+        plugins = _PluginCollector(teller, slow, failed)
+        self._registry.register(_StateCollector(dispatcher))
+        self._registry.register(plugins)
+        taken = {family.name for family in self._registry.collect()}
+        self._plugins = plugins.metrics = PluginMetrics(sources, taken)
 
     def render(self) -> bytes:
-        """Return everything in the text format."""
-        return generate_latest(self._registry)
+        """Return everything in the text format, the plugins' last."""
+        told = self._plugins.render()
+        return generate_latest(self._registry) + told
 
     def count_websockets(self, count: Callable[[], int]) -> None:
         """Show what `count` returns as the number of open websockets."""
@@ -95,15 +120,23 @@ class Metrics:
 class _StateCollector(Collector):
     """Gauges computed from the dispatcher's state at each scrape."""
 
-    def __init__(
-        self, dispatcher: Dispatcher, teller: Teller, slow_hooks: Mapping[tuple[str, str], int]
-    ) -> None:
+    def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
-        self._teller = teller
-        self._slow_hooks = slow_hooks
 
     def collect(self) -> Iterator[Metric]:
         """Yield the present numbers."""
+        yield from self._jobs()
+        yield from self._engines()
+        yield CounterMetricFamily(
+            "distconv_leases_expired", "Attempts lost.", self._dispatcher.leases_expired
+        )
+        yield CounterMetricFamily(
+            "distconv_policy_failures",
+            "Decisions that the policy failed and the default one made.",
+            self._dispatcher.policy_failures,
+        )
+
+    def _jobs(self) -> Iterator[Metric]:
         state = self._dispatcher.state
         jobs = GaugeMetricFamily("distconv_jobs", "Stored jobs by status.", labels=["status"])
         for status in JobStatus:
@@ -113,32 +146,84 @@ class _StateCollector(Collector):
         yield GaugeMetricFamily(
             "distconv_queue_delayed_jobs", "Pending jobs that wait for a time.", len(state.delayed)
         )
+        ages = GaugeMetricFamily(
+            "distconv_queue_age_seconds",
+            "Age of the oldest job in line, 0 without any.",
+            labels=["priority"],
+        )
+        oldest = state.queue.ages.oldest()
+        for priority in _PRIORITIES:
+            age_ms = 0
+            if priority in oldest:
+                age_ms = max(0, state.wall_ms - state.job(oldest[priority]).created_at)
+            ages.add_metric([str(priority)], age_ms / 1000)
+        yield ages
+
+    def _engines(self) -> Iterator[Metric]:
         counts = dict.fromkeys(EngineState, 0)
         slots = held = 0
-        for entry in state.pool.engines.values():
+        speeds: dict[str, float] = {}
+        for engine_id, entry in self._dispatcher.state.pool.engines.items():
             counts[entry.state] += 1
             slots += entry.record.slots
             held += len(entry.held)
+            speed = self._speed_of(entry)
+            if speed is not None:
+                shown = engine_id if len(speeds) < ENGINES_SHOWN_MAX else OTHERS
+                speeds[shown] = speeds.get(shown, 0.0) + speed
         engines = GaugeMetricFamily("distconv_engines", "Engines by state.", labels=["state"])
         for engine_state, count in counts.items():
             engines.add_metric([engine_state.value], count)
         yield engines
         yield GaugeMetricFamily("distconv_engine_slots", "Slots of all engines.", slots)
         yield GaugeMetricFamily("distconv_engine_slots_held", "Slots with a job.", held)
-        yield CounterMetricFamily(
-            "distconv_leases_expired", "Attempts lost.", self._dispatcher.leases_expired
+        told = GaugeMetricFamily(
+            "distconv_ffmpeg_speed",
+            "Seconds of media that an engine's running encodes make in one second, all together.",
+            labels=["engine"],
         )
-        yield CounterMetricFamily(
-            "distconv_policy_failures",
-            "Decisions that the policy failed and the default one made.",
-            self._dispatcher.policy_failures,
-        )
+        for engine_id, speed in speeds.items():
+            told.add_metric([engine_id], speed)
+        yield told
+
+    def _speed_of(self, entry: EngineEntry) -> float | None:
+        """Return the sum over its encodes as it last reported them; None without any."""
+        progress = self._dispatcher.state.progress
+        told = [progress[job_id].speed for job_id in entry.held if job_id in progress]
+        speeds = [speed for speed in told if speed is not None]
+        return sum(speeds) if speeds else None
+
+
+class _PluginCollector(Collector):
+    """How plugins behave."""
+
+    def __init__(
+        self,
+        teller: Teller,
+        slow_hooks: Mapping[tuple[str, str], int],
+        service_failures: Mapping[str, int],
+    ) -> None:
+        self._teller = teller
+        self._slow_hooks = slow_hooks
+        self._service_failures = service_failures
+        self.metrics = PluginMetrics(())
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the present numbers."""
         failures = CounterMetricFamily(
             "distconv_listener_failures", "Events that a listener failed on.", labels=["listener"]
         )
         for name, count in self._teller.failures.items():
             failures.add_metric([name], count)
         yield failures
+        services = CounterMetricFamily(
+            "distconv_service_failures",
+            "Times that a background service failed and was run again.",
+            labels=["service"],
+        )
+        for name, count in self._service_failures.items():
+            services.add_metric([name], count)
+        yield services
         slow = CounterMetricFamily(
             "distconv_slow_hooks",
             "Calls into a plugin that took longer than hook_slow_ms.",
@@ -147,3 +232,11 @@ class _StateCollector(Collector):
         for (plugin, hook), count in self._slow_hooks.items():
             slow.add_metric([plugin, hook], count)
         yield slow
+        hidden = CounterMetricFamily(
+            "distconv_metrics_failures",
+            "Scrapes without a plugin's metrics, as these failed.",
+            labels=["metrics"],
+        )
+        for name, count in self.metrics.failures.items():
+            hidden.add_metric([name], count)
+        yield hidden

@@ -243,6 +243,7 @@ _PROMISED = {
     "policy": ("place",),
     "authenticator": ("authenticate",),
     "service": ("run",),
+    "set of metrics": ("collect",),
 }
 """What an object of each kind must be able to do."""
 

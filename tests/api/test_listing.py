@@ -3,6 +3,7 @@
 import pytest
 from tests.api.kit import Farm, problem
 
+from distconvd.store import Change
 from distconvd.testing.daemon import Daemon
 
 
@@ -47,6 +48,9 @@ async def test_filters_narrow_by_status_engine_codec_and_label(farm: Farm) -> No
         ("limit=" + "9" * 5000, "limit"),
         ("limit=%D9%A3", "limit"),
         ("limit=%C2%B2", "limit"),
+        ("order=newest", "order"),
+        ("order=", "order"),
+        ("order=asc&order=desc", "order"),
     ],
     ids=lambda v: v[:30],
 )
@@ -71,6 +75,38 @@ async def test_pages_show_every_job_once_while_jobs_come_and_change(farm: Farm) 
     assert seen == made
 
 
+async def test_the_newest_come_first_where_that_is_asked_for(farm: Farm) -> None:
+    made = [(await farm.submit())["job_id"] for _ in range(5)]
+    assert await ids(farm, "?order=desc") == made[::-1]
+    assert await ids(farm, "?order=asc") == made
+    assert await ids(farm, "?order=desc&limit=2") == [made[4], made[3]]
+    assert await ids(farm, f"?order=desc&limit=2&cursor={made[3]}") == [made[2], made[1]]
+    await farm.client.delete(f"/jobs/{made[4]}")
+    assert await ids(farm, "?order=desc&status=cancelled&limit=1") == [made[4]]
+    assert await ids(farm, "?order=desc&status=pending&limit=1") == [made[3]]
+
+
+async def test_pages_from_the_newest_show_every_job_once_while_jobs_come_change_and_go(
+    farm: Farm,
+) -> None:
+    made = [(await farm.submit())["job_id"] for _ in range(7)]
+    state = farm.daemon.parts.dispatcher.state
+    seen: list[str] = []
+    query = "?order=desc&limit=2"
+    while True:
+        reply = await farm.client.get(f"/jobs/{query}")
+        seen += [job["job_id"] for job in reply.json()]
+        cursor = reply.headers.get("x-next-cursor")
+        if cursor is None:
+            break
+        await farm.submit()  # newer than all that is still to come
+        await farm.client.delete(f"/jobs/{seen[-1]}")
+        if len(seen) == 4:
+            state.apply(Change("jobs", cursor, None))  # the archive has taken the very job
+        query = f"?order=desc&limit=2&cursor={cursor}"
+    assert seen == made[::-1]
+
+
 async def test_a_page_that_holds_the_last_job_has_no_cursor(farm: Farm) -> None:
     for _ in range(3):
         await farm.submit()
@@ -93,6 +129,9 @@ async def test_a_long_list_is_streamed_whole_and_valid(daemon: Daemon, farm: Far
     listed = [job["job_id"] for job in reply.json()]
     assert len(listed) == len(set(listed)) == 1400
     assert listed == sorted(listed)
+    reply = await farm.client.get("/jobs/?order=desc")
+    assert reply.headers["transfer-encoding"] == "chunked"
+    assert [job["job_id"] for job in reply.json()] == listed[::-1]
     assert len(await ids(farm, "?status=pending")) == 1400
     assert await ids(farm, "?status=completed") == []
 

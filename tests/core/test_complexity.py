@@ -160,9 +160,14 @@ def reads(core: Core) -> Any:
     core.run(queries.list_jobs, JobFilter(), 20, some)
 
 
+def ages(core: Core) -> Any:
+    """The oldest jobs in line are asked for."""
+    assert core.dispatcher.state.queue.ages.oldest()
+
+
 ALL = [
-    heartbeat, named, registers, whole_life, failing, cancelling, new_word, one_more_of_the_crowd,
-    nothing_to_do, any_engine, waits, reserves, time_passes, reads,
+    heartbeat, named, registers, ages, whole_life, failing, cancelling, new_word,
+    one_more_of_the_crowd, nothing_to_do, any_engine, waits, reserves, time_passes, reads,
 ]  # fmt: skip
 
 

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from tests.docs import pages
 from tests.docs.test_hooks import HOOKS, TEXT
+from trio.testing import MockClock
 
 from distconv_plugins.listener_webhook import signature_of
 from distconvd.config import load_config
@@ -112,6 +114,13 @@ async def test_services(plugin: Write) -> None:
         assert small["options"] == {"max_width": 320}
         await one.complete(small)
         assert await one.ask() is None
+
+
+async def test_metrics(plugin: Write, autojump_clock: MockClock) -> None:
+    async with open_daemon(plugins=[plugin("distconvd_register_metrics")]) as daemon:
+        await VirtualEngine(daemon, "e1").beat()
+        await trio.sleep(200)
+        assert b"site_engines_lost_total 1.0" in (await daemon.client.get("/metrics")).body
 
 
 async def test_reviews(plugin: Write) -> None:

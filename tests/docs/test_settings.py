@@ -62,6 +62,7 @@ def test_the_guide_tells_the_settings_of_the_client() -> None:
 
 
 def test_the_guide_tells_every_metric() -> None:
+    from distconv_plugins.listener_prometheus import JobMetrics
     from distconvd.dispatch import Dispatcher, DispatchSettings, Instant
     from distconvd.metrics import Metrics
     from distconvd.teller import Teller
@@ -74,6 +75,10 @@ def test_the_guide_tells_every_metric() -> None:
     metrics = Metrics(core, Teller())
     lines = metrics.render().decode().splitlines()
     names = {line.split()[2] for line in lines if line.startswith("# TYPE")}
+    names |= {
+        f"{family.name}_total" if family.type == "counter" else family.name
+        for family in JobMetrics().collect()
+    }
     names = {name for name in names if not name.endswith("_created")}
     assert set(rows("## Metrics")) == names
 

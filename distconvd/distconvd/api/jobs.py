@@ -1,7 +1,7 @@
 """The resource `jobs`: what clients do with jobs, and what engines report of them."""
 
 from collections.abc import AsyncIterator, Callable
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import msgspec
 import trio
@@ -11,7 +11,7 @@ from distconvd.api.admission import Admission, find_job, require_archived
 from distconvd.api.batch import CONTENT_TYPE as NDJSON
 from distconvd.api.batch import Batch
 from distconvd.api.decode import decode
-from distconvd.api.jobs_doc import PAGE_MAX
+from distconvd.api.jobs_doc import PAGE_MAX, Order
 from distconvd.api.replies import (
     array_of,
     count_of,
@@ -127,13 +127,16 @@ class JobsApi:
         return job_reply(record)
 
     async def list(self, request: Request) -> Response:
-        """`GET /jobs/`: one page with `limit`, else everything, streamed."""
+        """`GET /jobs/`: one page with `limit`, else everything, streamed; oldest first, or newest."""
         which = _filter_of(request)
         limit = count_of(request.query, "limit", PAGE_MAX)
-        cursor = request.query.get("cursor")
-        page = await self._page(which, limit or STREAM_PAGE, cursor)
+        newest_first = _is_newest_first(request)
+        page = await self._ledger.execute(
+            list_jobs, which, limit or STREAM_PAGE, request.query.get("cursor"),
+            newest_first=newest_first,
+        )  # fmt: skip
         if limit is None and page.next_cursor is not None:
-            return Response(200, self._stream(which, page))
+            return Response(200, self._stream(which, page, newest_first=newest_first))
         headers: dict[str, str] = {}
         if page.next_cursor is not None:
             headers["X-Next-Cursor"] = page.next_cursor
@@ -247,10 +250,9 @@ class JobsApi:
         sentence, record = await self._ledger.execute(command)
         return encoded({"message": sentence, "job": msgspec.Raw(record)})
 
-    async def _page(self, which: JobFilter, limit: int, cursor: str | None) -> Page:
-        return await self._ledger.execute(list_jobs, which, limit, cursor)
-
-    async def _stream(self, which: JobFilter, page: Page) -> AsyncIterator[bytes]:
+    async def _stream(
+        self, which: JobFilter, page: Page, *, newest_first: bool
+    ) -> AsyncIterator[bytes]:
         """Yield a whole listing as one JSON array, page by page."""
         opening = b"["
         while True:
@@ -259,7 +261,9 @@ class JobsApi:
                 opening = b","
             if page.next_cursor is None:
                 break
-            page = await self._page(which, STREAM_PAGE, page.next_cursor)
+            page = await self._ledger.execute(
+                list_jobs, which, STREAM_PAGE, page.next_cursor, newest_first=newest_first
+            )
         yield b"[]" if opening == b"[" else b"]"
 
 
@@ -297,6 +301,14 @@ def _is_news(record: bytes, known: str | None) -> bool:
     if known is not None:
         return not names_version(known, etag_of(record))
     return decode_job(record).status in TERMINAL_STATUSES
+
+
+def _is_newest_first(request: Request) -> bool:
+    """Whether a listing is to begin with the newest job; raises `BadRequest`."""
+    order = request.query.get("order", "asc")
+    if order not in get_args(Order):
+        raise BadRequest("'order' must be asc (oldest first) or desc.", field="order")
+    return order == "desc"
 
 
 def _filter_of(request: Request) -> JobFilter:

@@ -1,6 +1,6 @@
 """What the routes of `/jobs/…` take and answer; see `edge.doc`."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -27,6 +27,7 @@ from distconvd.model import (
 
 PAGE_MAX = 1000
 """Jobs on one page of a listing."""
+Order = Literal["asc", "desc"]
 
 ETAG = {"ETag": "The job's version, for `If-None-Match` and `If-Match`."}
 PREFER = Parameter(
@@ -101,7 +102,16 @@ LIST = Doc(
             Annotated[int, Meta(ge=1, le=PAGE_MAX)],
             100,
         ),
-        Parameter("cursor", "query", "The `X-Next-Cursor` of the page before."),
+        Parameter(
+            "order",
+            "query",
+            "`asc`: oldest first (the default); `desc`: newest first.",
+            Order,
+            "desc",
+        ),
+        Parameter(
+            "cursor", "query", "The `X-Next-Cursor` of the page before, asked in the same order."
+        ),
     ),
 )
 GET = Doc(

@@ -54,12 +54,15 @@ def get_job(tx: Transaction, job_id: str) -> bytes:
     return tx.job_view(job_id)
 
 
-def list_jobs(tx: Transaction, which: JobFilter, limit: int, cursor: str | None) -> Page:
-    """Return up to `limit` jobs behind `cursor`, oldest first."""
+def list_jobs(
+    tx: Transaction, which: JobFilter, limit: int, cursor: str | None, *, newest_first: bool = False
+) -> Page:
+    """Return up to `limit` jobs behind `cursor`, oldest first unless told otherwise."""
     tx.saw_everything = True
     records: list[bytes] = []
     last: str | None = None
-    for scanned, job_id in enumerate(tx.state.job_ids_after(cursor)):
+    in_order = tx.state.job_ids_before if newest_first else tx.state.job_ids_after
+    for scanned, job_id in enumerate(in_order(cursor)):
         if len(records) >= limit or scanned >= SCAN_MAX:
             return Page(records, last)
         last = job_id

@@ -81,6 +81,13 @@ class State:
             yield self.order[at]
             at += 1
 
+    def job_ids_before(self, cursor: str | None) -> Iterator[str]:
+        """Yield job ids newest first, from before `cursor`; stable while jobs come and go."""
+        at = len(self.order) if cursor is None else bisect_left(self.order, cursor)
+        while at > 0:
+            at -= 1
+            yield self.order[at]
+
     def apply(self, change: Change, old_job: Job | None = None, new_job: Job | None = None) -> None:
         """Make one change in memory; the structs, where the caller has them, save a decode."""
         if change.table == "jobs":

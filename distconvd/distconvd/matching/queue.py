@@ -15,6 +15,7 @@ import heapq
 from collections.abc import Callable, Generator, Iterator
 from typing import NamedTuple
 
+from distconvd.matching.ages import Ages
 from distconvd.matching.demand import Demand, Head, demand_of, filing_tag
 from distconvd.matching.heads import Heads
 from distconvd.matching.shares import Shares
@@ -76,6 +77,8 @@ class JobQueue:
         self.share_of: Callable[[Job], Share] | None = None
         self._shares = Shares()
         self.heads = Heads(self.head)
+        self.ages = Ages(self._is_live)
+        """The oldest jobs in line, for metrics."""
         self._lines: dict[Demand, _Line] = {}
         self._live: dict[str, QueueEntry] = {}
         self._by_codec: dict[str, dict[str | None, set[Demand]]] = {}
@@ -98,6 +101,7 @@ class JobQueue:
         lane = self._lane(line, share.name)
         entry = QueueEntry(-job.priority, born_us(job.job_id), job.job_id, lane)
         self._live[job.job_id] = entry
+        self.ages.file(entry, len(self._live))
         self.woken[line.demand] = None
         if len(lane.heap) > 2 * len(self._live) + 64:
             # Dead entries leave only from the top; this bounds those that never get there.
@@ -114,6 +118,7 @@ class JobQueue:
         entry = self._live.pop(job_id, None)
         if entry is not None:
             self._shed(entry.lane)
+            self.ages.shed(entry.rank)
 
     def charge(self, job: Job) -> None:
         """Count a job that is being assigned for its share."""

@@ -1,0 +1,56 @@
+"""Which job of each priority has been in line longest, for metrics: one heap for each priority.
+
+A line's own heap shows the first of its highest priority only, and there may be as many lines as there
+are words for codecs; so entries are filed once more, by age alone. Dead ones leave from the top, a few
+at a time, whenever a job gets in line or leaves it; those that are buried are swept when they are the
+majority. So filing costs O(log n), and asking next to nothing.
+"""
+
+import heapq
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from distconvd.matching.queue import QueueEntry
+
+SHED_MAX = 4
+"""Dead entries dropped at once: more than come, so that they do not gather."""
+
+
+class Ages:
+    """See the module.
+
+    Args:
+        is_live: whether an entry still stands for a job in line.
+    """
+
+    def __init__(self, is_live: "Callable[[QueueEntry], bool]") -> None:
+        self._is_live = is_live
+        self._heaps: dict[int, list[QueueEntry]] = {}
+
+    def file(self, entry: "QueueEntry", live: int) -> None:
+        """Note a job that gets in line; `live`: how many jobs are in it, this one included."""
+        heap = self._heaps.setdefault(entry.rank, [])
+        self.shed(entry.rank)
+        if len(heap) > 2 * live + 64 and self._is_live(heap[0]):
+            heap[:] = [e for e in heap if self._is_live(e)]
+            heapq.heapify(heap)
+        heapq.heappush(heap, entry)
+
+    def shed(self, rank: int) -> None:
+        """Drop a few dead entries from the top."""
+        heap = self._heaps[rank]
+        for _ in range(SHED_MAX):
+            if not heap or self._is_live(heap[0]):
+                return
+            heapq.heappop(heap)
+
+    def oldest(self) -> dict[int, str]:
+        """Return the id of the oldest job in line, by priority; without those that have none."""
+        found: dict[int, str] = {}
+        for rank, heap in self._heaps.items():
+            while heap and not self._is_live(heap[0]):
+                heapq.heappop(heap)
+            if heap:
+                found[-rank] = heap[0].job_id
+        return found

@@ -1,0 +1,150 @@
+"""Metrics of how jobs end: a listener that counts outcomes, for `GET /metrics`.
+
+The daemon's own metrics show what is there at the moment of a scrape; these count what has happened
+since the start, from events, which are told once they are durable. So a rate, a quantile or an alarm
+can be made of them: failures by class, waiting times, how fast each codec is encoded and what it saves.
+
+Labels are bounded: codecs that are not well known are one. Only three kinds of event are looked into, and
+of their records only the few fields that are needed, as everybody waits for a listener.
+"""
+
+from collections.abc import Iterable
+
+import msgspec
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import Metric
+
+from distconvd import hookimpl
+from distconvd.dispatch import Event
+from distconvd.hookspecs import MetricsFactory, PluginContext, Registrar
+from distconvd.model import FailureClass, canonical_codec
+
+NAME = "prometheus"
+CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "av1"})
+OUTCOMES = {
+    "job.completed": "completed",
+    "job.failed": "failed_permanently",
+    "job.cancelled": "cancelled",
+}
+_SECONDS = (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600)
+_RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1, 1.5, 2)
+_SPEEDS = (0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32)
+
+
+class _Result(msgspec.Struct, frozen=True):
+    size_bytes: float | None = None
+    source_size_bytes: float | None = None
+    source_duration_s: float | None = None
+    wall_s: float | None = None
+
+
+class _Job(msgspec.Struct, frozen=True):
+    """What is counted of a job."""
+
+    target_codec: str
+    priority: int = 0
+    created_at: int = 0
+    started_at: int | None = None
+    finished_at: int | None = None
+    error_class: FailureClass | None = None
+    result: _Result | None = None
+
+
+_decode = msgspec.json.Decoder(_Job).decode
+
+
+class JobMetrics:
+    """The listener, and the collector of what it has counted."""
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+        self._ended = Counter(
+            "distconv_jobs_ended",
+            "Jobs that have ended.",
+            ("status", "codec", "error_class"),
+            registry=registry,
+        )
+        self._requeued = Counter(
+            "distconv_jobs_requeued",
+            "Jobs that went back into the queue after an attempt.",
+            ("codec",),
+            registry=registry,
+        )
+        self._wait = Histogram(
+            "distconv_job_wait_seconds",
+            "From a job's submission to its first assignment, a not_before included.",
+            ("priority",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._run = Histogram(
+            "distconv_job_run_seconds",
+            "From the assignment of a completed job's last attempt to its end.",
+            ("codec",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._ratio = Histogram(
+            "distconv_job_size_ratio",
+            "Size of a completed job's output by that of its source.",
+            ("codec",),
+            buckets=_RATIOS,
+            registry=registry,
+        )
+        self._speed = Histogram(
+            "distconv_job_speed",
+            "Seconds of media made in one second of an engine's work, all its stages together.",
+            ("codec",),
+            buckets=_SPEEDS,
+            registry=registry,
+        )
+
+    def collect(self) -> Iterable[Metric]:
+        return self._registry.collect()
+
+    def on_event(self, event: Event) -> None:
+        """Count an event."""
+        if event.record is None:
+            return
+        if event.kind in OUTCOMES:
+            self._count_end(OUTCOMES[event.kind], _decode(event.record))
+        elif event.kind == "job.assigned" and event.attempt == 1:
+            self._count_begin(event, _decode(event.record))
+        elif event.kind == "job.requeued":
+            self._requeued.labels(_codec(_decode(event.record))).inc()
+
+    def _count_begin(self, event: Event, job: _Job) -> None:
+        if job.started_at == event.at_ms:  # else it is an engine that is back
+            waited_ms = max(0, event.at_ms - job.created_at)
+            self._wait.labels(str(job.priority)).observe(waited_ms / 1000)
+
+    def _count_end(self, status: str, job: _Job) -> None:
+        codec = _codec(job)
+        self._ended.labels(status, codec, job.error_class or "none").inc()
+        if status != "completed":
+            return
+        if job.started_at is not None and job.finished_at is not None:
+            ran_ms = job.finished_at - job.started_at
+            self._run.labels(codec).observe(max(0, ran_ms) / 1000)
+        result = job.result
+        if result is None:
+            return
+        if result.size_bytes is not None and result.source_size_bytes:
+            self._ratio.labels(codec).observe(result.size_bytes / result.source_size_bytes)
+        if result.source_duration_s is not None and result.wall_s:
+            self._speed.labels(codec).observe(result.source_duration_s / result.wall_s)
+
+
+def _codec(job: _Job) -> str:
+    codec = canonical_codec(job.target_codec)
+    return codec if codec in CODECS else "other"
+
+
+def _make(context: PluginContext) -> JobMetrics:
+    return JobMetrics()
+
+
+@hookimpl
+def distconvd_register_metrics(registrar: Registrar[MetricsFactory]) -> None:
+    """Offer the metrics."""
+    registrar.add(NAME, _make)
