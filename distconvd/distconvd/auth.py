@@ -1,35 +1,26 @@
-"""Who is calling, and may they? An authenticator is a plugin; roles and throttling are not.
+"""Who is calling, and may they? An authenticator is a plugin; roles and slowing down are not.
 
-A caller with wrong keys is slowed by address: each takes a token from a bucket that refills slowly,
-and while it is empty the address gets 429 for any key but one that was good before. So nobody can
-try keys by the thousand, or fill the log, and no engine is shut out by its neighbour behind the same
-gateway.
+In this order: who it is (401), whether they have sent too much that is wrong, or too much (429), whether
+their role reaches (403). A request that carries no key, and is let in all the same, must not come from a
+web page of somebody else's (`distconvd.edge.cors`).
 """
 
 import hashlib
 import hmac
 import logging
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import trio
 
+from distconvd.edge.cors import NO_ORIGINS, Cors
 from distconvd.edge.http import Principal, Request, Route
-from distconvd.errors import Forbidden, TooManyRequests, Unauthorized
+from distconvd.errors import Forbidden, Unauthorized
+from distconvd.throttle import RateLimit, WrongKeys
 
 log = logging.getLogger("distconvd.auth")
 
 ALL_ROLES = frozenset({"read", "submit", "engine", "admin"})
-
-FAILURES_BURST = 20
-"""Wrong keys that an address may send at once."""
-FAILURE_REFILL_S = 3.0
-"""One more is allowed after so long."""
-ADDRESSES_MAX = 10_000
-"""Addresses remembered for that; the one that failed longest ago is forgotten."""
-GOOD_KEYS_MAX = 10_000
-"""Keys remembered as good, while the daemon runs."""
 
 
 class Authenticator(Protocol):
@@ -49,81 +40,47 @@ class Authenticator(Protocol):
         ...
 
 
-class Throttle:
-    """Token buckets by address; see the module.
-
-    Args:
-        clock: seconds that only grow.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._full_at: OrderedDict[str, float] = OrderedDict()
-        """Address to when its bucket is full again."""
-        self._good: OrderedDict[str, None] = OrderedDict()
-
-    def check(self, key: str, address: str) -> None:
-        """Raise `TooManyRequests` for a key that is not known to be good, of an empty bucket."""
-        full_at = self._full_at.get(address)
-        if full_at is None or key in self._good:
-            return
-        wait_s = full_at - self._clock() - (FAILURES_BURST - 1) * FAILURE_REFILL_S
-        if wait_s > 0:
-            raise TooManyRequests(
-                f"Too many wrong keys came from {address}; wait {wait_s:.0f} s.",
-                headers={"Retry-After": str(int(wait_s) + 1)},
-            )
-
-    def failed(self, address: str) -> None:
-        """Take a token."""
-        now_s = self._clock()
-        full_at = max(now_s, self._full_at.pop(address, 0.0))
-        self._full_at[address] = full_at + FAILURE_REFILL_S
-        if len(self._full_at) > ADDRESSES_MAX:
-            self._full_at.popitem(last=False)
-
-    def succeeded(self, key: str) -> None:
-        """Remember a good key."""
-        if key not in self._good:
-            self._good[key] = None
-            if len(self._good) > GOOD_KEYS_MAX:
-                self._good.popitem(last=False)
-
-
 def gate(
     authenticator: Authenticator,
     observe_refusal: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = trio.current_time,
+    *,
+    rate_limit: RateLimit | None = None,
+    cors: Cors = NO_ORIGINS,
 ) -> Callable[[Request, Route], Principal]:
-    """Return the edge's callback: who is calling, provided that the route's role is theirs.
+    """Return the edge's callback: who is calling, provided that they may.
 
     Args:
         authenticator: knows the keys.
         observe_refusal: is called for each request with a wrong key (metrics).
         clock: seconds that only grow.
+        rate_limit: of requests; None is no limit.
+        cors: whose web pages may call.
     """
-    throttle = Throttle(clock)
+    wrong_keys = WrongKeys(clock)
 
-    def identify(key: str | None, peer: str) -> Principal:
-        if key is None:
-            return authenticator.authenticate(None, peer)
-        address = address_of(peer)
-        throttle.check(key, address)
+    def identify(key: str, peer: str) -> Principal:
+        wrong_keys.check(key, peer)
         try:
             found = authenticator.authenticate(key, peer)
         except Unauthorized:
-            throttle.failed(address)
+            wrong_keys.failed(key, peer)
             observe_refusal()
             log.warning("a wrong key was refused", extra={"peer": peer})
             raise
-        throttle.succeeded(key)
+        wrong_keys.succeeded(key)
         return found
 
     def authenticate(request: Request, route: Route) -> Principal:
-        principal: object = identify(key_of(request.headers), request.peer)
-        if not isinstance(principal, Principal):  # pyright: ignore[reportUnnecessaryIsInstance] - a plugin may answer anything
-            kind = type(authenticator).__name__
-            raise TypeError(f"the authenticator {kind} answered {principal!r}, no Principal")
+        key, peer = key_of(request.headers), request.peer
+        if key is None:
+            principal = _checked(authenticator, authenticator.authenticate(None, peer))
+            cors.check_keyless(request.headers)
+        else:
+            principal = _checked(authenticator, identify(key, peer))
+        request.principal = principal  # here already, so that the log names whom we refuse below
+        if rate_limit is not None:
+            rate_limit.take(principal, route, peer, keyed=key is not None)
         if route.role not in principal.roles and "admin" not in principal.roles:
             raise Forbidden(
                 f"Key {principal.name!r} has no role {route.role!r}, which this call needs."
@@ -131,6 +88,14 @@ def gate(
         return principal
 
     return authenticate
+
+
+def _checked(authenticator: Authenticator, answer: object) -> Principal:
+    """Return what a plugin answered, provided that it is what it should be."""
+    if not isinstance(answer, Principal):
+        kind = type(authenticator).__name__
+        raise TypeError(f"the authenticator {kind} answered {answer!r}, no Principal")
+    return answer
 
 
 def require_engine(principal: Principal | None, engine_id: str | None) -> None:
@@ -141,12 +106,6 @@ def require_engine(principal: Principal | None, engine_id: str | None) -> None:
     raise Forbidden(
         f"Key {principal.name!r} speaks for engine {principal.engine!r}, and this call {spoken}."
     )
-
-
-def address_of(peer: str) -> str:
-    """Return a peer's address without its port: `10.0.0.7` of `10.0.0.7:42682`."""
-    host, colon, port = peer.rpartition(":")
-    return host if colon and port.isdecimal() else peer
 
 
 def key_of(headers: Mapping[str, str]) -> str | None:

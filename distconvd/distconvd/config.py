@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar, cast
 import msgspec
 
 from distconvd.dispatch import DispatchSettings
+from distconvd.edge.cors import ANY, parse_origin
 from distconvd.edge.places import Place, parse_place
 from distconvd.errors import ConfigError
 from distconvd.logs import LEVELS
@@ -90,6 +91,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """A spool directory to take jobs from. Default: none."""
     source_schemes: list[str] = msgspec.field(default_factory=lambda: ["http", "https", "file"])
     """Schemes that a `source_url` may have."""
+    cors_origins: list[str] = []
+    """Origins of web pages that may call from a browser, or `*`. Default: none."""
+    rate_limit_per_s: float = 0.0
+    """Requests of one key a second, in the long run; 0: as many as it likes."""
+    rate_limit_burst: int = 100
+    """And so many at once."""
     drain_s: float = 30.0
     """How long SIGTERM waits for requests in flight, in seconds."""
     hook_slow_ms: float = 50.0
@@ -161,7 +168,7 @@ def load_config(
         name = ENV_PREFIX + key.upper()
         if name in environ and key not in ("dispatch", "edge", "plugin"):
             given: Any = environ[name]
-            if key in ("plugins", "source_schemes", "listen"):
+            if key in ("plugins", "source_schemes", "listen", "cors_origins"):
                 given = [part for part in given.split(",") if part]
             _merge(values, origins, {key: given}, f"environment {name}")
     for key, value in flags.items():
@@ -262,6 +269,7 @@ def _check(values: dict[str, Any], origins: dict[str, str]) -> Config:
         raise ConfigError("api_key is empty; give a key, or none at all to serve loopback only")
     _check_positive(config)
     _check_edge(config)
+    _check_origins(config)
     _check_exposure(config)
     return msgspec.structs.replace(config, log_level=config.log_level.upper())
 
@@ -286,6 +294,8 @@ def _check_positive(config: Config) -> None:
     for name, table in tables:
         for key in table.__struct_fields__:
             _check_amount(f"{name}.{key}", getattr(table, key), zero=key in _MAY_BE_ZERO)
+    _check_amount("rate_limit_per_s", config.rate_limit_per_s, zero=True)
+    _check_amount("rate_limit_burst", config.rate_limit_burst, zero=False)
     _check_amount("drain_s", config.drain_s, zero=True)
     _check_amount("hook_slow_ms", config.hook_slow_ms, zero=False)
 
@@ -304,6 +314,18 @@ def _check_edge(config: Config) -> None:
         raise ConfigError(f"listen: {error}") from error
     if config.tls_certificate is None and (config.tls_key or config.tls_client_ca):
         raise ConfigError("tls_key and tls_client_ca need tls_certificate")
+
+
+def _check_origins(config: Config) -> None:
+    try:
+        origins = [parse_origin(text) for text in config.cors_origins]
+    except ValueError as error:
+        raise ConfigError(f"cors_origins: {error}") from error
+    if ANY in origins and config.authenticator == "none":
+        raise ConfigError(
+            "cors_origins is * and there is no key: any web page that somebody here looks at could"
+            " submit and cancel jobs. Name the origins, or give --api-key KEY or --key-file FILE."
+        )
 
 
 def _check_exposure(config: Config) -> None:

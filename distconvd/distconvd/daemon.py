@@ -27,6 +27,7 @@ from distconvd.disk import REAL_DISK
 from distconvd.dispatch import Dispatcher, Instant
 from distconvd.dispatch.clock import tick
 from distconvd.edge.app import App
+from distconvd.edge.cors import Cors
 from distconvd.edge.http import Principal, Route
 from distconvd.edge.limits import EdgeLimits
 from distconvd.edge.router import Router
@@ -41,6 +42,7 @@ from distconvd.plugins import Context, Plugins, made
 from distconvd.push import PushApi
 from distconvd.store import Store
 from distconvd.teller import Teller
+from distconvd.throttle import RateLimit
 
 log = logging.getLogger("distconvd.daemon")
 
@@ -180,8 +182,10 @@ def _wire(
     access = LocalAccess(admission, ledger, archive)
     parts.services = _services(plugins, context, access, teller, watch)
     authenticator = _authenticator(parts, plugins, context)
-    let_in = gate(authenticator, metrics.observe_wrong_key)
-    parts.app = App(parts.routes, let_in, observers=[metrics.observe_request])
+    cors = Cors(config.cors_origins, parts.routes)
+    limit = _rate_limit(config)
+    let_in = gate(authenticator, metrics.observe_wrong_key, rate_limit=limit, cors=cors)
+    parts.app = App(parts.routes, let_in, observers=[metrics.observe_request], cors=cors)
     return parts
 
 
@@ -360,6 +364,12 @@ def _readiness(parts: Parts) -> Readiness:
     if parts.ledger.failure is not None:
         causes["store"] = f"the last commit failed: {parts.ledger.failure}"
     return Readiness(causes)
+
+
+def _rate_limit(config: Config) -> RateLimit | None:
+    if config.rate_limit_per_s == 0:
+        return None
+    return RateLimit(config.rate_limit_per_s, config.rate_limit_burst, trio.current_time)
 
 
 def _limits(config: Config) -> EdgeLimits:

@@ -14,14 +14,15 @@ from tests.daemon import kit
 from distconv_plugins.auth_api_key import ApiKey
 from distconv_plugins.auth_key_file import KeyFile
 from distconv_plugins.auth_none import NoAuthentication
-from distconvd import auth
-from distconvd.auth import ALL_ROLES, FAILURE_REFILL_S, FAILURES_BURST, Throttle, address_of
+from distconvd import auth, throttle
+from distconvd.auth import ALL_ROLES
 from distconvd.errors import ConfigError, TooManyRequests, Unauthorized
 from distconvd.keyfile import add_key, read_keys, revoke_key
 from distconvd.main import main
 from distconvd.testing.authenticator_suite import PEER, AuthenticatorSuite
 from distconvd.testing.daemon import Client, Daemon, open_daemon
 from distconvd.testing.engine import VirtualEngine
+from distconvd.throttle import FAILURE_REFILL_S, FAILURES_BURST, WrongKeys, address_of
 
 NOW_MS = 1_700_000_000_000
 JOB = {"source_url": "file:///a.mov", "target_codec": "h264"}
@@ -287,47 +288,69 @@ async def test_a_late_legacy_report_of_the_engine_that_held_the_job_is_the_dispa
 
 def test_an_address_has_its_burst_and_then_one_try_in_so_long() -> None:
     now_s = 100.0
-    throttle = Throttle(lambda: now_s)
+    wrong = WrongKeys(lambda: now_s)
     for _ in range(FAILURES_BURST):
-        throttle.check("guess", "10.0.0.7")
-        throttle.failed("10.0.0.7")
+        wrong.check("guess", "10.0.0.7")
+        wrong.failed("guess", "10.0.0.7")
     with pytest.raises(TooManyRequests) as refused:
-        throttle.check("guess", "10.0.0.7")
-    assert refused.value.headers["Retry-After"] == str(int(FAILURE_REFILL_S) + 1)
-    throttle.check("guess", "10.0.0.8")
+        wrong.check("guess", "10.0.0.7")
+    assert refused.value.headers["Retry-After"] == str(int(FAILURE_REFILL_S))
+    wrong.check("guess", "10.0.0.8")
     now_s += FAILURE_REFILL_S
-    throttle.check("guess", "10.0.0.7")
-    throttle.failed("10.0.0.7")
+    wrong.check("guess", "10.0.0.7")
+    wrong.failed("guess", "10.0.0.7")
     with pytest.raises(TooManyRequests):
-        throttle.check("guess", "10.0.0.7")
+        wrong.check("guess", "10.0.0.7")
+
+
+def exhausted() -> WrongKeys:
+    """Return a throttle with one good key and an address that has sent too many wrong ones."""
+    wrong = WrongKeys(lambda: 1.0)
+    wrong.succeeded("good")
+    for _ in range(FAILURES_BURST + 1):
+        wrong.failed("guess", "10.0.0.7")
+    return wrong
 
 
 def test_a_key_that_was_good_is_heard_whatever_its_neighbours_do() -> None:
-    throttle = Throttle(lambda: 1.0)
-    throttle.succeeded("good")
-    for _ in range(FAILURES_BURST + 1):
-        throttle.failed("10.0.0.7")
-    throttle.check("good", "10.0.0.7")
+    exhausted().check("good", "10.0.0.7")
 
 
-def test_what_is_remembered_of_addresses_and_keys_is_bounded(
+def test_a_key_that_was_good_and_is_revoked_is_slowed_like_any_other() -> None:
+    wrong = exhausted()
+    wrong.failed("good", "10.0.0.7")
+    with pytest.raises(TooManyRequests):
+        wrong.check("good", "10.0.0.7")
+
+
+def test_keys_that_were_good_are_remembered_within_a_bound_those_in_use_longest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(auth, "ADDRESSES_MAX", 10)
-    monkeypatch.setattr(auth, "GOOD_KEYS_MAX", 10)
-    throttle = Throttle(lambda: 1.0)
+    monkeypatch.setattr(throttle, "GOOD_KEYS_MAX", 10)
+    wrong = exhausted()
     for number in range(50):
-        throttle.failed(f"10.0.0.{number}")
-        throttle.succeeded(f"key {number}")
-    assert len(throttle._full_at) == 10
-    assert len(throttle._good) == 10
+        wrong.succeeded(f"key {number}")
+        wrong.succeeded("good")
+    assert len(wrong.good) == 10
+    wrong.check("good", "10.0.0.7")
+    with pytest.raises(TooManyRequests):
+        wrong.check("key 1", "10.0.0.7")
 
 
 @pytest.mark.parametrize(
     "peer, address",
-    [("10.0.0.7:42682", "10.0.0.7"), ("[::1]:80", "[::1]"), ("-", "-"), ("unix socket", "unix socket")],
-)  # fmt: skip
-def test_an_address_is_a_peer_without_its_port(peer: str, address: str) -> None:
+    [
+        ("10.0.0.7:42682", "10.0.0.7"),
+        ("[2001:db8:1:2:3::7]:80", "2001:db8:1:2::/64"),
+        ("[::ffff:10.0.0.7]:80", "10.0.0.7"),
+        ("[fe80::1%eth0]:80", "fe80::/64"),
+        ("-", "-"),
+        ("unix socket", "unix socket"),
+    ],
+)
+def test_who_sends_wrong_keys_is_counted_by_address_or_by_network_of_ipv6(
+    peer: str, address: str
+) -> None:
     assert address_of(peer) == address
 
 

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import cast
 
 from distconvd.edge.access import Observer
+from distconvd.edge.cors import NO_ORIGINS, Cors
 from distconvd.edge.http import (
     ClientDisconnected,
     Principal,
@@ -36,6 +37,7 @@ class App:
         authenticate: returns who is calling, or raises `Unauthorized` or `Forbidden`. It sees the
             request before its body is read, and is not called for routes with the role `public`.
         observers: are told of each exchange after its reply (metrics).
+        cors: whose web pages may call.
     """
 
     def __init__(
@@ -44,9 +46,11 @@ class App:
         authenticate: Authenticate,
         *,
         observers: Sequence[Observer] = (),
+        cors: Cors = NO_ORIGINS,
     ) -> None:
         self._router = Router(routes)
         self._authenticate = authenticate
+        self._cors = cors
         self.observers = observers
 
     async def __call__(self, request: Request) -> Reply:
@@ -57,9 +61,10 @@ class App:
                 handler does.
         """
         try:
-            return await self._answer(request)
+            reply = await self._answer(request)
         except Exception as error:  # noqa: BLE001 - whatever a handler raises is one 500
-            return _told(_only_leaf(error), request)
+            reply = _told(_only_leaf(error), request)
+        return self._cors.opened(reply, request)
 
     async def _answer(self, request: Request) -> Reply:
         path, query = split_target(request.path)

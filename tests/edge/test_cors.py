@@ -1,0 +1,238 @@
+"""Web pages: who is on the list may read and send what the API has, others nothing."""
+
+from typing import Any
+
+import pytest
+from tests.api.kit import Farm, problem
+from tests.push.kit import HANDSHAKE
+
+from distconvd.config import load_config
+from distconvd.edge.cors import PREFLIGHT_MAX_AGE_S, Cors, parse_origin
+from distconvd.edge.doc import Answer, Doc, Parameter
+from distconvd.edge.http import Request, Response, Route
+from distconvd.errors import ConfigError
+from distconvd.testing.daemon import Reply, open_daemon
+
+PAGE = "https://farm.example"
+FOREIGN = [
+    "https://evil.example",
+    "https://farm.example.evil.example",
+    "http://farm.example",
+    "null",
+]
+JOB = {"source_url": "file:///a.mov", "target_codec": "h264"}
+
+
+def cors_headers(reply: Reply) -> dict[str, str]:
+    return {
+        n: v for n, v in reply.headers.items() if n.startswith("access-control-") or n == "vary"
+    }
+
+
+def words(text: str) -> set[str]:
+    return {word.strip().lower() for word in text.split(",")}
+
+
+async def preflight(daemon: Any, path: str, method: str, origin: str = PAGE) -> Reply:
+    headers = {
+        "origin": origin,
+        "access-control-request-method": method,
+        "access-control-request-headers": "content-type,x-api-key",
+    }
+    reply: Reply = await daemon.anonymous.request("OPTIONS", path, None, headers)
+    return reply
+
+
+# -------------------------------------------------------------------------------------- the list
+
+
+async def test_without_the_setting_no_reply_says_a_word_of_it() -> None:
+    async with open_daemon() as daemon:
+        assert cors_headers(await daemon.client.get("/jobs/", origin=PAGE)) == {}
+        reply = await preflight(daemon, "/jobs/", "POST")
+        assert (reply.status, cors_headers(reply)) == (204, {})
+
+
+@pytest.mark.parametrize("path, status", [("/jobs/", 200), ("/jobs/1", 404), ("/nope", 404)])
+async def test_a_page_on_the_list_may_read_replies_problems_too(path: str, status: int) -> None:
+    async with open_daemon(cors_origins=["https://other.example", PAGE]) as daemon:
+        reply = await daemon.client.get(path, origin=PAGE)
+        assert reply.status == status
+        assert reply.headers["access-control-allow-origin"] == PAGE
+        assert reply.headers["vary"] == "Origin"
+        told = words(reply.headers["access-control-expose-headers"])
+        assert told >= {"etag", "x-next-cursor", "retry-after", "x-request-id", "www-authenticate"}
+        assert "access-control-allow-credentials" not in reply.headers
+
+
+@pytest.mark.parametrize("origin", FOREIGN)
+async def test_a_page_that_is_not_on_the_list_is_told_nothing(origin: str) -> None:
+    async with open_daemon(cors_origins=[PAGE]) as daemon:
+        reply = await daemon.client.get("/jobs/", origin=origin)
+        assert cors_headers(reply) == {"vary": "Origin"}
+        assert cors_headers(await preflight(daemon, "/jobs/", "POST", origin)) == {"vary": "Origin"}
+
+
+async def test_a_missing_key_is_told_to_the_page_that_lacks_it() -> None:
+    async with open_daemon(cors_origins=[PAGE]) as daemon:
+        reply = await daemon.anonymous.get("/jobs/", origin=PAGE)
+        assert reply.status == 401
+        assert reply.headers["access-control-allow-origin"] == PAGE
+
+
+async def test_a_reply_to_nobody_s_page_still_varies_for_the_caches() -> None:
+    async with open_daemon(cors_origins=[PAGE]) as daemon:
+        assert cors_headers(await daemon.client.get("/jobs/")) == {"vary": "Origin"}
+
+
+async def test_a_preflight_needs_no_key_and_tells_methods_headers_and_for_how_long() -> None:
+    async with open_daemon(cors_origins=[PAGE]) as daemon:
+        reply = await preflight(daemon, "/jobs/17", "PATCH")
+        assert reply.status == 204
+        assert reply.headers["access-control-allow-origin"] == PAGE
+        assert words(reply.headers["access-control-allow-methods"]) >= {"get", "patch", "delete"}
+        assert words(reply.headers["access-control-allow-headers"]) >= {
+            *("content-type", "x-api-key", "authorization", "if-match", "prefer"),
+            *("idempotency-key", "last-event-id", "x-request-id"),
+        }
+        assert reply.headers["access-control-max-age"] == str(PREFLIGHT_MAX_AGE_S)
+
+
+async def test_a_page_may_send_and_read_every_header_that_some_route_takes_or_tells() -> None:
+    async with open_daemon(cors_origins=[PAGE]) as daemon:
+        reply = await preflight(daemon, "/jobs/", "POST")
+        allowed = words(reply.headers["access-control-allow-headers"])
+        reply = await daemon.client.get("/jobs/", origin=PAGE)
+        exposed = words(reply.headers["access-control-expose-headers"])
+        document = (await daemon.client.get("/openapi.json")).json()
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            taken = {
+                p["name"].lower() for p in operation.get("parameters", []) if p["in"] == "header"
+            }
+            answers = [a for a in operation["responses"].values() if "$ref" not in a]
+            told = {name.lower() for answer in answers for name in answer.get("headers", {})}
+            assert taken <= allowed
+            assert told <= exposed
+
+
+async def test_any_origin_is_allowed_as_such_and_never_with_credentials() -> None:
+    async with open_daemon(cors_origins=["*"]) as daemon:
+        reply = await daemon.client.get("/jobs/", origin="https://any.example")
+        assert reply.headers["access-control-allow-origin"] == "*"
+        assert "vary" not in reply.headers
+        assert "access-control-allow-credentials" not in reply.headers
+
+
+def request(**headers: str) -> Request:
+    return Request("GET", "/x", {}, headers, {}, None, "id", "-")  # type: ignore[arg-type]
+
+
+async def _answer(_request: Request) -> Response:
+    return Response()
+
+
+def test_what_a_plugin_s_route_takes_and_tells_is_open_to_pages_and_its_vary_is_kept() -> None:
+    doc = Doc(
+        {200: Answer("It.", maybe_headers={"X-Told": "Something."})},
+        parameters=(Parameter("X-Sent", "header", "Something."),),
+    )
+    cors = Cors([PAGE], [Route("GET", "/x", _answer, doc=doc)])
+    reply = cors.opened(Response(headers={"Vary": "Accept"}), request(origin=PAGE))
+    assert isinstance(reply, Response)
+    assert reply.headers["Vary"] == "Accept, Origin"
+    assert "X-Told" in reply.headers["Access-Control-Expose-Headers"]
+    assert "X-Sent" in cors._sent
+
+
+def test_a_reply_that_a_handler_keeps_is_not_written_on() -> None:
+    kept = Response(headers={"ETag": '"1"'})
+    Cors([PAGE], []).opened(kept, request(origin=PAGE))
+    assert kept.headers == {"ETag": '"1"'}
+
+
+# ----------------------------------------------------------------------------- without a key
+
+
+@pytest.mark.parametrize("origin", FOREIGN)
+async def test_no_foreign_page_may_use_a_daemon_that_asks_for_no_key(origin: str) -> None:
+    async with open_daemon(api_key=None) as daemon:
+        before = Farm(daemon).stored()
+        reply = await daemon.anonymous.post("/jobs/", JOB, origin=origin)
+        assert "cors_origins" in problem(reply, 403)["detail"]
+        handshake = {n: v for n, v in HANDSHAKE.items() if n != "x-api-key"} | {"origin": origin}
+        reply = await daemon.anonymous.request("GET", "/engines/e1/ws", None, handshake)
+        assert reply.status == 403
+        assert Farm(daemon).stored() == before
+        assert (await daemon.anonymous.get("/livez", origin=origin)).status == 200
+
+
+@pytest.mark.parametrize(
+    "host, origin, status",
+    [
+        ("127.0.0.1:8080", "http://127.0.0.1:8080", 200),
+        ("localhost:8080", "http://localhost:8080", 200),
+        ("[::1]:8080", "http://[::1]:8080", 200),
+        ("localhost:8080", "http://localhost:3000", 403),
+        ("evil.example:8080", "http://evil.example:8080", 403),
+        ("", "http://", 403),
+    ],
+)
+async def test_a_page_of_the_daemon_s_own_may_and_one_by_a_name_that_was_bent_to_it_may_not(
+    host: str, origin: str, status: int
+) -> None:
+    async with open_daemon(api_key=None) as daemon:
+        reply = await daemon.anonymous.post("/jobs/", JOB, host=host, origin=origin)
+        assert reply.status == status
+
+
+async def test_a_page_on_the_list_may_use_a_daemon_that_asks_for_no_key() -> None:
+    async with open_daemon(api_key=None, cors_origins=[PAGE]) as daemon:
+        assert (await daemon.anonymous.post("/jobs/", JOB, origin=PAGE)).status == 200
+
+
+async def test_a_page_that_knows_the_key_is_judged_by_the_key() -> None:
+    async with open_daemon() as daemon:
+        assert (await daemon.client.post("/jobs/", JOB, origin="https://any.example")).status == 200
+
+
+# ------------------------------------------------------------------------------- the setting
+
+
+@pytest.mark.parametrize(
+    "given, origin",
+    [
+        ("https://farm.example", "https://farm.example"),
+        (" HTTPS://Farm.Example ", "https://farm.example"),
+        ("http://localhost:3000", "http://localhost:3000"),
+        ("http://[::1]:3000", "http://[::1]:3000"),
+        ("https://farm.example:80", "https://farm.example:80"),
+        ("*", "*"),
+    ],
+)
+def test_an_origin_is_taken_as_browsers_send_it(given: str, origin: str) -> None:
+    assert parse_origin(given) == origin
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *("", "null", "farm.example", "https://", "https://farm.example/", "https://a b"),
+        *("https://*.farm.example", "ftp://farm.example", "https://farm.example/app"),
+        *("https://farm.example:443", "http://farm.example:80", "https://u:p@farm.example"),
+    ],
+)
+def test_what_is_no_origin_stops_the_start_and_says_so(given: str) -> None:
+    with pytest.raises(ConfigError, match="cors_origins: "):
+        load_config({"api_key": "k", "cors_origins": [given]}, {})
+
+
+def test_origins_may_come_from_the_environment() -> None:
+    environ = {"DISTCONV_CORS_ORIGINS": "https://a.example,https://b.example"}
+    config = load_config({}, environ).config
+    assert config.cors_origins == ["https://a.example", "https://b.example"]
+
+
+def test_any_origin_without_a_key_is_refused() -> None:
+    with pytest.raises(ConfigError, match="any web page"):
+        load_config({"cors_origins": ["*"]}, {})
