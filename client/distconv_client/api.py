@@ -110,8 +110,9 @@ class Client:
         codec: str | None = None,
         label: tuple[str, str] | None = None,
         limit: int | None = None,
+        newest_first: bool = False,
     ) -> Iterator[Job]:
-        """Iterate over the jobs that fit all filters, fetched page by page.
+        """Iterate over the jobs that fit all filters, oldest first, fetched page by page.
 
         Args:
             status: a status word, such as `pending`.
@@ -119,9 +120,12 @@ class Client:
             codec: the target codec.
             label: name and value of a label that the job carries.
             limit: at most so many jobs; None is all.
+            newest_first: begin with the job that was submitted last.
         """
         filters = {"status": status, "engine": engine, "codec": codec}
         query = {name: value for name, value in filters.items() if value is not None}
+        if newest_first:
+            query["order"] = "desc"
         if label is not None:
             query["label"] = f"{label[0]}:{label[1]}"
         left = limit

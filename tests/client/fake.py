@@ -153,6 +153,8 @@ class FakeDaemon:
             and query.get("codec", job.target_codec) == job.target_codec
             and query.get("label", "") in {"", *(f"{k}:{v}" for k, v in job.labels.items())}
         ]
+        if query.get("order") == "desc":
+            fitting.reverse()
         start = int(query.get("cursor", "0"))
         end = start + int(query.get("limit", len(fitting)))
         more = {"X-Next-Cursor": str(end)} if end < len(fitting) else {}

@@ -194,6 +194,7 @@ def test_jobs_are_fetched_page_by_page_and_only_as_far_as_needed(
     assert [request.url.params["limit"] for request in daemon.requests[3:]] == ["4", "1"]
     assert next(client.jobs()).job_id == ids[0]
     assert len(daemon.requests) == 6
+    assert [job.job_id for job in client.jobs(newest_first=True)] == ids[::-1]
 
 
 def test_an_empty_page_with_a_cursor_is_not_the_last_one(daemon: FakeDaemon) -> None:

@@ -201,6 +201,17 @@ def test_jobs_are_filtered_and_limited(run: Run, daemon: FakeDaemon) -> None:
     assert (none.exit_code, none.stdout) == (0, "")
 
 
+def test_jobs_begin_with_the_newest_unless_the_oldest_are_asked_for(
+    run: Run, daemon: FakeDaemon
+) -> None:
+    ids = [daemon.add().job_id for _ in range(4)]
+    assert [job.job_id for job in documents(run("jobs", "--json"))] == ids[::-1]
+    assert [job.job_id for job in documents(run("jobs", "--json", "--limit", "1"))] == ids[3:]
+    assert [job.job_id for job in documents(run("jobs", "--json", "--oldest"))] == ids
+    lines = run("jobs", "--limit", "2").stdout.splitlines()[1:]
+    assert [line.split()[0] for line in lines] == [ids[3], ids[2]]
+
+
 def test_a_table_that_ends_early_says_so(run: Run, daemon: FakeDaemon) -> None:
     for _ in range(SHOWN_JOBS):
         daemon.add()

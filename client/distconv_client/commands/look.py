@@ -70,6 +70,7 @@ def label(value: str) -> tuple[str, str]:
     "--label", "wanted", type=label, metavar="NAME=VALUE", help="Only jobs with this label."
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N jobs.")
+@click.option("--oldest", is_flag=True, help="Begin with the oldest job, not with the newest.")
 @shared_flags
 @pass_flags
 def jobs(
@@ -79,14 +80,18 @@ def jobs(
     codec: str | None,
     wanted: tuple[str, str] | None,
     limit: int | None,
+    oldest: bool,
 ) -> None:
-    """List jobs.
+    """List jobs, the newest first.
 
     Without --limit the table ends after 50 jobs and says so; --json prints all.
     """
     with flags.client() as client:
         bound = limit if limit or flags.as_json else SHOWN_JOBS + 1
-        found = client.jobs(status=state, engine=engine, codec=codec, label=wanted, limit=bound)
+        found = client.jobs(
+            status=state, engine=engine, codec=codec, label=wanted, limit=bound,
+            newest_first=not oldest,
+        )  # fmt: skip
         if flags.as_json:
             for job in found:
                 print_json(job)
