@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test torture bench check lint types wheel-test fmt lock clean
+.PHONY: help setup demo test unit torture bench check lint types wheel-test fmt lock clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -16,6 +16,9 @@ demo: setup ## run the main job: daemon, two engines, real clips to four codecs
 
 test: setup ## run all tests
 	@$(BIN)/pytest
+
+unit: setup ## run the fast tests only: no ffmpeg, no daemon process (under a minute)
+	@$(BIN)/pytest -m "not e2e and not slow"
 
 torture: setup ## kill the daemon 30 times under load, with both disk stores, and audit exactly
 	DISTCONV_TORTURE_KILLS=30 $(BIN)/pytest tests/torture -s

@@ -294,3 +294,18 @@ def test_resuming_an_engine_ends_its_quarantine_and_its_record_of_failures() -> 
     assert core.view("E1")["status"] == "idle"
     fail_jobs(core, 1)
     assert core.view("E1")["status"] == "idle"
+
+
+def test_a_job_that_is_given_back_again_and_again_waits_between_ever_longer() -> None:
+    """The first time is a drain; a loop of it must not be a busy one."""
+    core = Core(retry_backoff_s=10, retry_elsewhere_s=0)
+    core.engine("E1")
+    core.submit()
+    core.release(core.must_ask("E1"))
+    for wait_s in (10, 20, 40):
+        core.release(core.must_ask("E1"))
+        core.sleep(wait_s - 1)
+        core.beat("E1")
+        assert core.ask("E1") is None
+        core.sleep(1)
+        core.beat("E1")

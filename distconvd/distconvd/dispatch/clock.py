@@ -10,12 +10,14 @@ from distconvd.model import JobStatus
 
 CLOCK_STEP_S = 1.0
 """A difference between the clocks that is worth looking at all delays again."""
+TICK_MAX = 2_000
+"""Reminders that one tick handles, so that requests get their turn in between."""
 
 
 def tick(tx: Transaction) -> float | None:
-    """Do all that is due; return when to call again (monotonic seconds), or None."""
+    """Do what is due, within a bound; return when to call again (monotonic seconds), or None."""
     _mind_clock_steps(tx)
-    for kind, key in tx.core.timers.due(tx.now.mono_s):
+    for kind, key in tx.core.timers.due(tx.now.mono_s, TICK_MAX):
         _HANDLERS[kind](tx, key)
     return tx.core.timers.next_s()
 

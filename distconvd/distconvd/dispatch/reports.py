@@ -5,7 +5,7 @@ attempt that ended is answered as before when it says the same, and gets `Confli
 legacy report carries none and is judged by the job's state. The first terminal report wins.
 """
 
-from distconvd.dispatch.retries import requeue_or_give_up
+from distconvd.dispatch.retries import requeue_or_give_up, wait_after_release
 from distconvd.dispatch.transaction import Transaction
 from distconvd.errors import Conflict
 from distconvd.lifecycle import JobEvent
@@ -95,12 +95,16 @@ def fail(tx: Transaction, job_id: str, report: FailReport) -> str:
 
 
 def release(tx: Transaction, job_id: str, report: ReleaseReport) -> str:
-    """Take a job back from an engine that drains: no retry is charged, nobody is blamed."""
+    """Take a job back from an engine that drains: no retry is charged, nobody is blamed.
+
+    A job that is given back again and again waits between, ever longer.
+    """
     sentence = f"Job {job_id} re-queued"
     if _was_released_so(tx, tx.job(job_id), report):
         return sentence
     job = _require_open(tx, tx.job(job_id), report.attempt, report.engine_id)
-    tx.move_job(job, JobEvent.REQUEUE, assigned_engine=None, progress=None)
+    again_at = wait_after_release(tx, job)
+    tx.move_job(job, JobEvent.REQUEUE, assigned_engine=None, progress=None, not_before=again_at)
     reason = report.reason[: Limits.message_chars]
     end_attempt(tx, job, AttemptOutcome.RELEASED, message=reason, requeued=True, reported=True)
     tx.tell("job.requeued", tx.job(job_id), reason=reason)

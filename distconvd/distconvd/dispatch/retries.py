@@ -49,6 +49,13 @@ def requeue_or_give_up(tx: Transaction, job: Job, failure: FailureClass, message
     return again
 
 
+def wait_after_release(tx: Transaction, job: Job) -> int | None:
+    """Return when a job may be assigned again that an engine has just given back: the first time
+    at once."""
+    past = _since_restart(tx, job)
+    return _backoff(tx, sum(a.outcome is AttemptOutcome.RELEASED for a in past))
+
+
 def _since_restart(tx: Transaction, job: Job) -> list[Attempt]:
     """Return the ended attempts that count: those since a person last started the job."""
     return [a for a in tx.state.history(job.job_id).attempts if a.number > job.base_attempt]
@@ -67,7 +74,12 @@ def _not_before(tx: Transaction, past: list[Attempt], failure: FailureClass) -> 
     failures = sum(a.outcome is AttemptOutcome.FAILED for a in past)
     if failure is FailureClass.TRANSIENT:
         failures += 1
-    if not failures or failure is FailureClass.LOST or not tx.settings.retry_backoff_s:
+    return None if failure is FailureClass.LOST else _backoff(tx, failures)
+
+
+def _backoff(tx: Transaction, times: int) -> int | None:
+    """Return the moment (ms since the epoch) until which to wait, or None: not at all."""
+    if not times or not tx.settings.retry_backoff_s:
         return None
-    wait_s = tx.settings.retry_backoff_s * 2.0 ** min(failures - 1, 30)
+    wait_s = tx.settings.retry_backoff_s * 2.0 ** min(times - 1, 30)
     return tx.now.wall_ms + int(1000 * min(wait_s, tx.settings.retry_backoff_max_s))

@@ -2,6 +2,9 @@
 
 import msgspec
 
+HISTORY_MAX = 64
+"""Ended attempts kept a job; the oldest are dropped and counted."""
+
 
 class DispatchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How jobs are leased, retried and matched. All durations in seconds."""
@@ -22,9 +25,10 @@ class DispatchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     retry_elsewhere_s: float = 60.0
     """How long a retry waits for an engine that has not failed the job, while there is one."""
     lost_attempts_max: int = 3
-    """A job that outlives so many engines fails as poison."""
+    """A job that outlives so many engines fails as poison; 64 at most."""
     transient_attempts_max: int = 20
-    """Transient failures beyond this are charged as retries, so that no job loops for ever."""
+    """Transient failures beyond this are charged as retries, so that no job loops for ever; 64 at
+    most."""
     quarantine_after: int = 5
     """An engine that fails so many different jobs in a row is quarantined; 0: never."""
     quarantine_s: float = 300.0

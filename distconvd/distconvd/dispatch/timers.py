@@ -21,10 +21,10 @@ class Timers:
             self._at[kind, key] = at_s
             heapq.heappush(self._heap, (at_s, kind, key))
 
-    def due(self, now_s: float) -> list[tuple[TimerKind, str]]:
-        """Take out and return the reminders whose time has come."""
+    def due(self, now_s: float, limit: int) -> list[tuple[TimerKind, str]]:
+        """Take out and return the reminders whose time has come, the earliest `limit` of them."""
         found: list[tuple[TimerKind, str]] = []
-        while self._heap and self._heap[0][0] <= now_s:
+        while self._heap and self._heap[0][0] <= now_s and len(found) < limit:
             at_s, kind, key = heapq.heappop(self._heap)
             if self._at.get((kind, key)) == at_s:
                 del self._at[kind, key]

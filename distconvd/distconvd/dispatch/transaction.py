@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import msgspec
 
 from distconvd.dispatch.decision import Event, EventKind, Instant
-from distconvd.dispatch.settings import DispatchSettings
+from distconvd.dispatch.settings import HISTORY_MAX, DispatchSettings
 from distconvd.dispatch.state import State
 from distconvd.dispatch.timers import Timers
 from distconvd.lifecycle import JobEvent, next_status
@@ -17,9 +17,6 @@ from distconvd.model import Attempt, AttemptHistory, EngineRecord, Job
 from distconvd.policy import Hold, Place
 from distconvd.records import encode
 from distconvd.store import Change, Table
-
-HISTORY_MAX = 64
-"""Ended attempts kept a job; the oldest are dropped and counted."""
 
 
 class Core(Protocol):
