@@ -18,6 +18,7 @@ from distconvd.edge.cors import ANY, parse_origin
 from distconvd.edge.places import Place, parse_place
 from distconvd.errors import ConfigError
 from distconvd.logs import LEVELS
+from distconvd.secret_file import read_secret
 
 ENV_PREFIX = "DISTCONV_"
 _SECRET = re.compile(r"(?:^|[._-])(?:key|secret|token|password)s?$", re.IGNORECASE)
@@ -72,6 +73,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     tls_client_ca: str | None = None
     """Clients must show a certificate of one of these authorities."""
     api_key: str | None = None
+    api_key_file: str | None = None
+    """A file with that key, such as a credential of systemd; `api_key` goes over it."""
     key_file: str | None = None
     """A file with many keys, each with its roles; see `distconvd keys`."""
     state_file: str = "dispatch_server_state.json"
@@ -176,7 +179,15 @@ def load_config(
             _merge(values, origins, {key: value}, "flag")
     for text in sets or []:
         _merge(values, origins, _parse_set(text), "flag --set")
+    _take_api_key(values, origins)
     return Loaded(_check(values, origins), origins)
+
+
+def _take_api_key(values: dict[str, Any], origins: dict[str, str]) -> None:
+    path = values.get("api_key_file")
+    if isinstance(path, str) and path and values.get("api_key") is None:
+        values["api_key"] = read_secret("api_key_file", Path(path))
+        origins["api_key"] = f"file {path}"
 
 
 def describe(

@@ -1,9 +1,15 @@
-"""Logs: one line an event on stderr, as text for people or JSON for machines."""
+"""Logs: one line an event on stderr, as text for people or JSON for machines.
+
+Where stderr is systemd's journal, each line begins with its priority (`<3>`): the journal takes that off
+the line and keeps it, so that `journalctl -p err` finds what `grep ERROR` does.
+"""
 
 import json
 import logging
+import os
 import sys
 import time
+from collections.abc import Mapping
 from typing import Literal
 
 LEVELS = {
@@ -14,13 +20,17 @@ LEVELS = {
     "ERROR": logging.ERROR,
 }
 
+STDERR = 2
+_PRIORITIES = ((logging.ERROR, "<3>"), (logging.WARNING, "<4>"), (logging.INFO, "<6>"))
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 def set_up_logs(level: str, style: Literal["text", "json"]) -> None:
     """Send all logs to stderr; `level` is one of `LEVELS`."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
+    formatter = JsonFormatter() if style == "json" else TextFormatter()
+    journal = is_the_journal(STDERR, os.environ)
+    handler.setFormatter(JournalFormatter(formatter) if journal else formatter)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(LEVELS[level])
@@ -69,6 +79,28 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
         return json.dumps(entry, default=str)
+
+
+class JournalFormatter(logging.Formatter):
+    """Another formatter's lines, each with its priority for the journal before it."""
+
+    def __init__(self, formatter: logging.Formatter) -> None:
+        super().__init__()
+        self._formatter = formatter
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the lines."""
+        mark = next((mark for level, mark in _PRIORITIES if record.levelno >= level), "<7>")
+        return "\n".join(mark + line for line in self._formatter.format(record).split("\n"))
+
+
+def is_the_journal(number: int, environ: Mapping[str, str]) -> bool:
+    """Whether a descriptor is the one that systemd named as the journal (`JOURNAL_STREAM`)."""
+    named = environ.get("JOURNAL_STREAM")
+    if named is None:
+        return False
+    status = os.fstat(number)
+    return named == f"{status.st_dev}:{status.st_ino}"
 
 
 def stamp(seconds: float) -> str:

@@ -65,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--tls-key", metavar="FILE", help="its private key, if it is in another file")
     top.add_argument("--tls-client-ca", metavar="FILE", help="clients need a certificate of these")
     top.add_argument("--api-key", metavar="KEY", help="the key that callers must send")
+    top.add_argument("--api-key-file", metavar="FILE", help="a file with that key")
     top.add_argument("--key-file", metavar="FILE", help="many keys with roles; see `keys --help`")
     top.add_argument("--state-file", metavar="PATH", help="where state is kept")
     top.add_argument("--store", metavar="NAME", help="json (default), spool, memory, or a plugin's")
@@ -174,7 +175,7 @@ async def _heed_signals(
         if stop.is_set():
             scope.cancel()
             return
-        manager.stopping()
+        manager.stopping(parts.config.drain_s)
         stop.set()
 
 

@@ -14,6 +14,9 @@ import trio
 
 log = logging.getLogger("distconvd.notify")
 
+STOP_MARGIN_S = 60.0
+"""What a stop may take beyond the drain: committing, folding and closing the store."""
+
 
 class Notifier:
     """Tells the service manager of READY, RELOADING, STOPPING and, as asked, WATCHDOG.
@@ -35,9 +38,10 @@ class Notifier:
         """A reload begins; `ready` ends it."""
         self._tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
-    def stopping(self) -> None:
-        """The drain begins."""
+    def stopping(self, drain_s: float) -> None:
+        """The drain begins; it may take `drain_s`, whatever the unit says (`TimeoutStopSec`)."""
         self._tell("STOPPING=1")
+        self._tell(f"EXTEND_TIMEOUT_USEC={int((drain_s + STOP_MARGIN_S) * 1e6)}")
 
     async def watch(self) -> None:
         """Give signs of life for as long as the event loop turns; returns if nobody watches."""

@@ -46,6 +46,8 @@ class Agent:
         self, standing: Standing, tools: Tools, client: httpx.AsyncClient, log: Log
     ) -> None:
         config = standing.config
+        self.proved = trio.Event()
+        """The engine knows what it can do, and how fast."""
         self._standing = standing
         self._config = config
         self._tools = tools
@@ -164,6 +166,7 @@ class Agent:
         benchmark = await measure(self._tools, capabilities, controls, cache)
         self._log.info("codecs proved", **benchmark.frames_per_second())
         standing.capabilities, standing.benchmark = capabilities, benchmark
+        self.proved.set()
         return Workshop(
             self._config,
             standing.engine_id,

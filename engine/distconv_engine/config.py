@@ -19,6 +19,7 @@ from msgspec import Meta
 
 from distconv_engine.errors import ConfigError
 
+KEY_BYTES_MAX = 4096
 Positive = Annotated[float, Meta(gt=0)]
 
 
@@ -27,6 +28,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     server: str = "http://127.0.0.1:8080"
     api_key: str | None = None
+    api_key_file: Path | None = None
     engine_id: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
     work_dir: Path = Path("distconv-engine-work")
     output: str | None = None
@@ -54,6 +56,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 HELP: dict[str, str] = {
     "server": "base URL of the daemon",
     "api_key": "key for the daemon's API (better: DISTCONV_API_KEY, which `ps` does not show)",
+    "api_key_file": "a file with that key, such as a credential of systemd; --api-key goes over it",
     "engine_id": "name of this engine; default: the host's name and a number kept in the work dir",
     "work_dir": "where downloads, unfinished outputs and undelivered reports are kept",
     "output": "where results go that name no place: a directory, or an http(s) URL for PUT; "
@@ -144,6 +147,8 @@ def load_config(arguments: Sequence[str], environ: Mapping[str, str], version: s
         origin.update(dict.fromkeys(values, layer))
     # An empty value takes back what a lower layer has set, and leaves the default.
     config = _convert({name: value for name, value in merged.items() if value != ""})
+    if config.api_key is None and config.api_key_file is not None:
+        config = msgspec.structs.replace(config, api_key=_read_key(config.api_key_file))
     _check(config)
     return Loaded(config, origin)
 
@@ -204,6 +209,20 @@ def _decode_path(kind: type, value: Any) -> Any:
     if kind is Path and isinstance(value, str) and value:
         return Path(value).expanduser().absolute()
     raise ValueError("expected a path")
+
+
+def _read_key(path: Path) -> str:
+    """Return the key that a file holds on its one line."""
+    try:
+        with path.open("rb") as file:
+            key = file.read(KEY_BYTES_MAX + 1).decode("ascii").strip()
+    except OSError as error:
+        raise ConfigError(f"Setting api_key_file: {path}: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"Setting api_key_file: {path} holds no key.") from error
+    if not (0 < len(key) < KEY_BYTES_MAX and key.isprintable()):
+        raise ConfigError(f"Setting api_key_file: {path} must hold one key on one line.")
+    return key
 
 
 def _check(config: Config) -> None:

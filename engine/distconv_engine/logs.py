@@ -2,15 +2,22 @@
 
 An event is a short sentence that never changes, so that it can be searched for; what varies is in
 the fields (`job_id`, `attempt`, `engine_id`, …).
+
+Where stderr is systemd's journal, each line begins with its priority (`<3>`): the journal takes that
+off the line and keeps it, so that `journalctl -p err` finds what `grep ERROR` does.
 """
 
 import json
 import logging
+import os
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Literal, TextIO
 
 LogFormat = Literal["text", "json"]
+STDERR = 2
+_PRIORITIES = ((logging.ERROR, "<3>"), (logging.WARNING, "<4>"), (logging.INFO, "<6>"))
 _LOGGER = logging.getLogger("distconv_engine")
 
 
@@ -75,6 +82,28 @@ class JsonFormatter(logging.Formatter):
         return json.dumps({**head, **_fields_of(record)}, default=str)
 
 
+class JournalFormatter(logging.Formatter):
+    """Another formatter's lines, each with its priority for the journal before it."""
+
+    def __init__(self, formatter: logging.Formatter) -> None:
+        super().__init__()
+        self._formatter = formatter
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format one record."""
+        mark = next((mark for level, mark in _PRIORITIES if record.levelno >= level), "<7>")
+        return "\n".join(mark + line for line in self._formatter.format(record).split("\n"))
+
+
+def is_the_journal(number: int, environ: Mapping[str, str]) -> bool:
+    """Whether a descriptor is the one that systemd named as the journal (`JOURNAL_STREAM`)."""
+    named = environ.get("JOURNAL_STREAM")
+    if named is None:
+        return False
+    status = os.fstat(number)
+    return named == f"{status.st_dev}:{status.st_ino}"
+
+
 def _plain(value: object) -> str:
     text = str(value)
     return json.dumps(text) if not text or any(c in text for c in ' "\n\r\t=') else text
@@ -83,7 +112,9 @@ def _plain(value: object) -> str:
 def setup_logs(level: str, log_format: LogFormat, stream: TextIO | None = None) -> None:
     """Send this package's events to `stream` (stderr) at `level`."""
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    formatter = JsonFormatter() if log_format == "json" else TextFormatter()
+    journal = stream is None and is_the_journal(STDERR, os.environ)
+    handler.setFormatter(JournalFormatter(formatter) if journal else formatter)
     _LOGGER.handlers[:] = [handler]
     _LOGGER.setLevel(level.upper())
     _LOGGER.propagate = False

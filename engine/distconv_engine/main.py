@@ -23,6 +23,7 @@ from distconv_engine.errors import ConfigError
 from distconv_engine.ffmpeg_tools import Tools, find_tools
 from distconv_engine.files import write_durably
 from distconv_engine.logs import Log, setup_logs
+from distconv_engine.notify import Notifier
 from distconv_engine.standing import Standing
 from distconv_engine.targets import directory_of
 
@@ -94,17 +95,30 @@ async def serve(config: Config, engine_id: str, tools: Tools) -> None:
     log = Log(engine_id=engine_id)
     log.info("engine starts", server=config.server, ffmpeg=tools.ffmpeg, version=tools.version)
     standing = Standing(config, engine_id, socket.gethostname()[:HOSTNAME_CHARS])
+    manager = Notifier(os.environ, log)
     async with httpx.AsyncClient(follow_redirects=True) as client:
         agent = Agent(standing, tools, client, log)
         async with trio.open_nursery() as nursery:
-            await nursery.start(_obey_signals, agent)
+            nursery.start_soon(manager.watch)
+            nursery.start_soon(_tell_when_proved, agent, manager)
+            await nursery.start(_obey_signals, agent, manager, config.drain_s)
             await agent.run()
             nursery.cancel_scope.cancel()
     log.info("engine ended")
 
 
+async def _tell_when_proved(agent: Agent, manager: Notifier) -> None:
+    """An engine is up once it has proved what it can, whether or not the daemon is."""
+    await agent.proved.wait()
+    manager.ready()
+
+
 async def _obey_signals(
-    agent: Agent, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    agent: Agent,
+    manager: Notifier,
+    drain_s: float,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         task_status.started()
@@ -113,6 +127,7 @@ async def _obey_signals(
             if draining:
                 agent.quit()
             else:
+                manager.stopping(drain_s)
                 agent.drain()
             draining = True
 

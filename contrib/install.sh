@@ -1,0 +1,686 @@
+#!/usr/bin/env bash
+# Installs DistConv on a Debian or Ubuntu machine, or upgrades it in place.
+#
+# A release is a virtual environment of its own below /opt/distconv/releases, named by what is in it.
+# It is built and tried aside while the old one goes on working; `current` is a symbolic link, and
+# moving it is the upgrade. When a step fails, all that was done is taken back in reverse and the old
+# release runs again. When the script itself is killed, running it again goes on from there: every step
+# looks first at what is there, and changes only what is not as it must be.
+#
+# A release names no place of its own, so what `--root DIR` has staged runs below DIR and wherever DIR
+# is copied to.
+
+set -Eeuo pipefail
+
+contrib=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
+# shellcheck source=contrib/common.sh
+source "$contrib/common.sh"
+
+help() {
+  cat <<'TEXT'
+usage: install.sh [--role ROLE] [OPTION]...
+
+Installs DistConv: programs in /opt/distconv, configuration in /etc/distconv (yours is never
+overwritten), state in /var/lib/distconv, the system user `distconv`, and systemd units, enabled and
+started. Run again, it upgrades in place and keeps the state; when a step fails, everything is put
+back as it was.
+
+  --role ROLE            dispatch (the server; default), engine, or all; adds to what is there
+  --server URL           where engines find the server (engine.toml; default http://127.0.0.1:8080)
+  --engine-key FILE      the engines' key, as the dispatch machine has it in
+                         /etc/distconv/credentials/engine.key
+  --admin-key-file FILE  keep the first admin key in FILE (mode 0600) instead of showing it once
+  --socket               let systemd hold the port, so that a restart refuses nobody
+  --wheel FILE           install this wheel instead of building this checkout
+  --wheelhouse DIR       take all packages from DIR; no network is used
+  --python PROGRAM       Python 3.11 or newer (default: the system's)
+  --rollback             back to the release before this one; the state stays as it is
+  --dry-run              print each step and change nothing
+  --root DIR             stage everything below DIR: no user, no systemctl, nothing of this machine
+  --help
+
+examples:
+  sudo contrib/install.sh                                the dispatch server
+  sudo contrib/install.sh --role all                     and an engine on the same machine
+  sudo contrib/install.sh --role engine --server http://dispatch:8080 --engine-key engine.key
+  sudo contrib/install.sh --wheelhouse /media/stick/wheels      without a network
+  contrib/install.sh --dry-run                           what would be done?
+  contrib/install.sh --root "$PWD/image" --role all      into an image or a package
+
+Exit codes: 0 done, 1 failed and taken back, 2 wrong usage.
+TEXT
+}
+
+# ------------------------------------------------------------------------------- what is asked for
+
+roles_asked=""
+server=""
+engine_key=""
+admin_key_file=""
+with_socket=false
+wheel=""
+wheelhouse=""
+python=""
+rolling_back=false
+
+parse() {
+  while (($#)); do
+    case $1 in
+      --help | -h) help && exit 0 ;;
+      --socket) with_socket=true ;;
+      --rollback) rolling_back=true ;;
+      --dry-run) dry_run=true ;;
+      --role | --server | --engine-key | --admin-key-file | --wheel | --wheelhouse | --python | --root)
+        (($# > 1)) || wrong_usage "$1 needs a value"
+        parse_value "$1" "$2"
+        shift
+        ;;
+      *) wrong_usage "what is $1?" ;;
+    esac
+    shift
+  done
+}
+
+parse_value() {
+  [[ -n $2 ]] || wrong_usage "$1 is empty"
+  case $1 in
+    --role) roles_asked=$2 ;;
+    --server) server=$2 ;;
+    --engine-key) engine_key=$(realpath -m -- "$2") ;;
+    --admin-key-file) admin_key_file=$(realpath -m -- "$2") ;;
+    --wheel) wheel=$(realpath -m -- "$2") ;;
+    --wheelhouse) wheelhouse=$(realpath -m -- "$2") ;;
+    --python) python=$2 ;;
+    --root) root=$2 ;;
+  esac
+}
+
+check_options() {
+  case $roles_asked in
+    "" | dispatch | engine | all) ;;
+    *) wrong_usage "--role $roles_asked: choose dispatch, engine or all" ;;
+  esac
+  # It is written into a TOML file, so nothing but what a URL of a server needs.
+  [[ -z $server || $server =~ ^https?://[][A-Za-z0-9.:_/-]+$ ]] ||
+    wrong_usage "--server $server: give a URL such as http://dispatch:8080"
+  [[ -z $engine_key || -s $engine_key ]] || wrong_usage "--engine-key $engine_key: no key is there"
+  [[ -z $wheel || $wheel == *.whl && -r $wheel ]] || wrong_usage "--wheel $wheel: no wheel is there"
+  [[ -z $wheelhouse || -d $wheelhouse ]] || wrong_usage "--wheelhouse $wheelhouse: no such folder"
+}
+
+# The operator's own settings of our programs, of Python and of pip's target must not get in.
+clear_environment() {
+  local name
+  for name in "${!DISTCONV_@}" PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT \
+    PIP_REQUIREMENT PIP_CONSTRAINT PIP_REQUIRE_VIRTUALENV PIP_REQUIRE_HASHES; do
+    unset "$name"
+  done
+  export PIP_NO_INPUT=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+  umask 022
+  cd /
+}
+
+# ------------------------------------------------------------------------------- what there is
+
+usable_python() {
+  "$1" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+}
+
+find_python() {
+  local candidate
+  if [[ -n $python ]]; then
+    usable_python "$python" ||
+      die "--python $python: not Python 3.11 or newer with its venv module"
+  else
+    for candidate in /usr/bin/python3 /usr/bin/python3.1{4,3,2,1} /usr/local/bin/python3; do
+      if usable_python "$candidate"; then python=$candidate && break; fi
+    done
+    [[ -n $python ]] || die "Python 3.11 or newer with its venv module is needed" \
+      "(Debian 12, Ubuntu 24.04 or newer: apt install python3-venv), or name one with --python"
+  fi
+  # The service's user cannot look into anybody's home.
+  if ! staged && [[ $("$python" -c 'import sys; print(sys.base_prefix)') == @(/root|/home)/* ]]; then
+    die "$python lies in a home, where the service cannot read it; name another with --python"
+  fi
+}
+
+find_tools() {
+  local tool missing=()
+  for tool in flock sha256sum readlink realpath cmp awk sed useradd userdel getent; do
+    command -v "$tool" >/dev/null || [[ -x /usr/sbin/$tool ]] || missing+=("$tool")
+  done
+  ((${#missing[@]} == 0)) || die "missing: ${missing[*]} (Debian, Ubuntu: apt install" \
+    "coreutils util-linux diffutils passwd libc-bin mawk sed)"
+  [[ -d $contrib/systemd && -r $contrib/../constraints.txt ]] ||
+    die "this script needs the checkout that it came with (or an unpacked source distribution)"
+}
+
+# Which roles this machine has, and which of them are new.
+find_roles() {
+  local had=""
+  if [[ -e $root$prefix/roles ]]; then had=$(<"$root$prefix/roles"); fi
+  local all="$had ${roles_asked:-${had:-dispatch}}"
+  is_dispatch=false && is_engine=false
+  if [[ $all == *dispatch* || $all == *all* ]]; then is_dispatch=true; fi
+  if [[ $all == *engine* || $all == *all* ]]; then is_engine=true; fi
+  roles=()
+  if "$is_dispatch"; then roles+=(dispatch); fi
+  if "$is_engine"; then roles+=(engine); fi
+  had_dispatch=false && had_engine=false
+  if [[ $had == *dispatch* ]]; then had_dispatch=true; fi
+  if [[ $had == *engine* ]]; then had_engine=true; fi
+}
+
+# A release is named by its version and by a hash of all that goes into it.
+find_release() {
+  local checkout
+  checkout=$(realpath -- "$contrib/..")
+  releases=$root$prefix/releases
+  old_id=""
+  if [[ -L $root$prefix/current ]]; then old_id=$(basename -- "$(readlink -- "$root$prefix/current")"); fi
+  extras=client
+  if "$is_engine"; then extras=engine,client; fi
+  if "$rolling_back"; then
+    [[ -L $root$prefix/previous ]] || die "there is no release before this one"
+    release_id=$(basename -- "$(readlink -- "$root$prefix/previous")")
+  else
+    release_id=$(version_of "$checkout")-$(content_of "$checkout")
+  fi
+  release=$releases/$release_id
+  share=$contrib/systemd
+  if "$rolling_back"; then share=$release/share/distconv; fi
+  old_share=$root$prefix/current/share/distconv
+}
+
+version_of() {
+  if [[ -n $wheel ]]; then
+    local name=${wheel##*/}
+    name=${name#*-} && printf '%s' "${name%%-*}"
+  else
+    sed -n 's/^version = "\(.*\)"$/\1/p' "$1/pyproject.toml"
+  fi
+}
+
+content_of() {
+  local program=("$wheel")
+  if [[ -z $wheel ]]; then
+    program=(pyproject.toml README.md LICENSE distconvd plugins spool engine client)
+  fi
+  {
+    "$python" -VV
+    printf '%s\n' "$extras"
+    cd -- "$1"
+    find "${program[@]}" constraints.txt contrib/{systemd,common.sh,uninstall.sh,README.md} -type f \
+      -not -path '*/__pycache__/*' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum |
+      # A wheel is the same wherever it lies.
+      sed "s| /.*/| |"
+  } | sha256sum | cut -c 1-12
+}
+
+# --------------------------------------------------------------------------------------- the steps
+
+step_release() {
+  if [[ -e $release/complete ]]; then note "it is there, and whole" && return; fi
+  local new=$releases/.new
+  on_failure remove_empty "$releases" "$root$prefix"
+  on_failure rm -rf -- "$new"
+  change mkdir -p -- "$releases"
+  change rm -rf -- "$new"
+  change "$python" -m venv "$new"
+  if [[ -z $wheel ]]; then build_wheel "$new/bin/python"; else copy_wheel; fi
+  fetch "$new/bin/python" "$work/packages" "distconv[$extras] @ file://$wheel"
+  install_packages "$new/bin/python" "$work/packages"
+  make_relocatable "$new"
+  copy_share "$new"
+  try_release "$new"
+  change touch "$new/complete"
+  if ! "$dry_run"; then sync -f "$new"; fi
+  on_failure rm -rf -- "$release"
+  change rm -rf -- "$release"
+  change mv -T -- "$new" "$release"
+}
+
+# Builds this checkout's wheel into $work/wheel and names it in $wheel.
+build_wheel() {
+  fetch "$1" "$work/tools" hatchling
+  # Beside the environment: the release must not keep what only built it.
+  change "$1" -m pip install --quiet --no-index --no-deps --target "$work/built-with" \
+    "$work"/tools/*.whl
+  change env PYTHONPATH="$work/built-with" "$1" -m pip wheel --quiet --no-deps \
+    --no-build-isolation --wheel-dir "$work/wheel" "$(realpath -- "$contrib/..")"
+  wheel=$(printf '%s' "$work"/wheel/distconv-*.whl)
+}
+
+# To a place that needs no quoting in a URL.
+copy_wheel() {
+  mkdir -- "$work/wheel"
+  cp -- "$wheel" "$work/wheel"
+  wheel=$work/wheel/${wheel##*/}
+}
+
+# fetch PYTHON FOLDER REQUIREMENT: the locked versions, and of these only files whose hash is locked.
+fetch() {
+  local constraints=$contrib/../constraints.txt from=() file hash
+  if [[ -n $wheelhouse ]]; then from=(--no-index --find-links "$wheelhouse"); fi
+  sed -n 's/^\([A-Za-z0-9][^ ]*==.*[^ \\]\) *\\*$/\1/p' "$constraints" >"$work/pins.txt"
+  change "$1" -m pip download --quiet --only-binary :all: "${from[@]}" \
+    --constraint "$work/pins.txt" --dest "$2" "$3"
+  if "$dry_run"; then return; fi
+  for file in "$2"/*; do
+    hash=$(sha256sum <"$file")
+    if [[ -n $wheel ]] && cmp --quiet "$file" "$wheel"; then continue; fi
+    grep --quiet --fixed-strings "sha256:${hash%% *}" "$constraints" ||
+      die "${file##*/} is not the file that constraints.txt names; fetch it anew"
+  done
+}
+
+install_packages() {
+  change "$1" -m pip install --quiet --no-index --no-deps "$2"/*.whl
+}
+
+# Lets the commands find their Python beside them, and drops what names the place it was built in.
+make_relocatable() {
+  if "$dry_run"; then note "let the commands in $1/bin find their Python beside them" && return; fi
+  local file name
+  for file in "$1"/bin/*; do
+    name=${file##*/}
+    if [[ " ${commands[*]} " == *" $name "* ]]; then
+      # A shell and Python both read these three lines: the one runs them, the other sees a string.
+      sed -i "1c\\
+#!/bin/sh\\
+'''exec' \"\$(dirname -- \"\$(readlink -f -- \"\$0\")\")/python3\" \"\$0\" \"\$@\"\\
+' '''" "$file"
+    elif [[ $name != python* ]]; then
+      rm -r -- "$file"
+    fi
+  done
+}
+
+copy_share() {
+  change mkdir -p -- "$1/share/distconv"
+  change cp -R -- "$contrib"/systemd/. "$contrib/common.sh" "$contrib/uninstall.sh" \
+    "$contrib/README.md" "$1/share/distconv"
+}
+
+# Nothing that does not even start may become current.
+try_release() {
+  local name
+  for name in distconvd distconv; do change "$1/bin/$name" --version; done
+  if "$is_engine"; then change "$1/bin/distconv-engine" --version; fi
+}
+
+step_account() {
+  if staged; then note "left to systemd-sysusers when the staged tree is booted" && return; fi
+  if has_account; then note "it is there" && return; fi
+  local group=(--user-group)
+  if getent group "$account" >/dev/null; then group=(--gid "$account"); fi
+  on_failure drop_account
+  change useradd --system "${group[@]}" --home-dir "$state" --no-create-home \
+    --shell /usr/sbin/nologin --comment DistConv "$account"
+}
+
+drop_account() { if has_account; then userdel "$account"; fi; }
+
+step_folders() {
+  make_folder "root:$account" 0750 "$etc" "rm -rf --"
+  make_folder root:root 0700 "$etc/credentials" "rm -rf --"
+  make_folder "$account:$account" 0750 "$state" drop_state
+  make_folder "$account:$account" 0750 "$engine_state" "rm -rf --"
+}
+
+# make_folder OWNER MODE PATH UNDO
+make_folder() {
+  local place=$root$3
+  if [[ -d $place ]]; then note "$place is there" && return; fi
+  eval "on_failure $4 $(quoted "$place")"
+  on_failure rm -rf -- "$place.part"
+  change mkdir -p -- "$place.part"
+  if ! "$dry_run"; then own "$1" "$2" "$place.part"; fi
+  change mv -T -- "$place.part" "$place"
+}
+
+# Once the new daemon has served, its state may hold what it has promised.
+drop_state() {
+  if "$dispatch_was_ready"; then warn "$1 stays: jobs may have come in" && return; fi
+  rm -rf -- "$1"
+}
+
+step_configuration() {
+  local name
+  for name in distconvd.toml dispatch.env engine.toml engine.env; do
+    place_configuration "$name" "$root$etc/$name"
+  done
+}
+
+place_configuration() {
+  local new=$share/$1
+  if [[ ! -e $2 ]]; then
+    on_failure rm -f -- "$2"
+    write "$2" 0640 "root:$account" <<<"$(with_server "$new")"
+  elif cmp --quiet "$new" "$2" || cmp --quiet "$new" "$old_share/$1"; then
+    note "$2 stays"
+  else
+    on_failure rm -f -- "$2.new"
+    write "$2.new" 0640 "root:$account" <"$new"
+    note "$2 stays; what is new by default lies beside it: $1.new"
+  fi
+}
+
+with_server() {
+  if [[ -n $server ]]; then
+    sed "s|^server = .*|server = \"$server\"|" "$1"
+  else
+    cat -- "$1"
+  fi
+}
+
+step_keys() {
+  local keys=$root$etc/keys.json file=$root$etc/credentials/engine.key
+  if "$is_dispatch"; then
+    keep_for_undo "$keys"
+    if [[ -e $keys ]]; then note "$keys stays"; else make_admin_key "$keys"; fi
+  fi
+  if [[ -s $file ]]; then
+    note "$file stays"
+  elif [[ -n $engine_key ]]; then
+    on_failure rm -f -- "$file"
+    write "$file" 0600 root:root <"$engine_key"
+  elif "$is_dispatch"; then
+    on_failure rm -f -- "$file"
+    make_key "$keys" "engines-$(date -u +%Y%m%dT%H%M%SZ)" --role engine --role read
+    write "$file" 0600 root:root <<<"$new_key"
+  fi
+  # It is root's own by now; the daemon only reads it.
+  if "$is_dispatch" && ! "$dry_run"; then own "root:$account" 0640 "$keys"; fi
+}
+
+make_admin_key() {
+  on_failure rm -f -- "$1.lock"
+  make_key "$1" admin --role admin
+  if [[ -n $admin_key_file ]]; then
+    on_failure rm -f -- "$admin_key_file"
+    write "$admin_key_file" 0600 root:root <<<"$new_key"
+  else
+    admin_key=$new_key
+  fi
+}
+
+# make_key FILE NAME ROLE…: makes $new_key, which nobody can read out of the file again.
+make_key() {
+  local words=("$release/bin/distconvd" keys add --key-file "$1" --name "$2" "${@:3}")
+  if "$dry_run"; then note "$(quoted "${words[@]}")" && return; fi
+  fault
+  new_key=$("${words[@]}")
+}
+
+step_check() {
+  if ! "$is_dispatch"; then note "the engine checks its own when it starts" && return; fi
+  change read_configuration
+}
+
+read_configuration() {
+  "$release/bin/distconvd" --config "$root$etc/distconvd.toml" config >"$work/settings.txt"
+}
+
+step_units() {
+  # First of all, so that it is taken back last: by then the old units and the old release are back.
+  if live; then on_failure start_again; fi
+  local unit
+  for unit in "${units[@]}"; do place_file "$share/$unit" "$root$unit_dir/$unit"; done
+  place_file "$share/distconv.sysusers" "$root/etc/sysusers.d/distconv.conf"
+  place_file "$share/distconv.tmpfiles" "$root/etc/tmpfiles.d/distconv.conf"
+}
+
+# place_file FROM TO: what was changed by hand, or is of another program, is kept as TO.old.
+place_file() {
+  if cmp --quiet "$1" "$2"; then note "$2 is as it must be" && return; fi
+  changed=true
+  keep_for_undo "$2"
+  if [[ -e $2 ]] && ! cmp --quiet "$2" "$old_share/${1##*/}"; then
+    note "$2 was changed here, and is kept as ${2##*/}.old: use systemctl edit"
+    on_failure rm -f -- "$2.old"
+    change cp -p -- "$2" "$2.old"
+  fi
+  change mkdir -p -- "$(dirname -- "$2")"
+  write "$2" 0644 root:root <"$1"
+}
+
+# keep_for_undo FILE: remembers it as it is, or that it is not there.
+keep_for_undo() {
+  if "$dry_run"; then return; fi
+  if [[ -e $1 ]]; then
+    local copy
+    copy=$work/kept-${#undo[@]}
+    cp -p -- "$1" "$copy"
+    on_failure cp -p -- "$copy" "$1"
+  else
+    on_failure rm -f -- "$1"
+  fi
+}
+
+start_again() {
+  systemctl daemon-reload
+  if "$was_stopped" && ((${#was_running[@]})); then systemctl start "${was_running[@]}"; fi
+}
+
+step_state() {
+  if live && "$changed"; then
+    mapfile -t was_running < <(running_units)
+    was_stopped=true
+    if ((${#was_running[@]})); then change systemctl stop "${was_running[@]}"; fi
+  fi
+  if ! "$is_dispatch"; then return; fi
+  take_over_original
+  if "$changed" && [[ -n $old_id && -e $root$state/state.json ]]; then copy_state; fi
+}
+
+# The state of the original, whose unit has the name of ours and is stopped by now.
+take_over_original() {
+  local theirs=$root$prefix/server/state.json ours=$root$state/state.json
+  if [[ -e $ours || ! -e $theirs ]]; then return; fi
+  note "the original's jobs are taken over from $theirs, which stays"
+  on_failure rm -f -- "$ours"
+  write "$ours" 0640 "$account:$account" <"$theirs"
+}
+
+# Results and the archive only grow, and are too large to copy; a release that fails to start has not
+# touched them.
+copy_state() {
+  local copy=$root$state/before-upgrade
+  note "a copy of the state goes to $copy"
+  change rm -rf -- "$copy"
+  change mkdir -m 0700 -- "$copy"
+  change find "$root$state" -mindepth 1 -maxdepth 1 "${not_state[@]}" \
+    -exec cp -a --reflink=auto -t "$copy" -- {} +
+  on_failure restore_state "$copy"
+}
+
+# Only if the new release never served: what it has acknowledged must not be lost with it.
+restore_state() {
+  if "$dispatch_was_ready"; then return; fi
+  find "$root$state" -mindepth 1 -maxdepth 1 "${not_state[@]}" -exec rm -rf -- {} +
+  cp -a --reflink=auto -- "$1/." "$root$state"
+}
+
+step_switch() {
+  if [[ $release_id == "$old_id" ]]; then note "it is current already" && return; fi
+  local previous=""
+  if [[ -L $root$prefix/previous ]]; then previous=$(readlink -- "$root$prefix/previous"); fi
+  on_failure point "$root$prefix/previous" "$previous"
+  on_failure point "$root$prefix/current" "${old_id:+releases/$old_id}"
+  if [[ -n $old_id ]]; then change point "$root$prefix/previous" "releases/$old_id"; fi
+  change point "$root$prefix/current" "releases/$release_id"
+}
+
+# point LINK TARGET: at once for everybody who looks; without a target the link goes.
+point() {
+  if [[ -z $2 ]]; then rm -f -- "$1" && return; fi
+  ln -sfn -- "$2" "$1.new"
+  mv -T -- "$1.new" "$1"
+}
+
+step_commands() {
+  local name link
+  for name in "${commands[@]}"; do
+    link=$root$command_dir/$name
+    if [[ $(readlink -- "$link") == "$prefix/current/bin/$name" ]]; then continue; fi
+    [[ ! -e $link && ! -L $link ]] || die "$link is not ours; move it away and run this again"
+    on_failure rm -f -- "$link"
+    change mkdir -p -- "$root$command_dir"
+    change ln -s -- "$prefix/current/bin/$name" "$link"
+  done
+}
+
+step_start() {
+  if live; then change systemctl daemon-reload; fi
+  if "$is_dispatch"; then
+    if "$with_socket"; then enable distconv-dispatch.socket sockets.target; fi
+    if ! "$had_dispatch"; then enable distconv-dispatch.service multi-user.target; fi
+  fi
+  if "$is_engine" && ! "$had_engine"; then enable distconv-engine@1.service multi-user.target; fi
+  if ! live; then note "nothing is started: systemd does not run here" && return; fi
+  on_failure stop_all
+  if "$is_dispatch"; then start_dispatch; fi
+  if "$is_engine"; then start_engines; fi
+}
+
+enable() {
+  if ! staged && command -v systemctl >/dev/null; then
+    if systemctl --quiet is-enabled "$1" 2>/dev/null; then return; fi
+    on_failure systemctl --quiet disable "$1"
+    change systemctl --quiet enable "$1"
+    return
+  fi
+  local link=$root$unit_dir/$2.wants/$1 unit=${1/@1/@}
+  if [[ -L $link ]]; then return; fi
+  on_failure rm -f -- "$link"
+  change mkdir -p -- "$(dirname -- "$link")"
+  change ln -s -- "$unit_dir/$unit" "$link"
+}
+
+stop_all() {
+  local all
+  mapfile -t all < <(running_units)
+  if ((${#all[@]})); then systemctl stop "${all[@]}"; fi
+}
+
+# What somebody has disabled stays down. systemctl waits for READY, and fails when it does not come.
+start_dispatch() {
+  if systemctl --quiet is-enabled distconv-dispatch.socket 2>/dev/null; then
+    change systemctl start distconv-dispatch.socket
+  fi
+  if "$dry_run" || wanted distconv-dispatch.service; then
+    change systemctl start distconv-dispatch.service
+    dispatch_was_ready=true
+  else
+    note "distconv-dispatch is disabled, and is not started"
+  fi
+}
+
+# Whether a unit is enabled, or was running before.
+wanted() {
+  [[ " ${was_running[*]} " == *" $1 "* ]] || systemctl --quiet is-enabled "$1" 2>/dev/null
+}
+
+start_engines() {
+  local engines
+  if [[ ! -s $root$etc/credentials/engine.key ]] && ! "$dry_run"; then
+    warn "the engines have no key: put it into $etc/credentials/engine.key (mode 0600)," \
+      "then: systemctl start distconv-engine@1"
+    return
+  fi
+  mapfile -t engines < <(wanted_engines)
+  if ((${#engines[@]})); then change systemctl start "${engines[@]}"; fi
+}
+
+wanted_engines() {
+  local name
+  {
+    for name in "$unit_dir"/multi-user.target.wants/distconv-engine@*.service; do
+      if [[ -L $name ]]; then printf '%s\n' "${name##*/}"; fi
+    done
+    for name in "${was_running[@]}"; do
+      if [[ $name == distconv-engine@* ]]; then printf '%s\n' "$name"; fi
+    done
+  } | sort -u
+}
+
+step_tidy() {
+  write "$root$prefix/roles" 0644 root:root <<<"${roles[*]}"
+  local kept other
+  kept=" $release_id $(basename -- "$(readlink -- "$root$prefix/previous")") "
+  for other in "$releases"/*; do
+    if [[ -d $other && $kept != *" ${other##*/} "* ]]; then change rm -rf -- "$other"; fi
+  done
+}
+
+# The socket cannot be had while the daemon itself holds the port.
+needs_socket() { "$with_socket" && live && ! systemctl --quiet is-active distconv-dispatch.socket; }
+
+remove_empty() { rmdir --ignore-fail-on-non-empty -- "$@" 2>/dev/null || true; }
+
+# ------------------------------------------------------------------------------------------- all
+
+report() {
+  say
+  if "$dry_run"; then say "Nothing was changed." && return; fi
+  say "DistConv ${release_id%-*} is installed${root:+ in $root} (${roles[*]}; release $release_id)."
+  if [[ -n $admin_key ]]; then
+    say
+    say "  The admin key, which is not shown again:  $admin_key"
+  elif [[ -n $admin_key_file && -e $admin_key_file ]]; then
+    say "  The admin key is in $admin_key_file"
+  fi
+  say
+  if "$is_dispatch"; then
+    say "  systemctl status distconv-dispatch      how it is; journalctl -u distconv-dispatch -f"
+    say "  $etc/distconvd.toml           settings"
+    say "  $etc/credentials/engine.key   the engines' key; on each machine that encodes:"
+    say "      sudo contrib/install.sh --role engine --server http://THIS-MACHINE:8080 --engine-key engine.key"
+  fi
+  if "$is_engine"; then
+    say "  systemctl status distconv-engine@1      how the engine is"
+    say "  $etc/engine.toml              where it reads sources and writes results"
+  fi
+  say "  $prefix/current/share/distconv/uninstall.sh     removes all of it"
+}
+
+main() {
+  parse "$@"
+  check_options
+  clear_environment
+  check_root
+  find_tools
+  find_python
+  if staged && ! "$dry_run"; then mkdir -p -- "$root"; fi
+  catch_the_end
+  work=$(mktemp -d)
+  lock
+  find_roles
+  find_release
+
+  changed=false && was_stopped=false && was_running=() && dispatch_was_ready=false
+  admin_key="" && new_key=""
+  not_state=(-not -name distconv-media -not -name '*.archive' -not -name before-upgrade)
+  if [[ $release_id != "$old_id" ]] || needs_socket; then changed=true; fi
+
+  say "DistConv ${release_id%-*} for ${roles[*]}${root:+, staged in $root}${old_id:+, now $old_id}"
+  if ! "$rolling_back"; then
+    step release "Build the release $release_id"
+    step account "Make the system user $account"
+    step folders "Make the folders"
+    step configuration "Put the configuration in place"
+    step keys "Make the first keys"
+  fi
+  step check "Ask the new release whether it takes the configuration"
+  step units "Put the units in place"
+  step state "Stop what runs, and copy the state"
+  step switch "Make the release current"
+  step commands "Link the commands into $command_dir"
+  step start "Enable and start the units"
+  undo=() # from here on it is installed
+  step tidy "Remove releases that nobody needs"
+  report
+}
+
+main "$@"

@@ -1,0 +1,220 @@
+#!/usr/bin/env bash
+# Removes DistConv from this machine: stops and disables it, keeps a copy of configuration and state if
+# that is wanted, removes its files and units, and its user if that is wanted.
+#
+# What cannot be made again is asked about: finished results in the media store, and the user whom files
+# elsewhere may belong to. Each removal looks first at what is there, so a run that was interrupted is
+# finished by the next one.
+
+set -Eeuo pipefail
+
+here=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
+# shellcheck source=contrib/common.sh
+source "$here/common.sh"
+
+help() {
+  cat <<'TEXT'
+usage: uninstall.sh [OPTION]...
+
+Stops and removes DistConv. On a terminal it asks whether to keep a copy of configuration and state,
+what to do with finished results, and whether to remove the user `distconv`.
+
+  --backup FILE  write configuration and state to FILE (.tar.gz) first, without asking
+  --yes          ask nothing: with a backup, and results and the user stay
+  --purge        ask nothing and leave nothing: no backup, results and the user go, too
+  --dry-run      print each step and change nothing
+  --root DIR     remove what install.sh has staged below DIR: no user, no systemctl
+  --help
+
+examples:
+  sudo /opt/distconv/current/share/distconv/uninstall.sh
+  sudo contrib/uninstall.sh --yes --backup /root/distconv.tar.gz
+  sudo contrib/uninstall.sh --purge
+
+A backup is put back by installing again, stopping the daemon, and
+  sudo tar -C / -xzf FILE
+
+Exit codes: 0 done, 1 failed (run it again to go on), 2 wrong usage.
+TEXT
+}
+
+backup=""
+asking=true
+purging=false
+keep_results=true
+remove_account=false
+
+parse() {
+  while (($#)); do
+    case $1 in
+      --help | -h) help && exit 0 ;;
+      --yes) asking=false ;;
+      --purge) purging=true ;;
+      --dry-run) dry_run=true ;;
+      --backup | --root)
+        [[ -n ${2:-} ]] || wrong_usage "$1 needs a value"
+        if [[ $1 == --root ]]; then root=$2; else backup=$(realpath -m -- "$2"); fi
+        shift
+        ;;
+      *) wrong_usage "what is $1?" ;;
+    esac
+    shift
+  done
+  if "$purging" && [[ -n $backup ]]; then wrong_usage "--purge leaves nothing, so no --backup"; fi
+}
+
+# ask QUESTION DEFAULT(y or n)
+ask() {
+  local answer hint="[y/N]"
+  if [[ $2 == y ]]; then hint="[Y/n]"; fi
+  while true; do
+    read -r -p "$1 $hint " answer || die "no answer; nothing was changed"
+    case ${answer:-$2} in
+      [Yy] | [Yy]es) return 0 ;;
+      [Nn] | [Nn]o) return 1 ;;
+    esac
+  done
+}
+
+decide() {
+  local default
+  default=/var/backups/distconv-$(date -u +%Y%m%dT%H%M%SZ).tar.gz
+  if "$purging"; then
+    keep_results=false && remove_account=true
+    return
+  fi
+  if ! "$asking" || "$dry_run"; then
+    backup=${backup:-$root$default}
+    return
+  fi
+  [[ -t 0 ]] || die "there is no terminal to ask on: give --yes or --purge"
+  if [[ -z $backup ]] && ask "Keep a copy of configuration and state in $default?" y; then
+    backup=$root$default
+  fi
+  if has_results && ask "Remove the finished results in $state/distconv-media as well?" n; then
+    keep_results=false
+  fi
+  if ! staged && ! keeps_results && ask "Remove the user $account?" n; then remove_account=true; fi
+}
+
+has_results() { [[ -n $(find "$root$state/distconv-media" -type f -print -quit 2>/dev/null) ]]; }
+
+keeps_results() { "$keep_results" && has_results; }
+
+# --------------------------------------------------------------------------------------- the steps
+
+step_stop() {
+  if ! live; then note "systemd does not run here" && return; fi
+  local all
+  mapfile -t all < <(known_units)
+  if ((${#all[@]} == 0)); then note "there are none" && return; fi
+  change systemctl --quiet disable "${all[@]}"
+  # The socket goes first: it would start the daemon again.
+  change systemctl stop "${all[@]}"
+}
+
+known_units() {
+  local unit
+  for unit in distconv-dispatch.socket distconv-dispatch.service; do
+    if [[ -e $unit_dir/$unit ]]; then printf '%s\n' "$unit"; fi
+  done
+  if [[ -e $unit_dir/distconv-engine@.service ]]; then
+    printf '%s\n' distconv-engine@1.service
+    engine_instances
+  fi | sort -u
+}
+
+step_backup() {
+  if [[ -z $backup ]]; then note "none is wanted" && return; fi
+  local kept=() place
+  for place in "$etc" "$state" "$unit_dir"/distconv-*.d; do
+    if [[ -e $root$place ]]; then kept+=("${place#/}"); fi
+  done
+  if ((${#kept[@]} == 0)); then note "there is nothing to keep" && return; fi
+  on_failure rm -f -- "$backup.part"
+  change mkdir -p -- "$(dirname -- "$backup")"
+  # It holds keys. Results are not state, and may be terabytes.
+  (umask 077 && change tar -C "${root:-/}" --exclude="${state#/}/distconv-media" \
+    --exclude="${state#/}/before-upgrade" -czf "$backup.part" "${kept[@]}")
+  change mv -T -- "$backup.part" "$backup"
+  undo=()
+}
+
+step_units() {
+  local unit place
+  for unit in "${units[@]}"; do
+    remove "$unit_dir/$unit" "$unit_dir/$unit.old" "$unit_dir/$unit.d"
+  done
+  for place in "$root$unit_dir"/distconv-engine@*.service.d \
+    "$root$unit_dir"/*.wants/distconv-{dispatch.service,dispatch.socket,engine@*.service}; do
+    remove "${place#"$root"}"
+  done
+  remove /etc/sysusers.d/distconv.conf /etc/tmpfiles.d/distconv.conf
+  if live; then
+    change systemctl daemon-reload
+    change systemctl reset-failed 'distconv-*'
+  fi
+}
+
+step_programs() {
+  local name link
+  for name in "${commands[@]}"; do
+    link=$command_dir/$name
+    if [[ $(readlink -- "$root$link") == "$prefix"/* ]]; then remove "$link"; fi
+  done
+  # What else is there (the original lives in $prefix/server) is not ours.
+  remove "$prefix"/{current,current.new,previous,previous.new,roles,roles.part,releases}
+  if [[ -d $root$prefix ]]; then
+    change rmdir --ignore-fail-on-non-empty -- "$root$prefix"
+  fi
+}
+
+step_data() {
+  remove "$etc" "$etc.part" "$engine_state" "$engine_state.part" "$state.part"
+  if keeps_results; then
+    note "the results stay in $state/distconv-media"
+    if [[ -d $root$state ]]; then
+      change find "$root$state" -mindepth 1 -maxdepth 1 -not -name distconv-media \
+        -exec rm -rf -- {} +
+    fi
+  else
+    remove "$state"
+  fi
+}
+
+step_account() {
+  if staged; then note "a staged tree has none" && return; fi
+  if ! "$remove_account"; then note "$account stays" && return; fi
+  if has_account; then change userdel "$account"; fi
+  if getent group "$account" >/dev/null; then change groupdel "$account"; fi
+}
+
+# remove PATH…: of the tree; what is not there is no fault.
+remove() {
+  local path
+  for path in "$@"; do
+    if [[ -e $root$path || -L $root$path ]]; then change rm -rf -- "${root}${path:?}"; fi
+  done
+}
+
+main() {
+  parse "$@"
+  check_root
+  if staged && [[ ! -d $root ]]; then die "--root $root: there is no such folder"; fi
+  cd /
+  decide
+  catch_the_end
+  lock
+  step stop "Stop and disable the units"
+  step backup "Keep a copy of configuration and state"
+  step units "Remove the units"
+  step programs "Remove the programs"
+  step data "Remove configuration and state"
+  step account "Remove the system user $account"
+  say
+  if "$dry_run"; then say "Nothing was changed." && return; fi
+  say "DistConv is removed${root:+ from $root}."
+  if [[ -n $backup && -e $backup ]]; then say "  Configuration and state are in $backup"; fi
+}
+
+main "$@"

@@ -1,0 +1,71 @@
+"""Telling systemd how the engine is (`sd_notify(3)`): a datagram to the socket that it names.
+
+The daemon has its own such module: neither may import the other's, and the protocol is one line.
+Without `NOTIFY_SOCKET` nothing is told. A manager that does not listen is no reason to stop: it is
+logged.
+"""
+
+import os
+import socket
+from collections.abc import Mapping
+
+import trio
+
+from distconv_engine.logs import Log
+
+STOP_MARGIN_S = 60.0
+"""What a stop may take beyond the drain: giving back, delivering reports, ending ffmpeg."""
+
+
+class Notifier:
+    """Tells the service manager of READY, STOPPING and, as asked, WATCHDOG.
+
+    Args:
+        environ: the process's environment.
+        log: where a manager that does not listen is told of.
+    """
+
+    def __init__(self, environ: Mapping[str, str], log: Log) -> None:
+        self._address = _address_of(environ.get("NOTIFY_SOCKET", ""))
+        self._log = log
+        self.watchdog_s = _watchdog_s(environ)
+        """Send a sign of life at least so often; None: nobody watches."""
+
+    def ready(self) -> None:
+        """The engine has proved what it can."""
+        self._tell("READY=1")
+
+    def stopping(self, drain_s: float) -> None:
+        """The drain begins; it may take `drain_s`, whatever the unit says (`TimeoutStopSec`)."""
+        self._tell("STOPPING=1")
+        self._tell(f"EXTEND_TIMEOUT_USEC={int((drain_s + STOP_MARGIN_S) * 1e6)}")
+
+    async def watch(self) -> None:
+        """Give signs of life for as long as the event loop turns; returns if nobody watches."""
+        while self.watchdog_s is not None:
+            self._tell("WATCHDOG=1")
+            await trio.sleep(self.watchdog_s / 2)
+
+    def _tell(self, state: str) -> None:
+        if self._address is None:
+            return
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+                sock.setblocking(False)
+                sock.sendto(state.encode(), self._address)
+        except OSError as fault:
+            self._log.warning("service manager was not told", state=state, reason=fault)
+
+
+def _address_of(name: str) -> bytes | None:
+    """Return the socket's address: a path, or with a leading `@` a name in the abstract space."""
+    if name.startswith("@"):
+        return b"\0" + os.fsencode(name[1:])
+    return os.fsencode(name) if name.startswith("/") else None
+
+
+def _watchdog_s(environ: Mapping[str, str]) -> float | None:
+    if environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return None
+    text = environ.get("WATCHDOG_USEC", "")
+    return int(text) / 1e6 if text.isdecimal() and int(text) else None
