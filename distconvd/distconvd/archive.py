@@ -8,7 +8,7 @@ with a line break.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +30,7 @@ BUCKETS_A_FOLDER = 1000
 BATCH_JOBS = 500
 PAUSE_S = 2.0
 READ_BYTES = 1 << 20
+LINE_BYTES_MAX = 1 << 26
 
 
 class Archived(NamedTuple):
@@ -39,9 +40,37 @@ class Archived(NamedTuple):
     attempts: list[Attempt]
 
 
-class _Line(msgspec.Struct, frozen=True):
+class Line(msgspec.Struct, frozen=True):
+    """One line of a file: the records as the store had them."""
+
     job: msgspec.Raw
     attempts: msgspec.Raw
+
+
+def bucket_of(job_id: str) -> int:
+    """Return the number of the file that a job is archived in."""
+    return born_us(job_id) // BUCKET_US
+
+
+class BucketFile(NamedTuple):
+    """One file of an archive, to be read line by line."""
+
+    path: Path
+    bucket: int
+
+    def lines(self) -> Iterator[bytes]:
+        """Yield the lines that are not empty, without their ends; raises `OSError`."""
+        with self.path.open("rb") as file:
+            while line := file.readline(LINE_BYTES_MAX):
+                if line.strip():
+                    yield line.rstrip(b"\n")
+
+
+def bucket_files(directory: Path) -> Iterator[BucketFile]:
+    """Yield the files of an archive in the order of their names, none where there is no archive."""
+    for path in sorted(directory.glob("*/*.ndjson")):
+        if path.stem.isdecimal():
+            yield BucketFile(path, int(path.stem))
 
 
 class Archive:
@@ -62,7 +91,7 @@ class Archive:
         return await trio.to_thread.run_sync(self._find, job_id, limiter=self._thread)
 
     def _path(self, job_id: str) -> Path:
-        bucket = born_us(job_id) // BUCKET_US
+        bucket = bucket_of(job_id)
         return self._directory / str(bucket // BUCKETS_A_FOLDER) / f"{bucket}.ndjson"
 
     def _append(self, retired: Sequence[Retired]) -> None:
@@ -122,7 +151,7 @@ class Archive:
 def _read_line(line: bytes, job_id: str) -> Archived | None:
     """Return the job of a whole line; None for a torn one, or one that only mentions the id."""
     try:
-        parts = msgspec.json.decode(line, type=_Line)
+        parts = msgspec.json.decode(line, type=Line)
         head = msgspec.json.decode(parts.job, type=_Id)
         history = bytes(parts.attempts)
         attempts = AttemptHistory(job_id) if history == b"null" else decode_history(job_id, history)

@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 
 from distconvd.auth import Authenticator
 from distconvd.dispatch import Event
+from distconvd.disk import Disk
 from distconvd.edge.http import Route
 from distconvd.model import Job, Submission
 from distconvd.policy import Policy
@@ -45,6 +46,12 @@ class PluginContext(Protocol):
         ...
 
     @property
+    @property
+    def disk(self) -> Disk:
+        """The file system for a store's files; `distconvd audit` and `export` hand out one that
+        keeps nothing, and only look at stores that take it."""
+        ...
+
     def api_key(self) -> str | None:
         """The one key of `--api-key`, if there is one."""
         ...

@@ -9,7 +9,9 @@ from collections.abc import AsyncIterator, Sequence
 
 import trio
 
-from distconvd import __version__, keys_command
+from distconvd import __version__, keys_command, transfer_command
+from distconvd.api.starting import starting_app
+from distconvd.audit import command as audit_command
 from distconvd.check import check
 from distconvd.config import Config, Loaded, describe, load_config
 from distconvd.daemon import Parts, assemble, run
@@ -38,6 +40,9 @@ examples:
   distconvd migrate json:state.json spool:state.d     copy a store into an empty one
 
 Flags go over environment variables (DISTCONV_PORT, …), over the file, over the defaults.
+  distconvd audit --state-file state.json    hold a store, or a daemon with --url, against its rules
+  distconvd export --state-file state.json > FILE     all records as NDJSON
+  distconvd import --state-file new.json < FILE       into an empty store
 Without a key only loopback is served; a public address without a key is refused (exit 78).
 SIGTERM drains and exits 0; a second one ends at once. SIGHUP reads the key file anew.
 Docs: docs/user_guide.md
@@ -96,6 +101,8 @@ def parser() -> argparse.ArgumentParser:
     keys_command.add_to(commands)
     return top
 
+    audit_command.add_to(commands)
+    transfer_command.add_to(commands)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; exits 0, 1 (failed), 2 (usage) or 78 (configuration)."""
@@ -115,6 +122,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             keys_command.run(given, loaded.config)
         elif given.command == "migrate":
             trio.run(_migrate, loaded.config, given.source, given.target)
+        elif given.command == "audit":
+            audit_command.run(given, loaded.config)
+        elif given.command in ("export", "import"):
+            transfer_command.run(given, loaded.config)
         else:
             trio.run(_serve, loaded.config)
     except ConfigError as error:

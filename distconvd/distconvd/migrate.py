@@ -6,7 +6,7 @@ then the target is not empty, and the message says to empty it and start again. 
 once the target has been closed, opened anew and compared, record by record and in order.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from distconvd.errors import StoreError
@@ -42,11 +42,11 @@ async def migrate(source: Store, target: Store, reopened: Store) -> MigrationRep
         StoreError: the target is not empty, or does not hold afterwards what was put in it.
         OSError: a disk failed.
     """
-    snapshot = await _read(source)
+    snapshot = await read_store(source)
     try:
         found = await target.load()
-        _refuse_unless_empty(found)
-        for batch in _batches(snapshot):
+        refuse_unless_empty(found)
+        for batch in batches(_changes(snapshot)):
             await target.commit(batch)
     except OSError as error:
         raise StoreError(
@@ -55,19 +55,21 @@ async def migrate(source: Store, target: Store, reopened: Store) -> MigrationRep
         ) from error
     finally:
         await target.aclose()
-    _compare(snapshot, await _read(reopened))
+    _compare(snapshot, await read_store(reopened))
     counts = {table: len(getattr(snapshot, table)) for table in TABLES}
     return MigrationReport(bytes=_bytes(snapshot), **counts)
 
 
-async def _read(store: Store) -> Snapshot:
+async def read_store(store: Store) -> Snapshot:
+    """Load a store and close it."""
     try:
         return await store.load()
     finally:
         await store.aclose()
 
 
-def _refuse_unless_empty(found: Snapshot) -> None:
+def refuse_unless_empty(found: Snapshot) -> None:
+    """Raise `StoreError` that tells how many records of each table there are, if any."""
     counts = [f"{len(records)} {table}" for table, records in _tables(found) if records]
     if counts:
         raise StoreError(
@@ -80,16 +82,22 @@ def _tables(snapshot: Snapshot) -> Iterator[tuple[str, dict[str, bytes]]]:
     yield from zip(TABLES, snapshot, strict=True)
 
 
-def _batches(snapshot: Snapshot) -> Iterator[list[Change]]:
-    batch: list[Change] = []
-    size_bytes = 0
+def _changes(snapshot: Snapshot) -> Iterator[Change]:
     for table, records in zip(TABLES, snapshot, strict=True):
         for key, record in records.items():
-            batch.append(Change(table, key, record))
-            size_bytes += len(record)
-            if size_bytes >= BATCH_BYTES or len(batch) >= BATCH_RECORDS:
-                yield batch
-                batch, size_bytes = [], 0
+            yield Change(table, key, record)
+
+
+def batches(changes: Iterable[Change]) -> Iterator[list[Change]]:
+    """Yield changes in batches of bounded size."""
+    batch: list[Change] = []
+    size_bytes = 0
+    for change in changes:
+        batch.append(change)
+        size_bytes += len(change.record or b"")
+        if size_bytes >= BATCH_BYTES or len(batch) >= BATCH_RECORDS:
+            yield batch
+            batch, size_bytes = [], 0
     if batch:
         yield batch
 

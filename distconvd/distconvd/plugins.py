@@ -21,6 +21,7 @@ import pluggy
 from distconvd import hookspecs
 from distconvd.config import Config, check_table
 from distconvd.errors import ConfigError, StoreError
+from distconvd.disk import REAL_DISK, Disk
 from distconvd.hookspecs import HOOK_VERSION, PROJECT, PolicyFactory, S
 from distconvd.policy import Policy
 
@@ -204,16 +205,23 @@ class Context:
     """
 
     def __init__(
-        self, config: Config, policies: NamedRegistrar[PolicyFactory] | None = None
+        self,
+        config: Config,
+        policies: NamedRegistrar[PolicyFactory] | None = None,
+        *,
+        disk: Disk = REAL_DISK,
     ) -> None:
         self._config = config
         self._policies = policies or NamedRegistrar[PolicyFactory]("policy")
+        disk: the file system for stores.
         self._being_made: list[str] = []
         self.read: set[str] = set()
         """Names of the settings tables that somebody has asked for."""
         self.state_file = Path(config.state_file)
         self.api_key = config.api_key
         self.key_file = Path(config.key_file) if config.key_file else None
+        self._disk = disk
+        self.disk_was_taken = False
         self.media_dir = config.media_path
         self.spool_dir = Path(config.spool_dir) if config.spool_dir else None
 
@@ -225,6 +233,12 @@ class Context:
     def policy(self, name: str) -> Policy:
         """See `hookspecs.PluginContext.policy`."""
         if name in self._being_made:
+    @property
+    def disk(self) -> Disk:
+        """See `hookspecs.PluginContext.disk`; who takes it is noted."""
+        self.disk_was_taken = True
+        return self._disk
+
             circle = " -> ".join([*self._being_made, name])
             raise ConfigError(f"policies go round in a circle: {circle}")
         self._being_made.append(name)

@@ -16,11 +16,11 @@ def distconvd_register_stores(registrar: Registrar[StoreFactory]) -> None:
 
 
 def _json(context: PluginContext) -> JsonStore:
-    return JsonStore(context.state_file)
+    return JsonStore(context.state_file, disk=context.disk)
 
 
 def _spool(context: PluginContext) -> SpoolStore:
-    return SpoolStore(context.state_file)
+    return SpoolStore(context.state_file, disk=context.disk)
 
 
 def _memory(context: PluginContext) -> MemoryStore:

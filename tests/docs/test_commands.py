@@ -37,7 +37,8 @@ def commands() -> Iterator[tuple[str, list[str]]]:
             for part in re.split(r"\s(?:\||&&)\s", line):
                 found = _CALL.match(part)
                 if found:
-                    yield page.name, [found[1], *shlex.split(part[found.end() :], comments=True)]
+                    rest = re.sub(r"\s[<>] \S+", "", part[found.end() :])  # for the shell alone
+                    yield page.name, [found[1], *shlex.split(rest, comments=True)]
 
 
 def parse_click(command: click.Command, words: list[str], parent: click.Context | None) -> None:

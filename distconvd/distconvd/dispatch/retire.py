@@ -26,14 +26,16 @@ class Retired(NamedTuple):
     attempts: bytes | None
 
 
-class _Floor(msgspec.Struct, frozen=True):
+class Floor(msgspec.Struct, frozen=True):
+    """The record under `FLOOR_KEY`."""
+
     us: int
 
 
 def floor_of(state: State) -> int:
     """Return the microseconds up to which no id may be given out again."""
     record = state.meta.get(FLOOR_KEY)
-    return 0 if record is None else msgspec.json.decode(record, type=_Floor).us
+    return 0 if record is None else msgspec.json.decode(record, type=Floor).us
 
 
 def retirable(tx: Transaction, count: int) -> list[Retired]:

@@ -32,7 +32,9 @@ class IdempotencyKey(msgspec.Struct, frozen=True):
     """Hash of the request, so that a key used for another request is noticed."""
 
 
-class _Remembered(msgspec.Struct, frozen=True):
+class Remembered(msgspec.Struct, frozen=True):
+    """The record of an idempotency key: what was asked for, and which job it made."""
+
     digest: str
     job_id: str
 
@@ -149,7 +151,7 @@ def _recall(tx: Transaction, idempotency: IdempotencyKey) -> str | None:
     if record is None:
         return None
     try:
-        known = msgspec.json.decode(record, type=_Remembered)
+        known = msgspec.json.decode(record, type=Remembered)
     except UNREADABLE:
         log.error(
             "the record of Idempotency-Key %r cannot be read; it counts as new", idempotency.key
@@ -166,7 +168,7 @@ def _recall(tx: Transaction, idempotency: IdempotencyKey) -> str | None:
 
 
 def _remember(tx: Transaction, idempotency: IdempotencyKey, job_id: str) -> None:
-    record = encode(_Remembered(idempotency.digest, job_id))
+    record = encode(Remembered(idempotency.digest, job_id))
     tx.put("meta", IDEMPOTENCY_PREFIX + idempotency.key, record)
     if len(tx.state.meta) > tx.settings.idempotency_keys_max:
         oldest = next(k for k in tx.state.meta if k.startswith(IDEMPOTENCY_PREFIX))

@@ -1,0 +1,94 @@
+"""Asking a running daemon over HTTP, for its audit: one connection, bounded waits, plain errors."""
+
+import http.client
+from typing import NoReturn
+from urllib.parse import SplitResult, urlsplit
+
+import msgspec
+
+from distconvd.errors import ConfigError
+
+TIMEOUT_S = 30.0
+BODY_BYTES_MAX = 1 << 30
+EXIT_NOT_LOOKED = 2
+
+
+class _Problem(msgspec.Struct):
+    detail: str = ""
+
+
+class RemoteDaemon:
+    """A daemon at a URL; raises `ConfigError` where it cannot be asked.
+
+    Args:
+        url: its base URL; a path prefix is kept.
+        key: sent as `X-API-Key`, if there is one.
+    """
+
+    def __init__(self, url: str, key: str | None) -> None:
+        self._url = url.rstrip("/")
+        self._parts = _checked(self._url)
+        self._headers = {} if key is None else {"X-API-Key": key}
+        self._connection: http.client.HTTPConnection | None = None
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def get(self, path: str) -> tuple[bytes, str | None]:
+        """Return a reply's body and its `X-Next-Cursor`; raises `LookupError` for a 404."""
+        is_reused = self._connection is not None
+        try:
+            status, body, cursor = self._exchange(path)
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            if not is_reused:
+                self._cannot(f"{error}" or type(error).__name__)
+            # A kept connection may have been closed by the other side; a new one tells.
+            return self.get(path)
+        if status == http.client.NOT_FOUND:
+            raise LookupError(path)
+        if status != http.client.OK:
+            self._cannot(f"{path} was answered with {status} {_detail(body)}".rstrip())
+        return body, cursor
+
+    def _exchange(self, path: str) -> tuple[int, bytes, str | None]:
+        if self._connection is None:
+            kind = (
+                http.client.HTTPSConnection
+                if self._parts.scheme == "https"
+                else http.client.HTTPConnection
+            )
+            host = self._parts.hostname or ""
+            self._connection = kind(host, self._parts.port, timeout=TIMEOUT_S)
+        self._connection.request("GET", self._parts.path + path, headers=self._headers)
+        reply = self._connection.getresponse()
+        body = reply.read(BODY_BYTES_MAX)
+        return reply.status, body, reply.headers.get("X-Next-Cursor")
+
+    def _cannot(self, reason: str) -> NoReturn:
+        raise ConfigError(
+            f"the daemon at {self._url} cannot be audited: {reason}; is it running, and is the key "
+            "(--api-key, DISTCONV_API_KEY) one that may read?",
+            exit_code=EXIT_NOT_LOOKED,
+        )
+
+
+def _checked(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        is_good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        is_good = False
+    if not is_good:
+        raise ConfigError(f"--url {url!r}: write it as http://dispatch:8080", exit_code=2)
+    return urlsplit(url)
+
+
+def _detail(body: bytes) -> str:
+    try:
+        return msgspec.json.decode(body, type=_Problem).detail
+    except msgspec.DecodeError:
+        return ""

@@ -1,0 +1,191 @@
+"""A disk to look at: what is there can be read, what is written goes nowhere.
+
+A store that is opened recovers what a crash left: it renames, writes anew, removes. On a `DiskView`
+all that happens in a table of names in memory, so the store sees what it did and the real disk stays
+as it is. `distconvd audit` and `export` look at stores through it.
+
+Rules: no call changes the real disk. Contents that are written are counted and dropped, since a
+recovery may write all there is; reading them back is an error. The lock is a shared one on the file
+that is there: a running daemon is noticed, and none can start meanwhile.
+"""
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+
+from distconvd.disk import REAL_DISK, Disk, DiskFile, DiskLock, OpenMode
+
+
+class _Written:
+    """A file whose contents were dropped."""
+
+    def __init__(self, size: int = 0) -> None:
+        self.size = size
+
+
+_Node = Path | _Written
+"""What a name stands for: a real file, perhaps under another name, or one that was written here."""
+
+
+class DiskView:
+    """`distconvd.disk.Disk` that changes nothing.
+
+    Args:
+        real: what is looked at.
+    """
+
+    def __init__(self, real: Disk = REAL_DISK) -> None:
+        self._real = real
+        self._names: dict[Path, _Node | None] = {}
+        """Names that changed; None: it is gone."""
+        self._made: set[Path] = set()
+        """Directories that were made here."""
+
+    def open(self, path: Path, mode: OpenMode) -> DiskFile:
+        """Open a file; one that was written here cannot be read."""
+        if mode == "create":
+            if not self.is_directory(path.parent):
+                raise _missing(path)
+            written = _Written()
+            self._names[path] = written
+            return _Sink(written)
+        node = self._node(path)
+        if mode == "append":
+            written = node if isinstance(node, _Written) else _Written(self._real.size(node))
+            self._names[path] = written
+            return _Sink(written)
+        if isinstance(node, _Written):
+            raise OSError(errno.EOPNOTSUPP, "what was written to a view was not kept", str(path))
+        return self._real.open(node, "read")
+
+    def size(self, path: Path) -> int:
+        """Return the size of a file."""
+        node = self._node(path)
+        return node.size if isinstance(node, _Written) else self._real.size(node)
+
+    def is_directory(self, path: Path) -> bool:
+        """Tell whether a directory is there."""
+        if path in self._names:
+            return False
+        return path in self._made or self._real.is_directory(path)
+
+    def listdir(self, path: Path) -> list[str]:
+        """Return the names in a directory."""
+        names: set[str] = set()
+        if path not in self._made:
+            names.update(self._real.listdir(path))
+        names |= {made.name for made in self._made if made.parent == path}
+        for changed, node in self._names.items():
+            if changed.parent == path:
+                (names.discard if node is None else names.add)(changed.name)
+        return list(names)
+
+    def mkdir(self, path: Path) -> None:
+        """Make a directory here."""
+        if self._exists(path):
+            raise FileExistsError(errno.EEXIST, "there is something of that name", str(path))
+        self._made.add(path)
+        self._names.pop(path, None)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Give a file another name here; a directory is never renamed by a store."""
+        node = self._node(source)
+        self._names[target] = node
+        self._names[source] = None
+
+    def link(self, source: Path, target: Path) -> None:
+        """Give a file a second name here."""
+        if self._exists(target):
+            raise FileExistsError(errno.EEXIST, "the name is taken", str(target))
+        self._names[target] = self._node(source)
+
+    def unlink(self, path: Path) -> None:
+        """Remove a name here."""
+        self._node(path)
+        self._names[path] = None
+
+    def fsync_dir(self, path: Path) -> None:
+        """Nothing is to be made durable."""
+
+    def lock(self, path: Path, note: str) -> DiskLock:
+        """Share the lock that a daemon would hold alone; without a lock file nobody holds it.
+
+        Raises:
+            BlockingIOError: a process has it; the error's `strerror` is what it wrote in it.
+        """
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return _SharedLock(None)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 256, 0).decode(errors="replace").strip()
+            os.close(descriptor)
+            raise BlockingIOError(errno.EAGAIN, holder, str(path)) from None
+        except OSError:
+            os.close(descriptor)
+            raise
+        return _SharedLock(descriptor)
+
+    def _node(self, path: Path) -> _Node:
+        """Return what a name stands for; raises `FileNotFoundError`."""
+        if path not in self._names:
+            self._real.size(path)  # raises where there is none
+            return path
+        node = self._names[path]
+        if node is None:
+            raise _missing(path)
+        return node
+
+    def _exists(self, path: Path) -> bool:
+        if self.is_directory(path):
+            return True
+        try:
+            self._node(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+
+def _missing(path: Path) -> FileNotFoundError:
+    return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+
+
+class _Sink:
+    """An open file whose contents go nowhere."""
+
+    def __init__(self, written: _Written) -> None:
+        self._written = written
+
+    def read(self, size: int) -> bytes:
+        raise OSError(errno.EBADF, "the file is open for writing")
+
+    def write(self, data: bytes) -> int:
+        self._written.size += len(data)
+        return len(data)
+
+    def truncate(self, size: int) -> None:
+        self._written.size = size
+
+    def fsync(self) -> None:
+        pass
+
+    def fdatasync(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class _SharedLock:
+    """A descriptor with a shared flock, or none."""
+
+    def __init__(self, descriptor: int | None) -> None:
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None

@@ -1,0 +1,167 @@
+"""The audit of a running daemon, on replies that are sound, spoilt, or change while it looks."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import msgspec
+import pytest
+from tests.core.kit import Core
+
+from distconvd.audit import running
+from distconvd.audit.running import RunningAudit
+
+
+class Replies:
+    """A daemon's replies, from a real core, which `spoil` may change on their way."""
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+        self.asked: list[str] = []
+        self.slept = 0
+        self.spoil: Callable[[str, Any], Any] = lambda path, reply: reply
+
+    def get(self, path: str) -> tuple[bytes, str | None]:
+        self.asked.append(path)
+        parts = urlsplit(path)
+        segments = [unquote(part) for part in parts.path.strip("/").split("/")]
+        cursor: str | None = None
+        reply: Any
+        if segments == ["jobs"]:
+            reply, cursor = self._page(parse_qs(parts.query))
+        elif segments == ["engines"]:
+            reply = [self.core.view(engine_id) for engine_id in self.core.disk["engines"]]
+        elif not self._is_there(*segments[:2]):
+            raise LookupError(path)
+        elif segments[0] == "engines":
+            reply = self.core.view(segments[1])
+        elif segments[2:] == ["attempts"]:
+            reply = msgspec.to_builtins(self.core.attempts(segments[1]))
+        else:
+            reply = msgspec.to_builtins(self.core.job(segments[1]))
+        return json.dumps(self.spoil(parts.path, reply)).encode(), cursor
+
+    def _is_there(self, kind: str, key: str) -> bool:
+        return key in self.core.disk["jobs" if kind == "jobs" else "engines"]
+
+    def _page(self, query: dict[str, list[str]]) -> tuple[list[Any], str | None]:
+        limit, behind = int(query["limit"][0]), query.get("cursor", [""])[0]
+        ids = [job_id for job_id in self.core.dispatcher.state.order if job_id > behind]
+        page = [msgspec.to_builtins(self.core.job(job_id)) for job_id in ids[:limit]]
+        return page, ids[limit - 1] if len(ids) > limit else None
+
+    def sleep(self, seconds: float) -> None:
+        self.slept += 1
+
+    def audit(self) -> list[str]:
+        found = RunningAudit(self, self.sleep).findings()
+        return [f"{finding.subject} {finding.kind}" for finding in found]
+
+
+@pytest.fixture
+def replies() -> Replies:
+    """A farm with a running, a waiting, a reserved and an ended job."""
+    core = Core()
+    core.engine("E/1", 10.0)
+    core.engine("E2", 20.0, supported_codecs=["vp9"])
+    core.engine("E3", 20.0)
+    core.submit()
+    core.complete(core.must_ask("E/1"))
+    core.submit()
+    core.must_ask("E/1")
+    core.submit(10.0)
+    core.submit(codec="av1")
+    core.ask("E2")
+    return Replies(core)
+
+
+def ids(replies: Replies, status: str) -> list[str]:
+    core = replies.core
+    return [i for i in core.dispatcher.state.order if core.job(i).status == status]
+
+
+def test_a_sound_daemon_is_clean_and_nothing_is_looked_at_twice(replies: Replies) -> None:
+    assert replies.audit() == []
+    assert replies.slept == 0
+
+
+def test_pages_are_followed_to_the_end(replies: Replies, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "PAGE_JOBS", 2)
+    audit = RunningAudit(replies, replies.sleep)
+    assert list(audit.findings()) == []
+    assert audit.jobs == 4
+
+
+def test_attempts_of_ended_jobs_are_asked_for_within_a_bound(
+    replies: Replies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        replies.core.cancel(replies.core.submit())
+    monkeypatch.setattr(running, "ENDED_ASKED_MAX", 2)
+    audit = RunningAudit(replies, replies.sleep)
+    assert list(audit.findings()) == []
+    assert (audit.ended_asked, audit.ended_not_asked) == (2, 2)
+
+
+def spoil_engine(engine_id: str, **fields: Any) -> Callable[[str, Any], Any]:
+    def spoil(path: str, reply: Any) -> Any:
+        return reply | fields if path == f"/engines/{engine_id}" else reply
+
+    return spoil
+
+
+def test_every_fault_of_the_indexes_is_told(replies: Replies) -> None:
+    (runs,) = ids(replies, "assigned")
+    (ended,) = ids(replies, "completed")
+    replies.spoil = spoil_engine("E%2F1", jobs=[])
+    assert replies.audit() == [f"job {runs} held-apart"]
+    replies.spoil = spoil_engine("E3", jobs=[runs])
+    assert replies.audit() == [f"job {runs} held-apart"]
+    replies.spoil = spoil_engine("E3", reserved=[ended, "1_1"])
+    assert replies.audit() == [f"job {ended} reserved-apart", "job 1_1 reserved-apart"]
+    replies.spoil = spoil_engine("E%2F1", slots=0)
+    assert replies.audit() == ["engine E/1 over-slots"]
+
+
+def test_faults_of_jobs_and_attempts_are_told(replies: Replies) -> None:
+    (ended,) = ids(replies, "completed")
+    replies.spoil = lambda path, reply: [] if path == f"/jobs/{ended}/attempts" else reply
+    assert replies.audit() == [f"job {ended} attempt-missing"]
+    (runs,) = ids(replies, "assigned")
+    replies.spoil = lambda path, reply: (
+        reply | {"assigned_engine": "gone"} if path == f"/jobs/{runs}" else reply
+    )
+    assert f"job {runs} unknown-engine" in replies.audit()
+
+
+def test_a_job_that_is_listed_twice_is_told(
+    replies: Replies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replies.spoil = lambda path, reply: [*reply, reply[-1]] if path == "/jobs/" else reply
+    last = replies.core.dispatcher.state.order[-1]
+    assert replies.audit() == [f"job {last} listed-twice"]
+
+
+def test_what_was_only_between_two_states_is_not_told(replies: Replies) -> None:
+    seen: list[str] = []
+
+    def spoil_once(path: str, reply: Any) -> Any:
+        seen.append(path)
+        return reply | {"jobs": []} if path == "/engines/E%2F1" and seen.count(path) < 3 else reply
+
+    replies.spoil = spoil_once
+    assert replies.audit() == []
+    assert replies.slept == 1
+
+
+def test_a_job_that_never_stands_still_is_no_fault(replies: Replies) -> None:
+    (runs,) = ids(replies, "assigned")
+
+    def change(path: str, reply: Any) -> Any:
+        if path == f"/jobs/{runs}":
+            return reply | {"updated_at": len(replies.asked), "attempt": 99}
+        return reply
+
+    replies.spoil = change
+    assert replies.audit() == []

@@ -1,0 +1,149 @@
+"""`distconvd export` and `distconvd import` as a person runs them."""
+
+import errno
+import subprocess
+from pathlib import Path
+
+import pytest
+import trio
+from tests.daemon.kit import COMMAND, environment, run, start
+from tests.daemon.test_audit import print_of
+
+from distconv_plugins.store_json import JsonStore
+from distconv_plugins.store_memory import Memory, MemoryStore
+from distconvd import transfer_command
+from distconvd.dump import DumpReader
+from distconvd.errors import StoreError
+from distconvd.testing.store_suite import commit, put
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> Path:
+    """The export of a store of three records."""
+    state = tmp_path / "state.json"
+    changes = [put("1_1", v=1), put("1_2", v=2), put("e", "engines", v=3)]
+    trio.run(commit, lambda: JsonStore(state), changes)
+    target = tmp_path / "farm.ndjson"
+    with target.open("wb") as file:
+        done = subprocess.run(
+            [*COMMAND, "export", "--state-file", str(state)],
+            stdout=file, stderr=subprocess.PIPE, env=environment(), check=False, timeout=20,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (
+        0,
+        b"exported 2 jobs, 1 engines, 0 attempts, 0 meta\n",
+    )
+    return target
+
+
+def put_in(source: Path, *flags: str) -> "subprocess.CompletedProcess[str]":
+    with source.open("rb") as file:
+        return subprocess.run(
+            [*COMMAND, "import", *flags], stdin=file, capture_output=True, text=True,
+            env=environment(), cwd=source.parent, check=False, timeout=20,
+        )  # fmt: skip
+
+
+def test_an_export_goes_into_an_empty_store_of_another_kind_and_back(
+    exported: Path, tmp_path: Path
+) -> None:
+    done = put_in(exported, "--store", "spool", "--state-file", "tree")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == "imported 2 jobs, 1 engines, 0 attempts, 0 meta\n"
+    back = run("--store", "spool", "export", "--state-file", "tree", cwd=tmp_path)
+    assert back.stdout == exported.read_text()
+
+
+def test_a_pipe_is_imported_too(exported: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*COMMAND, "import", "--state-file", "new.json"], input=exported.read_bytes(),
+        capture_output=True, env=environment(), cwd=tmp_path, check=False, timeout=20,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr[:8]) == (0, b"imported")
+    assert b'"1_2": {"v":2}' in (tmp_path / "new.json").read_bytes()
+
+
+def test_a_file_that_was_cut_leaves_no_trace_of_a_target(exported: Path, tmp_path: Path) -> None:
+    exported.write_bytes(exported.read_bytes()[:-1])
+    done = put_in(exported, "--state-file", "new.json")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "the export is cut off in line 5" in done.stderr
+    assert not list(tmp_path.glob("new.json*"))
+
+
+def test_a_target_that_is_not_empty_is_refused_and_left_alone(
+    exported: Path, tmp_path: Path
+) -> None:
+    before = (tmp_path / "state.json").read_bytes()
+    done = put_in(exported, "--state-file", "state.json")
+    assert done.returncode == 1
+    assert "the target is not empty (it has 2 jobs, 1 engines)" in done.stderr
+    assert sorted((tmp_path / "state.json").read_bytes().splitlines()[:5]) == sorted(
+        before.splitlines()[:5]
+    )
+
+
+def test_an_export_changes_nothing_and_refuses_a_damaged_store(tmp_path: Path) -> None:
+    state = tmp_path / "state.json"
+    trio.run(commit, lambda: JsonStore(state), [put("1_1", v=1)])
+    state.write_bytes(b"{")
+    before = list(print_of(tmp_path))
+    done = run("export", "--state-file", str(state), cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "the store is damaged: " in done.stderr
+    assert list(print_of(tmp_path)) == before
+
+
+@pytest.mark.e2e
+def test_a_store_in_use_is_neither_exported_nor_filled(exported: Path, tmp_path: Path) -> None:
+    with start(tmp_path, "--state-file", "live.json") as daemon:
+        out = run("export", "--state-file", "live.json", cwd=tmp_path)
+        into = put_in(exported, "--state-file", "live.json")
+        for done in (out, into):
+            assert (done.returncode, done.stdout) == (1, "")
+            assert f"in use by process {daemon.process.pid}" in done.stderr
+
+
+def test_a_reader_that_goes_away_is_an_error_without_a_traceback(
+    exported: Path, tmp_path: Path
+) -> None:
+    many = tmp_path / "many.json"
+    changes = [put(f"1_{n}", text="x" * 1000) for n in range(500)]
+    trio.run(commit, lambda: JsonStore(many), changes)
+    writing = subprocess.Popen(
+        [*COMMAND, "export", "--state-file", str(many)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(),
+    )  # fmt: skip
+    assert writing.stdout is not None
+    assert writing.stderr is not None
+    writing.stdout.readline()
+    writing.stdout.close()
+    said = writing.stderr.read()
+    writing.stderr.close()
+    assert (writing.wait(20), said) == (
+        1,
+        b"distconvd: the export was not read to its end, so it is none\n",
+    )
+
+
+async def test_a_disk_that_fails_on_the_way_leaves_a_target_that_is_told_to_be_emptied(
+    exported: Path,
+) -> None:
+    target = MemoryStore()
+    target.fail_next(OSError(errno.ENOSPC, "No space left on device"))
+    with exported.open("rb") as file:
+        expected = DumpReader(file).summary()
+        file.seek(0)
+        with pytest.raises(StoreError, match=r"half-way: .*No space.*empty the target"):
+            await transfer_command.fill(lambda: target, file, expected)
+
+
+async def test_a_target_that_keeps_something_else_is_noticed(exported: Path) -> None:
+    memory, other = Memory(), Memory()
+    stores = iter([MemoryStore(memory), MemoryStore(other)])
+    with exported.open("rb") as file:
+        reader = DumpReader(file)
+        list(reader.changes())
+        file.seek(0)
+        with pytest.raises(StoreError, match="the import is not good: 2 jobs"):
+            await transfer_command.fill(lambda: next(stores), file, reader.summary())
