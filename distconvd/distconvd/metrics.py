@@ -62,6 +62,7 @@ class Metrics:
             buckets=_REQUEST_BUCKETS_S,
             registry=self._registry,
         )
+        self._series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._commit_seconds = Histogram(
             "distconv_commit_seconds",
             "Time of a durable commit.",
@@ -104,8 +105,17 @@ class Metrics:
         made up, so that labels are bounded."""
         route = exchange.route.pattern if exchange.route else "none"
         method = exchange.method if exchange.method in _METHODS else "other"
-        self._requests.labels(method, route, str(exchange.status)).inc()
-        self._latency.labels(route).observe(exchange.duration_s)
+        at = (method, route, exchange.status)
+        found = self._series.get(at)
+        if found is None:
+            # Looking a series up by its labels costs more than counting in it.
+            found = (
+                self._requests.labels(method, route, str(exchange.status)),
+                self._latency.labels(route),
+            )
+            self._series[at] = found
+        found[0].inc()
+        found[1].observe(exchange.duration_s)
 
     def observe_wrong_key(self) -> None:
         """Count one request with a wrong key."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 LOG_LEVEL = "repeat+level+verbose"
 TAIL_LINES = 60
+_DISK_FULL = re.compile(r"No space left on device|Disk quota exceeded")
 DAMAGE_KEPT = 20
 
 _LINE = re.compile(r"^((?:\[[^\]]+ @ 0x[0-9a-fA-F]+\] )*)\[(\w+)\] ?(.*)$")
@@ -91,7 +92,7 @@ class Diagnosis:
             self._count(message)
             return
         self._tail.append(text)
-        self.disk_full = self.disk_full or "No space left on device" in message
+        self.disk_full = self.disk_full or _DISK_FULL.search(message) is not None
         if is_damage(speakers, level, message) and len(self.damage) < DAMAGE_KEPT:
             self.damage.append(f"{speakers[-1]}: {message}" if speakers else message)
 

@@ -5,7 +5,6 @@ A broken download goes on where it stopped (Range), and only if it is still the 
 `input` failure when its server cut it short, and `transient` when the server was away.
 """
 
-import errno
 import os
 import stat
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ import trio
 
 from distconv_engine.backoff import Backoff
 from distconv_engine.failures import EngineFault, InputFault, TransientFault
-from distconv_engine.files import hash_file
+from distconv_engine.files import hash_file, is_full
 from distconv_engine.remote import TIMEOUT, Again, RemoteFile, begin
 
 CHUNK_BYTES = 1 << 20
@@ -66,7 +65,7 @@ async def download(
     *,
     tries: int,
     key: str | None = None,
-    on_total: Callable[[int], None],
+    on_total: Callable[[int, int], None],
     on_progress: Callable[[float], None],
 ) -> None:
     """Get `url` into `path`.
@@ -77,7 +76,8 @@ async def download(
         path: where to put it.
         key: the API key, for the daemon's own media store only; it follows no redirect.
         tries: tries in a row that get no further before it is given up.
-        on_total: is told the size once it is known; may raise to refuse it.
+        on_total: is told the size once it is known, and how much of it is here; may raise to
+            refuse it.
         on_progress: is told the done part, 0 to 1.
     """
     state, backoff, failures = RemoteFile(url, key), Backoff(0.2, 10.0), 0
@@ -93,7 +93,7 @@ async def download(
         except (httpx.InvalidURL, httpx.TooManyRedirects, httpx.UnsupportedProtocol) as error:
             raise InputFault(f"The source's URL does not work: {error}") from error
         except OSError as error:
-            if error.errno == errno.ENOSPC:
+            if is_full(error):
                 raise TransientFault("The engine's disk is full.") from error
             raise
         await trio.sleep(backoff.next_s() if state.best == reached else 0)
@@ -103,7 +103,7 @@ async def _one_try(
     client: httpx.AsyncClient,
     state: RemoteFile,
     path: Path,
-    on_total: Callable[[int], None],
+    on_total: Callable[[int, int], None],
     on_progress: Callable[[float], None],
 ) -> None:
     async with client.stream(
@@ -111,7 +111,7 @@ async def _one_try(
     ) as response:
         begin(state, response)
         if state.total is not None:
-            on_total(state.total)
+            on_total(state.total, state.written)
         with path.open("r+b" if state.written else "wb") as file:
             file.seek(state.written)
             file.truncate()

@@ -1,5 +1,6 @@
 """Writing files so that they survive a power cut: temporary name, fsync, rename, fsync again."""
 
+import errno
 import hashlib
 import os
 import re
@@ -8,16 +9,26 @@ from urllib.parse import quote
 
 _HASH_CHUNK_BYTES = 1 << 20
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+def is_full(error: OSError) -> bool:
+    """Whether an error means a full disk or a used-up quota."""
+    return error.errno in _FULL
 
 
 def write_durably(path: Path, content: bytes) -> None:
     """Put `content` at `path`, whole or not at all."""
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)  # half of it would keep a full disk full
+        raise
     fsync_directory(path.parent)
 
 

@@ -4,7 +4,6 @@ Error handling: a job's failure is a report. A bug is reported as an `engine` fa
 it does not take the other jobs with it.
 """
 
-import errno
 import traceback
 
 import trio
@@ -12,8 +11,9 @@ import trio
 from distconv_engine.attempt import Workshop, held_of
 from distconv_engine.daemon_api import Away, DaemonApi, Refused
 from distconv_engine.failures import JobFailure
+from distconv_engine.files import is_full
 from distconv_engine.held import Held, Holdings
-from distconv_engine.journal import remove_partials
+from distconv_engine.journal import HeldAttempt, remove_partials
 from distconv_engine.outbox import Outbox
 from distconv_engine.pipeline import run_attempt
 from distconvd.model import (
@@ -26,7 +26,6 @@ from distconvd.model import (
 
 PROGRESS_S = 1.0
 """At most one progress report a job in this time."""
-_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class JobTask:
@@ -46,6 +45,9 @@ class JobTask:
         try:
             self._log.info("job begun", source=job.source_url, codec=job.target_codec)
             report = await self._attempt()
+            if not isinstance(report, CompleteReport):
+                # What is of no use goes first: on a full disk the report needs its room.
+                await trio.to_thread.run_sync(remove_partials, self._on_disk())
             await self._put_report(report)
             await trio.to_thread.run_sync(self._lay_down)
             # Held until then, so that heartbeats renew its lease and nobody else is given the job.
@@ -53,12 +55,15 @@ class JobTask:
         finally:
             holdings.remove(self._held)
 
+    def _on_disk(self) -> HeldAttempt:
+        return held_of(self._held.attempt)
+
     def _take_up(self) -> None:
-        self._shop.journal.hold(held_of(self._held.attempt))
+        self._shop.journal.hold(self._on_disk())
         self._held.attempt.folder.mkdir(parents=True, exist_ok=True)
 
     def _lay_down(self) -> None:
-        remove_partials(held_of(self._held.attempt))
+        remove_partials(self._on_disk())
         self._shop.journal.release(self._job.job_id, self._job.attempt)
 
     async def _attempt(self) -> CompleteReport | FailReport | None:
@@ -87,8 +92,7 @@ class JobTask:
         except JobFailure as failure:
             return self._failed(failure.message, failure.error_class, failure.log_tail)
         except OSError as error:
-            full = error.errno in _DISK_FULL
-            kind = FailureClass.TRANSIENT if full else FailureClass.ENGINE
+            kind = FailureClass.TRANSIENT if is_full(error) else FailureClass.ENGINE
             return self._failed(f"The engine's disk or system: {error}", kind)
         except Exception as error:  # noqa: BLE001 - a bug must not end the other jobs
             trace = traceback.format_exc()

@@ -24,13 +24,14 @@ from distconv_engine.encoding import (
 )
 from distconv_engine.fetch import check_sha256, download, local_path
 from distconv_engine.plan import make_plan
-from distconv_engine.preflight import MB, check_room, preflight
+from distconv_engine.preflight import preflight
 from distconv_engine.publish import content_type_of, publish_file, publish_http, temporary_of
 from distconv_engine.ranges import NotStreamable
 from distconv_engine.results import result_of
+from distconv_engine.room import MB, require_room, require_room_for_output
 from distconv_engine.source_check import Source, check_source, check_unchanged
 from distconv_engine.streamed import is_large, run_streamed
-from distconv_engine.targets import FileTarget, choose_target, is_media_store
+from distconv_engine.targets import FileTarget, Target, choose_target, is_media_store
 from distconv_engine.verify import Verified, verify
 from distconvd.model import CompleteReport
 
@@ -51,13 +52,19 @@ async def run_attempt(shop: Workshop, attempt: Attempt) -> CompleteReport:
 async def _run_stored(
     shop: Workshop, attempt: Attempt, encoders: tuple[Encoder, ...], start: float
 ) -> CompleteReport:
-    job, tracker = attempt.job, attempt.tracker
-    is_file = urlsplit(job.source_url).scheme == "file"
-    check_room(shop.config, job.job_size * MB, fetched=not is_file)
+    job, tracker, config = attempt.job, attempt.tracker, shop.config
     path = await _fetch(shop, attempt)
     tracker.phase("probe")
     source = await check_source(shop.tools, path, attempt.controls)
     plan = make_plan(job, source.probe)
+    target = choose_target(
+        job,
+        plan.container.suffix,
+        output=config.output,
+        server=config.server,
+        roots=config.source_root,
+    )
+    require_room_for_output(config, target, source.state.size_bytes)
     tools, encoders = await tools_for(shop, attempt, plan, encoders)
     tracker.phase("encode")
     output = attempt.folder / f"output{plan.container.suffix}"
@@ -73,7 +80,7 @@ async def _run_stored(
     )
     check_unchanged(source)
     tracker.phase("publish")
-    url = await _publish(shop, attempt, source, work, proved)
+    url = await _publish(shop, attempt, source, work, proved, target)
     tracker.phase("report")
     wall_s = trio.current_time() - start
     checks = ("source-unchanged", *fallbacks)
@@ -86,6 +93,8 @@ async def _fetch(shop: Workshop, attempt: Attempt) -> Path:
     if urlsplit(job.source_url).scheme == "file":
         path = local_path(job.source_url, config.source_root)
     else:
+        # Source and output. The size that the job gives may be wrong, the server's comes later.
+        require_room(config, (config.work_dir, 2 * job.job_size * MB))
         attempt.tracker.phase("fetch")
         path = attempt.folder / "source"
         await download(
@@ -94,7 +103,7 @@ async def _fetch(shop: Workshop, attempt: Attempt) -> Path:
             path,
             tries=config.fetch_tries,
             key=config.api_key if is_media_store(job.source_url, config.server) else None,
-            on_total=lambda total: check_room(config, total, fetched=True),
+            on_total=lambda total, here: require_room(config, (config.work_dir, 2 * total - here)),
             on_progress=attempt.tracker.part,
         )
     if job.source_sha256:
@@ -103,16 +112,13 @@ async def _fetch(shop: Workshop, attempt: Attempt) -> Path:
 
 
 async def _publish(
-    shop: Workshop, attempt: Attempt, source: Source, work: Work, proved: Verified
+    shop: Workshop,
+    attempt: Attempt,
+    source: Source,
+    work: Work,
+    proved: Verified,
+    target: Target,
 ) -> str:
-    config, container = shop.config, work.request.plan.container
-    target = choose_target(
-        attempt.job,
-        container.suffix,
-        output=config.output,
-        server=config.server,
-        roots=config.source_root,
-    )
     if isinstance(target, FileTarget):
         temporary = temporary_of(target, attempt.token)
         await trio.to_thread.run_sync(shop.journal.hold, held_of(attempt, temporary))
@@ -122,7 +128,7 @@ async def _publish(
         work.path,
         proved.sha256,
         target,
-        key=config.api_key,
-        content_type=content_type_of(container.name),
+        key=shop.config.api_key,
+        content_type=content_type_of(work.request.plan.container.name),
         on_progress=attempt.tracker.part,
     )

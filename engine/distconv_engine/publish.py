@@ -19,11 +19,12 @@ import trio
 
 from distconv_engine.backoff import Backoff
 from distconv_engine.failures import EngineFault, InputFault, TransientFault
-from distconv_engine.files import fsync_directory, fsync_file, hash_file
+from distconv_engine.files import fsync_directory, fsync_file, hash_file, is_full
 from distconv_engine.targets import FileTarget, HttpTarget
 
 _CHUNK_BYTES = 1 << 18
 _TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
+_NO_ROOM_THERE = 507
 PUT_TRIES = 6
 PUT_TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 
@@ -74,7 +75,7 @@ def directory_faults(target: FileTarget) -> Generator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_full(error):
             raise TransientFault("The output's disk is full.") from error
         raise EngineFault(
             f"The output cannot be written to {target.directory}: {error.strerror}."
@@ -160,6 +161,8 @@ async def publish_http(
             if reply.is_success:
                 return target.url
             reason = f"it answered {reply.status_code} {reply.reason_phrase}"
+            if reply.status_code == _NO_ROOM_THERE:
+                break  # not soon: another try would send all of it again
             # 400: the digest did not match; 409: its part has gone, or another upload took over.
             start_anew = target.is_media_store and reply.status_code in (400, 409)
             if reply.status_code not in _TRY_AGAIN and not start_anew:

@@ -9,9 +9,9 @@ from distconv_engine import __version__
 from distconv_engine.benchmark import Benchmark
 from distconv_engine.capabilities import Capabilities
 from distconv_engine.config import Config
-from distconv_engine.gauges import cpu_percent, disk_gb, free_bytes, temperature_c
+from distconv_engine.gauges import cpu_percent, disk_gb, temperature_c
 from distconv_engine.held import Holdings
-from distconv_engine.preflight import MB
+from distconv_engine.room import has_room
 from distconvd.model import Heartbeat, HeldJob
 
 
@@ -34,13 +34,14 @@ class Standing:
         """The word that the scheduler reads: only `idle` wants work, also beside other jobs."""
         if self.draining.is_set():
             return "draining"
-        if self.capabilities is None or self.benchmark is None:
-            return "starting"
-        return "idle" if self.has_room() else "disk-full"
+        if not self.has_room():
+            return "disk-full"
+        proved = self.capabilities is not None and self.benchmark is not None
+        return "idle" if proved else "starting"
 
     def has_room(self) -> bool:
-        """Whether the work directory's disk has more than the reserve."""
-        return free_bytes(self.config.work_dir) >= self.config.disk_reserve_mb * MB
+        """Whether the disks that each job needs have more than the reserve."""
+        return has_room(self.config)
 
     def _jobs(self) -> list[HeldJob]:
         held = self.holdings.told()

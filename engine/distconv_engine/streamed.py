@@ -26,11 +26,11 @@ from distconv_engine.encoding import (
 )
 from distconv_engine.live import encode_live, read_back
 from distconv_engine.plan import Plan, make_plan
-from distconv_engine.preflight import check_room
 from distconv_engine.publish import directory_faults, publish_file, temporary_of
 from distconv_engine.ranges import NotStreamable, RangeReader
 from distconv_engine.relay import open_relay
 from distconv_engine.results import result_of
+from distconv_engine.room import require_room
 from distconv_engine.source_check import Source, check_remote
 from distconv_engine.targets import FileTarget, HttpTarget, choose_target, is_media_store
 from distconv_engine.verify import Verified, verify
@@ -62,7 +62,7 @@ async def run_streamed(
 ) -> CompleteReport:
     """Do the work of one attempt; raises `NotStreamable` when it has to be fetched."""
     start, job, config = trio.current_time(), attempt.job, shop.config
-    check_room(config, 0, fetched=False)
+    require_room(config, (config.work_dir, 0))
     key = config.api_key if is_media_store(job.source_url, config.server) else None
     reader = RangeReader(shop.client, job.source_url, key=key, tries=config.fetch_tries)
     await reader.open()
@@ -116,6 +116,7 @@ class _Streamed:
         self._tools, encoders = await tools_for(shop, attempt, plan, self._encoders)
         attempt.tracker.phase("encode")
         if isinstance(target, FileTarget):
+            require_room(config, (target.directory, self._source.state.size_bytes))
             return await self._to_directory(plan, target, encoders)
         return await self._to_url(plan, target, encoders)
 

@@ -4,6 +4,7 @@ import subprocess
 from pathlib import Path
 
 from tests.engine.odd import ODD
+from tests.engine.pgs import sup
 
 from distconv_engine.ffmpeg_tools import Tools
 
@@ -61,6 +62,13 @@ class Clips:
             *("-f", "mp4"),
         )
 
+    def noise(self) -> Path:
+        """A small clip of which a lossless copy is large: noise that was squeezed hard."""
+        lavfi = "color=gray:s=640x360:r=25:d=10,noise=alls=40:allf=t"
+        return self.make(
+            "squeezed.mp4", "-f", "lavfi", "-i", lavfi, *H264.split(), "-crf", "38", "-f", "mp4"
+        )
+
     def odd_names(self) -> list[str]:
         """All the names that `odd` knows."""
         return list(ODD)
@@ -76,6 +84,7 @@ class Clips:
             "{plain}": self.plain,
             "{long_gop}": self._long_gop,
             "{srt}": self._srt,
+            "{sup}": self._sup,
             "{chapters}": self._chapters,
             "{cover}": self._cover,
         }
@@ -90,6 +99,11 @@ class Clips:
         path.write_text(
             "1\n00:00:00,200 --> 00:00:00,900\nOne\n\n2\n00:00:01,000 --> 00:00:01,800\nTwo\n"
         )
+        return path
+
+    def _sup(self) -> Path:
+        path = self.folder / "box.sup"
+        path.write_bytes(sup(0.2, 1.5))
         return path
 
     def _chapters(self) -> Path:

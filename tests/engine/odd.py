@@ -77,6 +77,10 @@ ODD: dict[str, tuple[str, str]] = {
             "-metadata:s:s:0 language=fre"
         ),
     ),
+    "bitmap-subtitles": (
+        "pgs.mkv",
+        f"{_V} {_A} -i {{sup}} -map 0 -map 1 -map 2 {_X} -c:a aac -c:s copy",
+    ),
     "styled-subtitles": (
         "ass.mkv",
         f"{_V} -i {{srt}} -map 0 -map 1 {_X} -c:s ass",

@@ -33,7 +33,7 @@ async def get(
             f"{daemon.url}/clip",
             path,
             tries=3,
-            on_total=lambda total: None,
+            on_total=lambda total, here: None,
             on_progress=told.append,
         )
     return told
@@ -108,7 +108,7 @@ async def test_a_server_that_is_not_there_is_a_passing_fault(
             "http://127.0.0.1:9/clip",
             tmp_path / "s",
             tries=2,
-            on_total=lambda total: None,
+            on_total=lambda total, here: None,
             on_progress=lambda part: None,
         )
 

@@ -212,3 +212,12 @@ async def test_a_put_is_tried_again_while_the_server_is_busy(
     daemon.put_statuses = [403]
     with pytest.raises(EngineFault):
         await send(client, tmp_path, HttpTarget(f"{daemon.url}/a"))
+
+
+async def test_a_store_without_room_is_a_passing_fault_and_is_not_sent_all_of_it_again(
+    client: httpx.AsyncClient, daemon: FakeDaemon, tmp_path: Path
+) -> None:
+    daemon.put_statuses = [507]
+    with pytest.raises(TransientFault, match="507"):
+        await send(client, tmp_path, HttpTarget(f"{daemon.url}/a"))
+    assert len(daemon.puts) == 1

@@ -54,6 +54,10 @@ class Core(Protocol):
 class Transaction:
     """The scope of one command; see the module."""
 
+    __slots__ = (
+        "changes", "core", "events", "now", "saw", "saw_everything", "settings", "state", "undo",
+    )  # fmt: skip
+
     def __init__(self, core: Core, now: Instant) -> None:
         self.core = core
         self.state = core.state

@@ -25,8 +25,8 @@ _id_counter = itertools.count(1)
 def read_headers(request: h11.Request) -> dict[str, str]:
     """Return the headers by lower-case name, repeated ones joined with `, `."""
     headers: dict[str, str] = {}
-    for raw_name, raw_value in request.headers:
-        name = raw_name.decode("ascii")
+    for raw_name, raw_value in request.headers.raw_items():
+        name = raw_name.decode("ascii").lower()
         value = raw_value.decode("latin-1")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return headers

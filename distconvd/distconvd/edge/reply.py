@@ -116,10 +116,15 @@ def _content_type(media_type: str) -> str:
     return f"Content-Type: {media_type}\r\n"
 
 
+@lru_cache(maxsize=256)
+def _is_fit(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None and name.lower() not in _RESERVED
+
+
 def _extra(headers: Mapping[str, str]) -> str:
     lines: list[str] = []
     for name, value in headers.items():
-        if not _NAME.fullmatch(name) or name.lower() in _RESERVED or not _VALUE.fullmatch(value):
+        if not (_is_fit(name) and _VALUE.fullmatch(value)):
             raise BadReply(f"header {name!r}: {value!r} cannot be sent by a handler")
         lines.append(f"{name}: {value}\r\n")
     return "".join(lines)

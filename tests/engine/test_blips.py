@@ -1,0 +1,71 @@
+"""A real daemon dies, comes back, or is silent, and so does the engine: every encode counts once."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.engine.clips import Clips
+from tests.engine.daemon import wait_until
+from tests.engine.site import Site, open_site
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture
+def site(clips: Clips, benchmark: bytes, tmp_path: Path) -> Iterator[Site]:
+    with open_site(tmp_path, benchmark) as found:
+        found.start_engine("--source-root", str(clips.folder), "--output", str(tmp_path / "out"))
+        yield found
+
+
+def begin(site: Site, clips: Clips) -> str:
+    job_id = site.submit(
+        source_url=clips.long().as_uri(), target_codec="h264", options={"preset": "veryfast"}
+    )
+    site.wait_for_encode(job_id)
+    return job_id
+
+
+def check_done_once(site: Site, job_id: str) -> None:
+    job = site.wait_for_end(job_id)
+    assert (job["status"], job["attempt"], job["retries"]) == ("completed", 1, 0)
+    attempts = site.ask(f"/jobs/{job_id}/attempts")
+    assert [attempt["outcome"] for attempt in attempts] == ["completed"]
+    assert len(list((site.folder / "out").iterdir())) == 1
+    wait_until(lambda: not site.undelivered())
+
+
+def test_a_daemon_that_is_killed_and_started_again_gets_the_result_of_the_same_attempt(
+    site: Site, clips: Clips
+) -> None:
+    job_id = begin(site, clips)
+    children = {child.pid for child in site.ffmpegs()}
+    site.daemon.kill()
+    wait_until(site.undelivered)
+    site.start_daemon()
+    assert children
+    check_done_once(site, job_id)
+
+
+def test_a_daemon_that_takes_connections_and_never_answers_gets_the_result_when_it_does(
+    site: Site, clips: Clips
+) -> None:
+    job_id = begin(site, clips)
+    site.freeze_daemon()
+    wait_until(site.undelivered)
+    site.thaw_daemon()
+    check_done_once(site, job_id)
+
+
+def test_an_engine_that_is_killed_is_reported_lost_by_its_next_start_and_costs_no_retry(
+    site: Site, clips: Clips
+) -> None:
+    job_id = begin(site, clips)
+    site.stop_engine()
+    site.start_engine("--source-root", str(clips.folder), "--output", str(site.folder / "out"))
+    job = site.wait_for_end(job_id)
+    assert (job["status"], job["attempt"], job["retries"]) == ("completed", 2, 0)
+    attempts = site.ask(f"/jobs/{job_id}/attempts")
+    assert [attempt["outcome"] for attempt in attempts] == ["lost", "completed"]
+    wait_until(lambda: not list((site.work / "attempts").iterdir()))
+    assert [path.suffix for path in (site.folder / "out").iterdir()] == [".mp4"]
