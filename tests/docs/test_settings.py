@@ -63,6 +63,7 @@ def test_the_guide_tells_the_settings_of_the_client() -> None:
 
 def test_the_guide_tells_every_metric() -> None:
     from distconv_plugins.listener_prometheus import JobMetrics
+    from distconv_plugins.metrics_disk import DiskMetrics
     from distconvd.dispatch import Dispatcher, DispatchSettings, Instant
     from distconvd.metrics import Metrics
     from distconvd.teller import Teller
@@ -77,7 +78,7 @@ def test_the_guide_tells_every_metric() -> None:
     names = {line.split()[2] for line in lines if line.startswith("# TYPE")}
     names |= {
         f"{family.name}_total" if family.type == "counter" else family.name
-        for family in JobMetrics().collect()
+        for family in [*JobMetrics().collect(), *DiskMetrics({}).collect()]
     }
     names = {name for name in names if not name.endswith("_created")}
     assert set(rows("## Metrics")) == names

@@ -1,0 +1,118 @@
+"""Metrics of the disks that fill up: where the state lies, the media store, the spool.
+
+A file system that hangs (a network disk whose server is gone) must not stop the daemon, and asking how
+full it is would hang, too. So a scrape shows what was read before it, and has the next reading made
+meanwhile, in a thread: one at most, however long it takes. A reading that has become old is not
+shown any more, rather than a wrong one.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from distconvd import hookimpl
+from distconvd.hookspecs import MetricsFactory, PluginContext, Registrar
+
+NAME = "disk"
+OLD_S = 300.0
+"""A reading of so long ago is not shown."""
+
+
+class Reading(NamedTuple):
+    """What was read of one place."""
+
+    at_s: float
+    free_bytes: int
+    """What the daemon's user may still use."""
+    size_bytes: int
+
+
+class DiskMetrics(Collector):
+    """The collector.
+
+    Args:
+        places: folders or files by the name that is shown; they need not exist yet.
+        read: returns free and whole bytes of a place's disk.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        places: Mapping[str, Path],
+        read: Callable[[Path], tuple[int, int]] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._places = places
+        self._read = read_disk if read is None else read
+        self._clock = clock
+        self._readings: dict[str, Reading] = {}
+        self._thread = threading.Thread()
+        self._begin()
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the last readings, and begin the next."""
+        free = GaugeMetricFamily(
+            "distconv_disk_free_bytes",
+            "Bytes that the daemon may still write where state, media or spool lie.",
+            labels=["place"],
+        )
+        size = GaugeMetricFamily(
+            "distconv_disk_size_bytes", "Size of the same disks.", labels=["place"]
+        )
+        for place, reading in sorted(self._readings.items()):
+            if self._clock() - reading.at_s < OLD_S:
+                free.add_metric([place], reading.free_bytes)
+                size.add_metric([place], reading.size_bytes)
+        yield free
+        yield size
+        if not self._thread.is_alive():
+            self._begin()
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait until the reading that was begun is made."""
+        self._thread.join(timeout_s)
+
+    def _begin(self) -> None:
+        self._thread = threading.Thread(target=self._read_all, name="disk metrics", daemon=True)
+        self._thread.start()
+
+    def _read_all(self) -> None:
+        for place, path in self._places.items():
+            try:
+                free_bytes, size_bytes = self._read(path)
+            except OSError:
+                self._readings.pop(place, None)  # gone, and so is its metric: that is the news
+                continue
+            reading = Reading(self._clock(), free_bytes, size_bytes)
+            self._readings = {**self._readings, place: reading}
+
+
+def read_disk(path: Path) -> tuple[int, int]:
+    """Return free and whole bytes of the disk that `path` is on, or will be once it is made.
+
+    Raises `OSError` where the disk does not tell.
+    """
+    place = path.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    told = os.statvfs(place)
+    return told.f_bavail * told.f_frsize, told.f_blocks * told.f_frsize
+
+
+def _make(context: PluginContext) -> DiskMetrics:
+    places = {"state": context.state_file, "media": context.media_dir}
+    if context.spool_dir is not None:
+        places["spool"] = context.spool_dir
+    return DiskMetrics(places)
+
+
+@hookimpl
+def distconvd_register_metrics(registrar: Registrar[MetricsFactory]) -> None:
+    """Offer the metrics."""
+    registrar.add(NAME, _make)

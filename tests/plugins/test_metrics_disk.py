@@ -1,0 +1,107 @@
+"""The metrics `disk`: room on the disks that fill up, read without ever waiting for a disk."""
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+import trio
+from prometheus_client.core import Metric
+from tests.api.test_metrics import scraped
+
+from distconv_plugins.metrics_disk import OLD_S, DiskMetrics, read_disk
+from distconvd.testing.daemon import open_daemon
+
+WAIT_S = 10
+
+
+def told(metrics: DiskMetrics) -> dict[tuple[str, str], float]:
+    """What a scrape shows now."""
+    families: list[Metric] = list(metrics.collect())
+    return {(s.name, s.labels["place"]): s.value for f in families for s in f.samples}
+
+
+def test_a_place_that_is_not_made_yet_is_on_its_parents_disk(tmp_path: Path) -> None:
+    free, size = read_disk(tmp_path / "media" / "of" / "tomorrow")
+    here = os.statvfs(tmp_path)
+    assert size == here.f_blocks * here.f_frsize
+    assert 0 < free <= size
+
+
+async def test_the_daemon_tells_the_room_for_state_and_media(tmp_path: Path) -> None:
+    state = str(tmp_path / "state.json")
+    async with open_daemon(state_file=state, spool_dir=str(tmp_path / "spool")) as daemon:
+        with trio.fail_after(WAIT_S):
+            while len((found := await scraped(daemon)).labels_of("distconv_disk_size_bytes")) < 3:
+                await trio.sleep(0.01)  # the first reading is made in a thread
+    here = os.statvfs(tmp_path)
+    assert found("distconv_disk_size_bytes", place="state") == here.f_blocks * here.f_frsize
+    assert found.labels_of("distconv_disk_free_bytes") == {
+        "place=media", "place=spool", "place=state",
+    }  # fmt: skip
+
+
+def test_a_disk_that_hangs_keeps_no_scrape_waiting_and_no_second_thread() -> None:
+    hangs, begun = threading.Event(), []
+
+    def read(path: Path) -> tuple[int, int]:
+        begun.append(path)
+        hangs.wait(WAIT_S)
+        return 1, 2
+
+    metrics = DiskMetrics({"state": Path("/")}, read)
+    try:
+        assert [told(metrics) for _ in range(5)] == [{}] * 5
+        assert len(begun) <= 1
+    finally:
+        hangs.set()
+        metrics.wait(WAIT_S)
+    assert told(metrics)["distconv_disk_free_bytes", "state"] == 1
+    metrics.wait(WAIT_S)
+
+
+def test_an_old_reading_is_not_shown() -> None:
+    now = [0.0]
+    hangs = threading.Event()
+    reads = iter([(10, 20)])
+
+    def read(path: Path) -> tuple[int, int]:
+        for found in reads:
+            return found
+        hangs.wait(WAIT_S)
+        raise OSError("gone")
+
+    metrics = DiskMetrics({"media": Path("/")}, read, lambda: now[0])
+    metrics.wait(WAIT_S)
+    now[0] = OLD_S - 1
+    assert told(metrics)["distconv_disk_size_bytes", "media"] == 20
+    now[0] = OLD_S
+    assert told(metrics) == {}
+    hangs.set()
+    metrics.wait(WAIT_S)
+
+
+def test_a_disk_that_is_gone_takes_its_metric_with_it_and_leaves_the_others() -> None:
+    gone: list[Path] = []
+
+    def read(path: Path) -> tuple[int, int]:
+        if path in gone:
+            raise OSError("gone")
+        return 10, 20
+
+    metrics = DiskMetrics({"media": Path("/a"), "state": Path("/b")}, read)
+    metrics.wait(WAIT_S)
+    gone.append(Path("/a"))
+    assert len(told(metrics)) == 4
+    metrics.wait(WAIT_S)
+    assert set(told(metrics)) == {
+        ("distconv_disk_free_bytes", "state"), ("distconv_disk_size_bytes", "state"),
+    }  # fmt: skip
+    metrics.wait(WAIT_S)
+
+
+@pytest.mark.parametrize("place", ["distconv_disk_free_bytes", "distconv_disk_size_bytes"])
+def test_the_metrics_are_gauges(place: str) -> None:
+    metrics = DiskMetrics({"state": Path("/")})
+    assert {f.name: f.type for f in metrics.collect()}[place] == "gauge"
+    metrics.wait(WAIT_S)
