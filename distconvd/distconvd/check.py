@@ -1,18 +1,27 @@
 """`distconvd check`: whether the daemon would start, asked part by part without starting it.
 
-Each part is tried for real: plugins are loaded, the store is opened, read and closed, the addresses
-are bound and given back. So a daemon that runs already is seen as what it is: it holds both.
+Nothing is left behind, whoever asks: the store is opened on a `DiskView`, which keeps nothing, since a
+store that opens recovers what a crash left, and files that root made would shut the daemon out. The
+addresses are bound and given back. So a daemon that runs already is seen as what it is: it holds both.
 """
 
-from collections.abc import Awaitable, Callable
+import os
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+
+import msgspec
+import trio
 
 from distconvd.config import Config
 from distconvd.daemon import assemble
+from distconvd.disk_view import DiskView
+from distconvd.edge.places import Place
 from distconvd.errors import ConfigError, StoreError
 from distconvd.keyfile import read_keys
 from distconvd.listening import load_tls, open_all
-from distconvd.plugins import Plugins
+from distconvd.looking import complaints, damaged
+from distconvd.plugins import Context, Plugins, made
+from distconvd.store import Change, Snapshot, Store
 
 Found = tuple[str, bool, str]
 """What was tried, whether it is fine, and what was found or what to do."""
@@ -51,15 +60,69 @@ async def _tls(config: Config) -> str:
 
 
 async def _store(config: Config) -> str:
-    """Make everything that a start makes, but run nothing of it."""
-    parts = await assemble(config, Plugins(config.plugins))
-    try:
-        return f"{config.store} at {config.state_file}: {len(parts.dispatcher.state.jobs)} jobs"
-    finally:
-        await parts.store.aclose()
+    """Make everything that a start makes, on what is stored, but run nothing of it."""
+    context = Context(config, disk=DiskView())
+    registrar = Plugins(config.plugins).collect("distconvd_register_stores", "store")
+    store: Store = made("store", config.store, registrar.pick(config.store), context)
+    is_looked_at = context.disk_was_taken
+    if is_looked_at:
+        _check_writable(context.state_file)
+    with complaints() as heard:
+        parts = await assemble(
+            config, Plugins(config.plugins), store=store if is_looked_at else _Unopened()
+        )
+    await parts.store.aclose()
+    if heard:
+        raise damaged(heard)
+    if not is_looked_at:
+        return f"{config.store}: made; it is not opened, as it might change what it finds"
+    return f"{config.store} at {config.state_file}: {len(parts.dispatcher.state.jobs)} jobs"
+
+
+def _check_writable(path: Path) -> None:
+    """Raise `StoreError` where this user could not make files at a place."""
+    path = path.absolute()
+    folder = path if path.is_dir() else path.parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise StoreError(
+            f"{folder} is no folder that user {os.geteuid()} may write; check as the daemon's user,"
+            " and chown it to that"
+        )
+
+
+class _Unopened:
+    """Stands for a store that is not opened."""
+
+    async def load(self) -> Snapshot:
+        """Hold nothing."""
+        await trio.lowlevel.checkpoint()
+        return Snapshot({}, {}, {}, {})
+
+    async def commit(self, changes: Sequence[Change]) -> None:
+        """Keep nothing."""
+        await trio.lowlevel.checkpoint()
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+        await trio.lowlevel.checkpoint()
 
 
 async def _listen(config: Config) -> str:
-    opened = await open_all(config)
-    await opened.aclose()
-    return ", ".join(opened.urls)
+    """Open every place; but systemd passes its sockets only to the daemon itself."""
+    named = [place for place in config.places if not place.inherited]
+    told = ["systemd's, which it passes at the start"] if len(named) < len(config.places) else []
+    if named:
+        opened = await open_all(msgspec.structs.replace(config, listen=[str(p) for p in named]), {})
+        await opened.aclose()
+        _remove_sockets(named)
+        told = [*opened.urls, *told]
+    return ", ".join(told)
+
+
+def _remove_sockets(places: Sequence[Place]) -> None:
+    """Remove the unix sockets that have just been made; a daemon would, too, find nobody there."""
+    for place in places:
+        if place.path:
+            Path(place.path).unlink(missing_ok=True)

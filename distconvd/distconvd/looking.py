@@ -7,8 +7,8 @@ since whoever looks wants to know, and they are not true of the real files (noth
 """
 
 import logging
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from typing import NamedTuple
 
 from distconvd.config import Config
@@ -54,24 +54,36 @@ async def look_at_store(config: Config, *, is_tolerant: bool) -> AsyncGenerator[
             "--state-file, as the daemon has them",
             exit_code=2,
         )
+    with complaints() as heard:
+        snapshot = await store.load()
+    try:
+        if heard and not is_tolerant:
+            raise damaged(heard)
+        yield Looked(f"{config.store}:{config.state_file}", snapshot, heard)
+    finally:
+        await store.aclose()
+
+
+@contextmanager
+def complaints() -> Generator[list[str]]:
+    """Give what stores complain of in a block, instead of having it logged."""
     ear = _Ear()
     log = logging.getLogger("distconvd.store")
     log.addHandler(ear)
     was_propagated, log.propagate = log.propagate, False
     try:
-        snapshot = await store.load()
+        yield ear.heard
     finally:
         log.propagate = was_propagated
         log.removeHandler(ear)
-    try:
-        if ear.heard and not is_tolerant:
-            raise StoreError(
-                f"the store is damaged: {ear.heard[0]}; `distconvd audit` tells all; a start of the "
-                "daemon recovers what can be recovered"
-            )
-        yield Looked(f"{config.store}:{config.state_file}", snapshot, ear.heard)
-    finally:
-        await store.aclose()
+
+
+def damaged(heard: list[str]) -> StoreError:
+    """Return the error for a store that complained."""
+    return StoreError(
+        f"the store is damaged: {heard[0]}; `distconvd audit` tells all; a start of the "
+        "daemon recovers what can be recovered"
+    )
 
 
 def _made(config: Config, context: Context) -> Store:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 import trustme
-from tests.daemon.kit import COMMAND, KEY, environment, run
+from tests.daemon.kit import COMMAND, KEY, environment, run, start
 
 from distconvd.config import load_config
 from distconvd.edge.places import Place, parse_place
@@ -294,6 +294,54 @@ def test_check_finds_every_fault_at_once_and_exits_78(tmp_path: Path) -> None:
     assert {"plugins:", "keys:", "listen:"} <= {fault.split()[1] for fault in faults}
     assert "is in use" in done.stdout
     assert "Traceback" not in done.stderr
+
+
+def left_in(folder: Path) -> dict[str, bytes | None]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
+    }
+
+
+@pytest.mark.parametrize("store", ["json", "spool", "memory"])
+def test_check_leaves_nothing_behind(tmp_path: Path, store: str) -> None:
+    flags = ["--store", store, "--state-file", "some/where/state", "--spool-dir", "spool"]
+    flags += ["--media-dir", "media", "--listen", f"unix:{tmp_path}/d.sock"]
+    flags += ["--set", "plugin.hot-folder.watch=watch"]
+    done = run(*flags, "check", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert left_in(tmp_path) == {}
+
+
+def test_check_tells_of_a_damaged_state_and_changes_nothing_of_it(tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_bytes(b'{"jobs": {')
+    before = left_in(tmp_path)
+    done = run("--port", "0", "--state-file", "state.json", "check", cwd=tmp_path)
+    assert done.returncode == 78
+    assert "fail  store: the store is damaged" in done.stdout
+    assert left_in(tmp_path) == before
+
+
+def test_check_counts_the_jobs_that_are_stored_and_sees_a_daemon_that_has_them(
+    tmp_path: Path,
+) -> None:
+    flags = ["--state-file", "state.json"]
+    with start(tmp_path, *flags) as daemon:
+        daemon.submit()
+        busy = run("--port", "0", *flags, "check", cwd=tmp_path)
+        assert daemon.stop() == 0
+    assert busy.returncode == 78
+    assert "is in use by process" in busy.stdout
+    done = run("--port", "0", *flags, "check", cwd=tmp_path)
+    assert "json at state.json: 1 jobs" in done.stdout
+
+
+def test_check_does_not_ask_for_the_sockets_that_systemd_passes_only_to_the_daemon(
+    tmp_path: Path,
+) -> None:
+    done = run("--listen", "systemd", "--listen", "127.0.0.1:0", "check", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "systemd's, which it passes at the start" in done.stdout
 
 
 # ------------------------------------------------------------------------------------- sd_notify
