@@ -163,6 +163,7 @@ def _wire(
     parts = Parts(
         config, store, dispatcher, teller, ledger, archive, push, watch, _no_app(), [], [], []
     )
+    metrics.show_not_ready(lambda: bool(_readiness(parts).causes))
     started_s = now().mono_s
     parts.routes = [
         *OperationsApi(

@@ -83,6 +83,9 @@ class Metrics:
             "Engines connected by websocket.",
             registry=self._registry,
         )
+        self._not_ready = Gauge(
+            "distconv_not_ready", "1 while changes are refused, else 0.", registry=self._registry
+        )
         slow = {} if slow_hooks is None else slow_hooks
         failed = {} if service_failures is None else service_failures
         plugins = _PluginCollector(teller, slow, failed)
@@ -99,6 +102,10 @@ class Metrics:
     def count_websockets(self, count: Callable[[], int]) -> None:
         """Show what `count` returns as the number of open websockets."""
         self._websockets.set_function(count)
+
+    def show_not_ready(self, refuses: Callable[[], bool]) -> None:
+        """Show what `refuses` returns: whether `/readyz` is red."""
+        self._not_ready.set_function(refuses)
 
     def observe_request(self, exchange: Exchange) -> None:
         """Count one request; the route's pattern and not the path, and no method that a client

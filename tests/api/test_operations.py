@@ -4,6 +4,7 @@ from pathlib import Path
 
 import trio
 from tests.api.kit import Farm, later, ok, problem
+from tests.api.test_metrics import scraped
 from trio.testing import MockClock
 
 from distconv_plugins.store_memory import MemoryStore
@@ -29,7 +30,9 @@ async def test_a_failing_store_refuses_changes_turns_readyz_red_and_recovers(
     assert await farm.job(job["job_id"]) == job
     problem(await farm.client.delete(f"/jobs/{job['job_id']}"), 503)
     assert ok(await farm.client.get("/status"))["not_ready"]
+    assert (await scraped(farm.daemon))("distconv_not_ready") == 1
     await trio.sleep(10)
+    assert (await scraped(farm.daemon))("distconv_not_ready") == 0
     assert (await farm.daemon.anonymous.get("/readyz")).json() == {"ready": True, "causes": {}}
     assert (await farm.submit())["status"] == "pending"
 
