@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test unit torture bench check lint types wheel-test fmt lock clean
+.PHONY: help setup demo test unit torture verdicts bench check lint types wheel-test fmt lock clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -23,7 +23,10 @@ unit: setup ## run the fast tests only: no ffmpeg, no daemon process (under a mi
 torture: setup ## kill the daemon 30 times under load, with both disk stores, and audit exactly
 	DISTCONV_TORTURE_KILLS=30 $(BIN)/pytest tests/torture -s
 
-bench: setup ## measure the daemon against its baselines, in one run (some minutes)
+verdicts: setup ## run every bad and odd source through the engine, and write docs/verdicts.md
+	DISTCONV_UPDATE_DOCS=1 $(BIN)/pytest -q tests/engine/test_corrupt_sources.py tests/engine/test_odd_sources.py
+
+bench: setup ## measure daemon and engine against their baselines, in one run (a quarter of an hour)
 	$(BIN)/python -m bench
 
 check: lint types test wheel-test ## everything that CI runs

@@ -1,1 +1,1 @@
-"""The bench (`make bench`): what the daemon costs, as ratios to a baseline in the same run."""
+"""The bench (`make bench`): what daemon and engine cost, as ratios to a baseline in the same run."""

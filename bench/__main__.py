@@ -1,4 +1,7 @@
-"""Run the bench: `python -m bench [--short] [--out DIR]`; prints a table, writes JSON and a plot."""
+"""Run the bench: `python -m bench [--short] [--only PART] [--out DIR]`.
+
+Prints a table, writes JSON and a plot. The parts are the daemon's and the engine's.
+"""
 
 import argparse
 import sys
@@ -8,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from bench.engine_cost import engine_cost
 from bench.plot import bars
 from bench.push import push_latency
 from bench.scenarios import (
@@ -15,6 +19,7 @@ from bench.scenarios import (
     SHORT,
     Audit,
     Row,
+    Scale,
     disk_rate,
     request_ratios,
     start_time,
@@ -26,28 +31,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Return 0 when the accounting is exact; goals missed are shown, not failed."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--short", action="store_true", help="a few seconds, to see that it runs")
+    parser.add_argument(
+        "--only", choices=("daemon", "engine"), help="one part of it; default: both"
+    )
     parser.add_argument("--out", type=Path, default=Path("bench-output"), help="where to write")
     given = parser.parse_args(arguments)
     scale = SHORT if given.short else LONG
     given.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=given.out) as name:
-        folder = Path(name)
-        (folder / "ratios").mkdir()
-        audit = Audit(folder / "ratios")
-        _say(f"raw disk: {disk_rate(folder, scale.seconds):.0f} fdatasync/s of 4 KiB appends")
-        rows = request_ratios(folder / "ratios", scale, audit)
-        audit.close()
-        rows += whole_jobs(folder, scale, audit)
-        rows += push_latency(folder / "push", scale)
-        rows += start_time(folder / "start", scale)
+        folder, rows, faults = Path(name), list[Row](), list[str]()
+        if given.only != "engine":
+            rows, faults = _daemon(folder, scale)
+        if given.only != "daemon":
+            rows += engine_cost(folder / "engine", scale)
     _say(table(rows))
-    for fault in audit.faults:
+    for fault in faults:
         _say(f"audit: {fault}")
-    _say(f"audit: {len(audit.faults)} faults")
-    report = {"rows": [_as_dict(row) for row in rows], "audit_faults": audit.faults}
-    (given.out / "bench.json").write_bytes(msgspec.json.format(msgspec.json.encode(report)))
-    (given.out / "bench.svg").write_text(bars(rows), "utf-8")
-    return 1 if audit.faults else 0
+    _say(f"audit: {len(faults)} faults")
+    report = {"rows": [_as_dict(row) for row in rows], "audit_faults": faults}
+    stem = f"bench-{given.only}" if given.only else "bench"
+    (given.out / f"{stem}.json").write_bytes(msgspec.json.format(msgspec.json.encode(report)))
+    (given.out / f"{stem}.svg").write_text(bars(rows), "utf-8")
+    return 1 if faults else 0
+
+
+def _daemon(folder: Path, scale: Scale) -> tuple[list[Row], list[str]]:
+    """Run what concerns the daemon; returns the rows and the faults of the accounting."""
+    (folder / "ratios").mkdir()
+    audit = Audit(folder / "ratios")
+    _say(f"raw disk: {disk_rate(folder, scale.seconds):.0f} fdatasync/s of 4 KiB appends")
+    rows = request_ratios(folder / "ratios", scale, audit)
+    audit.close()
+    rows += whole_jobs(folder, scale, audit)
+    rows += push_latency(folder / "push", scale)
+    rows += start_time(folder / "start", scale)
+    return rows, audit.faults
 
 
 def table(rows: list[Row]) -> str:

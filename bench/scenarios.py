@@ -53,12 +53,18 @@ class Scale:
     engines: int
     cycles: int
     start_jobs: int
+    clip_s: int
+    clip_rounds: int
 
 
 LONG = Scale(
-    seconds=3.0, rounds=5, stored=100_000, engines=1000, cycles=10_000, start_jobs=1_000_000
-)
-SHORT = Scale(seconds=0.4, rounds=1, stored=2_000, engines=100, cycles=300, start_jobs=5_000)
+    seconds=3.0, rounds=5, stored=100_000, engines=1000, cycles=10_000, start_jobs=1_000_000,
+    clip_s=60, clip_rounds=3,
+)  # fmt: skip
+SHORT = Scale(
+    seconds=0.4, rounds=1, stored=2_000, engines=100, cycles=300, start_jobs=5_000,
+    clip_s=2, clip_rounds=1,
+)  # fmt: skip
 
 
 class Audit:

@@ -164,7 +164,8 @@ async def probe(
     argv += read_arguments(url, formats)
     ended = await run(argv, controls, on_stdout=keep, stdin=stdin)
     if ended.code != 0:
-        reason = last_words(ended.diagnosis.tail.splitlines()) or f"exit code {ended.code}"
+        words = last_words(ended.diagnosis.tail.splitlines())
+        reason = words.removeprefix("[error] ").removeprefix(f"{url}: ") or f"exit {ended.code}"
         raise InputFault(
             f"The source is not a media file that can be read: {reason}",
             log_tail=ended.diagnosis.tail,

@@ -12,6 +12,8 @@ import pytest
 import trio
 from tests.engine.clips import Clips
 from tests.engine.daemon import FakeDaemon, running_daemon
+from tests.engine.rows import all_rows
+from tests.engine.verdicts import Verdicts
 
 from distconv_engine.attempt import Attempt, Workshop
 from distconv_engine.benchmark import measure
@@ -60,6 +62,14 @@ def benchmark(
 
     trio.run(run)
     return cache.read_bytes()
+
+
+@pytest.fixture(scope="session")
+def verdicts(tools: Tools) -> Iterator[Verdicts]:
+    """What `docs/verdicts.md` says; a run that updates the docs writes it anew at its end."""
+    found = Verdicts(tools.version)
+    yield found
+    found.write(all_rows())
 
 
 @pytest.fixture

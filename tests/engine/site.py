@@ -73,7 +73,8 @@ class Site:
 
     def job(self, job_id: str) -> dict[str, Any]:
         """Return the job."""
-        return self.ask(f"/jobs/{job_id}")
+        found: dict[str, Any] = self.ask(f"/jobs/{job_id}")
+        return found
 
     def ask(self, path: str) -> Any:
         """GET `path`."""

@@ -1,38 +1,133 @@
 """Every way to spoil a source, in every container, ends as an `input` failure: never a success."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.engine.clips import CONTAINERS, Clips
 from tests.engine.conftest import Run
+from tests.engine.daemon import FakeDaemon, Served
+from tests.engine.rows import AS_IT_IS, CHANGES, CHANGING, MISCHIEF, SERVED, SPOILT
 from tests.engine.spoil import SPOILED
+from tests.engine.verdicts import Verdicts, failed, succeeded
 
+from distconv_engine.backoff import Backoff
 from distconv_engine.failures import InputFault
+from distconv_engine.tracker import Tracker
 
 pytestmark = pytest.mark.e2e
+FAST = {"preset": "ultrafast"}
+
+
+def copy_of(clips: Clips, kind: str, folder: Path) -> Path:
+    path = folder / f"clip.{kind.partition('-')[0]}"
+    path.write_bytes(clips.container(kind).read_bytes())
+    return path
 
 
 @pytest.mark.parametrize("how", list(SPOILED))
 @pytest.mark.parametrize("kind", list(CONTAINERS))
 async def test_a_spoiled_source_is_an_input_failure_and_leaves_nothing(
-    kind: str, how: str, run_job: Run, clips: Clips, tmp_path: Path
+    kind: str, how: str, run_job: Run, clips: Clips, verdicts: Verdicts, tmp_path: Path
 ) -> None:
-    whole = clips.container(kind).read_bytes()
-    spoiled = tmp_path / f"clip.{kind.partition('-')[0]}"
-    spoiled.write_bytes(SPOILED[how](whole))
+    spoiled = copy_of(clips, kind, tmp_path)
+    content = SPOILED[how](spoiled.read_bytes())
+    spoiled.write_bytes(content)
     before = spoiled.stat().st_mtime_ns
     with pytest.raises(InputFault) as caught:
-        await run_job(spoiled, "h264", options={"preset": "ultrafast"})
+        await run_job(spoiled, "h264", options=FAST)
     assert "source" in caught.value.message.lower()
     assert not list((tmp_path / "out").glob("*"))
     assert spoiled.stat().st_mtime_ns == before
-    assert spoiled.read_bytes() == SPOILED[how](whole)
+    assert spoiled.read_bytes() == content
+    verdicts.hold(SPOILT, kind, how, failed(caught.value))
 
 
 @pytest.mark.parametrize("kind", list(CONTAINERS))
 async def test_the_same_source_unspoiled_is_a_success(
-    kind: str, run_job: Run, clips: Clips
+    kind: str, run_job: Run, clips: Clips, verdicts: Verdicts
 ) -> None:
-    report = await run_job(clips.container(kind), "h264", options={"preset": "ultrafast"})
+    report = await run_job(clips.container(kind), "h264", options=FAST)
     assert report.result.video_frames == 50
     assert report.result.audio_codec in ("aac", "mp3", "opus")
+    verdicts.hold(SPOILT, kind, AS_IT_IS, succeeded(report))
+
+
+# ------------------------------------------------------------------------ changed while it is read
+
+
+class Meddler(Tracker):
+    """Does something to the source once the engine has looked at it and encodes."""
+
+    def __init__(self, meddle: Callable[[], None]) -> None:
+        super().__init__()
+        self._meddle = meddle
+
+    def phase(self, name: str) -> None:
+        super().phase(name)
+        if name == "verify":
+            self._meddle()
+
+
+def change(how: str, path: Path) -> None:
+    size = path.stat().st_size
+    if how == "is replaced":
+        twin = path.with_suffix(".new")
+        twin.write_bytes(path.read_bytes())
+        twin.rename(path)
+    elif how == "is written to":
+        with path.open("r+b") as file:
+            file.seek(size // 2)
+            file.write(b"?")
+    else:
+        os.truncate(path, size + (4096 if how == "grows" else -4096))
+
+
+@pytest.mark.parametrize("how", CHANGES)
+@pytest.mark.parametrize("kind", list(CONTAINERS))
+async def test_a_source_that_changes_while_it_is_read_is_an_input_failure(
+    kind: str, how: str, run_job: Run, clips: Clips, verdicts: Verdicts, tmp_path: Path
+) -> None:
+    source = copy_of(clips, kind, tmp_path)
+    tracker = Meddler(lambda: change(how, source))
+    with pytest.raises(InputFault, match="while it was read") as caught:
+        await run_job(source, "h264", options=FAST, tracker=tracker)
+    assert not list((tmp_path / "out").glob("*"))
+    verdicts.hold(CHANGING, kind, how, failed(caught.value))
+
+
+# -------------------------------------------------------------------------- served by a bad server
+
+
+def served(how: str, content: bytes) -> Served:
+    part, tag = len(content) * 6 // 10, '"v1"'
+    kinds: dict[str, dict[str, Any]] = {
+        "breaks off": {"cut_at": part},
+        "claims less": {"claim_length": part},
+        "claims more": {"claim_length": len(content) + 500, "ranges": False},
+        "changes between requests": {"break_after": [part], "etags": [tag], "etag": '"v2"'},
+    }
+    return Served(content, **kinds[how])
+
+
+@pytest.mark.parametrize("how", MISCHIEF)
+@pytest.mark.parametrize("kind", list(CONTAINERS))
+async def test_a_source_that_cannot_be_got_whole_is_an_input_failure(
+    kind: str,
+    how: str,
+    run_job: Run,
+    clips: Clips,
+    daemon: FakeDaemon,
+    verdicts: Verdicts,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Backoff, "next_s", lambda self: 0.0)
+    clip = clips.container(kind)
+    daemon.files["/clip"] = served(how, clip.read_bytes())
+    with pytest.raises(InputFault) as caught:
+        await run_job(f"{daemon.url}/clip", "h264", fetch_tries=2, options=FAST)
+    assert not list((tmp_path / "out").glob("*"))
+    verdicts.hold(SERVED, kind, how, failed(caught.value))

@@ -4,14 +4,33 @@ import pytest
 from tests.engine.clips import Clips
 from tests.engine.conftest import Run
 from tests.engine.odd import ODD
+from tests.engine.rows import AS_IT_IS, SOUND, TOO_SMALL, UNHELD
+from tests.engine.verdicts import Verdicts, failed, succeeded
+
+from distconv_engine.failures import InputFault
 
 pytestmark = pytest.mark.e2e
 
 
 @pytest.mark.parametrize("name", list(ODD))
 async def test_an_odd_but_sound_source_is_converted_and_verified(
-    name: str, run_job: Run, clips: Clips
+    name: str, run_job: Run, clips: Clips, verdicts: Verdicts
 ) -> None:
     report = await run_job(clips.odd(name), "h264", options={"preset": "ultrafast"})
     assert report.result.size_bytes > 0
     assert "decodes" in report.result.checks
+    verdicts.hold(SOUND, name, AS_IT_IS, succeeded(report))
+
+
+@pytest.mark.parametrize("name,container", list(TOO_SMALL.items()))
+async def test_what_a_container_cannot_hold_is_refused_by_name_or_dropped_and_told(
+    name: str, container: str, run_job: Run, clips: Clips, verdicts: Verdicts
+) -> None:
+    options = {"preset": "ultrafast", "container": container}
+    with pytest.raises(InputFault, match=f"A {container} file with h264 cannot hold") as caught:
+        await run_job(clips.odd(name), "h264", options=options)
+    verdicts.hold(UNHELD, name, f"to {container}, fail", failed(caught.value))
+    report = await run_job(clips.odd(name), "h264", options={**options, "on_unsupported": "drop"})
+    assert report.result.dropped
+    assert all(lost in caught.value.message for lost in report.result.dropped)
+    verdicts.hold(UNHELD, name, f"to {container}, drop", succeeded(report))

@@ -1,7 +1,6 @@
 """Jobs through the real pipeline, with a real ffmpeg."""
 
 import hashlib
-import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,6 @@ import pytest
 import trio
 from tests.engine.clips import Clips
 from tests.engine.conftest import Run, probe_streams
-from tests.engine.daemon import FakeDaemon, Served
 
 from distconv_engine.capabilities import Capabilities
 from distconv_engine.failures import (
@@ -198,41 +196,6 @@ async def test_a_source_url_of_another_kind_is_refused(
 
 
 # ------------------------------------------------------------------------------ what goes wrong
-
-
-async def test_an_http_source_that_lies_about_its_length_is_an_input_failure(
-    run_job: Run, clips: Clips, daemon: FakeDaemon
-) -> None:
-    whole = clips.plain().read_bytes()
-    daemon.files["/short.mp4"] = Served(whole, claim_length=len(whole) * 6 // 10)
-    daemon.files["/long.mp4"] = Served(whole, claim_length=len(whole) + 500, ranges=False)
-    for name in ("short", "long"):
-        with pytest.raises(InputFault):
-            await run_job(f"{daemon.url}/{name}.mp4", "h264", fetch_tries=2)
-
-
-@pytest.mark.parametrize("change", ["shrinks", "grows", "is replaced"])
-async def test_a_source_that_changes_while_it_is_read_is_an_input_failure(
-    change: str, run_job: Run, clips: Clips, tmp_path: Path
-) -> None:
-    source = tmp_path / "clip.mp4"
-    whole = clips.plain().read_bytes()
-    source.write_bytes(whole)
-
-    class Meddler(Tracker):
-        def phase(self, name: str) -> None:
-            super().phase(name)
-            if name == "verify":
-                if change == "is replaced":
-                    (tmp_path / "new").write_bytes(whole)
-                    (tmp_path / "new").rename(source)
-                else:
-                    os.truncate(source, len(whole) + (100 if change == "grows" else -100))
-
-    with pytest.raises(InputFault) as caught:
-        await run_job(source, "h264", options=FAST, tracker=Meddler())
-    assert "while it was read" in caught.value.message
-    assert not (tmp_path / "out").exists()
 
 
 async def test_a_damaged_output_is_a_verification_failure_and_is_not_published(

@@ -111,7 +111,7 @@ def test_a_write_that_finds_the_disk_full_leaves_nothing_of_itself(
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "full")
 
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="full") as caught:
         files.write_durably(tmp_path / "report", b"x")
     assert files.is_full(caught.value)
