@@ -1,14 +1,17 @@
 """The composition root: makes every part, runs them in the right order, and drains.
 
-Starting: plugins, store, dispatcher, ledger, services, edge. Draining, in reverse: the edge stops
+Starting: plugins, store, dispatcher, ledger, services, edge. The command `distconvd` has the edge
+listen before all that, with an app that says so (see `api.starting`). Draining, in reverse: the edge stops
 accepting and finishes what is in flight, services stop, the ledger commits what is left, the store
 is folded and closed. A second signal ends at once; nothing acknowledged depends on a clean end.
 """
 
 import logging
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import trio
@@ -24,7 +27,7 @@ from distconvd.archive import Archive, retire_for_ever
 from distconvd.auth import Authenticator, gate
 from distconvd.config import Config
 from distconvd.disk import REAL_DISK
-from distconvd.dispatch import Dispatcher, Instant
+from distconvd.dispatch import Dispatcher, Event, Instant
 from distconvd.dispatch.clock import tick
 from distconvd.edge.app import App
 from distconvd.edge.cors import Cors
@@ -33,14 +36,18 @@ from distconvd.edge.limits import EdgeLimits
 from distconvd.edge.router import Router
 from distconvd.edge.server import Listener, Server, serve
 from distconvd.errors import CommitFailed, ConfigError, StoreError
+from distconvd.event_log import log_event
 from distconvd.hook_watch import HookWatch
 from distconvd.hookspecs import Service
 from distconvd.ledger import Ledger
 from distconvd.metrics import Metrics
+from distconvd.model import Submission
 from distconvd.plugin_metrics import Collect
 from distconvd.plugins import Context, Plugins, made
+from distconvd.policy import Policy
 from distconvd.push import PushApi
-from distconvd.store import Store
+from distconvd.services import run_service
+from distconvd.store import Snapshot, Store
 from distconvd.teller import Teller
 from distconvd.throttle import RateLimit
 
@@ -50,6 +57,8 @@ T = TypeVar("T")
 
 TICK_S = 0.2
 DEFAULT_POLICY = "size-aware"
+LOADED_AT_ONCE_MAX = 10_000
+"""Stored jobs that are taken over within this thread; more take a while, in which the edge answers."""
 
 
 @dataclass
@@ -70,6 +79,8 @@ class Parts:
     services: list[tuple[str, Service]]
     reloads: list[tuple[str, Callable[[], object]]]
     """Who wants to be told of SIGHUP."""
+    service_failures: Counter[str]
+    """How often each service failed after its start."""
     is_draining: bool = False
 
     def reload(self) -> None:
@@ -78,7 +89,7 @@ class Parts:
         for name, read_anew in self.reloads:
             try:
                 read_anew()
-            except Exception:
+            except (Exception, SystemExit):
                 log.exception("%s could not be reloaded and goes on as before", name)
             else:
                 log.info("%s is reloaded", name)
@@ -109,10 +120,10 @@ async def assemble(
     if store is None:
         registrar = plugins.collect("distconvd_register_stores", "store")
         store = made("store", config.store, registrar.pick(config.store), context)
-    snapshot = await store.load()
+    snapshot = await _load(config.store, store)
     try:
         timed = watch.timed_policy(config.policy, policy)
-        dispatcher = Dispatcher(config.dispatch, timed, fallback, now(), snapshot)
+        dispatcher = await _dispatcher(config, timed, fallback, now(), snapshot)
         await _make_durable(store, dispatcher)
         parts = _wire(config, plugins, context, store, dispatcher, watch, now)
         _report_unread(context)
@@ -121,6 +132,30 @@ async def assemble(
         with trio.CancelScope(shield=True):
             await store.aclose()
         raise
+
+
+async def _load(name: str, store: Store) -> Snapshot:
+    """Return what the store holds; whatever it raises or answers stops the start with its name."""
+    try:
+        snapshot: object = await store.load()
+    except (StoreError, ConfigError):
+        raise
+    except (Exception, SystemExit) as error:
+        raise StoreError(f"the store {name!r} cannot be read: {error!r}") from error
+    if not isinstance(snapshot, Snapshot):
+        raise StoreError(f"the store {name!r} was read as {snapshot!r:.80}, no Snapshot")
+    return snapshot
+
+
+async def _dispatcher(
+    config: Config, policy: Policy, fallback: Policy, now: Instant, snapshot: Snapshot
+) -> Dispatcher:
+    """Make the dispatcher of what is stored; nobody else uses any of this meanwhile."""
+    if len(snapshot.jobs) <= LOADED_AT_ONCE_MAX:
+        return Dispatcher(config.dispatch, policy, fallback, now, snapshot)
+    return await trio.to_thread.run_sync(
+        Dispatcher, config.dispatch, policy, fallback, now, snapshot
+    )
 
 
 async def _make_durable(store: Store, dispatcher: Dispatcher) -> None:
@@ -150,19 +185,27 @@ def _wire(
     # Numbers of events begin at the present, so that those of an earlier run are older than any.
     teller = Teller(first_number=now().wall_ms * 1000)
     for name, listener in plugins.implementations("distconvd_event"):
-        teller.add_listener(name, watch.timed(name, "distconvd_event", listener))
-    metrics = Metrics(dispatcher, teller, watch.slow, _metrics(plugins, context, teller, watch))
+        told = partial(_tell_plugin, listener, context)
+        teller.add_listener(name, watch.timed(name, "distconvd_event", told))
+    service_failures: Counter[str] = Counter()
+    sources = _metrics(plugins, context, teller, watch)
+    metrics = Metrics(dispatcher, teller, watch.slow, sources, service_failures)
     ledger = Ledger(dispatcher, store, teller.tell, now, metrics.observe_commit)
     hook = "distconvd_review_submission"
-    reviews = [(name, watch.timed(name, hook, f)) for name, f in plugins.implementations(hook)]
+    reviews = [
+        (name, watch.timed(name, hook, partial(_review_by_plugin, review, context)))
+        for name, review in plugins.implementations(hook)
+    ]
     archive = Archive(config.archive_path, REAL_DISK) if config.archive_path else None
     admission = Admission(ledger, config.source_schemes, reviews, archive)
     push = PushApi(ledger)
     teller.add_listener("push", push.on_event)
+    teller.add_listener("log", log_event)
     metrics.count_websockets(lambda: len(push.sessions))
     parts = Parts(
-        config, store, dispatcher, teller, ledger, archive, push, watch, _no_app(), [], [], []
-    )
+        config, store, dispatcher, teller, ledger, archive, push, watch, _no_app(), [], [], [],
+        service_failures,
+    )  # fmt: skip
     metrics.show_not_ready(lambda: bool(_readiness(parts).causes))
     started_s = now().mono_s
     parts.routes = [
@@ -188,6 +231,21 @@ def _wire(
     let_in = gate(authenticator, metrics.observe_wrong_key, rate_limit=limit, cors=cors)
     parts.app = App(parts.routes, let_in, observers=[metrics.observe_request], cors=cors)
     return parts
+
+
+def _tell_plugin(
+    listener: Callable[[Event, Context], None], context: Context, event: Event
+) -> None:
+    listener(event, context)
+
+
+def _review_by_plugin(
+    review: Callable[[Submission, str, Context], Submission | None],
+    context: Context,
+    submission: Submission,
+    caller: str,
+) -> Submission | None:
+    return review(submission, caller, context)
 
 
 def _authenticator(parts: Parts, plugins: Plugins, context: Context) -> Authenticator:
@@ -223,9 +281,40 @@ async def run(
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until `stop` is set, then drain; returns when everything is closed."""
+
+    async def begin(nursery: trio.Nursery) -> Server:
+        limits = edge_limits(parts.config)
+        server: Server = await nursery.start(serve, listeners, parts.app, limits)
+        return server
+
+    await _run(parts, begin, stop, task_status)
+
+
+async def run_behind(
+    parts: Parts,
+    server: Server,
+    stop: trio.Event,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """As `run`, with a server that listens already and is drained here."""
+
+    async def begin(nursery: trio.Nursery) -> Server:
+        server.answer_with(parts.app)
+        return server
+
+    await _run(parts, begin, stop, task_status)
+
+
+Begin = Callable[[trio.Nursery], Awaitable[Server]]
+
+
+async def _run(
+    parts: Parts, begin: Begin, stop: trio.Event, task_status: trio.TaskStatus[None]
+) -> None:
     try:
         with parts.watch.alarm():
-            await _run_all(parts, listeners, stop, task_status)
+            await _run_all(parts, begin, stop, task_status)
     finally:
         with trio.CancelScope(shield=True):
             await parts.store.aclose()
@@ -233,20 +322,20 @@ async def run(
 
 
 async def _run_all(
-    parts: Parts, listeners: list[Listener], stop: trio.Event, task_status: trio.TaskStatus[None]
+    parts: Parts, begin: Begin, stop: trio.Event, task_status: trio.TaskStatus[None]
 ) -> None:
     """Run every part, each in the nursery of what it needs; see the module for the order."""
     async with trio.open_nursery() as core:
         await core.start(parts.ledger.run)
         async with trio.open_nursery() as outer:
             outer.start_soon(_tick_for_ever, parts.ledger)
+            outer.start_soon(parts.watch.beat_for_ever)
             if parts.archive is not None:
                 outer.start_soon(retire_for_ever, parts.ledger, parts.archive)
             for name, service in parts.services:
-                await outer.start(_run_service, name, service)
+                await outer.start(run_service, name, service, parts.service_failures)
             async with trio.open_nursery() as front:
-                limits = _limits(parts.config)
-                edge: Server = await front.start(serve, listeners, parts.app, limits)
+                edge = await begin(front)
                 task_status.started()
                 await stop.wait()
                 log.info("draining: no new connections; requests in flight are finished")
@@ -343,18 +432,14 @@ def _services(
     return services
 
 
-async def _run_service(name: str, service: Service, *, task_status: trio.TaskStatus[None]) -> None:
-    log.info("service %s starts", name)
-    await service.run(task_status=task_status)
-
-
 async def _tick_for_ever(ledger: Ledger) -> None:
     """Let time pass for the dispatcher: leases, delays, silent engines."""
     while True:
         try:
             await ledger.execute(tick)
         except CommitFailed as error:
-            log.warning("what became due could not be stored and is tried again: %s", error)
+            # The ledger has told of the outage, and its end is told too.
+            log.debug("what became due could not be stored and is tried again: %s", error)
         await trio.sleep(TICK_S)
 
 
@@ -373,7 +458,8 @@ def _rate_limit(config: Config) -> RateLimit | None:
     return RateLimit(config.rate_limit_per_s, config.rate_limit_burst, trio.current_time)
 
 
-def _limits(config: Config) -> EdgeLimits:
+def edge_limits(config: Config) -> EdgeLimits:
+    """Return the limits of the edge that a configuration asks for."""
     edge = config.edge
     return EdgeLimits(
         connections_max=edge.connections_max,

@@ -133,6 +133,10 @@ class DaemonError(DistconvError):
     """Our fault or our disk's: the same call may succeed later."""
 
 
+class PluginFailed(DaemonError):
+    """A plugin that looked at the request raised what it should not, or answered nonsense."""
+
+
 class Unavailable(DaemonError):
     """Not now: draining, over the connection limit, or the store cannot commit."""
 

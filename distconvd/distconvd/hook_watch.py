@@ -2,7 +2,8 @@
 
 A hook that is slow makes everybody wait, and nothing can interrupt it; so it is named: a call over
 the threshold is logged and counted when it returns, and one that does not return is logged, with the
-line where it is, by a thread that has nothing else to do.
+line where it is, by a thread that has nothing else to do. So is whatever else keeps the daemon from
+going on, such as a service that waits without `await`.
 """
 
 import logging
@@ -13,7 +14,9 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import NamedTuple, ParamSpec, TypeVar
+from typing import NamedTuple, NoReturn, ParamSpec, TypeVar
+
+import trio
 
 from distconvd.policy import Policy, SharingPolicy
 
@@ -24,6 +27,8 @@ T = TypeVar("T")
 
 BLOCKED_S = 5.0
 """A call that has not returned after this is reported while it goes on."""
+BEAT_S = 1.0
+"""How often the daemon shows that it goes on."""
 QUIET_S = 10.0
 """One line a hook in so long; the others are counted."""
 
@@ -46,6 +51,8 @@ class HookWatch:
         self.slow: Counter[tuple[str, str]] = Counter()
         """How many calls were slow, by plugin and hook."""
         self._running: _Running | None = None
+        self._beat_s: float | None = None
+        """When the daemon last went on; None while nothing beats."""
         self._told_s: dict[tuple[str, str], float] = {}
         self._untold: dict[tuple[str, str], int] = {}
 
@@ -69,20 +76,32 @@ class HookWatch:
         """Return a policy that decides the same and is timed."""
         return _TimedPolicy(name, policy, self)
 
+    async def beat_for_ever(self) -> NoReturn:
+        """Show, for `alarm`, that the daemon goes on."""
+        try:
+            while True:
+                self._beat_s = time.perf_counter()
+                await trio.sleep(BEAT_S)
+        finally:
+            self._beat_s = None
+
     @contextmanager
     def alarm(self, blocked_s: float = BLOCKED_S) -> Generator[None]:
-        """Report calls that do not return, while the block runs, about this thread."""
+        """Report calls that do not return, while the block runs, about this thread; and, where
+        `beat_for_ever` runs, anything else that blocks it."""
         over = threading.Event()
         caller = threading.get_ident()
 
         def look_for_ever() -> None:
-            told: _Running | None = None
+            told: _Running | float | None = None
             while not over.wait(blocked_s / 4):
-                running = self._running
-                if running is None or running is told:
+                running, beat_s = self._running, self._beat_s
+                blocking = beat_s if running is None else running
+                since_s = beat_s if running is None else running.began_s
+                if blocking is None or since_s is None or blocking == told:
                     continue
-                if time.perf_counter() - running.began_s >= blocked_s:
-                    told = running
+                if time.perf_counter() - since_s >= blocked_s:
+                    told = blocking
                     _tell_blocked(running, blocked_s, caller)
 
         thread = threading.Thread(target=look_for_ever, name="hook-watch", daemon=True)
@@ -119,9 +138,12 @@ class _TimedPolicy:
             self.share = watch.timed(name, "share", policy.share)
 
 
-def _tell_blocked(running: _Running, blocked_s: float, thread: int) -> None:
+def _tell_blocked(running: _Running | None, blocked_s: float, thread: int) -> None:
     frame = sys._current_frames().get(thread)  # pyright: ignore[reportPrivateUsage] - the documented way to another thread's stack
     where = "".join(traceback.format_stack(frame)[-3:]) if frame is not None else ""
+    if running is None:
+        log.error("the daemon has been blocked for over %.0f s, at:\n%s", blocked_s, where)
+        return
     log.error(
         "plugin %s has blocked the daemon for over %.0f s in %s:\n%s",
         running.plugin, blocked_s, running.hook, where,

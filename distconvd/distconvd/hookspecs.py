@@ -5,8 +5,9 @@ A plugin is a module (or a file given with `--plugin`) with functions of these n
 object that a hook hands to a registrar. See docs/plugins.md for worked examples.
 
 What raising does: at registration, the plugin is refused and the message names it; in
-`distconvd_review_submission`, a `BadRequest` refuses the job and anything else fails that request;
-in `distconvd_event`, it is logged and counted, and the others hear the event all the same.
+`distconvd_review_submission`, an error of `distconvd.errors` is answered with its status (a
+`BadRequest` refuses the job) and anything else fails that request; in `distconvd_event`, it is logged
+and counted, and the others hear the event all the same.
 """
 
 from collections.abc import Callable
@@ -19,8 +20,8 @@ import trio
 from prometheus_client.registry import Collector
 
 from distconvd.auth import Authenticator
-from distconvd.dispatch import Event
 from distconvd.disk import Disk
+from distconvd.dispatch import Event
 from distconvd.edge.http import Route
 from distconvd.model import Job, Submission
 from distconvd.policy import Policy
@@ -46,12 +47,12 @@ class PluginContext(Protocol):
         ...
 
     @property
-    @property
     def disk(self) -> Disk:
         """The file system for a store's files; `distconvd audit` and `export` hand out one that
         keeps nothing, and only look at stores that take it."""
         ...
 
+    @property
     def api_key(self) -> str | None:
         """The one key of `--api-key`, if there is one."""
         ...
@@ -105,7 +106,11 @@ class Service(Protocol):
     """Something that runs as long as the daemon does."""
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
-        """Run until cancelled; call `task_status.started()` once ready. Raising ends the daemon."""
+        """Run until cancelled; call `task_status.started()` once ready, within a minute.
+
+        Raising before that stops the start. Raising later is logged and counted, and `run` is
+        called again, after 1 s at first and ever later. Returning is having done all there was.
+        """
         ...
 
 
@@ -171,14 +176,18 @@ def distconvd_register_metrics(registrar: Registrar[MetricsFactory]) -> None:
 
 
 @hookspec
-def distconvd_review_submission(submission: Submission, caller: str) -> Submission | None:
-    """Look at a job before it is admitted. Called for each submission, in turn.
+def distconvd_review_submission(
+    submission: Submission, caller: str, context: PluginContext
+) -> Submission | None:
+    """Look at a job before it is admitted. Called for each submission, in turn, but not for one that
+    repeats an `Idempotency-Key`: that is answered as before.
 
     Return None to leave it as it is, or another `Submission` (the next plugin sees that one);
-    raise `distconvd.errors.BadRequest` to refuse it. `caller` is the name of the key used.
+    raise `distconvd.errors.BadRequest` to refuse it. `caller` is the name of the key used, or
+    `local` for the spool and for hot folders.
     """
 
 
 @hookspec
-def distconvd_event(event: Event) -> None:
+def distconvd_event(event: Event, context: PluginContext) -> None:
     """Hear of an event, after it is durable. Must return at once: queue the work elsewhere."""

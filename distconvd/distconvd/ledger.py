@@ -181,7 +181,8 @@ class Ledger:
         try:
             with trio.CancelScope(shield=True):
                 await self._store.commit(batch.changes)
-        except (OSError, StoreError) as error:
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin's store may raise anything
+            _log_what_no_store_should_raise(error)
             self._refuse(batch, error)
             return
         self._writing = None
@@ -189,7 +190,7 @@ class Ledger:
         batch.settled.set()
         self._tell(batch.events)
 
-    def _refuse(self, batch: _Batch, error: Exception) -> None:
+    def _refuse(self, batch: _Batch, error: BaseException) -> None:
         """Take back a batch that is not durable and the one that was decided on top of it."""
         self.failure = str(error) or type(error).__name__
         self._dispatcher.is_frozen = True
@@ -209,7 +210,7 @@ class Ledger:
             try:
                 with trio.CancelScope(shield=True):
                     await self._store.commit([probe])
-            except (OSError, StoreError) as error:
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - as above
                 self.failure = str(error) or type(error).__name__
                 await trio.sleep(PROBE_INTERVAL_S)
             else:
@@ -238,6 +239,12 @@ class Ledger:
             self._writing.events.extend(events)
         else:
             self._tell(events)
+
+
+def _log_what_no_store_should_raise(error: BaseException) -> None:
+    """A bug of the store's: its change counts as not durable all the same, as after `OSError`."""
+    if not isinstance(error, OSError | StoreError):
+        log.error("the store raised what is neither OSError nor StoreError", exc_info=error)
 
 
 def _refusal(reason: str) -> CommitFailed:

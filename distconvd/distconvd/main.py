@@ -14,13 +14,15 @@ from distconvd.api.starting import starting_app
 from distconvd.audit import command as audit_command
 from distconvd.check import check
 from distconvd.config import Config, Loaded, describe, load_config
-from distconvd.daemon import Parts, assemble, run
+from distconvd.daemon import Parts, assemble, edge_limits, run_behind
+from distconvd.edge.server import Server, serve
 from distconvd.errors import ConfigError, StoreError
 from distconvd.listening import Listening, open_all
 from distconvd.logs import LEVELS, set_up_logs
 from distconvd.migrate import migrate
 from distconvd.notify import Notifier
 from distconvd.plugins import Context, Plugins
+from distconvd.services import plain_refusals
 from distconvd.store import Store
 
 EXIT_FAILED = 1
@@ -38,11 +40,11 @@ examples:
   distconvd plugins                          list the plugins and their hooks
   distconvd keys add --key-file keys.json --name anna --role submit    print a new key, once
   distconvd migrate json:state.json spool:state.d     copy a store into an empty one
-
-Flags go over environment variables (DISTCONV_PORT, …), over the file, over the defaults.
   distconvd audit --state-file state.json    hold a store, or a daemon with --url, against its rules
   distconvd export --state-file state.json > FILE     all records as NDJSON
   distconvd import --state-file new.json < FILE       into an empty store
+
+Flags go over environment variables (DISTCONV_PORT, …), over the file, over the defaults.
 Without a key only loopback is served; a public address without a key is refused (exit 78).
 SIGTERM drains and exits 0; a second one ends at once. SIGHUP reads the key file anew.
 Docs: docs/user_guide.md
@@ -99,10 +101,10 @@ def parser() -> argparse.ArgumentParser:
     copying.add_argument("source", metavar="FROM", help="STORE:PATH, for example json:state.json")
     copying.add_argument("target", metavar="TO", help="STORE:PATH, for example spool:state.d")
     keys_command.add_to(commands)
-    return top
-
     audit_command.add_to(commands)
     transfer_command.add_to(commands)
+    return top
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; exits 0, 1 (failed), 2 (usage) or 78 (configuration)."""
@@ -120,14 +122,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _show_plugins(loaded.config)
         elif given.command == "keys":
             keys_command.run(given, loaded.config)
-        elif given.command == "migrate":
-            trio.run(_migrate, loaded.config, given.source, given.target)
         elif given.command == "audit":
             audit_command.run(given, loaded.config)
         elif given.command in ("export", "import"):
             transfer_command.run(given, loaded.config)
+        elif given.command == "migrate":
+            trio.run(_migrate, loaded.config, given.source, given.target)
         else:
-            trio.run(_serve, loaded.config)
+            with plain_refusals():
+                trio.run(_serve, loaded.config)
     except ConfigError as error:
         print(f"distconvd: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -137,31 +140,38 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 async def _serve(config: Config) -> None:
-    """Run the daemon until a signal."""
+    """Run the daemon until a signal; it listens from the beginning, and says that it is starting."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        # A million jobs on loading are a million objects that live on: nothing for the collector
-        # to find, now or in each of its later rounds.
-        gc.disable()
-        parts = await assemble(config, Plugins(config.plugins))
-        gc.freeze()
-        gc.enable()
-        try:
-            opened = await open_all(config)
-        except ConfigError:
-            await parts.store.aclose()
-            raise
-        if opened.tls is not None:
-            parts.reloads.append(("tls", opened.tls.reload))
-        stop = trio.Event()
-        manager = Notifier(os.environ)
-        async with trio.open_nursery() as watch:
-            watch.start_soon(_heed_signals, signals, stop, parts, manager, watch.cancel_scope)
-            async with trio.open_nursery() as nursery:
-                await nursery.start(run, parts, opened.listeners, stop)
-                _announce(opened)
-                manager.ready()
-                watch.start_soon(manager.watch)
-            watch.cancel_scope.cancel()
+        opened = await open_all(config)
+        async with trio.open_nursery() as front:
+            server: Server = await front.start(
+                serve, opened.listeners, starting_app(), edge_limits(config)
+            )
+            await _serve_behind(config, opened, server, signals)
+            front.cancel_scope.cancel()
+
+
+async def _serve_behind(
+    config: Config, opened: Listening, server: Server, signals: AsyncIterator[int]
+) -> None:
+    # A million jobs on loading are a million objects that live on: nothing for the collector
+    # to find, now or in each of its later rounds.
+    gc.disable()
+    parts = await assemble(config, Plugins(config.plugins))
+    gc.freeze()
+    gc.enable()
+    if opened.tls is not None:
+        parts.reloads.append(("tls", opened.tls.reload))
+    stop = trio.Event()
+    manager = Notifier(os.environ)
+    async with trio.open_nursery() as watch:
+        watch.start_soon(_heed_signals, signals, stop, parts, manager, watch.cancel_scope)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(run_behind, parts, server, stop)
+            _announce(opened)
+            manager.ready()
+            watch.start_soon(manager.watch)
+        watch.cancel_scope.cancel()
 
 
 def _announce(opened: Listening) -> None:

@@ -6,6 +6,7 @@ line, so that one broken package does not stop a farm; one named by `--plugin` s
 
 import importlib
 import importlib.util
+import inspect
 import logging
 import os
 import sys
@@ -20,8 +21,8 @@ import pluggy
 
 from distconvd import hookspecs
 from distconvd.config import Config, check_table
-from distconvd.errors import ConfigError, StoreError
 from distconvd.disk import REAL_DISK, Disk
+from distconvd.errors import ConfigError, StoreError
 from distconvd.hookspecs import HOOK_VERSION, PROJECT, PolicyFactory, S
 from distconvd.policy import Policy
 
@@ -179,21 +180,27 @@ class Plugins:
         try:
             self._manager.register(module, name)
             self._manager.check_pending()
-            self._refuse_wrappers(module, name)
+            self._refuse_what_cannot_be_called(module)
         except (pluggy.PluginValidationError, ValueError) as error:
             if self._manager.has_plugin(name) and self._manager.get_plugin(name) is module:
                 self._manager.unregister(module)
             raise ConfigError(f"plugin {name!r} is refused: {error}") from error
         self._origins[name] = (origin, version)
 
-    def _refuse_wrappers(self, module: ModuleType, name: str) -> None:
-        """Hooks are called one by one, so there is nothing that a wrapper could go around."""
+    def _refuse_what_cannot_be_called(self, module: ModuleType) -> None:
+        """Hooks are called one by one, so there is nothing that a wrapper could go around; and they
+        are called from where nothing can wait, so one that can would never run."""
         for caller in self._manager.get_hookcallers(module) or []:
             for made in caller.get_hookimpls():
-                if made.plugin is module and (made.wrapper or made.hookwrapper):
-                    raise pluggy.PluginValidationError(
-                        module, f"{caller.name} is a hook wrapper, which distconvd does not call"
-                    )
+                if made.plugin is not module:
+                    continue
+                why = None
+                if made.wrapper or made.hookwrapper:
+                    why = "is a hook wrapper, which distconvd does not call"
+                elif _waits(made.function):
+                    why = "is async or a generator; hooks are plain functions (def, no yield)"
+                if why is not None:
+                    raise pluggy.PluginValidationError(module, f"{caller.name} {why}")
 
 
 class Context:
@@ -202,6 +209,7 @@ class Context:
     Args:
         config: the whole configuration.
         policies: what there is for `policy` to make.
+        disk: the file system for stores.
     """
 
     def __init__(
@@ -212,33 +220,37 @@ class Context:
         disk: Disk = REAL_DISK,
     ) -> None:
         self._config = config
+        self._disk = disk
+        self.disk_was_taken = False
         self._policies = policies or NamedRegistrar[PolicyFactory]("policy")
-        disk: the file system for stores.
         self._being_made: list[str] = []
+        self._settings: dict[tuple[str, type[msgspec.Struct]], msgspec.Struct] = {}
         self.read: set[str] = set()
         """Names of the settings tables that somebody has asked for."""
         self.state_file = Path(config.state_file)
         self.api_key = config.api_key
         self.key_file = Path(config.key_file) if config.key_file else None
-        self._disk = disk
-        self.disk_was_taken = False
         self.media_dir = config.media_path
         self.spool_dir = Path(config.spool_dir) if config.spool_dir else None
 
-    def settings(self, name: str, kind: type[S]) -> S:
-        """See `hookspecs.PluginContext.settings`."""
-        self.read.add(name)
-        return check_table(name, self._config.plugin.get(name, {}), kind)
-
-    def policy(self, name: str) -> Policy:
-        """See `hookspecs.PluginContext.policy`."""
-        if name in self._being_made:
     @property
     def disk(self) -> Disk:
         """See `hookspecs.PluginContext.disk`; who takes it is noted."""
         self.disk_was_taken = True
         return self._disk
 
+    def settings(self, name: str, kind: type[S]) -> S:
+        """See `hookspecs.PluginContext.settings`."""
+        self.read.add(name)
+        known = self._settings.get((name, kind))
+        if known is None:
+            known = check_table(name, self._config.plugin.get(name, {}), kind)
+            self._settings[name, kind] = known
+        return cast("S", known)
+
+    def policy(self, name: str) -> Policy:
+        """See `hookspecs.PluginContext.policy`."""
+        if name in self._being_made:
             circle = " -> ".join([*self._being_made, name])
             raise ConfigError(f"policies go round in a circle: {circle}")
         self._being_made.append(name)
@@ -260,6 +272,8 @@ _PROMISED = {
     "set of metrics": ("collect",),
 }
 """What an object of each kind must be able to do."""
+_NEVER_WAIT = ("place", "share", "authenticate", "reload", "on_event")
+"""Methods that are called, and not awaited, wherever an object has them."""
 
 
 def made(kind: str, name: str, make: Callable[..., T], *arguments: Any) -> T:
@@ -272,12 +286,31 @@ def made(kind: str, name: str, make: Callable[..., T], *arguments: Any) -> T:
         raise ConfigError(f"the {kind} {name!r} cannot be made: {error!r}") from error
     if thing is None and kind == "service":
         return thing  # not in this configuration
+    if inspect.iscoroutine(thing):
+        thing.close()
+        raise ConfigError(
+            f"the {kind} {name!r} is made by an async function; use a plain one (def)"
+        )
     missing = [m for m in _PROMISED.get(kind, ()) if not callable(getattr(thing, m, None))]
     if missing:
         raise ConfigError(
             f"the {kind} {name!r} is {thing!r}, which has no {' and no '.join(missing)}"
         )
+    waiting = [m for m in _NEVER_WAIT if _waits(getattr(thing, m, None))]
+    if waiting:
+        raise ConfigError(
+            f"the {kind} {name!r} has an async {' and '.join(waiting)}; make it a plain function"
+            " (def), as it is called from where nothing can wait"
+        )
     return thing
+
+
+def _waits(function: object) -> bool:
+    """Whether a call would only make something that has to be awaited or gone through."""
+    kinds = (
+        inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction,
+    )  # fmt: skip
+    return any(is_kind(function) for is_kind in kinds)
 
 
 def _is_file(name: str) -> bool:

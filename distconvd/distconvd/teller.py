@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 import trio
 
 from distconvd.dispatch import Event
+from distconvd.event_log import ids_of
 
 log = logging.getLogger("distconvd.teller")
 
@@ -63,9 +64,11 @@ class Teller:
             for name, listener in self._listeners:
                 try:
                     listener(event)
-                except Exception:
+                except (Exception, SystemExit):
                     self.failures[name] += 1
-                    log.exception("listener %s failed for %s", name, event.kind)
+                    log.exception(
+                        "listener %s failed for %s", name, event.kind, extra=ids_of(event)
+                    )
             self._wake(event)
         if events:
             self._any.set()

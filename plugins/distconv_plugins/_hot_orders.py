@@ -33,7 +33,7 @@ from distconv_plugins._hot_reports import write_report
 from distconv_plugins._hot_settings import is_within, submission
 from distconv_plugins._hot_tree import Look, Tree, Video
 from distconv_spool import Disk, mint_key, printable
-from distconvd.errors import CallerError
+from distconvd.errors import DistconvError
 from distconvd.model import Job
 
 PROBLEM_NAME = SETTINGS_NAME + ".problem.json"
@@ -75,7 +75,7 @@ class End(NamedTuple):
 
     tag: Tag
     job: Job | None = None
-    refusal: CallerError | None = None
+    refusal: DistconvError | None = None
 
 
 class OpenOrders(NamedTuple):

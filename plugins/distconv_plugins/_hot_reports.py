@@ -11,7 +11,7 @@ import msgspec
 from distconv_plugins._hot_names import report_name
 from distconv_plugins._hot_records import Order, replace_file
 from distconv_spool import BadDrop, Disk
-from distconvd.errors import CallerError
+from distconvd.errors import DistconvError
 from distconvd.model import Job
 
 _REPORT_BYTES_MAX = 65_536
@@ -22,7 +22,7 @@ class _Source(msgspec.Struct):
 
 
 def write_report(
-    disk: Disk, order: Order, size_bytes: int, job: Job | None, refusal: CallerError | None
+    disk: Disk, order: Order, size_bytes: int, job: Job | None, refusal: DistconvError | None
 ) -> Path:
     """Write the report on an order that has ended, over an earlier one on the same video.
 
@@ -49,7 +49,7 @@ def write_report(
 
 
 def _report(
-    order: Order, size_bytes: int, job: Job | None, refusal: CallerError | None
+    order: Order, size_bytes: int, job: Job | None, refusal: DistconvError | None
 ) -> dict[str, Any]:
     report: dict[str, Any] = {
         "source_url": order.fields["source_url"],

@@ -2,6 +2,7 @@
 
 - a job: it is accepted;
 - the caller's fault: it is rejected, with the daemon's own problem beside it;
+- a plugin fails on it: rejected too, as it would fail again, and the next drop must not wait for it;
 - "later" in any form: it stays claimed, and no more are taken from `incoming/` in this round.
 """
 
@@ -21,6 +22,7 @@ from distconvd.errors import (
     CallerError,
     DistconvError,
     Forbidden,
+    PluginFailed,
     RequestTimeout,
     TooManyRequests,
 )
@@ -132,7 +134,7 @@ class Drops:
             job = await self._admission.submit(fields, idempotency_key=f"spool-{claim.key}")
         except (TooManyRequests, RequestTimeout):
             round_.later = True
-        except CallerError as error:
+        except (CallerError, PluginFailed) as error:
             round_.rejected.append((claim, _problem(claim, error)))
         except DistconvError as error:
             log.debug("spool: drop %s has to wait: %s", printable(claim.name), error)
@@ -176,7 +178,7 @@ def _read(owner: Owner, claim: Claim) -> _Found:
         return error
 
 
-def _problem(claim: Claim, error: CallerError) -> bytes:
+def _problem(claim: Claim, error: DistconvError) -> bytes:
     """Return the problem document that the API would have answered with, and the drop's name."""
     document: dict[str, object] = {
         "type": type_of(type(error)),

@@ -27,6 +27,7 @@ from distconvd.errors import (
     ConfigError,
     DistconvError,
     NotFound,
+    PluginFailed,
     RequestTimeout,
     TooManyRequests,
 )
@@ -208,7 +209,7 @@ class HotFolder:
             job = await self._daemon.submit(ticket.fields, idempotency_key=ticket.key)
         except (TooManyRequests, RequestTimeout) as error:
             log.debug("hot folder: %s has to wait: %s", printable(ticket.path), error)
-        except CallerError as error:
+        except (CallerError, PluginFailed) as error:
             log.warning("hot folder: %s is refused: %s", printable(ticket.path), error)
             refused.append(ticket)
             self._note(End(ticket.tag, refusal=error))

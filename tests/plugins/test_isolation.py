@@ -192,7 +192,8 @@ async def test_a_review_or_a_listener_that_fails_harms_its_request_or_nobody(
             body = JOB | {"target_codec": codec}
             assert (await daemon.client.post("/jobs/", body)).status == status
         assert await metric(daemon, 'distconv_listener_failures_total{listener="mine"}') == 1
-    assert "plugin 'mine' answered int" in caplog.text
+    assert "it answered 42, no Submission" in caplog.text
+    assert "plugin mine failed in distconvd_review_submission" in caplog.text
     assert "listener mine failed for job.submitted" in caplog.text
 
 

@@ -10,8 +10,8 @@ from distconvd.api.decode import check_no_duplicates, decode, decode_object
 from distconvd.api.validate import check_known_fields, check_submission
 from distconvd.archive import Archive, Archived
 from distconvd.dispatch.queries import get_job
-from distconvd.dispatch.submit import IdempotencyKey, rehearse, submit
-from distconvd.errors import BadRequest, ConfigError, JobArchived, NotFound
+from distconvd.dispatch.submit import IdempotencyKey, recall, rehearse, submit
+from distconvd.errors import BadRequest, DistconvError, JobArchived, NotFound, PluginFailed
 from distconvd.ledger import Ledger
 from distconvd.model import Job, Limits, Submission
 from distconvd.records import decode_job
@@ -49,15 +49,23 @@ class Admission:
     ) -> bytes:  # fmt: skip
         """Return the job made of a JSON object, as on the wire, once it is durable.
 
-        Raises `BadRequest`, `Unprocessable` for a key that was used otherwise, `Unavailable`.
+        Raises `BadRequest`, `Unprocessable` for a key that was used otherwise, `Unavailable`, or
+        whatever a plugin refuses it with.
         """
-        submission = self.check(body, caller, strict=strict)
+        submission = self._parse(body, strict=strict)
         idempotency = None
         if key is not None:
             idempotency = idempotency_of(key, caller, _digest_of(body))
-        if dry_run:
-            return await self._ledger.execute(rehearse, submission)
         try:
+            if idempotency is not None and self._reviews and not dry_run:
+                # A job that is there already is answered as before, whatever a plugin, or its
+                # settings, would say of it by now.
+                known = await self._ledger.execute(recall, idempotency)
+                if known is not None:
+                    return known
+            submission = self._review(submission, caller)
+            if dry_run:
+                return await self._ledger.execute(rehearse, submission)
             return await self._ledger.execute(submit, submission, idempotency)
         except JobArchived as known:
             return (await require_archived(self._archive, known.job_id)).job
@@ -67,25 +75,39 @@ class Admission:
 
         Raises `BadRequest`, or whatever a plugin refuses it with.
         """
+        return self._review(self._parse(body, strict=strict), caller)
+
+    def _parse(self, body: bytes, *, strict: bool) -> Submission:
         submission = decode(body, Submission)
         if strict:
             check_known_fields(decode_object(body))
             check_no_duplicates(body)
         check_submission(submission, self._schemes)
-        return self._review(submission, caller)
+        return submission
 
     def _review(self, submission: Submission, caller: str) -> Submission:
         for name, review in self._reviews:
-            answer = review(submission, caller)
-            if answer is None:
-                continue
-            if not isinstance(answer, Submission):  # pyright: ignore[reportUnnecessaryIsInstance] - a plugin may answer anything
-                raise ConfigError(
-                    f"plugin {name!r} answered {type(answer).__name__}, no Submission"
-                )
-            submission = answer
-            check_submission(submission, self._schemes)
+            answer = _asked(name, review, submission, caller)
+            if answer is not None:
+                submission = answer
+                check_submission(submission, self._schemes)
         return submission
+
+
+def _asked(name: str, review: Review, submission: Submission, caller: str) -> Submission | None:
+    """Ask one plugin; raises what it refuses with, and `PluginFailed` for any fault of its own."""
+    try:
+        answer: object = review(submission, caller)
+        if answer is None or isinstance(answer, Submission):
+            return answer
+        raise TypeError(f"it answered {answer!r}, no Submission")
+    except DistconvError:
+        raise
+    except (Exception, SystemExit) as error:
+        log.exception("plugin %s failed in distconvd_review_submission", name)
+        raise PluginFailed(
+            f"The plugin {name!r} failed on this submission; the daemon's log tells how."
+        ) from error
 
 
 async def require_archived(archive: Archive | None, job_id: str) -> Archived:

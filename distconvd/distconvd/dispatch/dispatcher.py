@@ -110,12 +110,12 @@ class Dispatcher:
             if isinstance(answer, Place) and engines.get(answer.engine_id) is not None:  # pyright: ignore[reportUnnecessaryIsInstance] - a plugin may answer anything
                 return answer
             raise ValueError(f"it answered {answer!r}, which is no idle engine and no hold")
-        except Exception:
+        except (Exception, SystemExit):
             self.policy_failures += 1
             log.exception(
-                "policy %s failed for job %s; the default policy decides this one",
+                "policy %s failed for a job; the default policy decides this one",
                 name_of(self.policy),
-                job.job_id,
+                extra={"job_id": job.job_id},
             )
         return self.fallback.place(job, engines, now_ms)
 
@@ -126,12 +126,12 @@ class Dispatcher:
             if isinstance(answer, Share) and _is_proper(*answer):  # pyright: ignore[reportUnnecessaryIsInstance] - a plugin may answer anything
                 return answer
             raise ValueError(f"it answered {answer!r}, which is no share with a cost over 0")
-        except Exception:
+        except (Exception, SystemExit):
             self.policy_failures += 1
             log.exception(
-                "policy %s failed to tell the share of job %s; it counts for none",
+                "policy %s failed to tell the share of a job; it counts for none",
                 name_of(self._sharing),
-                job.job_id,
+                extra={"job_id": job.job_id},
             )
         return ONE_SHARE
 
@@ -179,7 +179,8 @@ class Dispatcher:
         for engine_id, data in snapshot.engines.items():
             engine = adopt_engine(engine_id, data)
             if engine is None:
-                log.error("engine record %r cannot be read and is left out", engine_id)
+                ids = {"engine_id": engine_id}
+                log.error("an engine's record cannot be read and is left out", extra=ids)
                 continue
             self._adopt(Change("engines", engine_id, engine[1]), rewritten=engine[1] is not data)
             self._watch_engine(engine_id, engine[0].quarantined_until)
@@ -187,7 +188,7 @@ class Dispatcher:
         for job_id in sorted(snapshot.jobs):
             found = adopt_job(job_id, snapshot.jobs[job_id])
             if found is None:
-                log.error("job record %r cannot be read and is left out", job_id)
+                log.error("a job's record cannot be read and is left out", extra={"job_id": job_id})
                 continue
             job, record = found
             self._adopt(

@@ -64,6 +64,12 @@ def submit(
     return tx.job_view(job.job_id)
 
 
+def recall(tx: Transaction, idempotency: IdempotencyKey) -> bytes | None:
+    """Return the job that a key made before, as on the wire, or None; raises as `submit`."""
+    known = _recall(tx, idempotency)
+    return None if known is None else tx.job_view(known)
+
+
 def rehearse(tx: Transaction, submission: Submission) -> bytes:
     """Return the job that `submit` would make, without making it (`?dry_run=true`)."""
     return encode(msgspec.structs.replace(_new_job(tx, submission), job_id="dry-run"))
@@ -80,7 +86,8 @@ def patch(tx: Transaction, job_id: str, change: JobPatch) -> bytes:
         if (value := getattr(change, name)) is not msgspec.UNSET
     }
     changed = tx.edit_job(job, **given)
-    tx.tell("job.updated", changed)
+    reason = "paused" if changed.paused else "resumed"
+    tx.tell("job.updated", changed, reason=None if changed.paused == job.paused else reason)
     return tx.job_view(job_id)
 
 

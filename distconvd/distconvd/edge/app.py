@@ -62,7 +62,7 @@ class App:
         """
         try:
             reply = await self._answer(request)
-        except Exception as error:  # noqa: BLE001 - whatever a handler raises is one 500
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a handler raises is one 500
             reply = _told(_only_leaf(error), request)
         return self._cors.opened(reply, request)
 
@@ -107,7 +107,7 @@ def _has_body(request: Request) -> bool:
     return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
 
 
-def _only_leaf(error: Exception) -> Exception:
+def _only_leaf(error: BaseException) -> BaseException:
     """Return the error inside a group of one: a handler's nursery is no matter of the caller's."""
     if not isinstance(error, ExceptionGroup):
         return error
@@ -115,7 +115,7 @@ def _only_leaf(error: Exception) -> Exception:
     return _only_leaf(group.exceptions[0]) if len(group.exceptions) == 1 else group
 
 
-def _told(error: Exception, request: Request) -> Response:
+def _told(error: BaseException, request: Request) -> Response:
     if isinstance(error, DistconvError):
         return problem(error, request.request_id)
     if isinstance(error, ClientDisconnected):

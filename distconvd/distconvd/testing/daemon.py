@@ -29,6 +29,7 @@ from trio.testing import lockstep_stream_pair, memory_stream_pair
 from distconvd.config import load_config
 from distconvd.daemon import Parts, assemble, run
 from distconvd.plugins import Plugins
+from distconvd.services import plain_refusals
 from distconvd.store import Store
 from distconvd.testing.clock import WALL_MS, VirtualClock
 
@@ -194,12 +195,13 @@ async def open_daemon(
         )
         send, receive = trio.open_memory_channel[trio.abc.Stream](0)
         daemon = Daemon(parts, send)
-        async with trio.open_nursery() as nursery:
-            await nursery.start(daemon.run, MemoryListener(receive))
-            try:
-                yield daemon
-            finally:
-                daemon.stop()
+        with plain_refusals():
+            async with trio.open_nursery() as nursery:
+                await nursery.start(daemon.run, MemoryListener(receive))
+                try:
+                    yield daemon
+                finally:
+                    daemon.stop()
 
 
 class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
