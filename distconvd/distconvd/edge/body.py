@@ -23,7 +23,16 @@ class RequestBody:
     upload. Framing (Content-Length or chunked) is h11's.
     """
 
-    __slots__ = ("_chunks", "_late", "_limits", "_read_bytes", "_waited_s", "_wire", "length")
+    __slots__ = (
+        "_begin_bytes",
+        "_chunks",
+        "_late",
+        "_limits",
+        "_read_bytes",
+        "_waited_s",
+        "_wire",
+        "length",
+    )
 
     def __init__(self, wire: Wire, limits: EdgeLimits, headers: Mapping[str, str]) -> None:
         self._wire = wire
@@ -34,8 +43,11 @@ class RequestBody:
         self._late = False
         self.length: int | None = int(headers.get("content-length", "0"))
         """As announced; None when chunked."""
+        self._begin_bytes = 0
+        """Where on the wire a chunked body begins."""
         if "transfer-encoding" in headers:
             self.length = None
+            self._begin_bytes = wire.received_bytes - len(wire.machine.trailing_data[0])
 
     async def read_whole(self, limit_bytes: int | None) -> bytes:
         """Return the whole body; raises `BodyTooLarge` past the limit, before reading if it can."""
@@ -104,6 +116,10 @@ class RequestBody:
         spared = self._chunks - _CHUNKS_FREE
         if spared > 0 and self._read_bytes < self._chunks * self._limits.chunk_bytes_mean_min:
             raise BadRequest("The body comes in chunks of absurdly few bytes; send larger ones.")
+        if self.length is None:
+            framing_bytes = self._wire.received_bytes - self._begin_bytes - self._read_bytes
+            if framing_bytes > self._read_bytes + self._limits.framing_bytes_spare:
+                raise BadRequest("The body has more bytes round its chunks than in them.")
 
     async def _receive(self) -> None:
         """Wait for bytes, within both the silence limit and the rate limit."""

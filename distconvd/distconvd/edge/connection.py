@@ -286,9 +286,16 @@ class _Connection:
             self._tell(head, request, 101, started)
 
     async def _linger(self) -> None:
-        """Close our half and listen for a while, so that a client in mid-sentence sees the reply."""
+        """Close our half and listen for a while, so that a client in mid-sentence sees the reply.
+
+        One that has had its last reply may have sent more before it learnt so. Over TLS, where there
+        is no half to close, it would wait for our close as we for its: such a one is closed at once.
+        """
         wire = self._wire
-        silent = (h11.IDLE, h11.MUST_CLOSE, h11.CLOSED)
-        if not (wire.ended or wire.machine.their_state in silent):
+        state = wire.machine.their_state
+        told_all = state in (h11.IDLE, h11.CLOSED) or (
+            state is h11.MUST_CLOSE and not isinstance(wire.stream, trio.abc.HalfCloseableStream)
+        )
+        if not (wire.ended or told_all):
             with trio.move_on_after(self._limits.linger_s):
                 await linger(wire.stream, self._limits.linger_bytes_max)

@@ -27,6 +27,9 @@ class EdgeLimits:
     """
     chunk_bytes_mean_min: int = 16
     """A chunked body in more than 1,000 chunks of fewer bytes than this on average is 400."""
+    framing_bytes_spare: int = 65_536
+    """A chunked body whose chunk headers (with their extensions, which nobody reads) weigh more than
+    its content and so many bytes is 400."""
     idle_timeout_s: float = 60.0
     """Silence allowed between two requests of one connection; then it is closed."""
     send_timeout_s: float = 30.0

@@ -1,0 +1,149 @@
+"""The list of raw-socket cases, run on real sockets; docs/edge.md is the same list."""
+
+import os
+from collections.abc import AsyncGenerator
+
+import h11
+import pytest
+import trio
+from tests.docs import pages
+from tests.edge.kit import Reply, read_replies
+from tests.edge.raw_cases import CASES, FIXED, Case, tables
+from tests.edge.sockets import PATIENCE_S, Port, open_port
+
+from distconvd.edge.limits import EdgeLimits
+
+PAGE = pages.ROOT / "docs" / "edge.md"
+JOB = {"source_url": "file:///a.mov", "target_codec": "h264"}
+MOVING = [case.title for case in CASES.values() if not case.silent]
+SILENT = [case.title for case in CASES.values() if case.silent]
+
+
+@pytest.fixture
+async def port() -> AsyncGenerator[Port]:
+    async with open_port() as opened:
+        yield opened
+
+
+async def said_after(port: Port, case: Case, *pieces: bytes) -> bytes:
+    """Send some pieces and return all that is said until the daemon closes."""
+    with trio.fail_after(PATIENCE_S):
+        client = await port.connect()
+        async with client, trio.open_nursery() as nursery:
+            nursery.start_soon(send, client, case, *pieces)
+            return b"".join([data async for data in client])
+
+
+async def send(client: trio.SocketStream, case: Case, *pieces: bytes) -> None:
+    try:
+        for piece in pieces:
+            await client.send_all(piece)
+            await trio.lowlevel.checkpoint()
+        if case.half:
+            await client.send_eof()
+    except trio.BrokenResourceError:
+        return  # it has closed already, as it may
+
+
+def bytewise(data: bytes) -> list[bytes]:
+    """Cut into single bytes; what is thousands of bytes long into a few hundred pieces."""
+    size = max(1, len(data) // 500)
+    return [data[at : at + size] for at in range(0, len(data), size)]
+
+
+def probe(job_id: str) -> bytes:
+    """Return a request that would change a job if anybody took it for one."""
+    lines = [f"DELETE /jobs/{job_id} HTTP/1.1", FIXED.decode() + "Connection: close", "", ""]
+    return "\r\n".join(lines).encode()
+
+
+def methods_of(case: Case) -> list[str]:
+    return [case.sent.split(b" ")[0].decode("latin-1")] if case.sent.startswith(b"HEAD") else []
+
+
+async def talk(port: Port, case: Case, pieces: list[bytes], *, follow: bool) -> None:
+    """Hold one conversation and judge it by the case.
+
+    With `follow` a request to cancel a job comes right behind. It is heard if, and only if, the
+    connection is still in order.
+    """
+    job = (await port.daemon.client.post("/jobs/", JOB)).json()
+    before = port.jobs()
+    follows = follow or not case.closes
+    pieces = [*pieces, probe(job["job_id"])] if follows else pieces
+    said = await said_after(port, case, *pieces)
+    replies = read_replies(said, [*methods_of(case), *["GET"] * 100])
+    heard = follows and not case.closes
+    assert [reply.status for reply in replies] == [*case.replies, *([200] if heard else [])]
+    after = (await port.daemon.client.get(f"/jobs/{job['job_id']}")).json()
+    assert after["status"] == ("cancelled" if heard else "pending")
+    if not heard and set(case.replies) <= {*range(400, 600)}:
+        assert port.jobs() == before
+    judge(replies, case)
+
+
+def judge(replies: list[Reply], case: Case) -> None:
+    """Check what every reply of its status must have."""
+    for reply in replies[: len(case.replies)]:
+        assert reply.headers["x-request-id"]
+        if reply.status >= 400:
+            assert reply.headers["content-type"] == "application/problem+json"
+        assert ("allow" in reply.headers) == (reply.status in (204, 405))
+    if case.closes and case.replies and not (case.half or case.silent):
+        assert replies[-1].headers["connection"] == "close"
+
+
+@pytest.mark.parametrize("title", MOVING)
+async def test_a_case_is_answered_as_listed_whole_byte_by_byte_and_with_a_request_behind_it(
+    port: Port, title: str
+) -> None:
+    case = CASES[title]
+    await talk(port, case, [case.sent], follow=False)
+    await talk(port, case, bytewise(case.sent), follow=False)
+    if not (case.half or case.alone):
+        await talk(port, case, [case.sent], follow=True)
+
+
+async def test_a_request_glued_to_the_end_of_a_bad_one_is_never_taken_for_one(port: Port) -> None:
+    """As in the case above, but in one write, so that both lie in one buffer of ours."""
+    for case in CASES.values():
+        if case.closes and not (case.half or case.silent or case.alone):
+            job = (await port.daemon.client.post("/jobs/", JOB)).json()
+            said = await said_after(port, case, case.sent + probe(job["job_id"]))
+            assert [reply.status for reply in read_replies(said)] == list(case.replies), case.title
+            after = (await port.daemon.client.get(f"/jobs/{job['job_id']}")).json()
+            assert after["status"] == "pending", case.title
+
+
+async def test_silence_ends_as_listed() -> None:
+    limits = EdgeLimits(head_timeout_s=0.4, body_timeout_s=0.4, idle_timeout_s=0.4, linger_s=0.1)
+
+    async def wait(case: Case) -> None:
+        said[case.title] = await said_after(port, case, case.sent)
+
+    said: dict[str, bytes] = {}
+    async with open_port(limits) as port:
+        async with trio.open_nursery() as nursery:
+            for title in SILENT:
+                nursery.start_soon(wait, CASES[title])
+        assert port.jobs() == {}
+    for title in SILENT:
+        replies = read_replies(said[title])
+        assert [reply.status for reply in replies] == list(CASES[title].replies), title
+        judge(replies, CASES[title])
+
+
+def test_the_list_in_the_documents_is_the_one_that_is_run() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    begin = text.index("### Lengths and codings")
+    if os.environ.get("DISTCONV_UPDATE_DOCS"):
+        PAGE.write_text(text[:begin] + tables(), encoding="utf-8")
+        text = PAGE.read_text(encoding="utf-8")
+    assert text[begin:] == tables(), (
+        "run DISTCONV_UPDATE_DOCS=1 pytest tests/edge/test_raw_cases.py to write it anew"
+    )
+
+
+def test_the_reader_of_replies_does_not_take_half_a_reply_for_a_whole_one() -> None:
+    with pytest.raises((AssertionError, h11.RemoteProtocolError)):
+        read_replies(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabc")
