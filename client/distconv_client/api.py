@@ -22,7 +22,7 @@ import msgspec
 from distconv_client.errors import BadInput, StillRunning
 from distconv_client.replies import decoded, raise_for_problem, unreachable
 from distconv_client.retry import RetryPolicy, asked_delay_s, is_safe_to_repeat, says_not_now
-from distconv_client.views import EngineView, Why
+from distconv_client.views import EngineView, StatusView, Why
 from distconvd.model import TERMINAL_STATUSES, Attempt, Job, JobPatch, Submission
 
 T = TypeVar("T")
@@ -177,6 +177,15 @@ class Client:
         """Start a job that has ended once more; raises `Conflict` while it has not."""
         return self._call("POST", f"{job_path(job_id)}/retry", Job)
 
+    def pause(self, job_id: str) -> Job:
+        """Have a job wait where it is: a pending one is given to nobody, a running encode stands
+        still and its engine keeps it. Raises `Conflict` when it has ended."""
+        return self.patch(job_id, JobPatch(paused=True))
+
+    def resume(self, job_id: str) -> Job:
+        """Let a paused job go on; raises `Conflict` when it has ended."""
+        return self.patch(job_id, JobPatch(paused=False))
+
     def patch(self, job_id: str, patch: JobPatch) -> Job:
         """Change what may change while a job has not ended: priority, labels, time, pause."""
         return self._call("PATCH", job_path(job_id), Job, body=patch)
@@ -207,6 +216,10 @@ class Client:
         """End an engine's drain or quarantine."""
         return self._call("POST", f"{engine_path(engine_id)}/resume", EngineView)
 
+    def benchmark_engine(self, engine_id: str) -> EngineView:
+        """Have an engine measure itself anew once its jobs have ended."""
+        return self._call("POST", f"{engine_path(engine_id)}/benchmark", EngineView)
+
     def forget_engine(self, engine_id: str) -> None:
         """Remove an engine from the list; it comes back with its next heartbeat."""
         self._send("DELETE", engine_path(engine_id))
@@ -216,6 +229,10 @@ class Client:
     def version(self) -> dict[str, Any]:
         """Return what the daemon tells of its version."""
         return self._call("GET", "/version", dict[str, Any])
+
+    def status(self) -> StatusView:
+        """Return counts of jobs, the queue and engines."""
+        return self._call("GET", "/status", StatusView)
 
     def is_ready(self) -> bool:
         """Tell whether the daemon answers and takes jobs (`/readyz`); never raises for its "no"."""

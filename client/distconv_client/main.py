@@ -9,10 +9,11 @@ from typing import Any
 import click
 
 from distconv_client import teaching
-from distconv_client.commands.change import cancel, retry
+from distconv_client.commands.change import cancel, pause, resume, retry
 from distconv_client.commands.engines import engines
 from distconv_client.commands.look import attempts, jobs, status, why
 from distconv_client.commands.submit import submit
+from distconv_client.commands.top import top
 from distconv_client.commands.watch import watch
 from distconv_client.errors import ClientError
 from distconv_client.shared import INTERRUPTED, failure, shared_flags
@@ -56,7 +57,7 @@ def cli() -> None:
     """
 
 
-for command in (submit, status, jobs, watch, cancel, retry, why, attempts, engines):
+for command in (submit, status, jobs, watch, top, cancel, pause, resume, retry, why, attempts, engines):
     cli.add_command(command)
 
 

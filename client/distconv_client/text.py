@@ -88,8 +88,9 @@ def progress(job: Job) -> str:
     if job.error_message and job.status is not JobStatus.ASSIGNED:
         return clean(job.error_message)
     if job.progress is None or job.status is not JobStatus.ASSIGNED:
-        return NOTHING
-    return f"{job.progress.fraction:.0%} {clean(job.progress.phase)}"
+        return "paused" if job.paused else NOTHING
+    state = ", paused" if job.paused else ""
+    return f"{job.progress.fraction:.0%} {clean(job.progress.phase)}{state}"
 
 
 def pace(job: Job) -> str:

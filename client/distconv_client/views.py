@@ -23,6 +23,29 @@ class EngineView(EngineRecord, frozen=True):
     """The engine's own word for its status."""
 
 
+class QueueView(msgspec.Struct, frozen=True):
+    """Pending jobs: those that may go at once, and those that wait for a time."""
+
+    ready: int = 0
+    delayed: int = 0
+    oldest_s: float | None = None
+    """Age of the oldest that may go; None without any."""
+
+
+class StatusView(msgspec.Struct, frozen=True):
+    """The answer of `GET /status`: counts at a glance."""
+
+    version: str
+    uptime_s: float
+    jobs: dict[str, int]
+    """By status."""
+    queue: QueueView
+    engines: dict[str, int]
+    """By state, those with none left out."""
+    not_ready: dict[str, str] = {}
+    """Why changes are refused, by cause; empty when they are not."""
+
+
 class Why(msgspec.Struct, frozen=True):
     """The answer of `GET /jobs/{id}/why`: why a job waits, or why it is where it is."""
 

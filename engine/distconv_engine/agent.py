@@ -8,6 +8,7 @@ since until then the daemon would hand out the same job again.
 import shutil
 from collections.abc import Awaitable, Callable
 from functools import partial
+from pathlib import Path
 
 import httpx
 import trio
@@ -18,6 +19,7 @@ from distconv_engine.benchmark import measure
 from distconv_engine.capabilities import prove
 from distconv_engine.daemon_api import Away, DaemonApi, Refused
 from distconv_engine.errors import ConfigError
+from distconv_engine.failures import EngineFault
 from distconv_engine.ffmpeg_tools import Tools
 from distconv_engine.heartbeats import Heartbeats
 from distconv_engine.held import Held
@@ -31,10 +33,13 @@ from distconv_engine.push_socket import open_socket
 from distconv_engine.running import Controls
 from distconv_engine.standing import Standing
 from distconv_engine.tracker import Tracker
+from distconv_engine.upkeep import Upkeep
 from distconvd.model import BenchmarkReport, FailReport, FailureClass, Job, ReleaseReport
 
 DELIVER_S = 5.0
 """How long a drained engine tries to deliver its last reports; they are on disk anyway."""
+STILL_S = 1.0
+"""How often is looked whether all jobs that are held have been paused."""
 POLL_PAUSE_S = 1.0
 """Between two requests for work that do not wait at the daemon."""
 
@@ -56,7 +61,9 @@ class Agent:
         self._api = DaemonApi(client, config.server, config.api_key)
         engine_id = standing.engine_id
         open_link = partial(open_socket, config.server, engine_id, config.api_key)
-        self._link = PushLink(open_link, standing.holdings, log)
+        self._link = PushLink(open_link, standing.holdings, log, self._benchmark_asked)
+        self._upkeep = Upkeep(standing, self._link.wake)
+        standing.benchmark_asked = self._benchmark_asked
         self._api.link = self._link
         self._outbox = Outbox(config.work_dir / "outbox", self._api, log)
         standing.undelivered = self._outbox.told
@@ -79,6 +86,7 @@ class Agent:
             nursery.start_soon(self._heartbeats.run)
             nursery.start_soon(self._outbox.run)
             nursery.start_soon(self._work, nursery, task_status)
+            nursery.start_soon(self._upkeep.watch)
             if self._config.push == "auto":
                 nursery.start_soon(self._keep_link)
             await self._standing.draining.wait()
@@ -141,6 +149,7 @@ class Agent:
     async def _work(self, nursery: trio.Nursery, task_status: trio.TaskStatus[None]) -> None:
         """Prove what this engine can, register that, then ask for work until it drains."""
         with self._polling:
+            await self._wait_for_room()  # a full disk would prove that nothing can be encoded
             shop = await self._open_shop()
             self._heartbeats.send_now()
             await self._heartbeats.registered.wait()
@@ -151,6 +160,7 @@ class Agent:
                 await self._slots.acquire()
                 job = None
                 try:
+                    await self._measure_if_due(shop)
                     job = await self._next_job(backoff)
                 finally:
                     if job is None:
@@ -162,8 +172,7 @@ class Agent:
         controls, standing = self._controls(), self._standing
         hardware = self._config.hardware == "prefer"
         capabilities = await prove(self._tools, controls, self._attempts_dir, hardware=hardware)
-        cache = self._config.work_dir / "benchmark.json"
-        benchmark = await measure(self._tools, capabilities, controls, cache)
+        benchmark = await measure(self._tools, capabilities, controls, self._cache)
         self._log.info("codecs proved", **benchmark.frames_per_second())
         standing.capabilities, standing.benchmark = capabilities, benchmark
         self.proved.set()
@@ -182,12 +191,51 @@ class Agent:
         limits = ChildLimits(config.niceness, config.memory_limit_mb, config.cpu_limit_s)
         return Controls(limits, config.stall_s, paused=paused)
 
-    async def _tell_benchmark(self) -> None:
+    @property
+    def _cache(self) -> Path:
+        return self._config.work_dir / "benchmark.json"
+
+    def _benchmark_asked(self, requested_at: int) -> None:
+        self._upkeep.ask(requested_at)
+        if self._standing.is_benchmarking:
+            self._heartbeats.send_now()
+
+    async def _measure_if_due(self, shop: Workshop) -> None:
+        """Measure anew when that is due, once nothing runs and nothing more can come."""
+        if not self._upkeep.is_due():
+            return
+        answers = self._upkeep.begin()
+        await self._heartbeats.tell()
+        if self._link.has_waiting:
+            # It came just before the daemon heard that nothing is wanted, and goes first.
+            self._upkeep.put_off()
+            return
+        while not self._standing.holdings.are_still():
+            with trio.move_on_after(STILL_S):
+                await self._idle.wait()
+        worked = False
+        try:
+            benchmark = await measure(
+                self._tools, shop.capabilities, self._controls(), self._cache, anew=True
+            )
+            self._log.info("measured anew", **benchmark.frames_per_second())
+            self._standing.benchmark, worked = benchmark, True
+        except (EngineFault, OSError) as fault:
+            self._log.error("benchmark failed, the last one stays", reason=fault)
+        finally:
+            self._upkeep.end(answers, worked=worked)
+        self._heartbeats.send_now()
+        if worked:
+            await self._tell_benchmark(answers)
+
+    async def _tell_benchmark(self, requested_at: int | None = None) -> None:
         """Report the benchmark, for daemons that take it apart from heartbeats."""
         benchmark, backoff = self._standing.benchmark, Backoff()
         if benchmark is None or benchmark.overall_s is None:
             raise ConfigError(f"No encoder of {self._tools.ffmpeg} works; name another --ffmpeg.")
-        report = BenchmarkReport(self._standing.engine_id, benchmark.overall_s, benchmark.seconds)
+        report = BenchmarkReport(
+            self._standing.engine_id, benchmark.overall_s, benchmark.seconds, requested_at
+        )
         while True:
             try:
                 await self._api.benchmark(report)
@@ -200,10 +248,8 @@ class Agent:
 
     async def _next_job(self, backoff: Backoff) -> Job | None:
         """Ask once for work; returns None when there is none, after a wait where one is due."""
-        if not self._standing.has_room():
-            self._log.warning("disk is full: no job is taken")
-            await self._give_back_waiting()
-            await trio.sleep(self._config.heartbeat_s)
+        await self._wait_for_room()
+        if self._upkeep.is_due() and not self._link.has_waiting:
             return None
         try:
             ask = partial(self._api.assign, self._standing.engine_id, self._config.poll_s)
@@ -223,6 +269,18 @@ class Agent:
             return None
         backoff.reset()
         return job
+
+    async def _wait_for_room(self) -> None:
+        """Take nothing while a disk is full; the heartbeats say so."""
+        if self._standing.has_room():
+            return
+        self._log.warning("disk is full: no job is taken until there is room")
+        self._heartbeats.send_now()
+        while not self._standing.has_room():
+            await self._give_back_waiting()
+            await trio.sleep(self._config.heartbeat_s)
+        self._log.info("there is room again")
+        self._heartbeats.send_now()
 
     async def _give_back_waiting(self) -> None:
         """Release what was pushed and will not be begun."""
@@ -246,6 +304,8 @@ class Agent:
         self._jobs -= 1
         if not self._jobs:
             self._idle.set()
+        if self._upkeep.is_due():
+            self._link.wake()
 
 
 async def _then_cancel(wait: Callable[[], Awaitable[None]], nursery: trio.Nursery) -> None:

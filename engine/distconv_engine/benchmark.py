@@ -1,12 +1,14 @@
 """How fast this engine is: a fixed synthetic clip, a codec each, timed with the encoder's defaults.
 
-The result is kept in the work directory and used again as long as ffmpeg, the processor and the
-clip stay the same, so a restart costs nothing and is scheduled like before.
+The result is kept in the work directory and used again as long as ffmpeg, the processor, the
+graphics cards and the clip stay the same, so a restart costs nothing and is scheduled like before.
+When it is measured anew all the same is `upkeep`'s affair.
 """
 
 import hashlib
 import os
 import platform
+import time
 from pathlib import Path
 
 import msgspec
@@ -30,6 +32,8 @@ class Benchmark(msgspec.Struct, frozen=True):
     key: str
     """What the figures hold for: see `benchmark_key`."""
     seconds: dict[str, float]
+    measured_at: float = 0.0
+    """Seconds since the epoch; 0: unknown, so long ago."""
 
     @property
     def overall_s(self) -> float | None:
@@ -47,21 +51,31 @@ def benchmark_key(tools: Tools, capabilities: Capabilities) -> str:
     """Return a word that changes whenever the figures would."""
     encoders = [capabilities.encoders(codec)[0].name for codec in capabilities.codecs]
     parts = [tools.version, _processor(), str(os.cpu_count()), CLIP_SIZE, str(CLIP_FRAMES)]
-    return hashlib.sha256("|".join(parts + encoders).encode()).hexdigest()[:32]
+    parts += [*encoders, *_graphics()]
+    return hashlib.sha256("|".join(parts).encode()).hexdigest()[:32]
 
 
 async def measure(
-    tools: Tools, capabilities: Capabilities, controls: Controls, cache: Path
+    tools: Tools,
+    capabilities: Capabilities,
+    controls: Controls,
+    cache: Path,
+    *,
+    anew: bool = False,
 ) -> Benchmark:
-    """Return the figures from `cache` if they still hold, else time each codec in turn."""
+    """Return the figures from `cache` if they still hold, else, or `anew`, time each codec in turn.
+
+    Raises:
+        EngineFault: an encoder failed; the cache is as it was.
+    """
     key = benchmark_key(tools, capabilities)
-    known = _read(cache)
+    known = None if anew else _read(cache)
     if known is not None and known.key == key:
         return known
     seconds: dict[str, float] = {}
     for codec in capabilities.codecs:
         seconds[codec] = await _time_one(tools, capabilities.encoders(codec)[0], controls)
-    found = Benchmark(key, seconds)
+    found = Benchmark(key, seconds, time.time())
     write_durably(cache, msgspec.json.encode(found))
     return found
 
@@ -94,3 +108,14 @@ def _processor() -> str:
     except OSError:
         pass  # not Linux
     return f"{platform.machine()} {platform.processor()}"
+
+
+def _graphics() -> list[str]:
+    """Name the graphics cards as far as the system tells, by maker and model."""
+    found: list[str] = []
+    for device in sorted(Path("/sys/class/drm").glob("card[0-9]*/device")):
+        try:
+            found.append((device / "vendor").read_text() + (device / "device").read_text())
+        except (OSError, UnicodeDecodeError):
+            continue  # a card without such names, as a virtual one
+    return found

@@ -43,6 +43,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     heartbeat_s: Positive = 10.0
     poll_s: Annotated[float, Meta(ge=0)] = 30.0
     push: Literal["auto", "off"] = "auto"
+    benchmark_every_days: Annotated[float, Meta(ge=0)] = 30.0
     drain_s: Annotated[float, Meta(ge=0)] = 30.0
     stall_s: Positive = 120.0
     disk_reserve_mb: Annotated[float, Meta(ge=0)] = 512.0
@@ -73,6 +74,8 @@ HELP: dict[str, str] = {
     "heartbeat_s": "seconds between signs of life",
     "poll_s": "how long one request for work waits at the daemon",
     "push": "`auto` keeps a websocket where the daemon has one, and asks while there is none",
+    "benchmark_every_days": "after so many days the engine measures itself anew, in a moment "
+    "without jobs; 0: only when it is asked to, and for a new ffmpeg or hardware",
     "drain_s": "how long SIGTERM lets running jobs go on before they are given back",
     "stall_s": "an ffmpeg without progress and without CPU for this long is ended",
     "disk_reserve_mb": "free space that is never used; below it no job is taken",

@@ -39,6 +39,10 @@ class Heartbeats:
             with trio.move_on_after(delay_s):
                 await self._now.wait()
 
+    async def tell(self) -> None:
+        """Send one and return once it is answered, or the daemon is found to be away."""
+        await self._send()
+
     async def say_goodbye(self) -> None:
         """Tell that nothing is held and wanted any more; the daemon would find out anyway."""
         with trio.move_on_after(GOODBYE_S):
@@ -61,5 +65,5 @@ class Heartbeats:
         self._away = False
         self._backoff.reset()
         self.registered.set()
-        self._standing.holdings.obey(reply.jobs)
+        self._standing.obey(reply)
         return self._interval_s

@@ -74,6 +74,10 @@ class Holdings:
                 ):
                     held.obey(verdict)
 
+    def are_still(self) -> bool:
+        """Whether nothing is running: there are none, or all are paused."""
+        return all(held.attempt.controls.paused for held in self._held.values())
+
     def stop_all(self, reason: StopReason) -> None:
         """Stop them all."""
         for held in list(self._held.values()):

@@ -1,7 +1,7 @@
-"""The websocket to the daemon: work, cancels and drains come over it at once.
+"""The websocket to the daemon: work, cancels, pauses and drains come over it at once.
 
 What goes over which: while it is open, heartbeats, progress and the outbox's reports go over it
-and are acked there; assignments and cancels come over it, and no long poll is made. While it is
+and are acked there; assignments, cancels and pauses come over it, and no long poll is made. While it is
 not, all of that goes by HTTP, and the engine asks for work. A message whose ack is not seen is
 said again by HTTP: the daemon takes either, and takes it once. So losing the socket changes
 nothing for what is being encoded, and nothing here is ever stored.
@@ -26,7 +26,9 @@ from distconvd.model.push import (
     CLOSE_REPLACED,
     AckMessage,
     AssignedMessage,
+    BenchmarkMessage,
     CancelMessage,
+    PauseMessage,
     ToEngine,
 )
 
@@ -41,6 +43,10 @@ REPLACED_S = 60.0
 
 OpenSocket = Callable[[], AbstractAsyncContextManager[Socket]]
 _decoder: msgspec.json.Decoder[ToEngine] = msgspec.json.Decoder(ToEngine)
+
+
+def _nothing(_: int) -> None:
+    """Take no notice."""
 
 
 class _Asked:
@@ -58,12 +64,20 @@ class PushLink:
         open_socket: opens one.
         holdings: the attempts that cancels are for.
         log: for what a person should know.
+        on_benchmark: is told when the daemon wants a new benchmark.
     """
 
-    def __init__(self, open_socket: OpenSocket, holdings: Holdings, log: Log) -> None:
+    def __init__(
+        self,
+        open_socket: OpenSocket,
+        holdings: Holdings,
+        log: Log,
+        on_benchmark: Callable[[int], None] = _nothing,
+    ) -> None:
         self._open_socket = open_socket
         self._holdings = holdings
         self._log = log
+        self._on_benchmark = on_benchmark
         self._backoff = Backoff()
         self._outgoing: deque[str] = deque()
         self._wake = trio.Event()
@@ -111,6 +125,15 @@ class PushLink:
             if job is not None:
                 return job
         return self._jobs.pop(next(iter(self._jobs))) if self._jobs else None
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether a job was pushed that is not begun."""
+        return bool(self._jobs)
+
+    def wake(self) -> None:
+        """Have a `next_job` that waits for a push return without one."""
+        self._changed.set()
 
     def take_waiting(self) -> list[Job]:
         """Return the jobs that were pushed and not begun, and forget them."""
@@ -189,8 +212,21 @@ class PushLink:
         elif isinstance(message, CancelMessage):
             self._jobs.pop((message.job_id, message.attempt), None)
             self._holdings.obey([Verdict(message.job_id, message.attempt, "cancel")])
+        elif isinstance(message, PauseMessage):
+            self._pause(message)
+        elif isinstance(message, BenchmarkMessage):
+            self._on_benchmark(message.requested_at)
         else:
             self._log.info("told by the daemon", draining=message.draining)
+
+    def _pause(self, message: PauseMessage) -> None:
+        attempt = (message.job_id, message.attempt)
+        if attempt in self._jobs:  # not begun: it will begin paused
+            self._jobs[attempt] = msgspec.structs.replace(
+                self._jobs[attempt], paused=message.paused
+            )
+        verdict = Verdict(message.job_id, message.attempt, "keep", message.paused)
+        self._holdings.obey([verdict])
 
     async def _send_for_ever(self, socket: Socket) -> None:
         """The only sender, so that nobody who is cancelled leaves half a frame."""

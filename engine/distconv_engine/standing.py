@@ -12,7 +12,11 @@ from distconv_engine.config import Config
 from distconv_engine.gauges import cpu_percent, disk_gb, temperature_c
 from distconv_engine.held import Holdings
 from distconv_engine.room import has_room
-from distconvd.model import Heartbeat, HeldJob
+from distconvd.model import Heartbeat, HeartbeatReply, HeldJob
+
+
+def _nothing(_: int) -> None:
+    """Take no notice: nobody measures yet."""
 
 
 class Standing:
@@ -25,6 +29,10 @@ class Standing:
         self.draining = trio.Event()
         self.capabilities: Capabilities | None = None
         self.benchmark: Benchmark | None = None
+        self.is_benchmarking = False
+        """It measures itself, or will as soon as its jobs have ended: it wants nothing new."""
+        self.benchmark_asked: Callable[[int], None] = _nothing
+        """Is told of the daemon's request for a new benchmark."""
         self.undelivered: Callable[[], list[HeldJob]] = list
         """Attempts that have ended here, which the daemon does not know yet."""
         self._hostname = hostname
@@ -36,12 +44,19 @@ class Standing:
             return "draining"
         if not self.has_room():
             return "disk-full"
-        proved = self.capabilities is not None and self.benchmark is not None
-        return "idle" if proved else "starting"
+        if self.capabilities is None or self.benchmark is None:
+            return "starting"
+        return "benchmarking" if self.is_benchmarking else "idle"
 
     def has_room(self) -> bool:
         """Whether the disks that each job needs have more than the reserve."""
         return has_room(self.config)
+
+    def obey(self, reply: HeartbeatReply) -> None:
+        """Do what the daemon's answer to a heartbeat says."""
+        self.holdings.obey(reply.jobs)
+        if isinstance(reply.benchmark_requested_at, int):
+            self.benchmark_asked(reply.benchmark_requested_at)
 
     def _jobs(self) -> list[HeldJob]:
         held = self.holdings.told()
@@ -61,6 +76,7 @@ class Standing:
             streaming_support=self.config.stream_min_mb > 0,
             benchmark_time=UNSET if benchmark is None else benchmark.overall_s,
             benchmarks=UNSET if benchmark is None else benchmark.seconds,
+            benchmark_fps=UNSET if benchmark is None else benchmark.frames_per_second(),
             slots=self.config.slots,
             tags=self.config.tags,
             hostname=self._hostname,

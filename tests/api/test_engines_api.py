@@ -32,6 +32,26 @@ async def test_a_benchmark_of_an_unknown_engine_is_404(farm: Farm) -> None:
     assert problem(reply, 404)["detail"] == "Engine not found"
 
 
+async def test_an_engine_is_asked_for_a_benchmark_until_it_sends_one(farm: Farm) -> None:
+    assert "benchmark_requested_at" not in await farm.beat()
+    asked = ok(await farm.client.post("/engines/e1/benchmark"))["benchmark_requested_at"]
+    assert asked > 0
+    assert (await farm.beat())["benchmark_requested_at"] == asked
+    report = {"engine_id": "e1", "benchmark_time": 3.0, "requested_at": asked}
+    ok(await farm.client.post("/engines/benchmark_result", report))
+    assert "benchmark_requested_at" not in await farm.beat()
+    found = await engine(farm)
+    assert (found["benchmark_time"], found["benchmark_requested_at"]) == (10.0, None)
+
+
+async def test_frames_per_second_are_shown_with_the_engine(farm: Farm) -> None:
+    await farm.beat(benchmark_fps={"h264": 104.2})
+    assert (await engine(farm))["benchmark_fps"] == {"h264": 104.2}
+    wrong = {"engine_id": "e1", "benchmark_fps": {"h264": -1}}
+    reply = await farm.client.post("/engines/heartbeat", wrong)
+    assert problem(reply, 400)["field"] == "benchmark_fps"
+
+
 async def test_engines_are_listed_by_id_each_as_by_itself(farm: Farm) -> None:
     for engine_id in ("b", "a", "Ж"):
         await farm.beat(engine_id)
@@ -40,7 +60,7 @@ async def test_engines_are_listed_by_id_each_as_by_itself(farm: Farm) -> None:
     assert listed[2] == await engine(farm, "%D0%96")
 
 
-@pytest.mark.parametrize("verb", ["GET", "DELETE", "drain", "resume"])
+@pytest.mark.parametrize("verb", ["GET", "DELETE", "benchmark", "drain", "resume"])
 async def test_an_unknown_engine_is_404(farm: Farm, verb: str) -> None:
     method, path = (verb, "/engines/x") if verb.isupper() else ("POST", f"/engines/x/{verb}")
     assert problem(await farm.client.request(method, path), 404)["detail"] == "Engine not found"

@@ -37,6 +37,7 @@ POST /assign_job engine
 GET /engines read
 GET /engines/{engine_id} read
 DELETE /engines/{engine_id} admin
+POST /engines/{engine_id}/benchmark admin
 POST /engines/{engine_id}/drain admin
 POST /engines/{engine_id}/resume admin
 GET /events read

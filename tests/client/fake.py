@@ -131,7 +131,7 @@ class FakeDaemon:
             return self._submit(request) if request.method == "POST" else self._list(request)
         if parts[0] not in self.jobs:
             return problem(404, "Job not found")
-        return self._one(request.method, parts[0], parts[1:])
+        return self._one(request.method, parts[0], parts[1:], request.content)
 
     def _submit(self, request: httpx.Request) -> httpx.Response:
         key = request.headers["Idempotency-Key"]
@@ -160,7 +160,7 @@ class FakeDaemon:
         more = {"X-Next-Cursor": str(end)} if end < len(fitting) else {}
         return found(fitting[start:end], **more)
 
-    def _one(self, method: str, job_id: str, rest: list[str]) -> httpx.Response:
+    def _one(self, method: str, job_id: str, rest: list[str], body: bytes) -> httpx.Response:
         job = self.jobs[job_id]
         if rest == ["attempts"]:
             attempt = Attempt(
@@ -173,6 +173,10 @@ class FakeDaemon:
             return self._move(
                 job, JobStatus.PENDING, legal=job.status not in {"pending", "assigned"}
             )
+        if method == "PATCH":
+            change = msgspec.json.decode(body)
+            self.jobs[job_id] = msgspec.structs.replace(job, **change)
+            return found(self.jobs[job_id])
         if method == "DELETE":
             return self._move(job, JobStatus.CANCELLED, legal=job.status in {"pending", "assigned"})
         return found(self._step(job))
@@ -197,7 +201,8 @@ class FakeDaemon:
         if not known:
             return problem(404, "Engine not found")
         if parts[1:]:
-            known[0]["status"] = {"drain": "draining", "resume": "idle"}[parts[1]]
+            words = {"drain": "draining", "resume": "idle", "benchmark": "busy"}
+            known[0]["status"] = words[parts[1]]
         return found(known[0])
 
 

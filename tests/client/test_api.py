@@ -96,6 +96,8 @@ UNSAFE: list[Callable[[Client], object]] = [
     lambda client: client.patch("1", JobPatch(priority=1)),
     lambda client: client.drain_engine("e"),
     lambda client: client.resume_engine("e"),
+    lambda client: client.benchmark_engine("e"),
+    lambda client: client.pause("1"),
     lambda client: client.forget_engine("e"),
 ]
 

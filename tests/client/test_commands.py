@@ -267,6 +267,18 @@ def test_a_job_that_can_not_be_cancelled_exits_1_and_the_others_are(
     assert daemon.jobs[waiting.job_id].status is JobStatus.CANCELLED
 
 
+def test_pause_and_resume_tell_what_each_job_is_now(run: Run, daemon: FakeDaemon) -> None:
+    running, ended = daemon.add(status=JobStatus.ASSIGNED), daemon.add(status=JobStatus.COMPLETED)
+    assert run("pause", running.job_id).stdout.split()[1:3] == ["assigned,", "paused"]
+    assert daemon.jobs[running.job_id].paused
+    assert "paused" in run("jobs").stdout
+    (job,) = documents(run("resume", "--json", running.job_id))
+    assert not job.paused
+    daemon.faults = [problem(409, "Job is completed.")]
+    result = run("pause", ended.job_id)
+    assert (result.exit_code, "Job is completed." in result.stderr) == (1, True)
+
+
 # ---------------------------------------------------------------------------------------- engines
 
 
@@ -278,6 +290,7 @@ def test_engines_are_listed_drained_resumed_and_forgotten(run: Run, daemon: Fake
     assert table.splitlines()[1].split()[:5] == ["attic-1", "idle", "any", "1.23s", "1/1"]
     assert run("engines", "drain", "attic-1").stdout == "attic-1  draining\n"
     assert run("engines", "resume", "attic-1").stdout == "attic-1  idle\n"
+    assert run("engines", "benchmark", "attic-1").stdout == "attic-1  busy\n"
     assert run("engines", "forget", "attic-1").stdout == "attic-1  forgotten\n"
     line = run("engines", "--json").stdout
     assert msgspec.json.decode(line, type=EngineView).jobs == ["1"]

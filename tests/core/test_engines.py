@@ -7,7 +7,7 @@ from tests.core.kit import Core, check_invariants
 from distconvd.dispatch import engines
 from distconvd.dispatch.queries import list_engines
 from distconvd.errors import NotFound, Unavailable
-from distconvd.model import Heartbeat, JobStatus
+from distconvd.model import BenchmarkReport, Heartbeat, JobStatus
 
 
 def test_the_first_heartbeat_registers_and_a_later_one_merges() -> None:
@@ -49,6 +49,27 @@ def test_a_benchmark_of_an_unknown_engine_is_refused() -> None:
     """There is nothing to merge it into."""
     with pytest.raises(NotFound):
         Core().benchmark("ghost", 1.0)
+
+
+def test_a_request_to_measure_anew_stays_until_a_benchmark_answers_it() -> None:
+    """It outlasts a restart, asking twice is asking once, and other benchmarks do not end it."""
+    core = Core()
+    core.engine("E1")
+    assert core.beat("E1").benchmark_requested_at is msgspec.UNSET
+    core.run(engines.ask_for_benchmark, "E1")
+    asked_at = core.view("E1")["benchmark_requested_at"]
+    assert asked_at == core.wall_ms
+    core.sleep(5)
+    core.run(engines.ask_for_benchmark, "E1")
+    assert not core.decisions[-1].changes
+    core.reload()
+    assert core.beat("E1").benchmark_requested_at == asked_at
+    core.benchmark("E1", 7.0)
+    core.run(engines.benchmark, BenchmarkReport("E1", 7.0, requested_at=asked_at - 1))
+    assert core.beat("E1").benchmark_requested_at == asked_at
+    core.run(engines.benchmark, BenchmarkReport("E1", 7.0, requested_at=asked_at))
+    assert core.beat("E1").benchmark_requested_at is msgspec.UNSET
+    assert core.view("E1")["benchmark_requested_at"] is None
 
 
 def test_engines_beyond_the_limit_are_refused_and_known_ones_are_not() -> None:

@@ -70,9 +70,9 @@ def test_what_no_engine_could_do_is_named(
 def test_a_number_has_a_range_whatever_the_codec(name: str) -> None:
     least, most = OPTION_RANGES[name]
     for codec in ("h264", "prores"):
-        assert fault(codec, **{name: type(least)(least) - 1}) == f"options.{name}"
-        assert fault(codec, **{name: most + 1}) == f"options.{name}"
-    assert fault("prores", **{name: most}) is None
+        for value in (least - 1, most + 1):
+            assert fault(codec, None, **{name: value}) == f"options.{name}"
+    assert fault("prores", None, **{name: most}) is None
 
 
 def test_a_codec_that_is_not_known_is_taken_with_whatever_its_engine_may_know() -> None:

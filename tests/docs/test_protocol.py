@@ -135,7 +135,7 @@ def test_every_message_and_close_code_of_the_websocket_is_told() -> None:
         for kind in (*get_args(push.FromEngine), *get_args(push.ToEngine))
         if isinstance(tag := kind.__struct_config__.tag, str)
     ]
-    assert len(tags) == 9
+    assert len(tags) == 11
     assert [tag for tag in tags if f"`{tag}`" not in section] == []
     told = {cells[0] for cells in pages.table_cells(section) if cells[0].isdigit()}
     codes = {value for name, value in vars(push).items() if name.startswith("CLOSE_")}

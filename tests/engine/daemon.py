@@ -50,6 +50,7 @@ class FakeDaemon:
         self.held: dict[str, dict[str, Any]] = {}
         self.beats: list[dict[str, Any]] = []
         self.benchmarks: list[dict[str, Any]] = []
+        self.benchmark_requested_at: int | None = None
         self.progress: list[tuple[str, dict[str, Any]]] = []
         self.reports: list[tuple[str, str, dict[str, Any]]] = []
         self.verdicts: dict[str, str] = {}
@@ -138,9 +139,14 @@ class _Handler(BaseHTTPRequestHandler):
         daemon = self.daemon
         if path == "/engines/heartbeat":
             daemon.beats.append(body)
-            return 200, {"message": "Heartbeat received", "jobs": self._verdicts(body)}
+            reply = {"message": "Heartbeat received", "jobs": self._verdicts(body)}
+            if daemon.benchmark_requested_at is not None:
+                reply["benchmark_requested_at"] = daemon.benchmark_requested_at
+            return 200, reply
         if path == "/engines/benchmark_result":
             daemon.benchmarks.append(body)
+            if body.get("requested_at") == daemon.benchmark_requested_at:
+                daemon.benchmark_requested_at = None
             return 200, {"message": "ok"}
         if path == "/assign_job/":
             return self._assign()

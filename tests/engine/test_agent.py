@@ -1,9 +1,11 @@
 """The whole engine as a process, against a daemon over real sockets."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -222,6 +224,44 @@ def test_pause_stops_the_encode_where_it_is_and_resume_lets_it_go_on(
     wait_until(lambda: child.status() != psutil.STATUS_STOPPED)
     daemon.verdicts["1_1"] = "cancel"
     wait_until(lambda: not ffmpegs_of(process))
+
+
+def test_an_engine_that_is_asked_measures_itself_anew_once_its_job_stands_still(
+    daemon: FakeDaemon, start: Start, clips: Clips, tmp_path: Path
+) -> None:
+    submit_long(daemon, clips)
+    process = start("--slots", "2", "--poll-s", "0.2")
+    daemon.wait_for(encoding("1_1"))
+    (child,) = ffmpegs_of(process)
+    daemon.benchmark_requested_at = 77
+    daemon.wait_for(lambda d: d.beats[-1]["status"] == "benchmarking")
+    seen = len(daemon.beats)
+    daemon.wait_for(lambda d: len(d.beats) > seen + 3)
+    assert len(daemon.benchmarks) == 1  # the one of its start: nothing is measured beside a job
+    before = (tmp_path / "work" / "benchmark.json").read_bytes()
+    daemon.paused.add("1_1")
+    daemon.wait_for(lambda d: len(d.benchmarks) == 2)
+    assert child.status() == psutil.STATUS_STOPPED
+    assert [report.get("requested_at") for report in daemon.benchmarks] == [None, 77]
+    assert (tmp_path / "work" / "benchmark.json").read_bytes() != before
+    daemon.wait_for(lambda d: d.beats[-1]["status"] == "idle")
+    assert set(daemon.beats[-1]["benchmark_fps"]) == set(daemon.beats[-1]["benchmarks"])
+    daemon.submit("1_2", clips.plain().as_uri(), "h264")
+    daemon.wait_for(lambda d: d.report_of("1_2"))
+    assert len(daemon.benchmarks) == 2
+
+
+def test_figures_that_are_older_than_the_schedule_says_are_taken_anew(
+    daemon: FakeDaemon, start: Start, tmp_path: Path
+) -> None:
+    cache = tmp_path / "work" / "benchmark.json"
+    old = json.loads(cache.read_bytes()) | {"measured_at": time.time() - 2 * 86_400}
+    cache.write_text(json.dumps(old))
+    start("--benchmark-every-days", "1")
+    wait_until(lambda: json.loads(cache.read_bytes())["measured_at"] > time.time() - 60)
+    daemon.wait_for(lambda d: len(d.benchmarks) == 2)
+    assert daemon.benchmarks[0]["benchmarks"] == old["seconds"]
+    assert daemon.benchmarks[1]["benchmarks"] != old["seconds"]
 
 
 def test_the_result_goes_to_the_daemons_media_store_when_nothing_else_is_set(

@@ -154,6 +154,50 @@ async def test_a_cancel_is_for_what_is_held_and_forgets_what_is_not_begun(
     assert link.take_waiting() == []
 
 
+async def test_a_pause_is_for_what_is_held_and_for_what_is_not_begun(
+    plug: Plug, farm: Farm, nursery: trio.Nursery
+) -> None:
+    await farm.beat(slots=2)
+    holdings = ToldHoldings()
+    link = PushLink(plug.open, holdings, Log())
+    nursery.start_soon(link.run)
+    first, second = [(await farm.submit())["job_id"] for _ in range(2)]
+    assert await link.next_job(never) is not None
+    for job_id in (first, second):
+        await farm.client.patch(f"/jobs/{job_id}", {"paused": True})
+    await wait_all_tasks_blocked()
+    assert holdings.verdicts == [Verdict(job, 1, "keep", paused=True) for job in (first, second)]
+    waiting = await link.next_job(never)
+    assert waiting is not None
+    assert (waiting.job_id, waiting.paused) == (second, True)
+
+
+async def test_a_request_for_a_benchmark_comes_over_the_socket(
+    plug: Plug, farm: Farm, nursery: trio.Nursery
+) -> None:
+    await farm.beat()
+    asked: list[int] = []
+    nursery.start_soon(PushLink(plug.open, Holdings(), Log(), asked.append).run)
+    await wait_all_tasks_blocked()
+    reply = await farm.client.post("/engines/e1/benchmark")
+    await wait_all_tasks_blocked()
+    assert asked == [reply.json()["benchmark_requested_at"]]
+
+
+async def test_waiting_for_work_can_be_interrupted(link: PushLink, nursery: trio.Nursery) -> None:
+    found: list[Job | None] = []
+
+    async def ask() -> None:
+        found.append(await link.next_job(never))
+
+    nursery.start_soon(ask)
+    await wait_all_tasks_blocked()
+    assert (found, link.has_waiting) == ([], False)
+    link.wake()
+    await wait_all_tasks_blocked()
+    assert found == [None]
+
+
 async def test_without_a_socket_nothing_is_said_over_it_and_work_is_asked_for(
     plug: Plug, daemon: Daemon
 ) -> None:

@@ -113,6 +113,45 @@ async def test_a_cancel_is_told_at_once(farm: Farm, wall: Wall) -> None:
     assert await engine.hear() == {"type": "cancel", "job_id": job_id, "attempt": 1}
 
 
+async def test_a_pause_and_its_end_are_told_at_once_and_keep_the_lease(
+    farm: Farm, wall: Wall
+) -> None:
+    engine = await wall.ready()
+    job_id = (await farm.submit())["job_id"]
+    await engine.job()
+    for paused in (True, False):
+        await farm.client.patch(f"/jobs/{job_id}", {"paused": paused})
+        told = {"type": "pause", "job_id": job_id, "attempt": 1, "paused": paused}
+        assert await engine.hear() == told
+        body = {"engine_id": "e1", "jobs": [{"job_id": job_id, "attempt": 1}]}
+        (verdict,) = (await engine.ask("heartbeat", body))["body"]["jobs"]
+        assert (verdict["verdict"], verdict["paused"]) == ("keep", paused)
+    await farm.client.patch(f"/jobs/{job_id}", {"paused": False, "labels": {"a": "b"}})
+    assert await engine.is_silent()
+    assert (await farm.job(job_id))["status"] == "assigned"
+
+
+async def test_a_paused_job_that_nobody_has_is_no_news_to_an_engine(farm: Farm, wall: Wall) -> None:
+    engine = await wall.ready(status="starting")
+    job_id = (await farm.submit())["job_id"]
+    await farm.client.patch(f"/jobs/{job_id}", {"paused": True})
+    assert await engine.is_silent()
+
+
+async def test_a_request_for_a_benchmark_is_told_at_once_and_once(farm: Farm, wall: Wall) -> None:
+    engine = await wall.ready()
+    reply = await farm.client.post("/engines/e1/benchmark")
+    asked = reply.json()["benchmark_requested_at"]
+    assert await engine.hear() == {"type": "benchmark", "requested_at": asked}
+    await farm.client.post("/engines/e1/benchmark")
+    await engine.beat(tags=["new"])
+    assert await engine.is_silent()
+    report = {"engine_id": "e1", "benchmark_time": 3.0, "requested_at": asked}
+    await farm.client.post("/engines/benchmark_result", report)
+    again = (await farm.client.post("/engines/e1/benchmark")).json()["benchmark_requested_at"]
+    assert await engine.hear() == {"type": "benchmark", "requested_at": again}
+
+
 async def test_a_drain_and_its_end_are_told_at_once_and_once(farm: Farm, wall: Wall) -> None:
     engine = await wall.ready()
     await farm.client.post("/engines/e1/drain")

@@ -1,4 +1,4 @@
-"""Commands that change jobs: cancel, retry."""
+"""Commands that change jobs: cancel, pause, resume, retry."""
 
 import click
 
@@ -31,6 +31,39 @@ def cancel(flags: Flags, job_ids: tuple[str, ...]) -> None:
 @click.command(
     cls=Command,
     examples=(
+        "distconv pause 1763840000000000_1",
+        "distconv jobs --json --status assigned | jq -r .job_id | xargs distconv pause",
+    ),
+)
+@click.argument("job_ids", metavar="JOB...", nargs=-1, required=True)
+@shared_flags
+@pass_flags
+def pause(flags: Flags, job_ids: tuple[str, ...]) -> None:
+    """Have jobs wait where they are; a running encode stands still.
+
+    Its engine keeps the job and its slot. With --json: each job's document, one a line. Exits 1 if
+    one could not be paused.
+    """
+    with flags.client() as client:
+        each(job_ids, client.pause, lambda job: tell(job, flags))
+
+
+@click.command(cls=Command, examples=("distconv resume 1763840000000000_1",))
+@click.argument("job_ids", metavar="JOB...", nargs=-1, required=True)
+@shared_flags
+@pass_flags
+def resume(flags: Flags, job_ids: tuple[str, ...]) -> None:
+    """Let paused jobs go on.
+
+    With --json: each job's document, one a line. Exits 1 if one could not be resumed.
+    """
+    with flags.client() as client:
+        each(job_ids, client.resume, lambda job: tell(job, flags))
+
+
+@click.command(
+    cls=Command,
+    examples=(
         "distconv retry 1763840000000000_1",
         "distconv jobs --json --status failed_permanently | jq -r .job_id | xargs distconv retry",
     ),
@@ -51,5 +84,6 @@ def tell(job: Job, flags: Flags) -> None:
     """Print what a job is now."""
     if flags.as_json:
         return print_json(job)
-    line = f"{text.clean(job.job_id)}  {job.status}  {text.source_name(job.source_url)}"
+    status = f"{job.status}, paused" if job.paused else job.status
+    line = f"{text.clean(job.job_id)}  {status}  {text.source_name(job.source_url)}"
     return stdout_console().out(line, highlight=False)

@@ -1,4 +1,4 @@
-"""Commands on engines: the list, and drain, resume and forget for one of them."""
+"""Commands on engines: the list, and drain, resume, benchmark and forget for one of them."""
 
 import click
 
@@ -66,6 +66,19 @@ def resume(flags: Flags, engine_ids: tuple[str, ...]) -> None:
     """Give engines work again that were drained or quarantined."""
     with flags.client() as client:
         each(engine_ids, client.resume_engine, lambda engine: tell(engine, flags))
+
+
+@engines.command(cls=Command, examples=("distconv engines benchmark attic-1",))
+@click.argument("engine_ids", metavar="ENGINE...", nargs=-1, required=True)
+@shared_flags
+@pass_flags
+def benchmark(flags: Flags, engine_ids: tuple[str, ...]) -> None:
+    """Have engines measure their speed anew.
+
+    Each takes nothing new until its jobs have ended and it has measured itself.
+    """
+    with flags.client() as client:
+        each(engine_ids, client.benchmark_engine, lambda engine: tell(engine, flags))
 
 
 @engines.command(cls=Command, examples=("distconv engines forget attic-1",))

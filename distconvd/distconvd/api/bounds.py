@@ -27,6 +27,11 @@ _AMOUNT: Schema = {"minimum": 0, "maximum": 1e15}
 _TIME: Schema = {"minimum": 0, "maximum": 2**53 - 1}
 _SHORT: Schema = {"maxLength": 256}
 _SECONDS: Schema = {"minimum": 0, "maximum": 1e9}
+_BY_CODEC: Schema = {
+    "maxProperties": Limits.codecs,
+    "propertyNames": _WORD,
+    "additionalProperties": {"type": "number", **_SECONDS},
+}
 
 FIELDS: Mapping[str, Schema] = {
     "source_url": {
@@ -56,11 +61,9 @@ FIELDS: Mapping[str, Schema] = {
     "supported_codecs": {"maxItems": Limits.codecs, "items": {"type": "string", **_WORD}},
     "storage_capacity_gb": _AMOUNT,
     "benchmark_time": _SECONDS,
-    "benchmarks": {
-        "maxProperties": Limits.codecs,
-        "propertyNames": _WORD,
-        "additionalProperties": {"type": "number", **_SECONDS},
-    },
+    "benchmarks": _BY_CODEC,
+    "benchmark_fps": _BY_CODEC,
+    "requested_at": _TIME,
     "slots": {"minimum": 1, "maximum": Limits.slots},
     "free_gb": _AMOUNT,
     "cpu_percent": _AMOUNT,

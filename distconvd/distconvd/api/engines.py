@@ -50,6 +50,10 @@ class EnginesApi:
             Route("GET", engine, self.get, "read", summary="Get an engine", doc=docs.GET),
             Route("DELETE", engine, self.remove, "admin", summary="Forget it", doc=docs.CHANGE),
             Route(
+                "POST", f"{engine}/benchmark", self.ask_for_benchmark, "admin",
+                summary="Have it measure anew", doc=docs.CHANGE,
+            ),
+            Route(
                 "POST", f"{engine}/drain", self.drain, "admin",
                 summary="Drain it", doc=docs.CHANGE,
             ),
@@ -106,6 +110,11 @@ class EnginesApi:
     async def remove(self, request: Request) -> Response:
         """`DELETE /engines/{id}`."""
         return json_reply(await self._ledger.execute(engines.remove, _engine_id(request)))
+
+    async def ask_for_benchmark(self, request: Request) -> Response:
+        """`POST /engines/{id}/benchmark`."""
+        engine_id = _engine_id(request)
+        return json_reply(await self._ledger.execute(engines.ask_for_benchmark, engine_id))
 
     async def drain(self, request: Request) -> Response:
         """`POST /engines/{id}/drain`."""

@@ -100,6 +100,8 @@ def check_heartbeat(beat: Heartbeat) -> None:
             check_codec(codec, "supported_codecs")
     if isinstance(beat.benchmarks, dict):
         check_benchmarks(beat.benchmarks)
+    if isinstance(beat.benchmark_fps, dict):
+        check_benchmarks(beat.benchmark_fps, "benchmark_fps")
     if isinstance(beat.tags, list):
         check_tags(beat.tags, "tags")
     if isinstance(beat.slots, int) and not 1 <= beat.slots <= Limits.slots:
@@ -122,14 +124,15 @@ def check_benchmark(report: BenchmarkReport) -> None:
     check_id(report.engine_id, "engine_id")
     check_number(report.benchmark_time, "benchmark_time", 1e9)
     check_benchmarks(report.benchmarks)
+    check_time(report.requested_at, "requested_at")
 
 
-def check_benchmarks(benchmarks: dict[str, float]) -> None:
-    """Raise `BadRequest` unless each codec has a finite number of seconds."""
-    _check_count(benchmarks, "benchmarks", Limits.codecs)
-    for codec, seconds in benchmarks.items():
-        check_codec(codec, "benchmarks")
-        check_number(seconds, "benchmarks", 1e9)
+def check_benchmarks(benchmarks: dict[str, float], field: str = "benchmarks") -> None:
+    """Raise `BadRequest` unless each codec has a finite number, of seconds or of frames a second."""
+    _check_count(benchmarks, field, Limits.codecs)
+    for codec, figure in benchmarks.items():
+        check_codec(codec, field)
+        check_number(figure, field, 1e9)
 
 
 def check_complete(report: CompleteReport) -> None:

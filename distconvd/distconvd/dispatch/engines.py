@@ -42,21 +42,42 @@ def heartbeat(tx: Transaction, beat: Heartbeat, extra: dict[str, Any]) -> Heartb
     _keep_extra(entry, extra)
     _hear(tx, entry, beat)
     verdicts = _judge_held(tx, entry, beat)
+    asked_at = entry.record.benchmark_requested_at
     return HeartbeatReply(
         f"Heartbeat received from engine {beat.engine_id}",
         verdicts,
         entry.state.value,
         tx.settings.lease_s,
+        msgspec.UNSET if asked_at is None else asked_at,
     )
 
 
 def benchmark(tx: Transaction, report: BenchmarkReport) -> str:
     """Note an engine's benchmark; raises `NotFound` for an unknown engine."""
     tx.saw.add(("engines", report.engine_id))
-    entry = tx.state.engine(report.engine_id)
-    benchmarks = {**entry.record.benchmarks, **report.benchmarks}
-    tx.edit_engine(entry.record, benchmark_time=report.benchmark_time, benchmarks=benchmarks)
+    record = tx.state.engine(report.engine_id).record
+    asked = record.benchmark_requested_at
+    after = tx.edit_engine(
+        record,
+        benchmark_time=report.benchmark_time,
+        benchmarks={**record.benchmarks, **report.benchmarks},
+        benchmark_requested_at=None if report.requested_at == asked else asked,
+    )
+    if after != record:
+        tx.tell("engine.changed", engine_id=report.engine_id)
     return f"Benchmark result received from engine {report.engine_id}"
+
+
+def ask_for_benchmark(tx: Transaction, engine_id: str) -> bytes:
+    """Have an engine measure itself anew; return its view. Asking twice is asking once.
+
+    Raises `NotFound`.
+    """
+    entry = tx.state.engine(engine_id)
+    if entry.record.benchmark_requested_at is None:
+        tx.edit_engine(entry.record, benchmark_requested_at=tx.now.wall_ms)
+        tx.tell("engine.changed", engine_id=engine_id)
+    return engine_view(tx, engine_id)
 
 
 def drain(tx: Transaction, engine_id: str, *, draining: bool) -> bytes:

@@ -33,7 +33,8 @@ def why(tx: Transaction, job_id: str) -> Why:
         facts["idle_engines_that_can_take_it"] = len(tx.state.pool.index(demand_of(job)).members)
     elif job.status is JobStatus.ASSIGNED:
         lease_s = tx.core.leases.get(job_id, tx.now.mono_s) - tx.now.mono_s
-        summary = f"Engine {job.assigned_engine} has it: {job.placement or 'no reason recorded'}."
+        has = "has it, paused" if job.paused else "has it"
+        summary = f"Engine {job.assigned_engine} {has}: {job.placement or 'no reason recorded'}."
         facts["lease_left_s"] = round(lease_s, 1)
         facts["started_at"] = job.started_at
     else:
@@ -56,7 +57,7 @@ def _why_waiting(tx: Transaction, job: Job) -> str:
     """Return one sentence that says what a pending job waits for."""
     state = tx.state
     if job.paused:
-        return 'It is paused; resume it with PATCH {"paused": false}.'
+        return 'It is paused; distconv resume, or PATCH {"paused": false}, lets it go on.'
     if job.job_id in state.delayed and job.not_before is not None:
         wait_s = max(0, job.not_before - tx.now.wall_ms) / 1000
         cause = "the backoff after a failure" if job.error_message else "its not_before time"

@@ -41,3 +41,7 @@ class EngineRecord(msgspec.Struct, frozen=True):
     quarantined_until: int | None = None
     failed_jobs: list[str] = []
     """Jobs that failed on it in a row, for quarantine; a success empties it."""
+    benchmark_fps: dict[str, float] = {}
+    """Frames per second in the benchmark, by codec: the same figures for people."""
+    benchmark_requested_at: int | None = None
+    """Since when a person has wanted it to measure anew, until a benchmark answers that."""

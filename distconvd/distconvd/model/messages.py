@@ -62,6 +62,7 @@ class Heartbeat(msgspec.Struct, frozen=True):
     streaming_support: bool | msgspec.UnsetType = msgspec.UNSET
     benchmark_time: float | None | msgspec.UnsetType = msgspec.UNSET
     benchmarks: dict[str, float] | msgspec.UnsetType = msgspec.UNSET
+    benchmark_fps: dict[str, float] | msgspec.UnsetType = msgspec.UNSET
     slots: int | msgspec.UnsetType = msgspec.UNSET
     tags: list[str] | msgspec.UnsetType = msgspec.UNSET
     hostname: str | msgspec.UnsetType = msgspec.UNSET
@@ -94,6 +95,8 @@ class HeartbeatReply(msgspec.Struct, frozen=True):
     """The engine's state as the scheduler sees it (`draining`: take nothing new)."""
     lease_s: float = 60.0
     """An attempt that no heartbeat names for this long is given to another engine."""
+    benchmark_requested_at: int | msgspec.UnsetType = msgspec.UNSET
+    """Set while the engine is to measure anew; its next `BenchmarkReport` repeats it."""
 
 
 class BenchmarkReport(msgspec.Struct, frozen=True):
@@ -102,6 +105,8 @@ class BenchmarkReport(msgspec.Struct, frozen=True):
     engine_id: str
     benchmark_time: float
     benchmarks: dict[str, float] = {}
+    requested_at: int | None = None
+    """The request that it answers, as the heartbeat's reply told it; None: none."""
 
 
 class AssignRequest(msgspec.Struct, frozen=True):

@@ -98,4 +98,20 @@ class DrainMessage(msgspec.Struct, frozen=True, tag_field="type", tag="drain"):
     draining: bool
 
 
-ToEngine = AckMessage | AssignedMessage | CancelMessage | DrainMessage
+class PauseMessage(msgspec.Struct, frozen=True, tag_field="type", tag="pause"):
+    """Stop this attempt's ffmpeg where it is and keep it; or, with False, let it go on."""
+
+    job_id: str
+    attempt: int
+    paused: bool
+
+
+class BenchmarkMessage(msgspec.Struct, frozen=True, tag_field="type", tag="benchmark"):
+    """Measure anew; see `EngineRecord.benchmark_requested_at`."""
+
+    requested_at: int
+
+
+ToEngine = (
+    AckMessage | AssignedMessage | CancelMessage | DrainMessage | PauseMessage | BenchmarkMessage
+)

@@ -66,8 +66,12 @@ class PushApi:
             session.look_for_work()
         elif event.kind == "job.cancelled" and event.job_id and event.attempt:
             session.cancel(event.job_id, event.attempt)
+        elif event.kind == "job.updated" and event.reason and event.job_id and event.attempt:
+            session.pause(event.job_id, event.attempt, paused=event.reason == "paused")
         elif event.kind == "engine.changed" and event.record is not None:
-            session.tell_draining(draining=decode_engine(event.record).draining)
+            engine = decode_engine(event.record)
+            session.tell_draining(draining=engine.draining)
+            session.ask_for_benchmark(engine.benchmark_requested_at)
 
     def drain(self) -> None:
         """Close all websockets with 1012, and open no more."""
@@ -83,7 +87,9 @@ class PushApi:
         older = self.sessions.get(engine_id)
         self.sessions[engine_id] = session
         if older is not None:
-            log.warning("engine %s has connected twice; the newest connection wins", engine_id)
+            log.warning(
+                "connected twice; the newest connection wins", extra={"engine_id": engine_id}
+            )
             older.close(CLOSE_REPLACED, "another connection of this engine has come")
         if self._is_draining:
             session.close(CLOSE_RESTART, STOPPING)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from distconvd.api.decode import decode
+from distconvd.api.holders import require_holder
 from distconvd.api.validate import (
     check_complete,
     check_fail,
@@ -88,7 +89,9 @@ class Inbox:
         except DistconvError as error:
             return _refusal(message.id, error)
         except Exception:
-            log.exception("message %s of engine %s failed", type(message), self._engine_id)
+            log.exception(
+                "a message %s failed", type(message).__name__, extra={"engine_id": self._engine_id}
+            )
             return _refusal(message.id, Crash(f"websocket of {self._engine_id}"))
         return AckMessage(message.id, msgspec.Raw(body))
 
@@ -132,9 +135,13 @@ class Inbox:
         check(report)
 
         def command(tx: Transaction) -> tuple[str, bytes]:
+            if _has_no_number(report):
+                require_holder(tx, message.job_id, self._engine_id)
             return take(tx, message.job_id, report), tx.job_view(message.job_id)
 
         sentence, record = await self._ledger.execute(command)
+        ids = {"job_id": message.job_id, "engine_id": self._engine_id, "attempt": report.attempt}
+        log.info("by websocket: %s", sentence, extra=ids)
         return msgspec.json.encode({"message": sentence, "job": msgspec.Raw(record)})
 
     def _signed(self, report: R) -> R:
@@ -148,6 +155,11 @@ class Inbox:
                 f"'engine_id' is {engine_id}, but this is the websocket of {self._engine_id}.",
                 field="engine_id",
             )
+
+
+def _has_no_number(report: CompleteReport | FailReport | ReleaseReport | ProgressReport) -> bool:
+    """Whether a report does not say by its attempt's number whose it is."""
+    return report.attempt is None
 
 
 def encoded(message: Any) -> str:

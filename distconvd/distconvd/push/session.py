@@ -25,8 +25,10 @@ from distconvd.model.push import (
     CLOSE_UNREADABLE,
     AckMessage,
     AssignedMessage,
+    BenchmarkMessage,
     CancelMessage,
     DrainMessage,
+    PauseMessage,
 )
 from distconvd.push import commands
 from distconvd.push.inbox import Inbox, Unreadable, encoded
@@ -92,6 +94,7 @@ class Session:
         self._sending = trio.CancelScope()
         self._is_pinging = False
         self._parked_at: EngineEntry | None = None
+        self._told_benchmark: int | None = None
         self._told_draining = ledger.execute_nowait(commands.is_draining, engine_id)
 
     # ------------------------------------------------------------------- what others may call
@@ -110,7 +113,7 @@ class Session:
         self._sending.deadline = min(self._sending.deadline, late_s)
         self._wake.set()
         self._room.set()
-        log.info("engine %s: websocket ends: %d %s", self.engine_id, code, reason)
+        log.info("websocket ends: %d %s", code, reason, extra={"engine_id": self.engine_id})
 
     def look_for_work(self) -> None:
         """Have the engine's undelivered assignments delivered."""
@@ -120,6 +123,16 @@ class Session:
     def cancel(self, job_id: str, attempt: int) -> None:
         """Tell the engine to stop an attempt."""
         self._push(CancelMessage(job_id, attempt))
+
+    def pause(self, job_id: str, attempt: int, *, paused: bool) -> None:
+        """Tell the engine to pause an attempt, or to let it go on."""
+        self._push(PauseMessage(job_id, attempt, paused))
+
+    def ask_for_benchmark(self, requested_at: int | None) -> None:
+        """Tell the engine to measure anew, when that is news."""
+        if requested_at not in (None, self._told_benchmark):
+            self._push(BenchmarkMessage(requested_at))
+        self._told_benchmark = requested_at
 
     def tell_draining(self, *, draining: bool) -> None:
         """Tell the engine that it gets nothing new, or that it does again, when that is news."""

@@ -1,0 +1,125 @@
+"""What there is to see of a farm in one look, and how to look again and again without being a burden.
+
+A look is a handful of requests: counts, engines, and the jobs that engines hold, as many as can be
+shown. It never lists jobs, which would cost the daemon the more, the more it has stored. The next look
+comes after `EVERY_S`, or later when the daemon was slow to answer: at most a tenth of its time goes
+into being looked at.
+"""
+
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgspec
+
+from distconv_client.errors import ClientError, DaemonUnreachable, NotFound, Refused
+from distconv_client.views import EngineView, StatusView
+from distconvd.model import Job
+
+EVERY_S = 1.0
+SHARE = 10
+"""A look that took a second is followed by one ten seconds later."""
+EVERY_S_MAX = 30.0
+JOBS_MAX = 100
+
+
+class Watched(Protocol):
+    """What is needed of the client."""
+
+    @property
+    def server(self) -> str:
+        """The daemon's address."""
+        ...
+
+    def status(self) -> StatusView:
+        """Return the counts."""
+        ...
+
+    def engines(self) -> list[EngineView]:
+        """Return all engines."""
+        ...
+
+    def job(self, job_id: str) -> Job:
+        """Return one job."""
+        ...
+
+
+class Farm(msgspec.Struct, frozen=True):
+    """One look: also what `distconv top --json` prints.
+
+    Attributes:
+        at_ms: when it was, in ms since the epoch on this machine.
+        running: jobs on engines, the furthest along first.
+    """
+
+    at_ms: int
+    status: StatusView
+    engines: list[EngineView]
+    running: list[Job]
+
+
+@dataclass
+class Outage:
+    """Since when the daemon has not answered, and what came instead."""
+
+    since_s: float
+    error: ClientError
+
+
+@dataclass
+class Lookout:
+    """Looks at one farm as often as is decent.
+
+    Args:
+        client: the daemon.
+        clock: seconds since the epoch.
+        ticker: seconds that never go back.
+    """
+
+    client: Watched
+    clock: Callable[[], float] = time.time
+    ticker: Callable[[], float] = time.monotonic
+    farm: Farm | None = None
+    """The last look that succeeded."""
+    outage: Outage | None = None
+    returned_s: float | None = None
+    """When an outage ended, on `clock`; the last one."""
+    next_in_s: float = field(default=0.0, init=False)
+
+    def look(self, jobs_max: int = JOBS_MAX) -> None:
+        """Look now. An outage is noted; raises what more waiting would not mend."""
+        began_s = self.ticker()
+        try:
+            farm = self._seen(jobs_max)
+        except (DaemonUnreachable, Refused) as error:
+            if isinstance(error, Refused) and error.status < 500:
+                raise
+            self.outage = Outage(self.outage.since_s if self.outage else self.clock(), error)
+        else:
+            if self.outage is not None:
+                self.returned_s, self.outage = self.clock(), None
+            self.farm = farm
+        took_s = self.ticker() - began_s
+        self.next_in_s = min(EVERY_S_MAX, max(EVERY_S, SHARE * took_s))
+
+    def _seen(self, jobs_max: int) -> Farm:
+        status = self.client.status()
+        engines = sorted(self.client.engines(), key=lambda engine: engine.engine_id)
+        held = itertools.chain.from_iterable(engine.jobs for engine in engines)
+        found = map(self._maybe_job, itertools.islice(held, min(jobs_max, JOBS_MAX)))
+        running = sorted((job for job in found if job is not None), key=_left_to_do)
+        return Farm(int(self.clock() * 1000), status, engines, running)
+
+    def _maybe_job(self, job_id: str) -> Job | None:
+        """Return a job; None for one that has gone to the archive meanwhile, or to its end."""
+        try:
+            job = self.client.job(job_id)
+        except NotFound:
+            return None
+        return job if job.status == "assigned" else None
+
+
+def _left_to_do(job: Job) -> tuple[float, str]:
+    return -(job.progress.fraction if job.progress else 0.0), job.job_id
