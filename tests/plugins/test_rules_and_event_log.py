@@ -1,12 +1,16 @@
-"""`submission-rules` lets in what its rules say, and `event-log` logs what happened."""
+"""`submission-rules` lets in what its rules say, and `event-log` keeps an account of what happened."""
 
-import logging
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from distconv_plugins.event_log import distconvd_event
+from distconvd.config import Config
 from distconvd.errors import ConfigError
-from distconvd.testing.daemon import KEY, Daemon, open_daemon
+from distconvd.plugins import Context
+from distconvd.testing.daemon import Daemon, open_daemon
 from distconvd.testing.engine import VirtualEngine
 from distconvd.testing.listener_suite import FunctionListener, ListenerSuite
 
@@ -65,34 +69,48 @@ async def test_a_caller_that_no_rule_fits_may_submit_anything() -> None:
         assert (made.status, made.json()["labels"]) == (200, {})
 
 
-async def logged(daemon: Daemon) -> None:
+async def job_is_done(daemon: Daemon) -> None:
     one = VirtualEngine(daemon, "e1")
     await one.beat()
     await daemon.client.post("/jobs/", JOB)
     await one.complete(await one.must_ask())
 
 
-async def test_an_event_that_was_asked_for_is_a_log_line_with_its_job_and_engine(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    caplog.set_level(logging.INFO)
-    wanted = {"event-log": {"events": ["job.assigned", "job.c*"]}}
-    async with open_daemon(plugin=wanted, api_key=KEY) as daemon:
-        await logged(daemon)
-    said = [r for r in caplog.records if r.name == "distconvd.events"]
-    assert [r.getMessage() for r in said] == ["job.assigned", "job.completed"]
-    assert {vars(r)["engine_id"] for r in said} == {"e1"}
-    assert {vars(r)["attempt"] for r in said} == {1}
-    assert vars(said[0])["job_id"] == vars(said[1])["job_id"]
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-async def test_no_event_is_logged_where_none_was_asked_for(
-    caplog: pytest.LogCaptureFixture,
+async def test_an_event_that_was_asked_for_is_a_line_with_the_record_as_it_then_was(
+    tmp_path: Path,
 ) -> None:
-    caplog.set_level(logging.INFO)
-    async with open_daemon() as daemon:
-        await logged(daemon)
-    assert "distconvd.events" not in {r.name for r in caplog.records}
+    path = tmp_path / "events.ndjson"
+    wanted = {"event-log": {"file": str(path), "events": ["job.assigned", "job.c*"]}}
+    async with open_daemon(plugin=wanted) as daemon:
+        await job_is_done(daemon)
+    told = lines_of(path)
+    assert [line["kind"] for line in told] == ["job.assigned", "job.completed"]
+    assert [line["record"]["status"] for line in told] == ["assigned", "completed"]
+    assert [(line["engine_id"], line["attempt"]) for line in told] == [("e1", 1), ("e1", 1)]
+    assert path.stat().st_mode & 0o007 == 0, "it is nobody else's to read"
+
+
+async def test_a_file_of_events_may_be_moved_away_at_any_time(tmp_path: Path) -> None:
+    path = tmp_path / "events.ndjson"
+    async with open_daemon(plugin={"event-log": {"file": str(path)}}) as daemon:
+        await daemon.client.post("/jobs/", JOB)
+        path.rename(tmp_path / "old.ndjson")
+        await daemon.client.post("/jobs/", JOB)
+    assert len(lines_of(path)) == len(lines_of(tmp_path / "old.ndjson")) == 1
+
+
+async def test_a_disk_that_refuses_is_told_and_counted_and_holds_up_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    nowhere = str(tmp_path / "no" / "such" / "folder")
+    async with open_daemon(plugin={"event-log": {"file": nowhere}}) as daemon:
+        assert (await daemon.client.post("/jobs/", JOB)).status == 200
+        assert daemon.parts.teller.failures == {"event-log": 1}
+    assert "No such file or directory" in caplog.text
 
 
 async def test_a_pattern_that_fits_no_event_stops_the_start() -> None:
@@ -102,13 +120,10 @@ async def test_a_pattern_that_fits_no_event_stops_the_start() -> None:
 
 
 class TestEventLog(ListenerSuite):
-    """Also with everything to be logged, an event costs next to nothing."""
+    """Also with everything to be written, an event costs next to nothing."""
 
     @pytest.fixture
-    def listener(self) -> FunctionListener:
-        from distconv_plugins.event_log import distconvd_event
-        from distconvd.config import Config
-        from distconvd.plugins import Context
-
-        context = Context(Config(plugin={"event-log": {"events": ["*"]}}))
+    def listener(self, tmp_path: Path) -> FunctionListener:
+        table = {"file": str(tmp_path / "events.ndjson"), "events": ["*"]}
+        context = Context(Config(plugin={"event-log": table}))
         return FunctionListener(lambda event: distconvd_event(event, context))
