@@ -86,8 +86,8 @@ class Metrics:
         self._not_ready = Gauge(
             "distconv_not_ready", "1 while changes are refused, else 0.", registry=self._registry
         )
-        slow = {} if slow_hooks is None else slow_hooks
-        failed = {} if service_failures is None else service_failures
+        slow: Mapping[tuple[str, str], int] = {} if slow_hooks is None else slow_hooks
+        failed: Mapping[str, int] = {} if service_failures is None else service_failures
         plugins = _PluginCollector(teller, slow, failed)
         self._registry.register(_StateCollector(dispatcher))
         self._registry.register(plugins)

@@ -44,7 +44,9 @@ def decode_history(job_id: str, data: bytes) -> AttemptHistory:
     try:
         return _history_decoder.decode(data)
     except UNREADABLE:
-        log.error("the attempts of job %s cannot be read and are taken as none", job_id)
+        log.error(
+            "the attempts of a job cannot be read and are taken as none", extra={"job_id": job_id}
+        )
         return AttemptHistory(job_id)
 
 
@@ -81,7 +83,9 @@ def _repair_job(job_id: str, data: bytes) -> Job | None:
                 trial = {"job_id": job_id, "source_url": "", "target_codec": "", name: fields[name]}
                 msgspec.convert(trial, Job)
             except msgspec.ValidationError:
-                log.warning("job %s: dropped field %r, its value cannot be read", job_id, name)
+                log.warning(
+                    "dropped field %r, its value cannot be read", name, extra={"job_id": job_id}
+                )
             else:
                 kept[name] = fields[name]
     if not {"source_url", "target_codec"} <= kept.keys():
@@ -125,7 +129,9 @@ def _with_field(record: EngineRecord, name: str, value: Any) -> EngineRecord:
     try:
         return msgspec.convert({**msgspec.to_builtins(record), name: value}, EngineRecord)
     except msgspec.ValidationError:
-        log.warning("engine %s: dropped field %r, cannot be read", record.engine_id, name)
+        log.warning(
+            "dropped field %r, it cannot be read", name, extra={"engine_id": record.engine_id}
+        )
         return record
 
 

@@ -29,6 +29,11 @@ def kinds_of(patterns: Iterable[str], table: str) -> frozenset[str]:
     return frozenset(chosen)
 
 
+def ids_of(event: Event) -> dict[str, object]:
+    """Return what an event is about, as fields of a log line."""
+    return {"job_id": event.job_id, "engine_id": event.engine_id, "attempt": event.attempt}
+
+
 def event_json(event: Event, **more: object) -> bytes:
     """Return an event as one JSON object, with the job's or engine's record inside."""
     fields: dict[str, object] = {**more, **event._asdict()}

@@ -29,10 +29,17 @@ def check_url(url: str) -> str:
     """Return the URL; raises `ValueError` for one that cannot be posted to."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
-        raise ValueError(f"{url!r} is no http(s) URL")
+        raise ValueError(f"{place_of(url)} is no http(s) URL")
     if parts.username is not None or not url.isascii() or not url.isprintable() or " " in url:
-        raise ValueError(f"{url!r} has a user, a space, or what must be percent-encoded")
+        raise ValueError(f"{place_of(url)} has a user, a space, or what must be percent-encoded")
     return url
+
+
+def place_of(url: str) -> str:
+    """Return what may be told of a URL: scheme, host and port. Its path is often as good as a key."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{'/…' if parts.path.strip('/') or parts.query else '/'}"
 
 
 async def post(

@@ -23,7 +23,7 @@ from typing import NoReturn
 import msgspec
 import trio
 
-from distconv_plugins._events import ENDS, event_json, kinds_of
+from distconv_plugins._events import ENDS, event_json, ids_of, kinds_of
 from distconvd import hookimpl
 from distconvd.dispatch import Event
 from distconvd.errors import ConfigError
@@ -94,7 +94,10 @@ class Exec:
             with trio.move_on_after(self._settings.timeout_s) as patience:
                 await self._run_command(event)
             if patience.cancelled_caught:
-                log.error("the command took over %g s for %s", self._settings.timeout_s, event.kind)
+                log.error(
+                    "the command took over %g s for %s", self._settings.timeout_s, event.kind,
+                    extra=ids_of(event),
+                )  # fmt: skip
 
     async def _run_command(self, event: Event) -> None:
         tail, process = b"", None
@@ -104,10 +107,13 @@ class Exec:
                 async for piece in process.stderr:
                     tail = (tail + piece)[-TAIL_BYTES:]
         except* OSError as errors:
-            log.error("the command cannot be run: %s", errors.exceptions[0])
+            log.error("the command cannot be run: %s", errors.exceptions[0], extra=ids_of(event))
         if process is not None and process.returncode:
             said = tail.decode("utf-8", "replace").strip()
-            log.error("the command ended with %d for %s: %s", process.returncode, event.kind, said)
+            log.error(
+                "the command ended with %d for %s: %s", process.returncode, event.kind, said,
+                extra=ids_of(event),
+            )  # fmt: skip
 
     async def _start_command(
         self, event: Event, *, task_status: trio.TaskStatus[trio.Process]

@@ -38,7 +38,7 @@ import msgspec
 import trio
 
 from distconv_plugins._events import ENDS, event_json, kinds_of
-from distconv_plugins._http_post import check_url, post
+from distconv_plugins._http_post import check_url, place_of, post
 from distconv_plugins._webhook_queue import Waiting, WebhookQueue
 from distconvd import hookimpl
 from distconvd.dispatch import Event
@@ -207,7 +207,10 @@ class Webhook:
             if 200 <= reply.status < 300:
                 return None
             if reply.status < 500 and reply.status not in (408, 429):
-                log.error("%s answered %d to %s: dropped", url, reply.status, waiting.kind)
+                log.error(
+                    "%s answered %d to %s: dropped", place_of(url), reply.status, waiting.kind,
+                    extra=_ids_of(waiting),
+                )  # fmt: skip
                 return None
             fault = f"it answered {reply.status}"
             after = reply.headers.get("retry-after", "")
@@ -218,8 +221,23 @@ class Webhook:
             fault = str(error) or type(error).__name__
         backoff_s = min(BACKOFF_MAX_S, BACKOFF_MIN_S * 2.0 ** min(failures, 20))
         wait_s = min(BACKOFF_MAX_S, max(asked_s, backoff_s * random.uniform(0.5, 1.0)))
-        log.warning("%s was not told of %s: %s; again in %.0f s", url, waiting.kind, fault, wait_s)
+        log.warning(
+            "%s was not told of %s: %s; again in %.0f s", place_of(url), waiting.kind, fault, wait_s,
+            extra=_ids_of(waiting),
+        )  # fmt: skip
         return wait_s
+
+
+class _Ids(msgspec.Struct, frozen=True):
+    job_id: str | None = None
+    engine_id: str | None = None
+    attempt: int | None = None
+
+
+def _ids_of(waiting: Waiting) -> dict[str, object]:
+    """Return what an event that waits is about, as fields of a log line."""
+    ids = msgspec.json.decode(waiting.body, type=_Ids)
+    return {**msgspec.structs.asdict(ids), "delivery": waiting.event_id}
 
 
 @hookimpl

@@ -31,6 +31,20 @@ def test_a_job_that_changes_its_priority_is_told_under_the_new_one() -> None:
     assert queue.ages.oldest() == {2: job(0).job_id}
 
 
+def test_a_job_that_leaves_the_line_and_comes_back_in_another_is_told_once() -> None:
+    queue = JobQueue()
+    queue.add(job(1, codec="av1"))
+    for codec in ("h264", "av1", "h264", "vp9"):
+        queue.discard(job(2).job_id)
+        queue.add(job(2, codec=codec))  # behind the first, so that its dead entries stay
+        queue.add(job(3, codec=codec))
+    assert queue.ages.oldest() == {0: job(1).job_id}
+    queue.discard(job(1).job_id)
+    assert queue.ages.oldest() == {0: job(2).job_id}
+    queue.discard(job(2).job_id)
+    assert queue.ages.oldest() == {0: job(3).job_id}
+
+
 def test_whatever_comes_and_goes_the_oldest_is_right_and_dead_entries_stay_few() -> None:
     rng = random.Random(7)
     queue = JobQueue()
@@ -41,6 +55,12 @@ def test_whatever_comes_and_goes_the_oldest_is_right_and_dead_entries_stay_few()
             continue
         live[one.job_id] = one
         queue.add(one)
+        if number % 3 == 0:  # one that is there already changes
+            again = rng.choice(sorted(live))
+            live[again] = Job(
+                again, "http://h/a", rng.choice(["h264", "vp9"]), priority=rng.randrange(3)
+            )
+            queue.add(live[again])
         while len(live) > (300 if number < 2500 else 5):
             gone = rng.choice(sorted(live)[:50])
             del live[gone]

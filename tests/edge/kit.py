@@ -17,6 +17,7 @@ from distconvd.edge.access import Exchange
 from distconvd.edge.app import App
 from distconvd.edge.connection import serve_connection
 from distconvd.edge.deadlines import Deadlines, keep_deadlines
+from distconvd.edge.door import Door
 from distconvd.edge.drain import Drain
 from distconvd.edge.http import Principal, Request, Response, Route
 from distconvd.edge.limits import EdgeLimits
@@ -188,7 +189,7 @@ class Site:
     async def _serve(self, stream: trio.abc.Stream) -> None:
         await serve_connection(
             stream,
-            app=self._app,
+            door=Door(self._app),
             limits=self.limits,
             peer="client:1",
             drain=self.drain,

@@ -11,6 +11,7 @@ from distconvd.api.admission import Admission, find_job, require_archived
 from distconvd.api.batch import CONTENT_TYPE as NDJSON
 from distconvd.api.batch import Batch
 from distconvd.api.decode import decode
+from distconvd.api.holders import require_holder
 from distconvd.api.jobs_doc import PAGE_MAX, Order
 from distconvd.api.replies import (
     array_of,
@@ -39,7 +40,7 @@ from distconvd.dispatch.transaction import Transaction
 from distconvd.dispatch.why import why
 from distconvd.edge.http import Request, Response, Route
 from distconvd.edge.link import wait_while_wanted
-from distconvd.errors import BadRequest, Forbidden, NotFound, PreconditionFailed
+from distconvd.errors import BadRequest, NotFound, PreconditionFailed
 from distconvd.ledger import Ledger
 from distconvd.model import (
     TERMINAL_STATUSES,
@@ -285,15 +286,10 @@ def _spoken_for(request: Request, report: R) -> R:
 
 
 def _require_holder(tx: Transaction, request: Request, job_id: str) -> None:
-    """Raise `Forbidden` where the key's engine neither holds the job nor ever held it.
-
-    One that held it is the dispatcher's to judge: late work is still work, stale work is 409.
-    """
+    """Raise `Forbidden` where the key's engine, if it is one's, has nothing to do with the job."""
     bound = request.principal.engine if request.principal else None
-    if bound is None or tx.job(job_id).assigned_engine == bound:
-        return
-    if all(attempt.engine_id != bound for attempt in tx.state.history(job_id).attempts):
-        raise Forbidden(f"Engine {bound!r}, which this key speaks for, does not hold this job.")
+    if bound is not None:
+        require_holder(tx, job_id, bound)
 
 
 def _is_news(record: bytes, known: str | None) -> bool:

@@ -180,7 +180,7 @@ class Dispatcher:
             engine = adopt_engine(engine_id, data)
             if engine is None:
                 ids = {"engine_id": engine_id}
-                log.error("an engine's record cannot be read and is left out", extra=ids)
+                log.error("engine record %r cannot be read and is left out", engine_id, extra=ids)
                 continue
             self._adopt(Change("engines", engine_id, engine[1]), rewritten=engine[1] is not data)
             self._watch_engine(engine_id, engine[0].quarantined_until)
@@ -188,7 +188,8 @@ class Dispatcher:
         for job_id in sorted(snapshot.jobs):
             found = adopt_job(job_id, snapshot.jobs[job_id])
             if found is None:
-                log.error("a job's record cannot be read and is left out", extra={"job_id": job_id})
+                ids = {"job_id": job_id}
+                log.error("job record %r cannot be read and is left out", job_id, extra=ids)
                 continue
             job, record = found
             self._adopt(

@@ -22,9 +22,9 @@ import h11
 import trio
 
 from distconvd.edge.access import Exchange, tell
-from distconvd.edge.app import App
 from distconvd.edge.body import RequestBody
 from distconvd.edge.deadlines import Deadlines
+from distconvd.edge.door import Door
 from distconvd.edge.drain import Drain
 from distconvd.edge.heads import (
     check_head,
@@ -50,7 +50,7 @@ _MAY_REPLY = (h11.IDLE, h11.SEND_RESPONSE)
 async def serve_connection(
     stream: trio.abc.Stream,
     *,
-    app: App,
+    door: Door,
     limits: EdgeLimits,
     peer: str,
     drain: Drain,
@@ -62,7 +62,7 @@ async def serve_connection(
 
     Resource handling: the stream is closed in any case, gracefully unless cancelled.
     """
-    connection = _Connection(stream, app, limits, peer, drain)
+    connection = _Connection(stream, door, limits, peer, drain)
     deadlines.add(connection.watch)
     try:
         await connection.run()
@@ -83,12 +83,12 @@ class _Connection:
     """The state that lasts from request to request."""
 
     def __init__(
-        self, stream: trio.abc.Stream, app: App, limits: EdgeLimits, peer: str, drain: Drain
+        self, stream: trio.abc.Stream, door: Door, limits: EdgeLimits, peer: str, drain: Drain
     ) -> None:
         self._wire = Wire(stream, limits.head_bytes_max, limits.send_timeout_s)
         self.watch = self._wire.watch
         self._link = Link(self._wire, drain, limits.head_bytes_max)
-        self._app = app
+        self._door = door
         self._limits = limits
         self._peer = peer
         self._drain = drain
@@ -128,7 +128,7 @@ class _Connection:
             return False
         started = time.perf_counter()
         request, body = self._make_request(head)
-        reply = self._checked(head, request) or await self._app(request)
+        reply = self._checked(head, request) or await self._door.app(request)
         if isinstance(reply, Upgrade):
             await self._upgrade(reply, head, request, started)
             return False
@@ -208,7 +208,7 @@ class _Connection:
         except ClientDisconnected:
             raise
         except Exception:
-            log.exception("a reply could not be sent (request id %s)", request.request_id)
+            log.exception("a reply could not be sent", extra=_ids_of(request))
             if self._wire.machine.our_state in _MAY_REPLY:
                 response = problem(Crash(request.request_id), request.request_id)
                 await self._send(response, request, close=close)
@@ -252,7 +252,7 @@ class _Connection:
         with trio.move_on_after(self._limits.send_timeout_s):
             await send_reply(wire, response, request_id, close=True, head_only=False)
         exchange = Exchange("-", "-", None, response.status, wire.sent_bytes, 0, self._peer, None)
-        tell(exchange, request_id, self._app.observers)
+        tell(exchange, request_id, self._door.app.observers)
 
     def _tell(self, head: h11.Request, request: Request, status: int, started: float) -> None:
         wire = self._wire
@@ -267,7 +267,7 @@ class _Connection:
             request=request,
         )
         self._told_bytes = wire.sent_bytes
-        tell(exchange, request.request_id, self._app.observers)
+        tell(exchange, request.request_id, self._door.app.observers)
 
     # -------------------------------------------------------------------------------- the end
 
@@ -281,7 +281,7 @@ class _Connection:
         try:
             await upgrade.run(stream)
         except Exception:
-            log.exception("an upgraded connection failed (request id %s)", request.request_id)
+            log.exception("an upgraded connection failed", extra=_ids_of(request))
         finally:
             self._tell(head, request, 101, started)
 
@@ -299,3 +299,8 @@ class _Connection:
         if not (wire.ended or told_all):
             with trio.move_on_after(self._limits.linger_s):
                 await linger(wire.stream, self._limits.linger_bytes_max)
+
+
+def _ids_of(request: Request) -> dict[str, object]:
+    """Return the fields of a log line that say which request it is about."""
+    return {**request.log, "request_id": request.request_id}

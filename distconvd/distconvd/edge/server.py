@@ -17,6 +17,7 @@ from distconvd.edge.app import App
 from distconvd.edge.connection import serve_connection
 from distconvd.edge.deadlines import Deadlines, keep_deadlines
 from distconvd.edge.descriptors import affordable_connections
+from distconvd.edge.door import Door
 from distconvd.edge.drain import Drain
 from distconvd.edge.heads import new_request_id
 from distconvd.edge.limits import EdgeLimits
@@ -44,7 +45,7 @@ class Server:
     """
 
     def __init__(self, app: App, limits: EdgeLimits) -> None:
-        self._app = app
+        self._door = Door(app)
         self._limits = limits
         self._drain = Drain()
         self._deadlines = Deadlines()
@@ -55,6 +56,10 @@ class Server:
         self._refusals = 0
         self.connections = 0
         """Open connections now."""
+
+    def answer_with(self, app: App) -> None:
+        """Have another app answer, from the next request of each connection on."""
+        self._door.app = app
 
     def start_drain(self, grace_s: float) -> None:
         """Stop accepting, let requests in flight finish for up to `grace_s`, then cancel the rest.
@@ -138,7 +143,7 @@ class Server:
         try:
             await serve_connection(
                 stream,
-                app=self._app,
+                door=self._door,
                 limits=self._limits,
                 peer=peer_of(stream),
                 drain=self._drain,
@@ -161,7 +166,7 @@ class Server:
         finally:
             self._refusals -= 1
             await trio.aclose_forcefully(stream)
-        tell(exchange, request_id, self._app.observers)
+        tell(exchange, request_id, self._door.app.observers)
 
     def _refusal(self, stream: trio.abc.Stream) -> tuple[bytes, Exchange, str]:
         request_id = new_request_id()

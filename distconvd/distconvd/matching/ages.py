@@ -8,27 +8,43 @@ majority. So filing costs O(log n), and asking next to nothing.
 
 import heapq
 from collections.abc import Callable
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from distconvd.matching.queue import QueueEntry
+from typing import Any, Generic, Protocol, TypeVar
 
 SHED_MAX = 4
 """Dead entries dropped at once: more than come, so that they do not gather."""
 
 
-class Ages:
+class Entry(Protocol):
+    """A job's place in line; of two with one rank, the older job's is less."""
+
+    @property
+    def rank(self) -> int:
+        """Negative priority."""
+        ...
+
+    @property
+    def job_id(self) -> str:
+        """Whose it is."""
+        ...
+
+    def __lt__(self, other: Any, /) -> bool: ...
+
+
+E = TypeVar("E", bound=Entry)
+
+
+class Ages(Generic[E]):
     """See the module.
 
     Args:
         is_live: whether an entry still stands for a job in line.
     """
 
-    def __init__(self, is_live: "Callable[[QueueEntry], bool]") -> None:
+    def __init__(self, is_live: Callable[[E], bool]) -> None:
         self._is_live = is_live
-        self._heaps: dict[int, list[QueueEntry]] = {}
+        self._heaps: dict[int, list[E]] = {}
 
-    def file(self, entry: "QueueEntry", live: int) -> None:
+    def file(self, entry: E, live: int) -> None:
         """Note a job that gets in line; `live`: how many jobs are in it, this one included."""
         heap = self._heaps.setdefault(entry.rank, [])
         self.shed(entry.rank)

@@ -31,7 +31,7 @@ class QueueEntry(NamedTuple):
     born_us: int
     """Microseconds of the job id: earlier first."""
     job_id: str
-    """Unique, so that comparing never gets further."""
+    """Unique in a lane, so that comparing there never gets further."""
     lane: "_Lane"
 
 
@@ -55,6 +55,10 @@ class _Lane:
         self.heap: list[QueueEntry] = []
         self.posted: Head | None = None
         """Its valid key among the line's turns; none is needed while it is alone in its line."""
+
+    def __lt__(self, other: "_Lane") -> bool:
+        """Of two entries of one job, in `Ages`, at most one is live: neither need come first."""
+        return False
 
 
 class _Line(NamedTuple):

@@ -1,0 +1,46 @@
+"""What is answered before the daemon has started: it is alive, it is not ready, and why.
+
+The listeners are open already, so that whoever asks hears that instead of a refused connection. Every
+other request, whatever its key, is 503 with `Retry-After`: nothing is known yet of jobs or routes.
+"""
+
+from typing import NoReturn
+
+from distconvd.api.operations_doc import ReadyReply
+from distconvd.api.replies import encoded
+from distconvd.edge.app import App
+from distconvd.edge.http import Principal, Request, Response, Route
+from distconvd.errors import Unavailable
+
+REASON = "the daemon reads its state and starts its plugins"
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+
+
+def starting_app() -> App:
+    """Return the app that answers until there is a better one."""
+    others = [
+        Route(method, pattern, _refuse, "public")
+        for method in _METHODS
+        for pattern in ("/", "/{path...}")
+    ]
+    routes = [
+        Route("GET", "/livez", _alive, "public"),
+        Route("GET", "/readyz", _ready, "public"),
+    ]
+    return App([*routes, *others], _never)
+
+
+async def _alive(request: Request) -> Response:
+    return Response(200, b"OK", "text/plain")
+
+
+async def _ready(request: Request) -> Response:
+    return encoded(ReadyReply(ready=False, causes={"starting": REASON}), 503)
+
+
+async def _refuse(request: Request) -> NoReturn:
+    raise Unavailable(f"Not yet: {REASON}; try again.")
+
+
+def _never(request: Request, route: Route) -> Principal:
+    raise RuntimeError("every route of a starting daemon is public")
