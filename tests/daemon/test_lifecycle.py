@@ -5,6 +5,7 @@ import json
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -35,7 +36,25 @@ def half_sent(daemon: Running, body: bytes) -> http.client.HTTPConnection:
     return connection
 
 
+def websocket(daemon: Running, engine_id: str) -> socket.socket:
+    """Return a socket whose handshake is through; what comes next is frames."""
+    sock = socket.create_connection(("127.0.0.1", daemon.port), 20)
+    head = (
+        f"GET /engines/{engine_id}/ws HTTP/1.1\r\nHost: x\r\nX-API-Key: {KEY}\r\n"
+        "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n"
+        "Sec-WebSocket-Protocol: v1.distconv\r\n\r\n"
+    )
+    sock.sendall(head.encode())
+    said = b""
+    while not said.endswith(b"\r\n\r\n"):
+        said += sock.recv(1)
+    assert said.startswith(b"HTTP/1.1 101 ")
+    return sock
+
+
 def test_sigterm_finishes_what_is_in_flight_answers_long_polls_and_exits_0(tmp_path: Path) -> None:
+    """A request, two long polls, events, a websocket and an idle connection are open."""
     body = json.dumps(JOB).encode()
     with start(tmp_path) as daemon:
         job = daemon.submit()
@@ -47,6 +66,11 @@ def test_sigterm_finishes_what_is_in_flight_answers_long_polls_and_exits_0(tmp_p
         poll.request(
             "GET", f"/jobs/{job['job_id']}", headers={"X-API-Key": KEY, "Prefer": "wait=60"}
         )
+        daemon.ask("POST", "/engines/heartbeat", {"engine_id": "e1"})
+        work = daemon.connect()
+        asking = {"X-API-Key": KEY, "Prefer": "wait=60", "Content-Type": "application/json"}
+        work.request("POST", "/assign_job/", b'{"engine_id": "e1"}', asking)
+        pushed = websocket(daemon, "e2")
         events = daemon.connect()
         events.request("GET", "/events", headers={"X-API-Key": KEY})
         stream = events.getresponse()
@@ -55,6 +79,10 @@ def test_sigterm_finishes_what_is_in_flight_answers_long_polls_and_exits_0(tmp_p
         daemon.process.send_signal(signal.SIGTERM)
         answer = poll.getresponse()
         assert (answer.status, json.loads(answer.read())["status"]) == (200, "pending")
+        assert work.getresponse().status == 204
+        frame = pushed.recv(4, socket.MSG_WAITALL)
+        assert (frame[0], int.from_bytes(frame[2:], "big")) == (0x88, 1012)  # a close
+        pushed.close()
         stream.read()
         slow.send(body[-1:])
         reply = slow.getresponse()
@@ -62,7 +90,7 @@ def test_sigterm_finishes_what_is_in_flight_answers_long_polls_and_exits_0(tmp_p
         second = json.loads(reply.read())
         assert daemon.process.wait(10) == 0
         assert time.monotonic() - began_s < 8
-        for connection in (idle, slow, poll, events):
+        for connection in (idle, slow, poll, work, events):
             connection.close()
     assert "draining" in daemon.log
     assert "Traceback" not in daemon.log

@@ -101,6 +101,23 @@ async def test_a_handler_s_field_cannot_pass_for_one_of_the_edge_s_or_of_logging
     )
 
 
+async def test_a_handler_that_fails_after_it_forged_a_field_of_logging_s_is_answered_and_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def handle(request: Request) -> Response:
+        request.log.update(name="forged", message="forged", job_id="1_0")
+        raise RuntimeError("a bug")
+
+    caplog.set_level(logging.INFO, logger="distconvd")
+    app = small_app(Journal(), Route("GET", "/x", handle, role="public"))
+    async with open_site(app) as site:
+        (reply,) = await site.ask(get("/x"))
+    assert reply.status == 500
+    (told,) = [r for r in caplog.records if r.name == "distconvd.edge"]
+    assert vars(told)["job_id"] == "1_0"
+    assert vars(told)["request_id"] == vars(lines(caplog)[0])["request_id"]
+
+
 async def test_nothing_is_formatted_when_the_log_is_off(
     app: App, caplog: pytest.LogCaptureFixture
 ) -> None:

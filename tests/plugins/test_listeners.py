@@ -211,6 +211,25 @@ async def test_a_receiver_that_will_never_is_told_once_and_the_log_says_so(
 
 
 @pytest.mark.usefixtures("quick")
+async def test_the_path_of_a_url_is_never_logged_as_it_is_often_as_good_as_a_key(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with receiving() as receiver:
+        url = receiver.url.rstrip("/") + "/hooks/T0KEN?sig=S1GNATURE"
+        async with running(tmp_path / "q", url) as hook:
+            receiver.answers = [(503, {}), (404, {})]
+            hook.on_event(DONE)
+            await receiver.wait_for(2)
+    told = [r for r in caplog.records if r.name == "distconvd.webhook"]
+    assert {vars(record)["job_id"] for record in told} == {"1_0"}
+    assert "http://localhost:" in caplog.text
+    with pytest.raises(ConfigError, match="user") as refused:
+        Webhook(WebhookSettings(urls=["https://anna:PASSW0RD@x/T0KEN"], secret=SECRET), tmp_path)
+    for secret in ("T0KEN", "S1GNATURE", "PASSW0RD"):
+        assert secret not in caplog.text + str(refused.value)
+
+
+@pytest.mark.usefixtures("quick")
 async def test_a_receiver_that_is_mute_or_away_does_not_hold_up_another(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -72,6 +72,39 @@ async def test_failures_and_releases_are_taken_like_those_by_http(
     assert (await farm.job(job_id))["status"].startswith(status)
 
 
+async def test_a_report_without_a_number_counts_only_of_an_engine_that_had_the_job(
+    farm: Farm, wall: Wall
+) -> None:
+    """The socket says who speaks, so nobody can end another's work by leaving the number out."""
+    first, other = await wall.ready("e1"), await wall.plug("e2")
+    job_id = (await farm.submit())["job_id"]
+    await first.job()
+    for kind, body in (
+        ("completed", {"output_url": "http://h/forged"}),
+        ("failed", {"error_message": "forged"}),
+    ):
+        ack = await other.ask(kind, body, job_id=job_id)
+        assert ack["problem"]["status"] == 403
+        assert "'e2' does not hold" in ack["problem"]["detail"]
+    assert (await farm.job(job_id))["status"] == "assigned"
+    ack = await first.ask("completed", {"output_url": "http://h/o"}, job_id=job_id)
+    assert ack["body"]["job"]["output_url"] == "http://h/o"
+
+
+async def test_a_report_by_websocket_has_a_log_line_with_its_ids(
+    farm: Farm, wall: Wall, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="distconvd")
+    engine = await wall.ready()
+    job_id = (await farm.submit())["job_id"]
+    await engine.job()
+    await engine.ask("completed", {"output_url": "http://h/o", "attempt": 1}, job_id=job_id)
+    (told,) = [r for r in caplog.records if "marked as completed" in r.getMessage()]
+    assert (vars(told)["job_id"], vars(told)["engine_id"], vars(told)["attempt"]) == (
+        job_id, "e1", 1,
+    )  # fmt: skip
+
+
 async def test_progress_renews_the_lease_and_is_answered_with_a_verdict(
     farm: Farm, wall: Wall
 ) -> None:

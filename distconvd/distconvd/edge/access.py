@@ -16,6 +16,7 @@ edge_log = logging.getLogger("distconvd.edge")
 
 PATH_CHARS_MAX = 256
 _LINE = "%s %s %d %d B %d ms total"
+_LOGGINGS_OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 
 class Exchange(NamedTuple):
@@ -36,6 +37,15 @@ class Exchange(NamedTuple):
 
 
 Observer = Callable[[Exchange], None]
+
+
+def ids_of(request: Request) -> dict[str, object]:
+    """Return the fields of a log line that say which request it is about.
+
+    Without those of a handler that have the name of one of logging's own, which raises for them.
+    """
+    told = {name: value for name, value in request.log.items() if name not in _LOGGINGS_OWN}
+    return {**told, "request_id": request.request_id}
 
 
 def tell(exchange: Exchange, request_id: str, observers: Iterable[Observer]) -> None:

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import cast
 
-from distconvd.edge.access import Observer
+from distconvd.edge.access import Observer, ids_of
 from distconvd.edge.cors import NO_ORIGINS, Cors
 from distconvd.edge.http import (
     ClientDisconnected,
@@ -126,6 +126,6 @@ def _told(error: BaseException, request: Request) -> Response:
         request.path,
         request.request_id,
         exc_info=error,
-        extra={"request_id": request.request_id, **request.log},
+        extra=ids_of(request),
     )
     return problem(Crash(request.request_id), request.request_id)

@@ -21,7 +21,7 @@ import time
 import h11
 import trio
 
-from distconvd.edge.access import Exchange, tell
+from distconvd.edge.access import Exchange, ids_of, tell
 from distconvd.edge.body import RequestBody
 from distconvd.edge.deadlines import Deadlines
 from distconvd.edge.door import Door
@@ -208,7 +208,7 @@ class _Connection:
         except ClientDisconnected:
             raise
         except Exception:
-            log.exception("a reply could not be sent", extra=_ids_of(request))
+            log.exception("a reply could not be sent", extra=ids_of(request))
             if self._wire.machine.our_state in _MAY_REPLY:
                 response = problem(Crash(request.request_id), request.request_id)
                 await self._send(response, request, close=close)
@@ -281,7 +281,7 @@ class _Connection:
         try:
             await upgrade.run(stream)
         except Exception:
-            log.exception("an upgraded connection failed", extra=_ids_of(request))
+            log.exception("an upgraded connection failed", extra=ids_of(request))
         finally:
             self._tell(head, request, 101, started)
 
@@ -299,8 +299,3 @@ class _Connection:
         if not (wire.ended or told_all):
             with trio.move_on_after(self._limits.linger_s):
                 await linger(wire.stream, self._limits.linger_bytes_max)
-
-
-def _ids_of(request: Request) -> dict[str, object]:
-    """Return the fields of a log line that say which request it is about."""
-    return {**request.log, "request_id": request.request_id}
