@@ -16,9 +16,9 @@ import msgspec
 import trio
 
 from distconv_plugins._intake_drops import Admission, Drops
-from distconv_plugins._intake_hold import Hold, until_it_works
+from distconv_plugins._intake_hold import Hold, log, until_it_works
 from distconv_plugins._intake_results import Jobs, Results
-from distconv_spool import Disk, Owner, create
+from distconv_spool import OLD_MAX, Disk, Owner, create
 from distconvd import hookimpl
 from distconvd.dispatch import Event
 from distconvd.errors import ConfigError
@@ -29,6 +29,10 @@ from distconvd.hookspecs import (
     ServiceFactory,
     SettingsRegistrar,
 )
+
+DAY_S = 86_400.0
+PRUNE_S = 3600.0
+"""Time between two looks for what is old enough to go."""
 
 
 class Submitter(Admission, Jobs, Protocol):
@@ -45,6 +49,7 @@ class SpoolIntake:
         group: id of the group that may submit; None: only the daemon's own user.
         settle_s: how long a file that is written in place must stay the same.
         poll_s: time between two looks at an idle spool.
+        keep_days: how long results, accepted and rejected drops are kept; 0: for ever.
         disk: another file system, for tests.
     """
 
@@ -57,9 +62,11 @@ class SpoolIntake:
         group: int | None = None,
         settle_s: float = 3.0,
         poll_s: float = 1.0,
+        keep_days: float = 365.0,
         disk: Disk | None = None,
     ) -> None:
         self._poll_s = poll_s
+        self._keep_s = keep_days * DAY_S
         self.hold = Hold(lambda: Owner(create(root, group=group), owner, group=group, disk=disk))
         self.results = Results(self.hold, submitter)
         self.drops = Drops(self.hold, submitter, self.results.take_on, settle_s)
@@ -74,7 +81,7 @@ class SpoolIntake:
                 owner's name. Later errors of the disk are logged and tried again.
         """
         async with self.hold.opened(), trio.open_nursery() as nursery:
-            nursery.start_soon(self._publish_forever)
+            nursery.start_soon(self._publish_forever, nursery)
             task_status.started()
             await self._poll_forever()
 
@@ -90,12 +97,34 @@ class SpoolIntake:
             if not handled:
                 await trio.sleep(self._poll_s)
 
-    async def _publish_forever(self) -> NoReturn:
+    async def _publish_forever(self, nursery: trio.Nursery) -> NoReturn:
         await until_it_works(self.results.catch_up, self._poll_s)
+        # Not before: a result that goes while it is looked for would be written again.
+        if self._keep_s > 0:
+            nursery.start_soon(self._prune_forever)
         while True:
             news = self.results.news()
             await until_it_works(self.results.publish, self._poll_s)
             await news.wait()
+
+    async def _prune_forever(self) -> NoReturn:
+        while True:
+            await until_it_works(self.prune, self._poll_s)
+            await trio.sleep(PRUNE_S)
+
+    async def prune(self) -> None:
+        """Remove all that has been kept for long enough; raises `OSError`, and then goes on later."""
+        while True:
+            pruned = await self.hold.do(Owner.prune, self._keep_s)
+            if pruned.results or pruned.rejections:
+                log.info(
+                    "spool: %d results and %d rejections were old enough to go",
+                    pruned.results, pruned.rejections,
+                )  # fmt: skip
+            for error in pruned.failures[:1]:
+                log.error("spool: %d old files cannot be removed: %s", len(pruned.failures), error)
+            if max(pruned.results, pruned.rejections) < OLD_MAX:
+                return
 
 
 class SpoolSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -109,6 +138,15 @@ class SpoolSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How long a file that is written in place must stay the same to count as complete."""
     poll_s: float = 1.0
     """Time between two looks at an idle spool."""
+    keep_days: float = 365.0
+    """How long results, accepted and rejected drops are kept. 0: for ever."""
+
+    def __post_init__(self) -> None:
+        if self.settle_s < 0 or self.poll_s <= 0 or self.keep_days < 0:
+            raise ConfigError(
+                "[plugin.spool-intake]: settle_s and keep_days cannot be under 0, nor poll_s 0 or"
+                " under."
+            )
 
 
 @hookimpl
@@ -134,6 +172,7 @@ def _make(context: PluginContext, daemon: DaemonAccess) -> SpoolIntake | None:
         group=None if settings.group is None else _group_id(settings.group),
         settle_s=settings.settle_s,
         poll_s=settings.poll_s,
+        keep_days=settings.keep_days,
     )
 
 

@@ -10,12 +10,14 @@ from distconv_spool.fields import DROP_BYTES_MAX
 from distconv_spool.layout import Layout, check, create
 from distconv_spool.names import mint_key, printable
 from distconv_spool.owner import SCAN_MAX, Claim, Failure, Owner
+from distconv_spool.retention import OLD_MAX, Pruned
 from distconv_spool.settle import Seen, Settler
 from distconv_spool.submit import Drop, submit
 from distconv_spool.watch import Outcome, State, look, read_result, wait
 
 __all__ = [
     "DROP_BYTES_MAX",
+    "OLD_MAX",
     "SCAN_MAX",
     "BadDrop",
     "Claim",
@@ -26,6 +28,7 @@ __all__ = [
     "OsDisk",
     "Outcome",
     "Owner",
+    "Pruned",
     "Seen",
     "Settler",
     "SpoolBusy",

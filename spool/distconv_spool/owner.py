@@ -26,6 +26,7 @@ from distconv_spool.names import (
     tagged,
     untagged,
 )
+from distconv_spool.retention import Pruned, prune
 from distconv_spool.settle import Seen
 
 SCAN_MAX = 8192
@@ -175,6 +176,11 @@ class Owner:
                 raise ValueError(f"{job_id!r} cannot be a file name")
             self._publish(self._layout.results / f"{job_id}.json", record)
         self._sync(self._layout.results)
+
+    def prune(self, keep_s: float) -> Pruned:
+        """Remove what ended over `keep_s` ago, a bounded number of files; see `retention`."""
+        now_ns = self._disk.touch(self._mine / _LOCK)
+        return prune(self._layout, self._disk, now_ns, keep_s)
 
     def accepted_jobs(self) -> Iterator[str]:
         """Yield the ids of all jobs in `accepted/`, those of other owners among them."""

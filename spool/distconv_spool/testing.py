@@ -128,7 +128,22 @@ class FaultyDisk(OsDisk):
 
     def unlink(self, path: Path) -> None:
         """See `Disk`."""
-        self._do("unlink", lambda: super(FaultyDisk, self).unlink(path))
+
+        def remove() -> None:
+            was, status = path.read_bytes(), os.lstat(path)
+            super(FaultyDisk, self).unlink(path)
+
+            def undo() -> None:
+                path.write_bytes(was)
+                os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+            self._pend(path.parent, {path}, undo)
+
+        self._do("unlink", remove)
+
+    def touch(self, path: Path) -> int:
+        """See `Disk`."""
+        return self._do("touch", lambda: super(FaultyDisk, self).touch(path))
 
     def sync_dir(self, folder: Path) -> None:
         """See `Disk`."""

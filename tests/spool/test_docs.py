@@ -10,7 +10,7 @@ import pytest
 import distconv_spool
 from distconv_plugins._intake_drops import CLAIMS_MAX
 from distconv_plugins.spool_intake import SpoolSettings
-from distconv_spool import DROP_BYTES_MAX, SCAN_MAX, Outcome, State, create
+from distconv_spool import DROP_BYTES_MAX, OLD_MAX, SCAN_MAX, Outcome, State, create
 from distconv_spool.fields import to_json
 from distconv_spool.layout import FOLDERS
 
@@ -47,14 +47,12 @@ def test_the_settings_shown_are_all_there_are() -> None:
     table = tomllib.loads(blocks("toml")[1])["plugin"]["spool-intake"]
     assert list(table) == list(SpoolSettings.__struct_fields__)
     msgspec.convert(table, SpoolSettings)
-    assert (table["settle_s"], table["poll_s"]) == (
-        SpoolSettings().settle_s,
-        SpoolSettings().poll_s,
-    )
+    for name in ("settle_s", "poll_s", "keep_days"):
+        assert table[name] == getattr(SpoolSettings(), name)
 
 
 def test_the_limits_and_folders_are_those_of_the_code() -> None:
-    for number in (DROP_BYTES_MAX, SCAN_MAX, CLAIMS_MAX):
+    for number in (DROP_BYTES_MAX, SCAN_MAX, CLAIMS_MAX, OLD_MAX):
         assert f"| {number:,}" in TEXT
     for folder in FOLDERS:
         assert f"├── {folder}/" in TEXT or f"└── {folder}/" in TEXT
