@@ -1,11 +1,17 @@
 """A whole daemon on a real port, in this process: its routes and gate over sockets of the kernel's."""
 
+import gc
+import os
+import socket
+import struct
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import trio
+from trio._core._run import GLOBAL_RUN_CONTEXT
 
 from distconvd.edge.limits import EdgeLimits
 from distconvd.edge.listeners import open_listeners
@@ -25,7 +31,17 @@ class Port:
     number: int
 
     async def connect(self) -> trio.SocketStream:
-        return await trio.open_tcp_stream("127.0.0.1", self.number)
+        """Return a new connection. The kernel makes it at once, so nothing need be waited for."""
+        await trio.lowlevel.checkpoint()
+        client = socket.create_connection(("127.0.0.1", self.number), PATIENCE_S)
+        client.setblocking(False)
+        return trio.SocketStream(trio.socket.from_stdlib_socket(client))
+
+    async def wait_until_left(self) -> None:
+        """Wait until nobody is connected any more."""
+        with trio.fail_after(PATIENCE_S):
+            while self.server.connections:
+                await trio.sleep(0.001)
 
     def jobs(self) -> dict[str, bytes]:
         """Return every job as it is on record."""
@@ -43,3 +59,49 @@ async def open_port(limits: EdgeLimits | None = None, **settings: Any) -> AsyncG
         yield Port(daemon, server, number)
         await server.drain(PATIENCE_S)
         assert server.connections == 0
+
+
+async def reset(client: trio.SocketStream) -> None:
+    """Leave without a goodbye: the daemon gets a reset and not an end."""
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    await client.aclose()
+
+
+async def take_all(client: trio.SocketStream) -> bytes:
+    """Return what is said until the daemon ends the connection, however it does."""
+    said = bytearray()
+    try:
+        async for data in client:
+            said += data
+    except trio.BrokenResourceError:
+        pass  # it was reset, which is an end as well
+    return bytes(said)
+
+
+async def send_until_refused(client: trio.SocketStream, piece: bytes, number: int) -> None:
+    """Send a piece so often, or until the daemon has had enough."""
+    try:
+        for _ in range(number):
+            await client.send_all(piece)
+    except trio.BrokenResourceError:
+        return
+
+
+class Holdings(NamedTuple):
+    """What a process holds: whatever is left of a connection shows in one of these."""
+
+    descriptors: int
+    tasks: int
+    blocks: int
+    """Of memory, as Python counts them: less than one for each object."""
+
+    @classmethod
+    def now(cls) -> "Holdings":
+        # trio drops the deadlines of what has been cancelled only once there are a thousand of them.
+        GLOBAL_RUN_CONTEXT.runner.deadlines._prune()
+        gc.collect()
+        return cls(
+            len(os.listdir("/proc/self/fd")),
+            trio.lowlevel.current_statistics().tasks_living,
+            sys.getallocatedblocks(),
+        )
