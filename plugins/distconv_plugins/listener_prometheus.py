@@ -9,6 +9,7 @@ of their records only the few fields that are needed, as everybody waits for a l
 """
 
 from collections.abc import Iterable
+from typing import TypeVar, cast
 
 import msgspec
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -29,6 +30,9 @@ OUTCOMES = {
 _SECONDS = (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600)
 _RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1, 1.5, 2)
 _SPEEDS = (0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32)
+
+
+M = TypeVar("M", Counter, Histogram)
 
 
 class _Result(msgspec.Struct, frozen=True):
@@ -58,6 +62,7 @@ class JobMetrics:
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
+        self._children: dict[tuple[Counter | Histogram, tuple[str, ...]], Counter | Histogram] = {}
         self._ended = Counter(
             "distconv_jobs_ended",
             "Jobs that have ended.",
@@ -111,28 +116,35 @@ class JobMetrics:
         elif event.kind == "job.assigned" and event.attempt == 1:
             self._count_begin(event, _decode(event.record))
         elif event.kind == "job.requeued":
-            self._requeued.labels(_codec(_decode(event.record))).inc()
+            self._child(self._requeued, _codec(_decode(event.record))).inc()
 
     def _count_begin(self, event: Event, job: _Job) -> None:
         if job.started_at == event.at_ms:  # else it is an engine that is back
             waited_ms = max(0, event.at_ms - job.created_at)
-            self._wait.labels(str(job.priority)).observe(waited_ms / 1000)
+            self._child(self._wait, str(job.priority)).observe(waited_ms / 1000)
 
     def _count_end(self, status: str, job: _Job) -> None:
         codec = _codec(job)
-        self._ended.labels(status, codec, job.error_class or "none").inc()
+        self._child(self._ended, status, codec, job.error_class or "none").inc()
         if status != "completed":
             return
         if job.started_at is not None and job.finished_at is not None:
             ran_ms = job.finished_at - job.started_at
-            self._run.labels(codec).observe(max(0, ran_ms) / 1000)
+            self._child(self._run, codec).observe(max(0, ran_ms) / 1000)
         result = job.result
         if result is None:
             return
         if result.size_bytes is not None and result.source_size_bytes:
-            self._ratio.labels(codec).observe(result.size_bytes / result.source_size_bytes)
+            self._child(self._ratio, codec).observe(result.size_bytes / result.source_size_bytes)
         if result.source_duration_s is not None and result.wall_s:
-            self._speed.labels(codec).observe(result.source_duration_s / result.wall_s)
+            self._child(self._speed, codec).observe(result.source_duration_s / result.wall_s)
+
+    def _child(self, metric: M, *labels: str) -> M:
+        """Return the series of a metric with these labels; the library takes longer to find it."""
+        child = self._children.get((metric, labels))
+        if child is None:
+            child = self._children[metric, labels] = metric.labels(*labels)
+        return cast("M", child)
 
 
 def _codec(job: _Job) -> str:

@@ -2,8 +2,8 @@
 
 A line's own heap shows the first of its highest priority only, and there may be as many lines as there
 are words for codecs; so entries are filed once more, by age alone. Dead ones leave from the top, a few
-at a time, whenever a job gets in line or leaves it; those that are buried are swept when they are the
-majority. So filing costs O(log n), and asking next to nothing.
+at a time, whenever a job leaves the line; those that are buried are swept when they are the majority.
+So filing costs O(log n), and asking next to nothing.
 """
 
 import heapq
@@ -46,18 +46,19 @@ class Ages(Generic[E]):
 
     def file(self, entry: E, live: int) -> None:
         """Note a job that gets in line; `live`: how many jobs are in it, this one included."""
-        heap = self._heaps.setdefault(entry.rank, [])
-        self.shed(entry.rank)
-        if len(heap) > 2 * live + 64 and self._is_live(heap[0]):
+        heap = self._heaps.get(entry.rank)
+        if heap is None:
+            heap = self._heaps[entry.rank] = []
+        if len(heap) > 2 * live + 64:
             heap[:] = [e for e in heap if self._is_live(e)]
             heapq.heapify(heap)
         heapq.heappush(heap, entry)
 
     def shed(self, rank: int) -> None:
-        """Drop a few dead entries from the top."""
-        heap = self._heaps[rank]
+        """Drop a few dead entries from the top, as a job of this rank has left the line."""
+        heap, is_live = self._heaps[rank], self._is_live
         for _ in range(SHED_MAX):
-            if not heap or self._is_live(heap[0]):
+            if not heap or is_live(heap[0]):
                 return
             heapq.heappop(heap)
 
