@@ -47,6 +47,13 @@ class Request:
     """The output is sent while it is made, so nothing of it can be written again later."""
 
 
+def check_request(request: Request) -> None:
+    """Raise the `JobFailure` of a request that the encoder, or no encoder, can do."""
+    if request.plan.video is not None:
+        check_options(request.options, request.encoder)
+        check_depth(request)
+
+
 def check_options(options: TranscodeOptions, encoder: Encoder) -> None:
     """Raise `InputFault` for options that cannot work, `EngineFault` for what only this encoder
     cannot do: then a hardware one may give way to software."""
@@ -77,8 +84,7 @@ def check_depth(request: Request) -> None:
 
 def commands(request: Request) -> list[list[str]]:
     """Return the argument lists to run one after the other: one, or two for two passes."""
-    check_options(request.options, request.encoder)
-    check_depth(request)
+    check_request(request)
     if request.options.two_pass and request.plan.video is not None:
         return [_first_pass(request), _last_pass(request, 2)]
     return [_last_pass(request, None)]
@@ -185,7 +191,8 @@ def _filters(request: Request, stream: Stream) -> list[str]:
         chain.append("bwdif=mode=send_frame:deint=interlaced")
     fps = target_fps(stream, options)
     if fps is not None:
-        chain.append(f"fps={fps:g}")
+        # At the end a frame that began counts, or a film of one frame would have none.
+        chain.append(f"fps={fps:g}:eof_action=pass")
     size = target_size(stream, options, encoder)
     if size != stream.shown_size:
         chain.append(f"scale={size[0]}:{size[1]}")

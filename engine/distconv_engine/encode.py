@@ -3,6 +3,7 @@
 ffmpeg's exit code comes last among the witnesses: it is 0 for a source that breaks off.
 """
 
+import re
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from distconv_engine.probe import last_words
 from distconv_engine.process import LineSplitter
 from distconv_engine.progress import EncodeProgress, ProgressParser
 from distconv_engine.running import Controls, Ended, run
+
+_BITRATE_TOO_LOW = re.compile(r"requested bitrate is too low[^\n]*")
+"""Of libx264 and libx265, which know after the first pass only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,13 @@ def judge_end(ended: Ended) -> None:
     if diagnosis.decode_errors:
         raise InputFault(
             f"The source is damaged: {diagnosis.decode_errors} frames cannot be decoded.",
+            log_tail=tail,
+        )
+    too_low = _BITRATE_TOO_LOW.search(tail)
+    if ended.code != 0 and too_low:
+        raise InputFault(
+            "'options.video_bitrate_kbps' is too low for two passes over this source; the encoder"
+            f" says: {too_low[0]}",
             log_tail=tail,
         )
     if ended.code < 0:

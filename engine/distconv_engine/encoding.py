@@ -8,7 +8,7 @@ from typing import TypeVar
 from distconv_engine.attempt import Attempt, Workshop
 from distconv_engine.capabilities import encodes
 from distconv_engine.codecs import Encoder
-from distconv_engine.command import Request
+from distconv_engine.command import Request, check_request
 from distconv_engine.encode import Encoded, encode
 from distconv_engine.failures import EngineFault
 from distconv_engine.ffmpeg_tools import Tools
@@ -93,8 +93,11 @@ def request_for(
     tools: Tools,
     live: bool = False,
 ) -> Request:
-    """Return what to run; see `Request` for what `live` does."""
-    return Request(
+    """Return what to run; see `Request` for what `live` does.
+
+    Raises the `JobFailure` of what this encoder cannot do, before anything is begun.
+    """
+    request = Request(
         tools,
         source.url,
         plan,
@@ -104,6 +107,8 @@ def request_for(
         reader=shop.capabilities.readers.get(plan.codec),
         live=live,
     )
+    check_request(request)
+    return request
 
 
 async def encode_to(request: Request, attempt: Attempt, source: Source, path: Path) -> Work:

@@ -21,8 +21,9 @@ from pathlib import Path
 import psutil
 import trio
 
-STOP_GRACE_S = 1.0
-"""Between SIGTERM and SIGKILL; cancel has to reach ffmpeg within 2 s."""
+STOP_GRACE_S = 0.5
+"""Between SIGTERM and SIGKILL: what is stopped is thrown away, and a cancel that comes with the answer
+to a progress report, up to a second late, has to end the tree within 2 s all the same."""
 _PR_SET_PDEATHSIG = 1
 _LINE_BYTES_MAX = 8192
 _READ_BYTES = 65536

@@ -101,6 +101,8 @@ def run_job(
         job_size = settings.pop("job_size", 0.0)
         tracker = settings.pop("tracker", None) or Tracker()
         controls = settings.pop("controls", None) or Controls()
+        own_tools = settings.pop("tools", tools)
+        own_capabilities = settings.pop("capabilities", capabilities)
         url = source if isinstance(source, str) else source.as_uri()
         roots = settings.pop("source_root", None)
         if roots is None:
@@ -117,7 +119,8 @@ def run_job(
         folder = work / "attempts" / job_id.replace("/", "_")
         folder.mkdir(parents=True, exist_ok=True)
         log = Log()
-        shop = Workshop(config, "e1", tools, capabilities, client, Journal(work / "held", log), log)
+        journal = Journal(work / "held", log)
+        shop = Workshop(config, "e1", own_tools, own_capabilities, client, journal, log)
         job = _job(job_id, url, codec, options, output, sha256, job_size)
         return await run_attempt(shop, Attempt(job, folder, tracker, controls))
 

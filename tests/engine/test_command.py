@@ -76,7 +76,7 @@ def test_the_reading_side_is_fenced_in() -> None:
         ({}, "-movflags", "+faststart"),
         ({"audio_bitrate_kbps": 96}, "-b:1", "96k"),
         ({}, "-b:1", "384k"),
-        ({"max_fps": 25}, "-filter:0", "fps=25,format=yuv420p"),
+        ({"max_fps": 25}, "-filter:0", "fps=25:eof_action=pass,format=yuv420p"),
         ({"max_fps": 60}, "-filter:0", "format=yuv420p"),
         ({"max_width": 1280}, "-filter:0", "scale=1280:720,format=yuv420p"),
         ({"max_height": 4000}, "-filter:0", "format=yuv420p"),

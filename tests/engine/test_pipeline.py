@@ -94,6 +94,21 @@ async def test_options_are_obeyed_and_verified(
         assert path_of(report).suffix == "." + options["container"]
 
 
+async def test_a_film_of_one_frame_keeps_it_also_at_a_lower_rate(
+    run_job: Run, clips: Clips
+) -> None:
+    report = await run_job(clips.odd("one-frame"), "h264", options={"max_fps": 10, **FAST})
+    assert report.result.video_frames == 1
+
+
+async def test_a_bit_rate_that_two_passes_cannot_reach_is_the_jobs_fault(
+    run_job: Run, clips: Clips
+) -> None:
+    options = {"two_pass": True, "video_bitrate_kbps": 1, **FAST}
+    with pytest.raises(InputFault, match=r"video_bitrate_kbps' is too low.* minimum is \d+ kbps"):
+        await run_job(clips.plain(), "h264", options=options)
+
+
 @pytest.mark.parametrize("codec", ["h264", "hevc", "vp9", "av1"])
 async def test_hdr_keeps_its_tags_and_ten_bits_or_is_refused_by_an_engine_that_makes_only_eight(
     codec: str, run_job: Run, clips: Clips, tools: Tools, capabilities: Capabilities

@@ -17,9 +17,9 @@ from tests.engine.conftest import benchmark, capabilities, clips, tools
 from distconvd.config import load_config
 from distconvd.daemon import Parts, assemble, run
 from distconvd.dispatch.queries import get_job
-from distconvd.dispatch.submit import cancel, submit
+from distconvd.dispatch.submit import cancel, patch, submit
 from distconvd.edge.listeners import open_listeners
-from distconvd.model import Job, JobStatus, Submission, TranscodeOptions
+from distconvd.model import Job, JobPatch, JobStatus, Submission, TranscodeOptions
 from distconvd.plugins import Plugins
 from distconvd.records import decode_job
 
@@ -111,6 +111,24 @@ async def test_losing_the_socket_in_mid_encode_changes_nothing(
         # And work comes over the new one.
         again = await site.submit(clips, "ultrafast")
         await site.wait_until(lambda: site.is_encoding(again))
+
+
+async def test_a_pause_over_the_socket_stands_the_encode_still_until_it_is_resumed_or_cancelled(
+    clips: Clips, benchmark: bytes, tmp_path: Path
+) -> None:
+    async with open_site(clips, benchmark, tmp_path) as site:
+        await site.wait_until(lambda: site.session is not None)
+        job_id = await site.submit(clips, "slow")
+        await site.wait_until(lambda: site.is_encoding(job_id))
+        (child,) = site.ffmpegs()
+        for paused in (True, False, True):
+            await site.parts.ledger.execute(patch, job_id, JobPatch(paused=paused))
+            # Sooner than any heartbeat: they are 10 s apart.
+            still = psutil.STATUS_STOPPED
+            await site.wait_until(lambda p=paused: (child.status() == still) is p, 5.0)  # type: ignore[misc]
+        assert (await site.job(job_id)).status == JobStatus.ASSIGNED
+        await site.parts.ledger.execute(cancel, job_id)
+        await site.wait_until(lambda: not site.ffmpegs(), 2.0)
 
 
 async def test_a_cancel_over_the_socket_stops_ffmpeg_within_two_seconds(
