@@ -139,7 +139,7 @@ class _Handler(BaseHTTPRequestHandler):
         daemon = self.daemon
         if path == "/engines/heartbeat":
             daemon.beats.append(body)
-            reply = {"message": "Heartbeat received", "jobs": self._verdicts(body)}
+            reply: dict[str, Any] = {"message": "Heartbeat received", "jobs": self._verdicts(body)}
             if daemon.benchmark_requested_at is not None:
                 reply["benchmark_requested_at"] = daemon.benchmark_requested_at
             return 200, reply
