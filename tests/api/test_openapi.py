@@ -118,6 +118,7 @@ async def test_a_reply_s_fields_are_all_required_and_a_request_s_only_where_they
     assert schemas["Submission"]["required"] == ["source_url", "target_codec"]
     assert set(schemas["Job"]["required"]) == set(schemas["Job"]["properties"])
     assert "field" not in schemas["Problem"]["required"]
+    assert "benchmark_requested_at" not in schemas["HeartbeatReply"]["required"]
 
 
 async def test_it_asks_for_a_key_as_it_tells_which_plugins_are_there(daemon: Daemon) -> None:

@@ -137,12 +137,20 @@ class _Schemas:
                 schema["description"] = WORDS[name]
             if name in of_requests:
                 _bind(name, schema["properties"])
-            elif name != "Problem":
-                schema["required"] = list(schema["properties"])  # a reply tells every field
+            else:
+                _require_all(schema)
 
     def of(self, kind: Any) -> Tree:
         """Return the schema of a type, or the reference to it."""
         return self._found[repr(kind)]
+
+
+def _require_all(schema: Tree) -> None:
+    """A reply tells every field, those with their default too; only what is unset is left out."""
+    always = set(schema.get("required", ()))
+    schema["required"] = [
+        name for name, told in schema["properties"].items() if name in always or "default" in told
+    ]
 
 
 def _bind(kind: str, properties: Mapping[str, Tree]) -> None:
