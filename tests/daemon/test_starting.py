@@ -69,8 +69,8 @@ def test_readyz_is_red_while_the_state_is_read_and_the_same_connection_is_served
         assert process.stdout.readline() == "loading\n"
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
         assert asked(connection, "GET", "/livez")[:2] == (200, b"OK")
-        status, told, _ = asked(connection, "GET", "/readyz")
-        assert status == 503
+        status, told, after = asked(connection, "GET", "/readyz")
+        assert (status, after) == (503, "1")
         assert told["ready"] is False
         assert "reads its state" in told["causes"]["starting"]
         for method, path in (("GET", "/jobs/"), ("POST", "/jobs/"), ("GET", "/"), ("PUT", "/x/y")):

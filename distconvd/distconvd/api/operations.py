@@ -6,7 +6,13 @@ import msgspec
 
 from distconvd import __version__
 from distconvd.api import operations_doc as docs
-from distconvd.api.operations_doc import QueueCounts, ReadyReply, StatusReply, VersionReply
+from distconvd.api.operations_doc import (
+    RETRY_AFTER_S,
+    QueueCounts,
+    ReadyReply,
+    StatusReply,
+    VersionReply,
+)
 from distconvd.api.replies import encoded
 from distconvd.dispatch.queries import counts
 from distconvd.dispatch.transaction import Transaction
@@ -20,6 +26,14 @@ class Readiness(msgspec.Struct):
     """Why the daemon is not ready, by cause; ready when there is none."""
 
     causes: dict[str, str]
+
+
+def readiness_reply(causes: dict[str, str]) -> Response:
+    """Return the answer of `/readyz`: 200, or 503 where there are causes."""
+    reply = encoded(ReadyReply(not causes, causes), 503 if causes else 200)
+    if causes:
+        reply.headers = {"Retry-After": RETRY_AFTER_S}
+    return reply
 
 
 class OperationsApi:
@@ -68,8 +82,7 @@ class OperationsApi:
 
     async def ready(self, request: Request) -> Response:
         """`GET /readyz`: 503 with the causes while changes cannot be accepted."""
-        causes = self._readiness().causes
-        return encoded(ReadyReply(not causes, causes), 503 if causes else 200)
+        return readiness_reply(self._readiness().causes)
 
     async def version(self, request: Request) -> Response:
         """`GET /version`."""

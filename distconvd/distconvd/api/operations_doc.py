@@ -44,6 +44,8 @@ class StatusReply(msgspec.Struct, frozen=True):
     not_ready: dict[str, str]
 
 
+RETRY_AFTER_S = "1"
+"""What `/readyz` says while it is red."""
 _READY = ReadyReply(ready=True, causes={})
 _RED = ReadyReply(ready=False, causes={"draining": "the daemon is stopping"})
 
@@ -51,7 +53,12 @@ OK = Doc({200: Answer("It answers.", str, "text/plain", example="OK")})
 READY = Doc(
     {
         200: Answer("Changes are accepted.", ReadyReply, example=_READY),
-        503: Answer("They are not, and why.", ReadyReply, example=_RED),
+        503: Answer(
+            "They are not, and why.",
+            ReadyReply,
+            headers={"Retry-After": "Seconds after which to ask again."},
+            example=_RED,
+        ),
     }
 )
 VERSION = Doc({200: Answer("The version.", VersionReply, example=VersionReply(version="0.1.0"))})

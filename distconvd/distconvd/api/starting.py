@@ -6,8 +6,7 @@ other request, whatever its key, is 503 with `Retry-After`: nothing is known yet
 
 from typing import NoReturn
 
-from distconvd.api.operations_doc import ReadyReply
-from distconvd.api.replies import encoded
+from distconvd.api.operations import readiness_reply
 from distconvd.edge.app import App
 from distconvd.edge.http import Principal, Request, Response, Route
 from distconvd.errors import Unavailable
@@ -35,7 +34,7 @@ async def _alive(request: Request) -> Response:
 
 
 async def _ready(request: Request) -> Response:
-    return encoded(ReadyReply(ready=False, causes={"starting": REASON}), 503)
+    return readiness_reply({"starting": REASON})
 
 
 async def _refuse(request: Request) -> NoReturn:
