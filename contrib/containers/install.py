@@ -35,11 +35,13 @@ class Installer:
     """Puts locked distributions into an environment.
 
     Args:
+        pip: an interpreter that has pip.
         python: the environment's interpreter.
         work: a folder for what is only needed meanwhile.
     """
 
-    def __init__(self, python: Path, work: Path) -> None:
+    def __init__(self, pip: Path, python: Path, work: Path) -> None:
+        self._pip_of = pip
         self._python = python
         self._work = work
         self._lock = entries((ROOT / "constraints.txt").read_text())
@@ -77,23 +79,24 @@ class Installer:
         return str(wheel)
 
     def _pip(self, *arguments: str) -> None:
-        # pip's own environment serves both: what is meant is the one of `python`.
-        pip = [sys.executable, "-m", "pip", "--python", str(self._python)]
+        pip = [str(self._pip_of), "-m", "pip", "--python", str(self._python)]
         quiet = ["--quiet", "--disable-pip-version-check", "--no-input"]
         subprocess.run([*pip, *quiet, *arguments], check=True)
 
 
 def main(target: Path, extras: list[str]) -> None:
     """Make the environment."""
+    venv = [sys.executable, "-m", "venv"]
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
-        for place in (work / "builder", target):
-            subprocess.run([sys.executable, "-m", "venv", "--without-pip", place], check=True)
-        builder = Installer(work / "builder" / "bin" / "python", work)
+        pip = work / "builder" / "bin" / "python"
+        subprocess.run([*venv, str(work / "builder")], check=True)
+        subprocess.run([*venv, "--without-pip", str(target)], check=True)
+        builder = Installer(pip, pip, work)
         builder.install("hatchling")
         wheel = builder.build()
         chosen = f"distconv[{','.join(extras)}] @ {Path(wheel).as_uri()}"
-        Installer(target / "bin" / "python", work).install(chosen, wheel)
+        Installer(pip, target / "bin" / "python", work).install(chosen, wheel)
 
 
 if __name__ == "__main__":
