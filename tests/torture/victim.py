@@ -32,7 +32,7 @@ class Victim:
         self._process: subprocess.Popen[bytes] | None = None
 
     async def start(self) -> None:
-        """Start it and wait until it answers."""
+        """Start it and wait until it is ready: it answers before, that it is not."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(self._arguments, stdout=log, stderr=log)
         wire = Wire(self.port)
@@ -41,10 +41,11 @@ class Victim:
                 if self._process.poll() is not None:
                     raise AssertionError(f"the daemon died: {self._log.read_text()[-2000:]}")
                 try:
-                    await wire.call("GET", "/readyz")
-                    break
+                    if (await wire.call("GET", "/readyz"))[0] == 200:
+                        break
                 except Gone:
-                    await trio.sleep(0.02)
+                    pass  # it does not listen yet
+                await trio.sleep(0.02)
         await wire.hang_up()
 
     async def kill(self) -> None:
