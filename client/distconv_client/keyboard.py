@@ -42,5 +42,7 @@ def _wait_for_key(descriptor: int, seconds: float) -> bool:
     if not ready:
         return False
     keys = os.read(descriptor, 64).decode(errors="replace")
-    # A closed terminal is readable and gives nothing; an arrow key begins with Escape.
-    return not keys or (keys[0] in LEAVE and len(keys) == 1)
+    if keys.startswith("\x1b") and len(keys) > 1:
+        return False  # an arrow key, or the like
+    # A closed terminal is readable and gives nothing.
+    return not keys or not LEAVE.isdisjoint(keys)

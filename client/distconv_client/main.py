@@ -10,6 +10,8 @@ import click
 
 from distconv_client import teaching
 from distconv_client.commands.change import cancel, pause, resume, retry
+from distconv_client.commands.completion import completion
+from distconv_client.commands.doctor import doctor
 from distconv_client.commands.engines import engines
 from distconv_client.commands.look import attempts, jobs, status, why
 from distconv_client.commands.submit import submit
@@ -57,7 +59,10 @@ def cli() -> None:
     """
 
 
-for command in (submit, status, jobs, watch, top, cancel, pause, resume, retry, why, attempts, engines):
+for command in (
+    *(submit, status, jobs, watch, top, cancel, pause, resume, retry, why, attempts, engines),
+    *(doctor, completion),
+):
     cli.add_command(command)
 
 

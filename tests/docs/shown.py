@@ -15,7 +15,10 @@ _ID = re.compile(r"\d{13,}_\d+|[0-9a-f]{16}(?![0-9a-f])")
 """A job's id, or an ETag."""
 _TIMES = re.compile(r"_at$|^not_before$|^quarantined_until$")
 _MADE_UP = frozenset(
-    {"request_id", "version", "uptime_s", "lease_left_s", "path", "free_gb", "cpu_percent"}
+    {
+        *("request_id", "version", "uptime_s", "oldest_s", "lease_left_s", "path", "free_gb"),
+        "cpu_percent",
+    }
 )
 
 

@@ -3,6 +3,7 @@
 import click
 from click.shell_completion import get_completion_class
 
+from distconv_client.shared import shared_flags
 from distconv_client.teaching import Command
 
 PROGRAM = "distconv"
@@ -13,18 +14,22 @@ VARIABLE = "_DISTCONV_COMPLETE"
 @click.command(
     cls=Command,
     examples=(
-        'eval "$(distconv completion bash)"     # in ~/.bashrc',
-        'eval "$(distconv completion zsh)"      # in ~/.zshrc, behind compinit',
-        "distconv completion fish > ~/.config/fish/completions/distconv.fish",
+        "distconv completion bash",
+        "distconv completion zsh",
+        "distconv completion fish",
     ),
 )
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@shared_flags
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
     """Print a script for your shell that completes commands, flags and their values on Tab.
 
-    bash must be 4.4 or newer.
-    """
+    \b
+    bash (4.4 or newer), in ~/.bashrc:   eval "$(distconv completion bash)"
+    zsh, in ~/.zshrc, behind compinit:   eval "$(distconv completion zsh)"
+    fish, in ~/.config/fish/config.fish: distconv completion fish | source
+    """  # noqa: D301 - \b is click's mark for lines that it is not to wrap
     kind = get_completion_class(shell)
     if kind is None:
         raise click.UsageError(f"There is no completion for {shell}.")

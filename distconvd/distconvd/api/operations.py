@@ -96,7 +96,7 @@ class OperationsApi:
                 __version__,
                 round(self._uptime_s(), 1),
                 found.jobs,
-                QueueCounts(found.queue_ready, found.queue_delayed),
+                QueueCounts(found.queue_ready, found.queue_delayed, found.queue_oldest_s),
                 found.engines,
                 self._readiness().causes,
             )

@@ -29,6 +29,8 @@ class QueueCounts(msgspec.Struct, frozen=True):
 
     ready: int
     delayed: int
+    oldest_s: float | None = None
+    """Age in seconds of the oldest job that may go; null without any."""
 
 
 class StatusReply(msgspec.Struct, frozen=True):

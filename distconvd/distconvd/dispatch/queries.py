@@ -96,6 +96,8 @@ class Counts(msgspec.Struct, frozen=True):
     """By status."""
     queue_ready: int
     queue_delayed: int
+    queue_oldest_s: float | None
+    """Age of the oldest job in line; None without any."""
     engines: dict[str, int]
     """By state, those with none left out."""
 
@@ -109,8 +111,14 @@ def counts(tx: Transaction) -> Counts:
         {status.value: state.statuses[status] for status in JobStatus},
         len(state.queue),
         len(state.delayed),
+        _oldest_s(tx),
         dict(engines),
     )
+
+
+def _oldest_s(tx: Transaction) -> float | None:
+    created = [tx.state.job(job_id).created_at for job_id in tx.state.queue.ages.oldest().values()]
+    return max(0.0, (tx.now.wall_ms - min(created)) / 1000) if created else None
 
 
 def get_engine(tx: Transaction, engine_id: str) -> bytes:

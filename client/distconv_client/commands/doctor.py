@@ -1,0 +1,81 @@
+"""The command that examines the way from this machine to a finished job."""
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from distconv_client import text
+from distconv_client.config import load_settings
+from distconv_client.doctor import Finding, Patient, examine
+from distconv_client.errors import BadInput
+from distconv_client.shared import Flags, pass_flags, shared_flags
+from distconv_client.teaching import Command
+from distconv_client.terminal import print_json, stdout_console
+
+_STYLES = {"ok": "green", "fail": "bold red", "skip": "dim"}
+
+
+@click.command(
+    cls=Command,
+    examples=(
+        "distconv doctor",
+        "distconv doctor --server https://dispatch.example.org --timeout 120",
+        "distconv doctor --clip-dir /srv/media",
+        "distconv doctor --json | jq -r 'select(.outcome == \"fail\") | .remedy'",
+    ),
+)
+@click.option(
+    "--clip-dir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Hand the test clip over in this folder, which engines see under the same path "
+    "[engines fetch it from this machine].",
+)
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(1, 3600),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long the round trip may take.",
+)
+@shared_flags
+@pass_flags
+def doctor(flags: Flags, clip_dir: Path | None, timeout_s: float) -> None:
+    """Check that everything works from this machine to a finished job, and say what to do.
+
+    In order: the daemon's name, its port, TLS, what answers there, its clock, the key and its roles,
+    the version, whether it is ready, engines; ffmpeg and its encoders where an engine is installed
+    here, room on the disk; and a round trip: a clip of one second is encoded by a real engine, which
+    fetches it from this machine and brings the result back, and every byte is compared. The job is
+    urgent, and stays on record with the label distconv=doctor.
+
+    With --json: one check a line, with `check`, `outcome` (ok, fail, skip), `told`, `remedy`. Exits 1
+    if a check failed.
+    """
+    if clip_dir is not None and not clip_dir.is_dir():
+        raise BadInput(f"{clip_dir} is no folder.", hint="Name one that the engines see, too.")
+    settings = load_settings(flags.server, flags.api_key)
+    patient = Patient(settings, clip_dir, timeout_s)
+    console = stdout_console()
+    failures = 0
+    for finding in examine(patient):
+        failures += finding.outcome == "fail"
+        if flags.as_json:
+            print_json(finding)
+        else:
+            tell(finding, console)
+    if failures:
+        click.get_current_context().exit(1)
+
+
+def tell(finding: Finding, console: Console) -> None:
+    """Print one finding, and below it what to do."""
+    line = Text(f"{finding.outcome:<5}", style=_STYLES[finding.outcome])
+    line.append(f" {finding.check:<11}{text.clean(finding.told)}", style="default")
+    console.print(line, soft_wrap=True)
+    if finding.remedy:
+        console.print(Text(f"{'':17}{text.clean(finding.remedy)}", style="yellow"), soft_wrap=True)

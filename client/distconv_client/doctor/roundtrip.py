@@ -1,0 +1,152 @@
+"""The check that counts: a clip of one second goes to a real engine and comes back as it should.
+
+Bounded: the job is cancelled when the time is up, and on Ctrl-C. What stays is the job's record, with
+the label `distconv=doctor`, since the daemon forgets no job.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from distconv_client import text
+from distconv_client.api import Client
+from distconv_client.doctor.clip import FRAMES, make_clip
+from distconv_client.doctor.finding import Finding, fail, ok
+from distconv_client.doctor.visit import Visit, by_folder, by_http
+from distconv_client.errors import ClientError, Conflict
+from distconv_client.views import EngineView
+from distconvd.model import TERMINAL_STATUSES, Job, JobStatus, Output, Submission
+
+NAME = "round trip"
+POLL_S = 0.25
+PRIORITY_URGENT = 2
+_FOLDER = (
+    "name a folder that this machine and the engines see under the same path, within their "
+    "--source-root: --clip-dir DIR"
+)
+
+
+class RoundTrip:
+    """One job, from its submission to its result.
+
+    Args:
+        client: the daemon.
+        engines: those that can work.
+        address: this machine's, for engines that fetch the clip from here.
+        clip_dir: a folder that is shared with the engines, instead.
+        timeout_s: how long the job may take.
+        sleep: waits so many seconds.
+        ticker: seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        engines: list[EngineView],
+        address: str,
+        *,
+        clip_dir: Path | None = None,
+        timeout_s: float = 60.0,
+        sleep: Callable[[float], None] = time.sleep,
+        ticker: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._client = client
+        self._codec = _codec_of(engines)
+        self._address = address
+        self._clip_dir = clip_dir
+        self._timeout_s = timeout_s
+        self._sleep = sleep
+        self._ticker = ticker
+
+    def check(self) -> Finding:
+        """Send the clip round; raises `ClientError` where the daemon refuses, `BadInput` for a folder
+        that cannot be used."""
+        clip = make_clip()
+        began_s = self._ticker()
+        with self._visit(clip) as visit:
+            job = self._client.submit(self._submission(visit, len(clip)))
+            try:
+                job = self._followed(job, began_s + self._timeout_s)
+                return self._judged(job, visit, self._ticker() - began_s)
+            finally:
+                self._clean_up(job)
+
+    def _visit(self, clip: bytes) -> AbstractContextManager[Visit]:
+        if self._clip_dir is not None:
+            return by_folder(self._clip_dir, clip)
+        return by_http(self._address, clip)
+
+    def _submission(self, visit: Visit, size_bytes: int) -> Submission:
+        return Submission(
+            visit.source_url,
+            self._codec,
+            size_bytes / 1e6,
+            max_retries=0,
+            priority=PRIORITY_URGENT,
+            labels={"distconv": "doctor"},
+            output=Output(url=visit.output_url),
+        )
+
+    def _followed(self, job: Job, deadline_s: float) -> Job:
+        """Return the job when it has ended, failed once, or taken too long."""
+        while True:
+            job = self._client.job(job.job_id)
+            failed = job.status is JobStatus.PENDING and job.error_message is not None
+            if job.status in TERMINAL_STATUSES or failed or self._ticker() >= deadline_s:
+                return job
+            self._sleep(POLL_S)
+
+    def _judged(self, job: Job, visit: Visit, took_s: float) -> Finding:
+        if job.status is JobStatus.COMPLETED:
+            return self._compared(job, visit.result(), took_s)
+        if job.error_message is not None:
+            return self._failed(job)
+        if job.status is JobStatus.PENDING:
+            why = self._client.why(job.job_id).summary
+            told = f"the job still waits after {took_s:.0f} s: {why}"
+            remedy = "Do what that sentence says, or give it longer: --timeout SECONDS"
+            return fail(NAME, text.clean(told), remedy)
+        told = f"the job is {text.progress(job)} after {took_s:.0f} s on {job.assigned_engine}"
+        return fail(NAME, text.clean(told), "The engine is slow or stuck: look at its log.")
+
+    def _failed(self, job: Job) -> Finding:
+        """Tell a failure; most often the engine could not get the clip, or not bring the result."""
+        told = f"the job failed: {job.error_message}"
+        remedy = f"See `distconv attempts --log {job.job_id}`"
+        if self._clip_dir is None:
+            remedy += f"; if the engine cannot reach this machine ({self._address}), {_FOLDER}"
+        else:
+            remedy += "; the folder must lie within an engine's --source-root, and be writable"
+        return fail(NAME, text.clean(told), f"{remedy}.")
+
+    def _compared(self, job: Job, data: bytes | None, took_s: float) -> Finding:
+        """Hold the result against what the engine said of it."""
+        result, engine = job.result, text.clean(job.assigned_engine or "an engine")
+        remedy = f"Something changes files on the way; see `distconv status {job.job_id}`."
+        if data is None:
+            told = f"{engine} says that it is done, and the result is not where it should be"
+            return fail(NAME, told, remedy)
+        if result is None or result.sha256 != hashlib.sha256(data).hexdigest():
+            return fail(NAME, f"what came back is not what {engine} says that it made", remedy)
+        if result.video_frames != FRAMES:
+            told = f"{result.video_frames} frames came back of {FRAMES}"
+            return fail(NAME, told, "Report it, with the engine's log.")
+        told = (
+            f"{engine} made {FRAMES} frames of {self._codec} in {took_s:.1f} s, and all came back"
+        )
+        return ok(NAME, told)
+
+    def _clean_up(self, job: Job) -> None:
+        if job.status not in TERMINAL_STATUSES:
+            try:
+                self._client.cancel(job.job_id)
+            except (Conflict, ClientError):
+                pass  # it has ended meanwhile, or the daemon is away: the next look tells
+
+
+def _codec_of(engines: list[EngineView]) -> str:
+    """Return a codec that one of the engines makes, h264 if it can be."""
+    made = [codec for engine in engines for codec in engine.supported_codecs or ["h264"]]
+    return "h264" if "h264" in made or not made else made[0]

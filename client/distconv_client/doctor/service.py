@@ -1,0 +1,153 @@
+"""Checks of the daemon by HTTP: what answers, its clock, the key, versions, readiness, engines."""
+
+import secrets
+import time
+from collections.abc import Callable
+from email.utils import parsedate_to_datetime
+from importlib.metadata import version as installed_version
+
+import httpx
+import msgspec
+
+from distconv_client import text
+from distconv_client.doctor.finding import Finding, fail, ok, skip
+from distconv_client.views import EngineView
+from distconvd.model import ProgressReport, Submission
+
+SKEW_S_MAX = 30.0
+"""Jobs may wait for a time (`not_before`), and ages are shown; half a minute harms neither."""
+_REFUSED = frozenset({401, 403})
+_ASKED: dict[str, tuple[str, str, msgspec.Struct | None]] = {
+    "read": ("GET", "/version", None),
+    "submit": ("POST", "/jobs/?dry_run=true", Submission("http://localhost/a.mp4", "h264")),
+    "engine": ("POST", "/jobs/0_0/progress", ProgressReport(1)),
+    "admin": ("DELETE", "/engines/", None),
+}
+"""A request for each role that changes nothing: a dry run, and what does not exist."""
+
+
+class Service:
+    """One daemon, asked without patience.
+
+    Args:
+        http: sends requests, with the key and a bound on waiting.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(self, http: httpx.Client, clock: Callable[[], float] = time.time) -> None:
+        self._http = http
+        self._clock = clock
+        self.roles: list[str] = []
+
+    def check_http(self) -> list[Finding]:
+        """Whether distconvd answers there, and what its clock says."""
+        sent_s = self._clock()
+        try:
+            reply = self._http.get("/livez")
+        except httpx.TransportError as error:
+            return [
+                fail(
+                    "http",
+                    f"no HTTP there: {error or type(error).__name__}",
+                    _other_scheme(self._http),
+                )
+            ]
+        if not reply.is_success or reply.text.strip() != "OK":
+            remedy = "Something else listens there, or a proxy is in the way: check address, port and path."
+            return [
+                fail(
+                    "http",
+                    f"/livez is answered with {reply.status_code}, not as distconvd does",
+                    remedy,
+                )
+            ]
+        return [ok("http", "distconvd answers"), self._clock_finding(reply, sent_s)]
+
+    def _clock_finding(self, reply: httpx.Response, sent_s: float) -> Finding:
+        try:
+            there_s = parsedate_to_datetime(reply.headers.get("Date", "")).timestamp()
+        except ValueError:
+            return skip("clock", "the reply has no date")
+        # The date was true at some moment while we waited, and it is cut to a whole second.
+        ahead_s = (
+            there_s - self._clock() if there_s > self._clock() else min(0.0, there_s + 1 - sent_s)
+        )
+        told = f"the clocks differ by {abs(ahead_s):.0f} s"
+        if abs(ahead_s) <= SKEW_S_MAX:
+            return ok("clock", told)
+        which = "behind" if ahead_s > 0 else "ahead of"
+        remedy = "Set both by NTP (`timedatectl set-ntp true`); times of jobs are the daemon's."
+        return fail("clock", f"{told}: this machine is {which} the daemon", remedy)
+
+    def check_key(self, *, has_key: bool) -> Finding:
+        """Which roles the key has, by what is not refused."""
+        refusals: list[int] = []
+        for role, (method, path, body) in _ASKED.items():
+            target = path + (f"distconv-doctor-{secrets.token_hex(8)}" if role == "admin" else "")
+            status = self._ask(method, target, body)
+            if status in _REFUSED:
+                refusals.append(status)
+            else:
+                self.roles.append(role)
+        if self.roles:
+            return ok(
+                "key", f"{'it' if has_key else 'no key is needed; it'} may {', '.join(self.roles)}"
+            )
+        if not has_key:
+            remedy = (
+                "Give it with --api-key, DISTCONV_API_KEY or api_key in the configuration file."
+            )
+            return fail("key", "the daemon asks for a key, and none is given", remedy)
+        remedy = "Compare it with the daemon's; in a key file it may have been revoked or expired (`distconvd keys list`)."
+        told = "the daemon does not know this key" if 401 in refusals else "this key may do nothing"
+        return fail("key", told, remedy)
+
+    def _ask(self, method: str, path: str, body: msgspec.Struct | None) -> int:
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        content = None if body is None else msgspec.json.encode(body)
+        return self._http.request(method, path, content=content, headers=headers).status_code
+
+    def check_version(self) -> Finding:
+        """Whether client and daemon are of one version, up to the last number."""
+        if "read" not in self.roles:
+            return skip("version", "the key may not read")
+        there = str(self._http.get("/version").json().get("version"))
+        here = installed_version("distconv")
+        if there.split(".")[:2] == here.split(".")[:2]:
+            return ok("version", f"{there} there, {here} here")
+        remedy = "Install the same version on both; the daemon first."
+        return fail("version", f"the daemon is {text.clean(there)}, this is {here}", remedy)
+
+    def check_ready(self) -> Finding:
+        """Whether the daemon accepts changes."""
+        reply = self._http.get("/readyz")
+        if reply.is_success:
+            return ok("ready", "it accepts jobs")
+        causes = reply.json().get("causes") or {"unknown": f"HTTP {reply.status_code}"}
+        told = "; ".join(f"{cause}: {reason}" for cause, reason in causes.items())
+        remedy = "See the daemon's log; most often its disk is full or fails, or it is stopping."
+        return fail("ready", text.clean(f"it accepts none: {told}"), remedy)
+
+    def check_engines(self) -> tuple[Finding, list[EngineView]]:
+        """Whether there is an engine that works, and which do."""
+        if "read" not in self.roles:
+            return skip("engines", "the key may not read"), []
+        engines = msgspec.json.decode(self._http.get("/engines/").content, type=list[EngineView])
+        able = [e for e in engines if e.status in ("idle", "busy") and e.benchmark_time is not None]
+        states = ", ".join(
+            f"{text.clean(e.engine_id)} is {text.clean(e.status)}" for e in engines[:10]
+        )
+        more = f" and {len(engines) - 10} more" if len(engines) > 10 else ""
+        if able:
+            return ok("engines", f"{len(able)} of {len(engines)} can work: {states}{more}"), able
+        if not engines:
+            remedy = "Start one: distconv-engine --server URL; its log says when it has registered."
+            return fail("engines", "none has registered", remedy), []
+        remedy = "Start them again, or `distconv engines resume ID`; one without a benchmark waits for it."
+        return fail("engines", f"none of {len(engines)} can work: {states}{more}", remedy), []
+
+
+def _other_scheme(http: httpx.Client) -> str:
+    if http.base_url.scheme == "http":
+        return "If the daemon has a certificate, write https:// for http://."
+    return "If the daemon asks for client certificates, this client has none to show; use a proxy that has."

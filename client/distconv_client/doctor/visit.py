@@ -1,0 +1,181 @@
+"""Two ways for an engine to get the clip and bring the result: from us by HTTP, or in a shared folder.
+
+Both leave nothing behind. By HTTP we listen for as long as it takes, under a path that nobody can
+guess, with one file to fetch and one place to put; so it needs no folder that both machines see and
+no media store, but the engine must be able to reach this machine.
+"""
+
+import base64
+import hashlib
+import secrets
+import socket
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from distconv_client.errors import BadInput
+
+RESULT_BYTES_MAX = 10_000_000
+REQUEST_S_MAX = 30.0
+
+
+class Visit(Protocol):
+    """How the clip goes out and the result comes in."""
+
+    @property
+    def source_url(self) -> str:
+        """Where the engine finds the clip."""
+        ...
+
+    @property
+    def output_url(self) -> str:
+        """Where it puts the result."""
+        ...
+
+    def result(self) -> bytes | None:
+        """Return the result, None where none came."""
+        ...
+
+
+class _Folder(NamedTuple):
+    source: Path
+    output: Path
+
+    @property
+    def source_url(self) -> str:
+        return self.source.as_uri()
+
+    @property
+    def output_url(self) -> str:
+        return self.output.as_uri()
+
+    def result(self) -> bytes | None:
+        try:
+            return self.output.read_bytes()
+        except FileNotFoundError:
+            return None
+
+
+@contextmanager
+def by_folder(folder: Path, clip: bytes) -> Generator[Visit]:
+    """Put the clip into a folder, and take everything away afterwards; raises `BadInput`."""
+    stem = folder.absolute() / f"distconv-doctor-{secrets.token_hex(6)}"
+    place = _Folder(stem.with_suffix(".y4m"), stem.with_suffix(".mp4"))
+    try:
+        place.source.write_bytes(clip)
+        place.source.chmod(0o644)  # engines may run as another user
+    except OSError as error:
+        raise BadInput(
+            f"Can not write to {folder}: {error.strerror}.", hint="Name another with --clip-dir."
+        ) from error
+    try:
+        yield place
+    finally:
+        for path in place:
+            path.unlink(missing_ok=True)
+
+
+class _Listening:
+    """What is served, and what was brought."""
+
+    def __init__(self, base: str, clip: bytes) -> None:
+        secret = secrets.token_urlsafe(16)
+        self.clip = clip
+        self.source_path, self.output_path = f"/{secret}/clip.y4m", f"/{secret}/result.mp4"
+        self.source_url, self.output_url = base + self.source_path, base + self.output_path
+        self.was_fetched = False
+        self._result: bytes | None = None
+
+    def bring(self, data: bytes, digest: str | None) -> bool:
+        """Take the result; False where it is not what it was announced as."""
+        own = base64.b64encode(hashlib.sha256(data).digest()).decode()
+        if digest is not None and digest != f"sha-256=:{own}:":
+            return False
+        self._result = data
+        return True
+
+    def result(self) -> bytes | None:
+        return self._result
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    visit: _Listening
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Answers the engine, and nobody who does not know the path."""
+
+    timeout = REQUEST_S_MAX
+
+    @property
+    def _visit(self) -> _Listening:
+        assert isinstance(self.server, _Server)
+        return self.server.visit
+
+    def do_GET(self) -> None:
+        """Give the clip."""
+        self._give(with_body=True)
+
+    def do_HEAD(self) -> None:
+        """Tell of the clip."""
+        self._give(with_body=False)
+
+    def do_PUT(self) -> None:
+        """Take the result."""
+        size = self.headers.get("Content-Length", "")
+        if self.path != self._visit.output_path:
+            return self._answer(404)
+        if not size.isdigit() or int(size) > RESULT_BYTES_MAX:
+            return self._answer(413)
+        data = self.rfile.read(int(size))
+        is_good = len(data) == int(size) and self._visit.bring(
+            data, self.headers.get("Repr-Digest")
+        )
+        return self._answer(201 if is_good else 400)
+
+    def _give(self, *, with_body: bool) -> None:
+        if self.path != self._visit.source_path:
+            return self._answer(404)
+        self._visit.was_fetched = True
+        self._answer(200, self._visit.clip, with_body=with_body)
+        return None
+
+    def _answer(self, status: int, body: bytes = b"", *, with_body: bool = True) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if with_body:
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Keep quiet."""
+
+
+@contextmanager
+def by_http(address: str, clip: bytes) -> Generator[_Listening]:
+    """Listen at an address of this machine's.
+
+    Args:
+        address: the one that it has on the way to the daemon.
+        clip: what is served.
+    """
+    server = (_Server6 if ":" in address else _Server)((address, 0), _Handler)
+    host = f"[{address}]" if ":" in address else address
+    visit = _Listening(f"http://{host}:{server.server_address[1]}", clip)
+    server.visit = visit
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield visit
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
