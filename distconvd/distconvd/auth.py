@@ -71,6 +71,17 @@ def gate(
         wrong_keys.succeeded(key)
         return found
 
+    def is_still_known(request: Request) -> bool:
+        try:
+            now: object = authenticator.authenticate(key_of(request.headers), request.peer)
+        except Unauthorized:
+            return False
+        before, route = request.principal, request.route
+        now = _checked(authenticator, now)
+        if before is None or route is None or now.engine != before.engine:
+            return False
+        return bool(now.roles & {route.role, "admin"})
+
     def authenticate(request: Request, route: Route) -> Principal:
         key, peer = key_of(request.headers), request.peer
         if key is None:
@@ -79,6 +90,7 @@ def gate(
         else:
             principal = _checked(authenticator, identify(key, peer))
         request.principal = principal  # here already, so that the log names whom we refuse below
+        request.recheck = is_still_known
         if rate_limit is not None:
             rate_limit.take(principal, route, peer, keyed=key is not None)
         if route.role not in principal.roles and "admin" not in principal.roles:

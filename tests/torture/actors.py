@@ -148,6 +148,8 @@ class Engine:
             return
         if status == 404:  # it was killed before this engine was on disk
             await self._beat()
+        elif status == 503:  # it is starting again
+            await trio.sleep(RETRY_S)
         elif status == 200:
             await self._encode(cast("dict[str, Any]", job))
         elif status != 204:

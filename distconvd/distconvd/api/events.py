@@ -5,22 +5,26 @@ missed from the teller's bounded buffer; where that does not reach back far enou
 says so first, and the reader should list the jobs anew. Numbers grow over restarts of the daemon.
 
 Nobody waits for a reader: one that is so slow that the buffer has moved on past it is dropped, and
-may come back with its `Last-Event-ID`. The stream ends when the daemon drains.
+may come back with its `Last-Event-ID`. The stream ends when the daemon drains, and when its key has been
+revoked or has ended.
 """
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import get_args
 
 import msgspec
+import trio
 
 from distconvd.api.operations_doc import EVENTS
 from distconvd.dispatch import Event
 from distconvd.dispatch.decision import EventKind
-from distconvd.edge.http import Request, Response, Route
+from distconvd.edge.http import Request, Response, Route, still_let_in
 from distconvd.edge.link import wait_while_wanted
 from distconvd.errors import BadRequest
 from distconvd.teller import NumberedEvent, Teller
 
+RECHECK_S = 5.0
+"""A reader's key is looked at again after so long, or with the next comment on a quiet line."""
 HEARTBEAT_S = 15.0
 """A comment is sent after so long without an event, so that nobody takes the line for dead."""
 PIECE_EVENTS = 64
@@ -57,7 +61,13 @@ class EventsApi:
         if not self._reaches_back_to(last):
             yield _gap(last)
             last = self._first() - 1
+        looked_s = trio.current_time()
         while not (request.link is not None and request.link.over):
+            if trio.current_time() - looked_s >= RECHECK_S:
+                looked_s = trio.current_time()
+                if not still_let_in(request):
+                    yield b": the key is not let in any more\n\n"
+                    return
             if not self._reaches_back_to(last):
                 yield b": too slow; come back with Last-Event-ID\n\n"
                 return

@@ -93,6 +93,13 @@ class Request:
     """The row of the route table that matched; None before routing and for an unknown path."""
     link: ClientLink | None = None
     """Tells a long poll when to stop; None (a request made by hand) is a client that stays."""
+    recheck: "Callable[[Request], bool] | None" = None
+    """Tells, of what stays open for long, whether its key would still be let in; see `still_let_in`."""
+
+
+def still_let_in(request: Request) -> bool:
+    """Whether the key of a request would be let in now: it may have been revoked, or have ended."""
+    return request.recheck is None or request.recheck(request)
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ engines with one id do not go unnoticed.
 """
 
 import logging
+from collections.abc import Callable
 from functools import partial
 
 import trio
@@ -14,7 +15,7 @@ from distconvd.api.operations_doc import WEBSOCKET
 from distconvd.api.validate import check_id
 from distconvd.auth import require_engine
 from distconvd.dispatch import Event
-from distconvd.edge.http import Request, Route, Upgrade
+from distconvd.edge.http import Request, Route, Upgrade, still_let_in
 from distconvd.errors import Unavailable
 from distconvd.ledger import Ledger
 from distconvd.model.push import CLOSE_REPLACED, CLOSE_RESTART
@@ -55,7 +56,7 @@ class PushApi:
         check_handshake(request)
         if self._is_draining:
             raise Unavailable(f"No new websocket: {STOPPING}.")
-        return Upgrade(partial(self._serve, engine_id))
+        return Upgrade(partial(self._serve, engine_id, partial(still_let_in, request)))
 
     def on_event(self, event: Event) -> None:
         """Pass an event on to the engine that it is about."""
@@ -79,11 +80,13 @@ class PushApi:
         for session in list(self.sessions.values()):
             session.close(CLOSE_RESTART, STOPPING)
 
-    async def _serve(self, engine_id: str, stream: trio.abc.Stream) -> None:
-        await serve_socket(stream, self._limits, partial(self._talk, engine_id))
+    async def _serve(
+        self, engine_id: str, is_let_in: Callable[[], bool], stream: trio.abc.Stream
+    ) -> None:
+        await serve_socket(stream, self._limits, partial(self._talk, engine_id, is_let_in))
 
-    async def _talk(self, engine_id: str, socket: Socket) -> None:
-        session = Session(engine_id, socket, self._ledger, self._limits)
+    async def _talk(self, engine_id: str, is_let_in: Callable[[], bool], socket: Socket) -> None:
+        session = Session(engine_id, socket, self._ledger, self._limits, is_let_in)
         older = self.sessions.get(engine_id)
         self.sessions[engine_id] = session
         if older is not None:

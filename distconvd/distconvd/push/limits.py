@@ -17,6 +17,9 @@ class PushLimits:
     """After so long a silence the engine is pinged."""
     pong_timeout_s: float = 20.0
     """How long the pong may take; then the connection is closed with 1011."""
+    recheck_s: float = 5.0
+    """After so long the engine's key is looked at again, before more is said to it; one that would
+    not be let in any more is closed with 1008."""
     handshake_timeout_s: float = 5.0
     close_timeout_s: float = 2.0
     """How long the engine may take to answer a close."""

@@ -11,6 +11,7 @@ lives on. Whatever ends a session, it takes the engine out of the parked ones at
 
 import logging
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -20,6 +21,7 @@ from distconvd.ledger import Ledger
 from distconvd.matching import EngineEntry
 from distconvd.model.push import (
     CLOSE_NO_PONG,
+    CLOSE_NOT_LET_IN,
     CLOSE_NOT_TEXT,
     CLOSE_TOO_SLOW,
     CLOSE_UNREADABLE,
@@ -78,13 +80,23 @@ class Session:
         socket: open, with the right subprotocol.
         ledger: runs the commands.
         limits: see `PushLimits`.
+        is_let_in: whether the engine's key would be let in now.
     """
 
-    def __init__(self, engine_id: str, socket: Socket, ledger: Ledger, limits: PushLimits) -> None:
+    def __init__(
+        self,
+        engine_id: str,
+        socket: Socket,
+        ledger: Ledger,
+        limits: PushLimits,
+        is_let_in: Callable[[], bool],
+    ) -> None:
         self.engine_id = engine_id
         self._socket = socket
         self._ledger = ledger
         self._limits = limits
+        self._is_let_in = is_let_in
+        self._recheck_at_s = trio.current_time() + limits.recheck_s
         self._inbox = Inbox(ledger, engine_id)
         self._queue: deque[str] = deque()
         self._wake = trio.Event()
@@ -197,7 +209,9 @@ class Session:
         """Send what there is, and what comes; return whether the last frame was sent whole."""
         while self._ending is None:
             self._wake = trio.Event()
-            if self._queue:
+            if not self._may_stay():
+                self.close(CLOSE_NOT_LET_IN, "the key is not let in any more")
+            elif self._queue:
                 text = self._queue.popleft()
                 self._room.set()
                 if not await self._send(text):
@@ -209,6 +223,13 @@ class Session:
             else:
                 await self._wait(nursery)
         return True
+
+    def _may_stay(self) -> bool:
+        """Whether the key is good, as far as is known; it is looked at now and then."""
+        if trio.current_time() < self._recheck_at_s:
+            return True
+        self._recheck_at_s = trio.current_time() + self._limits.recheck_s
+        return self._is_let_in()
 
     async def _wait(self, nursery: trio.Nursery) -> None:
         """Wait for something to send; see after a long silence whether the engine is there."""

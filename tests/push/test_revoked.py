@@ -1,0 +1,110 @@
+"""What stays open for long ends with its key: websockets and streams of events."""
+
+import sys
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from tests.api.kit import Farm
+from tests.push.kit import Wall
+from trio.testing import MockClock
+
+from distconvd.testing.daemon import Daemon, open_daemon
+
+PLUGIN = """
+from distconvd import hookimpl
+from distconvd.auth import wrong_key
+from distconvd.edge.http import Principal
+
+ROLES = {"read", "submit", "engine"}
+ENGINE = None
+ASKED = []
+
+class Switch:
+    def authenticate(self, key, peer):
+        ASKED.append(key)
+        if not ROLES:
+            raise wrong_key()
+        return Principal("key", frozenset(ROLES), ENGINE)
+
+@hookimpl
+def distconvd_register_authenticators(registrar):
+    registrar.add("switch", lambda context: Switch())
+"""
+
+
+@pytest.fixture
+async def switched(tmp_path: Path, autojump_clock: MockClock) -> AsyncGenerator[Daemon]:
+    """A daemon whose one key can be changed while it runs."""
+    plugin = tmp_path / "switch.py"
+    plugin.write_text(PLUGIN)
+    async with open_daemon(plugins=[str(plugin)], auth="switch") as daemon:
+        yield daemon
+
+
+def key() -> Any:
+    return sys.modules["distconvd_plugin_switch"]
+
+
+@pytest.mark.parametrize("change", ["revoked", "another role", "another engine"])
+async def test_a_websocket_is_closed_with_1008_when_its_key_would_not_be_let_in(
+    switched: Daemon, nursery: trio.Nursery, change: str
+) -> None:
+    farm, wall = Farm(switched), Wall(switched, nursery)
+    engine = await wall.ready()
+    await farm.submit()
+    assert (await engine.job())["attempt"] == 1
+    if change == "revoked":
+        key().ROLES.clear()
+    elif change == "another role":
+        key().ROLES.discard("engine")
+    else:
+        key().ENGINE = "e2"
+    at_s = trio.current_time()
+    code, reason = await engine.end()
+    assert (code, reason) == (1008, "the key is not let in any more")
+    assert trio.current_time() - at_s <= 21
+    key().ROLES |= {"read", "submit", "engine"}
+    key().ENGINE = None
+    (job,) = (await farm.client.get("/jobs/")).json()
+    assert job["status"] == "assigned"  # its lease is untouched
+
+
+async def test_an_engine_whose_key_has_ended_gets_no_further_work(
+    switched: Daemon, nursery: trio.Nursery
+) -> None:
+    farm, wall = Farm(switched), Wall(switched, nursery)
+    engine = await wall.ready()
+    await trio.sleep(6)
+    keep = set(key().ROLES)
+    key().ROLES.discard("engine")
+    job = await farm.submit()
+    assert (await engine.end())[0] == 1008
+    key().ROLES |= keep
+    assert (await farm.client.get(f"/jobs/{job['job_id']}")).json()["job_id"] == job["job_id"]
+
+
+async def test_a_good_key_is_asked_about_now_and_then_only(
+    switched: Daemon, nursery: trio.Nursery
+) -> None:
+    engine = await Wall(switched, nursery).ready()
+    key().ASKED.clear()
+    for _ in range(100):
+        await engine.beat()
+    assert len(key().ASKED) <= 1
+    await trio.sleep(61)
+    assert 2 <= len(key().ASKED) <= 5
+
+
+async def test_a_stream_of_events_ends_when_its_key_would_not_be_let_in(switched: Daemon) -> None:
+    async with switched.client.exchange("GET", "/events") as (_, chunks):
+        await anext(chunks)
+        await trio.sleep(6)
+        assert b"still here" in await anext(chunks)
+        key().ROLES.clear()
+        at_s = trio.current_time()
+        rest = b"".join([chunk async for chunk in chunks])
+    assert b"the key is not let in any more" in rest
+    assert trio.current_time() - at_s <= 16
