@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test unit torture verdicts bench check lint types wheel-test fmt lock clean
+.PHONY: help setup demo test unit torture fuzz verdicts bench check lint types wheel-test fmt lock clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -25,6 +25,9 @@ torture: setup ## kill the daemon 30 times under load, with both disk stores, an
 
 verdicts: setup ## run every bad and odd source through the engine, and write docs/verdicts.md
 	DISTCONV_UPDATE_DOCS=1 $(BIN)/pytest -q tests/engine/test_corrupt_sources.py tests/engine/test_odd_sources.py
+
+fuzz: setup ## look for a byte stream that breaks the HTTP edge, for so many MINUTES (5)
+	$(BIN)/python tools/fuzz.py --minutes $(or $(MINUTES),5)
 
 bench: setup ## measure daemon and engine against their baselines, in one run (a quarter of an hour)
 	$(BIN)/python -m bench
