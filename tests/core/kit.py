@@ -12,6 +12,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import msgspec
 
 from distconv_plugins.policy_size_aware import SizeAware
+from distconvd.audit.stored import StoredAudit
 from distconvd.dispatch import (
     Decision,
     Dispatcher,
@@ -308,6 +309,16 @@ def derived(dispatcher: Dispatcher) -> dict[str, Any]:
         "abilities": {e.record.engine_id: (e.ability, e.benchmarks) for e in entries},
         "leased": set(dispatcher.leases),
     }
+
+
+def audited(disk: Disk, *, over_slots_ok: bool = False) -> list[str]:
+    """Return what `distconvd audit` would say of a disk.
+
+    `over_slots_ok`: engines may have come back with fewer slots than they hold jobs.
+    """
+    found = StoredAudit(snapshot_of(disk), []).findings(iter(()))
+    lawful = {"over-slots"} if over_slots_ok else set[str]()
+    return [f"{finding}" for finding in found if finding.kind not in lawful]
 
 
 def check_invariants(dispatcher: Dispatcher, *, over_slots_ok: bool = False) -> None:

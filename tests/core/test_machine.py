@@ -15,7 +15,7 @@ from typing import Any, Literal
 import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from tests.core.kit import Core, check_invariants, derived, empty_disk, write
+from tests.core.kit import Core, audited, check_invariants, derived, empty_disk, write
 
 from distconv_plugins.policy_size_aware import SizeAware
 from distconvd.dispatch import Event
@@ -705,8 +705,9 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def sound(self) -> None:
-        """The indexes agree with the records."""
+        """The indexes agree with the records, and an audit of the disk finds nothing."""
         check_invariants(self.core.dispatcher, over_slots_ok=True)
+        assert audited(self.core.disk, over_slots_ok=True) == []
 
     @invariant()
     def as_modelled(self) -> None:

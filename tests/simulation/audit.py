@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Any
 
 import msgspec
+from tests.core.kit import Disk, audited
 from tests.simulation.books import ENDED, Books, Submitted, Try
 from tests.simulation.world import DISPATCH, LEASE_S, World
 
@@ -29,11 +30,13 @@ class Audit:
             key: msgspec.json.decode(record)["attempts"]
             for key, record in tables["attempts"].items()
         }
+        self._disk: Disk = tables
         self._by_uid = {uid: job for uid, job in world.books.jobs.items() if job.job_id is not None}
 
     def faults(self) -> list[str]:
         """Return every contradiction."""
         found = [*self._books.faults, *self._chronicle.faults, *self._submissions()]
+        found += audited(self._disk, over_slots_ok=True)
         found += self._told()
         for job_id, job in self._jobs.items():
             history = self._histories.get(job_id, [])

@@ -24,8 +24,9 @@ class Victim:
         self.port = free_port()
         self.kills = 0
         self._log = folder / "distconvd.log"
-        self._arguments = [str(Path(sys.executable).parent / "distconvd"), "--port", str(self.port)]
-        self._arguments += ["--store", store, "--state-file", str(folder / "state")]
+        self._command = str(Path(sys.executable).parent / "distconvd")
+        self._place = ["--store", store, "--state-file", str(folder / "state")]
+        self._arguments = [self._command, "--port", str(self.port), *self._place]
         self._arguments += ["--log-level", "WARN"]
         for key, value in settings.items():
             self._arguments += ["--set", f"{key}={value}"]
@@ -54,6 +55,16 @@ class Victim:
         self._process.kill()
         await trio.to_thread.run_sync(self._process.wait)
         self.kills += 1
+
+    async def audit(self) -> list[str]:
+        """Return what `distconvd audit` says of the daemon while it runs, else of its store."""
+        assert self._process is not None
+        runs = self._process.poll() is None
+        flags = ["--url", f"http://127.0.0.1:{self.port}"] if runs else self._place
+        done = await trio.run_process(
+            [self._command, "audit", *flags], capture_stdout=True, capture_stderr=True, check=False
+        )
+        return [] if done.returncode == 0 else (done.stdout + done.stderr).decode().splitlines()
 
     async def stop(self) -> int:
         """SIGTERM; return the exit code."""
