@@ -33,6 +33,8 @@ _HARMLESS_WORDS = (
     r"non monotonically increasing dts",  # the null muxer's affair
     r"Could not update timestamps for (?:skipped|discarded) samples",
     r"Referenced QT chapter track not found",
+    r"no decoder found for",  # of this ffmpeg; `judge_end` tells
+    r"Unsupported channel layout",  # of an encoder, which speaks by its decoder's name
 )
 HARMLESS = re.compile("|".join(_HARMLESS_WORDS))
 DAMAGE_WARNINGS = re.compile(

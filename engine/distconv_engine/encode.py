@@ -19,6 +19,7 @@ from distconv_engine.running import Controls, Ended, run
 
 _BITRATE_TOO_LOW = re.compile(r"requested bitrate is too low[^\n]*")
 """Of libx264 and libx265, which know after the first pass only."""
+_NO_DECODER = re.compile(r"no decoder found for: (\w+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,8 @@ def judge_end(ended: Ended) -> None:
         name = signal.Signals(-ended.code).name
         hint = " (out of memory?)" if name == "SIGKILL" else ""
         raise EngineFault(f"ffmpeg was ended by {name}{hint}.", log_tail=tail)
+    if found := _NO_DECODER.search(tail):
+        raise EngineFault(f"This engine's ffmpeg has no decoder for {found[1]}.", log_tail=tail)
     if ended.code != 0:
         words = last_words(tail.splitlines()) or "no message"
         raise EngineFault(f"ffmpeg failed (exit code {ended.code}): {words}", log_tail=tail)

@@ -29,6 +29,13 @@ class InputFault(JobFailure):
     error_class = FailureClass.INPUT
 
 
+def cut_short(what: str, needed: int, size: int) -> InputFault:
+    """Return the failure of a file of `size` bytes that should have `needed` for `what`."""
+    return InputFault(
+        f"The source is cut: {what} reaches to byte {needed}, but the file ends at byte {size}."
+    )
+
+
 class EngineFault(JobFailure):
     """This engine could not do it; another one may."""
 

@@ -76,6 +76,8 @@ class PacketScan:
     streams: dict[int, StreamPackets] = field(default_factory=dict[int, StreamPackets])
     diagnosis: Diagnosis = field(default_factory=Diagnosis)
     exit_code: int = 0
+    end_byte: int = 0
+    """Where the last packet ends in the file."""
 
     def of(self, index: int) -> StreamPackets:
         """Return the count of one stream; an empty one when it has no packet."""
@@ -122,7 +124,9 @@ async def scan_packets(
         if time_s is None:
             time_s = _seconds(fields[2])
         stream.add(time_s, _seconds(fields[3]) or 0.0, size, fields[6])
-        if zeros is not None and index in suspects and zeros.touch(_integer(fields[5]), size):
+        position = _integer(fields[5])
+        scan.end_byte = max(scan.end_byte, position + size)
+        if zeros is not None and index in suspects and zeros.touch(position, size):
             stream.zeroed += 1
 
     splitter = LineSplitter(take)

@@ -13,6 +13,7 @@ from distconv_engine.running import Controls, run
 from distconv_engine.sources import read_arguments
 
 _PROBE_BYTES_MAX = 16_000_000
+_NOT_TAKEN = re.compile(r"^\[([^ ]+) @ \w+\] \[error\] Format not on whitelist", re.MULTILINE)
 _WORD = re.compile(r"^[a-z0-9][a-z0-9._+-]*$")
 
 
@@ -163,6 +164,11 @@ async def probe(
     argv += ["-show_format", "-show_streams", "-show_chapters", "-of", "json=compact=1"]
     argv += read_arguments(url, formats)
     ended = await run(argv, controls, on_stdout=keep, stdin=stdin)
+    if found := _NOT_TAKEN.search(ended.diagnosis.tail):
+        raise InputFault(
+            f"The source is of the format '{found[1]}', which is not taken: it may name other files, "
+            "or damage in it cannot be told. Convert it to Matroska first."
+        )
     if ended.code != 0:
         words = last_words(ended.diagnosis.tail.splitlines())
         reason = words.removeprefix("[error] ").removeprefix(f"{url}: ") or f"exit {ended.code}"
@@ -193,7 +199,8 @@ def last_words(lines: Sequence[str]) -> str:
     """Return the most telling line of a failed run, without addresses."""
     told = [re.sub(r" @ 0x[0-9a-f]+", "", line).strip() for line in lines if line.strip()]
     told = [line for line in told if not line.endswith("Conversion failed!")]
-    return told[-1] if told else ""
+    errors = [line for line in told if "[error]" in line or "[fatal]" in line]
+    return (errors or told or [""])[-1]
 
 
 def _stream(raw: _RawStream) -> Stream:

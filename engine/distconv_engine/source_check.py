@@ -31,13 +31,15 @@ from distconv_engine.probe import Probe, Stream, probe
 from distconv_engine.ranges import NotStreamable, RangeReader
 from distconv_engine.running import Controls
 from distconv_engine.sources import file_url
-from distconv_engine.structure import check_structure, check_structure_of, is_riff
+from distconv_engine.structure import check_structure, check_structure_of, is_long_chain
 from distconv_engine.zeros import NEVER_ZERO, find_zero_runs
 
-_TRUSTED_DURATION = frozenset({"mov", "matroska", "avi", "flv", "asf", "wav", "flac", "ogg"})
+_TRUSTED_DURATION = frozenset({"mov", "matroska", "avi", "flv", "asf", "wav", "flac", "ogg", "mxf"})
 """Demuxers whose duration is a statement of the file and not an estimate from its bit rate."""
 _TRUSTED_COUNT = frozenset({"mov"})
 """AVI counts empty chunks too, which stand for a repeated picture."""
+_NO_TAIL = frozenset({"yuv4mpegpipe"})
+"""Formats that are nothing but packets, up to the last byte."""
 SHORT_S = 0.3
 """A header may be this much longer than its packets: muxers round, and round up."""
 SHORT_SHARE = 0.005
@@ -110,6 +112,7 @@ async def check_source(tools: Tools, path: Path, controls: Controls) -> Source:
     zeros = await trio.to_thread.run_sync(find_zero_runs, path) if suspects else None
     scan = await scan_packets(tools, file_url(path), controls, zeros=zeros, zero_streams=suspects)
     judge(found, scan)
+    judge_tail(found, scan, state.size_bytes)
     return Source(path, state, found, scan, (*checks, *_PASSED))
 
 
@@ -145,14 +148,15 @@ async def check_remote(
         raise InputFault(f"The source has SHA-256 {digest}, the job says {sha256.lower()}.")
     scan = await scan_packets(tools, url, controls, zeros=zeros, zero_streams=suspects)
     judge(found, scan)
+    judge_tail(found, scan, reader.size_bytes)
     state = FileState(reader.size_bytes, 0, 0)
     return Source(None, state, found, scan, (*checks, *_PASSED, "streamed"), url)
 
 
 def _remote_structure(reader: RangeReader) -> list[str]:
     with reader.as_file() as file:
-        if is_riff(file.read(4)):
-            raise NotStreamable("every chunk of an AVI or WAV file is looked at")
+        if is_long_chain(file.read(16)):
+            raise NotStreamable("every unit of an AVI, WAV, WMV or MXF file is looked at")
         file.seek(0)
         return check_structure_of(file, reader.size_bytes)
 
@@ -183,6 +187,15 @@ def judge(found: Probe, scan: PacketScan) -> None:
         if stream.is_video or stream.kind == "audio":
             _judge_stream(found, stream, scan)
     _judge_duration(found, scan)
+
+
+def judge_tail(found: Probe, scan: PacketScan, size: int) -> None:
+    """Refuse a half packet at the end, where the demuxer drops it silently; pure."""
+    if _first_name(found) in _NO_TAIL and scan.end_byte < size:
+        raise InputFault(
+            f"The source is cut: after byte {scan.end_byte} there is half a packet, of "
+            f"{size - scan.end_byte} bytes."
+        )
 
 
 def _judge_stream(found: Probe, stream: Stream, scan: PacketScan) -> None:

@@ -9,7 +9,7 @@ The proof is the same as for a stored job. The source is read three times throug
 Live, nothing that was sent can be written again: MP4 and MOV become fragmented, Matroska and WebM
 get no index at their end, and what would need more (covers, chapters, attachments, subtitles in
 MP4, `faststart` asked for by name) is fetched and stored instead, as is a source whose server has
-no ranges, no size or nothing by which a change is seen, and any AVI or WAV.
+no ranges, no size or nothing by which a change is seen, and any AVI, WAV, WMV or MXF.
 """
 
 import trio

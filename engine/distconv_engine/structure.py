@@ -9,6 +9,7 @@ containers state a length somewhere, and these checks hold it against the file:
 - FLV: the size that it states, and the last tag's back pointer must point at a tag of that size.
 - MPEG-TS: whole packets, each with its sync byte.
 - Ogg: the last page must be whole and close its stream.
+- MP3: see `structure_mp3`. MXF, ASF, DV, AU, AIFF: see `structure_chains`.
 
 What none can see: a cut on the very border of units in a container that states no length (a TS
 on a packet border, a live WebM on a cluster border).
@@ -20,7 +21,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from distconv_engine.failures import InputFault
+from distconv_engine.failures import InputFault, cut_short
+from distconv_engine.structure_chains import (
+    ASF_MAGIC,
+    DV_MAGIC,
+    MXF_MAGIC,
+    UNITS_MAX,
+    check_aiff,
+    check_asf,
+    check_au,
+    check_dv,
+    check_mxf,
+)
+from distconv_engine.structure_mp3 import check_mp3, mp3_start
 
 _EBML_MAGIC = b"\x1a\x45\xdf\xa3"
 _SEGMENT_ID = 0x18538067
@@ -31,6 +44,8 @@ _TS_SIZES = (188, 192, 204)
 _TS_SYNC_LOOKS = 5
 _OGG_TAIL_BYTES = 65_536 + 512
 _BOXES_MAX = 1_000_000
+_LISTS_DEEP = 8
+_BY_MAGIC = {ASF_MAGIC: check_asf, MXF_MAGIC: check_mxf, DV_MAGIC: check_dv, b".snd": check_au}
 
 
 def check_structure(path: Path) -> list[str]:
@@ -52,14 +67,22 @@ def check_structure_of(file: BinaryIO, size: int) -> list[str]:
     if not head.strip(b"\0"):
         raise InputFault(f"The source begins with {len(head)} zero bytes: it was never filled.")
     check = _check_for(head)
-    if check is None:
+    if check is not None:
+        check(file, size)
+    elif (start := mp3_start(file)) is not None:
+        check_mp3(file, size, start)
+    else:
         return []
-    check(file, size)
     return ["container-complete"]
 
 
+def is_long_chain(head: bytes) -> bool:
+    """Whether every link of its chain is looked at, as in AVI: too many requests by HTTP."""
+    return is_riff(head) or head.startswith((ASF_MAGIC, MXF_MAGIC))
+
+
 def is_riff(head: bytes) -> bool:
-    """Whether it is AVI or WAV, of which every chunk is looked at: too many requests by HTTP."""
+    """Whether it is AVI or WAV."""
     return head.startswith((b"RIFF", b"RF64"))
 
 
@@ -74,13 +97,12 @@ def _check_for(head: bytes) -> Callable[[BinaryIO, int], None] | None:
         return _check_flv
     if head.startswith(b"OggS"):
         return _check_ogg
+    if head.startswith(b"FORM") and head[8:12] in (b"AIFF", b"AIFC"):
+        return check_aiff
+    for magic, check in _BY_MAGIC.items():
+        if head.startswith(magic):
+            return check
     return _check_ts if _ts_layout(head) else None
-
-
-def _ends_early(what: str, needed: int, size: int) -> InputFault:
-    return InputFault(
-        f"The source is cut: {what} reaches to byte {needed}, but the file ends at byte {size}."
-    )
 
 
 # ------------------------------------------------------------------------------------- MP4, MOV
@@ -90,7 +112,7 @@ def _check_boxes(file: BinaryIO, size: int) -> None:
     seen: set[bytes] = set()
     for kind, start, length in _boxes(file, size):
         if start + length > size:
-            raise _ends_early(f"the mp4 box {_name(kind)}", start + length, size)
+            raise cut_short(f"the mp4 box {_name(kind)}", start + length, size)
         seen.add(kind)
     if b"moov" not in seen and b"moof" not in seen:
         raise InputFault(
@@ -110,7 +132,7 @@ def _boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int]]:
         file.seek(start)
         head = file.read(16)
         if len(head) < 8:
-            raise _ends_early("an mp4 box header", start + 8, size)
+            raise cut_short("an mp4 box header", start + 8, size)
         length, kind = struct.unpack(">I4s", head[:8])
         if length == 1 and len(head) == 16:
             length = int.from_bytes(head[8:16], "big")
@@ -143,7 +165,7 @@ def _check_matroska(file: BinaryIO, size: int) -> None:
         raise InputFault("The source is cut or damaged: no Matroska segment follows its header.")
     length = _vint(file)
     if length is not None and file.tell() + length > size:
-        raise _ends_early("its Matroska segment", file.tell() + length, size)
+        raise cut_short("its Matroska segment", file.tell() + length, size)
 
 
 def _vint(file: BinaryIO) -> int | None:
@@ -174,26 +196,28 @@ def _check_riff(file: BinaryIO, size: int) -> None:
             return  # recorded live, RF64 or something appended: no statement
         end = start + 8 + length
         if end > size:
-            raise _ends_early("its RIFF chunk", end, size)
+            raise cut_short("its RIFF chunk", end, size)
         if head[8:11] == b"AVI":
             _walk_chunks(file, start + 12, end)
         start = end + length % 2
     if start == 0:
-        raise _ends_early("its RIFF header", 12, size)
+        raise cut_short("its RIFF header", 12, size)
 
 
-def _walk_chunks(file: BinaryIO, start: int, end: int) -> None:
+def _walk_chunks(file: BinaryIO, start: int, end: int, depth: int = 0) -> None:
     """Follow the chain of chunks, into lists, and see that no link is broken."""
-    while start + 8 <= end:
+    for _ in range(UNITS_MAX):
+        if start + 8 > end:
+            return
         file.seek(start)
         head = file.read(12)
         kind, length = head[:4], int.from_bytes(head[4:8], "little")
         if not _is_printable(kind):
             raise InputFault(f"The source is damaged: byte {start} should begin an AVI chunk.")
         if start + 8 + length > end:
-            raise _ends_early(f"the AVI chunk {_name(kind)}", start + 8 + length, end)
-        if kind == b"LIST":
-            _walk_chunks(file, start + 12, start + 8 + length)
+            raise cut_short(f"the AVI chunk {_name(kind)}", start + 8 + length, end)
+        if kind == b"LIST" and depth < _LISTS_DEEP:
+            _walk_chunks(file, start + 12, start + 8 + length, depth + 1)
         start += 8 + length + length % 2
 
 
@@ -206,7 +230,7 @@ def _check_flv(file: BinaryIO, size: int) -> None:
     file.seek(0)
     stated_size = _flv_size(file.read(_FLV_SCRIPT_BYTES))
     if stated_size > size:
-        raise _ends_early("the FLV file's own statement of its size", int(stated_size), size)
+        raise cut_short("the FLV file's own statement of its size", int(stated_size), size)
     file.seek(size - 4)
     tag_bytes = int.from_bytes(file.read(4), "big")
     start = size - 4 - tag_bytes
@@ -247,7 +271,7 @@ def _check_ts(file: BinaryIO, size: int) -> None:
     packet, offset = layout
     if size % packet:
         whole = size - size % packet
-        raise _ends_early("the last transport stream packet", whole + packet, size)
+        raise cut_short("the last transport stream packet", whole + packet, size)
     file.seek(size - packet + offset)
     if file.read(1) != bytes([_TS_SYNC]):
         raise InputFault(
@@ -268,6 +292,6 @@ def _check_ogg(file: BinaryIO, size: int) -> None:
     needed = 27 + page[26] + sum(page[27 : 27 + page[26]])
     if len(page) < needed:
         start = size - len(page)
-        raise _ends_early("the last Ogg page", start + needed, size)
+        raise cut_short("the last Ogg page", start + needed, size)
     if not page[5] & 0x04:
         raise InputFault("The source is cut: its last Ogg page does not end its stream.")

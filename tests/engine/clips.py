@@ -3,7 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from tests.engine.odd import ODD
+from tests.engine.odd import ODD, REFUSED
 from tests.engine.pgs import sup
 
 from distconv_engine.ffmpeg_tools import Tools
@@ -75,7 +75,7 @@ class Clips:
 
     def odd(self, name: str) -> Path:
         """One of the odd but sound sources of `odd.ODD`."""
-        file, recipe = ODD[name]
+        file, recipe = {**ODD, **REFUSED}[name]
         words = [self._fill(word) for word in recipe.split()]
         return self.make(file, *words)
 

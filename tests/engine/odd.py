@@ -125,5 +125,49 @@ ODD: dict[str, tuple[str, str]] = {
         f"{_V} {_A} {_X} -c:a aac -movflags +cmaf+frag_keyframe+empty_moov+default_base_moof",
     ),
     "wmv": ("old.wmv", f"{_V} {_A} -c:v wmv2 -c:a wmav2"),
+    "ac3": ("ac3.mkv", f"{_V} {_A} {_X} -c:a ac3"),
+    "eac3": ("eac3.mkv", f"{_V} {_A} {_X} -c:a eac3"),
+    "flac": ("flac.mkv", f"{_V} {_A} {_X} -c:a flac"),
+    "h264-no-b-frames": (
+        "nob.mp4",
+        f"{_V} {_A} -c:v libx264 -bf 0 -threads 1 -pix_fmt yuv420p -c:a aac",
+    ),
+    "h264-raw": ("raw.h264", f"{_V} {_X}"),
+    "hevc-open-gop": (
+        "opengop.mkv",
+        (
+            f"{_V} {_A} -c:v libx265 -preset ultrafast -x265-params "
+            "log-level=none:open-gop=1:keyint=15:bframes=4:pools=1:frame-threads=1 -c:a aac"
+        ),
+    ),
+    "hevc-raw": ("raw.hevc", f"{_V} -c:v libx265 -preset ultrafast -x265-params log-level=none"),
+    "mpeg2-ts": ("mpeg2.ts", f"{_V} {_A} -c:v mpeg2video -bf 2 -c:a mp2"),
+    "mjpeg-avi": ("mjpeg.avi", f"{_V} {_A} -c:v mjpeg -pix_fmt yuvj420p -c:a pcm_s16le"),
+    "ffv1": ("ffv1.mkv", f"{_V} -c:v ffv1 -level 3 -slicecrc 1"),
+    "vp9-mp4": (
+        "vp9.mp4",
+        f"{_V} {_A} -c:v libvpx-vp9 -cpu-used 8 -deadline realtime -c:a libopus",
+    ),
+    "av1": ("av1.mp4", f"{_V} {_A} -c:v libsvtav1 -preset 12 -c:a aac"),
+    "rate-120": ("quick.mp4", f"-f lavfi -i testsrc2=s=160x90:r=120:d=1 {_X}"),
+    "sound-8000-hz": (
+        "phone.avi",
+        f"{_V} -f lavfi -i sine=d=2:sample_rate=8000 -c:v mpeg4 -c:a pcm_u8",
+    ),
+    "sound-37800-hz": (
+        "strange.mov",
+        f"{_V} -f lavfi -i sine=d=2:sample_rate=37800 {_X} -c:a pcm_s16be",
+    ),
+    "one-frame-ts": ("one.ts", "-f lavfi -i testsrc2=s=160x90:r=25:d=0.04 " + _X),
+    "m2ts": ("disc.m2ts", f"{_V} {_A} {_X} -c:a ac3 -mpegts_m2ts_mode 1"),
+    "mxf": ("tape.mxf", f"{_V} {_A} -c:v mpeg2video -ar 48000"),
+    "dv": ("tape.dv", "-f lavfi -i testsrc2=s=720x576:r=25:d=0.4 -c:v dvvideo -pix_fmt yuv420p"),
+    "y4m": ("bare.y4m", f"{_V} -pix_fmt yuv420p"),
+    "wav": ("bare.wav", f"{_A}"),
+    "aiff": ("bare.aiff", f"{_A}"),
+    "au": ("bare.au", f"{_A}"),
+    "m4a-alac": ("alac.m4a", f"{_A} -c:a alac"),
     "ogg": ("old.ogg", f"{_A} -c:a libopus"),
 }
+REFUSED = {"nut": ("odd.nut", f"{_V} {_A} -c:v mpeg4 -c:a mp2")}
+"""Sound files of a kind whose damage nobody tells: refused by name."""

@@ -1,7 +1,11 @@
 """Ways to spoil a file; each gives the spoiled bytes."""
 
 import random
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
+
+from distconv_engine.ffmpeg_tools import Tools
 
 BLOCK = 4096
 
@@ -40,3 +44,40 @@ SPOILED: dict[str, Callable[[bytes], bytes]] = {
     "text": lambda whole: b"This is not a film.\n" * 50,
     "zeros": lambda whole: bytes(len(whole)),
 }
+
+
+# ----------------------------------------------------------------------- at a place that is known
+
+
+def packet_places(tools: Tools, path: Path, kind: str) -> list[tuple[int, int]]:
+    """Return place and size of the packets of the first stream of `kind`, `v` or `a`."""
+    argv = [tools.ffprobe, "-v", "error", "-select_streams", f"{kind}:0"]
+    argv += ["-show_entries", "packet=pos,size", "-of", "csv=p=0", str(path)]
+    lines = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()
+    found = [line.split(",")[:2] for line in lines]
+    return [(int(place), int(size)) for size, place in found if place.isdigit()]
+
+
+def _overwritten(whole: bytes, place: int, size: int) -> bytes:
+    return whole[:place] + random.Random(2).randbytes(size) + whole[place + size :]
+
+
+def spoil_aptly(tools: Tools, path: Path, how: str) -> bytes:
+    """Return `path` spoiled as one of `SPOILED`, or at a place that its packets tell."""
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    if how == "nothing":
+        return whole
+    if how == "hole":
+        return whole[:middle] + whole[middle + 1000 :]
+    if how == "flipped bit":
+        return whole[:middle] + bytes([whole[middle] ^ 0x10]) + whole[middle + 1 :]
+    if how == "last picture":
+        place, size = packet_places(tools, path, "v")[-1]
+        skipped = min(40, size // 3)
+        return _overwritten(whole, place + skipped, min(size - skipped, 400))
+    if how == "sound":
+        packets = packet_places(tools, path, "a")
+        place, size = packets[len(packets) // 2]
+        return _overwritten(whole, place + size // 3, min(size // 2, 200))
+    return SPOILED[how](whole)

@@ -1,5 +1,6 @@
 """Every way to spoil a source, in every container, ends as an `input` failure: never a success."""
 
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,12 +10,24 @@ import pytest
 from tests.engine.clips import CONTAINERS, Clips
 from tests.engine.conftest import Run
 from tests.engine.daemon import FakeDaemon, Served
-from tests.engine.rows import AS_IT_IS, CHANGES, CHANGING, MISCHIEF, SERVED, SPOILT
-from tests.engine.spoil import SPOILED
+from tests.engine.rows import (
+    AS_IT_IS,
+    BLIND,
+    CHANGING,
+    CHANGING_ROWS,
+    HURT,
+    MISCHIEF,
+    SEEN,
+    SERVED,
+    SPOILT,
+    UNSEEN,
+)
+from tests.engine.spoil import SPOILED, spoil_aptly
 from tests.engine.verdicts import Verdicts, failed, succeeded
 
 from distconv_engine.backoff import Backoff
 from distconv_engine.failures import InputFault
+from distconv_engine.ffmpeg_tools import Tools
 from distconv_engine.tracker import Tracker
 
 pytestmark = pytest.mark.e2e
@@ -55,6 +68,47 @@ async def test_the_same_source_unspoiled_is_a_success(
     verdicts.hold(SPOILT, kind, AS_IT_IS, succeeded(report))
 
 
+def spoiled_copy(clips: Clips, tools: Tools, name: str, how: str, folder: Path) -> Path:
+    whole = clips.odd(name)
+    path = folder / f"clip{whole.suffix}"
+    path.write_bytes(spoil_aptly(tools, whole, how))
+    return path
+
+
+@pytest.mark.parametrize("name,how", SEEN)
+async def test_damage_that_container_or_decoder_can_tell_is_an_input_failure(
+    name: str,
+    how: str,
+    run_job: Run,
+    clips: Clips,
+    tools: Tools,
+    verdicts: Verdicts,
+    tmp_path: Path,
+) -> None:
+    path = spoiled_copy(clips, tools, name, how, tmp_path)
+    with pytest.raises(InputFault) as caught:
+        await run_job(path, "h264", options=FAST)
+    verdicts.hold(HURT, name, how, failed(caught.value))
+
+
+@pytest.mark.parametrize("name,how", UNSEEN)
+async def test_damage_that_nobody_can_tell_takes_a_digest_to_find(
+    name: str,
+    how: str,
+    run_job: Run,
+    clips: Clips,
+    tools: Tools,
+    verdicts: Verdicts,
+    tmp_path: Path,
+) -> None:
+    path = spoiled_copy(clips, tools, name, how, tmp_path)
+    report = await run_job(path, "h264", options=FAST)
+    verdicts.hold(BLIND, name, how, succeeded(report))
+    digest = hashlib.sha256(clips.odd(name).read_bytes()).hexdigest()
+    with pytest.raises(InputFault, match="SHA-256"):
+        await run_job(path, "h264", options=FAST, source_sha256=digest)
+
+
 # ------------------------------------------------------------------------ changed while it is read
 
 
@@ -85,8 +139,7 @@ def change(how: str, path: Path) -> None:
         os.truncate(path, size + (4096 if how == "grows" else -4096))
 
 
-@pytest.mark.parametrize("how", CHANGES)
-@pytest.mark.parametrize("kind", list(CONTAINERS))
+@pytest.mark.parametrize("kind,how", CHANGING_ROWS)
 async def test_a_source_that_changes_while_it_is_read_is_an_input_failure(
     kind: str, how: str, run_job: Run, clips: Clips, verdicts: Verdicts, tmp_path: Path
 ) -> None:

@@ -10,14 +10,20 @@ import pytest
 from distconv_engine.codecs import ENCODERS
 from distconv_engine.command import Request
 from distconv_engine.diagnosis import Diagnosis, ReadCount, WriteCount
-from distconv_engine.encode import Encoded
-from distconv_engine.failures import InputFault, JobFailure, VerificationFault
+from distconv_engine.encode import Encoded, judge_end
+from distconv_engine.failures import (
+    EngineFault,
+    InputFault,
+    JobFailure,
+    VerificationFault,
+)
 from distconv_engine.ffmpeg_tools import Tools
 from distconv_engine.packets import PacketScan, StreamPackets
 from distconv_engine.plan import make_plan
 from distconv_engine.probe import Colour, Probe, Stream, parse_probe
 from distconv_engine.progress import EncodeProgress
-from distconv_engine.source_check import FileState, Source, judge
+from distconv_engine.running import Ended
+from distconv_engine.source_check import FileState, Source, judge, judge_tail
 from distconv_engine.verify import check_counts, check_shape
 from distconvd.model import Job, TranscodeOptions
 
@@ -270,3 +276,32 @@ def test_what_ffprobe_prints_becomes_typed() -> None:
 def test_a_description_that_makes_no_sense_is_an_input_failure(raw: bytes) -> None:
     with pytest.raises(InputFault):
         parse_probe(raw)
+
+
+# --------------------------------------------------------------------------- odd kinds of source
+
+
+def test_half_a_packet_at_the_end_of_a_file_of_packets_is_found() -> None:
+    found = dataclasses.replace(FOUND, format="yuv4mpegpipe")
+    judge_tail(found, PacketScan(end_byte=1000), 1000)
+    judge_tail(FOUND, PacketScan(end_byte=900), 1000)
+    with pytest.raises(InputFault, match="half a packet, of 100 bytes"):
+        judge_tail(found, PacketScan(end_byte=900), 1000)
+
+
+def test_a_stream_without_a_clock_is_counted_only() -> None:
+    case = sound()
+    case.before.streams[0] = StreamPackets(count=100)
+    assert case.check()
+    case.before.streams[0] = StreamPackets(count=120)
+    with pytest.raises(VerificationFault, match="120 packets"):
+        case.check()
+
+
+def test_a_decoder_that_ffmpeg_lacks_is_not_the_sources_fault() -> None:
+    diagnosis = Diagnosis()
+    words = "Decoding requested, but no decoder found for: apng"
+    diagnosis.line(f"[vist#0:0/apng @ 0x5581] [error] {words}")
+    assert not diagnosis.damage
+    with pytest.raises(EngineFault, match="no decoder for apng"):
+        judge_end(Ended(234, diagnosis))
