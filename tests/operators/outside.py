@@ -1,15 +1,23 @@
-"""Programs that are not Python's: where a test finds them, and why it is skipped without.
+"""What tests of contrib/ share: programs from outside, files that belong to no package, YAML.
 
-They are Debian's packages, and nobody needs them to develop DistConv. A test looks at
-`DISTCONV_TEST_NGINX=…` (and so on), at `PATH` and the system folders, and at what
-`tools/operator_tools.py` has unpacked into `.tools`.
+Nobody needs the programs to develop DistConv. A test looks for them at `DISTCONV_TEST_NGINX=…` (and so
+on), on `PATH` and in the system folders, and where `tools/operator_tools.py` puts them, `.tools`; where
+one is in none of these, the test is skipped.
 """
 
+import importlib.util
 import os
+import re
 import shutil
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+import msgspec
 import pytest
+
+from distconv_engine import config as engine_config
+from distconvd import config as daemon_config
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTRIB = ROOT / "contrib"
@@ -23,11 +31,35 @@ def maybe_program(name: str) -> str | None:
     return named or shutil.which(name, path=places)
 
 
-def program(name: str, package: str) -> str:
-    """Return the place of a program of a Debian package, or skip the test that asks."""
+def program(name: str) -> str:
+    """Return the place of a program, or skip the test that asks."""
     found = maybe_program(name)
     if found is None:
-        pytest.skip(
-            f"{name} is not here: `apt install {package}`, or `python3 tools/operator_tools.py`"
-        )
+        pytest.skip(f"{name} is not here: `python3 tools/operator_tools.py` fetches it")
     return found
+
+
+def load(path: Path) -> ModuleType:
+    """Import a Python file of contrib/ that belongs to no package."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def documents(path: Path) -> list[Any]:
+    """Return the documents of a YAML file."""
+    parts = re.split(r"^---$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return [msgspec.yaml.decode(part) for part in parts]
+
+
+def engine_settings() -> set[str]:
+    """The variables that the engine reads."""
+    return {f"DISTCONV_{name.upper()}" for name in engine_config.Config.__struct_fields__}
+
+
+def daemon_settings() -> set[str]:
+    """The variables that the daemon reads."""
+    return {f"DISTCONV_{name.upper()}" for name in daemon_config.Config.__struct_fields__}

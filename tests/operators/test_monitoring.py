@@ -132,7 +132,7 @@ async def test_the_routes_that_wait_are_left_out_of_response_times_and_no_others
 
 def promtool(*arguments: str, cwd: Path = PROMETHEUS) -> str:
     done = subprocess.run(
-        [program("promtool", "prometheus"), *arguments],
+        [program("promtool"), *arguments],
         cwd=cwd, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

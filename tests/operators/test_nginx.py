@@ -32,7 +32,7 @@ POLL = {"Prefer": "wait=60", "Content-Type": "application/json"}
 
 @pytest.fixture(scope="module")
 def nginx() -> str:
-    return program("nginx", "nginx-light")
+    return program("nginx")
 
 
 @pytest.fixture(scope="module")
