@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import trio
+import trio.testing
 from tests.api.kit import Farm, later, ok, problem
 from tests.api.test_metrics import scraped
 from trio.testing import MockClock
@@ -35,6 +36,21 @@ async def test_a_failing_store_refuses_changes_turns_readyz_red_and_recovers(
     assert (await scraped(farm.daemon))("distconv_not_ready") == 0
     assert (await farm.daemon.anonymous.get("/readyz")).json() == {"ready": True, "causes": {}}
     assert (await farm.submit())["status"] == "pending"
+
+
+async def test_readyz_tells_of_the_drain_to_whoever_was_asking_already(
+    autojump_clock: MockClock, farm: Farm
+) -> None:
+    async with await farm.daemon.connect() as stream:
+        await stream.send_all(b"GET /readyz HTTP/1.1\r\nHost: x\r\n")
+        await trio.testing.wait_all_tasks_blocked()
+        farm.daemon.stop()
+        await trio.testing.wait_all_tasks_blocked()
+        await stream.send_all(b"\r\n")
+        said = b"".join([bytes(chunk) async for chunk in stream])
+    assert said.startswith(b"HTTP/1.1 503 ")
+    assert b'{"draining":"the daemon is stopping"}' in said
+    assert b"Connection: close" in said
 
 
 async def test_reads_and_heartbeats_that_change_nothing_go_on_while_the_store_fails(
