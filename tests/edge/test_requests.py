@@ -4,7 +4,9 @@ import json
 import re
 
 import pytest
+import trio
 from tests.edge.kit import KEY, Journal, Site, get, open_site, post, read_replies, small_app
+from trio.testing import MockClock, lockstep_stream_pair
 
 from distconvd.edge.limits import EdgeLimits
 
@@ -41,6 +43,20 @@ def _plain(body: bytes) -> bytes:
 async def test_requests_sent_at_once_are_answered_in_their_order(site: Site) -> None:
     replies = await site.ask(b"".join(post("/echo", b"%d" % n) for n in range(20)))
     assert [reply.body for reply in replies] == [b"%d" % n for n in range(20)]
+
+
+async def test_what_a_client_sends_ahead_of_a_reply_is_read_no_further_than_one_read(
+    autojump_clock: MockClock, site: Site, journal: Journal
+) -> None:
+    client = site.connect(lockstep_stream_pair)
+    await client.send_all(get("/hold"))
+    await journal.begun.wait()
+    taken = 0
+    with trio.move_on_after(4):  # the handler takes five seconds
+        while True:
+            await client.send_all(get("/") * 100)
+            taken += 1
+    assert taken == 0
 
 
 async def test_trailing_garbage_is_refused_after_the_good_request_was_answered(site: Site) -> None:
