@@ -101,8 +101,8 @@ async def test_engines_beyond_a_bound_share_one_series(farm: Farm) -> None:
         await farm.beat(f"e{n}")
         job = await farm.ask(f"e{n}")
         assert job
-        body = {"attempt": 1, "speed": 1.0}
-        await farm.client.post(f"/jobs/{job['job_id']}/progress", body)
+        report = {"attempt": 1, "speed": 1.0}
+        await farm.client.post(f"/jobs/{job['job_id']}/progress", report)
     assert len(core.progress) == count
     found = await scraped(farm.daemon)
     assert len(found.labels_of("distconv_ffmpeg_speed")) == ENGINES_SHOWN_MAX + 1
