@@ -142,7 +142,7 @@ async def _load(name: str, store: Store) -> Snapshot:
         raise
     except (Exception, SystemExit) as error:
         raise StoreError(f"the store {name!r} cannot be read: {error!r}") from error
-    if not isinstance(snapshot, Snapshot):
+    if not isinstance(snapshot, Snapshot):  # pyright: ignore[reportUnnecessaryIsInstance] - a plugin may answer anything
         raise StoreError(f"the store {name!r} was read as {snapshot!r:.80}, no Snapshot")
     return snapshot
 
@@ -400,7 +400,7 @@ def _metrics(
 
 def _hear(name: str, offered: object, teller: Teller, watch: HookWatch) -> None:
     """Tell what a plugin offers of events, where it has `on_event`."""
-    listener = getattr(offered, "on_event", None)
+    listener: Callable[[Event], None] | None = getattr(offered, "on_event", None)
     if callable(listener):
         teller.add_listener(name, watch.timed(name, "on_event", listener))
 

@@ -6,6 +6,7 @@ each other or do not suit the codec, which the document tells in words only.
 """
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import schemathesis
@@ -65,7 +66,7 @@ def consistent(options: dict[str, Any]) -> dict[str, Any]:
 
 def of_any_codec(options: dict[str, Any]) -> dict[str, Any]:
     """Take out what is good by itself and may not suit the codec; bad values stay."""
-    is_good = {
+    is_good: dict[str, Callable[[Any], object]] = {
         "crf": lambda value: type(value) is int and 0 <= value <= 63,
         "video_bitrate_kbps": lambda value: type(value) is int and 1 <= value <= 1_000_000,
         "preset": lambda value: isinstance(value, str) and WORD.match(value),

@@ -98,7 +98,7 @@ def _asked(name: str, review: Review, submission: Submission, caller: str) -> Su
     """Ask one plugin; raises what it refuses with, and `PluginFailed` for any fault of its own."""
     try:
         answer: object = review(submission, caller)
-        if answer is None or isinstance(answer, Submission):
+        if answer is None or isinstance(answer, Submission):  # pyright: ignore[reportUnnecessaryIsInstance] - a plugin may answer anything
             return answer
         raise TypeError(f"it answered {answer!r}, no Submission")
     except DistconvError:
