@@ -306,6 +306,8 @@ def _check_positive(config: Config) -> None:
         for key in table.__struct_fields__:
             _check_amount(f"{name}.{key}", getattr(table, key), zero=key in _MAY_BE_ZERO)
     _check_amount("rate_limit_per_s", config.rate_limit_per_s, zero=True)
+    if 0 < config.rate_limit_per_s < 0.001:
+        raise ConfigError("rate_limit_per_s is less than one in 1,000 s; 0 is no limit at all")
     _check_amount("rate_limit_burst", config.rate_limit_burst, zero=False)
     _check_amount("drain_s", config.drain_s, zero=True)
     _check_amount("hook_slow_ms", config.hook_slow_ms, zero=False)

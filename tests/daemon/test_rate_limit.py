@@ -10,6 +10,8 @@ from tests.api.kit import problem
 from trio.testing import MockClock
 
 from distconvd.buckets import Buckets
+from distconvd.config import load_config
+from distconvd.errors import ConfigError
 from distconvd.keyfile import KeyRole, add_key
 from distconvd.testing.daemon import Client, Daemon, Reply, open_daemon
 from distconvd.testing.engine import VirtualEngine
@@ -191,3 +193,15 @@ async def test_without_a_key_an_address_is_counted_and_engines_are_still_free(
 async def test_there_is_no_limit_unless_it_is_set() -> None:
     async with open_daemon() as daemon:
         assert await statuses(daemon.client, "/jobs/", 200) == [200] * 200
+
+
+@pytest.mark.parametrize(
+    "setting, value",
+    [
+        *(("rate_limit_per_s", value) for value in (-1, 1e-9, float("nan"), 1e20, "many")),
+        *(("rate_limit_burst", value) for value in (0, -1, 1.5)),
+    ],
+)
+def test_a_limit_that_would_shut_everybody_out_stops_the_start(setting: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=setting):
+        load_config({setting: value}, {})
