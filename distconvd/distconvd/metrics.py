@@ -172,7 +172,9 @@ class _StateCollector(Collector):
         for priority in _PRIORITIES:
             age_ms = 0
             if priority in oldest:
-                age_ms = max(0, state.wall_ms - state.job(oldest[priority]).created_at)
+                # A record of another's making may not say when it was made.
+                created_ms = state.job(oldest[priority]).created_at or state.wall_ms
+                age_ms = max(0, state.wall_ms - created_ms)
             ages.add_metric([str(priority)], age_ms / 1000)
         yield ages
 
