@@ -120,7 +120,8 @@ def test_it_is_installed_into_a_clean_environment_tested_and_used_by_a_daemon(
 
 
 def test_it_is_used_as_one_file(folder: Path) -> None:
-    flags = ["--plugin", "./distconv_cheap_hours.py", "--policy", "cheap-hours"]
+    flags = ["--store", "memory", "--plugin", "./distconv_cheap_hours.py"]
+    flags += ["--policy", "cheap-hours"]
     assert readme_commands(folder, "## 1.")[0] == " ".join(["distconvd", *flags])
     with serving(Path(sys.executable), folder, *flags, "--set", DEAR_NEVER) as url:
         audit(url, "distconv_cheap_hours")

@@ -14,6 +14,8 @@ from distconvd.testing.store_suite import OpenStore, StoreSuite
 
 
 class TestMemoryStore(StoreSuite):
+    outlives_its_process = False
+
     @pytest.fixture
     def open_store(self) -> OpenStore:
         memory = Memory()
@@ -59,6 +61,8 @@ MAKERS: dict[str, Callable[[FaultDisk], JsonStore | SpoolStore]] = {
 @pytest.mark.parametrize("fault", ["ENOSPC", "EIO", "torn"])
 @pytest.mark.parametrize("kind", MAKERS)
 class TestOnADiskThatFails(StoreSuite):
+    outlives_its_process = False  # its disk is in memory
+
     @pytest.fixture
     def open_store(self, kind: str, fault: Fault) -> OpenStore:
         self.disk = FaultDisk()

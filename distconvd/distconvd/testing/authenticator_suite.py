@@ -26,6 +26,7 @@ from distconvd.edge.http import Principal
 from distconvd.errors import Unauthorized
 
 PEER = "10.0.0.7:42682"
+ODD_PEERS = ["127.0.0.1:5000", "[::1]:5000", "10.0.0.7:1", "unix", ""]
 CALLS = 1000
 CALL_MS_MAX = 2.0
 """A call may take so long on average; it is made for each request, in the daemon's one thread."""
@@ -84,10 +85,41 @@ class AuthenticatorSuite:
         if self.lets_everybody_in:
             pytest.skip("no key is wrong")
         for key in self.good_keys:
-            for near in (key + "x", key[:-1], "x" + key, key.swapcase(), key + "\0", key * 2):
-                if near not in self.good_keys:
-                    with pytest.raises(Unauthorized):
-                        authenticator.authenticate(near, PEER)
+            for near in (key + "x", "x" + key, key.swapcase(), key + "\0", key * 2):
+                self._assert_wrong(authenticator, near)
+
+    def test_a_part_of_a_key_is_wrong(self, authenticator: Authenticator) -> None:
+        if self.lets_everybody_in:
+            pytest.skip("no key is wrong")
+        for key in self.good_keys:
+            for at in range(1, len(key)):
+                self._assert_wrong(authenticator, key[:at])
+                self._assert_wrong(authenticator, key[at:])
+
+    def test_every_character_of_a_key_counts(self, authenticator: Authenticator) -> None:
+        if self.lets_everybody_in:
+            pytest.skip("no key is wrong")
+        for key in self.good_keys:
+            for at, character in enumerate(key):
+                other = "y" if character != "y" else "z"
+                self._assert_wrong(authenticator, key[:at] + other + key[at + 1 :])
+
+    def test_nobody_comes_in_for_where_they_call_from_or_who_called_before(
+        self, authenticator: Authenticator
+    ) -> None:
+        if self.lets_everybody_in:
+            pytest.skip("everybody does")
+        for peer in ODD_PEERS:
+            for key in self.good_keys:
+                authenticator.authenticate(key, peer)
+            for wrong in (None, "", "a wrong key"):
+                with pytest.raises(Unauthorized):
+                    authenticator.authenticate(wrong, peer)
+
+    def _assert_wrong(self, authenticator: Authenticator, key: str) -> None:
+        if key not in self.good_keys:
+            with pytest.raises(Unauthorized):
+                authenticator.authenticate(key, PEER)
 
     def test_odd_keys_are_refused_and_break_nothing(self, authenticator: Authenticator) -> None:
         if self.lets_everybody_in:

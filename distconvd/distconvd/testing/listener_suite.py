@@ -14,6 +14,7 @@ bare `distconvd_event` give `FunctionListener(distconvd_event)`.
 # ruff: noqa: D102 (a test's name is its sentence)
 
 import time
+import tracemalloc
 from collections.abc import Callable
 from typing import Any, Protocol, get_args
 
@@ -26,6 +27,11 @@ from distconvd.dispatch.decision import EventKind
 BURST = 5000
 EVENT_MS_MAX = 1.0
 """An event may take so long on average: everybody waits for it."""
+
+KEPT_EVENTS_MAX = 10_000
+"""Events that it may keep, where nobody takes them from it."""
+END_S_MAX = 30.0
+"""A service may take so long to start, and to end."""
 
 _JOB = b'{"job_id":"1_0","source_url":"file:///a.mov","target_codec":"h264","status":"completed"}'
 _ENGINE = b'{"engine_id":"e1","status":"idle"}'
@@ -82,13 +88,43 @@ class ListenerSuite:
         if run is None:
             pytest.skip("it is no service")
 
+        trio.run(_run_once, listener, run)
+
+    def test_a_service_can_be_run_again(self, listener: Listener) -> None:
+        run: Any = getattr(listener, "run", None)
+        if run is None:
+            pytest.skip("it is no service")
+
         async def main() -> None:
-            with trio.fail_after(30):
-                async with trio.open_nursery() as nursery:
-                    listener.on_event(odd_events()[0])
-                    await nursery.start(run)
-                    for event in odd_events():
-                        listener.on_event(event)
-                    nursery.cancel_scope.cancel()
+            await _run_once(listener, run)
+            await _run_once(listener, run)
 
         trio.run(main)
+
+    def test_what_it_keeps_of_events_that_nobody_takes_is_bounded(self, listener: Listener) -> None:
+        def grown_bytes() -> int:
+            before_bytes, _ = tracemalloc.get_traced_memory()
+            for number in range(KEPT_EVENTS_MAX):
+                record = _JOB.replace(b"1_0", b"%d_0" % number)
+                listener.on_event(Event("job.completed", 0, f"{number}_0", "e1", 1, record))
+            return tracemalloc.get_traced_memory()[0] - before_bytes
+
+        tracemalloc.start()
+        try:
+            grown_bytes()
+            assert grown_bytes() < KEPT_EVENTS_MAX * 100, "each event stays: it grows for ever"
+        finally:
+            tracemalloc.stop()
+
+
+async def _run_once(listener: Listener, run: Any) -> None:
+    with trio.fail_after(END_S_MAX):
+        async with trio.open_nursery() as nursery:
+            listener.on_event(odd_events()[0])
+            await nursery.start(run)
+            for event in odd_events():
+                listener.on_event(event)
+            told_s = time.perf_counter()
+            nursery.cancel_scope.cancel()
+    # Not by the timeout above, as a service can shield itself from that, too.
+    assert time.perf_counter() - told_s < END_S_MAX, "it does not end when it is told to"

@@ -14,6 +14,7 @@
 
 import itertools
 import math
+import statistics
 import time
 from collections.abc import Iterator, Sequence
 
@@ -25,9 +26,12 @@ from distconvd.plugins import Context, Plugins
 from distconvd.policy import EngineInfo, Hold, Place, Policy, Share, SharingPolicy
 
 HOUR_MS = 3_600_000
+YEAR_MS = 366 * 24 * HOUR_MS
 NOW_MS = 1_700_000_000_000
 PLACE_MS_MAX = 10.0
 """A decision among a hundred engines may take so long on average; the daemon waits for it."""
+SHORT_S = 20e-6
+"""What is quicker than this is too quick to be compared."""
 
 
 def load_policy(name: str, *plugins: str, **tables: dict[str, object]) -> Policy:
@@ -85,15 +89,21 @@ def job(number: int = 0, **fields: object) -> Job:
     return Job(**{**given, "target_codec": "h264", **fields})  # type: ignore[arg-type]
 
 
-ODD_JOBS = [
-    job(0),
-    job(1, job_size=0.0),
-    job(2, job_size=50.0),
-    job(3, job_size=1e12, priority=2),
-    job(4, priority=1, labels={"team": "日本語 🎬", "": "", "batch": "yes"}),
-    job(5, target_codec="something-new", requires=["gpu", "studio"]),
-    job(6, retries=3, attempt=4, created_at=1, error_message="it broke"),
-]
+def odd_jobs() -> list[Job]:
+    """Return jobs that a policy may stumble over, made anew."""
+    return [
+        job(0),
+        job(1, job_size=0.0),
+        job(2, job_size=50.0),
+        job(3, job_size=1e12, priority=2),
+        job(4, priority=1, labels={"team": "日本語 🎬", "": "", "batch": "yes"}),
+        job(5, target_codec="something-new", requires=["gpu", "studio"]),
+        job(6, retries=3, attempt=4, created_at=1, error_message="it broke"),
+        job(7, labels={"team": "small"}, job_size=99.9),
+    ]
+
+
+ODD_JOBS = odd_jobs()
 FARMS = [
     [engine("e1")],
     [engine("e1", None)],
@@ -136,6 +146,9 @@ class PolicySuite:
             answer = policy.place(each, SomeEngines(farm), now_ms)
             if isinstance(answer, Hold) and answer.until_ms is not None:
                 assert answer.until_ms > now_ms
+                assert answer.until_ms <= now_ms + YEAR_MS, (
+                    "is it of another clock than it is told?"
+                )
 
     def test_a_plain_job_is_placed_on_an_idle_engine_at_some_hour_of_the_week(
         self, policy: Policy
@@ -144,11 +157,24 @@ class PolicySuite:
             answers = (policy.place(job(), SomeEngines(farm), now_ms) for now_ms in WEEK_MS)
             assert any(isinstance(answer, Place) for answer in answers), "nobody would be served"
 
+    def test_no_job_is_held_at_every_hour_of_the_week(self, policy: Policy) -> None:
+        able = [engine("slow", 90.0, tags=("gpu", "studio")), engine("fast", 1.0, streaming=True)]
+        for each in odd_jobs():
+            answers = [policy.place(each, SomeEngines(able), now_ms) for now_ms in WEEK_MS]
+            placed = any(isinstance(answer, Place) for answer in answers)
+            assert placed, f"it would starve: {answers[-1].reason}: {each}"
+
+    def test_a_plain_job_is_still_placed_after_thousands_of_others(self, policy: Policy) -> None:
+        for number in range(3000):
+            now_ms = WEEK_MS[number % len(WEEK_MS)]
+            policy.place(job(number), SomeEngines(FARMS[2]), now_ms)
+        answers = (policy.place(job(), SomeEngines(FARMS[2]), now_ms) for now_ms in WEEK_MS)
+        assert any(isinstance(answer, Place) for answer in answers), "nobody would be served"
+
     def test_a_decision_does_not_change_what_it_was_made_of(self, policy: Policy) -> None:
-        for each in ODD_JOBS:
-            labels, requires = dict(each.labels), list(each.requires)
-            policy.place(each, SomeEngines(FARMS[2]), NOW_MS)
-            assert (each.labels, each.requires) == (labels, requires)
+        for each, asked_about in zip(odd_jobs(), odd_jobs(), strict=True):
+            policy.place(asked_about, SomeEngines(FARMS[2]), NOW_MS)
+            assert asked_about == each
 
     def test_decisions_are_quick(self, policy: Policy) -> None:
         engines, count = SomeEngines(FARMS[5]), 200
@@ -156,6 +182,16 @@ class PolicySuite:
         for number in range(count):
             policy.place(ODD_JOBS[number % len(ODD_JOBS)], engines, NOW_MS + number)
         assert (time.perf_counter() - began_s) * 1000 / count < PLACE_MS_MAX
+
+    def test_decisions_do_not_become_slower_with_the_number_of_jobs(self, policy: Policy) -> None:
+        farm, took_s = SomeEngines(FARMS[2]), list[float]()
+        for number in range(4000):
+            each = job(number)
+            began_s = time.perf_counter()
+            policy.place(each, farm, NOW_MS + number)
+            took_s.append(time.perf_counter() - began_s)
+        at_first_s = max(statistics.median(took_s[:400]), SHORT_S)
+        assert statistics.median(took_s[-400:]) < at_first_s * 8, "it goes through all that it saw"
 
     def test_a_share_has_a_name_and_a_cost_and_stays_the_same(self, policy: Policy) -> None:
         if not isinstance(policy, SharingPolicy):

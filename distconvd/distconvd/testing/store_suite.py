@@ -13,16 +13,22 @@
 
 `open_store` makes a new store object of the same place each time it is called within one test;
 each test has a place of its own. The tests are plain functions that run trio themselves, so no
-pytest plugin is needed. Power cuts are tested elsewhere, see `distconvd.testing.faultdisk`.
+pytest plugin is needed. A `kill -9` is tested here; power cuts elsewhere, see `distconvd.testing.faultdisk`.
 """
 
 # ruff: noqa: D102 (a test's name is its sentence)
 
 import functools
+import itertools
 import json
+import os
+import signal
+import traceback
+import warnings
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
-from typing import Any, ParamSpec
+from typing import Any, ClassVar, NoReturn, ParamSpec
 
 import pytest
 import trio
@@ -57,6 +63,9 @@ ODD_KEYS = [
     "~",
 ]
 """Keys that a file system, a format or a shell may stumble over."""
+
+BATCH = 20
+"""Changes in a batch of the tests that kill."""
 
 _P = ParamSpec("_P")
 
@@ -107,8 +116,40 @@ async def commit(open_store: OpenStore, *batches: list[Change]) -> None:
     await store.aclose()
 
 
+def _forked(main: Callable[[], Awaitable[None]]) -> int:
+    """Run something in a copy of this process and return its id; it exits with 1 if it returns."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # threads that it does not need
+        child = os.fork()
+    if child == 0:
+        try:
+            trio.run(main)
+        except BaseException:  # noqa: BLE001 - the process ends here, whatever it is
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    return child
+
+
+def _exit_of(child: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+async def _commit_for_ever(open_store: OpenStore, first: int, tell: int) -> NoReturn:
+    """Commit batch after batch, and tell of each that is acknowledged."""
+    store = open_store()
+    await store.load()
+    for n in itertools.count(first):
+        await store.commit([put(f"{n}-{each}", v=n) for each in range(BATCH)])
+        os.write(tell, b".")
+    raise AssertionError("there are always more")
+
+
 class StoreSuite:
     """Inherit, name the class `Test…`, and override `open_store` (see the module)."""
+
+    outlives_its_process: ClassVar[bool] = True
+    """False for a store in memory, whose class says so; of no use but for tests."""
 
     @pytest.fixture
     def open_store(self) -> OpenStore:
@@ -130,6 +171,17 @@ class StoreSuite:
         await commit(open_store, [put("same", table, of=table) for table in TABLES])
         for table, records in zip(TABLES, await contents(open_store), strict=True):
             assert records == {"same": record(of=table)}
+
+    @in_trio
+    async def test_a_delete_is_for_its_own_table_only(self, open_store: OpenStore) -> None:
+        for table in TABLES:
+            await commit(open_store, [put("same", other, of=other) for other in TABLES])
+            await commit(open_store, [delete("same", table)])
+            left = dict(zip(TABLES, await contents(open_store), strict=True))
+            wanted: dict[Table, dict[str, bytes]] = {
+                other: {"same": record(of=other)} for other in TABLES
+            }
+            assert left == wanted | {table: {}}
 
     @in_trio
     async def test_records_come_back_byte_by_byte(self, open_store: OpenStore) -> None:
@@ -294,6 +346,26 @@ class StoreSuite:
         assert len(jobs) == 51 if done else len(jobs) in (1, 51)
 
     @in_trio
+    async def test_a_commit_that_is_cancelled_in_the_middle_is_whole_or_absent(
+        self, open_store: OpenStore
+    ) -> None:
+        async def cancel_after(checkpoints: int, scope: trio.CancelScope) -> None:
+            for _ in range(checkpoints):
+                await trio.lowlevel.checkpoint()
+            scope.cancel()
+
+        store = open_store()
+        await store.load()
+        for n in range(8):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(cancel_after, n, nursery.cancel_scope)
+                await store.commit([put(f"{n}-{each}", v=1) for each in range(20)])
+        await store.aclose()
+        jobs = (await contents(open_store)).jobs
+        for n in range(8):
+            assert sum(key.startswith(f"{n}-") for key in jobs) in (0, 20)
+
+    @in_trio
     async def test_closing_works_while_being_cancelled(self, open_store: OpenStore) -> None:
         store = open_store()
         await store.load()
@@ -302,6 +374,48 @@ class StoreSuite:
             scope.cancel()
             await store.aclose()
         assert (await contents(open_store)).jobs == {"a": record(v=1)}
+
+    # --------------------------------------------------------------------------------- being killed
+
+    def test_what_was_acknowledged_is_there_after_a_kill(self, open_store: OpenStore) -> None:
+        self._require_a_life_after()
+
+        async def commit_and_die() -> None:
+            store = open_store()
+            await store.load()
+            for n in range(3):
+                await store.commit([put(f"{n}-{each}", v=n) for each in range(10)])
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        assert _exit_of(_forked(commit_and_die)) == -signal.SIGKILL
+        jobs = trio.run(contents, open_store).jobs
+        assert list(jobs) == [f"{n}-{each}" for n in range(3) for each in range(10)]
+
+    def test_a_kill_at_any_moment_leaves_what_was_acknowledged_and_no_part_of_a_batch(
+        self, open_store: OpenStore
+    ) -> None:
+        self._require_a_life_after()
+        first = 0
+        for acknowledged_at_least in (1, 2, 3, 5, 8):
+            told, tell = os.pipe()
+            child = _forked(functools.partial(_commit_for_ever, open_store, first, tell))
+            os.close(tell)
+            with os.fdopen(told, "rb") as pipe:
+                pipe.read(acknowledged_at_least)
+                os.kill(child, signal.SIGKILL)
+                acknowledged = acknowledged_at_least + len(pipe.read())
+            assert _exit_of(child) == -signal.SIGKILL, "a commit failed"
+            jobs = trio.run(contents, open_store).jobs
+            found = Counter(int(key.partition("-")[0]) for key in jobs)
+            whole = first + acknowledged
+            assert all(found[n] == BATCH for n in range(whole)), "acknowledged, and lost"
+            assert found[whole] in (0, BATCH), "a batch was torn"
+            assert max(found) <= whole, "more came after one that was not acknowledged"
+            first = whole + (found[whole] == BATCH)
+
+    def _require_a_life_after(self) -> None:
+        if not self.outlives_its_process:
+            pytest.skip("it ends with its process, and says so")
 
     # -------------------------------------------------------------------------------------- faults
 
