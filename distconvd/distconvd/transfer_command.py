@@ -119,8 +119,19 @@ def _store(config: Config) -> Store:
 
 async def fill(open_store: Callable[[], Store], file: IO[bytes], expected: Summary) -> Summary:
     """Put a dump that was found to be whole into an empty store, and read it back."""
-    target = open_store()
     reader = DumpReader(file)
+    # In a function of its own: the store that was written to is gone before it is read back.
+    await _put_in(open_store(), reader)
+    found = summary_of(await read_store(open_store()), reader.header)
+    if found != expected:
+        raise StoreError(
+            f"the import is not good: {expected} were read and {found} are there, or not in that "
+            "order; do not use the target, and check its disk"
+        )
+    return found
+
+
+async def _put_in(target: Store, reader: DumpReader) -> None:
     try:
         refuse_unless_empty(await target.load())
         for batch in batches(reader.changes()):
@@ -132,10 +143,3 @@ async def fill(open_store: Callable[[], Store], file: IO[bytes], expected: Summa
         ) from error
     finally:
         await target.aclose()
-    found = summary_of(await read_store(open_store()), reader.header)
-    if found != expected:
-        raise StoreError(
-            f"the import is not good: {expected} were read and {found} are there, or not in that "
-            "order; do not use the target, and check its disk"
-        )
-    return found
