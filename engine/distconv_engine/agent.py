@@ -15,11 +15,10 @@ import trio
 
 from distconv_engine.attempt import Attempt, Workshop, token_of
 from distconv_engine.backoff import Backoff
-from distconv_engine.benchmark import measure
+from distconv_engine.benchmark import Benchmark, measure
 from distconv_engine.capabilities import prove
 from distconv_engine.daemon_api import Away, DaemonApi, Refused
 from distconv_engine.errors import ConfigError
-from distconv_engine.failures import EngineFault
 from distconv_engine.ffmpeg_tools import Tools
 from distconv_engine.heartbeats import Heartbeats
 from distconv_engine.held import Held
@@ -38,8 +37,6 @@ from distconvd.model import BenchmarkReport, FailReport, FailureClass, Job, Rele
 
 DELIVER_S = 5.0
 """How long a drained engine tries to deliver its last reports; they are on disk anyway."""
-STILL_S = 1.0
-"""How often is looked whether all jobs that are held have been paused."""
 POLL_PAUSE_S = 1.0
 """Between two requests for work that do not wait at the daemon."""
 
@@ -62,7 +59,7 @@ class Agent:
         engine_id = standing.engine_id
         open_link = partial(open_socket, config.server, engine_id, config.api_key)
         self._link = PushLink(open_link, standing.holdings, log, self._benchmark_asked)
-        self._upkeep = Upkeep(standing, self._link.wake)
+        self._upkeep = Upkeep(standing, log)
         standing.benchmark_asked = self._benchmark_asked
         self._api.link = self._link
         self._outbox = Outbox(config.work_dir / "outbox", self._api, log)
@@ -86,7 +83,6 @@ class Agent:
             nursery.start_soon(self._heartbeats.run)
             nursery.start_soon(self._outbox.run)
             nursery.start_soon(self._work, nursery, task_status)
-            nursery.start_soon(self._upkeep.watch)
             if self._config.push == "auto":
                 nursery.start_soon(self._keep_link)
             await self._standing.draining.wait()
@@ -155,18 +151,28 @@ class Agent:
             await self._heartbeats.registered.wait()
             await self._tell_benchmark()
             task_status.started()
-            backoff = Backoff()
-            while True:
-                await self._slots.acquire()
-                job = None
-                try:
-                    await self._measure_if_due(shop)
-                    job = await self._next_job(backoff)
-                finally:
-                    if job is None:
-                        self._slots.release()
-                if job is not None:
-                    self._begin(shop, job, nursery)
+            async with trio.open_nursery() as upkeep:
+                again = partial(self._measure_anew, shop)
+                upkeep.start_soon(
+                    self._upkeep.run, self._heartbeats.tell, again, self._tell_benchmark
+                )
+                await self._take_jobs(shop, nursery)
+
+    async def _take_jobs(self, shop: Workshop, nursery: trio.Nursery) -> None:
+        """Ask for work whenever there is a slot, and begin it, for ever."""
+        backoff = Backoff()
+        while True:
+            await self._slots.acquire()
+            job = None
+            try:
+                job = await self._next_job(backoff)
+            finally:
+                if job is None:
+                    self._slots.release()
+            if job is not None:
+                with trio.CancelScope(shield=True):  # a drain ends the measuring, not this job
+                    await self._upkeep.wait_until_free()
+                self._begin(shop, job, nursery)
 
     async def _open_shop(self) -> Workshop:
         controls, standing = self._controls(), self._standing
@@ -196,37 +202,13 @@ class Agent:
         return self._config.work_dir / "benchmark.json"
 
     def _benchmark_asked(self, requested_at: int) -> None:
-        self._upkeep.ask(requested_at)
-        if self._standing.is_benchmarking:
+        if self._upkeep.ask(requested_at):
             self._heartbeats.send_now()
 
-    async def _measure_if_due(self, shop: Workshop) -> None:
-        """Measure anew when that is due, once nothing runs and nothing more can come."""
-        if not self._upkeep.is_due():
-            return
-        answers = self._upkeep.begin()
-        await self._heartbeats.tell()
-        if self._link.has_waiting:
-            # It came just before the daemon heard that nothing is wanted, and goes first.
-            self._upkeep.put_off()
-            return
-        while not self._standing.holdings.are_still():
-            with trio.move_on_after(STILL_S):
-                await self._idle.wait()
-        worked = False
-        try:
-            benchmark = await measure(
-                self._tools, shop.capabilities, self._controls(), self._cache, anew=True
-            )
-            self._log.info("measured anew", **benchmark.frames_per_second())
-            self._standing.benchmark, worked = benchmark, True
-        except (EngineFault, OSError) as fault:
-            self._log.error("benchmark failed, the last one stays", reason=fault)
-        finally:
-            self._upkeep.end(answers, worked=worked)
-        self._heartbeats.send_now()
-        if worked:
-            await self._tell_benchmark(answers)
+    async def _measure_anew(self, shop: Workshop) -> Benchmark:
+        return await measure(
+            self._tools, shop.capabilities, self._controls(), self._cache, anew=True
+        )
 
     async def _tell_benchmark(self, requested_at: int | None = None) -> None:
         """Report the benchmark, for daemons that take it apart from heartbeats."""
@@ -249,8 +231,6 @@ class Agent:
     async def _next_job(self, backoff: Backoff) -> Job | None:
         """Ask once for work; returns None when there is none, after a wait where one is due."""
         await self._wait_for_room()
-        if self._upkeep.is_due() and not self._link.has_waiting:
-            return None
         try:
             ask = partial(self._api.assign, self._standing.engine_id, self._config.poll_s)
             job = await self._link.next_job(ask)
@@ -285,6 +265,9 @@ class Agent:
     async def _give_back_waiting(self) -> None:
         """Release what was pushed and will not be begun."""
         for job in self._link.take_waiting():
+            attempt = (job.job_id, job.attempt)
+            if attempt in self._standing.holdings or attempt in self._outbox:
+                continue  # pushed again after the daemon came back: it runs, or its report waits
             release = ReleaseReport(job.attempt, self._standing.engine_id, "Not begun.")
             await self._outbox.put(job.job_id, job.attempt, "release", release)
 
@@ -304,8 +287,7 @@ class Agent:
         self._jobs -= 1
         if not self._jobs:
             self._idle.set()
-        if self._upkeep.is_due():
-            self._link.wake()
+        self._upkeep.look()
 
 
 async def _then_cancel(wait: Callable[[], Awaitable[None]], nursery: trio.Nursery) -> None:

@@ -14,6 +14,7 @@ from distconv_engine.failures import EngineFault
 from distconv_engine.ffmpeg_tools import Tools
 from distconv_engine.plan import Plan
 from distconv_engine.progress import EncodeProgress
+from distconv_engine.running import Controls
 from distconv_engine.source_check import Source
 from distconv_engine.sources import file_url
 from distconv_engine.tracker import Tracker
@@ -52,10 +53,9 @@ async def tools_for(
     if reader == shop.tools.ffmpeg:
         return shop.tools, tuple(encoders)
     tools = replace(shop.tools, ffmpeg=reader)
+    controls = Controls(attempt.controls.limits)  # a pause meanwhile would prove nothing
     clip = attempt.folder / "proof.mkv"
-    found = [
-        row for row in encoders if row.hardware or await encodes(tools, attempt.controls, row, clip)
-    ]
+    found = [row for row in encoders if row.hardware or await encodes(tools, controls, row, clip)]
     if not found:
         raise EngineFault(
             f"This engine's ffmpeg that decodes {codec} video has no encoder for {plan.codec}."

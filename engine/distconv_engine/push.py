@@ -126,15 +126,6 @@ class PushLink:
                 return job
         return self._jobs.pop(next(iter(self._jobs))) if self._jobs else None
 
-    @property
-    def has_waiting(self) -> bool:
-        """Whether a job was pushed that is not begun."""
-        return bool(self._jobs)
-
-    def wake(self) -> None:
-        """Have a `next_job` that waits for a push return without one."""
-        self._changed.set()
-
     def take_waiting(self) -> list[Job]:
         """Return the jobs that were pushed and not begun, and forget them."""
         waiting, self._jobs = list(self._jobs.values()), {}

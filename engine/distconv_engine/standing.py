@@ -15,10 +15,6 @@ from distconv_engine.room import has_room
 from distconvd.model import Heartbeat, HeartbeatReply, HeldJob
 
 
-def _nothing(_: int) -> None:
-    """Take no notice: nobody measures yet."""
-
-
 class Standing:
     """The present state of an engine, as its heartbeats tell it."""
 
@@ -31,7 +27,7 @@ class Standing:
         self.benchmark: Benchmark | None = None
         self.is_benchmarking = False
         """It measures itself, or will as soon as its jobs have ended: it wants nothing new."""
-        self.benchmark_asked: Callable[[int], None] = _nothing
+        self.benchmark_asked: Callable[[int], object] = int
         """Is told of the daemon's request for a new benchmark."""
         self.undelivered: Callable[[], list[HeldJob]] = list
         """Attempts that have ended here, which the daemon does not know yet."""

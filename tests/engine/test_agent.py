@@ -1,11 +1,9 @@
 """The whole engine as a process, against a daemon over real sockets."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -249,19 +247,6 @@ def test_an_engine_that_is_asked_measures_itself_anew_once_its_job_stands_still(
     daemon.submit("1_2", clips.plain().as_uri(), "h264")
     daemon.wait_for(lambda d: d.report_of("1_2"))
     assert len(daemon.benchmarks) == 2
-
-
-def test_figures_that_are_older_than_the_schedule_says_are_taken_anew(
-    daemon: FakeDaemon, start: Start, tmp_path: Path
-) -> None:
-    cache = tmp_path / "work" / "benchmark.json"
-    old = json.loads(cache.read_bytes()) | {"measured_at": time.time() - 2 * 86_400}
-    cache.write_text(json.dumps(old))
-    start("--benchmark-every-days", "1")
-    wait_until(lambda: json.loads(cache.read_bytes())["measured_at"] > time.time() - 60)
-    daemon.wait_for(lambda d: len(d.benchmarks) == 2)
-    assert daemon.benchmarks[0]["benchmarks"] == old["seconds"]
-    assert daemon.benchmarks[1]["benchmarks"] != old["seconds"]
 
 
 def test_the_result_goes_to_the_daemons_media_store_when_nothing_else_is_set(

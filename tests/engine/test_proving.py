@@ -1,6 +1,7 @@
 """What an engine finds out about itself: its ffmpeg, its codecs, its speed."""
 
 import dataclasses
+import time
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,9 @@ async def test_the_benchmark_times_each_codec_and_is_kept_until_ffmpeg_changes(
 
     monkeypatch.setattr(benchmark_module, "_time_one", never)
     assert await measure(tools, capabilities, Controls(), cache) == first
+    assert time.time() - 600 < first.measured_at <= time.time()
+    with pytest.raises(AssertionError, match="measured again"):
+        await measure(tools, capabilities, Controls(), cache, anew=True)
     newer = dataclasses.replace(tools, version="99.0")
     assert benchmark_key(newer, capabilities) != first.key
     cache.write_bytes(b"{half")

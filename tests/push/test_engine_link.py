@@ -184,20 +184,6 @@ async def test_a_request_for_a_benchmark_comes_over_the_socket(
     assert asked == [reply.json()["benchmark_requested_at"]]
 
 
-async def test_waiting_for_work_can_be_interrupted(link: PushLink, nursery: trio.Nursery) -> None:
-    found: list[Job | None] = []
-
-    async def ask() -> None:
-        found.append(await link.next_job(never))
-
-    nursery.start_soon(ask)
-    await wait_all_tasks_blocked()
-    assert (found, link.has_waiting) == ([], False)
-    link.wake()
-    await wait_all_tasks_blocked()
-    assert found == [None]
-
-
 async def test_without_a_socket_nothing_is_said_over_it_and_work_is_asked_for(
     plug: Plug, daemon: Daemon
 ) -> None:
