@@ -39,17 +39,12 @@ wrong_usage() {
   exit 2
 }
 
-# Prints the words as one could type them.
-quoted() {
-  local word line=""
-  for word in "$@"; do line+=" $(printf '%q' "$word")"; done
-  printf '%s' "${line# }"
-}
-
 # Does a change; under --dry-run prints it.
 change() {
   if "$dry_run"; then
-    note "$(quoted "$@")"
+    local words
+    printf -v words '%q ' "$@"
+    note "${words% }"
   else
     fault
     "$@"
@@ -61,7 +56,7 @@ write() {
   if "$dry_run"; then
     note "write $1 ($3, mode $2)"
     cat >/dev/null
-    return
+    return 0
   fi
   fault
   (umask 077 && cat >"$1.part")
@@ -79,8 +74,14 @@ fault() {
   esac
 }
 
-# Remembers a command that takes back what was done; the last one is run first.
-on_failure() { undo+=("$(quoted "$@")"); }
+# Remembers a command that takes back what was done; the last one is run first. A dry run does nothing
+# that could be taken back.
+on_failure() {
+  if "$dry_run"; then return 0; fi
+  local words
+  printf -v words '%q ' "$@"
+  undo+=("$words")
+}
 
 # step NAME TEXT: runs the function step_NAME.
 step() {
@@ -149,7 +150,7 @@ own() {
 # One script at a time works on a tree. The lock is on a folder that is there anyway, so that none stays
 # behind, and the kernel lets go of it with the process.
 lock() {
-  if "$dry_run"; then return; fi
+  if "$dry_run"; then return 0; fi
   exec 9<"${root:-/opt}"
   flock --nonblock 9 || die "another install or uninstall is at work in ${root:-this machine}"
 }

@@ -220,7 +220,7 @@ content_of() {
 # --------------------------------------------------------------------------------------- the steps
 
 step_release() {
-  if [[ -e $release/complete ]]; then note "it is there, and whole" && return; fi
+  if [[ -e $release/complete ]]; then note "it is there, and whole" && return 0; fi
   local new=$releases/.new
   on_failure remove_empty "$releases" "$root$prefix"
   on_failure rm -rf -- "$new"
@@ -265,7 +265,7 @@ fetch() {
   sed -n 's/^\([A-Za-z0-9][^ ]*==.*[^ \\]\) *\\*$/\1/p' "$constraints" >"$work/pins.txt"
   change "$1" -m pip download --quiet --only-binary :all: "${from[@]}" \
     --constraint "$work/pins.txt" --dest "$2" "$3"
-  if "$dry_run"; then return; fi
+  if "$dry_run"; then return 0; fi
   for file in "$2"/*; do
     hash=$(sha256sum <"$file")
     if [[ -n $wheel ]] && cmp --quiet "$file" "$wheel"; then continue; fi
@@ -280,7 +280,7 @@ install_packages() {
 
 # Lets the commands find their Python beside them, and drops what names the place it was built in.
 make_relocatable() {
-  if "$dry_run"; then note "let the commands in $1/bin find their Python beside them" && return; fi
+  if "$dry_run"; then note "let the commands in $1/bin find their Python beside them" && return 0; fi
   local file name
   for file in "$1"/bin/*; do
     name=${file##*/}
@@ -310,8 +310,8 @@ try_release() {
 }
 
 step_account() {
-  if staged; then note "left to systemd-sysusers when the staged tree is booted" && return; fi
-  if has_account; then note "it is there" && return; fi
+  if staged; then note "left to systemd-sysusers when the staged tree is booted" && return 0; fi
+  if has_account; then note "it is there" && return 0; fi
   local group=(--user-group)
   if getent group "$account" >/dev/null; then group=(--gid "$account"); fi
   on_failure drop_account
@@ -322,17 +322,17 @@ step_account() {
 drop_account() { if has_account; then userdel "$account"; fi; }
 
 step_folders() {
-  make_folder "root:$account" 0750 "$etc" "rm -rf --"
-  make_folder root:root 0700 "$etc/credentials" "rm -rf --"
+  make_folder "root:$account" 0750 "$etc" rm -rf --
+  make_folder root:root 0700 "$etc/credentials" rm -rf --
   make_folder "$account:$account" 0750 "$state" drop_state
-  make_folder "$account:$account" 0750 "$engine_state" "rm -rf --"
+  make_folder "$account:$account" 0750 "$engine_state" rm -rf --
 }
 
-# make_folder OWNER MODE PATH UNDO
+# make_folder OWNER MODE PATH UNDO…
 make_folder() {
   local place=$root$3
-  if [[ -d $place ]]; then note "$place is there" && return; fi
-  eval "on_failure $4 $(quoted "$place")"
+  if [[ -d $place ]]; then note "$place is there" && return 0; fi
+  on_failure "${@:4}" "$place"
   on_failure rm -rf -- "$place.part"
   change mkdir -p -- "$place.part"
   if ! "$dry_run"; then own "$1" "$2" "$place.part"; fi
@@ -341,7 +341,7 @@ make_folder() {
 
 # Once the new daemon has served, its state may hold what it has promised.
 drop_state() {
-  if "$dispatch_was_ready"; then warn "$1 stays: jobs may have come in" && return; fi
+  if "$dispatch_was_ready"; then warn "$1 stays: jobs may have come in" && return 0; fi
   rm -rf -- "$1"
 }
 
@@ -408,13 +408,13 @@ make_admin_key() {
 # make_key FILE NAME ROLE…: makes $new_key, which nobody can read out of the file again.
 make_key() {
   local words=("$release/bin/distconvd" keys add --key-file "$1" --name "$2" "${@:3}")
-  if "$dry_run"; then note "$(quoted "${words[@]}")" && return; fi
+  if "$dry_run"; then change "${words[@]}" && return 0; fi
   fault
   new_key=$("${words[@]}")
 }
 
 step_check() {
-  if ! "$is_dispatch"; then note "the engine checks its own when it starts" && return; fi
+  if ! "$is_dispatch"; then note "the engine checks its own when it starts" && return 0; fi
   change read_configuration
 }
 
@@ -433,8 +433,9 @@ step_units() {
 
 # place_file FROM TO: what was changed by hand, or is of another program, is kept as TO.old.
 place_file() {
-  if cmp --quiet "$1" "$2"; then note "$2 is as it must be" && return; fi
+  if cmp --quiet "$1" "$2"; then note "$2 is as it must be" && return 0; fi
   changed=true
+  if [[ $1 == *.socket ]]; then socket_changed=true; fi
   keep_for_undo "$2"
   if [[ -e $2 ]] && ! cmp --quiet "$2" "$old_share/${1##*/}"; then
     note "$2 was changed here, and is kept as ${2##*/}.old: use systemctl edit"
@@ -447,7 +448,7 @@ place_file() {
 
 # keep_for_undo FILE: remembers it as it is, or that it is not there.
 keep_for_undo() {
-  if "$dry_run"; then return; fi
+  if "$dry_run"; then return 0; fi
   if [[ -e $1 ]]; then
     local copy
     copy=$work/kept-${#undo[@]}
@@ -459,35 +460,55 @@ keep_for_undo() {
 }
 
 start_again() {
+  let_start
   systemctl daemon-reload
   if "$was_stopped" && ((${#was_running[@]})); then systemctl start "${was_running[@]}"; fi
 }
 
 step_state() {
-  if live && "$changed"; then
-    mapfile -t was_running < <(running_units)
-    was_stopped=true
-    if ((${#was_running[@]})); then change systemctl stop "${was_running[@]}"; fi
-  fi
-  if ! "$is_dispatch"; then return; fi
+  if live && "$changed"; then stop_units; fi
+  if ! "$is_dispatch"; then return 0; fi
   take_over_original
   if "$changed" && [[ -n $old_id && -e $root$state/state.json ]]; then copy_state; fi
 }
 
+stop_units() {
+  mapfile -t was_running < <(running_units)
+  was_stopped=true
+  hold_starts
+  local unit stopping=()
+  for unit in "${was_running[@]}"; do
+    # The socket goes on taking connections for the new release.
+    if [[ $unit != *.socket ]] || "$socket_changed"; then stopping+=("$unit"); fi
+  done
+  if ((${#stopping[@]})); then change systemctl --quiet stop "${stopping[@]}"; fi
+}
+
+# From here to `let_start` a start waits (ExecStartPre= of the unit takes this lock, too): the socket must
+# not start the old release while its state is being copied. The lock goes with this process.
+hold_starts() {
+  if "$dry_run"; then return 0; fi
+  exec 8<"$releases"
+  flock 8
+}
+
+let_start() { exec 8<&-; }
+
 # The state of the original, whose unit has the name of ours and is stopped by now.
 take_over_original() {
   local theirs=$root$prefix/server/state.json ours=$root$state/state.json
-  if [[ -e $ours || ! -e $theirs ]]; then return; fi
+  if [[ -e $ours || ! -e $theirs ]]; then return 0; fi
   note "the original's jobs are taken over from $theirs, which stays"
   on_failure rm -f -- "$ours"
-  write "$ours" 0640 "$account:$account" <"$theirs"
+  write "$ours" 0600 "$account:$account" <"$theirs"
 }
 
 # Results and the archive only grow, and are too large to copy; a release that fails to start has not
 # touched them.
 copy_state() {
-  local copy=$root$state/before-upgrade
-  note "a copy of the state goes to $copy"
+  local copy=$root$state/before-upgrade.new
+  note "a copy of the state goes to $state/before-upgrade"
+  on_failure rm -rf -- "$copy"
   change rm -rf -- "$copy"
   change mkdir -m 0700 -- "$copy"
   change find "$root$state" -mindepth 1 -maxdepth 1 "${not_state[@]}" \
@@ -497,13 +518,13 @@ copy_state() {
 
 # Only if the new release never served: what it has acknowledged must not be lost with it.
 restore_state() {
-  if "$dispatch_was_ready"; then return; fi
+  if "$dispatch_was_ready"; then return 0; fi
   find "$root$state" -mindepth 1 -maxdepth 1 "${not_state[@]}" -exec rm -rf -- {} +
-  cp -a --reflink=auto -- "$1/." "$root$state"
+  find "$1" -mindepth 1 -maxdepth 1 -exec cp -a --reflink=auto -t "$root$state" -- {} +
 }
 
 step_switch() {
-  if [[ $release_id == "$old_id" ]]; then note "it is current already" && return; fi
+  if [[ $release_id == "$old_id" ]]; then note "it is current already" && return 0; fi
   local previous=""
   if [[ -L $root$prefix/previous ]]; then previous=$(readlink -- "$root$prefix/previous"); fi
   on_failure point "$root$prefix/previous" "$previous"
@@ -514,7 +535,7 @@ step_switch() {
 
 # point LINK TARGET: at once for everybody who looks; without a target the link goes.
 point() {
-  if [[ -z $2 ]]; then rm -f -- "$1" && return; fi
+  if [[ -z $2 ]]; then rm -f -- "$1" && return 0; fi
   ln -sfn -- "$2" "$1.new"
   mv -T -- "$1.new" "$1"
 }
@@ -532,27 +553,40 @@ step_commands() {
 }
 
 step_start() {
+  enable_units
+  if live; then start_units; else note "nothing is started: systemd does not run here"; fi
+  # Written last: a run that was killed before this enables what it had not come to.
+  if [[ ! -e $root$prefix/roles || $(<"$root$prefix/roles") != "${roles[*]}" ]]; then
+    keep_for_undo "$root$prefix/roles"
+    write "$root$prefix/roles" 0644 root:root <<<"${roles[*]}"
+  fi
+}
+
+enable_units() {
   if live; then change systemctl daemon-reload; fi
   if "$is_dispatch"; then
     if "$with_socket"; then enable distconv-dispatch.socket sockets.target; fi
     if ! "$had_dispatch"; then enable distconv-dispatch.service multi-user.target; fi
   fi
   if "$is_engine" && ! "$had_engine"; then enable distconv-engine@1.service multi-user.target; fi
-  if ! live; then note "nothing is started: systemd does not run here" && return; fi
+}
+
+start_units() {
   on_failure stop_all
+  let_start
   if "$is_dispatch"; then start_dispatch; fi
   if "$is_engine"; then start_engines; fi
 }
 
 enable() {
   if ! staged && command -v systemctl >/dev/null; then
-    if systemctl --quiet is-enabled "$1" 2>/dev/null; then return; fi
+    if systemctl --quiet is-enabled "$1" 2>/dev/null; then return 0; fi
     on_failure systemctl --quiet disable "$1"
     change systemctl --quiet enable "$1"
-    return
+    return 0
   fi
   local link=$root$unit_dir/$2.wants/$1 unit=${1/@1/@}
-  if [[ -L $link ]]; then return; fi
+  if [[ -L $link ]]; then return 0; fi
   on_failure rm -f -- "$link"
   change mkdir -p -- "$(dirname -- "$link")"
   change ln -s -- "$unit_dir/$unit" "$link"
@@ -587,7 +621,7 @@ start_engines() {
   if [[ ! -s $root$etc/credentials/engine.key ]] && ! "$dry_run"; then
     warn "the engines have no key: put it into $etc/credentials/engine.key (mode 0600)," \
       "then: systemctl start distconv-engine@1"
-    return
+    return 0
   fi
   mapfile -t engines < <(wanted_engines)
   if ((${#engines[@]})); then change systemctl start "${engines[@]}"; fi
@@ -606,7 +640,10 @@ wanted_engines() {
 }
 
 step_tidy() {
-  write "$root$prefix/roles" 0644 root:root <<<"${roles[*]}"
+  if [[ -d $root$state/before-upgrade.new ]]; then
+    change rm -rf -- "$root$state/before-upgrade"
+    change mv -T -- "$root$state/before-upgrade.new" "$root$state/before-upgrade"
+  fi
   local kept other
   kept=" $release_id $(basename -- "$(readlink -- "$root$prefix/previous")") "
   for other in "$releases"/*; do
@@ -623,7 +660,7 @@ remove_empty() { rmdir --ignore-fail-on-non-empty -- "$@" 2>/dev/null || true; }
 
 report() {
   say
-  if "$dry_run"; then say "Nothing was changed." && return; fi
+  if "$dry_run"; then say "Nothing was changed." && return 0; fi
   say "DistConv ${release_id%-*} is installed${root:+ in $root} (${roles[*]}; release $release_id)."
   if [[ -n $admin_key ]]; then
     say
@@ -659,9 +696,9 @@ main() {
   find_roles
   find_release
 
-  changed=false && was_stopped=false && was_running=() && dispatch_was_ready=false
+  changed=false && socket_changed=false && was_stopped=false && was_running=() && dispatch_was_ready=false
   admin_key="" && new_key=""
-  not_state=(-not -name distconv-media -not -name '*.archive' -not -name before-upgrade)
+  not_state=(-not -name distconv-media -not -name '*.archive' -not -name 'before-upgrade*')
   if [[ $release_id != "$old_id" ]] || needs_socket; then changed=true; fi
 
   say "DistConv ${release_id%-*} for ${roles[*]}${root:+, staged in $root}${old_id:+, now $old_id}"
@@ -678,7 +715,7 @@ main() {
   step switch "Make the release current"
   step commands "Link the commands into $command_dir"
   step start "Enable and start the units"
-  undo=() # from here on it is installed
+  undo=() # from here on it is installed; what is left over goes with the next install
   step tidy "Remove releases that nobody needs"
   report
 }

@@ -81,11 +81,11 @@ decide() {
   default=/var/backups/distconv-$(date -u +%Y%m%dT%H%M%SZ).tar.gz
   if "$purging"; then
     keep_results=false && remove_account=true
-    return
+    return 0
   fi
   if ! "$asking" || "$dry_run"; then
     backup=${backup:-$root$default}
-    return
+    return 0
   fi
   [[ -t 0 ]] || die "there is no terminal to ask on: give --yes or --purge"
   if [[ -z $backup ]] && ask "Keep a copy of configuration and state in $default?" y; then
@@ -104,10 +104,10 @@ keeps_results() { "$keep_results" && has_results; }
 # --------------------------------------------------------------------------------------- the steps
 
 step_stop() {
-  if ! live; then note "systemd does not run here" && return; fi
+  if ! live; then note "systemd does not run here" && return 0; fi
   local all
   mapfile -t all < <(known_units)
-  if ((${#all[@]} == 0)); then note "there are none" && return; fi
+  if ((${#all[@]} == 0)); then note "there are none" && return 0; fi
   change systemctl --quiet disable "${all[@]}"
   # The socket goes first: it would start the daemon again.
   change systemctl stop "${all[@]}"
@@ -125,17 +125,18 @@ known_units() {
 }
 
 step_backup() {
-  if [[ -z $backup ]]; then note "none is wanted" && return; fi
+  if [[ -z $backup ]]; then note "none is wanted" && return 0; fi
   local kept=() place
-  for place in "$etc" "$state" "$unit_dir"/distconv-*.d; do
-    if [[ -e $root$place ]]; then kept+=("${place#/}"); fi
+  for place in "$root$etc" "$root$state" "$root$engine_state" "$root$unit_dir"/distconv-*.d; do
+    if [[ -e $place ]]; then kept+=("${place#"$root/"}"); fi
   done
-  if ((${#kept[@]} == 0)); then note "there is nothing to keep" && return; fi
+  if ((${#kept[@]} == 0)); then note "there is nothing to keep" && return 0; fi
   on_failure rm -f -- "$backup.part"
   change mkdir -p -- "$(dirname -- "$backup")"
-  # It holds keys. Results are not state, and may be terabytes.
+  # It holds keys. Results and unfinished outputs are not state, and may be terabytes.
   (umask 077 && change tar -C "${root:-/}" --exclude="${state#/}/distconv-media" \
-    --exclude="${state#/}/before-upgrade" -czf "$backup.part" "${kept[@]}")
+    --exclude="${state#/}/before-upgrade*" --exclude="${engine_state#/}/*/attempts" \
+    -czf "$backup.part" "${kept[@]}")
   change mv -T -- "$backup.part" "$backup"
   undo=()
 }
@@ -183,8 +184,8 @@ step_data() {
 }
 
 step_account() {
-  if staged; then note "a staged tree has none" && return; fi
-  if ! "$remove_account"; then note "$account stays" && return; fi
+  if staged; then note "a staged tree has none" && return 0; fi
+  if ! "$remove_account"; then note "$account stays" && return 0; fi
   if has_account; then change userdel "$account"; fi
   if getent group "$account" >/dev/null; then change groupdel "$account"; fi
 }
@@ -212,7 +213,7 @@ main() {
   step data "Remove configuration and state"
   step account "Remove the system user $account"
   say
-  if "$dry_run"; then say "Nothing was changed." && return; fi
+  if "$dry_run"; then say "Nothing was changed." && return 0; fi
   say "DistConv is removed${root:+ from $root}."
   if [[ -n $backup && -e $backup ]]; then say "  Configuration and state are in $backup"; fi
 }
