@@ -95,6 +95,17 @@ class Parts:
                 log.info("%s is reloaded", name)
 
 
+def check_choices(config: Config, plugins: Plugins) -> None:
+    """Raise `ConfigError` for what is chosen and not there, before anything is opened."""
+    for hook, kind, name in (
+        ("distconvd_register_stores", "store", config.store),
+        ("distconvd_register_policies", "policy", config.policy),
+        ("distconvd_register_authenticators", "authenticator", config.authenticator),
+    ):
+        plugins.collect(hook, kind).pick(name)
+    _check_settings(config, plugins, Context(config))
+
+
 async def assemble(
     config: Config,
     plugins: Plugins,

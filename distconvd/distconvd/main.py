@@ -14,7 +14,7 @@ from distconvd.api.starting import starting_app
 from distconvd.audit import command as audit_command
 from distconvd.check import check
 from distconvd.config import Config, Loaded, describe, load_config
-from distconvd.daemon import Parts, assemble, edge_limits, run_behind
+from distconvd.daemon import Parts, assemble, check_choices, edge_limits, run_behind
 from distconvd.edge.server import Server, serve
 from distconvd.errors import ConfigError, StoreError
 from distconvd.listening import Listening, open_all
@@ -142,22 +142,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
 async def _serve(config: Config) -> None:
     """Run the daemon until a signal; it listens from the beginning, and says that it is starting."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        plugins = Plugins(config.plugins)
+        check_choices(config, plugins)
         opened = await open_all(config)
         async with trio.open_nursery() as front:
             server: Server = await front.start(
                 serve, opened.listeners, starting_app(), edge_limits(config)
             )
-            await _serve_behind(config, opened, server, signals)
+            await _serve_behind(config, plugins, opened, server, signals)
             front.cancel_scope.cancel()
 
 
 async def _serve_behind(
-    config: Config, opened: Listening, server: Server, signals: AsyncIterator[int]
+    config: Config,
+    plugins: Plugins,
+    opened: Listening,
+    server: Server,
+    signals: AsyncIterator[int],
 ) -> None:
     # A million jobs on loading are a million objects that live on: nothing for the collector
     # to find, now or in each of its later rounds.
     gc.disable()
-    parts = await assemble(config, Plugins(config.plugins))
+    parts = await assemble(config, plugins)
     gc.freeze()
     gc.enable()
     if opened.tls is not None:

@@ -53,7 +53,12 @@ class NamedRegistrar(Generic[T]):
         """Name of the plugin that is being asked."""
 
     def add(self, name: str, offered: T) -> None:
-        """Offer something; raises `ConfigError` for a name that is taken."""
+        """Offer something; raises `ConfigError` for a name that is none, or is taken."""
+        given: object = name  # a plugin may give anything
+        if not isinstance(given, str) or not given.strip():
+            raise ConfigError(
+                f"plugin {self.current!r} offers a {self._kind} under {name!r}, which is no name"
+            )
         if name in self._offers:
             raise ConfigError(
                 f"plugin {self.current!r} offers the {self._kind} {name!r}, which plugin"
@@ -68,6 +73,10 @@ class NamedRegistrar(Generic[T]):
             known = ", ".join(sorted(self._offers)) or "none"
             raise ConfigError(f"there is no {self._kind} {name!r}; installed ones: {known}")
         return self._offers[name]
+
+    def owner(self, name: str) -> str:
+        """Return the name of the plugin that offers it."""
+        return self._from[name]
 
     def items(self) -> Iterator[tuple[str, T]]:
         """Yield (name, offer)."""
@@ -87,6 +96,8 @@ class Plugins:
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(hookspecs)
         self._origins: dict[str, tuple[str, str | None]] = {}
+        self._offers: dict[str, NamedRegistrar[Any]] = {}
+        """What was collected, by hook."""
         self._is_traced = os.environ.get("DISTCONV_TRACE_PLUGINS", "0") not in ("", "0")
         for point in sorted(entry_points(group=GROUP), key=lambda p: p.name):
             self._load_installed(point)
@@ -103,8 +114,12 @@ class Plugins:
         return sorted(found, key=lambda p: p.name)
 
     def collect(self, hook: str, kind: str) -> NamedRegistrar[Any]:
-        """Ask every plugin for its offers through one registration hook."""
-        registrar = NamedRegistrar[Any](kind)
+        """Return what every plugin offers through one registration hook; each is asked once."""
+        if hook not in self._offers:
+            self._offers[hook] = self._collect(hook, NamedRegistrar[Any](kind))
+        return self._offers[hook]
+
+    def _collect(self, hook: str, registrar: NamedRegistrar[Any]) -> NamedRegistrar[Any]:
         caller = getattr(self._manager.hook, hook)
         for implementation in reversed(caller.get_hookimpls()):
             registrar.current = implementation.plugin_name
@@ -123,7 +138,10 @@ class Plugins:
         declared = self.collect("distconvd_register_settings", "settings table")
         for name, kind in declared.items():
             if not (isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
-                raise ConfigError(f"[plugin.{name}] is declared as {kind!r}, no msgspec.Struct")
+                raise ConfigError(
+                    f"plugin {declared.owner(name)!r} declares [plugin.{name}] as {kind!r}, which is"
+                    " no msgspec.Struct"
+                )
         return dict(declared.items())
 
     def implementations(self, hook: str) -> list[tuple[str, Any]]:

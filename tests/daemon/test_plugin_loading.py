@@ -91,8 +91,8 @@ def test_a_hook_may_name_only_the_arguments_that_it_wants(tmp_path: Path) -> Non
         "@hookimpl\ndef distconvd_event():\n    return 'heard'\n"
     )
     loaded = Plugins([plugin(tmp_path, text)])
-    ((_, review),) = loaded.implementations("distconvd_review_submission")
-    ((_, event),) = loaded.implementations("distconvd_event")
+    review = dict(loaded.implementations("distconvd_review_submission"))["mine"]
+    event = dict(loaded.implementations("distconvd_event"))["mine"]
     assert (review("job", "anna"), event("e")) == ("anna", "heard")
 
 
@@ -102,7 +102,8 @@ def test_each_call_can_be_traced(
     monkeypatch.setenv("DISTCONV_TRACE_PLUGINS", "1")
     caplog.set_level(logging.INFO)
     text = "@hookimpl\ndef distconvd_event(event):\n    return 5\n"
-    ((_, event),) = Plugins([plugin(tmp_path, text)]).implementations("distconvd_event")
+    loaded = Plugins([plugin(tmp_path, text)])
+    event = dict(loaded.implementations("distconvd_event"))["mine"]
     event(None)
     assert "trace distconvd_event of plugin mine answered 5" in caplog.text
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import trio
-from tests.daemon.kit import COMMAND, KEY, environment
+from tests.daemon.kit import COMMAND, KEY, environment, run
 
 from distconv_plugins.store_memory import Memory, MemoryStore
 from distconvd.api.starting import starting_app
@@ -86,6 +86,19 @@ def test_readyz_is_red_while_the_state_is_read_and_the_same_connection_is_served
     finally:
         process.kill()
         process.communicate()
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("flag", ["--store", "--policy", "--auth"])
+def test_what_is_chosen_and_not_there_is_said_before_anything_is_opened(
+    tmp_path: Path, flag: str
+) -> None:
+    """Also where the address is taken: the configuration is what is to be mended first."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = run("--host", "127.0.0.1", "--port", port, flag, "nosuch", cwd=tmp_path)
+    assert (done.returncode, "'nosuch'" in done.stderr) == (78, True)
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_connections_of_the_start_are_served_by_the_real_routes_as_soon_as_there_are(
