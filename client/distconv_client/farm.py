@@ -23,6 +23,9 @@ SHARE = 10
 """A look that took a second is followed by one ten seconds later."""
 EVERY_S_MAX = 30.0
 JOBS_MAX = 100
+ASKED_A_LOOK = 32
+"""Of more jobs than that, each look asks for the next ones in turn."""
+TOO_MANY = 429
 
 
 class Watched(Protocol):
@@ -87,6 +90,8 @@ class Lookout:
     returned_s: float | None = None
     """When an outage ended, on `clock`; the last one."""
     next_in_s: float = field(default=0.0, init=False)
+    _known: dict[str, Job | None] = field(default_factory=dict[str, "Job | None"], init=False)
+    """Jobs on engines as last seen, those seen longest ago first; None: it has gone."""
 
     def look(self, jobs_max: int = JOBS_MAX) -> None:
         """Look now. An outage is noted; raises what more waiting would not mend."""
@@ -94,7 +99,7 @@ class Lookout:
         try:
             farm = self._seen(jobs_max)
         except (DaemonUnreachable, Refused) as error:
-            if isinstance(error, Refused) and error.status < 500:
+            if isinstance(error, Refused) and error.status < 500 and error.status != TOO_MANY:
                 raise
             self.outage = Outage(self.outage.since_s if self.outage else self.clock(), error)
         else:
@@ -108,9 +113,18 @@ class Lookout:
         status = self.client.status()
         engines = sorted(self.client.engines(), key=lambda engine: engine.engine_id)
         held = itertools.chain.from_iterable(engine.jobs for engine in engines)
-        found = map(self._maybe_job, itertools.islice(held, min(jobs_max, JOBS_MAX)))
-        running = sorted((job for job in found if job is not None), key=_left_to_do)
+        self._catch_up(list(itertools.islice(held, min(jobs_max, JOBS_MAX))))
+        running = sorted((job for job in self._known.values() if job), key=_left_to_do)
         return Farm(int(self.clock() * 1000), status, engines, running)
+
+    def _catch_up(self, held: list[str]) -> None:
+        """Ask for the jobs that were never seen, then for those not seen for longest."""
+        known = {job_id: job for job_id, job in self._known.items() if job_id in held}
+        turn = [*(job_id for job_id in held if job_id not in known), *known]
+        for job_id in turn[:ASKED_A_LOOK]:
+            known.pop(job_id, None)
+            known[job_id] = self._maybe_job(job_id)
+        self._known = known
 
     def _maybe_job(self, job_id: str) -> Job | None:
         """Return a job; None for one that has gone to the archive meanwhile, or to its end."""

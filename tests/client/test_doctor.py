@@ -280,7 +280,7 @@ def speaking_tls(context: ssl.SSLContext | None) -> Iterator[Target]:
 
 def tls_finding(server: ssl.SSLContext | None, client: ssl.SSLContext) -> Finding:
     with speaking_tls(server) as where:
-        return check_tls(where, Network(tls=lambda: client))
+        return check_tls(where, Network(tls=lambda: client))[0]
 
 
 def test_a_good_certificate_is_fine(authority: Authority) -> None:
@@ -320,7 +320,7 @@ def test_a_certificate_that_expires_soon_hinders_nothing_today(
     patient: Patient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     soon = Finding("tls", "fail", "the certificate is good for 3 more days", "Renew it.")
-    monkeypatch.setattr("distconv_client.doctor.network.check_tls", lambda *a: soon)
+    monkeypatch.setattr("distconv_client.doctor.network.check_tls", lambda *a: (soon, True))
     assert outcomes(patient)["round trip"] == "ok"
 
 
@@ -420,6 +420,21 @@ def test_a_farm_without_an_engine_that_works_is_told(
     one = failed(patient)
     assert one.check == "engines"
     assert one.told.startswith(said)
+
+
+def test_a_server_that_dribbles_is_not_waited_for(
+    patient: Patient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hang = threading.Event()
+
+    def dribble(request: httpx.Request) -> httpx.Response:
+        hang.wait(30)
+        return httpx.Response(200)
+
+    patient.transport = httpx.MockTransport(dribble)
+    monkeypatch.setattr("distconv_client.doctor.examination.SERVICE_S", 0.05)
+    assert failed(patient).told.endswith("no answer within 0.05 s")
+    hang.set()
 
 
 def test_a_daemon_that_dies_in_the_middle_is_told(patient: Patient, site: Site) -> None:

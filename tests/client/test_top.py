@@ -177,6 +177,27 @@ def test_no_more_jobs_are_asked_for_than_can_be_shown(daemon: Site) -> None:
     assert len([r for r in daemon.requests if r.url.path.startswith("/jobs/")]) == 2
 
 
+def test_many_jobs_are_asked_for_in_turn(daemon: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(farm_module, "ASKED_A_LOOK", 2)
+    lookout = Lookout(daemon.client())
+    asked: list[list[str]] = []
+    for _ in range(4):
+        daemon.requests.clear()
+        lookout.look()
+        jobs = [r.url.path for r in daemon.requests if r.url.path.startswith("/jobs/")]
+        asked.append([path.rpartition("/")[2] for path in jobs])
+    assert asked == [["1_0", "1_1"], ["1_2", "gone"], ["1_0", "1_1"], ["1_2", "gone"]]
+    assert lookout.farm is not None
+    assert len(lookout.farm.running) == 3
+
+
+def test_too_many_requests_are_an_outage_and_no_end(daemon: Site) -> None:
+    daemon.faults = [problem(429, "slower")] * 4
+    lookout = Lookout(daemon.client())
+    lookout.look()
+    assert lookout.outage is not None
+
+
 def test_a_slow_daemon_is_looked_at_less_often(daemon: Site) -> None:
     moments = iter([0.0, 0.01, 10.0, 10.5, 20.0, 50.0])
     lookout = Lookout(daemon.client(), ticker=lambda: next(moments))

@@ -352,6 +352,7 @@ def test_the_command_tells_each_fault_in_a_line_with_what_to_do_and_exits_1(
     first, second, last = done.stdout.splitlines()
     job_id = spoilt.first("completed", attempts=1)
     assert first.startswith(f"job {job_id}: it is completed and has no finished_at [no-end]. ")
+    assert first.endswith(f" `distconv retry {job_id}` starts the job anew.")
     assert second.startswith("engine E3: it holds 1 jobs and has 0 slots [over-slots]. ")
     assert last.endswith(": 2 faults")
     assert (done.returncode, done.stderr) == (1, "")

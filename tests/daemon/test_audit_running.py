@@ -1,7 +1,10 @@
 """The audit of a running daemon, on replies that are sound, spoilt, or change while it looks."""
 
 import json
-from collections.abc import Callable
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -10,7 +13,9 @@ import pytest
 from tests.core.kit import Core
 
 from distconvd.audit import running
+from distconvd.audit.asking import RemoteDaemon
 from distconvd.audit.running import RunningAudit
+from distconvd.errors import ConfigError
 
 
 class Replies:
@@ -165,3 +170,55 @@ def test_a_job_that_never_stands_still_is_no_fault(replies: Replies) -> None:
 
     replies.spoil = change
     assert replies.audit() == []
+
+
+# --------------------------------------------------------------------------------- the connection
+
+
+@contextmanager
+def answering(*replies: bytes) -> Iterator[str]:
+    """Serve one connection for each of the replies, which are whole HTTP messages."""
+
+    def serve() -> None:
+        for reply in replies:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(10_000)
+                connection.sendall(reply)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/prefix"
+        thread.join(20)
+
+
+def reply(status: str, body: bytes, more: str = "") -> bytes:
+    return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n{more}\r\n".encode() + body
+
+
+def test_a_daemon_that_says_not_now_or_hangs_up_is_asked_again() -> None:
+    slept: list[float] = []
+    busy = reply("503 Service Unavailable", b"{}")
+    good = reply("200 OK", b"[]", "X-Next-Cursor: 7\r\n")
+    with answering(busy, good) as url, closing(RemoteDaemon(url, "k", slept.append)) as daemon:
+        assert daemon.get("/jobs/") == (b"[]", "7")
+    assert len(slept) == 1
+
+
+@pytest.mark.parametrize(
+    "status,said", [("403 Forbidden", "403 your key may not read"), ("500 No", "500")]
+)
+def test_a_refusal_is_told_in_the_daemons_words(status: str, said: str) -> None:
+    body = b'{"detail":"your key may not read"}'
+    with answering(reply(status, body)) as url:
+        daemon = RemoteDaemon(url, None)
+        with closing(daemon), pytest.raises(ConfigError, match=said):
+            daemon.get("/jobs/")
+
+
+def test_what_is_not_there_is_a_lookup_error() -> None:
+    with answering(reply("404 Not Found", b"")) as url:
+        daemon = RemoteDaemon(url, None)
+        with closing(daemon), pytest.raises(LookupError):
+            daemon.get("/jobs/1")

@@ -11,13 +11,18 @@ import msgspec
 from distconv_client.api import LOOPBACK_HOSTS, Client
 from distconv_client.config import Settings
 from distconv_client.doctor import machine, network
-from distconv_client.doctor.finding import CHECK_S, Finding, fail, skip
+from distconv_client.doctor.finding import CHECK_S, Finding, fail, skip, within
 from distconv_client.doctor.machine import EngineReport
 from distconv_client.doctor.roundtrip import NAME as ROUND_TRIP
 from distconv_client.doctor.roundtrip import RoundTrip
 from distconv_client.doctor.service import Service
 from distconv_client.errors import ClientError
 from distconv_client.views import EngineView
+
+SERVICE_S = 5 * CHECK_S
+"""A check by HTTP is a few requests, each with a bound; a server that dribbles is not waited for."""
+_NO_DAEMON = (httpx.HTTPError, ValueError, AttributeError, msgspec.DecodeError)
+"""What comes of replies that no daemon would send."""
 
 
 @dataclass
@@ -84,9 +89,8 @@ class _Examination:
         if self._hindrance is not None:
             yield from self._skipped("tls")
             return
-        tls = network.check_tls(self._target, doors)
-        # One that expires soon is a failure to mend, but nothing that hinders today.
-        yield tls if "more days" in tls.told else self._noted(tls)
+        tls, is_usable = network.check_tls(self._target, doors)
+        yield tls if is_usable else self._noted(tls)
 
     def service(self) -> Iterator[Finding]:
         """What answers there."""
@@ -97,22 +101,23 @@ class _Examination:
             service = Service(http, self._patient.clock)
             try:
                 yield from self._asked(service)
-            except (httpx.HTTPError, ValueError, AttributeError, msgspec.DecodeError) as error:
+            except (*_NO_DAEMON, TimeoutError) as error:
                 told = f"the daemon stopped answering as one: {error or type(error).__name__}"
                 yield self._noted(fail("http", told, "Try again; see the daemon's log."))
             self._roles = service.roles
 
     def _asked(self, service: Service) -> Iterator[Finding]:
-        first, *clock = service.check_http()
+        first, *clock = within(SERVICE_S, service.check_http)
         yield self._noted(first)
         if self._hindrance is not None:
             yield from self._skipped("clock", "key", "version", "ready", "engines")
             return
         yield from clock
-        yield self._noted(service.check_key(has_key=self._patient.settings.api_key is not None))
-        yield service.check_version()
-        yield self._noted(service.check_ready())
-        finding, self._engines = service.check_engines()
+        has_key = self._patient.settings.api_key is not None
+        yield self._noted(within(SERVICE_S, lambda: service.check_key(has_key=has_key)))
+        yield within(SERVICE_S, service.check_version)
+        yield self._noted(within(SERVICE_S, service.check_ready))
+        finding, self._engines = within(SERVICE_S, service.check_engines)
         yield self._noted(finding)
 
     def machine(self) -> Iterator[Finding]:

@@ -94,21 +94,26 @@ def check_port(target: Target, network: Network) -> tuple[Finding, str | None]:
     return ok("port", f"{where} is open"), here
 
 
-def check_tls(target: Target, network: Network) -> Finding:
-    """Whether the certificate is one that we trust, for that name, and not about to expire."""
+def check_tls(target: Target, network: Network) -> tuple[Finding, bool]:
+    """Whether the certificate is one that we trust, for that name, and not about to expire.
+
+    Returns whether one can go on from there as well: one that expires soon hinders nothing today.
+    """
     if not target.is_tls:
-        return skip("tls", "the address is http://, so nothing is encrypted on the way")
+        return skip("tls", "the address is http://, so nothing is encrypted on the way"), True
     try:
         certificate = _certificate(target, network)
     except ssl.SSLCertVerificationError as error:
-        return fail("tls", f"the certificate is not good: {error.verify_message}", _mend(error))
-    except ssl.SSLError as error:
-        told = f"no TLS there: {error.reason or error}"
-        remedy = "If the daemon has no certificate, write http:// for https://."
-        return fail("tls", told, remedy)
+        told = f"the certificate is not good: {error.verify_message}"
+        return fail("tls", told, _mend(error)), False
     except OSError as error:
-        told = f"the handshake broke off: {error.strerror or error}"
-        return fail("tls", told, "If the daemon has no certificate, write http:// for https://.")
+        reason = getattr(error, "reason", None) or error.strerror or error
+        remedy = "If the daemon has no certificate, write http:// for https://."
+        return fail("tls", f"no TLS there: {reason}", remedy), False
+    return _expiry(certificate), True
+
+
+def _expiry(certificate: dict[str, Any]) -> Finding:
     left_days = (ssl.cert_time_to_seconds(certificate["notAfter"]) - time.time()) / 86_400
     told = f"the certificate is good for {left_days:.0f} more days"
     if left_days < EXPIRES_SOON_DAYS:

@@ -1,6 +1,8 @@
 """Asking a running daemon over HTTP, for its audit: one connection, bounded waits, plain errors."""
 
 import http.client
+import time
+from collections.abc import Callable
 from typing import NoReturn
 from urllib.parse import SplitResult, urlsplit
 
@@ -11,6 +13,9 @@ from distconvd.errors import ConfigError
 TIMEOUT_S = 30.0
 BODY_BYTES_MAX = 1 << 30
 EXIT_NOT_LOOKED = 2
+PATIENCE_S = 2.0
+TRIES = 10
+_NOT_NOW = frozenset({http.client.TOO_MANY_REQUESTS, http.client.SERVICE_UNAVAILABLE})
 
 
 class _Problem(msgspec.Struct):
@@ -23,13 +28,17 @@ class RemoteDaemon:
     Args:
         url: its base URL; a path prefix is kept.
         key: sent as `X-API-Key`, if there is one.
+        sleep: waits so many seconds.
     """
 
-    def __init__(self, url: str, key: str | None) -> None:
+    def __init__(
+        self, url: str, key: str | None, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
         self._url = url.rstrip("/")
         self._parts = _checked(self._url)
         self._headers = {} if key is None else {"X-API-Key": key}
         self._connection: http.client.HTTPConnection | None = None
+        self._sleep = sleep
 
     def close(self) -> None:
         """Hang up."""
@@ -37,8 +46,11 @@ class RemoteDaemon:
             self._connection.close()
             self._connection = None
 
-    def get(self, path: str) -> tuple[bytes, str | None]:
-        """Return a reply's body and its `X-Next-Cursor`; raises `LookupError` for a 404."""
+    def get(self, path: str, tries_left: int = TRIES) -> tuple[bytes, str | None]:
+        """Return a reply's body and its `X-Next-Cursor`; raises `LookupError` for a 404.
+
+        A daemon that says "not now" (429, 503) is asked again after a while, `tries_left` times.
+        """
         is_reused = self._connection is not None
         try:
             status, body, cursor = self._exchange(path)
@@ -47,7 +59,10 @@ class RemoteDaemon:
             if not is_reused:
                 self._cannot(f"{error}" or type(error).__name__)
             # A kept connection may have been closed by the other side; a new one tells.
-            return self.get(path)
+            return self.get(path, tries_left)
+        if status in _NOT_NOW and tries_left:
+            self._sleep(PATIENCE_S)
+            return self.get(path, tries_left - 1)
         if status == http.client.NOT_FOUND:
             raise LookupError(path)
         if status != http.client.OK:

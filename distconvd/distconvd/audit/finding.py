@@ -19,6 +19,8 @@ class Finding(NamedTuple):
     told: str
 
     def line(self, remedy: str) -> str:
-        """Return it on one line, whatever an id or a message holds."""
-        text = f"{self.subject}: {self.told} [{self.kind}]. {remedy}"
+        """Return it on one line, whatever an id or a message holds; `ID` in a command becomes the
+        job's."""
+        todo = remedy.replace(" ID`", f" {self.subject.partition(' ')[2]}`")
+        text = f"{self.subject}: {self.told} [{self.kind}]. {todo}"
         return text.translate(_CONTROLS)
