@@ -54,8 +54,8 @@ class NamedRegistrar(Generic[T]):
 
     def add(self, name: str, offered: T) -> None:
         """Offer something; raises `ConfigError` for a name that is none, or is taken."""
-        given: object = name  # a plugin may give anything
-        if not isinstance(given, str) or not given.strip():
+        given: object = name
+        if not isinstance(given, str) or not given.strip():  # pyright: ignore[reportUnnecessaryIsInstance] - a plugin may give anything
             raise ConfigError(
                 f"plugin {self.current!r} offers a {self._kind} under {name!r}, which is no name"
             )
