@@ -7,6 +7,7 @@ Nothing that comes over the network runs before its hash is found in constraints
 wheel included. The environment has no pip in it: an image is made anew, and never added to.
 """
 
+import importlib.util
 import json
 import re
 import subprocess
@@ -87,14 +88,18 @@ class Installer:
 def main(target: Path, extras: list[str]) -> None:
     """Make the environment."""
     venv = [sys.executable, "-m", "venv"]
+    bare = ["--without-pip"]
+    # Some bases have pip, others only what makes environments with it, which takes longer.
+    has_pip = importlib.util.find_spec("pip") is not None
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
-        pip = work / "builder" / "bin" / "python"
-        subprocess.run([*venv, str(work / "builder")], check=True)
-        subprocess.run([*venv, "--without-pip", str(target)], check=True)
-        builder = Installer(pip, pip, work)
-        builder.install("hatchling")
-        wheel = builder.build()
+        builder = work / "builder"
+        subprocess.run([*venv, *(bare if has_pip else []), str(builder)], check=True)
+        subprocess.run([*venv, *bare, str(target)], check=True)
+        pip = Path(sys.executable) if has_pip else builder / "bin" / "python"
+        tools = Installer(pip, builder / "bin" / "python", work)
+        tools.install("hatchling")
+        wheel = tools.build()
         chosen = f"distconv[{','.join(extras)}] @ {Path(wheel).as_uri()}"
         Installer(pip, target / "bin" / "python", work).install(chosen, wheel)
 
