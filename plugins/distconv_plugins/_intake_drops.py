@@ -56,8 +56,8 @@ class _Round:
     failures: list[Failure] = field(default_factory=list[Failure])
     later: bool = False
 
-    def handled(self) -> int:
-        return len(self.accepted) + len(self.rejected)
+    moved: int = 0
+    """How many were brought to an end: what the disk refuses to move is tried again."""
 
 
 class Drops:
@@ -97,14 +97,14 @@ class Drops:
         by_file = {claim.file: claim for claim in found}
         settled = self._leftovers.observe(now_s, [claim.seen for claim in found])
         round_ = await self._process([by_file[seen.name] for seen in settled])
-        handled, failures = round_.handled(), round_.failures
+        handled, failures = round_.moved, round_.failures
         room = CLAIMS_MAX - len(found) + handled
         waiting = iter(self._incoming.observe(now_s, await self._hold.do(Owner.waiting)))
         while not round_.later and (batch := list(islice(waiting, room))):
             claims, refused = await self._hold.do(Owner.claim, batch)
             round_ = await self._process(claims)
-            handled += round_.handled()
-            room -= len(claims) - round_.handled()
+            handled += round_.moved
+            room -= len(claims) - round_.moved
             failures += [*refused, *round_.failures]
         self._tell_new(failures)
         return handled
@@ -148,9 +148,13 @@ class Drops:
             round_.failures += await self._hold.do(Owner.accept, round_.accepted)
         if round_.rejected:
             round_.failures += await self._hold.do(Owner.reject, round_.rejected)
-        for claim, job_id in round_.accepted:
+        stuck = {failure.name for failure in round_.failures}
+        accepted = [(claim, job_id) for claim, job_id in round_.accepted if claim.file not in stuck]
+        rejected = [claim for claim, _ in round_.rejected if claim.file not in stuck]
+        round_.moved = len(accepted) + len(rejected)
+        for claim, job_id in accepted:
             log.info("spool: drop %s is job %s", printable(claim.name), job_id)
-        for claim, _ in round_.rejected:
+        for claim in rejected:
             log.warning("spool: drop %s is rejected, see rejected/", printable(claim.name))
 
     def _tell_new(self, failures: Iterable[Failure]) -> None:

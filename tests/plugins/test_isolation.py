@@ -358,9 +358,30 @@ async def test_a_table_that_does_not_fit_its_type_stops_the_start_and_config_ali
 
 @pytest.mark.parametrize("kind", ["dict", "42", "Mine()"])
 async def test_a_table_that_is_declared_as_no_struct_is_refused(plugin: Write, kind: str) -> None:
-    with pytest.raises(ConfigError, match=r"\[plugin.mine\]"):
+    with pytest.raises(ConfigError, match=r"plugin 'mine' declares \[plugin.mine\]"):
         async with open_daemon(plugins=[plugin(DECLARES.format(kind=kind))]):
             pass
+
+
+@pytest.mark.parametrize("given", ["7", "''", "None"])
+async def test_an_offer_under_what_is_no_name_is_refused(plugin: Write, given: str) -> None:
+    text = f"@hookimpl\ndef distconvd_register_policies(registrar): registrar.add({given}, None)"
+    with pytest.raises(ConfigError, match="plugin 'mine' offers a policy under"):
+        async with open_daemon(plugins=[plugin(text)]):
+            pass
+
+
+def test_of_two_packages_of_one_name_the_second_is_left_out_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("one_package", "another_package"):
+        (tmp_path / f"{name}.py").write_text(HEAD)
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    points = [metadata.EntryPoint("same", f"{n}_package", "distconvd") for n in ("one", "another")]
+    monkeypatch.setattr(plugins, "entry_points", lambda group: points)
+    assert [one.origin for one in Plugins([]).listing()] == ["one_package"]
+    assert "installed plugin left out: plugin 'same' is refused" in caplog.text
 
 
 async def test_a_table_that_nobody_reads_is_reported_at_the_start(

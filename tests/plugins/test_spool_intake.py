@@ -18,6 +18,7 @@ from distconv_plugins.spool_intake import SpoolIntake
 from distconv_spool import Layout, State, create, look, submit
 from distconv_spool.disk import OsDisk
 from distconv_spool.testing import Fault, FaultyDisk, PowerCut
+from distconvd.disk import REAL_DISK
 from distconvd.dispatch import Event
 from distconvd.errors import (
     BadRequest,
@@ -422,6 +423,34 @@ async def test_a_drop_that_cannot_be_moved_holds_up_no_other_and_is_told_once(
     assert len([line for line in caplog.messages if "stuck" in line]) == 1
 
 
+class FullDisk(OsDisk):
+    """It takes no new file, and no new name in accepted/."""
+
+    def write_new(self, path: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def rename(self, source: Path, target: Path) -> None:
+        if target.parent.name == "accepted":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        super().rename(source, target)
+
+
+async def test_on_a_full_disk_drops_are_tried_at_the_pace_of_the_polls_and_told_once(
+    layout: Layout, daemon: FakeDaemon, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    (layout.incoming / f"{1:032x}.json").write_text("?")
+    (layout.incoming / f"{2:032x}.json").write_text(json.dumps(GOOD))
+    intake = intake_of(layout, daemon, disk=FullDisk())
+    async with intake.hold.opened():
+        # Nothing was brought to an end, so the service waits before it looks again.
+        assert [await intake.drops.poll(float(n)) for n in range(5)] == [0] * 5
+    assert len([line for line in caplog.messages if "No space left" in line]) == 2
+    assert not [line for line in caplog.messages if "is rejected" in line or "is job" in line]
+    await take_in(layout, daemon)
+    assert (len(daemon.jobs), names(layout.claimed / "me")) == (1, [])
+
+
 class VanishingDisk(OsDisk):
     """Somebody removes each file just before one kind of operation."""
 
@@ -759,6 +788,20 @@ async def test_the_service_takes_drops_and_writes_results_by_itself(
     assert look(layout.root, drop).state is State.FINISHED
 
 
+async def test_the_service_can_be_run_again(layout: Layout, daemon: FakeDaemon) -> None:
+    """As the daemon does when it has failed."""
+    intake = intake_of(layout, daemon)
+    for number in range(2):
+        (layout.incoming / f"{number:032x}.json").write_text(json.dumps(GOOD))
+        with trio.fail_after(30):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(intake.run)
+                while names(layout.incoming) or names(layout.claimed / "me"):
+                    await trio.sleep(0.01)
+                nursery.cancel_scope.cancel()
+    assert len(names(layout.accepted)) == len(daemon.jobs) == 2
+
+
 async def test_the_service_does_not_start_on_an_unsafe_spool(
     layout: Layout, daemon: FakeDaemon
 ) -> None:
@@ -791,6 +834,7 @@ class Context:
 
     api_key = None
     key_file = None
+    disk = REAL_DISK
 
     def __init__(self, root: Path, spool_dir: Path | None, settings: dict[str, object]) -> None:
         self.state_file = root / "state.json"
