@@ -13,6 +13,7 @@ import trio
 
 from distconv_engine.codecs import ENCODERS, Encoder, pixel_filter
 from distconv_engine.diagnosis import LOG_LEVEL
+from distconv_engine.failures import EngineFault
 from distconv_engine.ffmpeg_tools import Tools
 from distconv_engine.running import Controls, Ended, run
 from distconv_engine.sources import file_url, read_arguments
@@ -108,7 +109,10 @@ async def _decodes(program: str, controls: Controls, clip: Path) -> bool:
 async def _run_briefly(argv: list[str], controls: Controls) -> Ended | None:
     """Run to the end; None for a failure or when it takes too long, as a driver that hangs."""
     with trio.move_on_after(_TEST_S_MAX):
-        ended = await run(argv, controls)
+        try:
+            ended = await run(argv, controls)
+        except EngineFault:
+            return None
         return ended if ended.code == 0 else None
     return None
 

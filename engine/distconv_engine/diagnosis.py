@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 LOG_LEVEL = "repeat+level+verbose"
 TAIL_LINES = 60
+_OUT_OF_MEMORY = re.compile(r"[Cc]annot allocate memory|[Oo]ut of memory")
 _DISK_FULL = re.compile(r"No space left on device|Disk quota exceeded")
 DAMAGE_KEPT = 20
 
@@ -77,6 +78,7 @@ class Diagnosis:
     damage: list[str] = field(default_factory=list[str])
     """Lines that prove damage in what was read, the first `DAMAGE_KEPT` of them."""
     disk_full: bool = False
+    out_of_memory: bool = False
     read: dict[int, ReadCount] = field(default_factory=dict[int, ReadCount])
     """By stream number of the first input."""
     written: dict[int, WriteCount] = field(default_factory=dict[int, WriteCount])
@@ -95,6 +97,7 @@ class Diagnosis:
             return
         self._tail.append(text)
         self.disk_full = self.disk_full or _DISK_FULL.search(message) is not None
+        self.out_of_memory = self.out_of_memory or _OUT_OF_MEMORY.search(message) is not None
         if is_damage(speakers, level, message) and len(self.damage) < DAMAGE_KEPT:
             self.damage.append(f"{speakers[-1]}: {message}" if speakers else message)
 

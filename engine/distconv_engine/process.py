@@ -24,6 +24,8 @@ import trio
 STOP_GRACE_S = 0.5
 """Between SIGTERM and SIGKILL: what is stopped is thrown away, and a cancel that comes with the answer
 to a progress report, up to a second late, has to end the tree within 2 s all the same."""
+XCPU_GRACE_S = 5
+"""Between the CPU limit's SIGXCPU and its SIGKILL, in seconds of CPU time."""
 _PR_SET_PDEATHSIG = 1
 _LINE_BYTES_MAX = 8192
 _READ_BYTES = 65536
@@ -172,13 +174,13 @@ def _in_child(parent: int, limits: ChildLimits) -> None:
         os.nice(limits.niceness)
     if limits.memory_mb is not None:
         _limit(resource.RLIMIT_AS, limits.memory_mb * 1e6)
-    if limits.cpu_s is not None:
-        _limit(resource.RLIMIT_CPU, limits.cpu_s)
+    if limits.cpu_s is not None:  # SIGXCPU, which says why, and SIGKILL only after that
+        _limit(resource.RLIMIT_CPU, limits.cpu_s, XCPU_GRACE_S)
 
 
-def _limit(which: int, amount: float) -> None:
+def _limit(which: int, amount: float, grace: int = 0) -> None:
     value = max(1, int(amount))
-    resource.setrlimit(which, (value, value))
+    resource.setrlimit(which, (value, value + grace))
 
 
 async def _read(stream: trio.lowlevel.FdStream, consume: Callable[[bytes], None]) -> None:

@@ -4,6 +4,7 @@ A stall is no progress *and* no CPU for `stall_s`. Age alone never ends anything
 long film may take a day.
 """
 
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,10 @@ from distconv_engine.process import Child, ChildLimits, LineSplitter, open_child
 CPU_IDLE_S = 0.05
 """CPU seconds between two looks that count as none: a sleeping ffmpeg still wakes up."""
 _LOOKS_PER_STALL = 8
+_XCPU = f"received signal {int(signal.SIGXCPU)}"
+"""What ffmpeg says when it ends itself for SIGXCPU."""
+_CRASHES = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS})
+"""How a program ends that does not look whether it got the memory that it asked for."""
 
 
 @dataclass(slots=True)
@@ -75,7 +80,7 @@ async def run(
         stdin: a descriptor for its standard input; stays the caller's.
 
     Raises:
-        EngineFault: it stalled.
+        EngineFault: it stalled, or went beyond the limits of the attempt.
     """
     diagnosis = Diagnosis()
     seen = _Seen()
@@ -112,7 +117,22 @@ async def run(
             f"ffmpeg stood still for {controls.stall_s:g} s (no progress, no CPU) and was ended.",
             log_tail=diagnosis.tail,
         )
-    return Ended(code, diagnosis)
+    ended = Ended(code, diagnosis)
+    judge_limits(ended, controls.limits)
+    return ended
+
+
+def judge_limits(ended: Ended, limits: ChildLimits) -> None:
+    """Raise `EngineFault` where the operator's limits ended a child, whatever else its end looks
+    like: the source is not to blame, and another engine may grant more."""
+    code, tail = ended.code, ended.diagnosis.tail
+    if limits.cpu_s is not None and (code == -signal.SIGXCPU or (code and _XCPU in tail)):
+        words = f"ffmpeg used more CPU time than the setting cpu_limit_s ({limits.cpu_s:g}) allows."
+        raise EngineFault(words, log_tail=tail)
+    starved = ended.diagnosis.out_of_memory or -code in _CRASHES
+    if limits.memory_mb is not None and code and starved:
+        words = f"ffmpeg needs more memory than memory_limit_mb ({limits.memory_mb:g}) allows."
+        raise EngineFault(words, log_tail=tail)
 
 
 @dataclass(slots=True)

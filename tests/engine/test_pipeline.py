@@ -19,6 +19,7 @@ from distconv_engine.failures import (
 )
 from distconv_engine.ffmpeg_tools import Tools
 from distconv_engine.probe import probe
+from distconv_engine.process import ChildLimits
 from distconv_engine.running import Controls
 from distconv_engine.sources import file_url
 from distconv_engine.tracker import Tracker
@@ -92,6 +93,14 @@ async def test_options_are_obeyed_and_verified(
     assert report.result.video_frames == frames
     if "container" in options:
         assert path_of(report).suffix == "." + options["container"]
+
+
+async def test_an_engine_with_too_little_memory_does_not_blame_the_source(
+    run_job: Run, clips: Clips
+) -> None:
+    controls = Controls(ChildLimits(memory_mb=60))
+    with pytest.raises(EngineFault, match="more memory than memory_limit_mb"):
+        await run_job(clips.plain(), "h264", controls=controls)
 
 
 async def test_a_film_of_one_frame_keeps_it_also_at_a_lower_rate(

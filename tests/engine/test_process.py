@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 
 import psutil
@@ -11,9 +12,10 @@ import pytest
 import trio
 import trio.lowlevel
 
+from distconv_engine.diagnosis import Diagnosis
 from distconv_engine.failures import EngineFault
 from distconv_engine.process import ChildLimits, LineSplitter, open_child
-from distconv_engine.running import Controls, run
+from distconv_engine.running import Controls, Ended, judge_limits, run
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 STUBBORN_SCRIPT = """
@@ -132,6 +134,33 @@ async def test_limits_reach_the_child() -> None:
     ended = await run([sys.executable, "-c", script], Controls(limits), on_stdout=out.extend)
     assert ended.code == 0
     assert out.split() == [str(max(7, os.nice(0) + 7)).encode(), b"4000000000", b"90"]
+
+
+async def test_a_child_beyond_its_cpu_time_is_the_engines_limit_and_nobody_elses_fault() -> None:
+    with pytest.raises(EngineFault, match=r"more CPU time than the setting cpu_limit_s \(1\)"):
+        await run([sys.executable, "-c", "while True: pass"], Controls(ChildLimits(cpu_s=1)))
+
+
+@pytest.mark.parametrize(
+    "code,line,limits,words",
+    [
+        (255, "Exiting normally, received signal 24.", ChildLimits(cpu_s=9), "CPU time"),
+        (255, "Exiting normally, received signal 24.", ChildLimits(), None),
+        (1, "[error] a.mp4: Out of memory", ChildLimits(memory_mb=60), "more memory"),
+        (-9, "[h264 @ 0x1] [error] Cannot allocate memory", ChildLimits(memory_mb=60), "memory"),
+        (-11, "", ChildLimits(memory_mb=60), "more memory"),
+        (-9, "[h264 @ 0x1] [error] Invalid NAL unit size", ChildLimits(memory_mb=60), None),
+        (1, "[error] a.mp4: Out of memory", ChildLimits(), None),
+        (0, "[error] Out of memory", ChildLimits(memory_mb=60), None),
+    ],
+)
+def test_an_end_by_the_operators_limits_is_told_from_other_ends(
+    code: int, line: str, limits: ChildLimits, words: str | None
+) -> None:
+    diagnosis = Diagnosis()
+    diagnosis.line(line)
+    with pytest.raises(EngineFault, match=words) if words else nullcontext():
+        judge_limits(Ended(code, diagnosis), limits)
 
 
 async def test_a_program_that_is_not_there_is_an_os_error(tmp_path: Path) -> None:
