@@ -16,6 +16,7 @@ from trio._core._run import GLOBAL_RUN_CONTEXT
 from distconvd.edge.limits import EdgeLimits
 from distconvd.edge.listeners import open_listeners
 from distconvd.edge.server import Server, serve
+from distconvd.edge.tls import TlsFiles, TlsListener
 from distconvd.testing.daemon import Daemon, open_daemon
 
 PATIENCE_S = 20
@@ -49,13 +50,15 @@ class Port:
 
 
 @asynccontextmanager
-async def open_port(limits: EdgeLimits | None = None, **settings: Any) -> AsyncGenerator[Port]:
+async def open_port(
+    limits: EdgeLimits | None = None, *, tls: TlsFiles | None = None, **settings: Any
+) -> AsyncGenerator[Port]:
     """Serve a daemon on a port of loopback; at the end no connection may be left."""
     async with open_daemon(**settings) as daemon, trio.open_nursery() as nursery:
         listeners = await open_listeners("127.0.0.1", 0)
         number = listeners[0].socket.getsockname()[1]
-        serving = (serve, listeners, daemon.parts.app, limits or EdgeLimits())
-        server = await nursery.start(*serving)
+        served = [one if tls is None else TlsListener(one, tls) for one in listeners]
+        server = await nursery.start(serve, served, daemon.parts.app, limits or EdgeLimits())
         yield Port(daemon, server, number)
         await server.drain(PATIENCE_S)
         assert server.connections == 0

@@ -6,11 +6,14 @@ leak. One object left for each connection would show.
 """
 
 import logging
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import trio
+import trustme
 from tests.edge.raw_cases import CHUNKED, FIXED, JOB, LENGTH, chunks, get, post
 from tests.edge.sockets import (
     PATIENCE_S,
@@ -24,6 +27,7 @@ from tests.edge.sockets import (
 from tests.push.kit import HANDSHAKE
 
 from distconvd.edge.limits import EdgeLimits
+from distconvd.edge.tls import TlsFiles
 
 Abuse = Callable[[Port, int], Awaitable[None]]
 CROWD = 40
@@ -244,6 +248,51 @@ async def test_clients_beyond_the_limit_leave_nothing_either() -> None:
 
     async with open_port(EdgeLimits(connections_max=5, idle_timeout_s=0.2)) as port:
         await assert_nothing_is_left(port, ask, CROWD)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a PEM file with a certificate for loopback and its key."""
+    path = tmp_path_factory.mktemp("tls") / "server.pem"
+    made = trustme.CA().issue_cert("127.0.0.1")
+    made.private_key_and_cert_chain_pem.write_to_path(str(path))
+    return path
+
+
+ANYBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+ANYBODY.check_hostname, ANYBODY.verify_mode = False, ssl.CERT_NONE
+
+
+async def _shake_and_reset(port: Port, number: int) -> None:
+    """Leave in the middle of a handshake, after it, or after a request."""
+    inner = await port.connect()
+    outer = trio.SSLStream(inner, ANYBODY, https_compatible=True)
+    if number % 3:
+        await outer.do_handshake()
+    if number % 3 == 2:
+        await outer.send_all(get())
+    await reset(inner)
+
+
+async def _hello_and_silence(port: Port, _number: int) -> None:
+    async with await port.connect() as client:
+        await client.send_all(bytes.fromhex("16030100c8010000c40303"))
+        assert await take_all(client) == b""
+
+
+async def _no_tls(port: Port, _number: int) -> None:
+    async with await port.connect() as client:
+        await send_until_refused(client, get(), 1)
+        await take_all(client)
+
+
+@pytest.mark.parametrize("abuse", [_shake_and_reset, _hello_and_silence, _no_tls])
+async def test_a_handshake_that_is_broken_off_leaves_nothing(
+    abuse: Abuse, certificate: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_port(SHORT, tls=TlsFiles(certificate)) as port:
+        await assert_nothing_is_left(port, abuse, CROWD)
+    assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
 
 
 @pytest.mark.slow
