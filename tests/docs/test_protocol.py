@@ -24,7 +24,7 @@ from distconvd.api.replies import WAIT_S_MAX
 from distconvd.config import Config, EdgeSettings
 from distconvd.dispatch import DispatchSettings
 from distconvd.dispatch.queries import SCAN_MAX
-from distconvd.dispatch.transaction import HISTORY_MAX
+from distconvd.dispatch.settings import HISTORY_MAX
 from distconvd.dispatch.why import Why
 from distconvd.edge.app import App
 from distconvd.edge.http import Route
