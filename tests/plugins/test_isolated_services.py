@@ -146,6 +146,22 @@ async def test_what_was_admitted_under_a_key_is_answered_as_before_whatever_a_re
         assert (await daemon.client.post("/jobs/", JOB, idempotency_key="other")).status == 400
 
 
+async def test_lines_of_a_batch_that_were_admitted_under_its_key_are_answered_as_before(
+    plugin: Write,
+) -> None:
+    name = plugin(
+        "asked = []\n@hookimpl\ndef distconvd_review_submission(submission):\n"
+        "    asked.append(1)\n    if len(asked) > 2: raise BadRequest('Two are enough.')\n"
+    )
+    body = b"\n".join(json.dumps(JOB | {"job_size": size}).encode() for size in (1, 2))
+    ndjson = {"content_type": "application/x-ndjson", "idempotency_key": "k"}
+    async with open_daemon(plugins=[name]) as daemon:
+        first = await daemon.client.post("/jobs/", body, **ndjson)
+        again = await daemon.client.post("/jobs/", body, **ndjson)
+        assert [line["status"] for line in again.lines] == [200, 200]
+        assert first.lines == again.lines
+
+
 # ------------------------------------------------------------------------ leaving by sys.exit, too
 
 

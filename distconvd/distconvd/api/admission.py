@@ -52,32 +52,21 @@ class Admission:
         Raises `BadRequest`, `Unprocessable` for a key that was used otherwise, `Unavailable`, or
         whatever a plugin refuses it with.
         """
-        submission = self._parse(body, strict=strict)
+        submission = self.parse(body, strict=strict)
         idempotency = None
         if key is not None:
             idempotency = idempotency_of(key, caller, _digest_of(body))
+        if dry_run or not await self.is_known(idempotency):
+            submission = self.review(submission, caller)
+        if dry_run:
+            return await self._ledger.execute(rehearse, submission)
         try:
-            if idempotency is not None and self._reviews and not dry_run:
-                # A job that is there already is answered as before, whatever a plugin, or its
-                # settings, would say of it by now.
-                known = await self._ledger.execute(recall, idempotency)
-                if known is not None:
-                    return known
-            submission = self._review(submission, caller)
-            if dry_run:
-                return await self._ledger.execute(rehearse, submission)
             return await self._ledger.execute(submit, submission, idempotency)
         except JobArchived as known:
             return (await require_archived(self._archive, known.job_id)).job
 
-    def check(self, body: bytes, caller: str, *, strict: bool) -> Submission:
-        """Return the job that a JSON object asks for, as the plugins leave it.
-
-        Raises `BadRequest`, or whatever a plugin refuses it with.
-        """
-        return self._review(self._parse(body, strict=strict), caller)
-
-    def _parse(self, body: bytes, *, strict: bool) -> Submission:
+    def parse(self, body: bytes, *, strict: bool) -> Submission:
+        """Return the job that a JSON object asks for; raises `BadRequest`."""
         submission = decode(body, Submission)
         if strict:
             check_known_fields(decode_object(body))
@@ -85,7 +74,18 @@ class Admission:
         check_submission(submission, self._schemes)
         return submission
 
-    def _review(self, submission: Submission, caller: str) -> Submission:
+    async def is_known(self, idempotency: IdempotencyKey | None) -> bool:
+        """Whether a key made a job already, which is then answered as before, whatever a plugin, or
+        its settings, would say of it by now. Raises `Unprocessable` as `submit`."""
+        if idempotency is None or not self._reviews:
+            return False
+        try:
+            return await self._ledger.execute(recall, idempotency)
+        except JobArchived:
+            return True
+
+    def review(self, submission: Submission, caller: str) -> Submission:
+        """Return the job as the plugins leave it; raises whatever one refuses it with."""
         for name, review in self._reviews:
             answer = _asked(name, review, submission, caller)
             if answer is not None:

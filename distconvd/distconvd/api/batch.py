@@ -71,16 +71,19 @@ class Batch:
         answers: list[Line] = []
         digest = hashlib.sha256(body).hexdigest()
         for number, raw in _lines_of(body):
+            line_key = None
+            if key is not None:
+                line_key = idempotency_of(key, caller, digest, number)
+            is_known = not dry_run and await self._admission.is_known(line_key)
             try:
-                submission = self._admission.check(raw, caller, strict=strict)
+                submission = self._admission.parse(raw, strict=strict)
+                if not is_known:
+                    submission = self._admission.review(submission, caller)
             except CallerError as error:
                 if atomic:
                     raise _refused(number, error) from error
                 answers.append(Line(number, error.status, detail=error.detail, field=error.field))
             else:
-                line_key = None
-                if key is not None:
-                    line_key = idempotency_of(key, caller, digest, number)
                 good.append(_Good(number, submission, line_key))
         answers += await self._take(good, dry_run=dry_run)
         answers.sort(key=lambda answer: answer.line)

@@ -64,10 +64,9 @@ def submit(
     return tx.job_view(job.job_id)
 
 
-def recall(tx: Transaction, idempotency: IdempotencyKey) -> bytes | None:
-    """Return the job that a key made before, as on the wire, or None; raises as `submit`."""
-    known = _recall(tx, idempotency)
-    return None if known is None else tx.job_view(known)
+def recall(tx: Transaction, idempotency: IdempotencyKey) -> bool:
+    """Return whether a key made a job before; raises as `submit`."""
+    return _recall(tx, idempotency) is not None
 
 
 def rehearse(tx: Transaction, submission: Submission) -> bytes:
