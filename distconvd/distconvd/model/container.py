@@ -39,7 +39,7 @@ CONTAINERS: dict[ContainerName, ContainerRules] = {
         ContainerRules("ts", frozenset({"h264", "hevc"}), ("aac", "opus")),
     )
 }
-_BY_SUFFIX = {row.suffix: row.name for row in CONTAINERS.values()}
+_BY_SUFFIX: dict[str, ContainerName] = {row.suffix: row.name for row in CONTAINERS.values()}
 
 
 def container_of(name: str) -> ContainerName | None:
