@@ -17,6 +17,7 @@ import trio
 
 from distconv_plugins import media_store
 from distconv_plugins.media_store import MediaSettings, MediaStore
+from distconvd.disk import REAL_DISK
 from distconvd.edge.http import BodyReader, ClientDisconnected, Request, Response
 from distconvd.errors import (
     BadRequest,
@@ -685,6 +686,7 @@ class Context:
 
     api_key = None
     key_file = None
+    disk = REAL_DISK
     spool_dir = None
 
     def __init__(self, root: Path, settings: dict[str, object]) -> None:
