@@ -22,8 +22,8 @@ _ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 _ASF_DATA_BYTES = 50
 _ASF_HEADER_MAX = 10_000_000
-_ASF_CHECKED = 0x82
-"""Of a packet that begins with error correction data, as all that anybody writes do."""
+_ASF_CHECKED, _ASF_MASK = 0x82, 0x8F
+"""Of a packet that begins with two bytes of error correction data, as all that anybody writes do."""
 DV_MAGIC = b"\x1f\x07\x00"
 _DV_BYTES = {False: 120_000, True: 144_000}
 """Of a frame: 525 lines, 625 lines. The formats with more have a multiple."""
@@ -80,7 +80,7 @@ def _look_at_packets(file: BinaryIO, first: int, count: int, packet_bytes: int) 
     for number in range(min(count, UNITS_MAX)):
         file.seek(first + number * packet_bytes)
         begins = file.read(1)
-        if begins != bytes([_ASF_CHECKED]):
+        if not begins or begins[0] & _ASF_MASK != _ASF_CHECKED:
             if number == 0:
                 return  # without error correction data nothing tells where a packet begins
             place = first + number * packet_bytes

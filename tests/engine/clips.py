@@ -10,7 +10,7 @@ from distconv_engine.ffmpeg_tools import Tools
 
 VIDEO = "testsrc2=s=160x90:r=25:d={d}"
 AUDIO = "sine=d={d}"
-H264 = "-c:v libx264 -preset ultrafast -pix_fmt yuv420p"
+H264 = "-c:v libx264 -preset ultrafast -threads 1 -pix_fmt yuv420p"
 AAC = "-c:a aac"
 
 CONTAINERS = {
@@ -18,7 +18,7 @@ CONTAINERS = {
     "mp4-moov-first": f"{H264} {AAC} -movflags +faststart -f mp4",
     "mp4-fragmented": f"{H264} -g 10 {AAC} -movflags frag_keyframe+empty_moov -f mp4",
     "mkv": f"{H264} {AAC} -f matroska",
-    "webm": "-c:v libvpx-vp9 -cpu-used 8 -deadline realtime -b:v 300k -c:a libopus -f webm",
+    "webm": "-c:v libvpx-vp9 -cpu-used 8 -deadline realtime -threads 1 -b:v 300k -c:a libopus -f webm",
     "ts": f"{H264} {AAC} -f mpegts",
     "mov": f"{H264} -c:a pcm_s16le -f mov",
     "avi": "-c:v mpeg4 -b:v 400k -c:a libmp3lame -f avi",

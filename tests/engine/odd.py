@@ -2,7 +2,7 @@
 
 _V = "-f lavfi -i testsrc2=s=160x90:r=25:d=2"
 _A = "-f lavfi -i sine=d=2"
-_X = "-c:v libx264 -preset ultrafast -pix_fmt yuv420p"
+_X = "-c:v libx264 -preset ultrafast -threads 1 -pix_fmt yuv420p"
 _HDR = (
     "-pix_fmt yuv420p10le -c:v libx264 -preset ultrafast "
     "-vf setparams=color_primaries=bt2020:color_trc=smpte2084:colorspace=bt2020nc:range=tv"
@@ -39,7 +39,10 @@ ODD: dict[str, tuple[str, str]] = {
     ),
     "b-frames-open-gop-ts": (
         "bframes.ts",
-        f"{_V} {_A} -c:v libx264 -bf 3 -x264-params open-gop=1:keyint=12 -pix_fmt yuv420p -c:a aac",
+        (
+            f"{_V} {_A} -c:v libx264 -bf 3 -threads 1 "
+            "-x264-params open-gop=1:keyint=12 -pix_fmt yuv420p -c:a aac"
+        ),
     ),
     "edit-list": ("edited.mp4", "-ss 0.31 -i {long_gop} -c copy"),
     "late-start": ("late.mkv", "-itsoffset 3 -i {plain} -c copy -avoid_negative_ts disabled"),

@@ -6,7 +6,7 @@ import pytest
 from tests.engine.rows import AS_IT_IS, BLIND, SOUND, UNHELD, all_rows
 from tests.engine.verdicts import PAGE, Verdict, Verdicts, read_rows
 
-ROW = ("Spoiled files", "mkv", "cut-5")
+ROW = ("Spoiled files", "mkv", "zeros")
 CUT = Verdict("input", "The source is cut: at byte 5.")
 
 

@@ -2,7 +2,7 @@
 
 A row is a source, what was done to it, the engine's verdict and its words. `DISTCONV_UPDATE_DOCS=1`
 makes a run write what it sees; without it a run that sees another verdict fails. Words are compared
-up to their first detail, and only with the ffmpeg that wrote the page: others word it otherwise.
+up to their first detail, where that is certain, and only with the ffmpeg that wrote the page.
 """
 
 import os
@@ -14,6 +14,9 @@ from distconv_engine.failures import JobFailure
 from distconvd.model import CompleteReport
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "verdicts.md"
+_CERTAIN = {"nothing", "empty", "text", "zeros", "header-only"}
+_CERTAIN |= {"shrinks", "grows", "is replaced", "is written to", "breaks off", "claims more"}
+"""What is found first in a file that is spoiled in the middle depends on the encoder's very bytes."""
 _ROW = re.compile(r"^\| (.+?) \| (.+?) \| `(\w+)` \| (.*) \|$")
 _VERSION = re.compile(r"made with ffmpeg `([^`]+)`")
 _HEAD = """\
@@ -80,7 +83,7 @@ class Verdicts:
         told = self._told.get(row)
         assert told is not None, f"docs/verdicts.md has no row {row}: run `make verdicts`"
         assert told.word == verdict.word, f"docs/verdicts.md says {told} of {row}, not {verdict}"
-        if self._is_same_ffmpeg:
+        if self._is_same_ffmpeg and change in _CERTAIN:
             assert _gist(told.words) == _gist(words), f"docs/verdicts.md: {row}"
 
     def write(self, all_rows: list[tuple[str, str, str]]) -> None:
