@@ -123,7 +123,7 @@ clear_environment() {
 # ------------------------------------------------------------------------------- what there is
 
 usable_python() {
-  "$1" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+  "$1" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
 }
 
 find_python() {

@@ -30,6 +30,9 @@ case $1 in
 esac
 """
 
+PYTHON_SAYS = "#!/bin/sh\necho Python 3.11.2\n"
+"""A Python that is asked for its version, and for no more, as no environment is made with it."""
+
 Snapshot = dict[str, tuple[str, str]]
 
 
@@ -98,6 +101,9 @@ class Releases:
             shutil.copy(CONTRIB / name, folder / "checkout/contrib")
         shutil.copy(ROOT / "constraints.txt", folder / "checkout")
         shutil.copy(ROOT / "pyproject.toml", folder / "checkout")
+        self.python = folder / "python"
+        self.python.write_text(PYTHON_SAYS)
+        self.python.chmod(0o755)
         self._names: dict[tuple[object, ...], str] = {}
         self.release = folder / "release"
         (self.release / "bin").mkdir(parents=True)
@@ -114,7 +120,7 @@ class Releases:
         """Return the words of an install of a version below `root`, whose release is then there."""
         wheel = self._wheels / f"distconv-{version}-py3-none-any.whl"
         wheel.write_text(version)
-        words = ["--root", root, "--python", PYTHON, "--wheel", wheel, *more]
+        words = ["--root", root, "--python", self.python, "--wheel", wheel, *more]
         roles = root / "opt/distconv/roles"
         key = (version, roles.read_text() if roles.exists() else "", *more)
         if key not in self._names:

@@ -150,13 +150,13 @@ def test_rollback_makes_the_release_before_current_again(releases: Releases, sit
     flags = releases.flags(site, "2.0")
     done(releases.install, *flags)
     first, second = ((site / "opt/distconv" / n).readlink() for n in ("previous", "current"))
-    done(releases.install, "--rollback", "--root", site, "--python", PYTHON)
+    done(releases.install, "--rollback", "--root", site, "--python", releases.python)
     assert ((site / "opt/distconv/current").readlink()) == first
     assert ((site / "opt/distconv/previous").readlink()) == second
 
 
 def test_a_rollback_without_a_release_before_is_refused(releases: Releases, site: Path) -> None:
-    ended = run(releases.install, "--rollback", "--root", site, "--python", PYTHON)
+    ended = run(releases.install, "--rollback", "--root", site, "--python", releases.python)
     assert (ended.returncode, "no release before" in ended.stderr) == (1, True)
 
 
