@@ -116,7 +116,7 @@ async def test_a_request_glued_to_the_end_of_a_bad_one_is_never_taken_for_one(po
 
 
 async def test_silence_ends_as_listed() -> None:
-    limits = EdgeLimits(head_timeout_s=0.4, body_timeout_s=0.4, idle_timeout_s=0.4, linger_s=0.1)
+    limits = EdgeLimits(head_timeout_s=1, body_timeout_s=1, idle_timeout_s=1, linger_s=0.2)
 
     async def wait(case: Case) -> None:
         said[case.title] = await said_after(port, case, case.sent)
