@@ -145,7 +145,7 @@ def test_a_healthy_site_passes_every_check_in_order(patient: Patient) -> None:
     results = list(examine(patient))
     assert tuple(one.check for one in results) == CHECKS
     assert {one.check for one in results if one.outcome != "ok"} == {"tls"}
-    assert results[5].told == "no key is needed; it may read, submit, engine, admin"
+    assert results[5].told == "none is needed; roles: read, submit, engine, admin"
     assert results[-1].told.startswith("attic made 25 frames of h264 in ")
 
 
@@ -385,7 +385,7 @@ def test_an_engines_key_is_fine_and_the_rest_is_skipped_with_the_reason(
     patient.settings = Settings(patient.settings.server, "engine-key")
     site.replies |= {path: problem(403, "no") for path in ROLES if "progress" not in path}
     results = {one.check: one for one in examine(patient)}
-    assert results["key"] == Finding("key", "ok", "it may engine")
+    assert results["key"] == Finding("key", "ok", "roles: engine")
     skipped = [check for check, one in results.items() if one.outcome == "skip"]
     assert skipped == ["tls", "version", "engines", "round trip"]
 

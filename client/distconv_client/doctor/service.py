@@ -90,9 +90,8 @@ class Service:
             else:
                 self.roles.append(role)
         if self.roles:
-            return ok(
-                "key", f"{'it' if has_key else 'no key is needed; it'} may {', '.join(self.roles)}"
-            )
+            told = f"{'' if has_key else 'none is needed; '}roles: {', '.join(self.roles)}"
+            return ok("key", told)
         if not has_key:
             remedy = (
                 "Give it with --api-key, DISTCONV_API_KEY or api_key in the configuration file."
