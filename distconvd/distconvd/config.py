@@ -5,6 +5,7 @@ lives in a table (`[dispatch]`, `[edge]`, `[plugin.NAME]`) is set in the file or
 `--set dispatch.lease_s=30`.
 """
 
+import math
 import re
 import tomllib
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from typing import Any, Literal, TypeVar, cast
 import msgspec
 
 from distconvd.dispatch import DispatchSettings
+from distconvd.dispatch.settings import HISTORY_MAX
 from distconvd.edge.cors import ANY, parse_origin
 from distconvd.edge.places import Place, parse_place
 from distconvd.errors import ConfigError
@@ -44,6 +46,8 @@ _MAY_BE_ZERO = frozenset(
     }
 )
 """Where 0 means "never", "at once" or "none"; elsewhere it would stop the daemon's work."""
+_AT_MOST = {"lost_attempts_max": HISTORY_MAX, "transient_attempts_max": HISTORY_MAX}
+"""What is counted in a job's history cannot be more than that holds."""
 
 
 class EdgeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -305,6 +309,8 @@ def _check_positive(config: Config) -> None:
     for name, table in tables:
         for key in table.__struct_fields__:
             _check_amount(f"{name}.{key}", getattr(table, key), zero=key in _MAY_BE_ZERO)
+            if getattr(table, key) > _AT_MOST.get(key, math.inf):
+                raise ConfigError(f"{name}.{key} can be {_AT_MOST[key]} at most")
     _check_amount("rate_limit_per_s", config.rate_limit_per_s, zero=True)
     if 0 < config.rate_limit_per_s < 0.001:
         raise ConfigError("rate_limit_per_s is less than one in 1,000 s; 0 is no limit at all")

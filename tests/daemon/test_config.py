@@ -94,6 +94,7 @@ WRONG: list[tuple[str, str]] = [
     ('log_level = "LOUD"', "log_level is 'LOUD'; choose one of DEBUG, INFO"),
     ('api_key = " "', "api_key is empty"),
     ("[dispatch]\nlease_s = -1", "dispatch.lease_s is -1"),
+    ("[dispatch]\nlost_attempts_max = 65", "dispatch.lost_attempts_max can be 64 at most"),
     ("[dispatch]\nlease_s = 0", "dispatch.lease_s is 0; it must be more"),
     ("[dispatch]\nlease_s = nan", "dispatch.lease_s is nan"),
     ("[dispatch]\nlease_s = inf", "dispatch.lease_s is inf"),
