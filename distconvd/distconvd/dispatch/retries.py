@@ -51,9 +51,10 @@ def requeue_or_give_up(tx: Transaction, job: Job, failure: FailureClass, message
 
 def wait_after_release(tx: Transaction, job: Job) -> int | None:
     """Return when a job may be assigned again that an engine has just given back: the first time
-    at once."""
+    at once, and never before a person wants it."""
     past = _since_restart(tx, job)
-    return _backoff(tx, sum(a.outcome is AttemptOutcome.RELEASED for a in past))
+    until = _backoff(tx, sum(a.outcome is AttemptOutcome.RELEASED for a in past))
+    return max(until or 0, job.not_before or 0) or None
 
 
 def _since_restart(tx: Transaction, job: Job) -> list[Attempt]:
