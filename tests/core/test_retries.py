@@ -309,3 +309,19 @@ def test_a_job_that_is_given_back_again_and_again_waits_between_ever_longer() ->
         assert core.ask("E1") is None
         core.sleep(1)
         core.beat("E1")
+
+
+def test_a_time_that_was_set_while_the_job_ran_holds_after_a_failure() -> None:
+    """The backoff is shorter."""
+    core = Core(retry_backoff_s=10, retry_elsewhere_s=0)
+    core.engine("E1")
+    core.submit(max_retries=3)
+    job = core.must_ask("E1")
+    core.patch(job.job_id, not_before=core.wall_ms + 60_000)
+    core.fail(job)
+    core.sleep(59)
+    core.beat("E1")
+    assert core.ask("E1") is None
+    core.sleep(2)
+    core.beat("E1")
+    assert core.must_ask("E1").job_id == job.job_id

@@ -41,7 +41,7 @@ def requeue_or_give_up(tx: Transaction, job: Job, failure: FailureClass, message
         assigned_engine=None,
         progress=None,
         retries=job.retries + charged,
-        not_before=_not_before(tx, past, failure),
+        not_before=_later(_not_before(tx, past, failure), job.not_before),
         error_message=message,
         error_class=failure,
     )
@@ -53,8 +53,8 @@ def wait_after_release(tx: Transaction, job: Job) -> int | None:
     """Return when a job may be assigned again that an engine has just given back: the first time
     at once, and never before a person wants it."""
     past = _since_restart(tx, job)
-    until = _backoff(tx, sum(a.outcome is AttemptOutcome.RELEASED for a in past))
-    return max(until or 0, job.not_before or 0) or None
+    times = sum(a.outcome is AttemptOutcome.RELEASED for a in past)
+    return _later(_backoff(tx, times), job.not_before)
 
 
 def _since_restart(tx: Transaction, job: Job) -> list[Attempt]:
@@ -76,6 +76,11 @@ def _not_before(tx: Transaction, past: list[Attempt], failure: FailureClass) -> 
     if failure is FailureClass.TRANSIENT:
         failures += 1
     return None if failure is FailureClass.LOST else _backoff(tx, failures)
+
+
+def _later(one: int | None, other: int | None) -> int | None:
+    """Return the later of two moments: what a person set meanwhile holds, too."""
+    return max(one or 0, other or 0) or None
 
 
 def _backoff(tx: Transaction, times: int) -> int | None:
