@@ -462,6 +462,7 @@ keep_for_undo() {
 start_again() {
   let_start
   systemctl daemon-reload
+  systemctl reset-failed 'distconv-*'
   if "$was_stopped" && ((${#was_running[@]})); then systemctl start "${was_running[@]}"; fi
 }
 
@@ -601,14 +602,21 @@ stop_all() {
 # What somebody has disabled stays down. systemctl waits for READY, and fails when it does not come.
 start_dispatch() {
   if systemctl --quiet is-enabled distconv-dispatch.socket 2>/dev/null; then
-    change systemctl start distconv-dispatch.socket
+    start distconv-dispatch.socket
   fi
   if "$dry_run" || wanted distconv-dispatch.service; then
-    change systemctl start distconv-dispatch.service
+    start distconv-dispatch.service
     dispatch_was_ready=true
   else
     note "distconv-dispatch is disabled, and is not started"
   fi
+}
+
+# start UNIT…: where one does not start, says why before its unit is taken away again.
+start() {
+  if change systemctl start "$@"; then return 0; fi
+  journalctl --no-pager --quiet --lines 10 --output cat "${@/#/--unit=}" >&2
+  return 1
 }
 
 # Whether a unit is enabled, or was running before.
@@ -624,7 +632,7 @@ start_engines() {
     return 0
   fi
   mapfile -t engines < <(wanted_engines)
-  if ((${#engines[@]})); then change systemctl start "${engines[@]}"; fi
+  if ((${#engines[@]})); then start "${engines[@]}"; fi
 }
 
 wanted_engines() {

@@ -1,0 +1,39 @@
+"""A drain gives back what was pushed and not begun, and nothing that runs."""
+
+from pathlib import Path
+
+import httpx
+import msgspec
+import pytest
+
+from distconv_engine.agent import Agent
+from distconv_engine.attempt import Attempt
+from distconv_engine.config import Config
+from distconv_engine.ffmpeg_tools import Tools
+from distconv_engine.held import Held
+from distconv_engine.logs import Log
+from distconv_engine.push import PushLink
+from distconv_engine.running import Controls
+from distconv_engine.standing import Standing
+from distconv_engine.tracker import Tracker
+from distconvd.model import Job
+
+
+def job_of(job_id: str) -> Job:
+    fields = {"job_id": job_id, "source_url": "file:///a", "target_codec": "h264", "job_size": 1.0}
+    return msgspec.convert({**fields, "status": "assigned", "attempt": 1}, Job, strict=False)
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["not begun", "it runs"])
+async def test_what_a_daemon_pushes_again_after_its_restart_is_given_back_only_if_it_does_not_run(
+    begun: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_of("1_0")
+    monkeypatch.setattr(PushLink, "take_waiting", lambda link: [job])
+    standing = Standing(Config(work_dir=tmp_path), "e1", "host")
+    async with httpx.AsyncClient() as client:
+        agent = Agent(standing, Tools("ffmpeg", "ffprobe", "8"), client, Log())
+        if begun:
+            standing.holdings.add(Held(Attempt(job, tmp_path, Tracker(), Controls())))
+        await agent._give_back_waiting()
+        assert len(agent._outbox) == (0 if begun else 1)
