@@ -76,7 +76,13 @@ def test_a_number_has_a_range_whatever_the_codec(name: str) -> None:
 
 
 def test_a_codec_that_is_not_known_is_taken_with_whatever_its_engine_may_know() -> None:
-    odd = {"crf": 63, "preset": "standard", "tune": "odd", "container": "mov", "faststart": True}
+    odd: dict[str, Any] = {
+        "crf": 63,
+        "preset": "standard",
+        "tune": "odd",
+        "container": "mov",
+        "faststart": True,
+    }
     assert fault("prores", **odd) is None
     assert fault("prores", two_pass=True, video_bitrate_kbps=9) is None
     assert fault("prores", faststart=True) is None

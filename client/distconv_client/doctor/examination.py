@@ -86,7 +86,7 @@ class _Examination:
         finding, here = network.check_port(self._target, doors)
         self._here = here or self._here
         yield self._noted(finding)
-        if self._hindrance is not None:
+        if finding.outcome == "fail":
             yield from self._skipped("tls")
             return
         tls, is_usable = network.check_tls(self._target, doors)
@@ -102,7 +102,7 @@ class _Examination:
             try:
                 yield from self._asked(service)
             except (*_NO_DAEMON, TimeoutError) as error:
-                told = f"the daemon stopped answering as one: {error or type(error).__name__}"
+                told = f"the daemon stopped answering as one: {str(error) or type(error).__name__}"
                 yield self._noted(fail("http", told, "Try again; see the daemon's log."))
             self._roles = service.roles
 

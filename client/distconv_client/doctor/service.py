@@ -48,7 +48,7 @@ class Service:
             return [
                 fail(
                     "http",
-                    f"no HTTP there: {error or type(error).__name__}",
+                    f"no HTTP there: {str(error) or type(error).__name__}",
                     _other_scheme(self._http),
                 )
             ]
