@@ -103,8 +103,8 @@ check_options() {
   # It is written into a TOML file, so nothing but what a URL of a server needs.
   [[ -z $server || $server =~ ^https?://[][A-Za-z0-9.:_/-]+$ ]] ||
     wrong_usage "--server $server: give a URL such as http://dispatch:8080"
-  [[ -z $engine_key || -s $engine_key ]] || wrong_usage "--engine-key $engine_key: no key is there"
-  [[ -z $wheel || $wheel == *.whl && -r $wheel ]] || wrong_usage "--wheel $wheel: no wheel is there"
+  [[ -z $engine_key || -f $engine_key && -s $engine_key ]] || wrong_usage "--engine-key $engine_key: no key is there"
+  [[ -z $wheel || $wheel == *.whl && -f $wheel && -r $wheel ]] || wrong_usage "--wheel $wheel: no wheel is there"
   [[ -z $wheelhouse || -d $wheelhouse ]] || wrong_usage "--wheelhouse $wheelhouse: no such folder"
 }
 

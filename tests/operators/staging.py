@@ -95,7 +95,6 @@ class Releases:
         self._wheels = folder
         # A copy, so that somebody who edits the checkout meanwhile does not make it another release.
         self.install = folder / "checkout/contrib/install.sh"
-        self.uninstall = folder / "checkout/contrib/uninstall.sh"
         shutil.copytree(CONTRIB / "systemd", folder / "checkout/contrib/systemd")
         for name in ("install.sh", "uninstall.sh", "common.sh", "README.md"):
             shutil.copy(CONTRIB / name, folder / "checkout/contrib")
