@@ -479,8 +479,13 @@ stop_units() {
   hold_starts
   local unit stopping=()
   for unit in "${was_running[@]}"; do
-    # The socket goes on taking connections for the new release.
-    if [[ $unit != *.socket ]] || "$socket_changed"; then stopping+=("$unit"); fi
+    case $unit in
+      # Engines go on encoding without the daemon, and drain when the new one can take their reports.
+      distconv-engine@*) ;;
+      # The socket goes on taking connections for the new release.
+      *.socket) if "$socket_changed"; then stopping+=("$unit"); fi ;;
+      *) stopping+=("$unit") ;;
+    esac
   done
   if ((${#stopping[@]})); then change systemctl --quiet stop "${stopping[@]}"; fi
 }
@@ -573,7 +578,7 @@ enable_units() {
 }
 
 start_units() {
-  on_failure stop_all
+  on_failure stop_new
   let_start
   if "$is_dispatch"; then start_dispatch; fi
   if "$is_engine"; then start_engines; fi
@@ -593,29 +598,33 @@ enable() {
   change ln -s -- "$unit_dir/$unit" "$link"
 }
 
-stop_all() {
-  local all
-  mapfile -t all < <(running_units)
-  if ((${#all[@]})); then systemctl stop "${all[@]}"; fi
+# Stops what may run the new release.
+stop_new() {
+  local unit all=()
+  for unit in $(running_units); do
+    if [[ $unit != distconv-engine@* ]] || "$engines_restarted"; then all+=("$unit"); fi
+  done
+  if ((${#all[@]})); then systemctl --quiet stop "${all[@]}"; fi
 }
 
 # What somebody has disabled stays down. systemctl waits for READY, and fails when it does not come.
 start_dispatch() {
   if systemctl --quiet is-enabled distconv-dispatch.socket 2>/dev/null; then
-    start distconv-dispatch.socket
+    bring_up start distconv-dispatch.socket
   fi
   if "$dry_run" || wanted distconv-dispatch.service; then
-    start distconv-dispatch.service
+    bring_up start distconv-dispatch.service
     dispatch_was_ready=true
   else
     note "distconv-dispatch is disabled, and is not started"
   fi
 }
 
-# start UNIT…: where one does not start, says why before its unit is taken away again.
-start() {
-  if change systemctl start "$@"; then return 0; fi
-  journalctl --no-pager --quiet --lines 10 --output cat "${@/#/--unit=}" >&2
+# bring_up VERB UNIT…: where one does not start, says why before its unit is taken away again.
+bring_up() {
+  if change systemctl "$@"; then return 0; fi
+  local named=("${@:2}")
+  journalctl --no-pager --quiet --lines 10 --output cat "${named[@]/#/--unit=}" >&2
   return 1
 }
 
@@ -632,7 +641,13 @@ start_engines() {
     return 0
   fi
   mapfile -t engines < <(wanted_engines)
-  if ((${#engines[@]})); then start "${engines[@]}"; fi
+  if ((${#engines[@]} == 0)); then return 0; fi
+  if "$changed"; then
+    engines_restarted=true
+    bring_up restart "${engines[@]}"
+  else
+    bring_up start "${engines[@]}"
+  fi
 }
 
 wanted_engines() {
@@ -704,6 +719,7 @@ main() {
   find_roles
   find_release
 
+  engines_restarted=false
   changed=false && socket_changed=false && was_stopped=false && was_running=() && dispatch_was_ready=false
   admin_key="" && new_key=""
   not_state=(-not -name distconv-media -not -name '*.archive' -not -name 'before-upgrade*')
