@@ -5,7 +5,7 @@ Also takes in what the original (v1.0.0) wrote: nine fields a job, engines as it
 
 import logging
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -50,7 +50,16 @@ def decode_history(job_id: str, data: bytes) -> AttemptHistory:
         return AttemptHistory(job_id)
 
 
-def adopt_job(job_id: str, data: bytes) -> tuple[Job, bytes] | None:
+class Adopted(NamedTuple):
+    """A job as it was taken over, and its record as ours."""
+
+    job: Job
+    record: bytes
+    is_repaired: bool = False
+    """A field could not be read, so the record says less than the one that it was made from."""
+
+
+def adopt_job(job_id: str, data: bytes) -> Adopted | None:
     """Return a job of any origin with its record as ours, or None where it cannot be understood.
 
     A record of ours comes back as it is; one of the original's gets our fields with defaults.
@@ -59,19 +68,22 @@ def adopt_job(job_id: str, data: bytes) -> tuple[Job, bytes] | None:
         job = decode_job(data)
     except UNREADABLE:
         repaired = _repair_job(job_id, data)
-        return None if repaired is None else (repaired, encode(repaired))
+        return None if repaired is None else Adopted(repaired, encode(repaired), is_repaired=True)
     if job.job_id == job_id and job.created_at:
-        return job, data
+        return Adopted(job, data)
     created_ms = born_us(job_id) // 1000
     stamp = job.created_at or created_ms
     job = msgspec.structs.replace(
         job, job_id=job_id, created_at=stamp, updated_at=job.updated_at or stamp
     )
-    return job, encode(job)
+    return Adopted(job, encode(job))
 
 
 def _repair_job(job_id: str, data: bytes) -> Job | None:
-    """Build a job from the fields of a foreign record that make sense."""
+    """Build a job from the fields of a foreign record that make sense.
+
+    One that has a status, which cannot be read, may have been done: it ends, for a person to look.
+    """
     try:
         fields = msgspec.json.decode(data, type=dict[str, Any])
     except UNREADABLE:
@@ -84,17 +96,23 @@ def _repair_job(job_id: str, data: bytes) -> Job | None:
                 msgspec.convert(trial, Job)
             except msgspec.ValidationError:
                 log.warning(
-                    "dropped field %r, its value cannot be read", name, extra={"job_id": job_id}
-                )
+                    "dropped field %r, its value cannot be read: %.100r",
+                    name, fields[name], extra={"job_id": job_id},
+                )  # fmt: skip
             else:
                 kept[name] = fields[name]
     if not {"source_url", "target_codec"} <= kept.keys():
         return None
-    if "status" not in kept:
-        kept["status"] = JobStatus.PENDING
     created_ms = born_us(job_id) // 1000
     kept.setdefault("created_at", created_ms)
     kept.setdefault("updated_at", created_ms)
+    if "status" not in kept:
+        kept["status"] = JobStatus.FAILED_PERMANENTLY
+        kept["finished_at"] = kept["updated_at"]
+        kept["error_message"] = (
+            f"Its status could not be read when it was loaded: {fields.get('status')!r:.100}."
+            " It may be done: look, or start it again."
+        )
     return msgspec.convert(kept, Job)
 
 

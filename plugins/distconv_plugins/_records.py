@@ -13,7 +13,7 @@ from distconvd.store import TABLES, Change
 
 _syntax = msgspec.json.Decoder(msgspec.Raw)
 
-BAD_JSON = (msgspec.MsgspecError, UnicodeDecodeError)
+BAD_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What decoding raises for bytes that are no JSON, or not of the shape that was asked for."""
 
 

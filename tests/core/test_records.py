@@ -73,8 +73,6 @@ def test_an_assigned_job_of_the_original_is_renewed_by_its_engine() -> None:
 GARBAGE = [
     ("job_size", "big"),
     ("job_size", None),
-    ("status", "running"),
-    ("status", 7),
     ("retries", "1"),
     ("retries", 1.5),
     ("max_retries", None),
@@ -100,6 +98,20 @@ def test_a_field_that_makes_no_sense_is_dropped_and_the_job_is_kept(
     assert (job.source_url, job.status) == ("http://x/y.mp4", JobStatus.PENDING)
     core.engine("E1", tags=["gpu"])
     core.complete(core.must_ask("E1"))
+    check_invariants(core.dispatcher)
+
+
+@pytest.mark.parametrize("status", ["running", "done", 7, None])
+def test_a_job_whose_status_cannot_be_read_is_not_run_again_unasked(status: object) -> None:
+    """It may be done; and what was found is kept."""
+    core = core_with("jobs", JOB_ID, NINE | {"status": status})
+    job = core.job(JOB_ID)
+    assert job.status is JobStatus.FAILED_PERMANENTLY
+    assert repr(status) in (job.error_message or "")
+    core.engine("E1")
+    assert core.ask("E1") is None
+    kept = {change.key: change.record for change in core.dispatcher.adopted}
+    assert json.loads(kept[f"as_found:jobs/{JOB_ID}"] or b"")["status"] == status
     check_invariants(core.dispatcher)
 
 

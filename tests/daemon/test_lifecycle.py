@@ -241,6 +241,7 @@ STATES: list[tuple[str, bytes | None, int, bool]] = [
     ("jobs only", b'{"jobs":{}}', 0, False),
     ("half of it", WHOLE[: len(WHOLE) // 2].encode(), 0, True),
     ("garbage", b"\x00\xff garbage", 0, True),
+    ("nested without end", b'{"jobs":' + b"[" * 100_000, 0, True),
     ("another shape", b'["jobs"]', 0, True),
     ("a job that is none", b'{"jobs":{"1_0":5},"engines":{}}', 0, True),
 ]

@@ -20,6 +20,9 @@ from distconvd.store import Change, Snapshot
 
 log = logging.getLogger("distconvd.dispatch")
 
+AS_FOUND_PREFIX = "as_found:jobs/"
+"""In `meta`: a job's record as the store held it, where not all of it could be read."""
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -191,9 +194,12 @@ class Dispatcher:
                 ids = {"job_id": job_id}
                 log.error("job record %r cannot be read and is left out", job_id, extra=ids)
                 continue
-            job, record = found
+            job, before = found.job, snapshot.jobs[job_id]
+            if found.is_repaired:
+                kept = Change("meta", f"{AS_FOUND_PREFIX}{job_id}", before)
+                self._adopt(kept, rewritten=True)
             self._adopt(
-                Change("jobs", job_id, record), job, rewritten=record is not snapshot.jobs[job_id]
+                Change("jobs", job_id, found.record), job, rewritten=found.record is not before
             )
             self._watch_job(job)
             if job.status in TERMINAL_STATUSES:
