@@ -98,8 +98,8 @@ SUBMISSIONS: list[tuple[str, bytes, str]] = [
     ("source_sha256", b'"' + b"g" * 64 + b'"', "64 hexadecimal digits"),
     ("options", b"null", "expected an object"),
     ("options", b"[]", "expected an object"),
-    ("options.crf", b'{"crf":64}', "from 0 to 63"),
-    ("options.crf", b'{"crf":-1}', "from 0 to 63"),
+    ("options.crf", b'{"crf":64}', "from 0 to 51 for h264"),
+    ("options.crf", b'{"crf":-1}', "from 0 to 51 for h264"),
     ("options.crf", b'{"crf":"best"}', "expected an integer"),
     ("options.crf", b'{"crf":20,"video_bitrate_kbps":900}', "exclude each other"),
     ("options.container", b'{"container":"avi"}', "avi"),
@@ -192,6 +192,16 @@ async def test_what_is_no_json_object_is_400_everywhere(farm: Farm, path: str) -
         # An object that only lacks what this path needs is told so; all else is no JSON object.
         assert "JSON" in told["detail"] or told.get("field"), (name, told)
     assert farm.stored() == before
+
+
+@pytest.mark.parametrize("half", [rb"\ud800", rb"x\uDFFFx"])
+async def test_half_of_a_surrogate_pair_is_400_and_its_field_is_named(
+    farm: Farm, half: bytes
+) -> None:
+    told = problem(
+        await farm.client.post("/jobs/", raw(GOOD, labels=b'{"a":["' + half + b'"]}')), 400
+    )
+    assert (told["field"], "surrogate" in told["detail"]) == ("labels", True)
 
 
 async def test_a_body_over_the_limit_is_413_and_not_read(farm: Farm) -> None:

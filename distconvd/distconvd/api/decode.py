@@ -6,7 +6,7 @@ it has one, and into the same style where it has none.
 
 import json
 import re
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -41,6 +41,8 @@ _MISSING = re.compile(r"missing required field `([^`]+)`")
 _INDEX = re.compile(r"\[[^]]*\]")
 _NO_NUMBER = re.compile(rb'"([a-z0-9_]{1,64})"\s*:\s*[-+]?(?:NaN|Infinity|inf|nan)\b')
 """What Python and JavaScript write for numbers that JSON does not have."""
+_HALF_A_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def decode(body: bytes, kind: type[T]) -> T:
@@ -94,11 +96,28 @@ def _too_deep() -> BadRequest:
 def _bad_json(body: bytes, fault: str) -> BadRequest:
     """Return the error for what is no JSON; a number that JSON does not have is named."""
     found = _NO_NUMBER.search(body)
+    if found is None and _HALF_A_PAIR.search(body) is not None:
+        return _half_a_pair(body, fault)
     if found is None:
         return BadRequest(f"Invalid JSON: {fault}.")
     field = found.group(1).decode()
     sentence = SENTENCES.get(field, f"'{field}' is not a number that JSON has.")
     return BadRequest(sentence, field=field)
+
+
+def _half_a_pair(body: bytes, fault: str) -> BadRequest:
+    """Return the error for half of a surrogate pair, which is no character, with its field."""
+    try:
+        parsed: Any = json.loads(body)
+    except (ValueError, RecursionError):
+        return BadRequest(f"Invalid JSON: {fault}.")
+    fields = cast("dict[str, Any]", parsed) if isinstance(parsed, dict) else {}
+    for name, value in fields.items():
+        if _SURROGATE.search(json.dumps([name, value], ensure_ascii=False)):
+            field = name.encode("utf-8", "replace").decode()
+            said = f"'{field}' has half of a surrogate pair (\\ud800 to \\udfff), which is no character."
+            return BadRequest(said, field=field)
+    return BadRequest(f"Invalid JSON: {fault}.")
 
 
 def _bad_field(message: str) -> BadRequest:

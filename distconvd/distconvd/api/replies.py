@@ -12,7 +12,7 @@ from distconvd.errors import BadRequest
 WAIT_S_MAX = 60.0
 """The longest that a long poll is held open."""
 
-_WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,6})(?:$|[,;\s])")
+_WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,6})(?:$|[,;\s])", re.IGNORECASE)
 
 
 def json_reply(

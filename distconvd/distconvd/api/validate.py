@@ -34,7 +34,6 @@ from distconvd.model import (
 log = logging.getLogger("distconvd.validate")
 
 _CODEC = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\Z")
-_ID = re.compile(r"[^\s/\x00-\x1f\x7f]+\Z")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}\Z")
 
 
@@ -188,12 +187,8 @@ def check_url(url: str, field: str, schemes: list[str]) -> None:
 
 def check_id(value: str, field: str) -> None:
     """Raise `BadRequest` unless this can be an id: no space, slash or control character."""
-    if not value or len(value) > Limits.id_chars or not _ID.match(value):
-        raise BadRequest(
-            f"'{field}' must have 1 to {Limits.id_chars} characters, no spaces, slashes or"
-            " control characters.",
-            field=field,
-        )
+    if not is_id(value):
+        raise BadRequest(f"'{field}' {ID_RULE}", field=field)
 
 
 def check_codec(value: str, field: str) -> None:
@@ -236,7 +231,7 @@ def check_tags(tags: list[str], field: str) -> None:
     """Raise `BadRequest` for tags out of bounds."""
     _check_count(tags, field, Limits.tags)
     for tag in tags:
-        if not tag or len(tag) > Limits.tag_chars or not _ID.match(tag):
+        if len(tag) > Limits.tag_chars or not is_word(tag):
             raise BadRequest(
                 f"'{field}' takes words of 1 to {Limits.tag_chars} characters without spaces.",
                 field=field,

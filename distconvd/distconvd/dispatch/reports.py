@@ -222,8 +222,9 @@ def _require_open(
     if attempt is None:
         return job
     if attempt != job.attempt:
+        was = "is over" if attempt < job.attempt else "was never given"
         raise Conflict(
-            f"Attempt {attempt} is over; the job is at attempt {job.attempt}. Stop this one."
+            f"Attempt {attempt} {was}; the job is at attempt {job.attempt}. Stop this one."
         )
     if job.status is JobStatus.PENDING:
         again = readopt(tx, job, engine_id, to_go_on=to_go_on)

@@ -47,11 +47,11 @@ def find_fault(
 
 
 def _faults(options: TranscodeOptions, codec: str, output: Output | None) -> Iterator[OptionFault]:
-    yield from _out_of_range(options)
-    yield from _contradictions(options)
     known = CODECS.get(codec)
     if known is not None:
-        yield from _beyond_codec(options, known)
+        yield from _beyond_codec(options, known)  # its ranges are the narrower ones
+    yield from _out_of_range(options)
+    yield from _contradictions(options)
     field, container = _container(options, output)
     if container is not None:
         yield from _beyond_container(options, known, field, container)
