@@ -13,6 +13,7 @@ import msgspec
 
 from distconvd.errors import BadRequest
 from distconvd.model import (
+    ID_RULE,
     BenchmarkReport,
     CompleteReport,
     FailReport,
@@ -29,6 +30,8 @@ from distconvd.model import (
     TranscodeOptions,
     canonical_codec,
     find_fault,
+    is_id,
+    is_word,
 )
 
 log = logging.getLogger("distconvd.validate")

@@ -9,6 +9,7 @@ from distconvd.model.attempt import Attempt, AttemptHistory, AttemptOutcome
 from distconvd.model.codec import CODEC_ALIASES, CODECS, Codec, canonical_codec
 from distconvd.model.container import CONTAINERS, ContainerName, ContainerRules, container_of
 from distconvd.model.engine import EngineRecord, EngineState
+from distconvd.model.ids import ID_RULE, is_id, is_word
 from distconvd.model.job import (
     TERMINAL_STATUSES,
     FailureClass,
@@ -41,6 +42,7 @@ __all__ = [
     "CODECS",
     "CODEC_ALIASES",
     "CONTAINERS",
+    "ID_RULE",
     "OPTION_RANGES",
     "TERMINAL_STATUSES",
     "AssignRequest",
@@ -76,4 +78,6 @@ __all__ = [
     "canonical_codec",
     "container_of",
     "find_fault",
+    "is_id",
+    "is_word",
 ]
