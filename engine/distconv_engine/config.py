@@ -18,6 +18,8 @@ import msgspec
 from msgspec import Meta
 
 from distconv_engine.errors import ConfigError
+from distconv_engine.key import checked_key
+from distconvd.model import ID_RULE, Limits, is_id
 
 KEY_BYTES_MAX = 4096
 Positive = Annotated[float, Meta(gt=0)]
@@ -29,7 +31,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     server: str = "http://127.0.0.1:8080"
     api_key: str | None = None
     api_key_file: Path | None = None
-    engine_id: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
+    engine_id: str | None = None
     work_dir: Path = Path("distconv-engine-work")
     output: str | None = None
     source_root: list[Path] = []
@@ -85,6 +87,11 @@ HELP: dict[str, str] = {
     "niceness": "how far ffmpeg stands back for other programs, 0 to 19",
     "memory_limit_mb": "most address space that one ffmpeg may have",
     "cpu_limit_s": "most CPU time that one ffmpeg may use",
+}
+_KEY_ORIGINS = {
+    "flag": "--api-key",
+    "environment": "DISTCONV_API_KEY",
+    "file": "api_key in the config file",
 }
 _LISTS = {"source_root": os.pathsep, "tags": ","}
 _DESCRIPTION = """\
@@ -152,13 +159,15 @@ def load_config(arguments: Sequence[str], environ: Mapping[str, str], version: s
     config = _convert({name: value for name, value in merged.items() if value != ""})
     if config.api_key is None and config.api_key_file is not None:
         config = msgspec.structs.replace(config, api_key=_read_key(config.api_key_file))
+    elif config.api_key is not None:
+        checked_key(config.api_key, _KEY_ORIGINS[origin["api_key"]])
     _check(config)
     return Loaded(config, origin)
 
 
 def default_engine_id(number: str) -> str:
     """Return a name that says which machine it is and stays unique on it."""
-    return f"{socket.gethostname()}-{number}"[:128]
+    return f"{socket.gethostname()}-{number}"[: Limits.id_chars]
 
 
 def _metavar(name: str) -> str:
@@ -218,17 +227,25 @@ def _read_key(path: Path) -> str:
     """Return the key that a file holds on its one line."""
     try:
         with path.open("rb") as file:
-            key = file.read(KEY_BYTES_MAX + 1).decode("ascii").strip()
+            key = file.read(KEY_BYTES_MAX + 1).decode("utf-8").strip()
     except OSError as error:
         raise ConfigError(f"Setting api_key_file: {path}: {error.strerror}.") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"Setting api_key_file: {path} holds no key.") from error
+        raise ConfigError(f"Setting api_key_file: {path} is not UTF-8 text.") from error
     if not (0 < len(key) < KEY_BYTES_MAX and key.isprintable()):
         raise ConfigError(f"Setting api_key_file: {path} must hold one key on one line.")
     return key
 
 
+def check_engine_id(engine_id: str, origin: str) -> None:
+    """Raise `ConfigError` for a name that the daemon would refuse."""
+    if not is_id(engine_id):
+        raise ConfigError(f"{origin} {ID_RULE}")
+
+
 def _check(config: Config) -> None:
+    if config.engine_id is not None:
+        check_engine_id(config.engine_id, "Setting engine_id")
     _check_url("server", config.server)
     if config.output and "://" in config.output and not config.output.startswith("file://"):
         _check_url("output", config.output)

@@ -11,6 +11,7 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
+from distconv_engine.key import with_key
 from distconvd.model import (
     AssignRequest,
     BenchmarkReport,
@@ -59,10 +60,8 @@ class DaemonApi:
     def __init__(self, client: httpx.AsyncClient, server: str, api_key: str | None) -> None:
         self._client = client
         self._base = server.rstrip("/")
-        self._headers = {"Content-Type": "application/json"}
+        self._headers = with_key({"Content-Type": "application/json"}, api_key)
         self.link: Link | None = None
-        if api_key:
-            self._headers["X-API-Key"] = api_key
 
     async def heartbeat(self, beat: Heartbeat) -> HeartbeatReply:
         """Register, renew leases, and learn what to cancel."""
@@ -114,7 +113,7 @@ class DaemonApi:
             reply = await self._client.post(
                 self._base + path,
                 content=body,
-                headers={**self._headers, **(headers or {})},
+                headers=[*self._headers.raw, *httpx.Headers(headers).raw],
                 timeout=timeout,
                 follow_redirects=False,  # the key goes to the daemon and nowhere else
             )

@@ -12,6 +12,8 @@ from distconv_engine.logs import Log
 from distconv_engine.standing import Standing
 
 GOODBYE_S = 2.0
+_KEY_TROUBLE = frozenset({401, 403})
+_KEY_REMEDY = "give one with the role `engine`: DISTCONV_API_KEY, --api-key-file or --api-key"
 
 
 class Heartbeats:
@@ -26,6 +28,8 @@ class Heartbeats:
         self._now = trio.Event()
         self._backoff = Backoff(0.5, self._interval_s)
         self._away = False
+        self._refusal: str | None = None
+        """What the daemon said to the last one, unless it took it."""
 
     def send_now(self) -> None:
         """Have the next one sent at once: something has changed that the daemon should know."""
@@ -58,12 +62,22 @@ class Heartbeats:
             self._away = True
             return self._backoff.next_s()
         except Refused as error:
-            self._log.error("heartbeat refused", reason=error)
+            self._tell_refusal(error)
             return self._interval_s
-        if self._away or not self.registered.is_set():
+        if self._away or self._refusal is not None or not self.registered.is_set():
             self._log.info("registered with the daemon", state=reply.state)
-        self._away = False
+        self._away, self._refusal = False, None
         self._backoff.reset()
         self.registered.set()
         self._standing.obey(reply)
         return self._interval_s
+
+    def _tell_refusal(self, error: Refused) -> None:
+        """Log what the daemon has against it: once, not each time that it says the same."""
+        if str(error) == self._refusal:
+            return
+        self._refusal = str(error)
+        if error.status in _KEY_TROUBLE:
+            self._log.error("the daemon refuses this key", reason=error, remedy=_KEY_REMEDY)
+        else:
+            self._log.error("heartbeat refused", reason=error)

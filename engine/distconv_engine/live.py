@@ -29,6 +29,7 @@ from distconv_engine.failures import (
     TransientFault,
     VerificationFault,
 )
+from distconv_engine.key import with_key
 from distconv_engine.packets import PacketScan, scan_packets
 from distconv_engine.probe import Probe
 from distconv_engine.publish import PUT_TIMEOUT, content_type_of
@@ -244,9 +245,8 @@ async def _decode(run: _Run, end: int) -> None:
 
 async def _upload(run: _Run) -> None:
     target, config = run.target, run.shop.config
-    headers = {"Content-Type": content_type_of(run.request.plan.container.name)}
-    if target.is_media_store and config.api_key:
-        headers["X-API-Key"] = config.api_key
+    key = config.api_key if target.is_media_store else None
+    headers = with_key({"Content-Type": content_type_of(run.request.plan.container.name)}, key)
     try:
         reply = await run.shop.client.put(
             target.url,
@@ -289,7 +289,7 @@ async def read_back(
 async def _read_back_once(
     client: httpx.AsyncClient, target: HttpTarget, key: str | None, proved: Verified
 ) -> list[str]:
-    headers = {"Accept-Encoding": "identity", **({"X-API-Key": key} if key else {})}
+    headers = with_key({"Accept-Encoding": "identity"}, key)
     digest, size = hashlib.sha256(), 0
     async with client.stream(
         "GET", target.url, headers=headers, timeout=PUT_TIMEOUT, follow_redirects=not key

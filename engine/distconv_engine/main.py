@@ -18,7 +18,7 @@ import trio
 
 from distconv_engine import __version__
 from distconv_engine.agent import Agent
-from distconv_engine.config import Config, default_engine_id, load_config
+from distconv_engine.config import Config, check_engine_id, default_engine_id, load_config
 from distconv_engine.errors import ConfigError
 from distconv_engine.ffmpeg_tools import Tools, find_tools
 from distconv_engine.files import write_durably
@@ -87,6 +87,7 @@ def kept_engine_id(work_dir: Path) -> str:
     if not known:
         known = default_engine_id(secrets.token_hex(3))
         write_durably(path, known.encode())
+    check_engine_id(known, f"The engine's name in {path}")
     return known
 
 

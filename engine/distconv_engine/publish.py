@@ -20,6 +20,7 @@ import trio
 from distconv_engine.backoff import Backoff
 from distconv_engine.failures import EngineFault, InputFault, TransientFault
 from distconv_engine.files import fsync_directory, fsync_file, hash_file, is_full
+from distconv_engine.key import with_key
 from distconv_engine.targets import FileTarget, HttpTarget
 
 _CHUNK_BYTES = 1 << 18
@@ -143,9 +144,10 @@ async def publish_http(
     """PUT `path` to its URL and return the URL; `key` goes to the daemon's media store only."""
     size = (await trio.Path(path).stat()).st_size
     digest = base64.b64encode(bytes.fromhex(sha256)).decode("ascii")
-    headers = {"Content-Type": content_type, "Repr-Digest": f"sha-256=:{digest}:"}
-    if target.is_media_store and key:
-        headers["X-API-Key"] = key
+    headers = with_key(
+        {"Content-Type": content_type, "Repr-Digest": f"sha-256=:{digest}:"},
+        key if target.is_media_store else None,
+    )
     backoff, reason = Backoff(0.5, 15.0), ""
     for number in range(PUT_TRIES):
         try:
@@ -171,11 +173,11 @@ async def publish_http(
     raise TransientFault(f"The output cannot be put to {target.url}: {reason}.")
 
 
-async def _offset(client: httpx.AsyncClient, url: str, headers: dict[str, str], size: int) -> int:
+async def _offset(client: httpx.AsyncClient, url: str, headers: httpx.Headers, size: int) -> int:
     """Ask the media store how much of this very file it has; see its module for the scheme."""
-    reply = await client.head(
-        url, headers={**headers, "X-Upload-Length": str(size)}, timeout=PUT_TIMEOUT
-    )
+    headers = httpx.Headers(headers)
+    headers["X-Upload-Length"] = str(size)
+    reply = await client.head(url, headers=headers, timeout=PUT_TIMEOUT)
     offset = reply.headers.get("X-Upload-Offset", "")
     return min(int(offset), size) if reply.is_success and offset.isdigit() else 0
 
@@ -184,14 +186,15 @@ async def _put(
     client: httpx.AsyncClient,
     path: Path,
     url: str,
-    headers: dict[str, str],
+    headers: httpx.Headers,
     start: int,
     size: int,
     on_progress: Callable[[float], None],
 ) -> httpx.Response:
     """Send the file from `start` on; a part says with `Content-Range` which one it is."""
     start = min(start, size - 1)  # all of it is there: its last byte again, for the answer
-    headers = {**headers, "Content-Length": str(size - start)}
+    headers = httpx.Headers(headers)
+    headers["Content-Length"] = str(size - start)
     if start > 0:
         headers["Content-Range"] = f"bytes {start}-{size - 1}/{size}"
     async with await trio.open_file(path, "rb") as file:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import httpx
 
 from distconv_engine.failures import InputFault, TransientFault
+from distconv_engine.key import with_key
 
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 _TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -34,7 +35,7 @@ class RemoteFile:
     best: int = 0
     """The furthest byte that any try reached."""
 
-    def headers(self, stop: int | None = None) -> dict[str, str]:
+    def headers(self, stop: int | None = None) -> httpx.Headers:
         """Return a request's headers: for the rest of the file, or for the bytes before `stop`."""
         headers = {"Accept-Encoding": "identity"}
         last = "" if stop is None else str(stop - 1)
@@ -42,9 +43,7 @@ class RemoteFile:
             headers["Range"] = f"bytes={self.written}-{last}"
             if self.validator:
                 headers["If-Range"] = self.validator
-        if self.key:
-            headers["X-API-Key"] = self.key
-        return headers
+        return with_key(headers, self.key)
 
     def advance(self, size: int) -> None:
         """Note that so many bytes more have come."""

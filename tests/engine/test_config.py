@@ -6,7 +6,9 @@ import pytest
 
 from distconv_engine.config import HELP, Config, load_config, make_parser
 from distconv_engine.errors import ConfigError
-from distconv_engine.main import main
+from distconv_engine.main import kept_engine_id, main
+from distconvd.api.validate import check_id
+from distconvd.errors import BadRequest
 
 
 def load(*arguments: str, environ: dict[str, str] | None = None) -> Config:
@@ -95,3 +97,54 @@ def test_wrong_usage_exits_2_and_wrong_configuration_78(
     assert main(["--slots", "0"]) == 78
     assert main(["--ffmpeg", str(tmp_path / "none"), "--work-dir", str(tmp_path)]) == 78
     assert "is not a program" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("engine_id", ["a/b", "a b", "a\tb", "a" * 129])
+def test_an_id_that_the_daemon_would_refuse_is_refused_at_the_start_in_its_words(
+    engine_id: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(BadRequest) as refused:
+        check_id(engine_id, "engine_id")
+    words = str(refused.value).removeprefix("'engine_id' ")
+    assert main(["--engine-id", engine_id, "--work-dir", str(tmp_path)]) == 78
+    assert f"Setting engine_id {words}" in capsys.readouterr().err
+    (tmp_path / "engine_id").write_text(engine_id)
+    with pytest.raises(ConfigError, match="slashes or control characters"):
+        kept_engine_id(tmp_path)
+
+
+@pytest.mark.parametrize("key", ["sesame\r", "ses\name", " sesame", "sesame\udcff"])
+def test_a_key_that_can_not_be_sent_is_refused_by_its_origin_and_not_shown(
+    key: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "engine.toml"
+    file.write_text('api_key = "sesame\\r"')
+    for arguments, environ, origin in (
+        (["--api-key", key], {}, "--api-key"),
+        ([], {"DISTCONV_API_KEY": key}, "DISTCONV_API_KEY"),
+        (["--config", str(file)], {}, "api_key in the config file"),
+    ):
+        with pytest.raises(ConfigError, match=f"from {origin} has") as caught:
+            load(*arguments, environ=environ)
+        assert "ses" not in str(caught.value)
+        assert caught.value.exit_code == 78
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\r", " \n\n"])
+def test_a_key_file_may_end_its_line_as_it_likes_and_hold_more_than_ascii(
+    end: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "key"
+    file.write_bytes(f"sésame{end}".encode())
+    assert load("--api-key-file", str(file)).api_key == "sésame"
+
+
+@pytest.mark.parametrize("content", [b"", b"\r\n", b"sesame\r\nother", b"sesame\xff"])
+def test_a_file_that_holds_no_one_key_is_refused_without_showing_it(
+    content: bytes, tmp_path: Path
+) -> None:
+    file = tmp_path / "key"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match="api_key_file") as caught:
+        load("--api-key-file", str(file))
+    assert "sesame" not in str(caught.value)

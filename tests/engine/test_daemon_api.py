@@ -3,13 +3,20 @@
 import io
 import json
 import logging
+from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 
+from distconv_engine.config import Config
 from distconv_engine.daemon_api import Away, DaemonApi, Refused
+from distconv_engine.heartbeats import Heartbeats
 from distconv_engine.logs import Log, setup_logs
-from distconvd.model import Heartbeat, ProgressReport
+from distconv_engine.remote import RemoteFile
+from distconv_engine.standing import Standing
+from distconvd.auth import same_key
+from distconvd.model import Heartbeat, HeartbeatReply, ProgressReport
 
 
 def api(handler: httpx.MockTransport) -> DaemonApi:
@@ -105,3 +112,37 @@ def test_logs_are_one_object_a_line_as_json(stream: io.StringIO) -> None:
     found = json.loads(stream.getvalue())
     assert (found["level"], found["event"], found["count"]) == ("error", "bad", 3)
     assert logging.getLogger("distconv_engine").propagate is False
+
+
+async def test_a_key_beyond_ascii_is_sent_as_the_daemon_compares_it() -> None:
+    seen = [dict(RemoteFile("http://d/media/a", "clé").headers().raw)[b"X-API-Key"]]
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(dict(request.headers.raw)[b"X-API-Key"])
+        return httpx.Response(204)
+
+    client = httpx.AsyncClient(transport=httpx.MockTransport(answer))
+    await DaemonApi(client, "http://d", "clé").assign("e1", 1)
+    assert [same_key(value.decode("latin-1"), "clé") for value in seen] == [True, True]
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_key_that_is_refused_is_told_once_with_what_to_do_until_it_is_taken(
+    status: int, stream: io.StringIO, tmp_path: Path
+) -> None:
+    statuses = iter([status, status, status, 200, 200, status])
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        reply = HeartbeatReply("", [], "idle")
+        return httpx.Response(next(statuses), content=msgspec.json.encode(reply))
+
+    setup_logs("info", "text", stream)
+    standing = Standing(Config(work_dir=tmp_path), "e1", "host")
+    beats = Heartbeats(api(httpx.MockTransport(answer)), standing, Log())
+    for _ in range(6):
+        await beats.tell()
+    first, registered, again = stream.getvalue().splitlines()
+    assert "registered with the daemon" in registered
+    for line in (first, again):
+        assert "ERROR   the daemon refuses this key" in line
+        assert all(way in line for way in ("DISTCONV_API_KEY", "--api-key-file", 'or --api-key"'))
