@@ -15,7 +15,7 @@ class JobFailure(Exception):
         log_tail: the last lines of ffmpeg, when it was ffmpeg that found it.
     """
 
-    error_class = FailureClass.ENGINE
+    error_class: FailureClass | None = FailureClass.ENGINE
 
     def __init__(self, message: str, *, log_tail: str | None = None) -> None:
         super().__init__(message)
@@ -39,7 +39,14 @@ def cut_short(what: str, needed: int, size: int) -> InputFault:
 class EngineFault(JobFailure):
     """This engine could not do it; another one may."""
 
-    error_class = FailureClass.ENGINE
+    error_class: FailureClass | None = FailureClass.ENGINE
+
+
+class NotAllowedHere(EngineFault):
+    """This engine's settings forbid it; another one's may not. It is told without a class: tried
+    again elsewhere and charged like an engine's fault, but no reason to quarantine the engine."""
+
+    error_class = None
 
 
 class TransientFault(JobFailure):

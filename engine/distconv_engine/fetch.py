@@ -10,13 +10,13 @@ import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 import httpx
 import trio
 
 from distconv_engine.backoff import Backoff
-from distconv_engine.failures import EngineFault, InputFault, TransientFault
+from distconv_engine.failures import InputFault, NotAllowedHere, TransientFault
 from distconv_engine.files import hash_file, is_full
 from distconv_engine.remote import TIMEOUT, Again, RemoteFile, begin
 
@@ -27,15 +27,21 @@ def local_path(url: str, roots: Sequence[Path]) -> Path:
     """Return the file that a `file://` URL names, inside one of `roots`; links are followed first.
 
     Raises:
-        EngineFault: it lies outside of what this engine may read (another may).
+        NotAllowedHere: it lies outside of what this engine may read (another may).
         InputFault: there is no such file, or it is none.
     """
     path = _path_of(url)
     if not roots:
-        raise EngineFault("This engine reads no file:// sources: it has no --source-root.")
+        raise NotAllowedHere(
+            "This engine reads no file:// sources: it has no --source-root. Start it with"
+            " --source-root DIR, or submit the source as an http(s) URL."
+        )
     resolved = Path(os.path.realpath(path))
     if not is_inside(resolved, roots):
-        raise EngineFault(f"This engine may not read {path}: it is outside of its --source-root.")
+        raise NotAllowedHere(
+            f"This engine may not read {path}: it is outside of its --source-root. Start it with one"
+            " that holds the file, or submit the source as an http(s) URL."
+        )
     try:
         mode = resolved.stat().st_mode
     except OSError as error:
@@ -50,9 +56,13 @@ def is_inside(path: Path, roots: Sequence[Path]) -> bool:
     return any(path.is_relative_to(Path(os.path.realpath(root))) for root in roots)
 
 
+def decoded_path(url: str) -> str:
+    """Return the path in a `file://` URL; a name is bytes, and need not be UTF-8."""
+    return os.fsdecode(unquote_to_bytes(urlsplit(url).path))
+
+
 def _path_of(url: str) -> Path:
-    parts = urlsplit(url)
-    path = unquote(parts.path)
+    parts, path = urlsplit(url), decoded_path(url)
     if parts.netloc not in ("", "localhost") or not path.startswith("/") or "\0" in path:
         raise InputFault(f"Not a file:// URL with an absolute path: {url}")
     return Path(path)

@@ -100,8 +100,11 @@ class JobTask:
             words = f"A bug in the engine: {type(error).__name__}: {error}"
             return self._failed(words, FailureClass.ENGINE, trace)
 
-    def _failed(self, message: str, kind: FailureClass, log_tail: str | None = None) -> FailReport:
-        return FailReport(message, self._job.attempt, self._shop.engine_id, kind, log_tail)
+    def _failed(
+        self, message: str, kind: FailureClass | None, log_tail: str | None = None
+    ) -> FailReport:
+        shown = message.encode("utf-8", "backslashreplace").decode()  # a path need not be UTF-8
+        return FailReport(shown, self._job.attempt, self._shop.engine_id, kind, log_tail)
 
     async def _put_report(self, report: CompleteReport | FailReport | None) -> None:
         """Make the report durable. A job that the daemon took back needs none."""

@@ -4,6 +4,7 @@ An entry is written before the work begins and removed after its report is durab
 here at a start was cut short: its partial files are removed and it is reported as `lost`.
 """
 
+import json
 import shutil
 from pathlib import Path
 
@@ -34,7 +35,9 @@ class Journal:
 
     def hold(self, held: HeldAttempt) -> None:
         """Note an attempt, durably; again, to add a partial file."""
-        write_durably(self._path(held.job_id, held.attempt), msgspec.json.encode(held))
+        # The standard library's JSON: a path need not be UTF-8, and msgspec's takes no other text.
+        content = json.dumps(msgspec.to_builtins(held)).encode()
+        write_durably(self._path(held.job_id, held.attempt), content)
 
     def release(self, job_id: str, attempt: int) -> None:
         """Forget an attempt whose report is durable."""
@@ -46,8 +49,8 @@ class Journal:
         found: list[HeldAttempt] = []
         for path in sorted(self._directory.glob("*.json")):
             try:
-                found.append(msgspec.json.decode(path.read_bytes(), type=HeldAttempt))
-            except (msgspec.DecodeError, msgspec.ValidationError) as error:
+                found.append(msgspec.convert(json.loads(path.read_bytes()), HeldAttempt))
+            except (ValueError, msgspec.ValidationError) as error:
                 self._log.error("unreadable journal entry dropped", path=path, reason=error)
                 path.unlink()
         return found

@@ -5,13 +5,14 @@ that the job asks for is taken as it is; a name made up from the source never re
 is already there, and under an HTTP target it lies below the job's id.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
-from distconv_engine.failures import EngineFault, InputFault
-from distconv_engine.fetch import is_inside
+from distconv_engine.failures import InputFault, NotAllowedHere
+from distconv_engine.fetch import decoded_path, is_inside
 from distconvd.model import Job
 
 _NAME_BYTES_MAX = 200
@@ -76,12 +77,15 @@ def is_media_store(url: str, server: str) -> bool:
 
 def directory_of(output: str) -> Path:
     """Return the directory that `--output` names, as a path or a `file://` URL."""
-    path = unquote(urlsplit(output).path) if output.startswith("file://") else output
+    path = decoded_path(output) if output.startswith("file://") else output
     return Path(path).expanduser().absolute()
 
 
 def default_name(source_url: str, suffix: str) -> str:
-    """Return the source's stem with the container's suffix, as a harmless file name."""
+    """Return the source's stem with the container's suffix, as a harmless file name.
+
+    It may become part of an URL, so what is not UTF-8 is replaced.
+    """
     last = unquote(urlsplit(source_url).path).rstrip("/").rpartition("/")[2]
     stem = last.rpartition(".")[0] or last
     plain = "".join("_" if char < " " or char in "/\\\x7f" else char for char in stem).strip(" .")
@@ -90,7 +94,7 @@ def default_name(source_url: str, suffix: str) -> str:
 
 
 def _checked_name(name: str) -> str:
-    if name in (".", "..") or "/" in name or "\0" in name or len(name.encode()) > 255:
+    if name in (".", "..") or "/" in name or "\0" in name or len(os.fsencode(name)) > 255:
         raise InputFault("output.name must be a plain file name, without a folder.")
     return name
 
@@ -104,12 +108,13 @@ def _job_target(url: str, name: str, named: bool, spare: str, roots: Sequence[Pa
     if url.startswith(("http://", "https://")):
         return HttpTarget(url + quote(name) if url.endswith("/") else url)
     parts = urlsplit(url)
-    path = Path(unquote(parts.path))
+    path = Path(decoded_path(url))
     if parts.scheme != "file" or parts.netloc not in ("", "localhost") or "\0" in str(path):
         raise InputFault(f"output.url must be http(s):// or an absolute file://, not {url}.")
     if not path.is_absolute() or not is_inside(_resolved(path), roots):
-        raise EngineFault(
+        raise NotAllowedHere(
             f"This engine may not write to {path}: it is outside of its --source-root and --output."
+            " Start it with one that holds that place, or submit another output."
         )
     if url.endswith("/") or path.is_dir():
         return FileTarget(path, name, named, spare)

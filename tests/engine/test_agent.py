@@ -270,3 +270,17 @@ def test_a_full_disk_takes_no_job_and_says_so(
     daemon.wait_for(lambda d: d.beats and d.beats[-1]["status"] == "disk-full")
     assert daemon.queue
     assert not daemon.reports
+
+
+def test_a_source_that_the_settings_forbid_is_told_without_a_class_whatever_its_name(
+    daemon: FakeDaemon, start: Start
+) -> None:
+    daemon.submit("1_1", "file:///elsewhere/bad%FF.mp4", "h264")
+    start()
+    daemon.wait_for(lambda d: d.report_of("1_1"))
+    found = daemon.report_of("1_1")
+    assert found is not None
+    kind, report = found
+    assert (kind, report["error_class"]) == ("fail", None)
+    assert "/elsewhere/bad\\udcff.mp4" in report["error_message"]
+    assert "Start it with" in report["error_message"]

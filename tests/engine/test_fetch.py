@@ -1,6 +1,7 @@
 """Getting a source over real sockets from a server that misbehaves on order."""
 
 import hashlib
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,13 @@ import trio
 from tests.engine.daemon import FakeDaemon, Served
 
 from distconv_engine.backoff import Backoff
-from distconv_engine.failures import EngineFault, InputFault, JobFailure, TransientFault
+from distconv_engine.failures import (
+    EngineFault,
+    InputFault,
+    JobFailure,
+    NotAllowedHere,
+    TransientFault,
+)
 from distconv_engine.fetch import check_sha256, download, local_path
 
 CONTENT = random.Random(1).randbytes(3_000_000)
@@ -141,6 +148,22 @@ def test_a_file_outside_of_the_roots_is_refused_also_through_a_link(tmp_path: Pa
             local_path(url, [root])
     with pytest.raises(EngineFault):
         local_path(secret.as_uri(), [])
+
+
+def test_a_file_that_the_settings_forbid_says_what_to_do_and_counts_against_no_engine(
+    tmp_path: Path,
+) -> None:
+    for roots in ([], [tmp_path / "root"]):
+        with pytest.raises(NotAllowedHere, match=r"Start it with .*submit .* URL") as caught:
+            local_path("file:///etc/passwd", roots)
+        assert caught.value.error_class is None
+
+
+def test_a_file_name_need_not_be_utf_8(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff.mp4"))
+    path.write_bytes(b"x")
+    assert path.as_uri().endswith("/bad%FF.mp4")
+    assert local_path(path.as_uri(), [tmp_path]) == path
 
 
 @pytest.mark.parametrize("url", ["file://host/a", "file:relative", "file:///none", "file:///%00"])

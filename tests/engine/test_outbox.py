@@ -1,6 +1,7 @@
 """Reports survive the engine, are sent until acknowledged, and one does not hold up another."""
 
 import errno
+import os
 from pathlib import Path
 
 import msgspec
@@ -182,3 +183,13 @@ def test_delays_double_up_to_the_cap_and_begin_again_after_a_success(
         assert full / 2 <= delay <= full
     backoff.reset()
     assert backoff.next_s() <= 1.0
+
+
+def test_the_journal_holds_paths_that_are_not_utf_8(tmp_path: Path) -> None:
+    partial = Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff.part"))
+    partial.write_bytes(b"x")
+    journal = Journal(tmp_path / "held", Log())
+    journal.hold(HeldAttempt("1_1", 1, str(tmp_path / "attempt"), [str(partial)]))
+    (held,) = journal.left_behind()
+    remove_partials(held)
+    assert not partial.exists()

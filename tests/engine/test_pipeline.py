@@ -1,9 +1,12 @@
 """Jobs through the real pipeline, with a real ffmpeg."""
 
 import hashlib
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 from tests.engine.clips import Clips
@@ -199,6 +202,17 @@ async def test_a_playlist_never_leads_to_another_file(
     with pytest.raises(InputFault):
         await run_job(source, "h264")
     assert not (tmp_path / "out").exists()
+
+
+async def test_a_source_and_a_place_whose_names_are_not_utf_8_are_taken(
+    run_job: Run, clips: Clips, tmp_path: Path
+) -> None:
+    source = Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff.mkv"))
+    shutil.copyfile(clips.plain(), source)
+    output = {"url": f"{tmp_path.as_uri()}/out%FE/"}
+    report = await run_job(source, "h264", options=FAST, output=output)
+    assert report.output_url == f"{tmp_path.as_uri()}/out%FE/bad%EF%BF%BD.mp4"
+    assert msgspec.json.encode(report)
 
 
 @pytest.mark.parametrize(

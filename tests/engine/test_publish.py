@@ -13,13 +13,14 @@ from tests.engine.daemon import KEY, FakeDaemon
 
 from distconv_engine import publish
 from distconv_engine.backoff import Backoff
-from distconv_engine.failures import EngineFault, InputFault, TransientFault
+from distconv_engine.failures import EngineFault, InputFault, NotAllowedHere, TransientFault
 from distconv_engine.publish import publish_file, publish_http, temporary_of
 from distconv_engine.targets import (
     FileTarget,
     HttpTarget,
     choose_target,
     default_name,
+    directory_of,
     is_media_store,
 )
 from distconvd.model import Job
@@ -221,3 +222,15 @@ async def test_a_store_without_room_is_a_passing_fault_and_is_not_sent_all_of_it
     with pytest.raises(TransientFault, match="507"):
         await send(client, tmp_path, HttpTarget(f"{daemon.url}/a"))
     assert len(daemon.puts) == 1
+
+
+def test_file_urls_of_places_and_sources_need_not_be_utf_8(tmp_path: Path) -> None:
+    root = Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff"))
+    root.mkdir()
+    named = target({"url": f"{root.as_uri()}/out%FE.mp4"}, roots=(root,))
+    assert os.fsencode(named.directory / named.name).endswith(b"/bad\xff/out\xfe.mp4")
+    assert directory_of(root.as_uri()) == root
+    assert target(source="file:///a/bad%FF.mov").url.endswith("/bad%EF%BF%BD.mp4")
+    with pytest.raises(NotAllowedHere) as caught:
+        target({"url": "file:///elsewhere/%FF.mp4"}, roots=(root,))
+    assert caught.value.error_class is None
