@@ -20,6 +20,7 @@ import httpx
 import msgspec
 
 from distconv_client.errors import BadInput, StillRunning
+from distconv_client.key import checked_key, key_headers
 from distconv_client.replies import decoded, raise_for_problem, unreachable
 from distconv_client.retry import RetryPolicy, asked_delay_s, is_safe_to_repeat, says_not_now
 from distconv_client.views import EngineView, StatusView, Why
@@ -38,7 +39,7 @@ class Client:
 
     Args:
         server: base URL, such as `http://127.0.0.1:8080`; a path prefix is kept.
-        api_key: sent as `X-API-Key`; None sends no key.
+        api_key: sent as `X-API-Key`; None sends no key. Raises `BadInput` for one that can not be.
         timeout_s: how long to wait for a connection, and for the next byte of a reply.
         retry: when and how often a request that is safe to repeat is sent again.
         transport: replaces the network, for tests.
@@ -55,13 +56,15 @@ class Client:
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        if api_key is not None:
+            checked_key(api_key, "`api_key`")
         self.server = server.rstrip("/")
         self._retry = RetryPolicy() if retry is None else retry
         self._sleep = sleep
         self._timeout_s = timeout_s
         self._http = httpx.Client(
             base_url=self.server,
-            headers={} if api_key is None else {"X-API-Key": api_key},
+            headers=key_headers(api_key),
             timeout=timeout_s,
             transport=transport,
             # A proxy can not reach our loopback, and must not see what goes there.

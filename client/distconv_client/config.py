@@ -20,8 +20,10 @@ import httpx
 
 from distconv_client.api import DEFAULT_SERVER
 from distconv_client.errors import BadInput
+from distconv_client.key import checked_key
 
 FILE_KEYS = ("server", "api_key")
+PORT_MAX = 65535
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,8 @@ def load_settings(
 ) -> Settings:
     """Return the settings; `server` and `api_key` are what the flags said.
 
-    Raises `BadInput` for a file that can not be read or an address that is none.
+    Raises `BadInput` for a file that can not be read, an address that is none, a key that can not
+    be sent.
     """
     given = (server, environ.get("DISTCONV_SERVER")), (api_key, environ.get("DISTCONV_API_KEY"))
     # A broken file must not stand in the way of somebody who gave everything by hand.
@@ -51,6 +54,11 @@ def load_settings(
         next((value for value in (*values, stored.get(name)) if value), None)
         for values, name in zip(given, FILE_KEYS, strict=True)
     )
+    if found_key is not None:
+        origins = zip(
+            (*given[1], found_key), ("--api-key", "DISTCONV_API_KEY", str(path)), strict=True
+        )
+        checked_key(found_key, next(origin for value, origin in origins if value))
     return Settings(checked_server(found_server or DEFAULT_SERVER), found_key)
 
 
@@ -89,9 +97,11 @@ def checked_server(server: str) -> str:
     """Return `server` if it is a base URL; raises `BadInput` for anything else."""
     try:
         url = httpx.URL(server)
-        good = url.scheme in {"http", "https"} and bool(url.host)
+        good, port = url.scheme in {"http", "https"} and bool(url.host), url.port
     except httpx.InvalidURL:
-        good = False
+        good, port = False, None
+    if good and port is not None and not 1 <= port <= PORT_MAX:
+        raise BadInput(f"{server!r} has no port that there is.", hint=f"One is 1 to {PORT_MAX}.")
     if good:
         return server
     raise BadInput(

@@ -16,6 +16,11 @@ from distconv_client.errors import (
 
 T = TypeVar("T")
 
+_NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
+"""What OpenSSL says of a reply that is no TLS, by its version."""
+_CUT_OFF = (httpx.RemoteProtocolError, httpx.ReadError)
+"""What a TLS port does with a request in plain text."""
+
 KEY_HINT = "Give the key with --api-key, DISTCONV_API_KEY or api_key in the configuration file."
 HINTS: dict[int, str] = {
     401: KEY_HINT,
@@ -56,6 +61,10 @@ def refusal(response: httpx.Response) -> ClientError:
     status = response.status_code
     problem = problem_of(response)
     if problem is None:
+        if status == 400 and _asks_for_tls(response):
+            return DaemonUnreachable(
+                f"{response.request.url} takes TLS only.", hint="Write https:// for http://."
+            )
         if response.headers.get("Content-Type", "").startswith("text/html"):
             return not_ours(response, f"HTTP {status} with a web page")
         problem = Problem(title=response.reason_phrase)
@@ -63,6 +72,12 @@ def refusal(response: httpx.Response) -> ClientError:
     return kind(
         status, problem.title, problem.detail, field=problem.field, hint=HINTS.get(status, "")
     )
+
+
+def _asks_for_tls(response: httpx.Response) -> bool:
+    """Tell whether a proxy says so of a request in plain text, as nginx, Apache and Go do."""
+    said = response.content.lower()
+    return response.request.url.scheme == "http" and (b"https" in said or b"ssl-enabled" in said)
 
 
 def problem_of(response: httpx.Response) -> Problem | None:
@@ -87,5 +102,14 @@ def unreachable(server: str, error: httpx.TransportError) -> DaemonUnreachable:
     reason = re.sub(r"\[Errno -?\d+\] ", "", reason)
     return DaemonUnreachable(
         f"Can not reach the daemon at {server}: {reason or type(error).__name__}.",
-        hint="Is distconvd running? Start it with `distconvd`, or name another with --server URL.",
+        hint=_way_in(server, error, reason),
     )
+
+
+def _way_in(server: str, error: httpx.TransportError, reason: str) -> str:
+    """Return what to do about a daemon that does not answer."""
+    if server.startswith("https:") and any(sign in reason for sign in _NO_TLS):
+        return "Nothing speaks TLS there: write http:// for https://."
+    if server.startswith("http:") and isinstance(error, _CUT_OFF):
+        return "If the daemon has a certificate, write https:// for http://; else see its log."
+    return "Is distconvd running? Start it with `distconvd`, or name another with --server URL."

@@ -25,6 +25,7 @@ from distconv_client import (
     UnexpectedReply,
 )
 from distconv_client.retry import RetryPolicy
+from distconvd.auth import same_key
 
 SUBMISSION = Submission("https://example.org/a.mkv", "h265", labels={"show": "bunny"})
 DOWN = httpx.ConnectError("[Errno 111] Connection refused")
@@ -280,3 +281,15 @@ def test_an_empty_id_is_refused_before_anything_is_sent(daemon: FakeDaemon) -> N
     with pytest.raises(BadInput):
         daemon.client().cancel("")
     assert daemon.requests == []
+
+
+def test_a_key_beyond_ascii_is_sent_as_the_daemon_compares_it() -> None:
+    seen: list[bytes] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(dict(request.headers.raw)[b"X-API-Key"])
+        return httpx.Response(200, content=b"[]")
+
+    with Client("http://d", "clé", transport=httpx.MockTransport(answer)) as client:
+        client.engines()
+    assert [same_key(value.decode("latin-1"), "clé") for value in seen] == [True]

@@ -88,3 +88,28 @@ def test_an_address_that_is_none_is_refused_with_an_example(
     with pytest.raises(BadInput, match="is not the URL of a daemon") as caught:
         load_settings(server, environ=environ)
     assert "http://127.0.0.1:8080" in caught.value.hint
+
+
+@pytest.mark.parametrize("port", [0, 65536, 99999])
+def test_a_port_that_there_is_not_is_refused_with_the_range(
+    environ: dict[str, str], port: int
+) -> None:
+    with pytest.raises(BadInput, match="no port that there is") as caught:
+        load_settings(f"http://127.0.0.1:{port}", environ=environ)
+    assert "1 to 65535" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "key", ["sesame\r", "ses\name", " sesame", "sesame\x7f", "sesame\udcff", " "]
+)
+def test_a_key_that_can_not_be_sent_is_refused_by_its_origin_and_not_shown(
+    environ: dict[str, str], key: str
+) -> None:
+    with pytest.raises(BadInput, match="from --api-key has") as caught:
+        load_settings(api_key=key, environ=environ)
+    assert "ses" not in caught.value.message + caught.value.hint
+    with pytest.raises(BadInput, match="from DISTCONV_API_KEY has"):
+        load_settings(environ={**environ, "DISTCONV_API_KEY": key})
+    path = write(environ, 'api_key = "sesame\\r"')
+    with pytest.raises(BadInput, match=f"from {path} has"):
+        load_settings(environ=environ)

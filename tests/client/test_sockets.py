@@ -6,8 +6,10 @@ import pty
 import re
 import signal
 import socket
+import socketserver
 import subprocess
 import sys
+import threading
 from collections.abc import Generator
 from pathlib import Path
 
@@ -15,7 +17,7 @@ import msgspec
 import pytest
 from tests.client.fake import FakeDaemon, completed, running, served
 
-from distconv_client import Client, DaemonUnreachable, Job, JobStatus, Submission
+from distconv_client import BadInput, Client, DaemonUnreachable, Job, JobStatus, Submission
 from distconv_client.retry import RetryPolicy
 
 COMMAND = [sys.executable, "-c", "from distconv_client.main import main; main()"]
@@ -193,3 +195,59 @@ def test_the_key_comes_from_the_environment_or_a_file(tmp_path: Path) -> None:
             f'server = "{url}"\napi_key = "sesame"\n'
         )
         assert run("jobs", XDG_CONFIG_HOME=str(tmp_path)).returncode == 0
+
+
+def test_a_key_with_the_end_of_its_line_is_wrong_usage_and_is_not_shown(server: str) -> None:
+    result = run("jobs", "--server", server, DISTCONV_API_KEY="sesame\r")
+    assert result.returncode == 2
+    assert "DISTCONV_API_KEY" in result.stderr
+    assert "sesame" not in result.stdout + result.stderr
+    with pytest.raises(BadInput, match="`api_key`"):
+        Client(server, "sesame\r")
+
+
+def test_https_where_no_tls_is_spoken_says_to_write_http(server: str) -> None:
+    with (
+        Client(server.replace("http:", "https:"), retry=RetryPolicy(0)) as client,
+        pytest.raises(DaemonUnreachable) as caught,
+    ):
+        client.engines()
+    assert "write http:// for https://" in caught.value.hint
+
+
+class _TlsAlert(socketserver.BaseRequestHandler):
+    """What a TLS server answers to plain text: an alert of TLS, then the end."""
+
+    def handle(self) -> None:
+        self.request.recv(65536)
+        self.request.sendall(b"\x15\x03\x01\x00\x02\x02\x46")
+
+
+class _PlainToTls(socketserver.BaseRequestHandler):
+    """What nginx answers to it."""
+
+    def handle(self) -> None:
+        self.request.recv(65536)
+        page = b"<h1>The plain HTTP request was sent to HTTPS port</h1>"
+        head = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n"
+        self.request.sendall(head % len(page) + page)
+
+
+@pytest.mark.parametrize("kind", [_TlsAlert, _PlainToTls])
+def test_http_where_tls_is_spoken_says_to_write_https(
+    kind: type[socketserver.BaseRequestHandler],
+) -> None:
+    with socketserver.TCPServer(("127.0.0.1", 0), kind) as there:
+        thread = threading.Thread(target=there.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{there.server_address[1]}"
+            with (
+                Client(url, retry=RetryPolicy(0)) as client,
+                pytest.raises(DaemonUnreachable) as caught,
+            ):
+                client.engines()
+        finally:
+            there.shutdown()
+            thread.join()
+    assert "write https:// for http://" in caught.value.hint.replace("Write", "write")

@@ -17,6 +17,7 @@ from distconv_client.doctor.roundtrip import NAME as ROUND_TRIP
 from distconv_client.doctor.roundtrip import RoundTrip
 from distconv_client.doctor.service import Service
 from distconv_client.errors import ClientError
+from distconv_client.key import key_headers
 from distconv_client.views import EngineView
 
 SERVICE_S = 5 * CHECK_S
@@ -159,7 +160,7 @@ class _Examination:
         settings = self._patient.settings
         return httpx.Client(
             base_url=settings.server.rstrip("/"),
-            headers={} if settings.api_key is None else {"X-API-Key": settings.api_key},
+            headers=key_headers(settings.api_key),
             timeout=CHECK_S,
             transport=self._patient.transport,
             trust_env=self._target.host not in LOOPBACK_HOSTS,
