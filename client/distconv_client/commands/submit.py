@@ -58,7 +58,13 @@ RESULT_COLUMNS = ("JOB", "STATUS", "CODEC", "SAVED", "OUTPUT")
     "--requires", multiple=True, metavar="TAG", help="Only engines with this tag; repeatable."
 )
 @click.option(
-    "--max-retries", type=click.IntRange(0, 1000), default=3, show_default=True, metavar="N"
+    "--max-retries",
+    type=click.IntRange(0, 1000),
+    default=3,
+    show_default=True,
+    metavar="N",
+    help="Retries after a failure; a passing one, such as an unreachable source, is tried again for"
+    " long even with 0.",
 )
 @click.option("--sha256", is_flag=True, help="Send each file's checksum, for the engine to check.")
 @click.option(
