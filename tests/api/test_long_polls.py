@@ -31,7 +31,9 @@ async def test_an_engine_that_waits_in_vain_gets_204_when_its_time_is_up(
     assert 20 <= trio.current_time() - began_s < 20.5
 
 
-@pytest.mark.parametrize("prefer", ["", "respond-async", "wait=soon", "wait=-5", "wait=0"])
+@pytest.mark.parametrize(
+    "prefer", ["", "respond-async", "wait=soon", "wait=-5", "wait=0", 'wait="9', "await = 9"]
+)
 async def test_without_a_wish_to_wait_the_answer_is_immediate(
     autojump_clock: MockClock, farm: Farm, prefer: str
 ) -> None:
@@ -41,7 +43,17 @@ async def test_without_a_wish_to_wait_the_answer_is_immediate(
     assert trio.current_time() == began_s
 
 
-@pytest.mark.parametrize("prefer", ["wait=999999", "respond-async, wait=99999", "wait=60;x=y"])
+@pytest.mark.parametrize(
+    "prefer",
+    [
+        "wait=999999",
+        "respond-async, wait=99999",
+        "wait=60;x=y",
+        'wait="60"',
+        "wait = 60",
+        'Wait ="99"',
+    ],
+)
 async def test_a_wait_is_bounded_by_a_minute(
     autojump_clock: MockClock, farm: Farm, prefer: str
 ) -> None:

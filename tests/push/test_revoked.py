@@ -1,4 +1,4 @@
-"""What stays open for long ends with its key: websockets and streams of events."""
+"""What stays open for long ends with its key: websockets, streams of events, long polls."""
 
 import sys
 from collections.abc import AsyncGenerator
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import trio
-from tests.api.kit import Farm
+from tests.api.kit import Farm, later, problem
 from tests.push.kit import Wall
 from trio.testing import MockClock
 
@@ -108,3 +108,48 @@ async def test_a_stream_of_events_ends_when_its_key_would_not_be_let_in(switched
         rest = b"".join([chunk async for chunk in chunks])
     assert b"the key is not let in any more" in rest
     assert trio.current_time() - at_s <= 16
+
+
+@pytest.mark.parametrize("change", ["revoked", "another role"])
+async def test_an_engine_that_waits_with_a_revoked_key_is_told_401_and_no_job_stays_with_it(
+    switched: Daemon, nursery: trio.Nursery, change: str
+) -> None:
+    farm = Farm(switched)
+    await farm.beat()
+    asked = await later(nursery, farm.client.post, "/assign_job/", {"engine_id": "e1"}, prefer="wait=30")  # fmt: skip
+    keep = set(key().ROLES)
+    key().ROLES.discard("engine")
+    if change == "revoked":
+        key().ROLES.clear()
+        key().ROLES.add("submit")
+    job = await farm.submit()
+    problem(await asked.wait(), 401)
+    key().ROLES |= keep
+    found = await farm.job(job["job_id"])
+    assert (found["status"], found["retries"]) == ("pending", 0)
+
+
+async def test_a_long_poll_for_work_ends_within_seconds_of_its_key(
+    switched: Daemon, nursery: trio.Nursery
+) -> None:
+    farm = Farm(switched)
+    await farm.beat()
+    asked = await later(nursery, farm.client.post, "/assign_job/", {"engine_id": "e1"}, prefer="wait=60")  # fmt: skip
+    key().ROLES.clear()
+    at_s = trio.current_time()
+    problem(await asked.wait(), 401)
+    assert trio.current_time() - at_s <= 6
+    key().ROLES |= {"read", "submit", "engine"}
+    job = await farm.submit()
+    assert (await farm.job(job["job_id"]))["attempt"] == 0  # nothing was begun for it
+
+
+async def test_a_reader_that_waits_with_a_revoked_key_is_told_401(
+    switched: Daemon, nursery: trio.Nursery
+) -> None:
+    farm = Farm(switched)
+    job = await farm.submit()
+    asked = await later(nursery, farm.client.get, f"/jobs/{job['job_id']}", prefer="wait=30")
+    key().ROLES.discard("read")
+    await farm.client.request("DELETE", f"/jobs/{job['job_id']}")
+    problem(await asked.wait(), 401)

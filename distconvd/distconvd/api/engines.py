@@ -11,12 +11,14 @@ from distconvd.api.validate import (
     check_id,
     unknown_fields,
 )
+from distconvd.api.waiting import check_let_in, wait_while_let_in
 from distconvd.auth import require_engine
 from distconvd.dispatch import engines
 from distconvd.dispatch.assign import ask, assign_any, has_undelivered, park
 from distconvd.dispatch.queries import get_engine, list_engines
+from distconvd.dispatch.undelivered import give_back_undelivered
 from distconvd.edge.http import Request, Response, Route
-from distconvd.edge.link import wait_while_wanted
+from distconvd.errors import Unauthorized
 from distconvd.ledger import Ledger
 from distconvd.model import AssignRequest, BenchmarkReport, Heartbeat
 from distconvd.records import decode_job
@@ -130,20 +132,29 @@ class EnginesApi:
         """Park until a job is assigned to the engine; None when time is up or nobody listens.
 
         A job assigned in the very moment that the client leaves is not lost: it stays undelivered,
-        and the engine's next question is answered with it.
+        and the engine's next question is answered with it. One whose key has been revoked meanwhile
+        is given back; raises `Unauthorized` then.
         """
+        try:
+            return await self._wait_parked(request, engine_id, wait_s)
+        except Unauthorized:
+            self._ledger.execute_nowait(give_back_undelivered, engine_id)
+            raise
+
+    async def _wait_parked(self, request: Request, engine_id: str, wait_s: float) -> bytes | None:
         deadline_s = trio.current_time() + wait_s
         while (left_s := deadline_s - trio.current_time()) > 0:
             with self._teller.expect("assigned", engine_id) as assigned:
                 self._ledger.execute_nowait(park, engine_id, 1)
                 try:
                     if not self._ledger.execute_nowait(has_undelivered, engine_id):
-                        await wait_while_wanted(request, assigned.wait, left_s)
+                        await wait_while_let_in(request, assigned, left_s)
                 finally:
                     self._ledger.execute_nowait(park, engine_id, -1)
             if request.link is not None and request.link.over:
                 return None
             if self._ledger.execute_nowait(has_undelivered, engine_id):
+                check_let_in(request)
                 record = await self._ledger.execute(ask, engine_id)
                 if record is not None:
                     return record

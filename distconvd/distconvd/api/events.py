@@ -18,13 +18,11 @@ import trio
 from distconvd.api.operations_doc import EVENTS
 from distconvd.dispatch import Event
 from distconvd.dispatch.decision import EventKind
-from distconvd.edge.http import Request, Response, Route, still_let_in
+from distconvd.edge.http import RECHECK_S, Request, Response, Route, still_let_in
 from distconvd.edge.link import wait_while_wanted
 from distconvd.errors import BadRequest
 from distconvd.teller import NumberedEvent, Teller
 
-RECHECK_S = 5.0
-"""A reader's key is looked at again after so long, or with the next comment on a quiet line."""
 HEARTBEAT_S = 15.0
 """A comment is sent after so long without an event, so that nobody takes the line for dead."""
 PIECE_EVENTS = 64

@@ -32,6 +32,7 @@ from distconvd.api.validate import (
     check_progress,
     check_release,
 )
+from distconvd.api.waiting import wait_while_let_in
 from distconvd.archive import Archive
 from distconvd.auth import require_engine
 from distconvd.dispatch import reports, submit
@@ -39,7 +40,6 @@ from distconvd.dispatch.queries import JobFilter, Page, attempts, list_jobs
 from distconvd.dispatch.transaction import Transaction
 from distconvd.dispatch.why import why
 from distconvd.edge.http import Request, Response, Route
-from distconvd.edge.link import wait_while_wanted
 from distconvd.errors import BadRequest, NotFound, PreconditionFailed
 from distconvd.ledger import Ledger
 from distconvd.model import (
@@ -154,7 +154,7 @@ class JobsApi:
                 left_s = deadline_s - trio.current_time()
                 if left_s <= 0 or _is_news(record, known):
                     break
-                await wait_while_wanted(request, change.wait, left_s)
+                await wait_while_let_in(request, change, left_s)
                 if not change.is_set():
                     break
         if known is not None and names_version(known, etag_of(record)):

@@ -12,7 +12,8 @@ from distconvd.errors import BadRequest
 WAIT_S_MAX = 60.0
 """The longest that a long poll is held open."""
 
-_WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,6})(?:$|[,;\s])", re.IGNORECASE)
+# A value may be quoted, with spaces round the equals sign (RFC 7240 section 2).
+_WAIT = re.compile(r'(?:^|[,;\s])wait\s*=\s*("?)(\d{1,6})\1(?:$|[,;\s])', re.IGNORECASE)
 
 
 def json_reply(
@@ -57,7 +58,7 @@ def names_exactly(header: str, etag: str) -> bool:
 def wait_s_of(headers: Mapping[str, str]) -> float:
     """Return how long a caller likes to wait (`Prefer: wait=N`, RFC 7240), 0 when it does not."""
     found = _WAIT.search(headers.get("prefer", ""))
-    return min(float(found.group(1)), WAIT_S_MAX) if found else 0.0
+    return min(float(found.group(2)), WAIT_S_MAX) if found else 0.0
 
 
 def count_of(query: Mapping[str, str], name: str, most: int) -> int | None:

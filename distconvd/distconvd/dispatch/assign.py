@@ -48,7 +48,7 @@ def ask(tx: Transaction, engine_id: str) -> bytes | None:
     if entry is None:
         raise NotFound("Engine not found: send a heartbeat first")
     _take_note_of_interest(tx, entry)
-    held = _undelivered(tx, entry)
+    held = undelivered_job(tx, entry)
     if held is None and len(entry.held) >= entry.record.slots:
         held = next((job_id for job_id in entry.held if job_id not in entry.named), None)
     if held is None:
@@ -79,7 +79,7 @@ def park(tx: Transaction, engine_id: str, by: int) -> None:
 def has_undelivered(tx: Transaction, engine_id: str) -> bool:
     """Whether a job was assigned to the engine that did not reach it yet."""
     entry = tx.state.pool.engines.get(engine_id)
-    return entry is not None and _undelivered(tx, entry) is not None
+    return entry is not None and undelivered_job(tx, entry) is not None
 
 
 def assign_any(tx: Transaction) -> bytes | None:
@@ -128,7 +128,7 @@ def _take_note_of_interest(tx: Transaction, entry: EngineEntry) -> None:
         tx.state.pool.offer(entry.record.engine_id)
 
 
-def _undelivered(tx: Transaction, entry: EngineEntry) -> str | None:
+def undelivered_job(tx: Transaction, entry: EngineEntry) -> str | None:
     """Return a job that was assigned to the engine while it waited, but never reached it."""
     waiting = tx.core.undelivered.get(entry.record.engine_id, {})
     for job_id in list(waiting):
@@ -302,4 +302,4 @@ def _assign(tx: Transaction, job: Job, engine_id: str, reason: str) -> Job:
     return job
 
 
-__all__ = ["ask", "assign_any", "has_undelivered", "park", "serve_parked"]
+__all__ = ["ask", "assign_any", "has_undelivered", "park", "serve_parked", "undelivered_job"]

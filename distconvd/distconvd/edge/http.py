@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+RECHECK_S = 5.0
+"""How often the key of what stays open is looked at again."""
+
 Role = Literal["public", "read", "submit", "engine", "admin"]
 BodyMode = Literal["none", "whole", "stream"]
 
