@@ -126,4 +126,10 @@ def distconvd_register_settings(registrar: SettingsRegistrar) -> None:
 def _make(context: PluginContext) -> KeyFile:
     if context.key_file is None:
         raise ConfigError("authenticator key-file needs a file: --key-file FILE")
+    if context.api_key is not None:
+        log.warning(
+            "api_key is set and opens nothing, as the keys of %s count;"
+            " for that one key alone set auth to api-key",
+            context.key_file,
+        )
     return KeyFile(context.key_file, context.settings(NAME, KeyFileSettings).poll_s)

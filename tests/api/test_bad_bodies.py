@@ -199,7 +199,7 @@ async def test_half_of_a_surrogate_pair_is_400_and_its_field_is_named(
     farm: Farm, half: bytes
 ) -> None:
     told = problem(
-        await farm.client.post("/jobs/", raw(GOOD, labels=b'{"a":["' + half + b'"]}')), 400
+        await farm.client.post("/jobs/", raw(GOOD, labels=b'{"a":"' + half + b'"}')), 400
     )
     assert (told["field"], "surrogate" in told["detail"]) == ("labels", True)
 

@@ -207,6 +207,16 @@ async def test_a_daemon_asks_the_file_and_reloads_on_demand(path: Path) -> None:
         assert (await bob.get("/jobs/")).status == 403
 
 
+async def test_a_single_key_beside_a_key_file_is_told_to_open_nothing(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    add_key(path, "anna", ["read"], NOW_MS)
+    async with open_daemon(api_key="the-old-one", key_file=str(path)) as daemon:
+        old = daemon.client_with({"x-api-key": "the-old-one"})
+        assert (await old.get("/jobs/")).status == 401
+    assert "api_key is set and opens nothing" in caplog.text
+
+
 # ------------------------------------------------------------------------ keys of one engine
 
 
