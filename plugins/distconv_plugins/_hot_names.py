@@ -45,6 +45,7 @@ def report_name(video: str, tag: str = "") -> str:
     raw = os.fsencode(video)
     room_bytes = _NAME_BYTES_MAX - len(ending)
     if len(raw) > room_bytes:
-        while raw[room_bytes] & 0xC0 == 0x80:  # never in the middle of a UTF-8 character
+        least = room_bytes - 3  # a character has four bytes at most; other names are any bytes
+        while room_bytes > least and raw[room_bytes] & 0xC0 == 0x80:  # never within a character
             room_bytes -= 1
     return os.fsdecode(raw[:room_bytes] + ending)

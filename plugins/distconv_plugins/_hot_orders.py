@@ -12,6 +12,7 @@ is decided about a video:
   here wants it done this way too, so it is ordered.
 """
 
+import json
 import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -53,7 +54,7 @@ class Tag(NamedTuple):
     def maybe_from(cls, label: str | None) -> "Tag | None":
         """Return the tag that a label holds."""
         record, _, at = (label or "").partition(".")
-        if len(record) != 32 or not record.isalnum() or not at.isdecimal():
+        if len(record) != 32 or not record.isalnum() or not at.isdecimal() or len(at) > 9:
             return None
         return cls(record, int(at))
 
@@ -139,7 +140,7 @@ class Desk:
         for video in videos:
             try:
                 ticket = self._decide(video)
-            except OSError as error:
+            except (OSError, RecursionError, TypeError, ValueError) as error:
                 troubles.add(f"{printable(video.path)}: {error}")
                 continue
             if ticket is not None:
@@ -322,7 +323,7 @@ class Desk:
         """Write the problem, and return whether it is there now."""
         look.troubles.add(f"{printable(str(folder / SETTINGS_NAME))} is not obeyed: {why}")
         problem = {"title": f"This {SETTINGS_NAME} is wrong; the folder waits.", "detail": why}
-        data = msgspec.json.format(msgspec.json.encode(problem), indent=2) + b"\n"
+        data = json.dumps(problem, indent=2).encode("ascii") + b"\n"
         try:
             replace_file(
                 self._disk, folder / PROBLEM_NAME, folder / ".distconv-problem.distconv-part", data

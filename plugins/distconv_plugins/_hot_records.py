@@ -101,7 +101,7 @@ class Records:
             return msgspec.json.decode(data, type=Record)
         except FileNotFoundError:
             return None
-        except (msgspec.DecodeError, BadDrop) as error:
+        except (ValueError, RecursionError, BadDrop) as error:
             raise _damaged(self._path(name), error) from error
 
     def write(self, name: str, record: Record) -> None:
@@ -128,7 +128,7 @@ class Records:
             return {os.fsdecode(bytes.fromhex(name)) for name in names}
         except FileNotFoundError:
             return set()
-        except (ValueError, BadDrop) as error:  # what msgspec raises is a ValueError
+        except (ValueError, RecursionError, BadDrop) as error:
             raise _damaged(path, error) from error
 
     def write_outputs(self, outputs: set[str]) -> None:

@@ -83,5 +83,5 @@ def _is_on_another(disk: Disk, path: Path, source_url: str) -> bool:
         return msgspec.json.decode(data, type=_Source).source_url != source_url
     except FileNotFoundError:
         return False
-    except (BadDrop, msgspec.DecodeError):
+    except (BadDrop, ValueError, RecursionError):
         return True  # no report of ours: it is left alone

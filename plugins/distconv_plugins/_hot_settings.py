@@ -8,7 +8,7 @@ import os
 import tomllib
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 import msgspec
 
@@ -108,7 +108,8 @@ def submission(room: Room, source_url: str, size_bytes: int, folder: str, tag: s
     settings = room.settings
     return Submission(
         source_url,
-        folder.partition("/")[0] or "h264",
+        # A folder's name may be any bytes; the daemon refuses what is then no codec.
+        _utf8(folder.partition("/")[0]) or "h264",
         job_size=size_bytes / 1e6,
         max_retries=settings.max_retries,
         priority=settings.priority,
@@ -132,10 +133,11 @@ def _parse(text: bytes) -> FolderSettings:
     try:
         found: dict[str, Any] = tomllib.loads(text.decode("utf-8-sig"))
         return msgspec.convert(found, FolderSettings)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise WrongSettings(f"It is not valid TOML: {error}") from None
     except msgspec.ValidationError as error:
         raise WrongSettings(f"{error}.") from None
+    except (ValueError, OverflowError, RecursionError) as error:
+        # Besides what is malformed: integers of more digits than Python makes one of.
+        raise WrongSettings(f"It is not valid TOML: {error}") from None
 
 
 def _base(watch: Path, path: str, output: str | None) -> tuple[str, str]:
@@ -145,7 +147,7 @@ def _base(watch: Path, path: str, output: str | None) -> tuple[str, str]:
     if output.startswith(("http://", "https://")):
         return output.rstrip("/"), path
     if output.startswith("file:"):
-        parts = urlsplit(output)
+        parts = _split(output)
         if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
             raise WrongSettings("output: a file URL has three slashes, as in file:///srv/done.")
         output = unquote(parts.path)
@@ -156,16 +158,30 @@ def _base(watch: Path, path: str, output: str | None) -> tuple[str, str]:
     return base, path
 
 
+def _split(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError as error:
+        raise WrongSettings(f"output is not a URL: {error}.") from None
+
+
 def _check_apart(watch: Path, path: str, base: str) -> None:
     """Results among the videos would be taken for videos."""
     real, own, root = (os.path.realpath(p) for p in (base, watch / path, watch))
     if is_within(own, real) or is_within(root, real):
         raise WrongSettings(
-            f"output: {base} is, or holds, the folder that videos are taken from;"
+            f"output: {_utf8(base)} is, or holds, the folder that videos are taken from;"
             ' results need one of their own, such as "done".'
         )
     if os.path.dirname(real) == root and canonical_codec(os.path.basename(real)) in CODECS:
-        raise WrongSettings(f"output: {base} is a codec's own folder; results need another one.")
+        raise WrongSettings(
+            f"output: {_utf8(base)} is a codec's own folder; results need another one."
+        )
+
+
+def _utf8(name: str) -> str:
+    """Return a name that may be any bytes as text that can be written."""
+    return os.fsencode(name).decode(errors="replace")
 
 
 def is_within(path: str, roof: str) -> bool:

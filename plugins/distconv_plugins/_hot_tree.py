@@ -136,6 +136,8 @@ class Tree:
             return _Settings(seen, make_room(self._watch, folder, text))
         except (BadDrop, WrongSettings) as error:
             return _Settings(seen, WrongSettings(str(error)))
+        except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
+            return _Settings(seen, WrongSettings(f"The daemon cannot make sense of it: {error!r}"))
         except OSError as error:
             look.troubles.add(f"{printable(folder)}/{SETTINGS_NAME}: {error.strerror}")
             return None

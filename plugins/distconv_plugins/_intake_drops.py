@@ -2,7 +2,8 @@
 
 - a job: it is accepted;
 - the caller's fault: it is rejected, with the daemon's own problem beside it;
-- a plugin fails on it: rejected too, as it would fail again, and the next drop must not wait for it;
+- a plugin, or the daemon itself, fails on it: rejected too, as it would fail again, and the next drop
+  must not wait for it;
 - "later" in any form: it stays claimed, and no more are taken from `incoming/` in this round.
 """
 
@@ -29,8 +30,9 @@ from distconvd.errors import (
 from distconvd.model import Job
 
 CLAIMS_MAX = 64
+_FAILED = "The plugin 'spool-intake' failed on this drop; the daemon's log tells how."
 
-_Found = bytes | CallerError | OSError | None
+_Found = bytes | DistconvError | OSError | None
 """A claim's fields, or why there are none; None: not yet, or not any more."""
 
 
@@ -119,7 +121,7 @@ class Drops:
                     # One after the other as far as the decision, so that the oldest drop is the
                     # oldest job; their commits are waited for together.
                     await nursery.start(self._submit, claim, found, round_)
-                elif isinstance(found, CallerError):
+                elif isinstance(found, DistconvError):
                     round_.rejected.append((claim, _problem(claim, found)))
                 elif isinstance(found, OSError):
                     round_.failures.append(Failure(claim.name, found))
@@ -132,6 +134,7 @@ class Drops:
         task_status.started()
         try:
             job = await self._admission.submit(fields, idempotency_key=f"spool-{claim.key}")
+            await self._take_on(job)
         except (TooManyRequests, RequestTimeout):
             round_.later = True
         except (CallerError, PluginFailed) as error:
@@ -139,9 +142,13 @@ class Drops:
         except DistconvError as error:
             log.debug("spool: drop %s has to wait: %s", printable(claim.name), error)
             round_.later = True
+        except OSError as error:
+            round_.failures.append(Failure(claim.name, error))
+        except Exception:  # noqa: BLE001 - logged; the next drop must not wait for it
+            log.exception("spool: drop %s: the daemon failed on it", printable(claim.name))
+            round_.rejected.append((claim, _problem(claim, PluginFailed(_FAILED))))
         else:
             round_.accepted.append((claim, job.job_id))
-            await self._take_on(job)
 
     async def _move(self, round_: _Round) -> None:
         if round_.accepted:
@@ -180,6 +187,9 @@ def _read(owner: Owner, claim: Claim) -> _Found:
         return None
     except OSError as error:
         return error
+    except Exception:  # noqa: BLE001 - as above
+        log.exception("spool: drop %s: the daemon cannot read it", printable(claim.name))
+        return PluginFailed(_FAILED)
 
 
 def _problem(claim: Claim, error: DistconvError) -> bytes:

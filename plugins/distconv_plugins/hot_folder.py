@@ -43,6 +43,7 @@ from distconvd.model import TERMINAL_STATUSES, Job
 BATCH = 64
 """Orders that are made durable, and submitted, at a time."""
 WHAT = "hot folder"
+_FAILED = "The plugin 'hot-folder' failed on this video; the daemon's log tells how."
 _ENDS = frozenset({"job.completed", "job.failed", "job.cancelled"})
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -213,8 +214,12 @@ class HotFolder:
             log.warning("hot folder: %s is refused: %s", printable(ticket.path), error)
             refused.append(ticket)
             self._note(End(ticket.tag, refusal=error))
-        except DistconvError as error:
+        except (DistconvError, OSError) as error:
             log.debug("hot folder: %s has to wait: %s", printable(ticket.path), error)
+        except Exception:
+            log.exception("hot folder: %s: the daemon failed on it", printable(ticket.path))
+            refused.append(ticket)
+            self._note(End(ticket.tag, refusal=PluginFailed(_FAILED)))
         else:
             made.append((ticket, job))
 

@@ -14,6 +14,7 @@ DROP_BYTES_MAX = 262_144
 _BOM = b"\xef\xbb\xbf"
 _LINE_DOTS_MAX = 128
 """tomllib takes time quadratic in the parts of a dotted key: 100,000 dots would be minutes."""
+_TOO_LONG = "An integer has too many digits for a number of a job."
 
 
 def to_json(name: str, data: bytes) -> bytes:
@@ -42,6 +43,8 @@ def object_to_json(fields: object) -> bytes:
         return msgspec.json.encode(fields)
     except (TypeError, UnicodeEncodeError) as error:
         raise BadDrop(f"A value cannot be written as JSON: {error}.") from None
+    except (ValueError, OverflowError):
+        raise BadDrop(_TOO_LONG) from None
     except RecursionError:
         raise BadDrop("The fields are nested too deeply.") from None
 
@@ -56,6 +59,9 @@ def toml_to_json(data: bytes) -> bytes:
         raise BadDrop(f"The TOML is not UTF-8 (byte {error.start}).") from None
     except tomllib.TOMLDecodeError as error:
         raise BadDrop(f"The TOML is malformed: {error}.") from None
+    except (ValueError, OverflowError):
+        # Python makes no integer of so many digits, and tomllib lets that through.
+        raise BadDrop(_TOO_LONG) from None
     except RecursionError:
         raise BadDrop("The TOML is nested too deeply.") from None
 

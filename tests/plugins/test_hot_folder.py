@@ -34,6 +34,7 @@ class FakeDaemon:
         self.by_key: dict[str, tuple[bytes, str]] = {}
         self.jobs: dict[str, Job] = {}
         self.down: Exception | None = None
+        self.refused_codecs: set[str] = set()
 
     async def submit(self, fields: bytes, *, idempotency_key: str) -> Job:
         await trio.lowlevel.checkpoint()
@@ -41,6 +42,8 @@ class FakeDaemon:
             raise self.down
         if idempotency_key not in self.by_key:
             submission = msgspec.json.decode(fields, type=Submission)
+            if submission.target_codec in self.refused_codecs:
+                raise BadRequest("There is no such codec.")
             job_id = f"1753_{len(self.jobs) + 1}"
             told = {name: getattr(submission, name) for name in Submission.__struct_fields__}
             self.jobs[job_id] = Job(job_id, **told)
@@ -374,6 +377,11 @@ async def test_the_nearest_settings_hold_whole(site: Site, tmp_path: Path) -> No
         ('output = "file:x"', "three slashes"),
         ('output = "http://h/a b"', "output.url"),
         ("output = 3", "output"),
+        ("priority = 1" + "0" * 4400, "digits"),
+        ("priority = 0x" + "f" * 20_000, "priority"),
+        ("priority = " + "[" * 30_000, "recursion"),
+        ('output = "file://["', "not a URL"),
+        ('output = "file://\u2100.com/"', "not a URL"),
     ],
 )
 async def test_wrong_settings_are_told_beside_them_and_the_folder_waits_until_they_are_mended(
@@ -390,6 +398,45 @@ async def test_wrong_settings_are_told_beside_them_and_the_folder_waits_until_th
     await site.live()
     assert site.daemon.sources == ["av1/b.mov", "h264/a.mov"]
     assert not problem.exists()
+
+
+async def test_names_that_are_no_utf8_harm_no_other_video(site: Site) -> None:
+    """Of a codec's folder, of one whose settings are wrong, and of a very long video."""
+    odd = os.fsdecode(b"h264\xff")
+    site.settings("", "priority = 1")
+    site.video(f"{odd}/a.mov", "a")
+    wrong = os.fsdecode(b"h264/\xff")
+    site.settings(wrong, 'output = "."')
+    site.video(f"{wrong}/b.mov", "b")
+    site.video("h264/" + os.fsdecode(b"\x80" * 251) + ".mov", "c")
+    site.video("h264/d.mov", "d")
+    site.daemon.refused_codecs = {"h264\ufffd"}
+    await site.live(ends=True)
+    assert [job.job_size for job in site.daemon.all] == [1e-6] * 2
+    assert site.report("done/h264/d.mov")["status"] == "completed"
+    assert site.report(f"done/{odd}/a.mov")["status"] == "rejected"
+    assert (site.watch / wrong / PROBLEM_NAME).exists()
+
+
+async def test_a_report_of_another_program_that_cannot_be_read_is_left_alone(site: Site) -> None:
+    theirs = site.watch / "done/h264/a.mov.report.json"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("[" * 60_000)
+    site.video("h264/a.mov")
+    await site.live(ends=True)
+    assert len([*theirs.parent.glob("a.mov.*.report.json")]) == 1
+    assert theirs.read_text().startswith("[[")
+
+
+async def test_a_video_on_which_the_daemon_itself_fails_is_reported_by_the_plugins_name(
+    site: Site,
+) -> None:
+    site.video("h264/a.mov")
+    site.daemon.down = ZeroDivisionError("a bug")
+    await site.live()
+    report = site.report("done/h264/a.mov")
+    assert report["status"] == "rejected"
+    assert "'hot-folder'" in str(report["error"])
 
 
 async def test_settings_that_are_still_written_hold_the_folder_back(site: Site) -> None:

@@ -23,7 +23,7 @@ from distconvd.plugins import Plugins
 from distconvd.store import Snapshot
 from distconvd.testing.daemon import open_daemon
 
-HEAD = "import time, trio\nfrom distconvd import hookimpl\nfrom distconvd.errors import *\n"
+HEAD = "import time, trio\nfrom msgspec.structs import replace\nfrom distconvd import hookimpl\nfrom distconvd.errors import *\n"
 JOB = {"source_url": "file:///a.mov", "target_codec": "h264"}
 SOON: dict[str, Any] = {"spool-intake": {"poll_s": 0.01}}
 Write = Callable[..., str]
@@ -77,7 +77,16 @@ async def until(seen: Callable[[], object]) -> None:
 # --------------------------------------------------- reviews that fail, inside of bundled services
 
 
-@pytest.mark.parametrize("fault", ["raise RuntimeError('oh no')", "exit('no')", "return 42"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "raise RuntimeError('oh no')",
+        "exit('no')",
+        "return 42",
+        "return replace(submission, labels={'a': chr(0xD800)})",
+        "return replace(submission, labels={'a': object()})",
+    ],
+)
 async def test_a_review_that_fails_on_a_drop_has_it_rejected_by_name_and_the_next_is_taken(
     plugin: Write, tmp_path: Path, fault: str
 ) -> None:
@@ -93,6 +102,42 @@ async def test_a_review_that_fails_on_a_drop_has_it_rejected_by_name_and_the_nex
         assert problem["type"] == "urn:distconv:problem:plugin-failed"
         assert "'mine'" in problem["detail"]
         assert (await daemon.client.get("/livez")).status == 200
+
+
+POISON: list[tuple[str, bytes]] = [
+    ("a.toml", b"source_url = 'file:///a'\ntarget_codec = 'av1'\njob_size = 1" + b"0" * 4400),
+    ("b.toml", b"source_url = 'file:///a'\ntarget_codec = 'av1'\nx = 0x" + b"f" * 60_000),
+    ("c.toml", b"source_url = 'file://['\ntarget_codec = 'av1'"),
+    ("d.toml", b"a = " + b"[" * 100_000),
+    ("e.toml", b"a = '\xff'"),
+    ("f.toml", b"job_size = nan"),
+    ("g.json", b'{"source_url": "file:///a", "target_codec": "av1", "job_size": 1e999}'),
+    ("h.json", b'{"source_url": "file:///a", "target_codec": "av1", "x": 1' + b"0" * 4400 + b"}"),
+    ("i.json", b'{"source_url": "file:///\\ud800", "target_codec": "av1"}'),
+    ("j.json", b'{"source_url": "file:///a", "\\udc00": 1}'),
+    ("k.json", b'{"source_url": "file:///\xed\xa0\x80"}'),
+    ("l.json", b'{"a":' * 40_000),
+    ("m.json", b'{"target_codec": "av1", "target_codec": 5}'),
+    ("n.json", b"\x00" * 100),
+]
+
+
+async def test_each_poisonous_drop_is_rejected_alone_and_the_good_one_after_them_is_taken(
+    tmp_path: Path,
+) -> None:
+    spool = tmp_path / "spool"
+    settings: dict[str, Any] = {"spool-intake": {"poll_s": 0.01, "settle_s": 0.0}}
+    async with open_daemon(spool_dir=str(spool), plugin=settings) as daemon:
+        for name, data in POISON:
+            (spool / "tmp" / name).write_bytes(data)
+            (spool / "tmp" / name).rename(spool / "incoming" / name)
+        drop(spool, f"{1:032x}.json")
+        await until(lambda: [*(spool / "accepted").iterdir()])
+        await until(lambda: len([*(spool / "rejected").iterdir()]) == 2 * len(POISON))
+        told = [json.loads(p.read_text()) for p in (spool / "rejected").glob("*.problem.json")]
+        assert {problem["drop"] for problem in told} == {name for name, _ in POISON}
+        assert {problem["status"] for problem in told} == {400}
+        assert not daemon.parts.service_failures
 
 
 async def test_a_review_that_fails_on_a_video_has_it_reported_and_the_next_is_taken(

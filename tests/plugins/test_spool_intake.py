@@ -516,6 +516,24 @@ async def test_a_file_that_still_changed_when_it_was_claimed_settles_anew(
 # ------------------------------------------------------------------------------------ when not now
 
 
+async def test_a_drop_on_which_the_daemon_itself_fails_is_rejected_and_the_next_is_taken(
+    layout: Layout, daemon: FakeDaemon, caplog: pytest.LogCaptureFixture
+) -> None:
+    (layout.incoming / "bad.json").write_text('{"source_url": "file:///a", "at": "x"}')
+    os.utime(layout.incoming / "bad.json", (1.0, 1.0))
+    (layout.incoming / "good.json").write_text(json.dumps(GOOD))
+
+    def fail_once() -> None:
+        daemon.before_reply = None
+        raise ZeroDivisionError("a bug")
+
+    daemon.before_reply = fail_once
+    await take_in(layout, daemon)
+    assert drop_names(layout.rejected) == ["bad.json", "bad.json.problem.json"]
+    assert drop_names(layout.accepted) == ["good.json"]
+    assert "a bug" in caplog.text
+
+
 @pytest.mark.parametrize(
     "error", [Unavailable("draining"), CommitFailed("disk full"), TooManyRequests("slow down")]
 )

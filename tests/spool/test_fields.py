@@ -47,6 +47,9 @@ def test_a_byte_order_mark_is_no_part_of_the_fields(name: str, data: bytes) -> N
         ("a.toml", b"a = '\xff'", "not UTF-8"),
         ("a.toml", b"a = " + b"[" * 100_000, "too deeply"),
         ("a.toml", b"a." * 100_000 + b"a = 1", "dots"),
+        ("a.toml", b"a = 1" + b"0" * 4400, "too many digits"),
+        ("a.toml", b"a = 0x" + b"f" * 20_000, "too many digits"),
+        ("a.json", b'{"a": 1' + b"0" * 4400 + b"}", "out of range"),
     ],
 )
 def test_anything_else_is_refused_with_the_reason(name: str, data: bytes, reason: str) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 
 import msgspec
 
@@ -56,6 +57,8 @@ class Admission:
         idempotency = None
         if key is not None:
             idempotency = idempotency_of(key, caller, _digest_of(body))
+        if dry_run and idempotency is not None:
+            await self._check_key(idempotency)
         if dry_run or not await self.is_known(idempotency):
             submission = self.review(submission, caller)
         if dry_run:
@@ -63,7 +66,11 @@ class Admission:
         try:
             return await self._ledger.execute(submit, submission, idempotency)
         except JobArchived as known:
-            return (await require_archived(self._archive, known.job_id)).job
+            return await self.archived(known.job_id)
+
+    async def archived(self, job_id: str) -> bytes:
+        """Return a job that has left the store, as on the wire; raises `NotFound`."""
+        return (await require_archived(self._archive, job_id)).job
 
     def parse(self, body: bytes, *, strict: bool) -> Submission:
         """Return the job that a JSON object asks for; raises `BadRequest`."""
@@ -84,6 +91,11 @@ class Admission:
         except JobArchived:
             return True
 
+    async def _check_key(self, idempotency: IdempotencyKey) -> None:
+        """Raise `Unprocessable` for a key that was used for another request."""
+        with suppress(JobArchived):
+            await self._ledger.execute(recall, idempotency)
+
     def review(self, submission: Submission, caller: str) -> Submission:
         """Return the job as the plugins leave it; raises whatever one refuses it with."""
         for name, review in self._reviews:
@@ -98,8 +110,11 @@ def _asked(name: str, review: Review, submission: Submission, caller: str) -> Su
     """Ask one plugin; raises what it refuses with, and `PluginFailed` for any fault of its own."""
     try:
         answer: object = review(submission, caller)
-        if answer is None or isinstance(answer, Submission):  # pyright: ignore[reportUnnecessaryIsInstance] - a plugin may answer anything
+        if answer is None:
             return answer
+        if isinstance(answer, Submission):  # pyright: ignore[reportUnnecessaryIsInstance] - a plugin may answer anything
+            # It may hold anything, too: what is of another type, or cannot be written, is its fault.
+            return msgspec.json.decode(msgspec.json.encode(answer), type=Submission)
         raise TypeError(f"it answered {answer!r}, no Submission")
     except DistconvError:
         raise
@@ -159,7 +174,10 @@ def idempotency_of(key: str, caller: str, digest: str, line: int | None = None) 
 
 def _digest_of(body: bytes) -> str:
     """Return what tells two requests apart: their meaning, not their spacing or order of fields."""
-    canonical = msgspec.json.encode(decode_object(body), order="sorted")
+    try:
+        canonical = msgspec.json.encode(decode_object(body), order="sorted")
+    except RecursionError as error:
+        raise BadRequest("Invalid JSON: it is nested too deeply.") from error
     return hashlib.sha256(canonical).hexdigest()
 
 
