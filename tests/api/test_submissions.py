@@ -211,8 +211,30 @@ async def test_a_repeated_batch_with_its_key_is_the_same_jobs(farm: Farm) -> Non
     assert len((await farm.client.get("/jobs/")).json()) == 2
     problem(await batch(farm, "", GOOD, GOOD, idempotency_key="b1"), 422)
     problem(await batch(farm, "", GOOD, b"{}", GOOD, GOOD, idempotency_key="b1"), 422)
-    ok(await farm.client.post("/jobs/", GOOD, idempotency_key="b1"))
-    assert len((await farm.client.get("/jobs/")).json()) == 3
+    assert len((await farm.client.get("/jobs/")).json()) == 2
+
+
+async def test_the_key_of_a_batch_is_422_for_a_single_job_and_the_other_way_round(
+    farm: Farm,
+) -> None:
+    await batch(farm, "", b"{}", GOOD, idempotency_key="b1")
+    await farm.client.post("/jobs/", GOOD, idempotency_key="s1")
+    problem(await farm.client.post("/jobs/", GOOD, idempotency_key="b1"), 422)
+    problem(await batch(farm, "", GOOD, idempotency_key="s1"), 422)
+    assert len((await farm.client.get("/jobs/")).json()) == 2
+
+
+async def test_a_dry_run_with_a_key_is_refused_as_the_real_request_would_be(farm: Farm) -> None:
+    await farm.client.post("/jobs/", GOOD, idempotency_key="k1")
+    await batch(farm, "", GOOD, GOOD, idempotency_key="b1")
+    before = farm.stored()
+    dry = "/jobs/?dry_run=true"
+    other = GOOD | {"job_size": 1}
+    problem(await farm.client.post(dry, other, idempotency_key="k1"), 422)
+    problem(await batch(farm, "?dry_run=true", GOOD, idempotency_key="b1"), 422)
+    assert ok(await farm.client.post(dry, GOOD, idempotency_key="k1"))["job_id"] == "dry-run"
+    assert ok(await farm.client.post(dry, GOOD, idempotency_key="new"))["job_id"] == "dry-run"
+    assert farm.stored() == before
 
 
 # --------------------------------------------------------------------------------- review plugins

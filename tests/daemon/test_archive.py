@@ -1,5 +1,6 @@
 """The archive on a real disk, and a daemon that retires its ended jobs into it."""
 
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -96,3 +97,24 @@ async def test_a_daemon_answers_from_the_archive_what_has_left_its_store(
         assert attempt["outcome"] == "completed"
         again = await daemon.client.post("/jobs/", fields, idempotency_key="k")
         assert again.json() == done.json()["job"]
+
+
+async def test_a_batch_that_is_sent_again_gets_its_jobs_from_the_archive_too(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    line = b'{"source_url":"http://h/a.mp4","target_codec":"h264"}'
+    headers = {"idempotency_key": "b", "content_type": "application/x-ndjson"}
+    async with open_daemon(
+        archive_dir=str(tmp_path / "a"), dispatch={"finished_jobs_max": 0}
+    ) as daemon:
+        send = partial(daemon.client.post, "/jobs/", line + b"\n" + line, **headers)
+        first, second = [answer["job"] for answer in (await send()).lines]
+        done = await daemon.client.post(
+            f"/jobs/{first['job_id']}/complete", {"output_url": "file:///o.mp4"}
+        )
+        with trio.fail_after(60):
+            while first["job_id"] in daemon.parts.dispatcher.state.jobs:
+                await trio.sleep(0.1)
+        again = (await send()).lines
+        assert [(answer["line"], answer["status"]) for answer in again] == [(1, 200), (2, 200)]
+        assert [answer["job"] for answer in again] == [done.json()["job"], second]

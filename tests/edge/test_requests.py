@@ -40,6 +40,13 @@ def _plain(body: bytes) -> bytes:
     return re.sub(rb'"request_id": "[^"]*"', b"", body)
 
 
+async def test_an_idempotency_key_in_two_lines_is_refused(site: Site) -> None:
+    twice = ("Idempotency-Key: a", "idempotency-key: b", "Content-Type: application/json")
+    (reply,) = await site.ask(post("/echo", b"{}", *twice))
+    assert reply.status == 400
+    assert json.loads(reply.body)["field"] == "idempotency-key"
+
+
 async def test_requests_sent_at_once_are_answered_in_their_order(site: Site) -> None:
     replies = await site.ask(b"".join(post("/echo", b"%d" % n) for n in range(20)))
     assert [reply.body for reply in replies] == [b"%d" % n for n in range(20)]

@@ -4,6 +4,9 @@ Each line is answered by a line: the job, or the problem that the same line alon
 All jobs of a batch become durable in one commit. With `?atomic=true` one bad line refuses the whole
 batch; without it the good lines are taken. Blank lines are skipped and counted, so that the number
 in an answer is the number of the line in the request.
+
+Each line has an idempotency key of its own, made of the batch's and its number. The batch's stands for
+its first job, with the digest of the whole, so that it is noticed when it is used for anything else.
 """
 
 import hashlib
@@ -13,11 +16,18 @@ from typing import NamedTuple
 import msgspec
 
 from distconvd.api.admission import Admission, idempotency_of
-from distconvd.dispatch.submit import IdempotencyKey, rehearse, submit
+from distconvd.dispatch.submit import (
+    IdempotencyKey,
+    check_batch_key,
+    rehearse,
+    remember,
+    submit,
+)
 from distconvd.dispatch.transaction import Transaction
-from distconvd.errors import BadRequest, BodyTooLarge, CallerError, Conflict, JobArchived
+from distconvd.errors import BadRequest, BodyTooLarge, CallerError, JobArchived
 from distconvd.ledger import Ledger
 from distconvd.model import Submission
+from distconvd.records import decode_job
 
 LINES_MAX = 1000
 CONTENT_TYPE = "application/x-ndjson"
@@ -85,29 +95,49 @@ class Batch:
                 answers.append(Line(number, error.status, detail=error.detail, field=error.field))
             else:
                 good.append(_Good(number, submission, line_key))
-        answers += await self._take(good, dry_run=dry_run)
+        whole = None if key is None else idempotency_of(key, caller, f"batch:{digest}")
+        answers += await self._take(good, whole, dry_run=dry_run)
         answers.sort(key=lambda answer: answer.line)
         return msgspec.json.Encoder().encode_lines(answers)
 
-    async def _take(self, good: Sequence[_Good], *, dry_run: bool) -> list[Line]:
+    async def _take(
+        self, good: Sequence[_Good], whole: IdempotencyKey | None, *, dry_run: bool
+    ) -> list[Line]:
         """Make the jobs in one step; what fails here fails for all."""
 
-        def command(tx: Transaction) -> list[bytes]:
+        def command(tx: Transaction) -> list[bytes | JobArchived]:
+            is_known = whole is not None and check_batch_key(tx, whole)
             if dry_run:
                 return [rehearse(tx, each.submission) for each in good]
-            return [submit(tx, each.submission, each.key) for each in good]
+            made = [_submitted(tx, each) for each in good]
+            if whole is not None and made and not is_known:
+                remember(tx, whole, _id_of(made[0]))
+            return made
 
-        if not good:
-            return []
-        try:
-            records = await self._ledger.execute(command)
-        except JobArchived as known:
-            raise Conflict(
-                f"This batch was taken long ago, and job {known.job_id} of it has left for the"
-                " archive; ask for its jobs one by one."
-            ) from known
+        records = await self._ledger.execute(command)
         pairs = zip(good, records, strict=True)
-        return [Line(each.number, 200, msgspec.Raw(record)) for each, record in pairs]
+        return [await self._answered(each.number, record) for each, record in pairs]
+
+    async def _answered(self, number: int, record: bytes | JobArchived) -> Line:
+        """Return the answer to a line that was taken, now or long ago."""
+        if isinstance(record, bytes):
+            return Line(number, 200, msgspec.Raw(record))
+        try:
+            return Line(number, 200, msgspec.Raw(await self._admission.archived(record.job_id)))
+        except CallerError as error:
+            return Line(number, error.status, detail=error.detail)
+
+
+def _submitted(tx: Transaction, line: _Good) -> bytes | JobArchived:
+    """Return the job of a line, or that it has left for the archive since it was made."""
+    try:
+        return submit(tx, line.submission, line.key)
+    except JobArchived as known:
+        return known
+
+
+def _id_of(made: bytes | JobArchived) -> str:
+    return made.job_id if isinstance(made, JobArchived) else decode_job(made).job_id
 
 
 def _lines_of(body: bytes) -> list[tuple[int, bytes]]:

@@ -59,7 +59,7 @@ def submit(
     job = _new_job(tx, submission)
     tx.put_job(None, job)
     if idempotency is not None:
-        _remember(tx, idempotency, job.job_id)
+        remember(tx, idempotency, job.job_id)
     tx.tell("job.submitted", job)
     return tx.job_view(job.job_id)
 
@@ -67,6 +67,23 @@ def submit(
 def recall(tx: Transaction, idempotency: IdempotencyKey) -> bool:
     """Return whether a key made a job before; raises as `submit`."""
     return _recall(tx, idempotency) is not None
+
+
+def check_batch_key(tx: Transaction, idempotency: IdempotencyKey) -> bool:
+    """Return whether the key of a whole batch is known; raises `Unprocessable`."""
+    try:
+        return _recall(tx, idempotency) is not None
+    except JobArchived:
+        return True
+
+
+def remember(tx: Transaction, idempotency: IdempotencyKey, job_id: str) -> None:
+    """Note which job a key stands for."""
+    record = encode(Remembered(idempotency.digest, job_id))
+    tx.put("meta", IDEMPOTENCY_PREFIX + idempotency.key, record)
+    if len(tx.state.meta) > tx.settings.idempotency_keys_max:
+        oldest = next(k for k in tx.state.meta if k.startswith(IDEMPOTENCY_PREFIX))
+        tx.put("meta", oldest, None)
 
 
 def rehearse(tx: Transaction, submission: Submission) -> bytes:
@@ -171,11 +188,3 @@ def _recall(tx: Transaction, idempotency: IdempotencyKey) -> str | None:
     if known.job_id not in tx.state.jobs:
         raise JobArchived(known.job_id)
     return known.job_id
-
-
-def _remember(tx: Transaction, idempotency: IdempotencyKey, job_id: str) -> None:
-    record = encode(Remembered(idempotency.digest, job_id))
-    tx.put("meta", IDEMPOTENCY_PREFIX + idempotency.key, record)
-    if len(tx.state.meta) > tx.settings.idempotency_keys_max:
-        oldest = next(k for k in tx.state.meta if k.startswith(IDEMPOTENCY_PREFIX))
-        tx.put("meta", oldest, None)

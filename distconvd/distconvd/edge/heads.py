@@ -17,6 +17,8 @@ from distconvd.edge.problems import VersionNotSupported
 from distconvd.errors import BadRequest, HeadTooLarge
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._:+=@/-]{1,128}")
+_ONCE = ("idempotency-key",)
+"""Headers of which a second line could mean another thing than the first; none that h11 refuses."""
 # Unique over restarts and daemons, and cheap: a random start, then a counter.
 _id_prefix = os.urandom(4).hex()
 _id_counter = itertools.count(1)
@@ -34,6 +36,7 @@ def read_headers(request: h11.Request) -> dict[str, str]:
 
 def check_head(request: h11.Request, headers: Mapping[str, str]) -> None:
     """Raise `BadRequest` or `VersionNotSupported` for a head that nothing is to be based on."""
+    _check_once(request, headers)
     version = request.http_version
     if not version.startswith(b"1."):
         raise VersionNotSupported("Only HTTP/1.1 and HTTP/1.0 are spoken here.")
@@ -42,6 +45,13 @@ def check_head(request: h11.Request, headers: Mapping[str, str]) -> None:
             raise BadRequest("The head has both Content-Length and Transfer-Encoding.")
         if version < b"1.1":
             raise BadRequest("HTTP/1.0 has no Transfer-Encoding.")
+
+
+def _check_once(request: h11.Request, headers: Mapping[str, str]) -> None:
+    """Raise `BadRequest` for a repeated line of a header that says one thing only."""
+    for name in _ONCE:
+        if name in headers and [raw for raw, _ in request.headers].count(name.encode()) > 1:
+            raise BadRequest(f"The head has {name} more than once; send it once.", field=name)
 
 
 def check_size(request: h11.Request, bytes_max: int) -> None:
