@@ -110,8 +110,11 @@ def _asked(name: str, review: Review, submission: Submission, caller: str) -> Su
     """Ask one plugin; raises what it refuses with, and `PluginFailed` for any fault of its own."""
     try:
         answer: object = review(submission, caller)
-        if answer is None or isinstance(answer, Submission):  # pyright: ignore[reportUnnecessaryIsInstance] - a plugin may answer anything
+        if answer is None:
             return answer
+        if isinstance(answer, Submission):  # pyright: ignore[reportUnnecessaryIsInstance] - a plugin may answer anything
+            # It may hold anything, too: what is of another type, or cannot be written, is its fault.
+            return msgspec.json.decode(msgspec.json.encode(answer), type=Submission)
         raise TypeError(f"it answered {answer!r}, no Submission")
     except DistconvError:
         raise
@@ -171,7 +174,10 @@ def idempotency_of(key: str, caller: str, digest: str, line: int | None = None) 
 
 def _digest_of(body: bytes) -> str:
     """Return what tells two requests apart: their meaning, not their spacing or order of fields."""
-    canonical = msgspec.json.encode(decode_object(body), order="sorted")
+    try:
+        canonical = msgspec.json.encode(decode_object(body), order="sorted")
+    except RecursionError as error:
+        raise BadRequest("Invalid JSON: it is nested too deeply.") from error
     return hashlib.sha256(canonical).hexdigest()
 
 
