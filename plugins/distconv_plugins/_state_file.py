@@ -16,7 +16,8 @@ The last entry says which format this is, and how much of which journal the file
 Rules: any JSON of that shape is read, whatever its layout: the original's (no `attempts`, `meta`
 and `distconv`), or one that a person has edited. Our own layout is read line by line, as a
 shortcut that needs no memory beyond the records; at the first surprise the whole is read instead,
-and only that decides whether the file is good.
+and only that decides whether the file is good. An object with none of these entries and with others is
+no state file.
 """
 
 from collections.abc import Iterator, Mapping
@@ -172,6 +173,7 @@ def _read_whole(disk: Disk, path: Path) -> State:
     data = read_all(disk, path)
     try:
         document = _raw_object.decode(data.removeprefix(b"\xef\xbb\xbf"))
+        _check_shape(document)
         position = _position(path, document["distconv"]) if "distconv" in document else None
         tables = empty_tables()
         dropped: list[str] = []
@@ -180,6 +182,13 @@ def _read_whole(disk: Disk, path: Path) -> State:
     except BAD_JSON as error:
         raise StateCorrupt(str(error)) from error
     return State(tables, position, dropped, len(data))
+
+
+def _check_shape(document: Mapping[str, msgspec.Raw]) -> None:
+    """Refuse an object of something else's, such as a key file; any part may be missing of ours."""
+    if document and not document.keys() & {*TABLES, "distconv"}:
+        strange = ", ".join(repr(name)[:40] for name in list(document)[:5])
+        raise StateCorrupt(f"it has neither jobs nor engines, but {strange}: is it another file?")
 
 
 def _read_table(table: Table, raw: msgspec.Raw | None, tables: Tables, dropped: list[str]) -> None:

@@ -55,7 +55,18 @@ def read(disk: FaultDisk) -> Snapshot:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", '"x"', "{", "nonsense", "\0" * 100, '{"jobs": []}', "7"]
+    "text",
+    [
+        "",
+        "[]",
+        '"x"',
+        "{",
+        "nonsense",
+        "\0" * 100,
+        '{"jobs": []}',
+        "7",
+        '{"version":1,"keys":[]}',
+    ],
 )
 async def test_a_useless_state_file_is_kept_aside_and_the_start_is_empty(
     state: Path, text: str, caplog: pytest.LogCaptureFixture
@@ -66,6 +77,17 @@ async def test_a_useless_state_file_is_kept_aside_and_the_start_is_empty(
     assert "state.json" in caplog.text
     await commit(lambda: JsonStore(state), [put("a", n=1)])
     assert (await contents(lambda: JsonStore(state))).jobs == {"a": record(n=1)}
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", '{"jobs":{}}', '{"engines":{}}', '{"engines":{},"x":1}', '{"meta":{}}']
+)
+async def test_a_state_file_that_lacks_parts_is_one_and_not_set_aside(
+    state: Path, text: str
+) -> None:
+    state.write_text(text)
+    assert await contents(lambda: JsonStore(state)) == ({}, {}, {}, {})
+    assert list(state.parent.glob("*.corrupt-*")) == []
 
 
 async def test_each_damaged_file_is_kept_under_a_name_of_its_own(
