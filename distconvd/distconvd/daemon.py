@@ -28,7 +28,7 @@ from distconvd.auth import Authenticator, gate
 from distconvd.config import Config
 from distconvd.disk import REAL_DISK
 from distconvd.dispatch import Dispatcher, Event, Instant
-from distconvd.dispatch.clock import tick
+from distconvd.dispatch.clock import forgive, tick
 from distconvd.edge.app import App
 from distconvd.edge.cors import Cors
 from distconvd.edge.http import Principal, Route
@@ -56,6 +56,8 @@ log = logging.getLogger("distconvd.daemon")
 T = TypeVar("T")
 
 TICK_S = 0.2
+AWAY_S = 2.0
+"""A pause of the whole daemon that is longer counts against nobody."""
 DEFAULT_POLICY = "size-aware"
 LOADED_AT_ONCE_MAX = 10_000
 """Stored jobs that are taken over within this thread; more take a while, in which the edge answers."""
@@ -451,7 +453,12 @@ async def _tick_for_ever(ledger: Ledger) -> None:
         except CommitFailed as error:
             # The ledger has told of the outage, and its end is told too.
             log.debug("what became due could not be stored and is tried again: %s", error)
+        slept_from_s = trio.current_time()
         await trio.sleep(TICK_S)
+        away_s = trio.current_time() - slept_from_s - TICK_S
+        if away_s > AWAY_S:
+            log.warning("the daemon stood still for %.0f s; leases are longer by that", away_s)
+            ledger.execute_nowait(forgive, away_s)
 
 
 def _readiness(parts: Parts) -> Readiness:

@@ -3,6 +3,7 @@
 import pytest
 from tests.core.kit import Core, check_invariants
 
+from distconvd.dispatch import clock
 from distconvd.errors import Conflict
 from distconvd.model import Job, JobStatus
 
@@ -255,3 +256,17 @@ def test_a_delay_is_not_lost_when_the_wall_clock_steps_back() -> None:
     assert core.ask("E1") is None
     core.sleep(0.5)
     assert core.must_ask("E1").job_id == job_id
+
+
+def test_the_time_that_the_daemon_stood_still_counts_against_no_lease_and_no_engine() -> None:
+    """Nobody could be heard."""
+    core = Core()
+    core.engine("E1")
+    core.submit()
+    job = core.must_ask("E1")
+    core.run(clock.forgive, 100.0)
+    core.sleep(159)
+    assert core.job(job.job_id).assigned_engine == "E1"
+    assert core.view("E1")["status"] != "offline"
+    core.sleep(2)
+    assert core.job(job.job_id).status is JobStatus.PENDING

@@ -300,3 +300,23 @@ def test_a_full_disk_refuses_changes_keeps_reads_and_is_got_over(small_disk: Pat
     with start(small_disk.parent, "--state-file", str(small_disk / "state.json")) as daemon:
         assert len(daemon.jobs()) == kept + 1
         assert job["job_id"] in daemon.jobs()
+
+
+@pytest.mark.slow
+def test_a_daemon_that_was_stopped_for_longer_than_a_lease_takes_no_job_away(
+    tmp_path: Path,
+) -> None:
+    flags = ["--set", "dispatch.lease_s=2", "--set", "dispatch.start_grace_s=0"]
+    with start(tmp_path, *flags) as daemon:
+        job_id = daemon.submit()["job_id"]
+        beat = {"engine_id": "E1", "status": "idle", "benchmark_time": 1.0}
+        assert daemon.ask("POST", "/engines/heartbeat", beat)[0] == 200
+        assert daemon.ask("POST", "/assign_job/", {"engine_id": "E1"})[0] == 200
+        daemon.process.send_signal(signal.SIGSTOP)
+        time.sleep(4.5)  # real time has to pass
+        daemon.process.send_signal(signal.SIGCONT)
+        holds = beat | {"jobs": [{"job_id": job_id, "attempt": 1}]}
+        verdict = json.loads(daemon.ask("POST", "/engines/heartbeat", holds)[1])["jobs"][0]
+        assert verdict["verdict"] == "keep"
+        assert daemon.jobs()[job_id]["attempt"] == 1
+        assert "the daemon stood still" in daemon.log

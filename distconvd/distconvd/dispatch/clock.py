@@ -22,6 +22,15 @@ def tick(tx: Transaction) -> float | None:
     return tx.core.timers.next_s()
 
 
+def forgive(tx: Transaction, away_s: float) -> None:
+    """Let leases and engines live longer by the time (s) that the daemon itself stood still, as when
+    it was stopped by a signal: nobody could be heard then."""
+    for job_id in tx.core.leases:
+        tx.core.leases[job_id] += away_s  # its reminder comes too early and asks for another
+    for entry in tx.state.pool.engines.values():
+        entry.last_seen_s += away_s
+
+
 def _mind_clock_steps(tx: Transaction) -> None:
     """Where the wall clock was set forward, what waits for a time of day is due earlier; where it
     was set back, the reminder comes too early and asks for another."""
