@@ -15,7 +15,7 @@ from tests.daemon.kit import run, start
 from distconv_plugins.store_json import JsonStore
 from distconv_plugins.store_spool import SpoolStore
 from distconvd.archive import Archive, bucket_files, bucket_of
-from distconvd.audit.invariants import REMEDIES
+from distconvd.audit.invariants import REMEDIES, remedy_of
 from distconvd.audit.stored import StoredAudit
 from distconvd.disk import REAL_DISK
 from distconvd.dispatch import retire
@@ -160,7 +160,7 @@ SPOILT: dict[str, Spoil] = {
     "stray-progress": lambda f: f.edit("jobs", f.first("pending"), progress=PROGRESS),
     "no-holder": lambda f: f.edit("jobs", f.first("assigned"), assigned_engine=None),
     "stray-holder": lambda f: f.edit("jobs", f.first("pending"), assigned_engine="E1"),
-    "retries": lambda f: f.edit("jobs", f.first("pending"), retries=4),
+    "retries": lambda f: f.edit("jobs", f.first("failed_permanently", attempts=3), max_retries=0),
     "base-attempt": lambda f: f.edit("jobs", f.first("pending"), base_attempt=99),
     "attempt-missing": lambda f: f.disk["attempts"].pop(f.first("completed", attempts=1)),
     "attempt-beyond": lambda f: f.edit(
@@ -209,6 +209,57 @@ def test_every_rule_fires_on_its_own_fault(kind: str) -> None:
     found = kinds(spoilt.disk)
     assert kind in found
     assert set(found) - {kind} <= LAWFUL_BESIDES.get(kind, set())
+
+
+def restarted(spoilt: Farm) -> str:
+    """Return the id of a job that a person started again and an engine then failed once."""
+    jobs = map(spoilt.core.job, spoilt.disk["jobs"])
+    return next(job.job_id for job in jobs if job.base_attempt and job.retries == 1)
+
+
+@pytest.mark.parametrize(
+    "kind,fields",
+    [
+        ("retries", {"retries": -1, "base_attempt": 0}),
+        ("retries", {"max_retries": 0}),
+        ("retries-uneven", {"retries": 2}),
+        ("retries-uneven", {"retries": 0}),
+    ],
+)
+def test_retries_are_counted_exactly_from_a_restart_on(kind: str, fields: dict[str, int]) -> None:
+    spoilt = Farm()
+    spoilt.edit("jobs", restarted(spoilt), **fields)
+    assert kind in kinds(spoilt.disk)
+
+
+@pytest.mark.parametrize("retries", [1, 3, 4])
+@pytest.mark.parametrize("end", ["complete", "fail", "lose", "release", "restart"])
+def test_retries_that_a_job_of_the_original_s_brought_are_no_fault(retries: int, end: str) -> None:
+    core = Core(retry_backoff_s=0, retry_elsewhere_s=0)
+    job_id = "1700000000000000_0"
+    core.disk["jobs"][job_id] = json.dumps({
+        "job_id": job_id, "source_url": "http://a/b", "target_codec": "h264", "job_size": 1.0,
+        "status": "pending", "output_url": None, "assigned_engine": None,
+        "retries": retries, "max_retries": 3,
+    }).encode()  # fmt: skip
+    core.reload()
+    assert kinds(core.disk) == []
+    core.engine("E1", 10.0)
+    job = core.must_ask("E1")
+    if end == "lose":
+        core.sleep(130.0)
+    elif end == "release":
+        core.release(job)
+    elif end == "complete":
+        core.complete(job)
+    else:
+        core.fail(job)
+    if end == "restart":
+        while core.job(job_id).status is JobStatus.PENDING:
+            core.fail(core.must_ask("E1"))
+        core.restart(job_id)
+        core.fail(core.must_ask("E1"))
+    assert kinds(core.disk) == []
 
 
 def test_every_kind_of_finding_has_a_fault_that_shows_it_and_a_remedy() -> None:
@@ -282,6 +333,18 @@ def test_every_rule_on_the_archive_fires(kind: str, archived: tuple[Core, Path])
     assert kind in found
     ends_of_it = {"early-end", "stray-output", "stray-holder", "done-twice", "key-to-nowhere"}
     assert found - {kind} <= ends_of_it
+
+
+def test_no_command_that_changes_a_job_is_advised_for_an_archived_one(
+    archived: tuple[Core, Path],
+) -> None:
+    core, place = archived
+    spoil_line(place, b'"output_url":"', b'"output_xxx":"')
+    (finding,) = StoredAudit(snapshot_of(core.disk), []).findings(bucket_files(place))
+    assert finding.kind == "no-output"
+    assert "distconv retry" in REMEDIES[finding.kind]
+    assert "submit it again" in remedy_of(finding)
+    assert "distconv retry" not in remedy_of(finding)
 
 
 def test_a_line_of_garbage_is_told_with_its_file(archived: tuple[Core, Path]) -> None:

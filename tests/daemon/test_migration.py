@@ -34,10 +34,10 @@ def job(job_id: str, status: str, **fields: Any) -> dict[str, Any]:
 WAITING, RUNNING, DONE = "1704067200000001_0", "1704067200000002_1", "1704067200000003_2"
 GIVEN_UP = "1704067200000004_3"
 JOBS = [
-    job(WAITING, "pending", target_codec="libx264"),
-    job(RUNNING, "assigned", assigned_engine="old-1"),
+    job(WAITING, "pending", target_codec="libx264", retries=1),
+    job(RUNNING, "assigned", assigned_engine="old-1", retries=2),
     job(DONE, "completed", assigned_engine="old-1", output_url="http://example.com/o.mp4"),
-    job(GIVEN_UP, "failed_permanently", retries=3, error_message="no such codec"),
+    job(GIVEN_UP, "failed_permanently", retries=4, error_message="no such codec"),
 ]
 HEARTBEAT = {
     "engine_id": "old-1",
@@ -109,6 +109,7 @@ def test_an_engine_of_the_original_ends_what_it_has_and_takes_the_next(copy: Pat
         failed = {"error_message": "Transcoding failed"}
         status, reply = post(daemon, f"/jobs/{WAITING}/fail", failed)
         assert (status, reply["message"]) == (200, f"Job {WAITING} re-queued")
+        assert daemon.jobs()[WAITING]["retries"] == 2, "the one that it brought counts"
         engine = json.loads(daemon.ask("GET", "/engines/old-1")[1])
         assert engine["hwaccels"] == "vdpau"
         assert daemon.stop() == 0

@@ -67,7 +67,8 @@ class ArchiveAudit:
             yield Finding("archive-open", subject, f"it is archived, and is {job.status}")
         if born_us(job.job_id) > self._floor_us:
             yield Finding("archive-floor", subject, "it is archived, and its id is not used up")
-        yield from job_findings(job, history or AttemptHistory(job.job_id))
+        for finding in job_findings(job, history or AttemptHistory(job.job_id)):
+            yield finding._replace(is_archived=True)
 
     def _broken(self, file: BucketFile, line: bytes) -> Iterator[Finding]:
         found = _ID.match(line)

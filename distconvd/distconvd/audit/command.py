@@ -15,7 +15,7 @@ import trio
 from distconvd.archive import BucketFile, bucket_files
 from distconvd.audit.asking import EXIT_NOT_LOOKED, RemoteDaemon
 from distconvd.audit.finding import Finding
-from distconvd.audit.invariants import REMEDIES
+from distconvd.audit.invariants import remedy_of
 from distconvd.audit.running import RunningAudit
 from distconvd.audit.stored import StoredAudit
 from distconvd.config import Config
@@ -108,7 +108,7 @@ def _tell(findings: Iterable[Finding]) -> Counter[str]:
     for finding in findings:
         faults[finding.kind] += 1
         if faults[finding.kind] <= SHOWN_MAX:
-            print(finding.line(REMEDIES[finding.kind]))
+            print(finding.line(remedy_of(finding)))
     for kind, count in faults.items():
         if count > SHOWN_MAX:
             print(f"and {count - SHOWN_MAX} more of [{kind}]")

@@ -12,11 +12,13 @@ class Finding(NamedTuple):
         kind: the rule that is broken, one of `invariants.REMEDIES`.
         subject: whose record it is: `job 1754_1`, `engine attic`, `archive 17540`, `store`.
         told: what is wrong with it.
+        is_archived: it is a job that nothing changes any more.
     """
 
     kind: str
     subject: str
     told: str
+    is_archived: bool = False
 
     def line(self, remedy: str) -> str:
         """Return it on one line, whatever an id or a message holds; `ID` in a command becomes the

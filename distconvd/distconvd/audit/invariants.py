@@ -8,6 +8,9 @@ none. What is lawful and looks odd:
 - A legacy report (without an attempt) on a pending job leaves a second entry of the same number, or
   one of number 0.
 - A history is cut to its newest entries; `dropped` says how many are gone.
+- A job taken over from the original brings retries that no attempt on record explains, and maybe more
+  than it was allowed; only a restart (`base_attempt`) begins the count anew. None is ever added to
+  more than were allowed.
 
 `REMEDIES` has a row for every kind of finding, those of `stored` and `running` included.
 """
@@ -76,6 +79,15 @@ REMEDIES: dict[str, str] = {
     "listed-twice": f"{_REPORT}.",
 }
 """What to do about each kind of finding; `ID` is the job's."""
+_CHANGING = ("`distconv retry ID`", "`distconv cancel ID`")
+_ARCHIVED = "It is in the archive and starts no more; look at `distconv attempts ID`, and submit it again if its result is needed."
+
+
+def remedy_of(finding: Finding) -> str:
+    """Return what to do about a finding: of an archived job nothing can be changed."""
+    remedy = REMEDIES[finding.kind]
+    is_in_vain = finding.is_archived and any(command in remedy for command in _CHANGING)
+    return _ARCHIVED if is_in_vain else remedy
 
 
 class Case(NamedTuple):
@@ -98,6 +110,17 @@ class Case(NamedTuple):
     def since_restart(self) -> list[Attempt]:
         """The attempts that count: those after a person last started the job."""
         return [a for a in self.past if a.number > self.job.base_attempt]
+
+    @property
+    def charged(self) -> int:
+        """How many retries are charged for sure: a legacy report just after a restart has the number
+        of the attempt before, and a passing failure is charged only beyond a number of them."""
+        return sum(_is_requeued_failure(a, _CHARGED) for a in self.since_restart)
+
+    @property
+    def may_have_brought_retries(self) -> bool:
+        """Whether it may come from the original and has never been restarted here."""
+        return not self.job.base_attempt
 
 
 def job_findings(job: Job, history: AttemptHistory | None) -> Iterator[Finding]:
@@ -159,6 +182,8 @@ def _stray_holder(case: Case) -> str | None:
 def _retries(case: Case) -> str | None:
     job = case.job
     if 0 <= job.retries <= max(0, job.max_retries):
+        return None
+    if job.retries > 0 and case.may_have_brought_retries and not case.charged:
         return None
     return f"it was retried {job.retries} times of {job.max_retries} allowed"
 
@@ -227,15 +252,21 @@ def _done_twice(case: Case) -> str | None:
 
 def _retries_uneven(case: Case) -> str | None:
     """A retry is charged for an engine's failure, for a passing one only beyond a number, and for
-    nothing else. A legacy report just after a restart has the number of the attempt before."""
-    if case.history.dropped:
+    nothing else."""
+    job = case.job
+    if case.history.dropped or not case.past:
         return None
-    back = [a for a in case.past if a.requeued and a.outcome is AttemptOutcome.FAILED]
-    sure = sum(a.number > case.job.base_attempt and a.error_class in _CHARGED for a in back)
-    most = sum(a.number >= case.job.base_attempt and a.error_class in _MAYBE_CHARGED for a in back)
-    if sure <= case.job.retries <= most or not case.past:
+    back = [a for a in case.past if a.number >= job.base_attempt]
+    most = sum(_is_requeued_failure(a, _MAYBE_CHARGED) for a in back)
+    if case.charged <= job.retries and (job.retries <= most or case.may_have_brought_retries):
         return None
-    return f"it has {case.job.retries} retries, and its attempts make it {sure} to {most}"
+    bounds = f"{case.charged} {'or more' if case.may_have_brought_retries else f'to {most}'}"
+    return f"it has {job.retries} retries, and its attempts make it {bounds}"
+
+
+def _is_requeued_failure(attempt: Attempt, classes: tuple[FailureClass, ...]) -> bool:
+    is_failure = attempt.requeued and attempt.outcome is AttemptOutcome.FAILED
+    return is_failure and attempt.error_class in classes
 
 
 def _words(attempt: Attempt) -> str:
