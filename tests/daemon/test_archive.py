@@ -95,6 +95,16 @@ async def test_a_daemon_answers_from_the_archive_what_has_left_its_store(
         assert (await daemon.client.get(path)).json() == done.json()["job"]
         (attempt,) = (await daemon.client.get(f"{path}/attempts")).json()
         assert attempt["outcome"] == "completed"
+        why = (await daemon.client.get(f"{path}/why")).json()
+        assert why["status"] == "completed"
+        assert why["summary"] == "It is done: file:///o.mp4. It is in the archive."
+        for reply in (
+            await daemon.client.post(f"{path}/retry"),
+            await daemon.client.request("DELETE", path),
+        ):
+            assert reply.status == 409
+            assert "has left for the archive" in reply.json()["detail"]
+        assert (await daemon.client.post("/jobs/1_1/retry")).status == 404
         again = await daemon.client.post("/jobs/", fields, idempotency_key="k")
         assert again.json() == done.json()["job"]
 

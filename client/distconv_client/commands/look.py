@@ -166,7 +166,7 @@ def show_attempts(found: list[Attempt], flags: Flags, *, log: bool) -> None:
         return None
     console = stdout_console()
     if not found:
-        return stderr_console().out("No engine has tried it yet. Why: distconv why JOB")
+        return stderr_console().out("No attempt is on record. Why: distconv why JOB")
     tables.print_table(console, tables.ATTEMPT_COLUMNS, map(tables.attempt_row, found))
     for attempt in found if log else ():
         print_log(attempt)

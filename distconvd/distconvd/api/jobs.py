@@ -38,9 +38,9 @@ from distconvd.auth import require_engine
 from distconvd.dispatch import reports, submit
 from distconvd.dispatch.queries import JobFilter, Page, attempts, list_jobs
 from distconvd.dispatch.transaction import Transaction
-from distconvd.dispatch.why import why
+from distconvd.dispatch.why import why, why_ended
 from distconvd.edge.http import Request, Response, Route
-from distconvd.errors import BadRequest, NotFound, PreconditionFailed
+from distconvd.errors import BadRequest, Conflict, NotFound, PreconditionFailed
 from distconvd.ledger import Ledger
 from distconvd.model import (
     TERMINAL_STATUSES,
@@ -185,7 +185,12 @@ class JobsApi:
 
     async def why(self, request: Request) -> Response:
         """`GET /jobs/{id}/why`."""
-        return encoded(await self._ledger.execute(why, _job_id(request)))
+        job_id = _job_id(request)
+        try:
+            return encoded(await self._ledger.execute(why, job_id))
+        except NotFound:
+            job = decode_job((await require_archived(self._archive, job_id)).job)
+            return encoded(why_ended(job, is_archived=True))
 
     async def complete(self, request: Request) -> Response:
         """`POST /jobs/{id}/complete`."""
@@ -234,7 +239,14 @@ class JobsApi:
                 )
             return edit(tx, job_id)
 
-        return job_reply(await self._ledger.execute(command))
+        try:
+            return job_reply(await self._ledger.execute(command))
+        except NotFound:
+            job = decode_job((await require_archived(self._archive, job_id)).job)
+            raise Conflict(
+                f"Job is {job.status} and has left for the archive, where nothing changes any more; "
+                "submit it again to repeat it."
+            ) from None
 
     async def _report(
         self, request: Request, take: Callable[[Transaction, str, R], str], report: R

@@ -38,18 +38,26 @@ def why(tx: Transaction, job_id: str) -> Why:
         facts["lease_left_s"] = round(lease_s, 1)
         facts["started_at"] = job.started_at
     else:
-        summary = _why_ended(job)
+        return why_ended(job)
     return Why(job_id, job.status.value, summary, facts)
 
 
-def _why_ended(job: Job) -> str:
+def why_ended(job: Job, *, is_archived: bool = False) -> Why:
+    """Explain how a job ended; one that has been archived can not be started again."""
+    again = "submit it again to repeat it" if is_archived else "POST …/retry starts it again"
+    summary = f"{_how_ended(job, again)}{' It is in the archive.' if is_archived else ''}"
+    facts = {"attempt": job.attempt, "retries": job.retries}
+    return Why(job.job_id, job.status.value, summary, facts)
+
+
+def _how_ended(job: Job, again: str) -> str:
     if job.status is JobStatus.COMPLETED:
         return f"It is done: {job.output_url}."
     if job.status is JobStatus.CANCELLED:
-        return "Somebody cancelled it; POST …/retry starts it again."
+        return f"Somebody cancelled it; {again}."
     return (
         f"It failed after {job.attempt} attempts ({job.error_class or 'engine'}):"
-        f" {job.error_message}; POST …/retry starts it again."
+        f" {job.error_message}; {again}."
     )
 
 
