@@ -18,6 +18,7 @@ from typing import NamedTuple, NoReturn, ParamSpec, TypeVar
 
 import trio
 
+from distconvd.faults import HookFault, let_pass
 from distconvd.policy import Policy, SharingPolicy
 
 log = logging.getLogger("distconvd.plugins")
@@ -57,13 +58,21 @@ class HookWatch:
         self._untold: dict[tuple[str, str], int] = {}
 
     def timed(self, plugin: str, hook: str, function: Callable[P, T]) -> Callable[P, T]:
-        """Return a function that does the same and is timed; `plugin` and `hook` name it."""
+        """Return a function that does the same and is timed; `plugin` and `hook` name it.
+
+        What it raises that is no `Exception` comes out as `HookFault`, so that callers may catch that.
+        """
 
         def call(*args: P.args, **kwargs: P.kwargs) -> T:
             outer, began_s = self._running, time.perf_counter()
             self._running = _Running(plugin, hook, began_s)
             try:
                 return function(*args, **kwargs)
+            except Exception:
+                raise
+            except BaseException as error:
+                let_pass(error)
+                raise HookFault(f"it raised {error!r}") from error
             finally:
                 self._running = outer
                 took_s = time.perf_counter() - began_s

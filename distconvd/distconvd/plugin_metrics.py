@@ -12,6 +12,8 @@ from prometheus_client import generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
+from distconvd.faults import let_pass
+
 log = logging.getLogger("distconvd.plugins")
 
 SAMPLES_MAX = 10_000
@@ -42,7 +44,8 @@ class PluginMetrics:
     def _render(self, name: str, collect: Collect) -> bytes:
         try:
             text = generate_latest(_Families(self._checked(name, collect())))
-        except Exception:
+        except BaseException as error:
+            let_pass(error)
             self.failures[name] += 1
             if name not in self._failing:
                 log.exception("the metrics %s are left out of /metrics", name)

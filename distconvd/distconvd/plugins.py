@@ -23,6 +23,7 @@ from distconvd import hookspecs
 from distconvd.config import Config, check_table
 from distconvd.disk import REAL_DISK, Disk
 from distconvd.errors import ConfigError, StoreError
+from distconvd.faults import let_pass
 from distconvd.hookspecs import HOOK_VERSION, PROJECT, PolicyFactory, S
 from distconvd.policy import Policy
 
@@ -127,7 +128,8 @@ class Plugins:
                 self._caller_of(hook, implementation)(registrar)
             except ConfigError:
                 raise
-            except (Exception, SystemExit) as error:
+            except BaseException as error:
+                let_pass(error)
                 raise ConfigError(
                     f"plugin {implementation.plugin_name!r} failed in {hook}: {error!r}"
                 ) from error
@@ -176,15 +178,23 @@ class Plugins:
             self._register(point.name, module, point.value, version)
         except ConfigError as error:
             log.error("installed plugin left out: %s", error)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            let_pass(error)
             log.exception("installed plugin %r (%s) left out: %r", point.name, point.value, error)
 
     def _load_wanted(self, name: str) -> None:
         try:
             module = _import_file(Path(name)) if _is_file(name) else importlib.import_module(name)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            let_pass(error)
             raise ConfigError(f"--plugin {name}: cannot be loaded: {error!r}") from error
-        self._register(Path(name).stem if _is_file(name) else name, module, name, None)
+        known_as = Path(name).stem if _is_file(name) else name
+        self._register(known_as, module, name, None)
+        if not self._manager.get_hookcallers(module):
+            log.warning(
+                "--plugin %s has no hook and so does nothing: is @hookimpl before its functions?",
+                name,
+            )
 
     def _register(self, name: str, module: ModuleType, origin: str, version: str | None) -> None:
         needs = getattr(module, "DISTCONVD_HOOK_VERSION", HOOK_VERSION)
@@ -300,7 +310,8 @@ def made(kind: str, name: str, make: Callable[..., T], *arguments: Any) -> T:
         thing = make(*arguments)
     except (ConfigError, StoreError):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        let_pass(error)
         raise ConfigError(f"the {kind} {name!r} cannot be made: {error!r}") from error
     if thing is None and kind == "service":
         return thing  # not in this configuration

@@ -1,6 +1,7 @@
 """Which engine gets a job: the default policy at its boundaries, codecs, tags, order."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from tests.core.kit import Core, check_invariants
@@ -346,4 +347,52 @@ def test_a_walk_over_lines_puts_back_what_it_took_and_knows_what_changed_meanwhi
     walk.close()
     assert [head.job_id for head, _ in heads.walk([frozenset()])] == [ids[1], ids[4], ids[6]]
     assert [head.job_id for head, _ in heads.walk([frozenset()])] == [ids[1], ids[4], ids[6]]
+    check_invariants(core.dispatcher)
+
+
+class Whole(int):
+    """A number that is not exactly one."""
+
+
+class Text(str):
+    """A text that is not exactly one."""
+
+
+NONSENSE: list[object] = [
+    Place("E1", 42),  # type: ignore[arg-type]  # what a plugin may do all the same
+    Place("E1", "\ud800"),
+    Place("E1", "x" * 8193),
+    Place("E1", Text("because")),
+    Place(["E1"], "because"),  # type: ignore[arg-type]  # as above
+    Place("E2", "nobody has that name"),
+    Hold(None),  # type: ignore[arg-type]  # as above
+    Hold("\ud800"),
+    Hold("h", until_ms="soon"),  # type: ignore[arg-type]  # as above
+    Hold("h", until_ms=True),
+    Hold("h", until_ms=1e300),  # type: ignore[arg-type]  # as above
+    Hold("h", until_ms=10**40),
+    Hold("h", until_ms=-1),
+    Hold("h", until_ms=Whole(1)),
+    ("E1", "because"),
+]
+
+
+@pytest.mark.parametrize("answer", NONSENSE, ids=[f"answer {n}" for n in range(len(NONSENSE))])
+def test_an_answer_with_a_field_of_another_type_is_overruled_and_never_kept(answer: Any) -> None:
+    """The default policy decides that job, and a restart reads all of its record."""
+
+    class Odd:
+        name = "odd"
+
+        def place(self, job: Job, engines: IdleEngines, now_ms: int) -> Place | Hold:
+            kept: Place | Hold = answer
+            return kept
+
+    core = Core(policy=Odd())
+    core.engine("E1")
+    job_id = core.submit()
+    assert "(benchmark 10 s)" in (core.must_ask("E1").placement or "")
+    assert core.dispatcher.policy_failures == 1
+    core.reload()
+    assert core.job(job_id).assigned_engine == "E1"
     check_invariants(core.dispatcher)

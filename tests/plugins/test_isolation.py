@@ -15,6 +15,7 @@ from distconvd import hook_watch, plugins
 from distconvd.config import load_config
 from distconvd.daemon import assemble
 from distconvd.errors import ConfigError
+from distconvd.faults import let_pass
 from distconvd.hook_watch import HookWatch
 from distconvd.main import main
 from distconvd.plugins import Plugins
@@ -105,6 +106,7 @@ async def test_a_name_that_a_bundled_plugin_has_is_refused_with_both_named(plugi
     [
         ("import no_such_dependency", "No module named 'no_such_dependency'"),
         ("exit(3)", "SystemExit"),
+        ("raise type('Panic', (BaseException,), {})('oh')", "Panic"),
         ("DISTCONVD_HOOK_VERSION = 99", "upgrade distconv"),
         ("@hookimpl\ndef distconvd_evnet(event): ...", "distconvd_evnet"),
     ],
@@ -122,6 +124,7 @@ def test_a_file_that_cannot_be_loaded_stops_the_start_and_says_why(
     [
         ("import no_such_dependency", "no_such_dependency"),
         ("exit(3)", "SystemExit"),
+        ("raise type('Panic', (BaseException,), {})('oh')", "Panic"),
         ("DISTCONVD_HOOK_VERSION = 99", "needs hook version 99"),
         ("@hookimpl\ndef distconvd_evnet(event): ...", "distconvd_evnet"),
     ],
@@ -195,6 +198,66 @@ async def test_a_review_or_a_listener_that_fails_harms_its_request_or_nobody(
     assert "it answered 42, no Submission" in caplog.text
     assert "plugin mine failed in distconvd_review_submission" in caplog.text
     assert "listener mine failed for job.submitted" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "field", ["labels={1: 2}", "target_codec='\\ud800'", "priority='high'", "max_retries=-1"]
+)
+async def test_a_review_that_makes_an_invalid_submission_of_a_valid_one_is_named(
+    plugin: Write, field: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = plugin(
+        "import msgspec\n@hookimpl\ndef distconvd_review_submission(submission):\n"
+        f"    return msgspec.structs.replace(submission, {field})\n"
+    )
+    async with open_daemon(plugins=[name]) as daemon:
+        reply = await daemon.client.post("/jobs/", JOB)
+        assert (reply.status, reply.json()["type"]) == (500, "urn:distconv:problem:plugin-failed")
+        assert "'mine'" in reply.json()["detail"]
+        assert (await daemon.client.get("/jobs/")).json() == []
+    assert "plugin mine" in caplog.text
+
+
+SKIPS = "class Panic(BaseException): ...\n"
+
+
+@pytest.mark.parametrize("raised", ["exit('no')", "raise GeneratorExit", "raise Panic"])
+async def test_what_is_no_exception_is_a_failure_of_its_hook_all_the_same(
+    plugin: Write, raised: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A panic in another language, the skip of a test framework, an exit: each stays alone."""
+    name = plugin(
+        SKIPS + "def place(self, job, engines, now_ms): " + raised + "\n"
+        "def collect(self): " + raised + "\n"
+        "Mine = type('Mine', (), {'place': place, 'collect': collect})\n"
+        + OFFERS.format(hook="policies", answer="Mine()")
+        + OFFERS.format(hook="metrics", answer="Mine()")
+    )
+    async with open_daemon(plugins=[name], policy="mine") as daemon:
+        one = VirtualEngine(daemon, "e1")
+        await one.beat()
+        await daemon.client.post("/jobs/", JOB)
+        assert "a small job" in (await one.must_ask())["placement"]
+        assert await metric(daemon, "distconv_policy_failures_total") == 1
+    assert "the metrics mine are left out" in caplog.text
+
+
+async def test_cancellation_and_an_interrupt_pass_through_a_hook() -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        HookWatch(1e9).timed("mine", "place", interrupted)()
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await trio.lowlevel.checkpoint()
+        except BaseException as error:
+            with pytest.raises(trio.Cancelled):
+                let_pass(error)
+            with pytest.raises(BaseExceptionGroup):
+                let_pass(BaseExceptionGroup("both", [error, ValueError()]))
+            raise
 
 
 async def test_a_route_that_fails_is_a_500_of_its_own(plugin: Write) -> None:

@@ -102,8 +102,16 @@ class Admission:
             answer = _asked(name, review, submission, caller)
             if answer is not None:
                 submission = answer
-                check_submission(submission, self._schemes)
+                self._check_answer(name, submission)
         return submission
+
+    def _check_answer(self, name: str, answer: Submission) -> None:
+        """Hold what a plugin made of a submission, which was valid, against the same rules."""
+        try:
+            check_submission(answer, self._schemes)
+        except BadRequest as error:
+            log.exception("plugin %s made an invalid submission of a valid one", name)
+            raise _failed(name) from error
 
 
 def _asked(name: str, review: Review, submission: Submission, caller: str) -> Submission | None:
@@ -120,9 +128,13 @@ def _asked(name: str, review: Review, submission: Submission, caller: str) -> Su
         raise
     except (Exception, SystemExit) as error:
         log.exception("plugin %s failed in distconvd_review_submission", name)
-        raise PluginFailed(
-            f"The plugin {name!r} failed on this submission; the daemon's log tells how."
-        ) from error
+        raise _failed(name) from error
+
+
+def _failed(name: str) -> PluginFailed:
+    return PluginFailed(
+        f"The plugin {name!r} failed on this submission; the daemon's log tells how."
+    )
 
 
 async def require_archived(archive: Archive | None, job_id: str) -> Archived:

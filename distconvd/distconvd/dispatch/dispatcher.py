@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Concatenate, ParamSpec, TypeVar
 
+from distconvd.dispatch.answers import checked_answer
 from distconvd.dispatch.assign import serve_parked
 from distconvd.dispatch.decision import Decision, Instant
 from distconvd.dispatch.retire import floor_of
@@ -108,11 +109,7 @@ class Dispatcher:
         """Ask the policy; a policy that raises or answers nonsense is overruled for this job."""
         try:
             answer: object = self.policy.place(job, engines, now_ms)
-            if isinstance(answer, Hold):
-                return answer
-            if isinstance(answer, Place) and engines.get(answer.engine_id) is not None:  # pyright: ignore[reportUnnecessaryIsInstance] - a plugin may answer anything
-                return answer
-            raise ValueError(f"it answered {answer!r}, which is no idle engine and no hold")
+            return checked_answer(answer, engines)
         except (Exception, SystemExit):
             self.policy_failures += 1
             log.exception(

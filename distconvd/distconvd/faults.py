@@ -1,0 +1,21 @@
+"""What a plugin raises is its own fault, whatever its type: a panic of a library in another language or
+the skip of a test framework derives from `BaseException`, as `SystemExit` does.
+
+Two things are nobody's fault and always pass: the cancellation of a task, and a person's ^C.
+"""
+
+import trio
+
+_PASSES = (KeyboardInterrupt, trio.Cancelled)
+
+
+def let_pass(error: BaseException) -> None:
+    """Raise `error` again where it, or any in its group, is no fault of a plugin's; else return."""
+    if isinstance(error, _PASSES):
+        raise error
+    if isinstance(error, BaseExceptionGroup) and error.subgroup(_PASSES) is not None:
+        raise error
+
+
+class HookFault(Exception):
+    """A hook raised what is no `Exception`; the cause is what it raised."""
