@@ -13,7 +13,7 @@ import msgspec
 import trio
 
 from distconvd.config import Config
-from distconvd.daemon import assemble
+from distconvd.daemon import assemble, check_apart
 from distconvd.disk_view import DiskView
 from distconvd.edge.places import Place
 from distconvd.errors import ConfigError, StoreError
@@ -50,6 +50,7 @@ async def _plugins(config: Config) -> str:
 
 
 async def _keys(config: Config) -> str:
+    check_apart(config)
     if config.key_file is not None:
         return f"{len(read_keys(Path(config.key_file)))} keys in {config.key_file}"
     return "one key" if config.api_key is not None else f"none (auth {config.authenticator})"

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import trio
@@ -37,9 +38,10 @@ from distconvd.edge.router import Router
 from distconvd.edge.server import Listener, Server, serve
 from distconvd.errors import CommitFailed, ConfigError, StoreError
 from distconvd.event_log import log_event
+from distconvd.faults import let_pass
 from distconvd.hook_watch import HookWatch
 from distconvd.hookspecs import Service
-from distconvd.ledger import Ledger
+from distconvd.ledger import COMMIT_LONG_S, Ledger
 from distconvd.metrics import Metrics
 from distconvd.model import Submission
 from distconvd.plugin_metrics import Collect
@@ -58,6 +60,10 @@ T = TypeVar("T")
 TICK_S = 0.2
 AWAY_S = 2.0
 """A pause of the whole daemon that is longer counts against nobody."""
+STORE_S_MIN = 2.0
+"""What the store has for its last commit, however long the drain took."""
+CLOSE_S_MAX = 60.0
+"""What it has to fold and close."""
 DEFAULT_POLICY = "size-aware"
 LOADED_AT_ONCE_MAX = 10_000
 """Stored jobs that are taken over within this thread; more take a while, in which the edge answers."""
@@ -85,20 +91,40 @@ class Parts:
     """How often each service failed after its start."""
     is_draining: bool = False
 
+    last_resort: Callable[[], None] = lambda: None
+    """Called when a commit is given up: sees to it that the process ends, even if that is in a thread
+    that does not."""
+
+    def abandon(self) -> None:
+        """Give up a commit that does not end; what was acknowledged is durable without it."""
+        log.error(
+            "the store %s has not ended a commit in %.0f s; it is abandoned, and what was not"
+            " acknowledged may be lost", self.config.store, self.ledger.commit_takes_s(),
+        )  # fmt: skip
+        self.last_resort()
+        self.ledger.abandon()
+
     def reload(self) -> None:
         """Do what SIGHUP asks for: those who can read their files anew do. One that cannot keeps
         what it has, and the others are not kept from it."""
         for name, read_anew in self.reloads:
             try:
                 read_anew()
+            except (ConfigError, OSError) as error:  # an operator's: it says what is wrong
+                log.error("%s could not be reloaded and goes on as before: %s", name, _told(error))
             except (Exception, SystemExit):
                 log.exception("%s could not be reloaded and goes on as before", name)
             else:
                 log.info("%s is reloaded", name)
 
 
+def _told(error: ConfigError | OSError) -> str:
+    return str((error.strerror if isinstance(error, OSError) else None) or error)
+
+
 def check_choices(config: Config, plugins: Plugins) -> None:
     """Raise `ConfigError` for what is chosen and not there, before anything is opened."""
+    check_apart(config)
     for hook, kind, name in (
         ("distconvd_register_stores", "store", config.store),
         ("distconvd_register_policies", "policy", config.policy),
@@ -106,6 +132,17 @@ def check_choices(config: Config, plugins: Plugins) -> None:
     ):
         plugins.collect(hook, kind).pick(name)
     _check_settings(config, plugins, Context(config))
+
+
+def check_apart(config: Config) -> None:
+    """Refuse one file for the state and the keys: the state would be written over the keys."""
+    if config.key_file is None or config.store == "memory":
+        return
+    if Path(config.key_file).resolve() == Path(config.state_file).resolve():
+        raise ConfigError(
+            f"state_file and key_file are both {config.key_file}: the state would be written over"
+            " the keys; name another --state-file"
+        )
 
 
 async def assemble(
@@ -329,9 +366,22 @@ async def _run(
         with parts.watch.alarm():
             await _run_all(parts, begin, stop, task_status)
     finally:
-        with trio.CancelScope(shield=True):
-            await parts.store.aclose()
+        await _close(parts)
     log.info("stopped")
+
+
+async def _close(parts: Parts) -> None:
+    """Close the store. All that was acknowledged is durable by now, so one that fails in this, or
+    does not end, is a matter of the log."""
+    limit_s = STORE_S_MIN if parts.ledger.is_abandoned else CLOSE_S_MAX
+    with trio.move_on_after(limit_s, shield=True) as scope:
+        try:
+            await parts.store.aclose()
+        except BaseException as error:
+            let_pass(error)
+            log.exception("the store %s failed while it was closed", parts.config.store)
+    if scope.cancelled_caught:
+        log.error("the store %s did not close within %.0f s", parts.config.store, limit_s)
 
 
 async def _run_all(
@@ -343,6 +393,7 @@ async def _run_all(
         async with trio.open_nursery() as outer:
             outer.start_soon(_tick_for_ever, parts.ledger)
             outer.start_soon(parts.watch.beat_for_ever)
+            outer.start_soon(parts.ledger.watch)
             if parts.archive is not None:
                 outer.start_soon(retire_for_ever, parts.ledger, parts.archive)
             for name, service in parts.services:
@@ -354,9 +405,20 @@ async def _run_all(
                 log.info("draining: no new connections; requests in flight are finished")
                 parts.is_draining = True
                 parts.push.drain()
+                deadline_s = trio.current_time() + parts.config.drain_s
                 await edge.drain(parts.config.drain_s)
             outer.cancel_scope.cancel()
         parts.ledger.close()
+        await _wait_for_the_last_commit(parts, deadline_s)
+
+
+async def _wait_for_the_last_commit(parts: Parts, deadline_s: float) -> None:
+    """Return when all is committed; a commit that does not end in time is given up."""
+    began_s = trio.current_time()
+    with trio.move_on_at(max(deadline_s, began_s + STORE_S_MIN)):
+        await parts.ledger.ended.wait()
+    if not parts.ledger.ended.is_set():
+        parts.abandon()
 
 
 def _no_app() -> App:
@@ -467,6 +529,8 @@ def _readiness(parts: Parts) -> Readiness:
         causes["draining"] = "the daemon is stopping"
     if parts.ledger.failure is not None:
         causes["store"] = f"the last commit failed: {parts.ledger.failure}"
+    elif parts.ledger.commit_takes_s() > COMMIT_LONG_S:
+        causes["store"] = f"a commit has taken {parts.ledger.commit_takes_s():.0f} s"
     return Readiness(causes)
 
 

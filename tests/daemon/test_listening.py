@@ -15,8 +15,10 @@ import trustme
 from tests.daemon.kit import COMMAND, KEY, environment, run, start
 
 from distconvd.config import load_config
+from distconvd.edge import listeners
 from distconvd.edge.places import Place, parse_place
 from distconvd.errors import ConfigError
+from distconvd.keyfile import add_key
 from distconvd.listening import open_all
 
 pytestmark = pytest.mark.e2e
@@ -146,6 +148,24 @@ async def test_sockets_for_another_process_are_left_alone() -> None:
         await open_all(config, {"LISTEN_PID": str(os.getpid() + 1), "LISTEN_FDS": "1"})
 
 
+@pytest.mark.parametrize("count", ["x", "-1", "", "9" * 5000])
+async def test_a_count_of_passed_sockets_that_is_none_is_told(count: str) -> None:
+    config = load_config({}, {}).config
+    with pytest.raises(ConfigError, match=r"no number of sockets.*unset it"):
+        await open_all(config, {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": count})
+
+
+async def test_a_passed_descriptor_that_is_no_socket_is_told_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tmp_path / "plain").open("w") as file:
+        monkeypatch.setattr(listeners, "FIRST_INHERITED", file.fileno())
+        with pytest.raises(ConfigError, match=r"ListenStream=.*unset LISTEN_FDS"):
+            await open_all(
+                load_config({}, {}).config, {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
+            )
+
+
 # ------------------------------------------------------------------------------------------- TLS
 
 
@@ -226,6 +246,8 @@ def test_a_bad_certificate_on_sighup_changes_nothing(tmp_path: Path, site: Site)
         while "could not be reloaded" not in log.read_text():
             assert told(connected(urls[0], site.client())).startswith(b"HTTP/1.1 200 OK")
         assert told(connected(urls[0], site.client())).startswith(b"HTTP/1.1 200 OK")
+    assert "Traceback" not in log.read_text()
+    assert "is no PEM that OpenSSL takes" in log.read_text()
 
 
 def test_with_a_client_authority_a_client_without_its_certificate_gets_nothing(
@@ -271,6 +293,18 @@ def test_a_key_of_tls_without_a_certificate_is_refused() -> None:
 
 
 # ----------------------------------------------------------------------------------------- check
+
+
+def test_a_state_file_that_is_the_key_file_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.json"
+    add_key(keys, "anna", ["read"], 0)
+    before = keys.read_bytes()
+    flags = ("--port", "0", "--state-file", str(keys), "--key-file", "keys.json")
+    done = run(*flags, cwd=tmp_path)
+    assert (done.returncode, "name another --state-file" in done.stderr) == (78, True)
+    checked = run(*flags, "check", cwd=tmp_path)
+    assert "fail  keys: state_file and key_file are both" in checked.stdout
+    assert keys.read_bytes() == before
 
 
 def test_check_tells_each_part_and_starts_nothing(tmp_path: Path) -> None:

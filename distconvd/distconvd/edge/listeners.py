@@ -19,6 +19,7 @@ from distconvd.edge.places import is_loopback
 BACKLOG = 1_024
 FIRST_INHERITED = 3
 """The first descriptor that systemd passes (SD_LISTEN_FDS_START)."""
+INHERITED_MAX = 1_000
 
 Address = tuple[str | int, ...]
 """Of AF_INET or AF_INET6: host, port, and for the latter two numbers more."""
@@ -103,20 +104,28 @@ def inherited_listeners(environ: MutableMapping[str, str]) -> list[trio.SocketLi
     """
     if environ.get("LISTEN_PID") != str(os.getpid()):
         return []
-    count = int(environ.get("LISTEN_FDS", "0"))
+    told = environ.get("LISTEN_FDS", "0")
+    if not (told.isascii() and told.isdecimal() and int(told[:6]) <= INHERITED_MAX):
+        raise OSError(
+            errno.EINVAL,
+            f"LISTEN_FDS is {told[:80]!r}, no number of sockets: systemd sets it; unset it to start"
+            " by hand",
+        )
+    count = int(told)
     for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
         environ.pop(name, None)
     listeners: list[trio.SocketListener] = []
     for descriptor in range(FIRST_INHERITED, FIRST_INHERITED + count):
-        os.set_inheritable(descriptor, False)
-        sock = trio.socket.from_stdlib_socket(socket.socket(fileno=descriptor))
         try:
+            os.set_inheritable(descriptor, False)
+            sock = trio.socket.from_stdlib_socket(socket.socket(fileno=descriptor))
             listeners.append(trio.SocketListener(sock))
-        except ValueError as fault:
+        except (ValueError, OSError) as fault:
+            reason = fault.strerror if isinstance(fault, OSError) else fault
             raise OSError(
                 errno.EINVAL,
-                f"the socket {descriptor} that systemd passes cannot be served ({fault}): it wants"
-                " ListenStream= and Accept=no",
+                f"the descriptor {descriptor} that systemd passes cannot be served ({reason}): its"
+                " unit wants ListenStream= and Accept=no; unset LISTEN_FDS to start by hand",
             ) from fault
     return listeners
 
