@@ -8,7 +8,7 @@ lives in a table (`[dispatch]`, `[edge]`, `[plugin.NAME]`) is set in the file or
 import math
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
@@ -23,8 +23,12 @@ from distconvd.logs import LEVELS
 from distconvd.secret_file import read_secret
 
 ENV_PREFIX = "DISTCONV_"
+_MASK = "********"
 _SECRET = re.compile(r"(?:^|[._-])(?:key|secret|token|password)s?$", re.IGNORECASE)
 """Settings whose last word is one of these are masked, those of plugins too."""
+_USERINFO = re.compile(r'://(?:[^/"\\]|\\.)*@')
+"""In JSON: what a URL says of a user, mostly with a password."""
+_NUMBER_MAX = 1e15
 _PLACE = re.compile(r" - at `\$\.?(.*)`$")
 _INDEX = re.compile(r"\[[^]]*\]")
 _UNKNOWN = re.compile(r"unknown field `([^`]+)`")
@@ -208,20 +212,45 @@ def describe(
         values["plugin"][name] = msgspec.to_builtins(table)
     rows: list[tuple[str, str, str]] = []
     for key, value in _flatten(values).items():
-        shown = "********" if value and _SECRET.search(key) else msgspec.json.encode(value).decode()
-        rows.append((key, shown, loaded.origins.get(key, "default")))
+        rows.append((key, _shown(key, value), loaded.origins.get(key, "default")))
     return rows
+
+
+def _shown(key: str, value: object) -> str:
+    if value and _SECRET.search(key):
+        return _MASK
+    return _USERINFO.sub(f"://{_MASK}@", msgspec.json.encode(value).decode())
 
 
 S = TypeVar("S", bound=msgspec.Struct)
 
 
 def check_table(name: str, table: Mapping[str, Any], kind: type[S]) -> S:
-    """Return the table `[plugin.NAME]` as its type; raises `ConfigError` that names the field."""
+    """Return the table `[plugin.NAME]` as its type; raises `ConfigError` that names the field.
+
+    A number that is not finite, or absurd, is refused whatever the type says: no setting means it.
+    """
     try:
-        return msgspec.convert(table, kind, strict=False)
+        checked = msgspec.convert(table, kind, strict=False)
     except msgspec.ValidationError as error:
         raise ConfigError(f"configuration of [plugin.{name}]: {error}") from error
+    _check_numbers(f"configuration of [plugin.{name}]:", checked)
+    return checked
+
+
+def _check_numbers(place: str, value: object) -> None:
+    inner: Iterable[tuple[object, object]] = ()
+    if isinstance(value, float | int) and not abs(value) < _NUMBER_MAX:
+        shown = value if isinstance(value, float) else "too long"
+        raise ConfigError(f"{place} is {shown}; choose a number under {_NUMBER_MAX:g}")
+    if isinstance(value, msgspec.Struct):
+        inner = msgspec.structs.asdict(value).items()
+    elif isinstance(value, dict):
+        inner = cast("dict[object, object]", value).items()
+    elif isinstance(value, list | tuple):
+        inner = enumerate(cast("list[object]", value))
+    for key, part in inner:
+        _check_numbers(f"{place}{' ' if place.endswith(':') else '.'}{key}", part)
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -229,7 +258,7 @@ def _read_file(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the configuration file {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # malformed, not UTF-8, or an endless integer
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
 
 
@@ -320,7 +349,7 @@ def _check_positive(config: Config) -> None:
 
 
 def _check_amount(key: str, value: float, *, zero: bool) -> None:
-    if not 0 <= value < 1e15:
+    if not 0 <= value < _NUMBER_MAX:
         raise ConfigError(f"{key} is {value}; it cannot be negative or so large")
     if value == 0 and not zero:
         raise ConfigError(f"{key} is 0; it must be more")

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import msgspec
 import trio
@@ -36,7 +36,7 @@ log = logging.getLogger("distconvd.auth")
 class KeyFileSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Table `[plugin.key-file]`; the file itself is named by `--key-file`."""
 
-    poll_s: float = 1.0
+    poll_s: Annotated[float, msgspec.Meta(gt=0)] = 1.0
     """Time between two looks whether the file has changed."""
 
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Concatenate, NoReturn, ParamSpec, Protocol, TypeVar
+from typing import Annotated, Concatenate, NoReturn, ParamSpec, Protocol, TypeVar
 
 import msgspec
 import trio
@@ -268,9 +268,9 @@ class HotFolderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
     watch: str | None = None
     """The folder that holds a folder for each codec. Default: none, nothing is watched."""
-    settle_s: float = 10.0
+    settle_s: Annotated[float, msgspec.Meta(ge=0)] = 10.0
     """How long a video must stay the same to count as complete."""
-    poll_s: float = 5.0
+    poll_s: Annotated[float, msgspec.Meta(gt=0)] = 5.0
     """Time between two looks."""
 
 
@@ -290,8 +290,6 @@ def _make(context: PluginContext, daemon: DaemonAccess) -> HotFolder | None:
     settings = context.settings("hot-folder", HotFolderSettings)
     if settings.watch is None:
         return None
-    if settings.settle_s < 0 or settings.poll_s <= 0:
-        raise ConfigError("[plugin.hot-folder]: settle_s cannot be under 0, nor poll_s 0 or under.")
     records = context.state_file.with_name(context.state_file.name + ".hot-folder")
     return HotFolder(
         Path(settings.watch),

@@ -18,7 +18,7 @@ import logging
 import os
 import signal
 import subprocess
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import msgspec
 import trio
@@ -26,7 +26,6 @@ import trio
 from distconv_plugins._events import ENDS, event_json, ids_of, kinds_of
 from distconvd import hookimpl
 from distconvd.dispatch import Event
-from distconvd.errors import ConfigError
 from distconvd.hookspecs import (
     DaemonAccess,
     PluginContext,
@@ -49,11 +48,11 @@ class ExecSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The program and its arguments."""
     events: list[str] = msgspec.field(default_factory=lambda: list(ENDS))
     """Kinds of event, or patterns such as `engine.*`."""
-    concurrency: int = 2
+    concurrency: Annotated[int, msgspec.Meta(gt=0)] = 2
     """Commands that run at once."""
-    timeout_s: float = 30.0
+    timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 30.0
     """A command that takes longer is killed, with all that it started."""
-    queue_max: int = 1000
+    queue_max: Annotated[int, msgspec.Meta(gt=0)] = 1000
     """Events that may wait for their command."""
 
 
@@ -61,10 +60,6 @@ class Exec:
     """The service; see the module."""
 
     def __init__(self, settings: ExecSettings) -> None:
-        if settings.concurrency < 1 or settings.queue_max < 1 or settings.timeout_s <= 0:
-            raise ConfigError(
-                f"[plugin.{NAME}] concurrency, queue_max and timeout_s must be more than 0"
-            )
         self._settings = settings
         self._kinds = kinds_of(settings.events, NAME)
         self._send, self._receive = trio.open_memory_channel[Event](settings.queue_max)

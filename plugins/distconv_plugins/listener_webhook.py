@@ -32,7 +32,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import msgspec
 import trio
@@ -69,9 +69,9 @@ class WebhookSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What signs; needed."""
     events: list[str] = msgspec.field(default_factory=lambda: list(ENDS))
     """Kinds of event, or patterns such as `engine.*`."""
-    timeout_s: float = 10.0
+    timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 10.0
     """Time for one try."""
-    queue_max: int = 100_000
+    queue_max: Annotated[int, msgspec.Meta(gt=0)] = 100_000
     """Events that may wait for one URL; beyond it the oldest are dropped."""
     queue_file: str | None = None
     """Where they wait. Default: the state file's name and `.webhook`."""
@@ -105,8 +105,6 @@ class Webhook:
     ) -> None:
         if settings.secret is None or len(settings.secret) < SECRET_CHARS_MIN:
             raise ConfigError(f"[plugin.{NAME}] secret: give one of {SECRET_CHARS_MIN} characters")
-        if settings.timeout_s <= 0 or settings.queue_max < 1:
-            raise ConfigError(f"[plugin.{NAME}] timeout_s and queue_max must be more than 0")
         try:
             self._urls = [check_url(url) for url in dict.fromkeys(settings.urls)]
         except ValueError as error:

@@ -18,7 +18,7 @@ import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import NamedTuple, TypeVar, TypeVarTuple
+from typing import Annotated, NamedTuple, TypeVar, TypeVarTuple
 
 import msgspec
 import trio
@@ -57,11 +57,11 @@ _IN_THE_WAY = (errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EEXIST, errno.ENO
 class MediaSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[plugin.media-store]`."""
 
-    file_bytes_max: int = 1_000_000_000_000
+    file_bytes_max: Annotated[int, msgspec.Meta(gt=0)] = 1_000_000_000_000
     """A longer upload is refused with 413."""
-    reserve_bytes: int = 1_000_000_000
+    reserve_bytes: Annotated[int, msgspec.Meta(ge=0)] = 1_000_000_000
     """So much of the disk stays free; an upload that would take it is refused with 507."""
-    part_keep_s: float = 86_400.0
+    part_keep_s: Annotated[float, msgspec.Meta(ge=0)] = 86_400.0
     """How long the part of a broken upload waits to be gone on with."""
 
 

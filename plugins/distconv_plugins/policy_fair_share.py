@@ -9,7 +9,7 @@ A running job is never taken away, priority goes before shares, and the count be
 daemon.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -29,7 +29,7 @@ class FairShareSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     """The label that names a job's share."""
     weights: dict[str, float] = {}
     """A share of weight 2 gets twice what one of weight 1 gets, while both wait."""
-    default_weight: float = 1.0
+    default_weight: Annotated[float, msgspec.Meta(gt=0)] = 1.0
     """Of a share that `weights` does not name."""
     count: Literal["jobs", "mb"] = "jobs"
     """A job counts as one, or by its `job_size` (one without counts as 1 MB)."""

@@ -3,6 +3,8 @@ that the faster ones stay free; medium ones to the fastest; large ones to the fa
 else the fastest. Engines without a benchmark are left out.
 """
 
+from typing import Annotated
+
 import msgspec
 
 from distconvd import hookimpl
@@ -15,9 +17,9 @@ from distconvd.policy import EngineInfo, Hold, IdleEngines, Place
 class SizeAwareSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Table `[plugin.size-aware]`."""
 
-    medium_from_mb: float = 50.0
+    medium_from_mb: Annotated[float, msgspec.Meta(ge=0)] = 50.0
     """Jobs from this size on are medium."""
-    large_from_mb: float = 100.0
+    large_from_mb: Annotated[float, msgspec.Meta(ge=0)] = 100.0
     """Jobs from this size on are large."""
 
 

@@ -10,7 +10,7 @@ import grp
 import re
 import socket
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import Annotated, NoReturn, Protocol
 
 import msgspec
 import trio
@@ -134,19 +134,12 @@ class SpoolSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Name of this daemon's claims, which must stay with its state. Default: the host's name."""
     group: str | None = None
     """The group whose members may submit. Default: none, only the daemon's own user may."""
-    settle_s: float = 3.0
+    settle_s: Annotated[float, msgspec.Meta(ge=0)] = 3.0
     """How long a file that is written in place must stay the same to count as complete."""
-    poll_s: float = 1.0
+    poll_s: Annotated[float, msgspec.Meta(gt=0)] = 1.0
     """Time between two looks at an idle spool."""
-    keep_days: float = 365.0
+    keep_days: Annotated[float, msgspec.Meta(ge=0)] = 365.0
     """How long results, accepted and rejected drops are kept. 0: for ever."""
-
-    def __post_init__(self) -> None:
-        if self.settle_s < 0 or self.poll_s <= 0 or self.keep_days < 0:
-            raise ConfigError(
-                "[plugin.spool-intake]: settle_s and keep_days cannot be under 0, nor poll_s 0 or"
-                " under."
-            )
 
 
 @hookimpl

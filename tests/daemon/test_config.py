@@ -1,5 +1,7 @@
 """Configuration: precedence with origins, and each mistake named with the key and who made it."""
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,7 @@ import pytest
 
 from distconvd.config import describe, load_config
 from distconvd.errors import ConfigError
+from distconvd.plugins import Context, Plugins
 
 
 def toml(tmp_path: Path, text: str) -> str:
@@ -82,6 +85,54 @@ def test_secrets_are_masked_those_of_plugins_too() -> None:
     assert shown["dispatch.idempotency_keys_max"] == "100000"
 
 
+def test_the_password_in_a_url_is_masked_too() -> None:
+    urls = ["http://u:hush@x/", "http://a/", 'http://u:"hush"@y:8/z', "see user@host"]
+    loaded = load_config({"plugin": {"webhook": {"urls": urls}}}, {})
+    [shown] = [value for key, value, _ in describe(loaded) if key == "plugin.webhook.urls"]
+    assert json.loads(shown) == [
+        "http://********@x/", "http://a/", "http://********@y:8/z", "see user@host"
+    ]  # fmt: skip
+
+
+ABSURD: list[tuple[str, str, Any]] = [
+    ("spool-intake", "keep_days", math.inf),
+    ("spool-intake", "keep_days", 1e300),
+    ("spool-intake", "keep_days", -1),
+    ("spool-intake", "poll_s", math.nan),
+    ("spool-intake", "settle_s", "nan"),
+    ("hot-folder", "settle_s", math.nan),
+    ("hot-folder", "poll_s", math.inf),
+    ("hot-folder", "poll_s", 0),
+    ("hot-folder", "settle_s", -1),
+    ("webhook", "timeout_s", math.nan),
+    ("webhook", "timeout_s", 0),
+    ("webhook", "queue_max", 0),
+    ("exec", "timeout_s", math.nan),
+    ("exec", "timeout_s", 0),
+    ("exec", "concurrency", 0),
+    ("exec", "concurrency", 10**30),
+    ("size-aware", "medium_from_mb", math.nan),
+    ("size-aware", "large_from_mb", -1.0),
+    ("media-store", "file_bytes_max", -1),
+    ("media-store", "reserve_bytes", -1),
+    ("key-file", "poll_s", 0.0),
+    ("fair-share", "weights", {"a": math.inf}),
+]
+
+
+@pytest.mark.parametrize("plugin, setting, value", ABSURD)
+def test_a_number_that_no_plugin_can_use_is_refused_with_both_names_by_a_start_and_by_config(
+    plugin: str, setting: str, value: object
+) -> None:
+    loaded = load_config({"plugin": {plugin: {setting: value}}}, {})
+    kind = Plugins([]).settings_types()[plugin]
+    said = rf"\[plugin\.{plugin}\].*{setting}"
+    with pytest.raises(ConfigError, match=said):
+        Context(loaded.config).settings(plugin, kind)
+    with pytest.raises(ConfigError, match=said):
+        describe(loaded, {plugin: kind})
+
+
 WRONG: list[tuple[str, str]] = [
     ("colour = 1", "configuration of colour (from file {}): there is no such setting"),
     ("[dispatch]\nleese_s = 3", "configuration of dispatch.leese_s (from file {}): there is no"),
@@ -104,6 +155,7 @@ WRONG: list[tuple[str, str]] = [
     ("dispatch = 5", "configuration of dispatch (from file {}): "),
     ("port = ", "{} is not valid TOML"),
     ("a = 1\na = 2", "{} is not valid TOML"),
+    ("port = 1" + "0" * 4400, "{} is not valid TOML"),
 ]
 
 

@@ -999,9 +999,3 @@ async def test_the_plugin_serves_the_folder_of_the_configuration(tmp_path: Path)
     assert isinstance(made, HotFolder)
     async with made.opened():
         assert (tmp_path / "state.json.hot-folder").is_dir()
-
-
-@pytest.mark.parametrize("settings", [{"poll_s": 0}, {"settle_s": -1}])
-def test_a_wrong_time_is_refused(tmp_path: Path, settings: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match="poll_s"):
-        made_of(tmp_path, {"watch": str(tmp_path), **settings})
