@@ -175,15 +175,15 @@ async def test_the_configurations_that_are_shown_start_a_daemon(text: str, tmp_p
 def test_the_tests_that_are_shown_pass(tmp_path: Path) -> None:
     (tmp_path / "gpu_first.py").write_text(example_of("distconvd_register_policies"))
     section = pages.section(TEXT, "## Testing a plugin")
-    [block] = [b for b in pages.blocks(section) if b.language == "python"]
-    (tmp_path / "test_gpu_first.py").write_text(block.text)
-    (tmp_path / "pytest.ini").write_text("[pytest]\ntrio_mode = true\n")
+    for language, name in (("python", "test_gpu_first.py"), ("ini", "pytest.ini")):
+        [block] = [b for b in pages.blocks(section) if b.language == language]
+        (tmp_path / name).write_text(block.text)
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:anyio", "-p", "no:cacheprovider", "."],
+        [sys.executable, "-m", "pytest"],
         cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "9 passed" in done.stdout or " passed" in done.stdout
+    assert " passed" in done.stdout
 
 
 def test_the_kit_that_is_told_is_the_kit_that_is_there() -> None:
