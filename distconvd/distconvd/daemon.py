@@ -276,7 +276,8 @@ def _wire(
     access = LocalAccess(admission, ledger, archive)
     parts.services = _services(plugins, context, access, teller, watch)
     authenticator = _authenticator(parts, plugins, context)
-    cors = Cors(config.cors_origins, parts.routes)
+    names = [place.host for place in config.places if place.host]
+    cors = Cors(config.cors_origins, parts.routes, names)
     limit = _rate_limit(config)
     let_in = gate(authenticator, metrics.observe_wrong_key, rate_limit=limit, cors=cors)
     parts.app = App(parts.routes, let_in, observers=[metrics.observe_request], cors=cors)

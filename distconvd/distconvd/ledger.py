@@ -7,12 +7,15 @@ a reply waits for the batch that holds the last change of anything that it shows
 A failed commit takes back the batch and everything decided on top of it, newest first, so that
 memory equals disk again; their requests get `CommitFailed` (503). Until a probe has been committed
 the ledger refuses changes; reads go on.
+
+A commit is never cancelled on the way, but for one thing: `abandon` gives up one that does not end, when
+the daemon has to. Nothing of it has been acknowledged.
 """
 
 import logging
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, NoReturn, ParamSpec, TypeVar
 
 import trio
 
@@ -27,7 +30,17 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 PROBE_INTERVAL_S = 0.5
+COMMIT_LONG_S = 10.0
+"""A commit that takes longer is warned of, and the daemon counts as not ready."""
+WATCH_S = 1.0
 PROBE_KEY = "store_probe"
+
+
+class _Abandoned(StoreError):
+    """A commit did not end, and the daemon has to."""
+
+    def __init__(self) -> None:
+        super().__init__("a commit of the store has not ended and is abandoned")
 
 
 class _Batch:
@@ -76,6 +89,11 @@ class Ledger:
         self._writing: _Batch | None = None
         self._work = trio.Event()
         self._is_closing = False
+        self.ended = trio.Event()
+        """Set when `run` has."""
+        self._scope: trio.CancelScope | None = None
+        self._commit_began_s: float | None = None
+        self.is_abandoned = False
         self.failure: str | None = None
         """Why the last commit failed, while the store has not recovered; None: all is well."""
 
@@ -157,6 +175,12 @@ class Ledger:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Commit batch after batch until `close`; what is decided by then is committed first."""
         task_status.started()
+        try:
+            await self._run()
+        finally:
+            self.ended.set()
+
+    async def _run(self) -> None:
         while True:
             await self._work.wait()
             self._work = trio.Event()
@@ -174,13 +198,52 @@ class Ledger:
         self._is_closing = True
         self._work.set()
 
+    def abandon(self) -> None:
+        """Give up the commit that is under way, and any later one; `run` then raises `StoreError`."""
+        self.is_abandoned = True
+        if self._scope is not None:
+            self._scope.cancel()
+
+    def commit_takes_s(self) -> float:
+        """Return for how long the commit that is under way has been; 0.0 where none is."""
+        began_s = self._commit_began_s
+        return 0.0 if began_s is None else trio.current_time() - began_s
+
+    async def watch(self) -> NoReturn:
+        """Warn, once each, of commits that take long."""
+        told_s: float | None = None
+        while True:
+            began_s = self._commit_began_s
+            if self.commit_takes_s() > COMMIT_LONG_S and began_s != told_s:
+                told_s = began_s
+                log.warning(
+                    "the store's commit has taken %.0f s and goes on; changes wait for it",
+                    self.commit_takes_s(),
+                )
+            await trio.sleep(WATCH_S)
+
+    async def _store_commit(self, changes: Sequence[Change]) -> None:
+        """Have the store commit, whatever is cancelled meanwhile; raises what it raises, and
+        `_Abandoned`."""
+        self._commit_began_s = trio.current_time()
+        try:
+            with trio.CancelScope(shield=True) as self._scope:
+                if self.is_abandoned:
+                    self._scope.cancel()
+                await self._store.commit(changes)
+        finally:
+            self._scope = self._commit_began_s = None
+        if self.is_abandoned:
+            raise _Abandoned
+
     async def _commit(self) -> None:
         batch, self._filling = self._filling, _Batch()
         self._writing = batch
         began_s = trio.current_time()
         try:
-            with trio.CancelScope(shield=True):
-                await self._store.commit(batch.changes)
+            await self._store_commit(batch.changes)
+        except _Abandoned:
+            raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin's store may raise anything
             _log_what_no_store_should_raise(error)
             self._refuse(batch, error)
@@ -208,8 +271,9 @@ class Ledger:
         while not self._is_closing:
             probe = Change("meta", PROBE_KEY, b'{"at":%d}' % self._clock().wall_ms)
             try:
-                with trio.CancelScope(shield=True):
-                    await self._store.commit([probe])
+                await self._store_commit([probe])
+            except _Abandoned:
+                raise
             except (Exception, SystemExit) as error:  # noqa: BLE001 - as above
                 self.failure = str(error) or type(error).__name__
                 await trio.sleep(PROBE_INTERVAL_S)

@@ -5,6 +5,7 @@ import gc
 import os
 import signal
 import sys
+import threading
 from collections.abc import AsyncIterator, Sequence
 
 import trio
@@ -27,6 +28,8 @@ from distconvd.store import Store
 
 EXIT_FAILED = 1
 EXIT_CONFIG = 78
+LAST_RESORT_S = 3.0
+"""After a second signal, or with a commit that is given up, the process ends within so long."""
 
 _EPILOG = """\
 examples:
@@ -164,6 +167,7 @@ async def _serve_behind(
     # to find, now or in each of its later rounds.
     gc.disable()
     parts = await assemble(config, plugins)
+    parts.last_resort = _end_soon
     gc.freeze()
     gc.enable()
     if opened.tls is not None:
@@ -200,10 +204,22 @@ async def _heed_signals(
             manager.ready()
             continue
         if stop.is_set():
+            if parts.ledger.commit_takes_s() > 0:
+                parts.abandon()
+            else:
+                parts.last_resort()
             scope.cancel()
             return
         manager.stopping(parts.config.drain_s)
         stop.set()
+
+
+def _end_soon() -> None:
+    """End the process in a while, if it has not ended by itself: a thread of a store's that hangs
+    cannot be cancelled. Nothing acknowledged depends on a clean end."""
+    timer = threading.Timer(LAST_RESORT_S, os._exit, (EXIT_FAILED,))
+    timer.daemon = True
+    timer.start()
 
 
 def _check(config: Config) -> None:
