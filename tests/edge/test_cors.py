@@ -1,5 +1,6 @@
 """Web pages: who is on the list may read and send what the API has, others nothing."""
 
+import socket
 from typing import Any
 
 import pytest
@@ -184,6 +185,37 @@ async def test_a_page_of_the_daemon_s_own_may_and_one_by_a_name_that_was_bent_to
     async with open_daemon(api_key=None) as daemon:
         reply = await daemon.anonymous.post("/jobs/", JOB, host=host, origin=origin)
         assert reply.status == status
+
+
+@pytest.mark.parametrize(
+    "host, status",
+    [
+        ("evil.example", 403),
+        ("evil.example:8080", 403),
+        ("127.0.0.1.evil.example", 403),
+        ("EVIL.example.", 403),
+        ("bench", 200),
+        ("", 200),
+        ("127.0.0.1:8080", 200),
+        ("192.168.1.7", 200),
+        ("[::1]:8080", 200),
+        ("LOCALHOST", 200),
+        ("a.localhost:8080", 200),
+        ("farm.example", 200),  # of cors_origins
+        (socket.gethostname(), 200),
+    ],
+)
+async def test_a_daemon_without_a_key_answers_to_no_name_that_a_stranger_may_point_to_it(
+    host: str, status: int
+) -> None:
+    async with open_daemon(api_key=None, cors_origins=["https://farm.example"]) as daemon:
+        reply = await daemon.anonymous.get("/jobs/", host=host)
+        assert reply.status == status
+        if status == 403:
+            assert "start the daemon with a key" in problem(reply, 403)["detail"]
+        assert (await daemon.anonymous.get("/livez", host=host)).status == 200
+    async with open_daemon() as daemon:
+        assert (await daemon.client.get("/jobs/", host=host)).status == 200
 
 
 async def test_a_page_on_the_list_may_use_a_daemon_that_asks_for_no_key() -> None:

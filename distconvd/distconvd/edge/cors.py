@@ -10,9 +10,16 @@ tells the headers of each request and reply.
 A daemon without a key is another matter. A browser sends some requests of any page to
 `http://127.0.0.1:8080` and only hides the replies, and it puts no bounds to websockets at all. So what
 carries no key and names a foreign origin is refused, whether CORS is on or not (`check_keyless`).
+
+A page may also have the name that it came by pointed here meanwhile (DNS rebinding), and then the
+browser takes our replies for the page's own. Its `Host` is that name still. So a daemon without a key
+answers only to names that no stranger can point anywhere: addresses, names without a dot, `localhost`,
+this machine's, and those that it is told to listen on or to let call.
 """
 
+import ipaddress
 import re
+import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
@@ -49,9 +56,13 @@ class Cors:
     Args:
         origins: who may call, each as `parse_origin` takes it; none: nobody, and nothing is said.
         routes: the whole route table.
+        hosts: names besides this machine's that a request without a key may call the daemon by.
     """
 
-    def __init__(self, origins: Iterable[str], routes: Iterable[Route]) -> None:
+    def __init__(
+        self, origins: Iterable[str], routes: Iterable[Route], hosts: Iterable[str] = ()
+    ) -> None:
+        self._hosts = frozenset(map(_plain, (*hosts, socket.gethostname())))
         self._origins = frozenset(parse_origin(origin) for origin in origins)
         self._any = ANY in self._origins
         docs = [route.doc for route in routes if route.doc is not None]
@@ -82,13 +93,25 @@ class Cors:
         return replace(reply, headers=headers)
 
     def check_keyless(self, headers: Mapping[str, str]) -> None:
-        """Raise `Forbidden` for a request without a key that a foreign web page has made."""
+        """Raise `Forbidden` for a request without a key that a foreign web page has made, or may have."""
+        self._check_host(headers.get("host", ""))
         origin = headers.get("origin")
         if origin is None or self._allows(origin) or _is_own(origin, headers.get("host", "")):
             return
         raise Forbidden(
             f"A web page of {origin[:256]!r} may not use a daemon without a key; if it is to, "
             "name it in the setting cors_origins."
+        )
+
+    def _check_host(self, host: str) -> None:
+        name = _plain(re.sub(r":[0-9]*$", "", host))
+        listed = (re.sub(r":[0-9]*$", "", o.partition("://")[2]) for o in self._origins)
+        if _is_unbendable(name) or name in self._hosts or name in listed:
+            return
+        raise Forbidden(
+            f"A daemon without a key does not answer to the name {host[:256]!r}, which anybody may"
+            " point here: call it by its address or this machine's name, name it in host or listen,"
+            " or start the daemon with a key."
         )
 
     def _allows(self, origin: str) -> bool:
@@ -107,7 +130,19 @@ class Cors:
         }
 
 
-NO_ORIGINS = Cors((), ())
+def _plain(name: str) -> str:
+    return name.lower().removesuffix(".")
+
+
+def _is_unbendable(name: str) -> bool:
+    """Whether no stranger can have a name point to this machine: it is an address, or none of DNS."""
+    if "." not in name and ":" not in name:
+        return True
+    try:
+        ipaddress.ip_address(name.strip("[]").partition("%")[0])
+    except ValueError:
+        return name.endswith(".localhost")
+    return True
 
 
 def _is_own(origin: str, host: str) -> bool:
@@ -118,3 +153,6 @@ def _is_own(origin: str, host: str) -> bool:
     """
     name = re.sub(r":[0-9]*$", "", host)
     return origin.partition("://")[2] == host and is_loopback(name)
+
+
+NO_ORIGINS = Cors((), ())
