@@ -9,6 +9,7 @@ since whoever looks wants to know, and they are not true of the real files (noth
 import logging
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 from distconvd.config import Config
@@ -43,7 +44,7 @@ async def look_at_store(config: Config, *, is_tolerant: bool) -> AsyncGenerator[
         is_tolerant: take what can be read of a damaged store; otherwise damage raises.
 
     Raises:
-        ConfigError: there is nothing at that path, or the store cannot be looked at.
+        ConfigError: there is nothing at that path or no store, or it cannot be looked at.
         StoreError: a daemon holds it, it is damaged, or it cannot be read.
     """
     context = Context(config, disk=DiskView())
@@ -54,6 +55,7 @@ async def look_at_store(config: Config, *, is_tolerant: bool) -> AsyncGenerator[
             "--state-file, as the daemon has them",
             exit_code=2,
         )
+    require_storage(context.state_file)
     with complaints() as heard:
         snapshot = await store.load()
     try:
@@ -62,6 +64,17 @@ async def look_at_store(config: Config, *, is_tolerant: bool) -> AsyncGenerator[
         yield Looked(f"{config.store}:{config.state_file}", snapshot, heard)
     finally:
         await store.aclose()
+
+
+def require_storage(path: Path) -> None:
+    """Raise `ConfigError` for what is there and can be no store: a pipe, a device, a socket. To read
+    it might never end, and to replace it would harm the machine."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ConfigError(
+            f"{path} is neither a regular file nor a folder, so it is no store; name the store with "
+            "--store and --state-file, as the daemon has them",
+            exit_code=2,
+        )
 
 
 @contextmanager

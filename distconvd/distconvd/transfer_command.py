@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, Any
 
 import trio
@@ -24,7 +25,7 @@ from distconvd.audit.command import add_store_flags
 from distconvd.config import Config
 from distconvd.dump import DumpReader, Summary, summary_of, write_dump
 from distconvd.errors import ConfigError, StoreError
-from distconvd.looking import look_at_store
+from distconvd.looking import look_at_store, require_storage
 from distconvd.migrate import batches, read_store, refuse_unless_empty
 from distconvd.plugins import Context, Plugins, made
 from distconvd.store import Store
@@ -89,6 +90,13 @@ async def _export(config: Config, out: IO[bytes]) -> Summary:
 
 
 def _import(config: Config, source: IO[bytes]) -> Summary:
+    if config.store == "memory":
+        raise ConfigError(
+            "the store memory ends with this command, so nothing would be kept; name one on disk "
+            "with --store, json or spool",
+            exit_code=2,
+        )
+    require_storage(Path(config.state_file))
     if source.isatty():
         raise ConfigError("which export? Write: distconvd import < FILE", exit_code=2)
     with _rewindable(source) as (file, start):

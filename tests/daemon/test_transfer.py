@@ -1,6 +1,7 @@
 """`distconvd export` and `distconvd import` as a person runs them."""
 
 import errno
+import os
 import subprocess
 from pathlib import Path
 
@@ -124,6 +125,29 @@ def test_a_reader_that_goes_away_is_an_error_without_a_traceback(
         1,
         b"distconvd: the export was not read to its end, so it is none\n",
     )
+
+
+@pytest.mark.parametrize("kind", ["json", "spool"])
+@pytest.mark.parametrize("command", ["audit", "export", "import"])
+def test_what_can_be_no_store_is_neither_read_nor_replaced(
+    command: str, kind: str, exported: Path, tmp_path: Path
+) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with exported.open("rb") as file:
+        done = subprocess.run(
+            [*COMMAND, command, "--store", kind, "--state-file", str(fifo)],
+            stdin=file, capture_output=True, text=True, timeout=20, env=environment(), check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{fifo} is neither a regular file nor a folder" in done.stderr
+    assert fifo.is_fifo()
+
+
+def test_an_import_into_memory_is_refused(exported: Path) -> None:
+    done = put_in(exported, "--store", "memory")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "nothing would be kept; name one on disk" in done.stderr
 
 
 async def test_a_disk_that_fails_on_the_way_leaves_a_target_that_is_told_to_be_emptied(
