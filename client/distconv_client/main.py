@@ -4,6 +4,9 @@ Exit codes: 0 it worked; 1 the job or the daemon said no; 2 the command was writ
 130 interrupted.
 """
 
+import contextlib
+import os
+import sys
 from typing import Any
 
 import click
@@ -68,4 +71,27 @@ for command in (
 
 def main() -> None:
     """Run the command line; the entry point of the distribution."""
-    cli(prog_name="distconv")
+    try:
+        try:
+            cli(prog_name="distconv")
+        finally:
+            if sys.stdout is not None:  # closed by the caller: `distconv … >&-`
+                sys.stdout.flush()
+    except OSError as error:
+        sys.exit(_not_written(error))
+
+
+def _not_written(error: OSError) -> int:
+    """Tell that output could not be written, as to a full disk; return the exit code.
+
+    What is still to be flushed would fail once more when Python ends, so it goes nowhere. Whoever
+    closed the pipe has read enough, and is not told.
+    """
+    with open(os.devnull, "wb") as nowhere, contextlib.suppress(OSError):
+        os.dup2(nowhere.fileno(), 1)
+    if not isinstance(error, BrokenPipeError):
+        what = f"{error.filename}" if error.filename else "Can not write the output"
+        # The message may go to the same full disk: then nobody can be told.
+        with contextlib.suppress(OSError):
+            click.echo(f"distconv: {what}: {error.strerror or error}.", err=True)
+    return 1

@@ -18,10 +18,16 @@ T = TypeVar("T")
 
 _NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
 """What OpenSSL says of a reply that is no TLS, by its version."""
+_UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
+"""What it says of a certificate that is not good."""
 _CUT_OFF = (httpx.RemoteProtocolError, httpx.ReadError)
 """What a TLS port does with a request in plain text."""
 
 KEY_HINT = "Give the key with --api-key, DISTCONV_API_KEY or api_key in the configuration file."
+_TRUST_HINT = (
+    "If it is your own authority's, name its file: SSL_CERT_FILE=ca.pem. Else use the name that the "
+    "certificate is for, or see `distconv doctor`."
+)
 HINTS: dict[int, str] = {
     401: KEY_HINT,
     403: "This key's role may not do that; use one that may.",
@@ -100,6 +106,13 @@ def unreachable(server: str, error: httpx.TransportError) -> DaemonUnreachable:
     """Return the error for a request that got no reply."""
     reason = "no answer in time" if isinstance(error, httpx.TimeoutException) else str(error)
     reason = re.sub(r"\[Errno -?\d+\] ", "", reason)
+    if _UNTRUSTED in reason:
+        told = reason.partition("certificate verify failed: ")[2] or reason
+        told = re.sub(r" \(_ssl\.c:\d+\)$", "", told)
+        return DaemonUnreachable(
+            f"The certificate of the daemon at {server} is not good: {told}.",
+            hint=_TRUST_HINT,
+        )
     return DaemonUnreachable(
         f"Can not reach the daemon at {server}: {reason or type(error).__name__}.",
         hint=_way_in(server, error, reason),

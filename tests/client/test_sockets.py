@@ -7,15 +7,18 @@ import re
 import signal
 import socket
 import socketserver
+import ssl
 import subprocess
 import sys
 import threading
 from collections.abc import Generator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import msgspec
 import pytest
-from tests.client.fake import FakeDaemon, completed, running, served
+import trustme
+from tests.client.fake import FakeDaemon, completed, found, running, served
 
 from distconv_client import BadInput, Client, DaemonUnreachable, Job, JobStatus, Submission
 from distconv_client.retry import RetryPolicy
@@ -86,6 +89,80 @@ def test_a_proxy_in_the_environment_is_not_asked_for_loopback(
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     with Client(server) as client:
         assert client.engines() == []
+
+
+@pytest.fixture
+def tls_server() -> Generator[tuple[str, trustme.CA]]:
+    """A server on loopback with a certificate for `localhost`, and the authority behind it."""
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    with HTTPServer(("127.0.0.1", 0), NoEngines) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield f"https://localhost:{server.server_port}", authority
+        finally:
+            server.shutdown()
+            thread.join(DEADLINE_S)
+
+
+class NoEngines(BaseHTTPRequestHandler):
+    """Answers every GET with an empty list."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"[]")
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Keep quiet."""
+
+
+def test_an_authority_that_the_environment_names_is_trusted_on_loopback_too(
+    tls_server: tuple[str, trustme.CA], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, authority = tls_server
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    with (
+        Client(url, retry=RetryPolicy(0)) as client,
+        pytest.raises(
+            DaemonUnreachable, match=r"certificate of the daemon at .* is not good"
+        ) as no,
+    ):
+        client.engines()
+    assert "SSL_CERT_FILE=" in no.value.hint
+    assert "_ssl.c" not in no.value.message
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    with Client(url) as client:
+        assert client.engines() == []
+    (tmp_path / "ca.pem").write_text("no certificate")
+    with pytest.raises(BadInput, match=r"SSL_CERT_FILE=.* cannot be read as certificates"):
+        Client(url)
+
+
+STATUS = {"version": "0.1.0", "uptime_s": 1.0, "jobs": {}, "engines": {}, "queue": {}}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["top", "--once"], ["status", "1_1"], ["jobs", "--json"], ["completion", "bash"], ["--help"]],
+)
+def test_output_that_can_not_be_written_is_told_in_one_line(
+    server: str, daemon: FakeDaemon, words: list[str]
+) -> None:
+    daemon.add(job_id="1_1")
+    if words[0] == "top":
+        daemon.faults.append(found(STATUS))
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*COMMAND, *words], stdout=full, stderr=subprocess.PIPE, text=True, timeout=DEADLINE_S,
+            env={**os.environ, "DISTCONV_SERVER": server}, check=False,
+        )  # fmt: skip
+    told = "distconv: Can not write the output: No space left on device.\n"
+    assert (done.returncode, done.stderr) == (1, told)
 
 
 def test_without_a_terminal_there_are_no_escapes(

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import httpx
 
+from distconv_client.certificates import trusted
 from distconv_client.doctor.finding import CHECK_S, Finding, fail, ok, skip, within
 
 EXPIRES_SOON_DAYS = 14
@@ -22,7 +23,7 @@ class Network(NamedTuple):
     connect: Callable[..., socket.socket] = socket.create_connection
     proxies: Callable[[], dict[str, str]] = urllib.request.getproxies
     is_bypassed: Callable[[str], Any] = urllib.request.proxy_bypass
-    tls: Callable[[], ssl.SSLContext] = httpx.create_ssl_context
+    tls: Callable[[], ssl.SSLContext] = trusted
 
 
 class Target(NamedTuple):

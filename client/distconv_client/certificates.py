@@ -1,0 +1,29 @@
+"""Which certificates are trusted: those that `SSL_CERT_FILE` or `SSL_CERT_DIR` names, else the usual.
+
+They count for every address. That loopback is asked without the environment's proxies is another
+matter, see `api`.
+"""
+
+import os
+import ssl
+
+import httpx
+
+from distconv_client.errors import BadInput
+
+VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+
+
+def trusted() -> ssl.SSLContext:
+    """Return what certificates are held against; raises `BadInput` for a file that is none."""
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:  # ssl.SSLError is one
+        named = " and ".join(
+            f"{name}={os.environ[name]}" for name in VARIABLES if name in os.environ
+        )
+        raise BadInput(
+            f"{named or 'The list of authorities'} cannot be read as certificates: "
+            f"{error.strerror or error}.",
+            hint="Name a file of certificates in PEM format with SSL_CERT_FILE.",
+        ) from error
