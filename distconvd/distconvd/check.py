@@ -64,7 +64,13 @@ async def _store(config: Config) -> str:
     """Make everything that a start makes, on what is stored, but run nothing of it."""
     context = Context(config, disk=DiskView())
     registrar = Plugins(config.plugins).collect("distconvd_register_stores", "store")
-    store: Store = made("store", config.store, registrar.pick(config.store), context)
+    store: Store = made(
+        "store",
+        config.store,
+        registrar.pick(config.store),
+        context,
+        owner=registrar.owner(config.store),
+    )
     is_looked_at = context.disk_was_taken
     if is_looked_at:
         _check_writable(context.state_file)

@@ -10,7 +10,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -36,11 +36,12 @@ from distconvd.edge.http import Principal, Route
 from distconvd.edge.limits import EdgeLimits
 from distconvd.edge.router import Router
 from distconvd.edge.server import Listener, Server, serve
-from distconvd.errors import CommitFailed, ConfigError, StoreError
+from distconvd.errors import CommitFailed, ConfigError, DistconvError, StoreError
 from distconvd.event_log import log_event
 from distconvd.faults import let_pass
 from distconvd.hook_watch import HookWatch
 from distconvd.hookspecs import Service
+from distconvd.isolated_routes import isolated
 from distconvd.ledger import COMMIT_LONG_S, Ledger
 from distconvd.metrics import Metrics
 from distconvd.model import Submission
@@ -91,6 +92,8 @@ class Parts:
     """How often each service failed after its start."""
     is_draining: bool = False
 
+    owners: dict[str, str] = field(default_factory=dict[str, str])
+    """Name of a service to that of the plugin that offers it."""
     last_resort: Callable[[], None] = lambda: None
     """Called when a commit is given up: sees to it that the process ends, even if that is in a thread
     that does not."""
@@ -169,7 +172,13 @@ async def assemble(
     watch = HookWatch(config.hook_slow_ms)
     if store is None:
         registrar = plugins.collect("distconvd_register_stores", "store")
-        store = made("store", config.store, registrar.pick(config.store), context)
+        store = made(
+            "store",
+            config.store,
+            registrar.pick(config.store),
+            context,
+            owner=registrar.owner(config.store),
+        )
     snapshot = await _load(config.store, store)
     try:
         timed = watch.timed_policy(config.policy, policy)
@@ -275,6 +284,8 @@ def _wire(
     _add_plugin_routes(parts.routes, plugins, context)
     access = LocalAccess(admission, ledger, archive)
     parts.services = _services(plugins, context, access, teller, watch)
+    offers = plugins.collect("distconvd_register_services", "service")
+    parts.owners.update({name: offers.owner(name) for name, _ in parts.services})
     authenticator = _authenticator(parts, plugins, context)
     names = [place.host for place in config.places if place.host]
     cors = Cors(config.cors_origins, parts.routes, names)
@@ -303,25 +314,39 @@ def _authenticator(parts: Parts, plugins: Plugins, context: Context) -> Authenti
     """Make the authenticator, and see to it that it runs and reloads where it can."""
     name = parts.config.authenticator
     registrar = plugins.collect("distconvd_register_authenticators", "authenticator")
-    authenticator = made("authenticator", name, registrar.pick(name), context)
+    authenticator = made(
+        "authenticator", name, registrar.pick(name), context, owner=registrar.owner(name)
+    )
     if callable(getattr(authenticator, "run", None)):
         parts.services.append((name, authenticator))
+        parts.owners[name] = registrar.owner(name)
     reload = getattr(authenticator, "reload", None)
     if callable(reload):
         parts.reloads.append((name, reload))
     authenticate = parts.watch.timed(name, "authenticate", authenticator.authenticate)
-    return _Timed(authenticate)
+    return _Timed(name, registrar.owner(name), authenticate)
 
 
 class _Timed:
-    """An authenticator whose calls are timed."""
+    """An authenticator whose calls are timed, and whose failures are told with its plugin."""
 
-    def __init__(self, authenticate: Callable[[str | None, str], Principal]) -> None:
+    def __init__(
+        self, name: str, plugin: str, authenticate: Callable[[str | None, str], Principal]
+    ) -> None:
+        self._subject = f"the authenticator {name} of plugin {plugin}"
         self._authenticate = authenticate
 
     def authenticate(self, key: str | None, peer: str) -> Principal:
         """See `distconvd.auth.Authenticator`."""
-        return self._authenticate(key, peer)
+        try:
+            answer: object = self._authenticate(key, peer)
+            if not isinstance(answer, Principal):  # pyright: ignore[reportUnnecessaryIsInstance] - a plugin may answer anything
+                raise TypeError(f"it answered {answer!r:.80}, no Principal")
+            return answer
+        except DistconvError:
+            raise
+        except Exception as error:
+            raise RuntimeError(f"{self._subject} failed: {error!r}") from error
 
 
 async def run(
@@ -398,7 +423,8 @@ async def _run_all(
             if parts.archive is not None:
                 outer.start_soon(retire_for_ever, parts.ledger, parts.archive)
             for name, service in parts.services:
-                await outer.start(run_service, name, service, parts.service_failures)
+                owner = parts.owners.get(name, name)
+                await outer.start(run_service, name, service, parts.service_failures, owner)
             async with trio.open_nursery() as front:
                 edge = await begin(front)
                 task_status.started()
@@ -447,18 +473,27 @@ def _add_plugin_routes(routes: list[Route], plugins: Plugins, context: Context) 
     registrar = plugins.collect("distconvd_register_routes", "set of routes")
     owners = {_shape(route): "distconvd" for route in routes}
     for name, make in registrar.items():
-        for route in _routes_of(name, made("set of routes", name, make, context)):
+        plugin = registrar.owner(name)
+        offered = made("set of routes", name, make, context, owner=plugin)
+        for route in _routes_of(name, plugin, offered):
+            _check_route(route, name, plugin)
             owner = owners.setdefault(_shape(route), name)
             if owner != name:
                 raise ConfigError(
                     f"{route.method} {route.pattern} of the set of routes {name!r} is taken by"
-                    f" {owner!r}; remove one of them"
+                    f" {owner!r} (it is of plugin {plugin!r}); remove one of them"
                 )
-            routes.append(route)
+            routes.append(isolated(route, plugin))
+
+
+def _check_route(route: Route, name: str, plugin: str) -> None:
     try:
-        Router(routes)
-    except ValueError as error:
-        raise ConfigError(f"a plugin's route cannot be served: {error}") from error
+        Router([route])
+    except (AttributeError, TypeError, ValueError) as error:  # its fields may be of any type, too
+        raise ConfigError(
+            f"{route.method} {route.pattern} of the set of routes {name!r} of plugin {plugin!r}"
+            f" cannot be served: {error}"
+        ) from error
 
 
 def _metrics(
@@ -468,7 +503,7 @@ def _metrics(
     found: list[tuple[str, Collect]] = []
     registrar = plugins.collect("distconvd_register_metrics", "set of metrics")
     for name, make in registrar.items():
-        offered = made("set of metrics", name, make, context)
+        offered = made("set of metrics", name, make, context, owner=registrar.owner(name))
         found.append((name, watch.timed(name, "collect", offered.collect)))
         _hear(name, offered, teller, watch)
     return found
@@ -481,13 +516,15 @@ def _hear(name: str, offered: object, teller: Teller, watch: HookWatch) -> None:
         teller.add_listener(name, watch.timed(name, "on_event", listener))
 
 
-def _routes_of(name: str, answer: object) -> list[Route]:
+def _routes_of(name: str, plugin: str, answer: object) -> list[Route]:
     """Return what a routes factory answered, provided that it is that."""
     if isinstance(answer, list):
         routes = cast("list[object]", answer)
         if all(isinstance(route, Route) for route in routes):
             return cast("list[Route]", routes)
-    raise ConfigError(f"the set of routes {name!r} is {answer!r}, no list of Route")
+    raise ConfigError(
+        f"the set of routes {name!r} of plugin {plugin!r} is {answer!r}, no list of Route"
+    )
 
 
 def _shape(route: Route) -> tuple[str, str]:
@@ -500,7 +537,8 @@ def _services(
 ) -> list[tuple[str, Service]]:
     registrar = plugins.collect("distconvd_register_services", "service")
     offered = [
-        (name, made("service", name, make, context, access)) for name, make in registrar.items()
+        (name, made("service", name, make, context, access, owner=registrar.owner(name)))
+        for name, make in registrar.items()
     ]
     services = [(name, service) for name, service in offered if service is not None]
     for name, service in services:

@@ -4,6 +4,8 @@ the skip of a test framework derives from `BaseException`, as `SystemExit` does.
 Two things are nobody's fault and always pass: the cancellation of a task, and a person's ^C.
 """
 
+from typing import cast
+
 import trio
 
 _PASSES = (KeyboardInterrupt, trio.Cancelled)
@@ -13,8 +15,10 @@ def let_pass(error: BaseException) -> None:
     """Raise `error` again where it, or any in its group, is no fault of a plugin's; else return."""
     if isinstance(error, _PASSES):
         raise error
-    if isinstance(error, BaseExceptionGroup) and error.subgroup(_PASSES) is not None:
-        raise error
+    if isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        if group.subgroup(_PASSES) is not None:
+            raise error
 
 
 class HookFault(Exception):

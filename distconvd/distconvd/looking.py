@@ -101,7 +101,9 @@ def damaged(heard: list[str]) -> StoreError:
 
 def _made(config: Config, context: Context) -> Store:
     stores = Plugins(config.plugins).collect("distconvd_register_stores", "store")
-    store: Store = made("store", config.store, stores.pick(config.store), context)
+    store: Store = made(
+        "store", config.store, stores.pick(config.store), context, owner=stores.owner(config.store)
+    )
     if not context.disk_was_taken:
         raise ConfigError(
             f"the store {config.store!r} does not write through the disk that it is handed "

@@ -283,7 +283,8 @@ class Context:
             raise ConfigError(f"policies go round in a circle: {circle}")
         self._being_made.append(name)
         try:
-            return made("policy", name, self._policies.pick(name), self)
+            make = self._policies.pick(name)
+            return made("policy", name, make, self, owner=self._policies.owner(name))
         finally:
             self._being_made.pop()
 
@@ -304,31 +305,29 @@ _NEVER_WAIT = ("place", "share", "authenticate", "reload", "on_event")
 """Methods that are called, and not awaited, wherever an object has them."""
 
 
-def made(kind: str, name: str, make: Callable[..., T], *arguments: Any) -> T:
-    """Return what a plugin makes; whatever it raises, or lacks, stops the start with its name."""
+def made(kind: str, name: str, make: Callable[..., T], *arguments: Any, owner: str) -> T:
+    """Return what a plugin makes; whatever it raises, or lacks, stops the start with its
+    name and with that of `owner`, the plugin that offers it."""
+    subject = f"the {kind} {name!r} of plugin {owner!r}"
     try:
         thing = make(*arguments)
     except (ConfigError, StoreError):
         raise
     except BaseException as error:
         let_pass(error)
-        raise ConfigError(f"the {kind} {name!r} cannot be made: {error!r}") from error
+        raise ConfigError(f"{subject} cannot be made: {error!r}") from error
     if thing is None and kind == "service":
         return thing  # not in this configuration
     if inspect.iscoroutine(thing):
         thing.close()
-        raise ConfigError(
-            f"the {kind} {name!r} is made by an async function; use a plain one (def)"
-        )
+        raise ConfigError(f"{subject} is made by an async function; use a plain one (def)")
     missing = [m for m in _PROMISED.get(kind, ()) if not callable(getattr(thing, m, None))]
     if missing:
-        raise ConfigError(
-            f"the {kind} {name!r} is {thing!r}, which has no {' and no '.join(missing)}"
-        )
+        raise ConfigError(f"{subject} is {thing!r}, which has no {' and no '.join(missing)}")
     waiting = [m for m in _NEVER_WAIT if _waits(getattr(thing, m, None))]
     if waiting:
         raise ConfigError(
-            f"the {kind} {name!r} has an async {' and '.join(waiting)}; make it a plain function"
+            f"{subject} has an async {' and '.join(waiting)}; make it a plain function"
             " (def), as it is called from where nothing can wait"
         )
     return thing

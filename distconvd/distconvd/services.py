@@ -35,11 +35,14 @@ class _Run(trio.TaskStatus[None]):
     Args:
         name: what the service is offered under.
         service: the service.
+        owner: the plugin that offers it.
         task_status: is told when it has started.
     """
 
-    def __init__(self, name: str, service: Service, task_status: trio.TaskStatus[None]) -> None:
-        self._name = name
+    def __init__(
+        self, name: str, service: Service, owner: str, task_status: trio.TaskStatus[None]
+    ) -> None:
+        self._subject = f"the service {name!r} of plugin {owner!r}"
         self._service = service
         self._task_status = task_status
         self.began_s = trio.current_time()
@@ -80,13 +83,14 @@ class _Run(trio.TaskStatus[None]):
         """Return why the daemon does not start, where the service has not."""
         if isinstance(self.failure, ConfigError | StoreError):
             return self.failure  # it says by itself what is wrong
-        return ConfigError(f"the service {self._name!r} does not start: {self.failure!r}")
+        return ConfigError(f"{self._subject} does not start: {self.failure!r}")
 
 
 async def run_service(
     name: str,
     service: Service,
     failures: Counter[str],
+    owner: str,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -96,12 +100,13 @@ async def run_service(
         name: what it is offered under.
         service: the service.
         failures: counts, by name, how often a service failed after the start.
+        owner: the plugin that offers it.
 
     Raises `ConfigError` (or the `StoreError` that it raised) when it does not start at first.
     """
     log.info("service %s starts", name)
     again_s = AGAIN_S
-    run = _Run(name, service, task_status)
+    run = _Run(name, service, owner, task_status)
     await run.to_its_end()
     if not run.is_started:
         raise run.refusal() from run.failure
@@ -112,7 +117,7 @@ async def run_service(
         log.error("service %s failed; run again in %.0f s", name, again_s, exc_info=run.failure)
         await trio.sleep(again_s)
         again_s = min(again_s * 2, AGAIN_S_MAX)
-        run = _Run(name, service, trio.TASK_STATUS_IGNORED)
+        run = _Run(name, service, owner, trio.TASK_STATUS_IGNORED)
         await run.to_its_end()
     log.info("service %s has ended", name)
 

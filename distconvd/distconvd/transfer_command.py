@@ -121,7 +121,13 @@ def _rewindable(source: IO[bytes]) -> Generator[tuple[IO[bytes], int]]:
 
 def _store(config: Config) -> Store:
     stores = Plugins(config.plugins).collect("distconvd_register_stores", "store")
-    store: Store = made("store", config.store, stores.pick(config.store), Context(config))
+    store: Store = made(
+        "store",
+        config.store,
+        stores.pick(config.store),
+        Context(config),
+        owner=stores.owner(config.store),
+    )
     return store
 
 

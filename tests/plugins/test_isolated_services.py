@@ -280,7 +280,9 @@ async def test_an_async_factory_is_refused_by_name(plugin: Write) -> None:
         "async def make(*args): ...\n@hookimpl\n"
         "def distconvd_register_services(registrar): registrar.add('mine', make)\n"
     )
-    with pytest.raises(ConfigError, match="the service 'mine' is made by an async function"):
+    with pytest.raises(
+        ConfigError, match="the service 'mine' of plugin 'mine' is made by an async function"
+    ):
         async with open_daemon(plugins=[plugin(text)]):
             pass
 
@@ -320,7 +322,10 @@ def test_the_command_says_in_one_line_which_service_does_not_start(
         main(["--port", "0", "--store", "memory", "--plugin", name])
     assert end.value.code == 78
     told = capsys.readouterr().err.splitlines()[-1]
-    assert told == "distconvd: the service 'mine' does not start: ValueError('no lamp')"
+    assert (
+        told
+        == "distconvd: the service 'mine' of plugin 'mine' does not start: ValueError('no lamp')"
+    )
 
 
 @pytest.mark.parametrize("fault", ["raise ValueError('blown')", "exit(3)", "trio.run(1)"])
@@ -382,7 +387,7 @@ async def test_a_service_that_ran_well_for_long_is_run_again_soon(
             if len(began_s) < 6:
                 raise ValueError("tired")
 
-    await services.run_service("mine", Tired(), Counter())
+    await services.run_service("mine", Tired(), Counter(), "mine")
     waits_s = [later - sooner for sooner, later in pairwise(began_s)]
     assert waits_s == [1, 2, 4, services.AGAIN_S_MAX + 1 + 1, 2]
 

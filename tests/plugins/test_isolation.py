@@ -19,6 +19,7 @@ from distconvd.faults import let_pass
 from distconvd.hook_watch import HookWatch
 from distconvd.main import main
 from distconvd.plugins import Plugins
+from distconvd.services import plain_refusals
 from distconvd.testing.daemon import Daemon, open_daemon
 from distconvd.testing.engine import VirtualEngine
 
@@ -179,6 +180,8 @@ async def test_an_authenticator_that_answers_nonsense_lets_nobody_in(
         async with open_daemon(plugins=[name], auth="mine") as daemon:
             assert (await daemon.client.get("/jobs/")).status == 500
             assert (await daemon.client.get("/livez")).status == 200
+        assert "the authenticator mine of plugin mine failed" in caplog.text
+        caplog.clear()
 
 
 async def test_a_review_or_a_listener_that_fails_harms_its_request_or_nobody(
@@ -260,15 +263,49 @@ async def test_cancellation_and_an_interrupt_pass_through_a_hook() -> None:
             raise
 
 
-async def test_a_route_that_fails_is_a_500_of_its_own(plugin: Write) -> None:
+@pytest.mark.parametrize(
+    "does",
+    [
+        "raise RuntimeError('no')", "exit('no')", "raise type('Panic', (BaseException,), {})",
+        "return 42", "return Response(200, 'str', 'text/plain')", "return Response(200, None)",
+        "return Response('ok')", "return Response(200, b'', None)",
+        "return Response(headers={'X-One': 1})",
+    ],
+)  # fmt: skip
+async def test_a_route_that_fails_is_a_500_of_its_own_that_names_its_plugin(
+    plugin: Write, does: str, caplog: pytest.LogCaptureFixture
+) -> None:
     name = plugin(
-        "from distconvd.edge.http import Route\n"
-        "async def broken(request): raise RuntimeError('no')\n"
-        + OFFERS.format(hook="routes", answer="[Route('GET', '/mine', broken, 'public')]")
+        f"from distconvd.edge.http import Response, Route\nasync def broken(request): {does}\n"
+        + OFFERS.format(hook="routes", answer="[Route('GET', '/a', broken, 'public')]"),
+        name="owner",
     )
     async with open_daemon(plugins=[name]) as daemon:
-        assert (await daemon.client.get("/mine")).status == 500
+        reply = await daemon.client.get("/a")
+        assert (reply.status, reply.json()["type"]) == (500, "urn:distconv:problem:plugin-failed")
+        assert "'owner'" in reply.json()["detail"]
         assert (await daemon.client.get("/jobs/")).status == 200
+    assert "GET /a of plugin owner failed" in caplog.text
+
+
+async def test_a_start_that_an_offer_stops_names_the_plugin_that_it_is_from(plugin: Write) -> None:
+    late = "type('Late', (), {'run': lambda self, *, task_status: 1 / 0})()"
+    route = "from distconvd.edge.http import Route\n"
+    for hook, answer, head in (
+        ("services", "42", ""), ("services", late, ""), ("routes", "42", ""),
+        ("routes", "[Route('GET', 'no-slash', None)]", route),
+    ):  # fmt: skip
+        name = plugin(head + OFFERS.format(hook=hook, answer=answer), name="owner")
+        with pytest.raises(ConfigError, match="of plugin 'owner'"), plain_refusals():
+            async with open_daemon(plugins=[name]):
+                pass
+
+
+def test_a_file_without_a_hook_is_warned_of(
+    plugin: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    Plugins([plugin("def distconvd_event(event): ...", name="forgotten")])
+    assert "forgotten.py has no hook and so does nothing: is @hookimpl" in caplog.text
 
 
 # ----------------------------------------------------------------------------------- slow hooks

@@ -1,0 +1,63 @@
+"""A plugin's routes: whatever one does, its request alone fails, and the log and the reply name the plugin.
+
+Its reply is held against its type before any of it is sent, as afterwards it could only be cut off.
+"""
+
+import dataclasses
+import logging
+from http import HTTPStatus
+from typing import cast
+
+from distconvd.edge.access import ids_of
+from distconvd.edge.http import ClientDisconnected, Reply, Request, Response, Route, Upgrade
+from distconvd.errors import DistconvError, PluginFailed
+from distconvd.faults import let_pass
+
+log = logging.getLogger("distconvd.plugins")
+
+
+def isolated(route: Route, plugin: str) -> Route:
+    """Return a route that does the same, with its failures told as those of `plugin`."""
+
+    async def handler(request: Request) -> Reply:
+        try:
+            return _checked(await route.handler(request))
+        except BaseException as error:
+            let_pass(error)
+            leaf = _only_leaf(error)
+            if isinstance(leaf, DistconvError | ClientDisconnected):
+                raise
+            log.exception(
+                "%s %s of plugin %s failed", route.method, route.pattern, plugin,
+                extra=ids_of(request),
+            )  # fmt: skip
+            raise PluginFailed(
+                f"The plugin {plugin!r} failed on this request; the daemon's log tells how, under"
+                f" request id {request.request_id}."
+            ) from error
+
+    return dataclasses.replace(route, handler=handler)
+
+
+def _checked(reply: object) -> Reply:
+    """Return what a handler answered, provided that it can be sent; raises `TypeError`."""
+    if isinstance(reply, Upgrade):
+        return reply
+    if not isinstance(reply, Response):
+        raise TypeError(f"it answered {reply!r:.80}, no Response")
+    body: object = reply.body
+    if not (isinstance(body, bytes) or hasattr(body, "__aiter__")):
+        raise TypeError(f"the body is {body!r:.80}, neither bytes nor an async iterator of bytes")
+    HTTPStatus(reply.status)  # raises ValueError for what is no status
+    told: list[object] = [reply.content_type, *reply.headers, *reply.headers.values()]
+    if not all(isinstance(text, str) for text in told):
+        raise TypeError(f"the content type and the headers are {told!r:.200}, not all str")
+    return reply
+
+
+def _only_leaf(error: BaseException) -> BaseException:
+    """Return the error inside groups of one, or else the group."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    group = cast("BaseExceptionGroup[BaseException]", error)
+    return _only_leaf(group.exceptions[0]) if len(group.exceptions) == 1 else group
