@@ -56,9 +56,11 @@ class Agent:
         self._client = client
         self._log = log
         self._api = DaemonApi(client, config.server, config.api_key)
-        engine_id = standing.engine_id
+        engine_id = self._engine_id = standing.engine_id
         open_link = partial(open_socket, config.server, engine_id, config.api_key)
-        self._link = PushLink(open_link, standing.holdings, log, self._benchmark_asked)
+        self._link = PushLink(
+            open_link, standing.holdings, log, self._benchmark_asked, self._replaced
+        )
         self._upkeep = Upkeep(standing, log)
         standing.benchmark_asked = self._benchmark_asked
         self._api.link = self._link
@@ -73,11 +75,15 @@ class Agent:
         self._idle.set()
         self._polling = trio.CancelScope()
         self._quitting = trio.Event()
+        self._is_replaced = False
 
     # ------------------------------------------------------------------------------------- life
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Work until drained; `started` once the engine is registered and asks for work."""
+        """Work until drained; `started` once the engine is registered and asks for work.
+
+        Raises `ConfigError` when it drained because another engine has its id.
+        """
         await self._recover()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._heartbeats.run)
@@ -88,6 +94,8 @@ class Agent:
             await self._standing.draining.wait()
             await self._drain()
             nursery.cancel_scope.cancel()
+        if self._is_replaced:
+            raise ConfigError(f"Another engine took over the engine_id {self._engine_id!r}.")
 
     def drain(self) -> None:
         """Take nothing new; let running jobs go on for `drain_s`, then give them back."""
@@ -101,6 +109,17 @@ class Agent:
         self._quitting.set()
         self.drain()
 
+    def _replaced(self) -> None:
+        """Leave the id to the newer engine: with two of them, each attempt would run twice."""
+        if self._standing.draining.is_set():
+            return  # it leaves anyway; the newer one is its successor
+        self._log.error(
+            "another engine has connected with this engine_id: this one takes no more work and ends;"
+            " give each engine its own --engine-id (DISTCONV_ENGINE_ID) and start it again"
+        )
+        self._is_replaced = True
+        self.drain()
+
     async def _keep_link(self) -> None:
         await self._heartbeats.registered.wait()
         await self._link.run()
@@ -111,7 +130,8 @@ class Agent:
         self._standing.holdings.stop_all("released")
         await self._give_back_waiting()
         await self._wait_for_idle(DELIVER_S, or_quit=False)
-        await self._heartbeats.say_goodbye()
+        if not self._is_replaced:  # the daemon would take it for the newer engine's
+            await self._heartbeats.say_goodbye()
         if len(self._outbox):
             self._log.warning("reports are left for the next start", count=len(self._outbox))
 

@@ -1,6 +1,7 @@
 """The command `distconv-engine`: reads the configuration, finds ffmpeg, runs the agent.
 
-Exit codes: 0 drained cleanly, 2 wrong usage, 78 wrong configuration (EX_CONFIG of sysexits.h).
+Exit codes: 0 drained cleanly, 2 wrong usage, 78 wrong configuration (EX_CONFIG of sysexits.h), which
+an engine_id that another engine has, too, is.
 """
 
 import fcntl

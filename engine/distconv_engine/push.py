@@ -6,7 +6,8 @@ not, all of that goes by HTTP, and the engine asks for work. A message whose ack
 said again by HTTP: the daemon takes either, and takes it once. So losing the socket changes
 nothing for what is being encoded, and nothing here is ever stored.
 
-Lost, it is tried again with backoff; where the daemon has none, seldom.
+Lost, it is tried again with backoff; where the daemon has none, seldom. Replaced by another engine of
+the same id, never: two of them would replace each other for ever, and do each job twice.
 """
 
 from collections import deque
@@ -38,14 +39,12 @@ PING_S = 15.0
 PONG_S = 10.0
 OFFER_AGAIN_S = 300.0
 """How long after a daemon said that it has no websocket it is asked again."""
-REPLACED_S = 60.0
-"""How long an engine stands back for another of the same id."""
 
 OpenSocket = Callable[[], AbstractAsyncContextManager[Socket]]
 _decoder: msgspec.json.Decoder[ToEngine] = msgspec.json.Decoder(ToEngine)
 
 
-def _nothing(_: int) -> None:
+def _nothing(*_: object) -> None:
     """Take no notice."""
 
 
@@ -65,6 +64,7 @@ class PushLink:
         holdings: the attempts that cancels are for.
         log: for what a person should know.
         on_benchmark: is told when the daemon wants a new benchmark.
+        on_replaced: is told once another engine has connected with the same id.
     """
 
     def __init__(
@@ -73,11 +73,13 @@ class PushLink:
         holdings: Holdings,
         log: Log,
         on_benchmark: Callable[[int], None] = _nothing,
+        on_replaced: Callable[[], None] = _nothing,
     ) -> None:
         self._open_socket = open_socket
         self._holdings = holdings
         self._log = log
         self._on_benchmark = on_benchmark
+        self._on_replaced = on_replaced
         self._backoff = Backoff()
         self._outgoing: deque[str] = deque()
         self._wake = trio.Event()
@@ -134,13 +136,16 @@ class PushLink:
     # ------------------------------------------------------------------------------- the socket
 
     async def run(self) -> None:
-        """Keep a socket open for ever."""
+        """Keep a socket open until another engine of the same id has one."""
         while True:
             pause_s = await self._once()
+            if pause_s is None:
+                break
             await trio.sleep(pause_s)
+        self._on_replaced()
 
-    async def _once(self) -> float:
-        """Use one socket until it is over; return how long to wait before the next."""
+    async def _once(self) -> float | None:
+        """Use one socket until it is over; return how long to wait before the next, if at all."""
         try:
             async with self._open_socket() as socket:
                 self._log.info("websocket open: work is pushed")
@@ -151,8 +156,7 @@ class PushLink:
         except Closed as error:
             end = error
         if end.code == CLOSE_REPLACED:
-            self._log.error("another engine has connected with this engine_id", reason=end)
-            return REPLACED_S
+            return None
         pause_s = self._backoff.next_s()
         self._log.info("no websocket for now: work is asked for", reason=end)
         return pause_s

@@ -66,6 +66,21 @@ def test_what_no_engine_could_do_is_named(
     assert fault(codec, **options) == (field and f"options.{field}")
 
 
+@pytest.mark.parametrize(
+    "url, name, field",
+    [
+        ("file:///out/y.mkv", "x.mp4", "output.name"),
+        ("file:///out/y.mkv", "x.mkv", None),
+        ("file:///out/", "x.mp4", None),
+        ("file:///out/y.mkv", None, None),
+    ],
+)
+def test_a_url_and_a_name_that_ask_for_two_containers_are_refused(
+    url: str, name: str | None, field: str | None
+) -> None:
+    assert fault("h264", {"url": url, "name": name}) == field
+
+
 @pytest.mark.parametrize("name", OPTION_RANGES)
 def test_a_number_has_a_range_whatever_the_codec(name: str) -> None:
     least, most = OPTION_RANGES[name]

@@ -5,10 +5,12 @@ from pathlib import Path
 import httpx
 import msgspec
 import pytest
+import trio
 
 from distconv_engine.agent import Agent
 from distconv_engine.attempt import Attempt
 from distconv_engine.config import Config
+from distconv_engine.errors import ConfigError
 from distconv_engine.ffmpeg_tools import Tools
 from distconv_engine.held import Held
 from distconv_engine.logs import Log
@@ -37,3 +39,18 @@ async def test_what_a_daemon_pushes_again_after_its_restart_is_given_back_only_i
             standing.holdings.add(Held(Attempt(job, tmp_path, Tracker(), Controls())))
         await agent._give_back_waiting()
         assert len(agent._outbox) == (0 if begun else 1)
+
+
+async def test_an_engine_whose_id_another_one_took_drains_and_ends_as_wrongly_configured(
+    tmp_path: Path,
+) -> None:
+    standing = Standing(Config(work_dir=tmp_path, server="http://127.0.0.1:9"), "e1", "host")
+    (tmp_path / "outbox").mkdir()
+    async with httpx.AsyncClient() as client:
+        agent = Agent(standing, Tools("ffmpeg", "ffprobe", "8"), client, Log())
+        agent._replaced()
+        with pytest.raises(ExceptionGroup) as caught, trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(agent.run)
+    assert standing.draining.is_set()
+    assert caught.group_contains(ConfigError, match="'e1'")

@@ -19,12 +19,12 @@ from distconv_engine.failures import (
 )
 from distconv_engine.ffmpeg_tools import Tools
 from distconv_engine.packets import PacketScan, StreamPackets
-from distconv_engine.plan import make_plan
+from distconv_engine.plan import Kept, make_plan
 from distconv_engine.probe import Colour, Probe, Stream, parse_probe
 from distconv_engine.progress import EncodeProgress
 from distconv_engine.running import Ended
 from distconv_engine.source_check import FileState, Source, judge, judge_tail
-from distconv_engine.verify import check_counts, check_shape
+from distconv_engine.verify import _check_audio, check_counts, check_shape
 from distconvd.model import Job, TranscodeOptions
 
 VIDEO = Stream(0, "video", "h264", width=160, height=90, fps=25.0, frames_declared=100)
@@ -305,3 +305,17 @@ def test_a_decoder_that_ffmpeg_lacks_is_not_the_sources_fault() -> None:
     assert not diagnosis.damage
     with pytest.raises(EngineFault, match="no decoder for apng"):
         judge_end(Ended(234, diagnosis))
+
+
+@pytest.mark.parametrize("share, is_whole", [(1.0, True), (0.9, False)])
+def test_copied_uncompressed_sound_is_compared_by_its_bytes_however_it_is_cut_into_packets(
+    share: float, is_whole: bool
+) -> None:
+    pcm = Kept(Stream(0, "audio", "pcm_s16le", channels=2), "copy", "pcm_s16le")
+    before = packets(87, 4.0, total_bytes=768_000)
+    after = packets(22, 4.0, total_bytes=int(768_000 * share))
+    if is_whole:
+        _check_audio(pcm, before, after)
+    else:
+        with pytest.raises(VerificationFault, match="691200 are there"):
+            _check_audio(pcm, before, after)

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -14,10 +15,10 @@ from trio_websocket import wrap_client_stream
 from distconv_engine.daemon_api import Away, Refused
 from distconv_engine.held import Holdings
 from distconv_engine.logs import Log
-from distconv_engine.push import ACK_S, OFFER_AGAIN_S, REPLACED_S, PushLink
+from distconv_engine.push import ACK_S, OFFER_AGAIN_S, PushLink
 from distconv_engine.push_socket import Closed, NotOffered, Socket, WebSocket
 from distconvd.model import Job, Verdict
-from distconvd.model.push import CLOSE_REPLACED, CLOSE_RESTART, SUBPROTOCOL
+from distconvd.model.push import CLOSE_RESTART, SUBPROTOCOL
 from distconvd.testing.daemon import KEY, Daemon
 
 Poll = Callable[[], Any]
@@ -288,29 +289,30 @@ async def test_a_lost_socket_is_opened_again_with_backoff(
     assert await link.next_job(never) is not None
 
 
-@pytest.mark.parametrize(
-    "refusal, pause_s",
-    [
-        (NotOffered("the daemon answered 404"), OFFER_AGAIN_S),
-        (Closed("4001", CLOSE_REPLACED), REPLACED_S),
-    ],
-)
 async def test_where_there_is_no_socket_to_be_had_it_is_tried_seldom(
-    refusal: Exception, pause_s: float, plug: Plug, nursery: trio.Nursery, autojump_clock: MockClock
+    plug: Plug, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    plug.refuse = refusal
+    plug.refuse = NotOffered("the daemon answered 404")
     nursery.start_soon(PushLink(plug.open, Holdings(), Log()).run)
-    await trio.sleep(pause_s + 1)
-    assert plug.tries_at_s == pytest.approx([0, pause_s])
+    await trio.sleep(OFFER_AGAIN_S + 1)
+    assert plug.tries_at_s == pytest.approx([0, OFFER_AGAIN_S])
 
 
-async def test_of_two_engines_with_one_id_the_older_stands_back(
-    link: PushLink, plug: Plug, nursery: trio.Nursery, autojump_clock: MockClock
+async def test_of_two_engines_with_one_id_the_older_is_told_and_never_comes_back(
+    farm: Farm, plug: Plug, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    other = PushLink(plug.open, Holdings(), Log())
-    nursery.start_soon(other.run)
-    await trio.sleep(5)
-    assert (link.is_open, other.is_open) == (False, True)
+    await farm.beat(slots=2)
+    told: list[str] = []
+    links = [
+        PushLink(plug.open, Holdings(), Log(), on_replaced=partial(told.append, name))
+        for name in ("older", "newer")
+    ]
+    for link in links:
+        nursery.start_soon(link.run)
+        await trio.sleep(1)
+    await trio.sleep(OFFER_AGAIN_S + 1)
+    assert [link.is_open for link in links] == [False, True]
+    assert told == ["older"]
     assert len(plug.tries_at_s) == 2
 
 

@@ -52,6 +52,7 @@ def _faults(options: TranscodeOptions, codec: str, output: Output | None) -> Ite
         yield from _beyond_codec(options, known)  # its ranges are the narrower ones
     yield from _out_of_range(options)
     yield from _contradictions(options)
+    yield from _names_apart(output)
     field, container = _container(options, output)
     if container is not None:
         yield from _beyond_container(options, known, field, container)
@@ -118,6 +119,15 @@ def _container(
     field, name = ("output.name", output.name) if output.name else ("output.url", output.url or "")
     container = container_of(name)
     return field, CONTAINERS[container] if container else None
+
+
+def _names_apart(output: Output | None) -> Iterator[OptionFault]:
+    """Find a URL that ends in a file of one container, with a name of another."""
+    if output is None:
+        return
+    of_url, of_name = container_of(output.url or ""), container_of(output.name or "")
+    if of_url and of_name and of_url != of_name:
+        yield OptionFault("output.name", f"asks for {of_name}, output.url for {of_url}; give one")
 
 
 def _may_start_fast(codec: Codec) -> bool:
