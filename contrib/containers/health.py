@@ -5,10 +5,15 @@
 
 An engine that is not heard of is no reason to end it: it goes on encoding while the daemon is away.
 So this is for readiness, and for people who look.
+
+It takes the key as the engine does, DISTCONV_API_KEY over DISTCONV_API_KEY_FILE. A daemon that wants
+certificates of its callers (--tls-client-ca) refuses this one, and needs another check.
 """
 
+import http.client
 import json
 import os
+import ssl
 import sys
 import urllib.error
 import urllib.request
@@ -24,25 +29,49 @@ class Unhealthy(Exception):
     """It does not do what it is for; the message says why."""
 
 
-def ask(url: str, key: str | None = None) -> Any:
+class OtherProtocol(Unhealthy):
+    """Somebody is there who does not speak what we do: TLS, or just not."""
+
+
+def ask(url: str, key: str | None = None, context: ssl.SSLContext | None = None) -> Any:
     """Return the JSON behind a URL; raises `Unhealthy`."""
-    request = urllib.request.Request(url, headers={"X-API-Key": key} if key else {})  # noqa: S310 - the operator's own setting
+    # A header's text goes out as Latin-1; the daemon reads UTF-8.
+    headers = {"X-API-Key": key.encode().decode("latin-1")} if key else {}
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310 - the operator's own setting
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:  # noqa: S310 - as above
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S, context=context) as reply:  # noqa: S310 - as above
             return json.load(reply)
     except urllib.error.HTTPError as error:
         with error:
             said = error.read(500).decode("utf-8", "replace").strip()
         raise Unhealthy(f"{url} answers {error.code}: {said}") from error
+    except (http.client.HTTPException, ConnectionError) as error:
+        raise OtherProtocol(f"{url}: {error}") from error
     except (OSError, ValueError) as error:
         raise Unhealthy(f"{url}: {error}") from error
 
 
 def check_daemon(environ: Mapping[str, str]) -> str:
     """Return a line that says that the daemon of this container accepts changes."""
-    port = environ.get("DISTCONV_PORT", "8080")
-    ask(f"http://127.0.0.1:{port}/readyz")
+    place = f"127.0.0.1:{environ.get('DISTCONV_PORT', '8080')}/readyz"
+    try:
+        ask(f"http://{place}")
+    except OtherProtocol:
+        # Its flags are not ours to see, so TLS is found by trying.
+        ask(f"https://{place}", context=_loopback_tls())
     return "ready"
+
+
+def _loopback_tls() -> ssl.SSLContext:
+    """Return TLS that verifies nothing.
+
+    The certificate names the daemon as others call it, never 127.0.0.1. Nobody can get between us and
+    a daemon on the loopback of the same container, and no key is sent.
+    """
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def check_engine(environ: Mapping[str, str]) -> str:
@@ -50,10 +79,21 @@ def check_engine(environ: Mapping[str, str]) -> str:
     engine_id = environ.get("DISTCONV_ENGINE_ID") or _kept_id(Path(environ["DISTCONV_WORK_DIR"]))
     server = environ.get("DISTCONV_SERVER", "http://127.0.0.1:8080").rstrip("/")
     url = f"{server}/engines/{quote(engine_id, safe='')}"
-    status = ask(url, environ.get("DISTCONV_API_KEY"))["status"]
+    status = ask(url, _key(environ))["status"]
     if status == "offline":
         raise Unhealthy(f"the daemon has not heard of {engine_id} lately")
     return f"{engine_id} is {status}"
+
+
+def _key(environ: Mapping[str, str]) -> str | None:
+    """Return the key that the engine has, if it has one."""
+    key, file = environ.get("DISTCONV_API_KEY"), environ.get("DISTCONV_API_KEY_FILE")
+    if key or not file:
+        return key
+    try:
+        return Path(file).read_text("utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise Unhealthy(f"DISTCONV_API_KEY_FILE: {error}") from error
 
 
 def _kept_id(work_dir: Path) -> str:

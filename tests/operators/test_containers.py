@@ -4,11 +4,14 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.daemon.kit import KEY, start
+import trustme
+from tests.daemon.kit import COMMAND, KEY, environment, start
 from tests.operators import outside
 from tests.operators.outside import CONTRIB, ROOT, program
 
@@ -197,3 +200,58 @@ def test_health_tells_of_a_daemon_and_of_an_engine(
     assert said.splitlines()[0] == "ready"
     for words in ("has not begun", "answers 404", "attic-1 is idle", "answers 401", "refused"):
         assert words in said
+
+
+@pytest.mark.e2e
+def test_health_takes_the_engines_key_from_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    health = outside.load(CONTAINERS / "health.py")
+    key, none = tmp_path / "key", tmp_path / "none"
+    key.write_text("schlüssel\n")
+    with start(tmp_path, key="schlüssel") as daemon:
+        environ = {
+            "DISTCONV_SERVER": f"http://127.0.0.1:{daemon.port}",
+            "DISTCONV_ENGINE_ID": "attic-1",
+        }
+        headers = {"X-API-Key": "schlüssel".encode().decode("latin-1")}
+        body = {"engine_id": "attic-1", "status": "idle"}
+        assert daemon.ask("POST", "/engines/heartbeat", body, headers)[0] == 200
+        assert health.main(["engine"], environ | {"DISTCONV_API_KEY_FILE": str(key)}) == 0
+        assert health.main(["engine"], environ | {"DISTCONV_API_KEY_FILE": str(none)}) == 1
+        given = {"DISTCONV_API_KEY": "wrong", "DISTCONV_API_KEY_FILE": str(key)}
+        assert health.main(["engine"], environ | given) == 1
+    idle, missing, refused = capsys.readouterr().out.splitlines()
+    assert idle == "attic-1 is idle"
+    assert f"DISTCONV_API_KEY_FILE: [Errno 2] No such file or directory: '{none}'" in missing
+    assert "answers 401" in refused
+
+
+@contextmanager
+def daemon_with_tls(folder: Path, *flags: str) -> Generator[int]:
+    """Run a daemon that speaks TLS; yield its port."""
+    command = [*COMMAND, "--host", "127.0.0.1", "--port", "0", "--api-key", KEY, *flags]
+    with (
+        (folder / "log").open("w") as log,
+        subprocess.Popen(
+            command, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=log, text=True
+        ) as process,
+    ):
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert " ready on https://" in line
+            yield int(line.rsplit(":", 1)[1])
+        finally:
+            process.kill()
+
+
+@pytest.mark.e2e
+def test_health_tells_of_a_daemon_with_a_certificate_of_its_own(tmp_path: Path) -> None:
+    health = outside.load(CONTAINERS / "health.py")
+    issued = trustme.CA().issue_cert("dispatch.example.org")  # not as the loopback is called
+    issued.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "both.pem"))
+    words = ["--tls-certificate", str(tmp_path / "both.pem")]
+    with daemon_with_tls(tmp_path, *words) as port:
+        assert health.main(["daemon"], {"DISTCONV_PORT": str(port)}) == 0
+    assert health.main(["daemon"], {"DISTCONV_PORT": str(port)}) == 1
