@@ -38,7 +38,7 @@ from distconv_client.retry import RetryPolicy
 from distconvd.model import FailureClass, Job, JobResult, JobStatus
 
 REPORT = EngineReport(
-    None, "/usr/bin/ffmpeg", "7.1", {"h264": "libx264", "vp9": "libvpx-vp9"}, "/w", 9e4, 512.0
+    None, "/usr/bin/ffmpeg", "7.1", {"h264": "libx264", "vp9": "libvpx-vp9"}, "/", 9e4, 512.0
 )
 ENGINE = {
     "engine_id": "attic", "status": "idle", "benchmark_time": 1.0, "supported_codecs": ["h264"],
@@ -119,7 +119,7 @@ def patient(site: Site, port: int) -> Patient:
         Settings(f"http://127.0.0.1:{port}", None),
         make_client=make_client,
         transport=httpx.MockTransport(site.handle),
-        ask_engine=lambda: REPORT,
+        ask_engine=lambda work_dir: REPORT,
         sleep=lambda seconds: None,
     )
 
@@ -463,10 +463,68 @@ def test_ffmpeg_is_judged_by_what_it_encodes(
     assert bool(result.remedy) == (outcome == "fail")
 
 
-def test_a_disk_below_an_engines_reserve_is_told() -> None:
-    low = EngineReport(None, "f", "7", {"h264": "x"}, "/var/work", 100.0, 512.0)
+def test_a_disk_below_an_engines_reserve_is_told(tmp_path: Path) -> None:
+    low = EngineReport(None, "f", "7", {"h264": "x"}, str(tmp_path), 100.0, 512.0)
     result = check_disk(low)
-    assert (result.outcome, result.told) == ("fail", "100 MB free in /var/work, 512 MB needed")
+    assert (result.outcome, result.told) == ("fail", f"100 MB free in {tmp_path}, 512 MB needed")
+
+
+@pytest.mark.parametrize(
+    "work_dir,outcome,said",
+    [
+        ("/nowhere/at/all", "fail", "there is no folder /nowhere/at/all to be seen"),
+        ("distconv-engine-work", "skip", "no engine has worked in this folder"),
+        (None, "skip", "where the engine works is not known"),
+    ],
+)
+def test_a_work_directory_that_is_not_there_is_never_fine(
+    work_dir: str | None, outcome: str, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = check_disk(EngineReport(work_dir=work_dir, free_mb=9e9, reserve_mb=512.0))
+    assert result.outcome == outcome
+    assert said in result.told
+
+
+def test_without_an_engine_the_folder_that_was_named_needs_room(tmp_path: Path) -> None:
+    result = check_disk(None, tmp_path, free_mb=lambda folder: 7e3 if folder == tmp_path else 0.0)
+    assert (result.outcome, result.told) == ("ok", f"7.00 GB free in {tmp_path}")
+
+
+ECHO = """
+import json, os, sys
+names = ("DISTCONV_CONFIG", "DISTCONV_WORK_DIR")
+print(json.dumps({"work_dir": "|".join(os.environ.get(name, "-") for name in names)}))
+"""
+
+
+@pytest.mark.parametrize(
+    "environ,given,config,work_dir",
+    [
+        ({}, None, "engine.toml", "state"),
+        ({}, "mine", "engine.toml", "mine"),
+        ({"DISTCONV_WORK_DIR": "/w"}, None, "engine.toml", "/w"),
+        ({"DISTCONV_CONFIG": "/c"}, None, "/c", "-"),
+    ],
+)
+def test_an_installed_engine_is_asked_under_the_settings_of_its_unit(
+    environ: dict[str, str], given: str | None, config: str, work_dir: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    (tmp_path / "echoing").mkdir()
+    (tmp_path / "echoing" / "selftest.py").write_text(ECHO)
+    (tmp_path / "engine.toml").touch()
+    (tmp_path / "state").mkdir()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(machine, "PACKAGE", "echoing")
+    monkeypatch.setattr(machine, "UNIT_CONFIG", tmp_path / "engine.toml")
+    monkeypatch.setattr(machine, "UNIT_WORK_DIR", tmp_path / "state")
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    report = machine.ask_engine(tmp_path / given if given else None)
+    assert report is not None
+    assert str(report.work_dir).replace(f"{tmp_path}/", "") == f"{config}|{work_dir}"
 
 
 def test_without_an_engine_the_temporary_folder_needs_room() -> None:
@@ -694,7 +752,13 @@ def test_the_command_prints_json(call: Callable[..., Result]) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["--timeout", "0"], ["--clip-dir", "/no/such/folder"], ["--server", "ftp://x"]]
+    "words",
+    [
+        ["--timeout", "0"],
+        ["--clip-dir", "/no/such/folder"],
+        ["--work-dir", "/no/such/folder"],
+        ["--server", "ftp://x"],
+    ],
 )
 def test_what_is_written_wrongly_exits_2(call: Callable[..., Result], words: list[str]) -> None:
     assert call(*words).exit_code == 2

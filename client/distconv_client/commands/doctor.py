@@ -1,5 +1,6 @@
 """The command that examines the way from this machine to a finished job."""
 
+import os
 from pathlib import Path
 
 import click
@@ -23,6 +24,7 @@ _STYLES = {"ok": "green", "fail": "bold red", "skip": "dim"}
         "distconv doctor",
         "distconv doctor --server https://dispatch.example.org --timeout 120",
         "distconv doctor --clip-dir /srv/media",
+        "distconv doctor --work-dir /var/lib/distconv-engine/1",
         "distconv doctor --json | jq -r 'select(.outcome == \"fail\") | .remedy'",
     ),
 )
@@ -32,6 +34,13 @@ _STYLES = {"ok": "green", "fail": "bold red", "skip": "dim"}
     metavar="DIR",
     help="Hand the test clip over in this folder, which engines see under the same path "
     "[engines fetch it from this machine].",
+)
+@click.option(
+    "--work-dir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Look for room in this work directory of an engine [DISTCONV_WORK_DIR, else that of "
+    "distconv-engine@.service, else the one that DISTCONV_CONFIG names].",
 )
 @click.option(
     "--timeout",
@@ -44,12 +53,12 @@ _STYLES = {"ok": "green", "fail": "bold red", "skip": "dim"}
 )
 @shared_flags
 @pass_flags
-def doctor(flags: Flags, clip_dir: Path | None, timeout_s: float) -> None:
+def doctor(flags: Flags, clip_dir: Path | None, work_dir: Path | None, timeout_s: float) -> None:
     """Check that everything works from this machine to a finished job, and say what to do.
 
     In order: the daemon's name, its port, TLS, what answers there, its clock, the key and its roles,
     the version, whether it is ready, engines; ffmpeg and its encoders where an engine is installed
-    here, room on the disk; and a round trip: a clip of one second is encoded by a real engine, which
+    here (with the settings of /etc/distconv/engine.toml, if there are), room on the disk; and a round trip: a clip of one second is encoded by a real engine, which
     fetches it from this machine and brings the result back, and every byte is compared. The job is
     urgent, and stays on record with the label distconv=doctor.
 
@@ -58,8 +67,13 @@ def doctor(flags: Flags, clip_dir: Path | None, timeout_s: float) -> None:
     """
     if clip_dir is not None and not clip_dir.is_dir():
         raise BadInput(f"{clip_dir} is no folder.", hint="Name one that the engines see, too.")
+    # Path.is_dir raises where we may not look.
+    if work_dir is not None and not os.path.isdir(work_dir):
+        raise BadInput(
+            f"{work_dir} is no folder that you can see.", hint="Name that of an engine here."
+        )
     settings = load_settings(flags.server, flags.api_key)
-    patient = Patient(settings, clip_dir, timeout_s)
+    patient = Patient(settings, clip_dir, timeout_s, work_dir)
     console = stdout_console()
     failures = 0
     for finding in examine(patient):

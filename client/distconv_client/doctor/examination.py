@@ -35,15 +35,17 @@ class Patient:
         settings: the daemon's address and the key.
         clip_dir: a folder that is shared with engines, for the round trip.
         timeout_s: how long the round trip may take.
+        work_dir: that of an engine on this machine; None: the one that its settings name.
     """
 
     settings: Settings
     clip_dir: Path | None = None
     timeout_s: float = 60.0
+    work_dir: Path | None = None
     make_client: Callable[..., Client] = Client
     transport: httpx.BaseTransport | None = None
     doors: network.Network = field(default_factory=network.Network)
-    ask_engine: Callable[[], EngineReport | None] = machine.ask_engine
+    ask_engine: Callable[[Path | None], EngineReport | None] = machine.ask_engine
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
     ticker: Callable[[], float] = time.monotonic
@@ -124,9 +126,9 @@ class _Examination:
 
     def machine(self) -> Iterator[Finding]:
         """What this machine has."""
-        report = self._patient.ask_engine()
+        report = self._patient.ask_engine(self._patient.work_dir)
         yield machine.check_ffmpeg(report)
-        yield machine.check_disk(report)
+        yield machine.check_disk(report, self._patient.work_dir)
 
     def round_trip(self) -> Finding:
         """A clip to an engine and back."""

