@@ -115,7 +115,8 @@ class Parts:
                 read_anew()
             except (ConfigError, OSError) as error:  # an operator's: it says what is wrong
                 log.error("%s could not be reloaded and goes on as before: %s", name, _told(error))
-            except (Exception, SystemExit):
+            except BaseException as error:
+                let_pass(error)
                 log.exception("%s could not be reloaded and goes on as before", name)
             else:
                 log.info("%s is reloaded", name)
@@ -199,7 +200,8 @@ async def _load(name: str, store: Store) -> Snapshot:
         snapshot: object = await store.load()
     except (StoreError, ConfigError):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        let_pass(error)
         raise StoreError(f"the store {name!r} cannot be read: {error!r}") from error
     if not isinstance(snapshot, Snapshot):  # pyright: ignore[reportUnnecessaryIsInstance] - a plugin may answer anything
         raise StoreError(f"the store {name!r} was read as {snapshot!r:.80}, no Snapshot")

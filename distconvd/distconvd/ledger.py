@@ -22,6 +22,7 @@ import trio
 from distconvd.dispatch import Decision, Dispatcher, Event, Instant
 from distconvd.dispatch.transaction import Transaction
 from distconvd.errors import CommitFailed, DistconvError, StoreError
+from distconvd.faults import let_pass
 from distconvd.store import Change, Store, Table
 
 log = logging.getLogger("distconvd.ledger")
@@ -244,7 +245,8 @@ class Ledger:
             await self._store_commit(batch.changes)
         except _Abandoned:
             raise
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin's store may raise anything
+        except BaseException as error:  # noqa: BLE001 - a plugin's store may raise anything
+            let_pass(error)
             _log_what_no_store_should_raise(error)
             self._refuse(batch, error)
             return
@@ -274,7 +276,8 @@ class Ledger:
                 await self._store_commit([probe])
             except _Abandoned:
                 raise
-            except (Exception, SystemExit) as error:  # noqa: BLE001 - as above
+            except BaseException as error:  # noqa: BLE001 - as above
+                let_pass(error)
                 self.failure = str(error) or type(error).__name__
                 await trio.sleep(PROBE_INTERVAL_S)
             else:
