@@ -16,6 +16,7 @@ _FILE = {
     "Last-Modified": "When it came.",
     "Accept-Ranges": "`bytes`",
 }
+_DIGEST_TOLD = {"Repr-Digest": "The whole file's, where the disk could note it (RFC 9530)."}
 _OFFSET = {"X-Upload-Offset": "How many bytes of the upload are here."}
 
 
@@ -53,12 +54,15 @@ PUT = Doc(
         _DIGEST_HEADER,
         Parameter("Content-Range", "header", "Go on with a broken upload.", str, "bytes 0-16/17"),
     ),
+    problem_headers={409: {"X-Upload-Offset": "Where to go on, if less is here than was thought."}},
 )
 GET = Doc(
     {
-        200: Answer("The file.", None, "*/*", _FILE),
-        206: Answer("The range of it.", None, "*/*", {**_FILE, "Content-Range": "Which."}),
-        304: Answer("It is still the version of `If-None-Match`.", None, None),
+        200: Answer("The file.", None, "*/*", _FILE, _DIGEST_TOLD),
+        206: Answer(
+            "The range of it.", None, "*/*", {**_FILE, "Content-Range": "Which."}, _DIGEST_TOLD
+        ),
+        304: Answer("It is still the version of `If-None-Match`.", None, None, _FILE, _DIGEST_TOLD),
     },
     (NotFound, RangeNotSatisfiable),
     (
@@ -69,9 +73,9 @@ GET = Doc(
 )
 HEAD = Doc(
     {
-        200: Answer("What GET would answer, without the body.", None, None, _FILE),
+        200: Answer("What GET would answer, without the body.", None, None, _FILE, _DIGEST_TOLD),
         204: Answer("How much of an upload is here.", None, None, _OFFSET),
-        304: Answer("It is still the version of `If-None-Match`.", None, None),
+        304: Answer("It is still the version of `If-None-Match`.", None, None, _FILE, _DIGEST_TOLD),
     },
     (NotFound,),
     (

@@ -70,9 +70,22 @@ async def test_every_reply_is_told_with_its_problems(daemon: Daemon) -> None:
     told = await told_by(daemon)
     for method, path, operation in operations(told):
         responses = operation["responses"]
-        assert {"400", "408", "431", "500", "503"} <= set(responses), (method, path)
+        edge = {"400", "405", "408", "431", "500", "501", "503", "505"}
+        assert edge <= set(responses), (method, path)
         assert ("401" in responses) == ("403" in responses) == ("x-role" in operation)
-        assert ("413" in responses) == ("requestBody" in operation), (method, path)
+        assert ("429" in responses) == ("x-role" in operation)
+        for status in ("413", "415"):
+            assert (status in responses) == ("requestBody" in operation), (method, path)
+
+
+async def test_the_headers_that_problems_carry_are_told(daemon: Daemon) -> None:
+    told = await told_by(daemon)
+    shared, media = told["components"]["responses"], told["paths"]["/media/{name}"]
+    assert shared["MethodNotAllowed"]["headers"]["Allow"]["required"]
+    assert "Accept" in shared["UnsupportedMediaType"]["headers"]
+    assert shared["RangeNotSatisfiable"]["headers"]["Content-Range"]["required"]
+    assert "X-Upload-Offset" in media["put"]["responses"]["409"]["headers"]
+    assert "Repr-Digest" in media["get"]["responses"]["200"]["headers"]
 
 
 async def test_every_reference_leads_somewhere_and_everything_is_referred_to(

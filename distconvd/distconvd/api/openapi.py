@@ -19,13 +19,14 @@ from distconvd.api.table import path_of
 from distconvd.edge.doc import Answer, Doc, Parameter
 from distconvd.edge.http import Request, Response, Route
 from distconvd.edge.problems import CONTENT_TYPE as PROBLEM
-from distconvd.edge.problems import Crash, type_of
+from distconvd.edge.problems import Crash, NotImplementedHere, VersionNotSupported, type_of
 from distconvd.errors import (
     BadRequest,
     BodyTooLarge,
     DistconvError,
     Forbidden,
     HeadTooLarge,
+    MethodNotAllowed,
     RequestTimeout,
     TooManyRequests,
     Unauthorized,
@@ -36,8 +37,26 @@ from distconvd.errors import (
 Tree = dict[str, Any]
 
 _SCHEMAS = "#/components/schemas/"
-_ANY = (BadRequest, RequestTimeout, HeadTooLarge, Crash, Unavailable)
-"""What any request may meet, whatever it asks for."""
+_ANY = (
+    BadRequest,
+    MethodNotAllowed,
+    RequestTimeout,
+    HeadTooLarge,
+    Crash,
+    NotImplementedHere,
+    Unavailable,
+    VersionNotSupported,
+)
+"""What any request may meet, whatever it asks for; the edge's own, 405 for the path's other methods."""
+_ALWAYS = {
+    401: {"WWW-Authenticate": "`Bearer`"},
+    405: {"Allow": "The methods that the path takes."},
+    416: {"Content-Range": "The size that there is: `bytes */SIZE`."},
+    429: {"Retry-After": "When to try again, in seconds."},
+    503: {"Retry-After": "When to try again, in seconds."},
+}
+"""What the problems of a status carry besides `X-Request-Id`."""
+_SOMETIMES = {415: {"Accept": "The types of a body that the path takes."}}
 _KEYED = (Unauthorized, Forbidden, TooManyRequests)
 _WITH_BODY = (BodyTooLarge, UnsupportedMediaType)
 _CAPTURE = re.compile(r"\{([a-z_]+)(\.\.\.)?\}")
@@ -188,11 +207,14 @@ def _operation(route: Route, doc: Doc, schemas: _Schemas, problems: Tree) -> Tre
         str(status): _answer(answer, schemas) for status, answer in doc.answers.items()
     }
     for status, errors in _errors(route, doc).items():
-        answer = _problem(status, errors)
+        own_headers = doc.problem_headers.get(status, {})
+        answer = _problem(status, errors, own_headers)
         name = "Or".join(error.__name__ for error in errors)
         if str(status) not in operation["responses"]:
-            problems[name] = answer
-            operation["responses"][str(status)] = {"$ref": f"#/components/responses/{name}"}
+            told = {"$ref": f"#/components/responses/{name}"}
+            if not own_headers:
+                problems[name] = answer
+            operation["responses"][str(status)] = answer if own_headers else told
         else:  # such as 503 of /readyz, which has a body of its own
             operation["responses"][str(status)]["content"] |= answer["content"]
     return operation
@@ -244,18 +266,25 @@ def _request_body(route: Route, doc: Doc, schemas: _Schemas) -> Tree:
 
 def _answer(answer: Answer, schemas: _Schemas) -> Tree:
     headers = {"X-Request-Id": "In the log, too.", **answer.headers}
-    told: Tree = {"description": answer.meaning, "headers": {}}
-    for name, meaning in {**headers, **answer.maybe_headers}.items():
-        header: Tree = {"description": meaning, "schema": {"type": "string"}}
-        if name in headers:
-            header["required"] = True
-        told["headers"][name] = header
+    told: Tree = {
+        "description": answer.meaning,
+        "headers": _headers(headers, answer.maybe_headers),
+    }
     if answer.content_type is not None:
         body: Tree = {} if answer.kind is None else {"schema": schemas.of(answer.kind)}
         if answer.example is not None:
             body["example"] = _plain(answer.example)
         others = {name: {"example": example} for name, example in answer.others.items()}
         told["content"] = {answer.content_type: body, **others}
+    return told
+
+
+def _headers(always: Mapping[str, str], sometimes: Mapping[str, str]) -> Tree:
+    told: Tree = {}
+    for name, meaning in {**always, **sometimes}.items():
+        told[name] = {"description": meaning, "schema": {"type": "string"}}
+        if name in always:
+            told[name]["required"] = True
     return told
 
 
@@ -276,10 +305,12 @@ def _place(kind: type[DistconvError]) -> tuple[int, str]:
     return kind.status, kind.__name__
 
 
-def _problem(status: int, kinds: Sequence[type[DistconvError]]) -> Tree:
-    """Return the reply for one status."""
-    always = {401: ["WWW-Authenticate"], 429: ["Retry-After"], 503: ["Retry-After"]}
-    names = ["X-Request-Id", *always.get(status, [])]
+def _problem(
+    status: int, kinds: Sequence[type[DistconvError]], sometimes: Mapping[str, str]
+) -> Tree:
+    """Return the reply for one status; `sometimes` are headers of the route's own."""
+    always = {"X-Request-Id": "In the log, too.", **_ALWAYS.get(status, {})}
+    sometimes = {**_SOMETIMES.get(status, {}), **sometimes}
     examples = {
         kind.__name__: {
             "value": {
@@ -295,7 +326,7 @@ def _problem(status: int, kinds: Sequence[type[DistconvError]]) -> Tree:
     schema = {"$ref": _SCHEMAS + Problem.__name__}
     return {
         "description": " Or: ".join(_sentence(kind) for kind in kinds),
-        "headers": {name: {"required": True, "schema": {"type": "string"}} for name in names},
+        "headers": _headers(always, sometimes),
         "content": {PROBLEM: {"schema": schema, "examples": examples}},
     }
 

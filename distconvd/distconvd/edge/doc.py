@@ -58,5 +58,9 @@ class Doc:
     request_required: bool = True
     examples: tuple[Any, ...] = ()
     """Bodies that it takes."""
+    problem_headers: Mapping[int, Mapping[str, str]] = field(
+        default_factory=dict[int, Mapping[str, str]]
+    )
+    """What its problems of a status carry sometimes, with the meaning of each."""
     description: str = ""
     """More than the summary, for where there is more to say."""
