@@ -15,6 +15,7 @@ from typing import cast
 import trio
 
 from distconvd.errors import ConfigError, StoreError
+from distconvd.faults import HookFault, let_pass
 from distconvd.hookspecs import Service
 
 log = logging.getLogger("distconvd.services")
@@ -60,12 +61,23 @@ class _Run(trio.TaskStatus[None]):
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch_start, nursery.cancel_scope)
-                await self._service.run(task_status=self)
+                await self._run_service()
                 nursery.cancel_scope.cancel()
                 if not self.is_started:
                     raise RuntimeError("it returned without calling task_status.started()")
         except* (Exception, SystemExit) as group:  # noqa: BLE001 - a plugin may raise anything
             self.failure = _only_leaf(group)
+
+    async def _run_service(self) -> None:
+        try:
+            await self._service.run(task_status=self)
+        except (Exception, SystemExit):
+            raise
+        except BaseException as error:
+            let_pass(error)
+            if isinstance(error, GeneratorExit):
+                raise  # the loop is being thrown away
+            raise HookFault(f"it raised {error!r}") from error
 
     async def _watch_start(self, scope: trio.CancelScope) -> None:
         """End a service that is not ready in time; of real time, as a start waits for threads and

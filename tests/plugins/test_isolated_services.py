@@ -468,3 +468,23 @@ async def test_a_store_that_loads_nonsense_stops_the_start_by_name(
     )
     with pytest.raises(StoreError, match="the store 'mine'"):
         await assemble(load_config({"store": "mine"}, {}).config, Plugins([name]))
+
+
+async def test_a_service_that_raises_what_is_no_exception_is_run_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    class Panic(BaseException): ...
+
+    class Panics:
+        runs = 0
+
+        async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+            task_status.started()
+            self.runs += 1
+            if self.runs == 1:
+                raise Panic
+
+    failures = Counter[str]()
+    panics = Panics()
+    await services.run_service("mine", panics, failures, "mine")
+    assert (panics.runs, failures["mine"]) == (2, 1)
