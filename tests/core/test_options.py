@@ -111,7 +111,8 @@ def test_a_codec_that_is_not_known_is_taken_with_whatever_its_engine_may_know() 
         ({"url": "file:///srv/FILM.WEBM"}, "output.url"),
         ({"url": "https://example.com/film.webm?a=b.mp4"}, "output.url"),
         ({"url": "file:///srv/dir.webm/"}, None),
-        ({"url": "file:///srv/film.webm", "name": "film.mp4"}, None),
+        ({"url": "file:///srv/film.webm", "name": "film.mp4"}, "output.name"),
+        ({"url": "file:///srv/dir.webm/", "name": "film.mp4"}, None),
         ({"name": "film.odd"}, None),
     ],
 )

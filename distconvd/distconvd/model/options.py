@@ -52,7 +52,8 @@ def _faults(options: TranscodeOptions, codec: str, output: Output | None) -> Ite
         yield from _beyond_codec(options, known)  # its ranges are the narrower ones
     yield from _out_of_range(options)
     yield from _contradictions(options)
-    yield from _names_apart(output)
+    if options.container is None:
+        yield from _names_apart(output)
     field, container = _container(options, output)
     if container is not None:
         yield from _beyond_container(options, known, field, container)
