@@ -19,11 +19,10 @@ def trusted() -> ssl.SSLContext:
     try:
         return httpx.create_ssl_context()
     except OSError as error:  # ssl.SSLError is one
-        named = " and ".join(
-            f"{name}={os.environ[name]}" for name in VARIABLES if name in os.environ
-        )
+        # The first that is set is the one that counts.
+        named = (f"{name}={value}" for name in VARIABLES if (value := os.environ.get(name)))
         raise BadInput(
-            f"{named or 'The list of authorities'} cannot be read as certificates: "
+            f"{next(named, 'The list of authorities')} cannot be read as certificates: "
             f"{error.strerror or error}.",
             hint="Name a file of certificates in PEM format with SSL_CERT_FILE.",
         ) from error
