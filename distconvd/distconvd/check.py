@@ -7,6 +7,7 @@ addresses are bound and given back. So a daemon that runs already is seen as wha
 
 import os
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -30,23 +31,50 @@ Found = tuple[str, bool, str]
 async def check(config: Config) -> list[Found]:
     """Try every part; the configuration itself has been read."""
     found = [("configuration", True, "read")]
+    services: list[tuple[str, object]] = []
     parts: list[tuple[str, Callable[[Config], Awaitable[str]]]] = [
         ("plugins", _plugins),
+        ("settings", _settings),
+        ("policy", _policy),
         ("keys", _keys),
+        ("auth", _auth),
         ("tls", _tls),
-        ("store", _store),
+        ("store", partial(_store, services)),
+        ("services", partial(_services, services)),
         ("listen", _listen),
     ]
     for name, try_it in parts:
         try:
             found.append((name, True, await try_it(config)))
         except (ConfigError, StoreError) as error:
-            found.append((name, False, str(error)))
+            told = str(error)
+            first = next((part for part, fine, t in found if not fine and t == told), None)
+            found.append((name, False, told if first is None else f"see {first}"))
     return found
 
 
 async def _plugins(config: Config) -> str:
     return f"{len(Plugins(config.plugins).listing())} loaded"
+
+
+async def _settings(config: Config) -> str:
+    context, tables = Context(config), Plugins(config.plugins).settings_types()
+    for name, kind in tables.items():
+        context.settings(name, kind)
+    return f"those of {len(tables)} plugins fit"
+
+
+async def _policy(config: Config) -> str:
+    offered = Plugins(config.plugins).collect("distconvd_register_policies", "policy")
+    Context(config, offered).policy(config.policy)
+    return config.policy
+
+
+async def _auth(config: Config) -> str:
+    name = config.authenticator
+    offered = Plugins(config.plugins).collect("distconvd_register_authenticators", "authenticator")
+    made("authenticator", name, offered.pick(name), Context(config), owner=offered.owner(name))
+    return name
 
 
 async def _keys(config: Config) -> str:
@@ -60,8 +88,11 @@ async def _tls(config: Config) -> str:
     return "off" if load_tls(config) is None else "certificate and key fit"
 
 
-async def _store(config: Config) -> str:
-    """Make everything that a start makes, on what is stored, but run nothing of it."""
+async def _store(services: list[tuple[str, object]], config: Config) -> str:
+    """Make everything that a start makes, on what is stored, but run nothing of it.
+
+    `services` gets the services that were made.
+    """
     context = Context(config, disk=DiskView())
     registrar = Plugins(config.plugins).collect("distconvd_register_stores", "store")
     store: Store = made(
@@ -79,11 +110,26 @@ async def _store(config: Config) -> str:
             config, Plugins(config.plugins), store=store if is_looked_at else _Unopened()
         )
     await parts.store.aclose()
+    services += parts.services
     if heard:
         raise damaged(heard)
     if not is_looked_at:
         return f"{config.store}: made; it is not opened, as it might change what it finds"
     return f"{config.store} at {config.state_file}: {len(parts.dispatcher.state.jobs)} jobs"
+
+
+async def _services(services: list[tuple[str, object]], config: Config) -> str:
+    """Ask those that can tell, by a method `check`, whether they would start."""
+    for name, service in services:
+        ask = getattr(service, "check", None)
+        try:
+            if callable(ask):
+                await trio.to_thread.run_sync(ask)
+        except (ConfigError, StoreError):
+            raise
+        except Exception as error:
+            raise ConfigError(f"the service {name!r} cannot be checked: {error!r}") from error
+    return ", ".join(name for name, _ in services) or "none"
 
 
 def _check_writable(path: Path) -> None:

@@ -103,7 +103,11 @@ class DaemonAccess(Protocol):
 
 
 class Service(Protocol):
-    """Something that runs as long as the daemon does."""
+    """Something that runs as long as the daemon does.
+
+    It may also have `check()`, which `distconvd check` calls in a thread: it raises `ConfigError` for
+    what would keep the service from starting, and changes nothing.
+    """
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Run until cancelled; call `task_status.started()` once ready, within a minute.

@@ -86,6 +86,7 @@ class HotFolder:
         disk: Disk | None = None,
     ) -> None:
         self._make_desk = lambda: Desk(_checked(watch), records, settle_s, disk or OsDisk())
+        self._watch = watch
         self._daemon = daemon
         self._poll_s = poll_s
         self._desk: Desk | None = None
@@ -122,6 +123,10 @@ class HotFolder:
         finally:
             self._desk.close()
             self._desk = None
+
+    def check(self) -> None:
+        """Raise `ConfigError` where the folder is not there; changes nothing."""
+        _checked(self._watch)
 
     def on_event(self, event: Event) -> None:
         """Hear of an event, after it is durable."""

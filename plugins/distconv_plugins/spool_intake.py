@@ -65,6 +65,7 @@ class SpoolIntake:
         keep_days: float = 365.0,
         disk: Disk | None = None,
     ) -> None:
+        self._root = root
         self._poll_s = poll_s
         self._keep_s = keep_days * DAY_S
         self.hold = Hold(lambda: Owner(create(root, group=group), owner, group=group, disk=disk))
@@ -84,6 +85,13 @@ class SpoolIntake:
             nursery.start_soon(self._publish_forever, nursery)
             task_status.started()
             await self._poll_forever()
+
+    def check(self) -> None:
+        """Raise `ConfigError` where no spool can be; changes nothing."""
+        if self._root.exists() and not self._root.is_dir():
+            raise ConfigError(
+                f"spool_dir: {self._root} is no folder; move it away, or name another --spool-dir"
+            )
 
     def on_event(self, event: Event) -> None:
         """Hear of an event, after it is durable."""

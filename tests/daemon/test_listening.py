@@ -313,8 +313,35 @@ def test_check_tells_each_part_and_starts_nothing(tmp_path: Path) -> None:
     lines = done.stdout.splitlines()
     assert [line.split()[:2] for line in lines] == [
         ["ok", f"{part}:"]
-        for part in ("configuration", "plugins", "keys", "tls", "store", "listen")
-    ]
+        for part in (
+            "configuration", "plugins", "settings", "policy", "keys", "auth", "tls", "store",
+            "services", "listen",
+        )
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "flags, part, told",
+    [
+        (["--policy", "no-such"], "policy", "no-such"),
+        (["--auth", "no-such"], "auth", "no-such"),
+        (["--set", "plugin.hot-folder.poll_s=0"], "settings", "poll_s"),
+        (["--set", "plugin.hot-folder.watch=nowhere"], "services", "make it first"),
+        (["--spool-dir", "plain"], "services", "is no folder"),
+    ],
+)
+def test_check_names_each_fault_of_a_start_under_its_own_heading(
+    tmp_path: Path, flags: list[str], part: str, told: str
+) -> None:
+    (tmp_path / "plain").write_text("x")
+    done = run("--port", "0", *flags, "check", cwd=tmp_path)
+    assert done.returncode == 78
+    faults = [line for line in done.stdout.splitlines() if line.startswith("fail")]
+    assert faults[0].startswith(f"fail  {part}: ")
+    assert told in faults[0]
+    assert all(f": see {part}" in fault for fault in faults[1:])
+    assert run("--port", "0", *flags, cwd=tmp_path).returncode == 78
+    assert list(tmp_path.glob("*spool*")) == []
 
 
 def test_check_finds_every_fault_at_once_and_exits_78(tmp_path: Path) -> None:
@@ -342,9 +369,10 @@ def test_check_leaves_nothing_behind(tmp_path: Path, store: str) -> None:
     flags = ["--store", store, "--state-file", "some/where/state", "--spool-dir", "spool"]
     flags += ["--media-dir", "media", "--listen", f"unix:{tmp_path}/d.sock"]
     flags += ["--set", "plugin.hot-folder.watch=watch"]
+    (tmp_path / "watch").mkdir()
     done = run(*flags, "check", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert left_in(tmp_path) == {}
+    assert left_in(tmp_path) == {"watch": None}
 
 
 def test_check_tells_of_a_damaged_state_and_changes_nothing_of_it(tmp_path: Path) -> None:
