@@ -242,6 +242,8 @@ def _audio(request: Request, kept: Kept, number: int) -> list[str]:
     argv = [f"-c:{number}", _AUDIO_ENCODERS[kept.codec], f"-b:{number}", f"{kbps}k"]
     if kept.codec == "opus":
         argv += [f"-filter:{number}", _OPUS_LAYOUTS]
+    elif not kept.stream.has_layout:  # the encoder wants one: the usual one of so many channels
+        argv += [f"-ac:{number}", str(kept.stream.channels)]
     return argv
 
 

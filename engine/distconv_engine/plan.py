@@ -26,6 +26,8 @@ from distconvd.model import (
 )
 
 Action = Literal["encode", "copy"]
+_CHANNELS_MAX = 8
+"""More are encoded only where their layout tells how they become fewer, which AAC never asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +189,13 @@ def _place_audio(
     elif wanted == "copy" or (wanted is None and options.audio_bitrate_kbps is None):
         _copy_audio(draft, container, stream, must=wanted == "copy")
     else:
-        codec = wanted or container.audio_made
+        _encode_audio(draft, stream, wanted or container.audio_made)
+
+
+def _encode_audio(draft: _Draft, stream: Stream, codec: str) -> None:
+    if stream.channels > _CHANNELS_MAX and (codec == "aac" or not stream.has_layout):
+        draft.unsupported.append(f"the {stream.channels} channels of {stream.label} as {codec}")
+    else:
         draft.kept.append(Kept(stream, "encode", codec))
 
 
@@ -197,7 +205,7 @@ def _copy_audio(draft: _Draft, container: Container, stream: Stream, *, must: bo
     elif must:
         draft.unsupported.append(stream.label)
     else:
-        draft.kept.append(Kept(stream, "encode", container.audio_made))
+        _encode_audio(draft, stream, container.audio_made)
 
 
 def _place_subtitle(

@@ -51,6 +51,8 @@ class Stream:
     field_order: str | None = None
     colour: Colour = Colour()
     channels: int = 0
+    has_layout: bool = True
+    """Whether the file says which channel is which."""
     sample_rate: int = 0
     duration_s: float | None = None
     frames_declared: int | None = None
@@ -125,6 +127,7 @@ class _RawStream(msgspec.Struct):
     color_space: str | None = None
     color_range: str | None = None
     channels: int = 0
+    channel_layout: str | None = None
     sample_rate: str | None = None
     duration: str | None = None
     nb_frames: str | None = None
@@ -224,6 +227,7 @@ def _stream(raw: _RawStream) -> Stream:
             _word(raw.color_range),
         ),
         channels=raw.channels,
+        has_layout=raw.channel_layout not in (None, "", "unknown"),
         sample_rate=int(_seconds(raw.sample_rate) or 0),
         duration_s=_seconds(raw.duration) or _clock(raw.tags),
         frames_declared=_count(raw.nb_frames),

@@ -287,3 +287,12 @@ async def test_a_cancelled_attempt_leaves_no_process(run_job: Run, clips: Clips)
         await run_job(clips.long(), "hevc", controls=controls, tracker=tracker)
     assert scope.cancelled_caught
     assert not controls.children
+
+
+@pytest.mark.parametrize("kind, options", [("wav", {"container": "mov"}), ("tta", {})])
+async def test_sound_alone_is_copied_or_made_whatever_its_packets_and_its_layout_are(
+    kind: str, options: dict[str, Any], run_job: Run, clips: Clips
+) -> None:
+    source = clips.make(f"tone.{kind}", "-f", "lavfi", "-i", "sine=d=2")
+    report = await run_job(source, "h264", options=options)
+    assert report.result.duration_s == pytest.approx(2.0, abs=0.1)

@@ -144,3 +144,16 @@ def test_what_cannot_be_is_an_input_failure(
 ) -> None:
     with pytest.raises(InputFault):
         plan(codec, *streams, options=options)
+
+
+MANY = Stream(0, "audio", "pcm_s16le", channels=16, sample_rate=48000, has_layout=False)
+
+
+def test_more_channels_than_aac_holds_are_copied_where_a_container_can_else_refused_by_name() -> (
+    None
+):
+    assert kept(plan("h264", MANY)) == ["copy pcm_s16le"]
+    with pytest.raises(InputFault, match=r"the 16 channels of audio #0 .pcm_s16le. as aac"):
+        plan("h264", MANY, options={"container": "mp4"})
+    left = plan("h264", VIDEO, MANY, options={"container": "mp4", "on_unsupported": "drop"})
+    assert left.dropped == ("the 16 channels of audio #0 (pcm_s16le) as aac",)
