@@ -43,7 +43,7 @@ def test_a_working_site_is_seen_as_it_is_and_audited_clean(site: Site) -> None:
 def test_a_clip_goes_to_a_real_engine_and_back_by_either_way_and_a_dead_engine_is_noticed(
     site: Site,
 ) -> None:
-    patient = Patient(Settings(site.url, kit.KEY), ask_engine=lambda: None)
+    patient = Patient(Settings(site.url, kit.KEY), ask_engine=lambda work_dir: None)
     results = {one.check: one for one in examine(patient)}
     assert {one.outcome for one in results.values()} == {"ok", "skip"}
     assert results["round trip"].told.startswith("e1 made 25 frames of h264 in ")
