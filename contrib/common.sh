@@ -22,6 +22,8 @@ step_count=0
 change_count=0
 current_step=""
 undo=()
+point_of_no_return=""
+failure_code=1
 work=""
 test_fault=${DISTCONV_TEST_FAULT:-}
 
@@ -59,6 +61,7 @@ write() {
     return 0
   fi
   fault
+  on_failure rm -f -- "$1.part"
   (umask 077 && cat >"$1.part")
   own "$3" "$2" "$1.part"
   mv -T -- "$1.part" "$1"
@@ -83,6 +86,33 @@ on_failure() {
   undo+=("$words")
 }
 
+# keep_for_undo FILE: remembers it as it is, or that it is not there.
+keep_for_undo() {
+  if "$dry_run"; then return 0; fi
+  if [[ -e $1 ]]; then
+    local copy
+    copy=$work/kept-${#undo[@]}
+    cp -p -- "$1" "$copy"
+    on_failure cp -p -- "$copy" "$1"
+  else
+    on_failure rm -f -- "$1"
+  fi
+}
+
+# keep_old FILE: keeps it as FILE.old, or as the first of FILE.old.2, FILE.old.3, … that is free. What is
+# kept already stays: the first is the original's.
+keep_old() {
+  local old=$1.old number=1
+  while [[ -e $old || -L $old ]]; do
+    if cmp --quiet "$1" "$old"; then return 0; fi
+    number=$((number + 1))
+    old=$1.old.$number
+  done
+  note "the one that was there is kept as ${old##*/}"
+  on_failure rm -f -- "$old"
+  change cp -p -- "$1" "$old"
+}
+
 # step NAME TEXT: runs the function step_NAME.
 step() {
   current_step=$2
@@ -93,6 +123,7 @@ step() {
 
 take_back() {
   local i whole=true
+  if [[ -n $point_of_no_return ]]; then warn "failed at '$current_step'; $point_of_no_return"; fi
   ((${#undo[@]})) || return 0
   warn "failed at '$current_step'; taking back what was done"
   for ((i = ${#undo[@]} - 1; i >= 0; i--)); do
@@ -104,23 +135,33 @@ take_back() {
   if "$whole"; then warn "everything is as it was before"; fi
 }
 
-# The end of the script, whatever led to it.
+# no_way_back TEXT: nothing is taken back from here on, and TEXT says what to do about a failure.
+no_way_back() {
+  undo=()
+  point_of_no_return=$1
+}
+
+# The end of the script, whatever led to it. A program that failed has codes of its own, which would mean
+# something else here.
 finish() {
   local code=$?
   set +e
   trap - EXIT
   trap '' HUP INT TERM PIPE
-  if ((code != 0)); then take_back; fi
+  if ((code != 0)); then
+    code=$failure_code
+    take_back
+  fi
   if [[ -n $work ]]; then rm -rf -- "$work"; fi
   exit "$code"
 }
 
 catch_the_end() {
   trap finish EXIT
-  trap 'exit 129' HUP
-  trap 'exit 130' INT
-  trap 'exit 141' PIPE
-  trap 'exit 143' TERM
+  trap 'failure_code=129; exit 129' HUP
+  trap 'failure_code=130; exit 130' INT
+  trap 'failure_code=141; exit 141' PIPE
+  trap 'failure_code=143; exit 143' TERM
 }
 
 # Checks --root, and that we may do what is asked.
@@ -154,6 +195,8 @@ lock() {
   exec 9<"${root:-/opt}"
   flock --nonblock 9 || die "another install or uninstall is at work in ${root:-this machine}"
 }
+
+remove_empty() { rmdir --ignore-fail-on-non-empty -- "$@" 2>/dev/null || true; }
 
 # Names of the engines that systemd knows of, running or not.
 engine_instances() {

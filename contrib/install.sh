@@ -29,6 +29,8 @@ back as it was.
   --server URL           where engines find the server (engine.toml; default http://127.0.0.1:8080)
   --engine-key FILE      the engines' key, as the dispatch machine has it in
                          /etc/distconv/credentials/engine.key
+                         Both are set in files that are as this script wrote them; a file that was
+                         changed by hand stays, and a warning says what to do.
   --admin-key-file FILE  keep the first admin key in FILE (mode 0600) instead of showing it once
   --socket               let systemd hold the port, so that a restart refuses nobody
   --wheel FILE           install this wheel instead of building this checkout
@@ -105,6 +107,9 @@ check_options() {
     wrong_usage "--server $server: give a URL such as http://dispatch:8080"
   [[ -z $engine_key || -f $engine_key && -s $engine_key ]] || wrong_usage "--engine-key $engine_key: no key is there"
   [[ -z $wheel || $wheel == *.whl && -f $wheel && -r $wheel ]] || wrong_usage "--wheel $wheel: no wheel is there"
+  if "$rolling_back" && [[ -n $server$engine_key$admin_key_file ]]; then
+    wrong_usage "--rollback changes no configuration, so no --server, --engine-key or --admin-key-file"
+  fi
   [[ -z $wheelhouse || -d $wheelhouse ]] || wrong_usage "--wheelhouse $wheelhouse: no such folder"
 }
 
@@ -350,21 +355,80 @@ step_configuration() {
   for name in distconvd.toml dispatch.env engine.toml engine.env; do
     place_configuration "$name" "$root$etc/$name"
   done
+  if [[ -n $server ]]; then set_server "$root$etc/engine.toml"; fi
 }
 
 place_configuration() {
   local new=$share/$1
   if [[ ! -e $2 ]]; then
-    on_failure rm -f -- "$2"
-    write "$2" 0640 "root:$account" <<<"$(with_server "$new")"
-  elif cmp --quiet "$new" "$2" || cmp --quiet "$new" "$old_share/$1"; then
+    write_ours "$2" 0640 "root:$account" <<<"$(with_server "$new")"
+  elif cmp --quiet "$new" "$old_share/$1" || is_untouched "$2"; then
     note "$2 stays"
   else
-    on_failure rm -f -- "$2.new"
+    keep_for_undo "$2.new"
     write "$2.new" 0640 "root:$account" <"$new"
     note "$2 stays; what is new by default lies beside it: $1.new"
   fi
 }
+
+# What an operator has changed is never overwritten; what is as this script wrote it may be. So the hash
+# of what it writes goes into a list first: a run that is killed in between has changed nothing yet.
+write_ours() {
+  local content=$work/content
+  cat >"$content"
+  keep_for_undo "$written"
+  write "$written" 0600 root:root <<<"$(cat -- "$written" 2>/dev/null; print_mark "$content" "$1")"
+  keep_for_undo "$1"
+  write "$@" <"$content"
+}
+
+# print_mark FILE PLACE: the line of the list for this content in this place.
+print_mark() { printf '%s %s\n' "$(sha256sum <"$1" | cut -c 1-64)" "${2#"$root"}"; }
+
+# Whether a file is as this script wrote it (or as the current release has it by default).
+is_untouched() {
+  cmp --quiet "$1" "$old_share/${1##*/}" || cmp --quiet "$1" "$share/${1##*/}" ||
+    grep --quiet --line-regexp --fixed-strings -- "$(print_mark "$1" "$1")" "$written" 2>/dev/null
+}
+
+# Sets --server in a file that was there before.
+set_server() {
+  check_variables
+  [[ -e $1 ]] || return 0
+  local there
+  there=$(server_in "$1")
+  if [[ $there == "$server" ]]; then return 0; fi
+  if is_untouched "$1"; then
+    note "$1: server was ${there:-not set}, and becomes $server"
+    write_ours "$1" 0640 "root:$account" <<<"$(with_server "$1")"
+    changed=true
+  else
+    not_heeded "$1 was changed by hand and stays: server is ${there:-not set} there, and --server" \
+      "asks for $server; edit that line, then: systemctl restart 'distconv-engine@*'"
+  fi
+}
+
+# Variables go over the file.
+check_variables() {
+  local file there
+  for file in "$root$etc"/engine.env "$root$etc"/engine-*.env; do
+    [[ -r $file ]] || continue
+    there=$(sed -n 's/^[[:space:]]*DISTCONV_SERVER=//p' "$file" | tr -d "\"'" | tail -n 1)
+    if [[ -n $there && $there != "$server" ]]; then
+      not_heeded "$file stays, and goes over engine.toml: DISTCONV_SERVER is $there there, and" \
+        "--server asks for $server; remove that line, then: systemctl restart 'distconv-engine@*'"
+    fi
+  done
+}
+
+# The text of the first `server = "…"` of a TOML file.
+server_in() {
+  local line="^[[:space:]]*server[[:space:]]*=[[:space:]]*[\"']\\([^\"']*\\)[\"'].*"
+  sed -n "s/$line/\\1/p" "$1" | head -n 1
+}
+
+# Said at the end, where it is seen.
+not_heeded() { unheeded+=("$*"); }
 
 with_server() {
   if [[ -n $server ]]; then
@@ -378,27 +442,53 @@ step_keys() {
   local keys=$root$etc/keys.json file=$root$etc/credentials/engine.key
   if "$is_dispatch"; then
     keep_for_undo "$keys"
-    if [[ -e $keys ]]; then note "$keys stays"; else make_admin_key "$keys"; fi
+    if [[ -e $keys ]]; then keep_keys "$keys"; else make_admin_key "$keys"; fi
   fi
   if [[ -s $file ]]; then
-    note "$file stays"
+    set_engine_key "$file"
   elif [[ -n $engine_key ]]; then
-    on_failure rm -f -- "$file"
-    write "$file" 0600 root:root <"$engine_key"
+    write_ours "$file" 0600 root:root <"$engine_key"
   elif "$is_dispatch"; then
-    on_failure rm -f -- "$file"
     make_key "$keys" "engines-$(date -u +%Y%m%dT%H%M%SZ)" --role engine --role read
-    write "$file" 0600 root:root <<<"$new_key"
+    write_ours "$file" 0600 root:root <<<"$new_key"
   fi
   # It is root's own by now; the daemon only reads it.
   if "$is_dispatch" && ! "$dry_run"; then own "root:$account" 0640 "$keys"; fi
 }
 
+keep_keys() {
+  note "$1 stays"
+  if [[ -n $admin_key_file && ! -e $admin_key_file ]]; then
+    not_heeded "$1 stays, and no key can be read out of it for --admin-key-file $admin_key_file;" \
+      "make another: distconvd keys add --key-file $1 --name NAME --role admin"
+  fi
+}
+
+# Sets --engine-key where there is a key. The one that was there may be the only copy of what engines
+# elsewhere use.
+set_engine_key() {
+  if [[ -z $engine_key || $(<"$engine_key") == "$(<"$1")" ]]; then
+    note "$1 stays"
+  elif is_untouched "$1"; then
+    note "$1 becomes the key in $engine_key"
+    keep_old "$1"
+    write_ours "$1" 0600 root:root <"$engine_key"
+    changed=true
+  else
+    not_heeded "$1 was changed by hand and stays: the key there has the sha256 $(short_hash "$1")," \
+      "and that of --engine-key $engine_key has $(short_hash "$engine_key"); to use that one:" \
+      "install -m 0600 $engine_key $1, then: systemctl restart 'distconv-engine@*'"
+  fi
+}
+
+# Enough to tell keys apart, and no help to whoever wants to guess one.
+short_hash() { printf '%s…' "$(sha256sum <"$1" | cut -c 1-8)"; }
+
 make_admin_key() {
-  on_failure rm -f -- "$1.lock"
+  keep_for_undo "$1.lock"
   make_key "$1" admin --role admin
   if [[ -n $admin_key_file ]]; then
-    on_failure rm -f -- "$admin_key_file"
+    keep_for_undo "$admin_key_file"
     write "$admin_key_file" 0600 root:root <<<"$new_key"
   else
     admin_key=$new_key
@@ -431,32 +521,18 @@ step_units() {
   place_file "$share/distconv.tmpfiles" "$root/etc/tmpfiles.d/distconv.conf"
 }
 
-# place_file FROM TO: what was changed by hand, or is of another program, is kept as TO.old.
+# place_file FROM TO: what was changed by hand, or is of another program, is kept beside it.
 place_file() {
   if cmp --quiet "$1" "$2"; then note "$2 is as it must be" && return 0; fi
   changed=true
   if [[ $1 == *.socket ]]; then socket_changed=true; fi
   keep_for_undo "$2"
   if [[ -e $2 ]] && ! cmp --quiet "$2" "$old_share/${1##*/}"; then
-    note "$2 was changed here, and is kept as ${2##*/}.old: use systemctl edit"
-    on_failure rm -f -- "$2.old"
-    change cp -p -- "$2" "$2.old"
+    note "$2 was changed here; for your own changes use systemctl edit"
+    keep_old "$2"
   fi
   change mkdir -p -- "$(dirname -- "$2")"
   write "$2" 0644 root:root <"$1"
-}
-
-# keep_for_undo FILE: remembers it as it is, or that it is not there.
-keep_for_undo() {
-  if "$dry_run"; then return 0; fi
-  if [[ -e $1 ]]; then
-    local copy
-    copy=$work/kept-${#undo[@]}
-    cp -p -- "$1" "$copy"
-    on_failure cp -p -- "$copy" "$1"
-  else
-    on_failure rm -f -- "$1"
-  fi
 }
 
 start_again() {
@@ -677,11 +753,11 @@ step_tidy() {
 # The socket cannot be had while the daemon itself holds the port.
 needs_socket() { "$with_socket" && live && ! systemctl --quiet is-active distconv-dispatch.socket; }
 
-remove_empty() { rmdir --ignore-fail-on-non-empty -- "$@" 2>/dev/null || true; }
-
 # ------------------------------------------------------------------------------------------- all
 
 report() {
+  local line
+  for line in "${unheeded[@]}"; do warn "WARNING: $line"; done
   say
   if "$dry_run"; then say "Nothing was changed." && return 0; fi
   say "DistConv ${release_id%-*} is installed${root:+ in $root} (${roles[*]}; release $release_id)."
@@ -721,7 +797,7 @@ main() {
 
   engines_restarted=false
   changed=false && socket_changed=false && was_stopped=false && was_running=() && dispatch_was_ready=false
-  admin_key="" && new_key=""
+  admin_key="" && new_key="" && unheeded=() && written=$root$prefix/written
   not_state=(-not -name distconv-media -not -name '*.archive' -not -name 'before-upgrade*')
   if [[ $release_id != "$old_id" ]] || needs_socket; then changed=true; fi
 
@@ -739,7 +815,7 @@ main() {
   step switch "Make the release current"
   step commands "Link the commands into $command_dir"
   step start "Enable and start the units"
-  undo=() # from here on it is installed; what is left over goes with the next install
+  no_way_back "it is installed, and what is left over goes with the next install"
   step tidy "Remove releases that nobody needs"
   report
 }

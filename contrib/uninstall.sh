@@ -31,10 +31,17 @@ examples:
   sudo contrib/uninstall.sh --yes --backup /root/distconv.tar.gz
   sudo contrib/uninstall.sh --purge
 
-A backup is put back by installing again, stopping the daemon, and
+A backup FILE is put back over a new install whose own state was moved away:
+  sudo systemctl stop 'distconv-*'
+  sudo mkdir /var/lib/distconv.fresh /var/lib/distconv-engine.fresh
+  sudo find /var/lib/distconv -mindepth 1 -maxdepth 1 -not -name distconv-media -exec mv -t /var/lib/distconv.fresh {} +
+  sudo find /var/lib/distconv-engine -mindepth 1 -maxdepth 1 -exec mv -t /var/lib/distconv-engine.fresh {} +
   sudo tar -C / -xzf FILE
+  sudo systemctl daemon-reload
+  sudo systemctl start distconv-dispatch
 
-Exit codes: 0 done, 1 failed (run it again to go on), 2 wrong usage.
+Exit codes: 0 done, 1 failed (without the backup that is wanted all goes on as before; when removing has
+begun, run it again to go on), 2 wrong usage.
 TEXT
 }
 
@@ -105,9 +112,16 @@ keeps_results() { "$keep_results" && has_results; }
 
 step_stop() {
   if ! live; then note "systemd does not run here" && return 0; fi
-  local all
+  local unit all enabled=() running=()
   mapfile -t all < <(known_units)
   if ((${#all[@]} == 0)); then note "there are none" && return 0; fi
+  for unit in "${all[@]}"; do
+    if systemctl --quiet is-enabled "$unit" 2>/dev/null; then enabled+=("$unit"); fi
+  done
+  mapfile -t running < <(running_units)
+  # Without the backup that is wanted nothing is removed, and the service goes on.
+  if ((${#running[@]})); then on_failure systemctl start "${running[@]}"; fi
+  if ((${#enabled[@]})); then on_failure systemctl --quiet enable "${enabled[@]}"; fi
   change systemctl --quiet disable "${all[@]}"
   # The socket goes first: it would start the daemon again.
   change systemctl stop "${all[@]}"
@@ -116,9 +130,9 @@ step_stop() {
 known_units() {
   local unit
   for unit in distconv-dispatch.socket distconv-dispatch.service; do
-    if [[ -e $unit_dir/$unit ]]; then printf '%s\n' "$unit"; fi
+    if [[ -e $root$unit_dir/$unit ]]; then printf '%s\n' "$unit"; fi
   done
-  if [[ -e $unit_dir/distconv-engine@.service ]]; then
+  if [[ -e $root$unit_dir/distconv-engine@.service ]]; then
     printf '%s\n' distconv-engine@1.service
     engine_instances
   fi | sort -u
@@ -127,24 +141,34 @@ known_units() {
 step_backup() {
   if [[ -z $backup ]]; then note "none is wanted" && return 0; fi
   local kept=() place
-  for place in "$root$etc" "$root$state" "$root$engine_state" "$root$unit_dir"/distconv-*.d; do
+  for place in "$root$etc" "$root$state" "$root$engine_state" "$root$unit_dir"/distconv-*.d \
+    "$root$unit_dir"/distconv-*.old*; do
     if [[ -e $place ]]; then kept+=("${place#"$root/"}"); fi
   done
   if ((${#kept[@]} == 0)); then note "there is nothing to keep" && return 0; fi
+  if [[ ! -d $(dirname -- "$backup") ]]; then on_failure remove_empty "$(dirname -- "$backup")"; fi
   on_failure rm -f -- "$backup.part"
   change mkdir -p -- "$(dirname -- "$backup")"
   # It holds keys. Results and unfinished outputs are not state, and may be terabytes.
   (umask 077 && change tar -C "${root:-/}" --exclude="${state#/}/distconv-media" \
     --exclude="${state#/}/before-upgrade*" --exclude="${engine_state#/}/*/attempts" \
     -czf "$backup.part" "${kept[@]}")
-  change mv -T -- "$backup.part" "$backup"
-  undo=()
+  # One that is there may be of a run that was killed when half was removed: it has what this one lacks.
+  change mv --backup=numbered -T -- "$backup.part" "$backup"
 }
 
 step_units() {
   local unit place
   for unit in "${units[@]}"; do
-    remove "$unit_dir/$unit" "$unit_dir/$unit.old" "$unit_dir/$unit.d"
+    remove "$unit_dir/$unit" "$unit_dir/$unit.d"
+    # The original's, which has the same name, or one that was changed by hand.
+    for place in "$root$unit_dir/$unit".old*; do
+      if "$purging"; then
+        remove "${place#"$root"}"
+      elif [[ -e $place ]]; then
+        note "$place stays: install.sh found it here"
+      fi
+    done
   done
   for place in "$root$unit_dir"/distconv-engine@*.service.d \
     "$root$unit_dir"/*.wants/distconv-{dispatch.service,dispatch.socket,engine@*.service}; do
@@ -164,7 +188,7 @@ step_programs() {
     if [[ $(readlink -- "$root$link") == "$prefix"/* ]]; then remove "$link"; fi
   done
   # What else is there (the original lives in $prefix/server) is not ours.
-  remove "$prefix"/{current,current.new,previous,previous.new,roles,roles.part,releases}
+  remove "$prefix"/{current,current.new,previous,previous.new,roles,roles.part,written,written.part,releases}
   if [[ -d $root$prefix ]]; then
     change rmdir --ignore-fail-on-non-empty -- "$root$prefix"
   fi
@@ -208,6 +232,7 @@ main() {
   lock
   step stop "Stop and disable the units"
   step backup "Keep a copy of configuration and state"
+  no_way_back "run it again to go on"
   step units "Remove the units"
   step programs "Remove the programs"
   step data "Remove configuration and state"

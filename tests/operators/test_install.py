@@ -216,6 +216,92 @@ def test_a_command_of_somebody_else_is_in_the_way_and_stays(releases: Releases, 
     assert snapshot(site) == before
 
 
+def test_what_is_kept_of_a_unit_is_never_overwritten(releases: Releases, tmp_path: Path) -> None:
+    unit = tmp_path / "etc/systemd/system/distconv-dispatch.service"
+    unit.parent.mkdir(parents=True)
+    for number, text in enumerate(["the original's", "mine", "mine", "another"], start=1):
+        unit.write_text(text)
+        done(releases.install, *releases.flags(tmp_path, f"{number}.0"))
+    kept = sorted((path.name, path.read_text()) for path in unit.parent.glob("*.old*"))
+    assert kept == [
+        ("distconv-dispatch.service.old", "the original's"),
+        ("distconv-dispatch.service.old.2", "mine"),
+        ("distconv-dispatch.service.old.3", "another"),
+    ]
+
+
+# ----------------------------------------------------------- what is asked for of what is there
+
+
+def key_in(folder: Path, text: str) -> Path:
+    path = folder / "given.key"
+    path.write_text(text + "\n")
+    return path
+
+
+def test_an_engine_beside_a_daemon_gets_the_server_and_key_that_it_is_given(
+    releases: Releases, tmp_path: Path
+) -> None:
+    root, key = tmp_path / "root", key_in(tmp_path, "dck_of-another")
+    done(releases.install, *releases.flags(root, "1.0"))
+    etc = root / "etc/distconv"
+    made = (etc / "credentials/engine.key").read_text()
+    for server in ("http://one:8080", "https://two:8443"):  # and once more, as it is ours still
+        more = ["--role", "engine", "--server", server, "--engine-key", key]
+        ended = run(releases.install, *releases.flags(root, "1.0", *more))
+        assert (ended.returncode, "WARNING" in ended.stderr) == (0, False), ended.stderr
+        assert f'server = "{server}"\n' in (etc / "engine.toml").read_text()
+    assert (etc / "credentials/engine.key").read_text() == key.read_text()
+    assert mode(etc / "credentials/engine.key") == "0600"
+    # Engines elsewhere may have to be given this one.
+    assert (etc / "credentials/engine.key.old").read_text() == made
+    key_in(tmp_path, "dck_the-next")
+    done(releases.install, *releases.flags(root, "2.0", "--engine-key", key))
+    assert (etc / "credentials/engine.key").read_text() == "dck_the-next\n"
+    assert not (etc / "engine.toml.new").exists()  # nobody has changed it
+
+
+def test_configuration_changed_by_hand_stays_and_the_warning_says_what_is_there_and_what_to_do(
+    releases: Releases, tmp_path: Path
+) -> None:
+    root, key = tmp_path / "root", key_in(tmp_path, "dck_asked-for")
+    done(releases.install, *releases.flags(root, "1.0", "--role", "all"))
+    etc = root / "etc/distconv"
+    (etc / "engine.toml").write_text('server = "http://mine:8080"  # by hand\n')
+    (etc / "engine.env").write_text("DISTCONV_SERVER=http://env:8080\n")
+    (etc / "credentials/engine.key").write_text("dck_by-hand\n")
+    words = ["--server", "http://asked:8080", "--engine-key", key, "--admin-key-file"]
+    before = snapshot(root)
+    flags = releases.flags(root, "1.0", *words, tmp_path / "admin.key")
+    ended = run(releases.install, *flags)
+    assert ended.returncode == 0
+    assert snapshot(root) == before
+    variables, file, admin, own = [x for x in ended.stderr.splitlines() if "WARNING" in x]
+    assert f"{etc}/engine.env stays" in variables
+    assert "DISTCONV_SERVER is http://env:8080 there" in variables
+    assert f"{etc}/engine.toml was changed by hand" in file
+    assert "server is http://mine:8080 there, and --server asks for http://asked:8080" in file
+    assert "systemctl restart" in file
+    assert f"{etc}/credentials/engine.key was changed by hand" in own
+    assert f"install -m 0600 {key} {etc}/credentials/engine.key" in own
+    assert "dck_" not in ended.stdout + ended.stderr
+    assert "distconvd keys add" in admin
+
+
+def test_a_value_that_is_there_already_is_no_reason_to_warn(
+    releases: Releases, tmp_path: Path
+) -> None:
+    root, key = tmp_path / "root", key_in(tmp_path, "dck_by-hand")
+    done(releases.install, *releases.flags(root, "1.0", "--role", "all"))
+    (root / "etc/distconv/engine.toml").write_text("server = 'http://mine:8080'\n")
+    (root / "etc/distconv/credentials/engine.key").write_text("dck_by-hand\n")
+    before = snapshot(root)
+    words = ["--server", "http://mine:8080", "--engine-key", key]
+    ended = run(releases.install, *releases.flags(root, "1.0", *words))
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert snapshot(root) == before
+
+
 # ------------------------------------------------------------------------------ failures and kills
 
 
@@ -250,6 +336,40 @@ def test_an_upgrade_that_fails_at_any_change_leaves_all_as_it_was(
     unit = site / "etc/systemd/system/distconv-dispatch.service"
     unit.write_text("[Service]\n# mine\n")
     assert fail_each(releases, releases.flags(site, "2.0"), site, "fail") > 8
+
+
+def test_a_failure_leaves_what_lay_beside_configuration_and_units(
+    releases: Releases, tmp_path: Path
+) -> None:
+    root = tmp_path / "root"
+    key = key_in(tmp_path, "dck_of-another")
+    first = releases.flags(root, "1.0", "--role", "all")
+    done(releases.install, *first)
+    old = root / "opt/distconv/releases/old"
+    shutil.copytree(releases.release / "share", old / "share")
+    (old / "share/distconv/distconvd.toml").write_text("# as it was\n")
+    (root / "opt/distconv/current").unlink()
+    (root / "opt/distconv/current").symlink_to("releases/old")
+    (root / "etc/distconv/distconvd.toml").write_text("port = 9000\n")
+    (root / "etc/distconv/distconvd.toml.new").write_text("from before")
+    unit = root / "etc/systemd/system/distconv-dispatch.service"
+    unit.write_text("mine")
+    unit.with_name(unit.name + ".old").write_text("the original's")
+    words = ["--server", "http://x:1", "--engine-key", key]
+    assert fail_each(releases, releases.flags(root, "2.0", *words), root, "fail") > 10
+
+
+def test_whatever_fails_exits_1(releases: Releases, site: Path) -> None:
+    flags = releases.flags(site, "2.0")
+    release = next((site / "opt/distconv/releases").glob("2.0-*"))
+    release.unlink()
+    shutil.copytree(releases.release, release)
+    (release / "bin/distconvd").write_text("#!/bin/sh\nexit 78\n")
+    before = snapshot(site)
+    ended = run(releases.install, *flags)
+    assert ended.returncode == 1
+    assert "everything is as it was before" in ended.stderr
+    assert snapshot(site) == before
 
 
 def test_an_install_that_is_killed_at_any_change_is_finished_by_the_next(
@@ -305,6 +425,7 @@ def test_two_installs_at_once_are_one_and_a_refusal(releases: Releases, site: Pa
         (["--engine-key", "/dev/null/none"], "no key is there"),
         (["--wheel", "/dev/null/none.whl"], "no wheel is there"),
         (["--wheelhouse", "/dev/null/none"], "no such folder"),
+        (["--rollback", "--server", "http://dispatch:8080"], "--rollback changes no configuration"),
     ],
 )
 def test_wrong_usage_is_told_in_a_line_and_exits_2(words: list[str], said: str) -> None:

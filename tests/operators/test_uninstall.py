@@ -2,12 +2,15 @@
 
 import os
 import pty
+import re
+import shutil
 import subprocess
 import tarfile
 from pathlib import Path
 
 import pytest
 from tests.operators.staging import (
+    CONTRIB,
     UNINSTALL,
     Releases,
     done,
@@ -81,13 +84,147 @@ def test_yes_keeps_a_backup_and_the_results_and_removes_the_rest(
     assert RESULT not in names
 
 
-def test_what_was_backed_up_can_be_put_back(releases: Releases, site: Path, tmp_path: Path) -> None:
+def restoring() -> list[str]:
+    """Return the commands with which contrib/README.md puts a backup back."""
+    text = (CONTRIB / "README.md").read_text()
+    (block,) = re.findall(r"```sh\n(sudo systemctl stop 'distconv-\*'\n.*?)```", text, re.DOTALL)
+    return str(block).splitlines()
+
+
+def test_what_was_backed_up_is_put_back_as_the_readme_says(
+    releases: Releases, site: Path, tmp_path: Path
+) -> None:
+    state = site / "var/lib/distconv"
+    (state / "state.json").write_text("old jobs")
+    (state / "state.json.archive").mkdir()
+    (state / "state.json.archive/2026-01.jsonl").write_text("finished long ago")
     before = snapshot(site)
     backup = tmp_path / "distconv.tar.gz"
     done(UNINSTALL, "--yes", "--backup", backup, "--root", site)
     done(releases.install, *releases.flags(site, "1.0", "--role", "all", "--socket"))
-    subprocess.run(["tar", "-C", site, "-xzf", backup], check=True)
+    (state / "state.json").write_text("no jobs")
+    (state / "state.json.journal").write_text("of the fresh one")
+    for line in restoring():
+        if "systemctl" not in line:
+            there = line.removeprefix("sudo ").replace("FILE", str(backup))
+            there = re.sub(r"(?<= )/(?=var/| )", f"{site}/", there)
+            subprocess.run(there, shell=True, check=True)
+    fresh = site / "var/lib/distconv.fresh"
+    assert (fresh / "state.json.journal").read_text() == "of the fresh one"
+    for folder in (fresh, site / "var/lib/distconv-engine.fresh"):
+        shutil.rmtree(folder)
     assert snapshot(site) == before
+
+
+def test_help_puts_a_backup_back_as_the_readme_does() -> None:
+    said = done(UNINSTALL, "--help")
+    assert [line for line in restoring() if f"  {line}\n" not in said] == []
+
+
+# A machine whose systemd is a function with a folder of units that run and units that are enabled.
+PRETENDED = """\
+live() { true; }
+systemctl() {
+  local word words=()
+  for word in "$@"; do if [[ $word != --* ]]; then words+=("$word"); fi; done
+  set -- "${words[@]}"
+  local verb=$1 unit
+  shift
+  for unit in "$@"; do
+    case $verb in
+      is-enabled) [[ -e $DAEMONS/$unit.enabled ]] || return 1 ;;
+      is-active) [[ -e $DAEMONS/$unit.active ]] || return 1 ;;
+      enable) touch "$DAEMONS/$unit.enabled" ;;
+      disable) rm -f "$DAEMONS/$unit.enabled" ;;
+      start) touch "$DAEMONS/$unit.active" ;;
+      stop) rm -f "$DAEMONS/$unit.active" ;;
+    esac
+  done
+}
+main "$@"
+"""
+
+
+@pytest.fixture
+def daemons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What runs and is enabled on the machine that is pretended."""
+    folder = tmp_path / "daemons"
+    folder.mkdir()
+    for name in ("distconv-dispatch.service.enabled", "distconv-dispatch.service.active"):
+        (folder / name).touch()
+    (folder / "distconv-dispatch.socket.enabled").touch()  # it does not run
+    monkeypatch.setenv("DAEMONS", str(folder))
+    return folder
+
+
+@pytest.fixture
+def pretending(tmp_path: Path) -> Path:
+    """The script, with a systemd that pretends."""
+    folder = tmp_path / "contrib"
+    folder.mkdir()
+    shutil.copy(CONTRIB / "common.sh", folder)
+    text = UNINSTALL.read_text()
+    assert text.endswith('\nmain "$@"\n')
+    script = folder / "uninstall.sh"
+    script.write_text(text.removesuffix('main "$@"\n') + PRETENDED)
+    script.chmod(0o755)
+    return script
+
+
+def test_what_ran_and_was_enabled_does_so_again_when_the_backup_fails(
+    site: Path, daemons: Path, pretending: Path
+) -> None:
+    before, ran = snapshot(site), sorted(daemons.iterdir())
+    words = ["--yes", "--backup", "/proc/no/such.tar.gz", "--root", site]
+    ended = run(pretending, *words)
+    assert ended.returncode == 1
+    assert "everything is as it was before" in ended.stderr
+    assert sorted(daemons.iterdir()) == ran
+    assert snapshot(site) == before
+
+
+def test_what_was_stopped_stays_so_when_removing_has_begun(
+    site: Path, daemons: Path, pretending: Path, tmp_path: Path
+) -> None:
+    # Changes 1 to 5 stop and keep the copy.
+    words = ["--yes", "--backup", tmp_path / "b.tar.gz", "--root", site]
+    ended = run(pretending, *words, fault="fail:8")
+    assert ended.returncode == 1
+    assert "run it again to go on" in ended.stderr
+    assert "as it was before" not in ended.stderr
+    assert list(daemons.iterdir()) == []
+
+
+def test_a_backup_whose_tar_fails_exits_1_and_leaves_no_part_of_it(
+    site: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "kept/b.tar.gz.part").mkdir(parents=True)
+    ended = run(UNINSTALL, "--yes", "--backup", tmp_path / "kept/b.tar.gz", "--root", site)
+    assert ended.returncode == 1
+    assert not (tmp_path / "kept/b.tar.gz").exists()
+
+
+def test_an_earlier_backup_of_the_same_name_is_kept(site: Path, tmp_path: Path) -> None:
+    backup = tmp_path / "b.tar.gz"
+    backup.write_text("with what this one lacks")
+    done(UNINSTALL, "--yes", "--backup", backup, "--root", site)
+    assert (tmp_path / "b.tar.gz.~1~").read_text() == "with what this one lacks"
+    assert tarfile.is_tarfile(backup)
+
+
+def test_the_originals_unit_stays_but_for_purge_and_is_in_the_backup(
+    site: Path, tmp_path: Path
+) -> None:
+    kept = site / "etc/systemd/system/distconv-dispatch.service.old"
+    kept.write_text("the original's")
+    backup = tmp_path / "b.tar.gz"
+    said = done(UNINSTALL, "--yes", "--backup", backup, "--root", site)
+    assert kept.read_text() == "the original's"
+    assert f"{kept} stays" in said
+    with tarfile.open(backup) as file:
+        assert "etc/systemd/system/distconv-dispatch.service.old" in file.getnames()
+    done(UNINSTALL, "--purge", "--root", site)
+    assert not kept.exists()
 
 
 def test_a_dry_run_changes_nothing(site: Path) -> None:
