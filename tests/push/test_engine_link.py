@@ -118,7 +118,7 @@ async def test_a_refusal_is_final_and_a_daemon_in_trouble_is_not(
 ) -> None:
     job = await farm.submit()
     body = b'{"output_url": "http://example.com/o", "attempt": 9}'
-    with pytest.raises(Refused, match="Attempt 9 is over") as refused:
+    with pytest.raises(Refused, match="Attempt 9 was never given") as refused:
         await link.maybe_ask("completed", job["job_id"], body)
     assert refused.value.status == 409
     daemon.store.fail_next(OSError("full"), 1)  # type: ignore[attr-defined]

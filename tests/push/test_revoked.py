@@ -50,7 +50,7 @@ def key() -> Any:
 
 @pytest.mark.parametrize("change", ["revoked", "another role", "another engine"])
 async def test_a_websocket_is_closed_with_1008_when_its_key_would_not_be_let_in(
-    switched: Daemon, nursery: trio.Nursery, change: str
+    autojump_clock: MockClock, switched: Daemon, nursery: trio.Nursery, change: str
 ) -> None:
     farm, wall = Farm(switched), Wall(switched, nursery)
     engine = await wall.ready()
@@ -73,7 +73,7 @@ async def test_a_websocket_is_closed_with_1008_when_its_key_would_not_be_let_in(
 
 
 async def test_an_engine_whose_key_has_ended_gets_no_further_work(
-    switched: Daemon, nursery: trio.Nursery
+    autojump_clock: MockClock, switched: Daemon, nursery: trio.Nursery
 ) -> None:
     farm, wall = Farm(switched), Wall(switched, nursery)
     engine = await wall.ready()
@@ -87,7 +87,7 @@ async def test_an_engine_whose_key_has_ended_gets_no_further_work(
 
 
 async def test_a_good_key_is_asked_about_now_and_then_only(
-    switched: Daemon, nursery: trio.Nursery
+    autojump_clock: MockClock, switched: Daemon, nursery: trio.Nursery
 ) -> None:
     engine = await Wall(switched, nursery).ready()
     key().ASKED.clear()
@@ -98,7 +98,9 @@ async def test_a_good_key_is_asked_about_now_and_then_only(
     assert 2 <= len(key().ASKED) <= 5
 
 
-async def test_a_stream_of_events_ends_when_its_key_would_not_be_let_in(switched: Daemon) -> None:
+async def test_a_stream_of_events_ends_when_its_key_would_not_be_let_in(
+    autojump_clock: MockClock, switched: Daemon
+) -> None:
     async with switched.client.exchange("GET", "/events") as (_, chunks):
         await anext(chunks)
         await trio.sleep(6)
@@ -112,7 +114,7 @@ async def test_a_stream_of_events_ends_when_its_key_would_not_be_let_in(switched
 
 @pytest.mark.parametrize("change", ["revoked", "another role"])
 async def test_an_engine_that_waits_with_a_revoked_key_is_told_401_and_no_job_stays_with_it(
-    switched: Daemon, nursery: trio.Nursery, change: str
+    autojump_clock: MockClock, switched: Daemon, nursery: trio.Nursery, change: str
 ) -> None:
     farm = Farm(switched)
     await farm.beat()
@@ -130,7 +132,7 @@ async def test_an_engine_that_waits_with_a_revoked_key_is_told_401_and_no_job_st
 
 
 async def test_a_long_poll_for_work_ends_within_seconds_of_its_key(
-    switched: Daemon, nursery: trio.Nursery
+    autojump_clock: MockClock, switched: Daemon, nursery: trio.Nursery
 ) -> None:
     farm = Farm(switched)
     await farm.beat()
@@ -145,7 +147,7 @@ async def test_a_long_poll_for_work_ends_within_seconds_of_its_key(
 
 
 async def test_a_reader_that_waits_with_a_revoked_key_is_told_401(
-    switched: Daemon, nursery: trio.Nursery
+    autojump_clock: MockClock, switched: Daemon, nursery: trio.Nursery
 ) -> None:
     farm = Farm(switched)
     job = await farm.submit()
