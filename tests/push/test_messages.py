@@ -211,7 +211,7 @@ async def test_a_report_that_contradicts_is_refused_in_its_ack(farm: Farm, wall:
     body = {"output_url": "http://example.com/o.mp4", "attempt": 7}
     problem = (await engine.ask("completed", body, job_id=job_id))["problem"]
     assert (problem["status"], problem["type"]) == (409, "urn:distconv:problem:conflict")
-    assert "Attempt 7 is over" in problem["detail"]
+    assert "Attempt 7 was never given" in problem["detail"]
 
 
 @pytest.mark.parametrize(
