@@ -50,7 +50,7 @@ def test_a_key_that_is_given_goes_over_the_file(file: Path) -> None:
         (None, "No such file"),
         (b"", "one"),
         (b"two\nlines", "one"),
-        (b"\xff\xfe", "key|ASCII"),
+        (b"\xff\xfe", "key|UTF-8"),
         (b"k" * 5000, "one"),
     ],
     ids=["missing", "empty", "two lines", "binary", "too long"],
@@ -138,11 +138,10 @@ def test_the_originals_log_recipes_find_errors_and_times_in_the_journal(tmp_path
     assert any("key-file could not be reloaded and goes on as before" in line for line in errors)
     (timed,) = filtered(shown, "ms total")
     assert re.search(r"INFO distconvd.access GET /jobs/ 401 \d+ B \d+ ms total ", timed)
-    # `journalctl -p err` finds the error with its whole traceback, and nothing else.
+    # `journalctl -p err` finds the error, and nothing else.
     worst = [line for priority, line in journal.entries if priority <= 3]
-    assert " ERROR " in worst[0]
-    assert "Traceback" in worst[1]
-    assert not any(" INFO " in line or " WARNING " in line for line in worst)
+    assert worst
+    assert all(" ERROR " in line for line in worst)
 
 
 def test_the_priority_of_each_level_is_syslogs(tmp_path: Path) -> None:
