@@ -50,7 +50,7 @@ def test_a_key_that_is_given_goes_over_the_file(file: Path) -> None:
         (None, "No such file"),
         (b"", "one"),
         (b"two\nlines", "one"),
-        (b"\xff\xfe", "key|UTF-8"),
+        (b"\xff\xfe", "ASCII|UTF-8"),
         (b"k" * 5000, "one"),
     ],
     ids=["missing", "empty", "two lines", "binary", "too long"],
