@@ -13,6 +13,15 @@ class Gone(Exception):
     """No whole reply came: the daemon was killed, or is not there."""
 
 
+_connected: "set[Wire]" = set()
+
+
+async def hang_up_all() -> None:
+    """Close what any client has left open."""
+    for wire in list(_connected):
+        await wire.hang_up()
+
+
 class Wire:
     """One client of the daemon at `port` on loopback."""
 
@@ -42,6 +51,7 @@ class Wire:
 
     async def hang_up(self) -> None:
         """Close the connection; the next call opens another."""
+        _connected.discard(self)
         stream, self._stream = self._stream, None
         if stream is not None:
             await trio.aclose_forcefully(stream)
@@ -52,6 +62,7 @@ class Wire:
         if self._stream is None:
             self._stream = await trio.open_tcp_stream("127.0.0.1", self._port)
             self._machine = h11.Connection(h11.CLIENT)
+            _connected.add(self)
         raw = b"" if body is None else msgspec.json.encode(body)
         fields = {"Host": "daemon", "Content-Length": str(len(raw)), **headers}
         if raw:
