@@ -154,11 +154,11 @@ def test_sigterm_lets_a_job_finish_that_makes_the_deadline(
 def test_an_encode_goes_on_while_the_daemon_is_away_and_its_result_comes_later(
     daemon: FakeDaemon, start: Start, clips: Clips, tmp_path: Path
 ) -> None:
-    daemon.submit("1_1", clips.long().as_uri(), "h264", options={"preset": "ultrafast"})
+    daemon.submit("1_1", clips.long().as_uri(), "h264", options={"preset": "medium"})
     start()
     daemon.wait_for(encoding("1_1"))
     daemon.away = True
-    wait_until(lambda: list((tmp_path / "work" / "outbox").glob("*.json")), 60)
+    wait_until(lambda: list((tmp_path / "work" / "outbox").glob("*.json")), 120)
     assert not daemon.reports
     daemon.away = False
     daemon.wait_for(lambda d: d.report_of("1_1"))

@@ -52,7 +52,7 @@ class Submitter:
         try:
             await self._submit_all()
         finally:
-            await self._wire.hang_up()
+            self._wire.hang_up()
 
     async def _submit_all(self) -> None:
         for number in range(self._jobs):
@@ -106,8 +106,8 @@ class Engine:
                 while True:
                     await self._work_once()
         finally:
-            await self._wire.hang_up()
-            await self._beats.hang_up()
+            self._wire.hang_up()
+            self._beats.hang_up()
 
     @property
     def is_at_work(self) -> bool:

@@ -17,7 +17,7 @@ async def audit(books: Books, port: int) -> list[str]:
     for job_id in jobs:
         _, attempts = await wire.call("GET", f"/jobs/{job_id}/attempts")
         histories[job_id] = cast("list[dict[str, Any]]", attempts)
-    await wire.hang_up()
+    wire.hang_up()
     return [
         *books.refused,
         *_submissions(books, jobs),

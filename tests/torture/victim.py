@@ -47,7 +47,7 @@ class Victim:
                 except Gone:
                     pass  # it does not listen yet
                 await trio.sleep(0.02)
-        await wire.hang_up()
+        wire.hang_up()
 
     async def kill(self) -> None:
         """`kill -9`, in whatever it is doing."""

@@ -13,15 +13,6 @@ class Gone(Exception):
     """No whole reply came: the daemon was killed, or is not there."""
 
 
-_connected: "set[Wire]" = set()
-
-
-async def hang_up_all() -> None:
-    """Close what any client has left open."""
-    for wire in list(_connected):
-        await wire.hang_up()
-
-
 class Wire:
     """One client of the daemon at `port` on loopback."""
 
@@ -40,21 +31,23 @@ class Wire:
                 with trio.fail_after(30):
                     return await self._call(method, path, body, headers or {})
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            await self.hang_up()
+            self.hang_up()
             raise Gone(str(error)) from error
         except (h11.RemoteProtocolError, h11.LocalProtocolError, trio.TooSlowError) as error:
-            await self.hang_up()
+            self.hang_up()
             raise Gone(repr(error)) from error
         except BaseException:
-            await self.hang_up()
+            self.hang_up()
             raise
 
-    async def hang_up(self) -> None:
-        """Close the connection; the next call opens another."""
-        _connected.discard(self)
+    def hang_up(self) -> None:
+        """Close the connection; the next call opens another.
+
+        It waits for nothing: a cancelled client, which may not wait any more, can hang up all that it has.
+        """
         stream, self._stream = self._stream, None
         if stream is not None:
-            await trio.aclose_forcefully(stream)
+            stream.socket.close()
 
     async def _call(
         self, method: str, path: str, body: object, headers: dict[str, str]
@@ -62,7 +55,6 @@ class Wire:
         if self._stream is None:
             self._stream = await trio.open_tcp_stream("127.0.0.1", self._port)
             self._machine = h11.Connection(h11.CLIENT)
-            _connected.add(self)
         raw = b"" if body is None else msgspec.json.encode(body)
         fields = {"Host": "daemon", "Content-Length": str(len(raw)), **headers}
         if raw:
@@ -89,7 +81,7 @@ class Wire:
             else:
                 raise trio.BrokenResourceError("the connection ended in a reply")
         if self._machine.their_state is h11.MUST_CLOSE:
-            await self.hang_up()
+            self.hang_up()
         else:
             self._machine.start_next_cycle()
         return status, (msgspec.json.decode(content) if content else None)
