@@ -11,7 +11,8 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
-from importlib.metadata import EntryPoint, entry_points
+from functools import cache
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar, cast
@@ -96,7 +97,8 @@ class Plugins:
     def __init__(self, wanted: list[str]) -> None:
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(hookspecs)
-        self._origins: dict[str, tuple[str, str | None]] = {}
+        self._origins: dict[str, tuple[str, Distribution | None]] = {}
+        """Where each comes from: what was named, and the distribution that it is installed with."""
         self._offers: dict[str, NamedRegistrar[Any]] = {}
         """What was collected, by hook."""
         self._is_traced = os.environ.get("DISTCONV_TRACE_PLUGINS", "0") not in ("", "0")
@@ -108,10 +110,12 @@ class Plugins:
     def listing(self) -> list[LoadedPlugin]:
         """Return what is loaded, by name."""
         found: list[LoadedPlugin] = []
+        version_of = cache(_version)  # most come from one distribution
         for name, plugin in self._manager.list_name_plugin():
             callers = self._manager.get_hookcallers(plugin) or []
-            origin, version = self._origins[name]
-            found.append(LoadedPlugin(name, origin, version, sorted(c.name for c in callers)))
+            origin, distribution = self._origins[name]
+            hooks = sorted(caller.name for caller in callers)
+            found.append(LoadedPlugin(name, origin, version_of(distribution), hooks))
         return sorted(found, key=lambda p: p.name)
 
     def collect(self, hook: str, kind: str) -> NamedRegistrar[Any]:
@@ -173,9 +177,7 @@ class Plugins:
 
     def _load_installed(self, point: EntryPoint) -> None:
         try:
-            module = point.load()
-            version = point.dist.version if point.dist else None
-            self._register(point.name, module, point.value, version)
+            self._register(point.name, point.load(), point.value, point.dist)
         except ConfigError as error:
             log.error("installed plugin left out: %s", error)
         except BaseException as error:
@@ -196,7 +198,9 @@ class Plugins:
                 name,
             )
 
-    def _register(self, name: str, module: ModuleType, origin: str, version: str | None) -> None:
+    def _register(
+        self, name: str, module: ModuleType, origin: str, distribution: Distribution | None
+    ) -> None:
         needs = getattr(module, "DISTCONVD_HOOK_VERSION", HOOK_VERSION)
         if not isinstance(needs, int):
             raise ConfigError(f"plugin {name!r}: DISTCONVD_HOOK_VERSION is no number: {needs!r}")
@@ -213,7 +217,7 @@ class Plugins:
             if self._manager.has_plugin(name) and self._manager.get_plugin(name) is module:
                 self._manager.unregister(module)
             raise ConfigError(f"plugin {name!r} is refused: {error}") from error
-        self._origins[name] = (origin, version)
+        self._origins[name] = (origin, distribution)
 
     def _refuse_what_cannot_be_called(self, module: ModuleType) -> None:
         """Hooks are called one by one, so there is nothing that a wrapper could go around; and they
@@ -331,6 +335,11 @@ def made(kind: str, name: str, make: Callable[..., T], *arguments: Any, owner: s
             " (def), as it is called from where nothing can wait"
         )
     return thing
+
+
+def _version(distribution: Distribution | None) -> str | None:
+    """Return a distribution's version; its whole METADATA is parsed for it."""
+    return distribution.version if distribution else None
 
 
 def _waits(function: object) -> bool:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import msgspec
+import pytest
 import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -82,6 +83,7 @@ async def try_all(calls: list[tuple[str, str, bytes]]) -> None:
             reply.json()
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(requests(), min_size=1, max_size=12))
 def test_any_body_is_taken_or_refused_and_never_a_fault(

@@ -92,6 +92,7 @@ async def test_the_speed_of_ffmpeg_is_told_by_engine_while_it_runs(farm: Farm) -
     assert (await scraped(farm.daemon))("distconv_ffmpeg_speed", engine="e1") == 2.0
 
 
+@pytest.mark.slow
 async def test_engines_beyond_a_bound_share_one_series(farm: Farm) -> None:
     count = ENGINES_SHOWN_MAX + 3
     body = b'{"source_url":"http://h/a","target_codec":"h264","job_size":60}\n' * count

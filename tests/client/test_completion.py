@@ -49,6 +49,7 @@ def test_an_unknown_shell_is_refused_with_those_there_are() -> None:
     assert "'bash', 'zsh', 'fish'" in result.stderr
 
 
+@pytest.mark.e2e
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
 def test_bash_completes_after_the_line_that_the_help_shows(tmp_path: Path) -> None:
     program = tmp_path / "distconv"

@@ -23,6 +23,8 @@ from tests.client.fake import FakeDaemon, completed, found, running, served
 from distconv_client import BadInput, Client, DaemonUnreachable, Job, JobStatus, Submission
 from distconv_client.retry import RetryPolicy
 
+pytestmark = pytest.mark.e2e
+
 COMMAND = [sys.executable, "-c", "from distconv_client.main import main; main()"]
 ANSI = re.compile(r"\x1b\[")
 DEADLINE_S = 20

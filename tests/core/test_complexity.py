@@ -22,6 +22,8 @@ from distconvd.model import (
 )
 from distconvd.records import encode
 
+pytestmark = pytest.mark.slow
+
 SMALL, LARGE = 1_000, 100_000
 MEDIUM = Submission("http://a/b", "h264", 60.0)
 

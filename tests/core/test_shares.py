@@ -220,6 +220,7 @@ class Model:
         return found[0].job_id if found else None
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(OPS)
 @example(

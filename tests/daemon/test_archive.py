@@ -23,6 +23,12 @@ def retired(number: int, text: str = "x") -> Retired:
     return Retired(job_id, job, None)
 
 
+def let_threads_keep_up(clock: MockClock) -> None:
+    """Let time go ten times as fast, but not jump: a jump would overtake a thread that is at the disk."""
+    clock.autojump_threshold = float("inf")
+    clock.rate = 10
+
+
 async def test_every_job_is_found_by_its_id_over_many_files(tmp_path: Path) -> None:
     archive = Archive(tmp_path / "a", REAL_DISK)
     entries = [retired(n) for n in range(50)]
@@ -79,9 +85,7 @@ async def test_a_full_disk_is_told_and_nothing_is_lost_by_trying_again() -> None
 async def test_a_daemon_answers_from_the_archive_what_has_left_its_store(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    """Threads are waited for here, so the clock is not let jump while one is in flight."""
-    autojump_clock.autojump_threshold = float("inf")
-    autojump_clock.rate = 10
+    let_threads_keep_up(autojump_clock)
     limits = {"finished_jobs_max": 0}
     async with open_daemon(archive_dir=str(tmp_path / "a"), dispatch=limits) as daemon:
         fields = {"source_url": "http://h/a.mp4", "target_codec": "h264"}
@@ -112,6 +116,7 @@ async def test_a_daemon_answers_from_the_archive_what_has_left_its_store(
 async def test_a_batch_that_is_sent_again_gets_its_jobs_from_the_archive_too(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
+    let_threads_keep_up(autojump_clock)
     line = b'{"source_url":"http://h/a.mp4","target_codec":"h264"}'
     headers = {"idempotency_key": "b", "content_type": "application/x-ndjson"}
     async with open_daemon(

@@ -391,6 +391,7 @@ def stored(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path, F
     return request.param, place, spoilt
 
 
+@pytest.mark.e2e
 def test_the_command_finds_a_sound_store_clean_and_changes_nothing(
     stored: tuple[str, Path, Farm], tmp_path: Path
 ) -> None:
@@ -403,6 +404,7 @@ def test_the_command_finds_a_sound_store_clean_and_changes_nothing(
     assert list(print_of(tmp_path)) == before
 
 
+@pytest.mark.e2e
 def test_the_command_tells_each_fault_in_a_line_with_what_to_do_and_exits_1(
     stored: tuple[str, Path, Farm], tmp_path: Path
 ) -> None:
@@ -454,6 +456,7 @@ def test_a_store_in_use_is_refused_with_what_to_do_and_its_daemon_can_be_asked(
         assert "401" in wrong.stderr
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(
     "words,said",
     [

@@ -17,6 +17,8 @@ from distconvd.dump import DumpReader
 from distconvd.errors import StoreError
 from distconvd.testing.store_suite import commit, put
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.fixture
 def exported(tmp_path: Path) -> Path:

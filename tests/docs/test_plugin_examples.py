@@ -172,6 +172,7 @@ async def test_the_configurations_that_are_shown_start_a_daemon(text: str, tmp_p
         assert {"webhook", "exec"} & values["plugin"].keys() <= names
 
 
+@pytest.mark.slow
 def test_the_tests_that_are_shown_pass(tmp_path: Path) -> None:
     (tmp_path / "gpu_first.py").write_text(example_of("distconvd_register_policies"))
     section = pages.section(TEXT, "## Testing a plugin")

@@ -29,6 +29,8 @@ from tests.push.kit import HANDSHAKE
 from distconvd.edge.limits import EdgeLimits
 from distconvd.edge.tls import TlsFiles
 
+pytestmark = pytest.mark.slow
+
 Abuse = Callable[[Port, int], Awaitable[None]]
 CROWD = 40
 TIMES = 3

@@ -73,6 +73,7 @@ def cut_pair(bytes_max: int) -> Callable[[], Any]:
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REQUESTS)
 async def test_a_client_may_be_gone_at_any_byte_of_the_reply(
     site: Site, caplog: pytest.LogCaptureFixture, journal: Journal, name: str

@@ -12,6 +12,8 @@ from tests.edge.fuzz import ENDINGS, SIZES, converse, so_many, streams
 from tests.edge.kit import Journal, chunked, get, open_site, post, read_replies, small_app
 from trio.testing import MockClock
 
+pytestmark = pytest.mark.slow
+
 GOOD = [
     get("/"),
     get("/stream"),

@@ -21,6 +21,8 @@ from distconvd.edge.access import Exchange
 from distconvd.keyfile import add_key
 from distconvd.testing.daemon import open_daemon
 
+pytestmark = pytest.mark.slow
+
 READER = "{reader}"
 """Stands for the key of one who may only read."""
 KEYS = ["X-API-Key: " + READER, "Authorization: Bearer " + READER, "X-API-Key: guess", "A: b"]

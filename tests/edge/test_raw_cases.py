@@ -115,6 +115,7 @@ async def test_a_request_glued_to_the_end_of_a_bad_one_is_never_taken_for_one(po
             assert after["status"] == "pending", case.title
 
 
+@pytest.mark.slow
 async def test_silence_ends_as_listed() -> None:
     limits = EdgeLimits(head_timeout_s=1, body_timeout_s=1, idle_timeout_s=1, linger_s=0.2)
 

@@ -17,6 +17,8 @@ from distconv_engine.failures import EngineFault
 from distconv_engine.process import ChildLimits, LineSplitter, open_child
 from distconv_engine.running import Controls, Ended, judge_limits, run
 
+pytestmark = pytest.mark.e2e
+
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 STUBBORN_SCRIPT = """
 import signal, subprocess, sys, time

@@ -95,6 +95,7 @@ def test_a_whole_file_passes(kind: str, tmp_path: Path) -> None:
     assert look(WHOLE[kind], tmp_path) == ["container-complete"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", list(WHOLE))
 def test_a_file_cut_anywhere_after_its_first_bytes_is_refused(kind: str, tmp_path: Path) -> None:
     whole = WHOLE[kind]

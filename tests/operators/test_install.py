@@ -20,6 +20,8 @@ from tests.operators.staging import (
     wants,
 )
 
+pytestmark = pytest.mark.e2e
+
 __all__ = ["releases"]
 
 # ------------------------------------------------------------------------------------ one install

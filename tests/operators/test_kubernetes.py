@@ -57,6 +57,7 @@ def faults(document: dict[str, Any], version: str) -> Iterator[str]:
 # --------------------------------------------------------------------------------------- schemas
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_manifest_is_valid_by_the_strict_schema(version: str) -> None:
     assert [fault for document in RESOURCES for fault in faults(document, version)] == []

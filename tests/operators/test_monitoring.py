@@ -144,6 +144,7 @@ def test_promtool_takes_rules_and_configuration() -> None:
     assert "SUCCESS" in promtool("check", "config", "--syntax-only", "prometheus.yml")
 
 
+@pytest.mark.e2e
 def test_every_alert_fires_in_promtools_tests_and_a_healthy_farm_fires_none() -> None:
     text = (PROMETHEUS / "distconv.rules.test.yml").read_text()
     assert [rule["alert"] for rule in ALERTS if rule["alert"] not in text] == []

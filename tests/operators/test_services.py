@@ -17,6 +17,8 @@ from distconvd.config import load_config
 from distconvd.errors import ConfigError
 from distconvd.logs import is_the_journal
 
+pytestmark = pytest.mark.e2e
+
 # ---------------------------------------------------------------------------------- keys from files
 
 

@@ -21,6 +21,8 @@ from tests.operators.staging import (
     snapshot,
 )
 
+pytestmark = pytest.mark.e2e
+
 __all__ = ["releases"]
 
 RESULT = "var/lib/distconv/distconv-media/film.mp4"

@@ -147,6 +147,7 @@ def test_every_variable_and_flag_that_a_unit_gives_is_one(path: Path) -> None:
     assert [name for name in named if name not in known] == []
 
 
+@pytest.mark.e2e
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
 def test_shellcheck_finds_nothing_in_the_scripts() -> None:
     ended = subprocess.run(

@@ -778,6 +778,7 @@ async def until_it_stops(site: Site, disk: OsDisk) -> None:
             raise
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lose", [False, True], ids=["all kept", "unsynced lost"])
 @pytest.mark.parametrize("fault", [Fault.STOP_BEFORE, Fault.STOP_TORN, Fault.STOP_AFTER])
 @pytest.mark.usefixtures("no_real_fsync")
@@ -799,6 +800,7 @@ async def test_a_stop_at_any_operation_neither_loses_nor_doubles_a_video(
     pytest.fail("no life ran through")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_real_fsync")
 async def test_a_stop_and_then_a_rename_of_all_videos_neither_loses_nor_doubles_one(
     tmp_path: Path,
@@ -842,6 +844,7 @@ async def insist(step: Callable[[], Awaitable[object]]) -> None:
         await step()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault, error",
     [(Fault.FAIL, errno.ENOSPC), (Fault.FAIL, errno.EROFS), (Fault.LOST_REPLY, errno.EIO)],

@@ -328,6 +328,7 @@ def test_the_command_says_in_one_line_which_service_does_not_start(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["raise ValueError('blown')", "exit(3)", "trio.run(1)"])
 async def test_a_service_that_fails_later_is_counted_and_run_again_ever_later(
     plugin: Write,

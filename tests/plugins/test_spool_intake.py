@@ -670,6 +670,7 @@ def audit(layout: Layout, daemon: FakeDaemon) -> None:
         assert record["status"] == "completed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lose", [False, True], ids=["all kept", "unsynced lost"])
 @pytest.mark.parametrize("fault", [Fault.STOP_BEFORE, Fault.STOP_TORN, Fault.STOP_AFTER])
 @pytest.mark.usefixtures("no_real_fsync")
@@ -690,6 +691,7 @@ async def test_a_stop_at_any_operation_neither_loses_nor_doubles_a_drop(
     pytest.fail("no life ran through")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_real_fsync")
 async def test_a_power_cut_in_the_recovery_from_a_kill_is_no_worse(tmp_path: Path) -> None:
     syncs, renames = frozenset({"sync_dir"}), frozenset({"rename"})
@@ -736,6 +738,7 @@ async def stubborn_life(layout: Layout, daemon: FakeDaemon, disk: FaultyDisk) ->
         await insist(intake.results.publish)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault, error",
     [

@@ -78,6 +78,7 @@ class Hoards(Fair):
         return super().place(job, engines, now_ms)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "policy, test",
     [
@@ -259,6 +260,7 @@ TRIES = 20
 """A kill may come between two batches, where nothing is torn; not so often."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "store, test",
     [

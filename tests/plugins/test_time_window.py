@@ -182,6 +182,7 @@ def test_the_engines_that_are_open_look_like_any_idle_engines() -> None:
     assert (nobody.fastest(), nobody.slowest(), list(nobody)) == (None, None, [])
 
 
+@pytest.mark.slow
 async def test_a_job_begins_when_its_window_opens_with_nothing_else_happening(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

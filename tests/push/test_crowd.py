@@ -5,12 +5,15 @@ import time
 from typing import Any
 
 import msgspec
+import pytest
 import trio
 from tests.api.kit import Farm
 from tests.push.kit import frame, handshake
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from distconvd.testing.daemon import Daemon
+
+pytestmark = pytest.mark.slow
 
 ENGINES = 2_000
 FEW = 200

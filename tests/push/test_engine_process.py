@@ -98,7 +98,7 @@ async def test_losing_the_socket_in_mid_encode_changes_nothing(
 ) -> None:
     async with open_site(clips, benchmark, tmp_path) as site:
         await site.wait_until(lambda: site.session is not None)
-        job_id = await site.submit(clips, "ultrafast")
+        job_id = await site.submit(clips, "fast")
         await site.wait_until(lambda: site.is_encoding(job_id))
         children = {child.pid for child in site.ffmpegs()}
         lost = site.session
@@ -109,7 +109,7 @@ async def test_losing_the_socket_in_mid_encode_changes_nothing(
         job = await site.job(job_id)
         assert (job.status, job.attempt) == ("completed", 1)
         # And work comes over the new one.
-        again = await site.submit(clips, "ultrafast")
+        again = await site.submit(clips, "fast")
         await site.wait_until(lambda: site.is_encoding(again))
 
 

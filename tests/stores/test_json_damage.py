@@ -167,6 +167,7 @@ def test_an_error_while_reading_is_no_reason_to_set_a_file_aside(
 # ------------------------------------------------------------------------------------ the journal
 
 
+@pytest.mark.slow
 def test_a_journal_cut_at_any_byte_gives_its_whole_batches() -> None:
     whole = unfolded()
     path = journals(whole)[-1]
@@ -179,6 +180,7 @@ def test_a_journal_cut_at_any_byte_gives_its_whole_batches() -> None:
         assert list(read(disk).jobs) == ["a", "b", "c", "d"][: batches + 1], f"{size}, again"
 
 
+@pytest.mark.slow
 def test_a_journal_with_any_byte_flipped_gives_the_batches_before(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

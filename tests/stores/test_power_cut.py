@@ -25,6 +25,8 @@ from distconvd.testing.power_cut import (
 )
 from distconvd.testing.store_suite import delete, put
 
+pytestmark = pytest.mark.slow
+
 LONG = bool(os.environ.get("DISTCONV_TEST_LONG"))
 
 
