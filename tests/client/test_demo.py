@@ -17,6 +17,8 @@ import pytest
 from distconv_client import Job, JobResult, JobStatus
 from distconvd.model import canonical_codec
 
+pytestmark = pytest.mark.e2e
+
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_S = 20.0
 POLITE = "import time; time.sleep(60)"

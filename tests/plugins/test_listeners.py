@@ -460,6 +460,7 @@ def test_what_an_event_does_not_say_is_not_in_the_environment() -> None:
     assert {name for name in told if name.startswith("DISTCONV_")} == {"DISTCONV_EVENT"}
 
 
+@pytest.mark.e2e
 async def test_a_command_that_takes_too_long_is_killed_with_all_that_it_started(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

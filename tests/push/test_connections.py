@@ -144,6 +144,7 @@ async def test_a_half_open_connection_is_pinged_and_then_closed(
     assert daemon.parts.dispatcher.state.engine("e1").parked == 0
 
 
+@pytest.mark.slow
 async def test_a_silent_engine_that_answers_pings_stays(
     autojump_clock: MockClock, farm: Farm, wall: Wall
 ) -> None:
