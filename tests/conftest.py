@@ -1,6 +1,8 @@
-"""What makes thousands of short tests quick: what stays the same for the whole run is looked at once."""
+"""What thousands of short tests share: what stays the same is looked at once, and each leaves the
+process as it found it."""
 
 import gc
+import logging
 from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import entry_points
@@ -8,6 +10,9 @@ from importlib.metadata import entry_points
 import pytest
 
 from distconvd import plugins
+
+LOGGERS = (None, "distconv_engine")
+"""Those that the commands set up."""
 
 
 def pytest_collection_finish() -> None:
@@ -21,3 +26,14 @@ def _installed_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plugins, "entry_points", cache(entry_points))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """A command that a test runs sets logging up for itself, with streams that end with the test."""
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    before = [(logger, logger.level, list(logger.handlers)) for logger in loggers]
+    yield
+    for logger, level, handlers in before:
+        logger.setLevel(level)
+        logger.handlers[:] = handlers
