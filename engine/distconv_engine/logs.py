@@ -4,7 +4,8 @@ An event is a short sentence that never changes, so that it can be searched for;
 the fields (`job_id`, `attempt`, `engine_id`, …).
 
 Where stderr is systemd's journal, each line begins with its priority (`<3>`): the journal takes that
-off the line and keeps it, so that `journalctl -p err` finds what `grep ERROR` does.
+off the line and keeps it, so that `journalctl -p err` finds what `grep ERROR` does. The daemon has its
+own such module: of its package the engine imports the vocabulary alone.
 """
 
 import json
