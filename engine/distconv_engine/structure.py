@@ -3,7 +3,7 @@
 Demuxers are built to play what is there, so a cut file often reads as a shorter whole one. Most
 containers state a length somewhere, and these checks hold it against the file:
 
-- MP4, MOV: the chain of top-level boxes must end exactly at the end of the file.
+- MP4, MOV: see `structure_mp4` and `structure_fragments`.
 - Matroska, WebM: the segment's stated size must lie within the file.
 - AVI, WAV: the RIFF size likewise, and AVI's chain of chunks must be unbroken.
 - FLV: the size that it states, and the last tag's back pointer must point at a tag of that size.
@@ -17,7 +17,7 @@ on a packet border, a live WebM on a cluster border).
 
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -32,8 +32,11 @@ from distconv_engine.structure_chains import (
     check_au,
     check_dv,
     check_mxf,
+    is_printable,
+    quoted,
 )
 from distconv_engine.structure_mp3 import check_mp3, mp3_start
+from distconv_engine.structure_mp4 import check_mp4
 
 _EBML_MAGIC = b"\x1a\x45\xdf\xa3"
 _SEGMENT_ID = 0x18538067
@@ -43,7 +46,6 @@ _TS_SYNC = 0x47
 _TS_SIZES = (188, 192, 204)
 _TS_SYNC_LOOKS = 5
 _OGG_TAIL_BYTES = 65_536 + 512
-_BOXES_MAX = 1_000_000
 _LISTS_DEEP = 8
 _BY_MAGIC = {ASF_MAGIC: check_asf, MXF_MAGIC: check_mxf, DV_MAGIC: check_dv, b".snd": check_au}
 
@@ -88,7 +90,7 @@ def is_riff(head: bytes) -> bool:
 
 def _check_for(head: bytes) -> Callable[[BinaryIO, int], None] | None:
     if head[4:8] in _BOXES_FIRST:
-        return _check_boxes
+        return check_mp4
     if head.startswith(_EBML_MAGIC):
         return _check_matroska
     if is_riff(head):
@@ -103,53 +105,6 @@ def _check_for(head: bytes) -> Callable[[BinaryIO, int], None] | None:
         if head.startswith(magic):
             return check
     return _check_ts if _ts_layout(head) else None
-
-
-# ------------------------------------------------------------------------------------- MP4, MOV
-
-
-def _check_boxes(file: BinaryIO, size: int) -> None:
-    seen: set[bytes] = set()
-    for kind, start, length in _boxes(file, size):
-        if start + length > size:
-            raise cut_short(f"the mp4 box {_name(kind)}", start + length, size)
-        seen.add(kind)
-    if b"moov" not in seen and b"moof" not in seen:
-        raise InputFault(
-            "The source is cut or was never finished: it has no mp4 box 'moov', "
-            "which tells where its frames are."
-        )
-    if b"mdat" not in seen:
-        raise InputFault("The source is only a header: it has no mp4 box 'mdat' with frames.")
-
-
-def _boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int]]:
-    """Iterate over the top-level boxes: kind, start, length."""
-    start = 0
-    for _ in range(_BOXES_MAX):
-        if start >= size:
-            return
-        file.seek(start)
-        head = file.read(16)
-        if len(head) < 8:
-            raise cut_short("an mp4 box header", start + 8, size)
-        length, kind = struct.unpack(">I4s", head[:8])
-        if length == 1 and len(head) == 16:
-            length = int.from_bytes(head[8:16], "big")
-        elif length == 0:  # it lasts to the end of the file, says the standard
-            length = size - start
-        if length < 8 or not _is_printable(kind):
-            raise InputFault(f"The source is damaged: byte {start} should begin an mp4 box.")
-        yield kind, start, length
-        start += length
-
-
-def _name(kind: bytes) -> str:
-    return repr(kind.decode("latin-1"))
-
-
-def _is_printable(kind: bytes) -> bool:
-    return all(0x20 <= byte < 0x7F or byte == 0xA9 for byte in kind)
 
 
 # ------------------------------------------------------------------------------- Matroska, WebM
@@ -212,10 +167,10 @@ def _walk_chunks(file: BinaryIO, start: int, end: int, depth: int = 0) -> None:
         file.seek(start)
         head = file.read(12)
         kind, length = head[:4], int.from_bytes(head[4:8], "little")
-        if not _is_printable(kind):
+        if not is_printable(kind):
             raise InputFault(f"The source is damaged: byte {start} should begin an AVI chunk.")
         if start + 8 + length > end:
-            raise cut_short(f"the AVI chunk {_name(kind)}", start + 8 + length, end)
+            raise cut_short(f"the AVI chunk {quoted(kind)}", start + 8 + length, end)
         if kind == b"LIST" and depth < _LISTS_DEEP:
             _walk_chunks(file, start + 12, start + 8 + length, depth + 1)
         start += 8 + length + length % 2

@@ -109,3 +109,13 @@ def check_aiff(file: BinaryIO, size: int) -> None:
     end = 8 + int.from_bytes(file.read(4), "big")
     if end > size:
         raise cut_short("its FORM chunk", end, size)
+
+
+def quoted(kind: bytes) -> str:
+    """Return the four bytes that name a unit, for a message."""
+    return repr(kind.decode("latin-1"))
+
+
+def is_printable(kind: bytes) -> bool:
+    """Whether four bytes may name a unit."""
+    return all(0x20 <= byte < 0x7F or byte == 0xA9 for byte in kind)

@@ -188,3 +188,131 @@ def test_a_run_at_the_end_counts(tmp_path: Path) -> None:
     path = tmp_path / "clip"
     path.write_bytes(b"x" * 10 + bytes(900))
     assert find_zero_runs(path).touch(0, 910)
+
+
+def fragment(number: int, begins: int | None, *, duration: int | None = 100) -> bytes:
+    """A fragment of 5 samples of track 1; how long each is stands in the header, or per sample."""
+    header = (
+        struct.pack(">II", 0, 1) if duration is None else struct.pack(">III", 0x08, 1, duration)
+    )
+    time = b"" if begins is None else box(b"tfdt", struct.pack(">II", 0, begins))
+    run = box(b"trun", struct.pack(">II", 0, 5))
+    number_box = box(b"mfhd", struct.pack(">II", 0, number))
+    moof = box(b"moof", number_box + box(b"traf", box(b"tfhd", header) + time + run))
+    return moof + box(b"mdat", b"f" * 9)
+
+
+def mfra(*places: int) -> bytes:
+    entries = b"".join(struct.pack(">IIBBB", 0, place, 1, 1, 1) for place in places)
+    return box(b"mfra", box(b"tfra", struct.pack(">IIII", 0, 1, 0, len(places)) + entries))
+
+
+def sidx(*sizes: int) -> bytes:
+    entries = b"".join(struct.pack(">III", size, 500, 0) for size in sizes)
+    return box(b"sidx", struct.pack(">IIIIIHH", 0, 1, 500, 0, 0, 0, len(sizes)) + entries)
+
+
+def trak(number: int, timescale: int) -> bytes:
+    head = box(b"tkhd", struct.pack(">4xIII", 0, 0, number))
+    return box(b"trak", head + box(b"mdia", box(b"mdhd", struct.pack(">4xIII", 0, 0, timescale))))
+
+
+def mp4_head(*, stated: int = 0, default: int = 0) -> bytes:
+    """A header of track 1, 500 units a second, with the duration of all fragments in 1/1000 s."""
+    mehd = box(b"mehd", struct.pack(">II", 0, stated)) if stated else b""
+    trex = box(b"trex", struct.pack(">IIIIII", 0, 1, 1, default, 0, 0))
+    moov = box(b"mvhd", struct.pack(">4xIII", 0, 0, 1000)) + trak(1, 500)
+    return box(b"ftyp", b"isom\0\0\0\0") + box(b"moov", moov + box(b"mvex", mehd + trex))
+
+
+MP4_HEAD = mp4_head()
+
+
+@pytest.mark.parametrize(
+    "fragments",
+    [
+        [(1, 0), (2, 500), (3, 1000)],
+        [(7, 70), (8, 570)],
+        [(1, 0), (1, 500), (1, 1000)],
+        [(1, 0), (5, 500), (9, 1000)],
+        [(1, 0), (2, 700), (3, 9000)],
+        [(0, 0), (0, 0), (0, 0)],
+        [(1, 0), (5, 540), (9, 1000)],
+        [(1, None), (3, None)],
+    ],
+    ids=[
+        "in order",
+        "from any number",
+        "without numbers",
+        "gaps of numbers only",
+        "gaps of time only",
+        "neither numbers nor times",
+        "rounded",
+        "without times",
+    ],
+)
+def test_fragments_of_which_none_is_known_to_lack_pass(
+    fragments: list[tuple[int, int | None]], tmp_path: Path
+) -> None:
+    content = MP4_HEAD + b"".join(fragment(*each) for each in fragments)
+    assert look(content, tmp_path) == ["container-complete"]
+
+
+@pytest.mark.parametrize("duration", [100, None], ids=["own durations", "the track's"])
+@pytest.mark.parametrize(
+    "fragments",
+    [
+        [(1, 0), (3, 1000)],
+        [(1, 0), (3, 1000), (2, 500), (4, 1500)],
+        [(1, 0), (2, 500), (2, 500), (3, 1000)],
+        [(1, 0), (2, 500), (4, 1100)],
+    ],
+    ids=["one missing", "two swapped", "one twice", "after a gap"],
+)
+def test_a_fragment_that_lacks_by_its_number_and_its_time_is_found(
+    fragments: list[tuple[int, int]], duration: int | None, tmp_path: Path
+) -> None:
+    pieces = [fragment(*each, duration=duration) for each in fragments]
+    with pytest.raises(InputFault, match="a fragment is missing"):
+        look(mp4_head(default=100) + b"".join(pieces), tmp_path)
+
+
+def test_an_index_in_front_of_fragments_tells_a_cut_on_their_border(tmp_path: Path) -> None:
+    pieces = [fragment(1, 0), fragment(2, 500)]
+    index = sidx(*map(len, pieces))
+    assert look(MP4_HEAD + index + b"".join(pieces), tmp_path) == ["container-complete"]
+    with pytest.raises(InputFault, match=r"what its index \(sidx\) names reaches to byte"):
+        look(MP4_HEAD + index + pieces[0], tmp_path)
+
+
+def test_a_header_that_states_how_long_all_fragments_last_tells_a_cut(tmp_path: Path) -> None:
+    head, pieces = mp4_head(stated=2000), [fragment(1, 0), fragment(2, 500)]
+    assert look(head + b"".join(pieces), tmp_path) == ["container-complete"]
+    with pytest.raises(InputFault, match=r"says 2\.00 s, its fragments end at 1\.00 s"):
+        look(head + pieces[0], tmp_path)
+
+
+def test_an_index_at_the_end_tells_that_bytes_in_the_middle_lack(tmp_path: Path) -> None:
+    start, piece = len(MP4_HEAD), fragment(0, None)
+    second, third = start + len(piece), start + 2 * len(piece)
+    index = mfra(start, second, third)
+    assert look(MP4_HEAD + piece * 3 + index, tmp_path) == ["container-complete"]
+    with pytest.raises(InputFault, match=f"has a fragment at byte {third}, where none begins"):
+        look(MP4_HEAD + piece * 2 + index, tmp_path)
+    # All wrong: whoever wrote it counted from elsewhere.
+    assert look(MP4_HEAD + piece * 2 + mfra(start + 1, second + 1), tmp_path)
+
+
+def test_two_mp4_files_in_one_are_refused(tmp_path: Path) -> None:
+    fragmented = MP4_HEAD + fragment(1, 0) + fragment(2, 500)
+    indexed = MP4_HEAD + fragment(0, None) + mfra(len(MP4_HEAD))
+    for first, second in [(MP4, MP4), (fragmented, fragmented), (indexed, indexed)]:
+        with pytest.raises(InputFault, match=f"a second mp4 begins at byte {len(first)}"):
+            look(first + second, tmp_path)
+    with pytest.raises(InputFault, match="a second mp4"):
+        look(fragmented + MP4, tmp_path)
+
+
+def test_a_recording_may_repeat_its_header_between_fragments(tmp_path: Path) -> None:
+    content = MP4_HEAD + fragment(1, 0) + MP4_HEAD + fragment(2, 500)
+    assert look(content, tmp_path) == ["container-complete"]
