@@ -1,0 +1,17 @@
+"""Fixtures of the media store's tests: a store, and the folder that it keeps."""
+
+from pathlib import Path
+
+import pytest
+
+from distconv_plugins.media_store import MediaSettings, MediaStore
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> MediaStore:
+    return MediaStore(tmp_path / "media", MediaSettings(reserve_bytes=0))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "media"
