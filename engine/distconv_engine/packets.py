@@ -17,6 +17,8 @@ from distconv_engine.zeros import ZeroRuns
 _ENTRIES = "packet=stream_index,pts_time,dts_time,duration_time,size,pos,flags"
 JUMP_S = 10.0
 """A gap in a stream's time stamps that is no gap in its content (ffmpeg's own threshold)."""
+BACK_S, BACK_PACKETS = 1.0, 4
+"""A decoding time so much earlier than the one before is another recording's, and no disorder."""
 
 
 @dataclass(slots=True)
@@ -33,9 +35,12 @@ class StreamPackets:
     total_s: float = 0.0
     """Sum of the durations; tells more than the span where time stamps jump."""
     jumps: int = 0
+    back: tuple[float, float] | None = None
+    """From where to where its clock first went back."""
     zeroed: int = 0
     """Packets with a long run of zero bytes, which compressed video never has."""
     _last_s: float | None = None
+    _last_dts_s: float | None = None
 
     @property
     def shown(self) -> int:
@@ -49,8 +54,16 @@ class StreamPackets:
             return 0.0
         return self.end_s - self.first_s
 
-    def add(self, time_s: float | None, duration_s: float, size: int, flags: str) -> None:
+    def add(
+        self,
+        pts_s: float | None,
+        duration_s: float,
+        size: int,
+        flags: str,
+        dts_s: float | None = None,
+    ) -> None:
         """Count one packet."""
+        time_s = dts_s if pts_s is None else pts_s
         self.count += 1
         self.total_bytes += size
         self.corrupt += "C" in flags
@@ -60,13 +73,22 @@ class StreamPackets:
         self.total_s += duration_s
         if time_s is None:
             return
-        if self._last_s is not None and abs(time_s - self._last_s) > JUMP_S:
+        went_back = dts_s is not None and self._goes_back(dts_s, duration_s)
+        if went_back or (self._last_s is not None and abs(time_s - self._last_s) > JUMP_S):
             self.jumps += 1
         self._last_s = time_s
         if self.first_s is None or time_s < self.first_s:
             self.first_s = time_s
         if self.end_s is None or time_s + duration_s > self.end_s:
             self.end_s = time_s + duration_s
+
+    def _goes_back(self, dts_s: float, duration_s: float) -> bool:
+        """Whether the clock begins anew, and not only a muxer's disorder."""
+        last_s, self._last_dts_s = self._last_dts_s, dts_s
+        if last_s is None or last_s - dts_s <= max(BACK_S, BACK_PACKETS * duration_s):
+            return False
+        self.back = self.back or (last_s, dts_s)
+        return True
 
 
 @dataclass(slots=True)
@@ -120,10 +142,8 @@ async def scan_packets(
             return
         index, size = int(fields[0]), _integer(fields[4])
         stream = scan.streams.setdefault(index, StreamPackets())
-        time_s = _seconds(fields[1])
-        if time_s is None:
-            time_s = _seconds(fields[2])
-        stream.add(time_s, _seconds(fields[3]) or 0.0, size, fields[6])
+        duration_s = _seconds(fields[3]) or 0.0
+        stream.add(_seconds(fields[1]), duration_s, size, fields[6], _seconds(fields[2]))
         position = _integer(fields[5])
         scan.end_byte = max(scan.end_byte, position + size)
         if zeros is not None and index in suspects and zeros.touch(position, size):

@@ -32,6 +32,7 @@ from distconv_engine.ranges import NotStreamable, RangeReader
 from distconv_engine.running import Controls
 from distconv_engine.sources import file_url
 from distconv_engine.structure import check_structure, check_structure_of, is_long_chain
+from distconv_engine.structure_joined import check_tail
 from distconv_engine.zeros import NEVER_ZERO, find_zero_runs
 
 _TRUSTED_DURATION = frozenset({"mov", "matroska", "avi", "flv", "asf", "wav", "flac", "ogg", "mxf"})
@@ -40,6 +41,8 @@ _TRUSTED_COUNT = frozenset({"mov"})
 """AVI counts empty chunks too, which stand for a repeated picture."""
 _NO_TAIL = frozenset({"yuv4mpegpipe"})
 """Formats that are nothing but packets, up to the last byte."""
+_CLOCKS = frozenset({"mpegts", "mpeg", "ogg", "flv", "live_flv"})
+"""Formats whose clock may begin anew in mid-file, which ffmpeg then mends: chains and broadcasts."""
 SHORT_S = 0.3
 """A header may be this much longer than its packets: muxers round, and round up."""
 SHORT_SHARE = 0.005
@@ -113,6 +116,7 @@ async def check_source(tools: Tools, path: Path, controls: Controls) -> Source:
     scan = await scan_packets(tools, file_url(path), controls, zeros=zeros, zero_streams=suspects)
     judge(found, scan)
     judge_tail(found, scan, state.size_bytes)
+    await trio.to_thread.run_sync(_check_tail, path, scan.end_byte)
     return Source(path, state, found, scan, (*checks, *_PASSED))
 
 
@@ -149,6 +153,7 @@ async def check_remote(
     scan = await scan_packets(tools, url, controls, zeros=zeros, zero_streams=suspects)
     judge(found, scan)
     judge_tail(found, scan, reader.size_bytes)
+    await trio.to_thread.run_sync(_check_remote_tail, reader, scan.end_byte)
     state = FileState(reader.size_bytes, 0, 0)
     return Source(None, state, found, scan, (*checks, *_PASSED, "streamed"), url)
 
@@ -159,6 +164,16 @@ def _remote_structure(reader: RangeReader) -> list[str]:
             raise NotStreamable("every unit of an AVI, WAV, WMV or MXF file is looked at")
         file.seek(0)
         return check_structure_of(file, reader.size_bytes)
+
+
+def _check_tail(path: Path, last: int) -> None:
+    with path.open("rb") as file:
+        check_tail(file, last)
+
+
+def _check_remote_tail(reader: RangeReader, last: int) -> None:
+    with reader.as_file() as file:
+        check_tail(file, last)
 
 
 def suspects_of(found: Probe) -> list[int]:
@@ -177,8 +192,10 @@ def suspects_of(found: Probe) -> list[int]:
 def judge(found: Probe, scan: PacketScan) -> None:
     """Hold what the header says against the packets; pure. Raises `InputFault`."""
     if scan.diagnosis.damage:
+        back = next((stream.back for stream in scan.streams.values() if stream.back), None)
+        joined = "" if back is None else f", or joined (its clock goes back {_clock(back)})"
         raise InputFault(
-            f"The source is cut or damaged: {scan.diagnosis.damage[0]}",
+            f"The source is cut or damaged{joined}: {scan.diagnosis.damage[0]}",
             log_tail=scan.diagnosis.tail,
         )
     if scan.exit_code != 0:
@@ -209,6 +226,11 @@ def _judge_stream(found: Probe, stream: Stream, scan: PacketScan) -> None:
             f"The source has holes: {packets.zeroed} packets of {stream.label} are blocks of zero "
             "bytes, as an unfinished download leaves them."
         )
+    if packets.back and _first_name(found) not in _CLOCKS:
+        raise InputFault(
+            f"The source is two recordings in one: the clock of {stream.label} goes back "
+            f"{_clock(packets.back)}. Convert each alone."
+        )
     declared = stream.frames_declared
     if declared is None or not stream.is_video or _first_name(found) not in _TRUSTED_COUNT:
         return
@@ -217,6 +239,10 @@ def _judge_stream(found: Probe, stream: Stream, scan: PacketScan) -> None:
             f"The source is cut or damaged: {stream.label} should have {declared} frames, "
             f"{packets.count} are there."
         )
+
+
+def _clock(back: tuple[float, float]) -> str:
+    return f"from {back[0]:.2f} s to {back[1]:.2f} s"
 
 
 def _judge_duration(found: Probe, scan: PacketScan) -> None:

@@ -11,6 +11,8 @@ containers state a length somewhere, and these checks hold it against the file:
 - Ogg: the last page must be whole and close its stream.
 - MP3: see `structure_mp3`. MXF, ASF, DV, AU, AIFF: see `structure_chains`.
 
+Where it states its end, no other file may begin there (`structure_joined`).
+
 What none can see: a cut on the very border of units in a container that states no length (a TS
 on a packet border, a live WebM on a cluster border).
 """
@@ -23,7 +25,6 @@ from typing import BinaryIO
 
 from distconv_engine.failures import InputFault, cut_short
 from distconv_engine.structure_chains import (
-    ASF_MAGIC,
     DV_MAGIC,
     MXF_MAGIC,
     UNITS_MAX,
@@ -35,10 +36,10 @@ from distconv_engine.structure_chains import (
     is_printable,
     quoted,
 )
+from distconv_engine.structure_joined import ASF_MAGIC, EBML_MAGIC, check_end
 from distconv_engine.structure_mp3 import check_mp3, mp3_start
 from distconv_engine.structure_mp4 import check_mp4
 
-_EBML_MAGIC = b"\x1a\x45\xdf\xa3"
 _SEGMENT_ID = 0x18538067
 _BOXES_FIRST = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp", b"pnot"})
 _FLV_SCRIPT_BYTES = 16_384
@@ -91,7 +92,7 @@ def is_riff(head: bytes) -> bool:
 def _check_for(head: bytes) -> Callable[[BinaryIO, int], None] | None:
     if head[4:8] in _BOXES_FIRST:
         return check_mp4
-    if head.startswith(_EBML_MAGIC):
+    if head.startswith(EBML_MAGIC):
         return _check_matroska
     if is_riff(head):
         return _check_riff
@@ -119,8 +120,12 @@ def _check_matroska(file: BinaryIO, size: int) -> None:
     if identity != _SEGMENT_ID:
         raise InputFault("The source is cut or damaged: no Matroska segment follows its header.")
     length = _vint(file)
-    if length is not None and file.tell() + length > size:
-        raise cut_short("its Matroska segment", file.tell() + length, size)
+    if length is None:
+        return
+    end = file.tell() + length
+    if end > size:
+        raise cut_short("its Matroska segment", end, size)
+    check_end(file, end)
 
 
 def _vint(file: BinaryIO) -> int | None:
@@ -154,6 +159,8 @@ def _check_riff(file: BinaryIO, size: int) -> None:
             raise cut_short("its RIFF chunk", end, size)
         if head[8:11] == b"AVI":
             _walk_chunks(file, start + 12, end)
+        else:
+            check_end(file, end + length % 2)
         start = end + length % 2
     if start == 0:
         raise cut_short("its RIFF header", 12, size)
@@ -186,6 +193,8 @@ def _check_flv(file: BinaryIO, size: int) -> None:
     stated_size = _flv_size(file.read(_FLV_SCRIPT_BYTES))
     if stated_size > size:
         raise cut_short("the FLV file's own statement of its size", int(stated_size), size)
+    if stated_size:
+        check_end(file, int(stated_size))
     file.seek(size - 4)
     tag_bytes = int.from_bytes(file.read(4), "big")
     start = size - 4 - tag_bytes

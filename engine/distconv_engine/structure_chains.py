@@ -11,13 +11,13 @@ of zeros in the middle of a WMV costs it frames that nobody misses. So each link
 from typing import BinaryIO
 
 from distconv_engine.failures import InputFault, cut_short
+from distconv_engine.structure_joined import check_end
 
 UNITS_MAX = 10_000_000
 """More is not looked at: a week of film, or a file made to keep us busy."""
 MXF_MAGIC = b"\x06\x0e\x2b\x34"
 _MXF_FOOTER = bytes.fromhex("060e2b34020501010d01020101")
 _FOOTER_KINDS = (0x04, 0x11)
-ASF_MAGIC = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 _ASF_DATA_BYTES = 50
@@ -66,6 +66,7 @@ def check_asf(file: BinaryIO, size: int) -> None:
     stated = int.from_bytes(told[40:48], "little")
     if stated > size:
         raise cut_short("the ASF file's own statement of its size", stated, size)
+    check_end(file, stated)
     packets, packet_bytes = (
         int.from_bytes(told[56:64], "little"),
         int.from_bytes(told[92:96], "little"),
@@ -99,8 +100,11 @@ def check_au(file: BinaryIO, size: int) -> None:
     """Check the size in the header, where there is one."""
     file.seek(4)
     start, length = (int.from_bytes(file.read(4), "big") for _ in range(2))
-    if length != 0xFFFFFFFF and start + length > size:
+    if length == 0xFFFFFFFF:
+        return
+    if start + length > size:
         raise cut_short("its sound", start + length, size)
+    check_end(file, start + length)
 
 
 def check_aiff(file: BinaryIO, size: int) -> None:
@@ -109,6 +113,7 @@ def check_aiff(file: BinaryIO, size: int) -> None:
     end = 8 + int.from_bytes(file.read(4), "big")
     if end > size:
         raise cut_short("its FORM chunk", end, size)
+    check_end(file, end + end % 2)
 
 
 def quoted(kind: bytes) -> str:

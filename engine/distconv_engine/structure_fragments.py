@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from distconv_engine.failures import InputFault, cut_short
+from distconv_engine.structure_joined import two_in_one
 
 READ_BYTES_MAX = 4_000_000
 """A longer box is not looked at."""
@@ -173,14 +174,6 @@ def check_index(sidx: bytes, end: int, size: int) -> None:
     needed = end + offset + sum(sizes)
     if any(sizes) and needed > size:
         raise cut_short("what its index (sidx) names", needed, size)
-
-
-def two_in_one(start: int) -> InputFault:
-    """Return the failure of a file in which another one begins at byte `start`."""
-    return InputFault(
-        f"The source is two files in one: a second mp4 begins at byte {start}, and players show one "
-        "of them only. Convert each alone."
-    )
 
 
 def _boxes(content: bytes) -> Iterator[tuple[bytes, bytes]]:

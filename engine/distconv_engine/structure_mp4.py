@@ -15,8 +15,8 @@ from distconv_engine.structure_fragments import (
     READ_BYTES_MAX,
     Fragments,
     check_index,
-    two_in_one,
 )
+from distconv_engine.structure_joined import two_in_one
 
 _BOXES_MAX = 1_000_000
 _LOOKED_INTO = frozenset({b"moov", b"moof", b"mfra", b"sidx"})

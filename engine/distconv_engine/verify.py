@@ -275,6 +275,12 @@ def _check_span(label: str, before: StreamPackets, after: StreamPackets, slack_s
     slack = slack_s + SPAN_SHARE * before.span_s
     spans = abs(before.span_s - after.span_s) <= slack
     sums = bool(before.jumps) and abs(before.total_s - after.span_s) <= slack + before.jumps
+    if not spans and not sums and before.back:
+        raise InputFault(
+            f"The source's clock goes back from {before.back[0]:.2f} s to {before.back[1]:.2f} s in "
+            f"{label}, and its pieces do not add up ({before.total_s:.2f} s, {after.span_s:.2f} s in"
+            " the output): it is several recordings in one. Convert each alone."
+        )
     if not spans and not sums:
         raise VerificationFault(
             f"{label}: {before.span_s:.2f} s in the source, {after.span_s:.2f} s in the output."

@@ -125,7 +125,11 @@ ODD: dict[str, tuple[str, str]] = {
     "live-matroska": ("live.mkv", f"{_V} {_A} {_X} -c:a aac -f matroska -live 1"),
     "dash-fragmented": (
         "cmaf.mp4",
-        f"{_V} {_A} {_X} -c:a aac -movflags +cmaf+frag_keyframe+empty_moov+default_base_moof",
+        f"{_V} {_A} {_X} -g 10 -c:a aac -movflags +cmaf+frag_keyframe+empty_moov+default_base_moof",
+    ),
+    "dash-indexed": (
+        "indexed.mp4",
+        f"{_V} {_A} {_X} -g 10 -c:a aac -movflags +dash+frag_keyframe+global_sidx",
     ),
     "wmv": ("old.wmv", f"{_V} {_A} -c:v wmv2 -c:a wmav2"),
     "ac3": ("ac3.mkv", f"{_V} {_A} {_X} -c:a ac3"),

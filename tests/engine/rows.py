@@ -61,6 +61,16 @@ SEEN = [
     ("ffv1", "flipped bit"),
     ("av1", "scrambled-block"),
     ("av1", "zeroed-block"),
+    ("dash-fragmented", "lost fragment"),
+    ("dash-fragmented", "swapped fragments"),
+    ("dash-indexed", "lost end"),
+    ("h264-no-b-frames", "joined"),
+    ("dash-fragmented", "joined"),
+    ("ac3", "joined"),
+    ("wmv", "joined"),
+    ("wav", "joined"),
+    ("audio-only-flac", "joined"),
+    ("b-frames-open-gop-ts", "joined"),
 ]
 """Odd files and others, each spoiled where a decoder or the container can tell."""
 UNSEEN = [

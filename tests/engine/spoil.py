@@ -62,12 +62,38 @@ def _overwritten(whole: bytes, place: int, size: int) -> bytes:
     return whole[:place] + random.Random(2).randbytes(size) + whole[place + size :]
 
 
+def _fragments(whole: bytes) -> list[tuple[int, int]]:
+    """Return start and end of each `moof` with the `mdat` behind it."""
+    found: list[tuple[int, int]] = []
+    at = 0
+    while at < len(whole):
+        end = at + int.from_bytes(whole[at : at + 4], "big")
+        if whole[at + 4 : at + 8] == b"moof":
+            found.append((at, end + int.from_bytes(whole[end : end + 4], "big")))
+        at = end
+    return found
+
+
+def _spoil_fragments(whole: bytes, how: str) -> bytes:
+    fragments = _fragments(whole)
+    (start, middle), (_, end) = fragments[1:3]
+    if how == "lost fragment":
+        return whole[:start] + whole[middle:]
+    if how == "lost end":
+        return whole[: fragments[-1][0]]
+    return whole[:start] + whole[middle:end] + whole[start:middle] + whole[end:]
+
+
 def spoil_aptly(tools: Tools, path: Path, how: str) -> bytes:
     """Return `path` spoiled as one of `SPOILED`, or at a place that its packets tell."""
     whole = path.read_bytes()
     middle = len(whole) // 2
     if how == "nothing":
         return whole
+    if how == "joined":
+        return whole + whole
+    if how in ("lost fragment", "lost end", "swapped fragments"):
+        return _spoil_fragments(whole, how)
     if how == "hole":
         return whole[:middle] + whole[middle + 1000 :]
     if how == "flipped bit":

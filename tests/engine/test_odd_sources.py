@@ -1,5 +1,7 @@
 """Sound sources that look suspicious: none may raise a false alarm."""
 
+from pathlib import Path
+
 import pytest
 from tests.engine.clips import Clips
 from tests.engine.conftest import Run
@@ -34,3 +36,14 @@ async def test_what_a_container_cannot_hold_is_refused_by_name_or_dropped_and_to
     assert report.result.dropped
     assert all(lost in caught.value.message for lost in report.result.dropped)
     verdicts.hold(UNHELD, name, f"to {container}, drop", succeeded(report))
+
+
+@pytest.mark.parametrize("name", ["ogg", "mpeg2-ps"])
+async def test_recordings_joined_in_a_format_whose_clock_may_begin_anew_are_converted_whole(
+    name: str, run_job: Run, clips: Clips, tmp_path: Path
+) -> None:
+    whole = clips.odd(name)
+    twice = tmp_path / whole.name
+    twice.write_bytes(whole.read_bytes() * 2)
+    report = await run_job(twice, "h264", options={"preset": "ultrafast"})
+    assert report.result.duration_s == pytest.approx(4.0, abs=0.1)

@@ -1,5 +1,6 @@
 """Container checks on bytes made by hand; the real containers are in test_corrupt_sources."""
 
+import io
 import struct
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from distconv_engine.failures import InputFault
 from distconv_engine.structure import check_structure
+from distconv_engine.structure_joined import check_tail
 from distconv_engine.zeros import RUN_BYTES, find_zero_runs
 
 
@@ -307,12 +309,39 @@ def test_two_mp4_files_in_one_are_refused(tmp_path: Path) -> None:
     fragmented = MP4_HEAD + fragment(1, 0) + fragment(2, 500)
     indexed = MP4_HEAD + fragment(0, None) + mfra(len(MP4_HEAD))
     for first, second in [(MP4, MP4), (fragmented, fragmented), (indexed, indexed)]:
-        with pytest.raises(InputFault, match=f"a second mp4 begins at byte {len(first)}"):
+        with pytest.raises(InputFault, match=f"a second one begins at byte {len(first)}"):
             look(first + second, tmp_path)
-    with pytest.raises(InputFault, match="a second mp4"):
+    with pytest.raises(InputFault, match="a second one"):
         look(fragmented + MP4, tmp_path)
 
 
 def test_a_recording_may_repeat_its_header_between_fragments(tmp_path: Path) -> None:
     content = MP4_HEAD + fragment(1, 0) + MP4_HEAD + fragment(2, 500)
     assert look(content, tmp_path) == ["container-complete"]
+
+
+# --------------------------------------------------------------------------------------- joined
+
+WAV = b"RIFF" + struct.pack("<I", 4 + 8 + 20) + b"WAVE" + chunk(b"data", b"s" * 20)
+SIZED_FLV = flv(b"filesize\0" + struct.pack(">d", 45.0))
+STATED = {"wav": WAV, "mkv": MKV, "flv": SIZED_FLV, "asf": asf(5), "aiff": AIFF, "au": AU[:54]}
+
+
+@pytest.mark.parametrize("kind", list(STATED))
+def test_another_file_where_the_first_says_that_it_ends_is_found(kind: str, tmp_path: Path) -> None:
+    whole = STATED[kind]
+    assert look(whole, tmp_path) == ["container-complete"]
+    with pytest.raises(
+        InputFault, match=f"two files in one: a second one begins at byte {len(whole)}"
+    ):
+        look(whole + whole, tmp_path)
+
+
+def test_what_begins_again_behind_the_last_packet_is_found() -> None:
+    whole = b"caff" + bytes(60)
+    check_tail(io.BytesIO(whole + b"tags" * 9), 50)
+    check_tail(io.BytesIO(b"fLaC" + whole * 2), 50)
+    with pytest.raises(InputFault, match="a second one begins at byte 64"):
+        check_tail(io.BytesIO(whole + whole), 50)
+    with pytest.raises(InputFault, match="a second one begins at byte 64"):
+        check_tail(io.BytesIO(whole + whole), 0)

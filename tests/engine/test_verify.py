@@ -188,6 +188,40 @@ def test_a_header_that_promises_more_than_there_is_is_a_cut_source() -> None:
     judge(dataclasses.replace(FOUND, duration_s=10.0), scan)
 
 
+def clocked(*times_s: float) -> StreamPackets:
+    packets = StreamPackets()
+    for time_s in times_s:
+        packets.add(time_s, 0.5, 9, "K__", time_s)
+    return packets
+
+
+def test_a_clock_that_begins_anew_is_told_from_disorder() -> None:
+    assert clocked(0.0, 1.0, 0.5, 1.5, 3.0, 2.1).back is None
+    joined = clocked(0.0, 2.0, 4.0, 0.0, 2.0)
+    assert (joined.back, joined.jumps) == ((4.0, 0.0), 1)
+
+
+def test_a_clock_that_begins_anew_is_another_recording_where_the_format_has_but_one_clock() -> None:
+    scan = whole()
+    scan.streams[1].back = (4.0, 0.0)
+    with pytest.raises(InputFault, match=r"audio #1 \(aac\) goes back from 4\.00 s to 0\.00 s"):
+        judge(FOUND, scan)
+    chained = dataclasses.replace(FOUND, format="mpegts")
+    judge(chained, scan)
+    scan.diagnosis.line("[mpegts @ 0x1] [warning] Packet corrupt (stream = 0, dts = 1).")
+    with pytest.raises(InputFault, match=r"or joined .its clock goes back from 4\.00 s to 0\.00 s"):
+        judge(chained, scan)
+
+
+def test_recordings_whose_joined_clocks_do_not_add_up_are_the_sources_fault() -> None:
+    case = sound()
+    case.before.streams[1] = packets(200, 2.0, total_s=4.1, jumps=1, back=(2.0, 0.0))
+    case.check()
+    case.after.streams[1] = packets(200, 9.0)
+    with pytest.raises(InputFault, match=r"clock goes back from 2\.00 s to 0\.00 s in audio #1"):
+        case.check()
+
+
 def test_alarms_of_the_demuxer_are_damage() -> None:
     scan = whole()
     scan.diagnosis.line("[mov,mp4 @ 0x1] [error] stream 0, offset 0x1: partial file")
