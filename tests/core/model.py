@@ -1,0 +1,328 @@
+"""A naive model of what each command must do, which knows nothing of queues, pools or timers.
+
+It keeps lists, predicts every report's fate from the protocol's rules, and checks each assignment and
+each lost lease as it is told. The commands come from `test_machine`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from hypothesis.stateful import RuleBasedStateMachine
+from tests.core.kit import Core
+
+from distconv_plugins.policy_size_aware import SizeAware
+from distconvd.dispatch import Event
+from distconvd.matching import demand_of
+from distconvd.model import FailureClass, Job, JobStatus, canonical_codec
+from distconvd.policy import Hold, IdleEngines, Place
+from distconvd.records import decode_job
+
+LEASE_S, GRACE_S, ELSEWHERE_S = 60.0, 45.0, 50.0
+BACKOFF_S, BACKOFF_MAX_S = 5.0, 600.0
+LOST_MAX, TRANSIENT_MAX, QUARANTINE_AFTER = 3, 2, 3
+BACK = "its engine is back"
+ENDED = (JobStatus.COMPLETED, JobStatus.FAILED_PERMANENTLY, JobStatus.CANCELLED)
+Fate = Literal["new", "again", "conflict"]
+
+
+@dataclass
+class Past:
+    """An ended attempt."""
+
+    number: int
+    engine: str | None
+    outcome: str
+    message: str | None = None
+    kind: FailureClass | None = None
+    requeued: bool = False
+
+
+@dataclass
+class Naive:
+    """What the model knows of one job."""
+
+    job: Job
+    status: JobStatus = JobStatus.PENDING
+    engine: str | None = None
+    attempt: int = 0
+    base: int = 0
+    retries: int = 0
+    not_before: int | None = None
+    paused: bool = False
+    priority: int = 0
+    url: str | None = None
+    error: str | None = None
+    lease_s: float = 0.0
+    changed_ms: int = 0
+    past: list[Past] = field(default_factory=list[Past])
+
+    def since_restart(self) -> list[Past]:
+        """The ended attempts that count."""
+        return [p for p in self.past if p.number > self.base]
+
+    def failed_on(self) -> set[str | None]:
+        """The engines that it should not go back to at once."""
+        since = self.since_restart()
+        return {p.engine for p in since if p.outcome in ("failed", "lost") and p.engine}
+
+    def wait(self, now_ms: int, times: int) -> None:
+        """Let the next attempt wait, ever longer; the later time of a person holds."""
+        if times:
+            until = now_ms + int(1000 * min(BACKOFF_S * 2.0 ** (times - 1), BACKOFF_MAX_S))
+            self.not_before = max(until, self.not_before or 0)
+
+    def may_go_on(self, attempt: int | None, engine: str | None) -> Fate:
+        """Judge a report that is not a repetition, apart from slots."""
+        if self.status in ENDED:
+            return "conflict"
+        if attempt is None:
+            return "new"
+        if attempt != self.attempt:
+            return "conflict"
+        if self.status is JobStatus.ASSIGNED:
+            return "new" if engine in (None, self.engine) else "conflict"
+        last = self.past[-1] if self.past else None
+        is_back = last is not None and last.number == attempt and last.outcome == "lost"
+        if last is not None and last.kind is FailureClass.LOST:
+            return "conflict"  # the engine gave it up itself: its first word counts
+        return "new" if is_back and engine in (None, last and last.engine) else "conflict"
+
+
+class Watchful:
+    """The default policy, with a look at what it is shown."""
+
+    def __init__(self, machine: "Modelled") -> None:
+        self.machine = machine
+        self.real = SizeAware()
+
+    def place(self, job: Job, engines: IdleEngines, now_ms: int) -> Place | Hold:
+        """Check the question, then let the real one answer."""
+        shown = list(engines)
+        assert shown
+        assert job.status is JobStatus.PENDING
+        assert not job.paused
+        for info in shown:
+            self.machine.check_can_take(job, info.engine_id)
+            assert info.held < info.slots
+        return self.real.place(job, engines, now_ms)
+
+
+class Modelled(RuleBasedStateMachine):
+    """A dispatcher beside what the model has of it; the rules are the subclass's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.core = Core(
+            policy=Watchful(self),
+            lease_s=LEASE_S,
+            start_grace_s=GRACE_S,
+            retry_elsewhere_s=ELSEWHERE_S,
+            retry_backoff_s=BACKOFF_S,
+            retry_backoff_max_s=BACKOFF_MAX_S,
+            lost_attempts_max=LOST_MAX,
+            transient_attempts_max=TRANSIENT_MAX,
+            quarantine_after=QUARANTINE_AFTER,
+            quarantine_s=120.0,
+        )
+        self.jobs: dict[str, Naive] = {}
+        self.heard = 0
+        self.started_s = self.core.mono_s
+
+    @property
+    def state(self) -> Any:
+        """The dispatcher's state."""
+        return self.core.dispatcher.state
+
+    def entry(self, engine_id: str) -> Any:
+        """The dispatcher's entry of an engine."""
+        return self.state.pool.engines.get(engine_id)
+
+    def held_by(self, engine_id: str) -> list[str]:
+        """Ids of the jobs that an engine holds, as the model has it."""
+        return [
+            i for i, n in self.jobs.items()
+            if n.status is JobStatus.ASSIGNED and n.engine == engine_id
+        ]  # fmt: skip
+
+    def check_can_take(self, job: Job, engine_id: str) -> None:
+        """Assert that a job may be offered to an engine."""
+        entry = self.entry(engine_id)
+        record = entry.record
+        assert record.status == "idle"
+        assert not record.draining
+        assert record.quarantined_until is None
+        codecs = {canonical_codec(c) for c in record.supported_codecs}
+        assert not codecs or canonical_codec(job.target_codec) in codecs
+        assert set(job.requires) <= set(record.tags)
+
+    def is_shunned(self, naive: Naive, engine_id: str) -> bool:
+        """Whether a retry should wait for another engine than this one."""
+        failed = naive.failed_on()
+        if engine_id not in failed:
+            return False
+        since = max(naive.changed_ms, naive.not_before or 0)
+        if (self.core.wall_ms - since) / 1000 > ELSEWHERE_S:
+            return False
+        return any(
+            e.ability.can_take(self.demand(naive)) and e.live and i not in failed
+            for i, e in self.state.pool.engines.items()
+        )
+
+    def demand(self, naive: Naive) -> Any:
+        """What a job needs of an engine."""
+        return demand_of(naive.job)
+
+    def hear(self) -> list[str]:
+        """Take in what was told since the last time; return the jobs that were assigned."""
+        assigned: list[str] = []
+        for event in self.core.events[self.heard :]:
+            if event.job_id is not None and event.job_id in self.jobs:
+                naive = self.jobs[event.job_id]
+                if event.kind == "job.assigned":
+                    self.hear_assigned(naive, event)
+                    assigned.append(event.job_id)
+                elif event.kind in ("job.requeued", "job.failed") and event.record is not None:
+                    told = decode_job(event.record)
+                    if told.error_class is FailureClass.LOST:
+                        self.hear_lost(naive, event, told)
+        self.heard = len(self.core.events)
+        return assigned
+
+    def hear_back(self) -> None:
+        """Take in which attempts were given back to their engines, before anything else."""
+        new = self.core.events[self.heard :]
+        back = [e for e in new if e.reason == BACK]
+        for event in back:
+            self.hear_assigned(self.jobs[event.job_id or ""], event)
+        self.core.events[self.heard :] = [e for e in new if e.reason != BACK]
+
+    def hear_assigned(self, naive: Naive, event: Event) -> None:
+        """Check an assignment: to an engine that may have it, under a new number or its own."""
+        assert naive.status is JobStatus.PENDING
+        assert event.record is not None
+        told = decode_job(event.record)
+        assert event.engine_id is not None
+        is_back = event.reason == BACK
+        if is_back:
+            assert naive.past[-1].outcome == "lost"
+            assert naive.past.pop().engine == event.engine_id
+            assert told.attempt == naive.attempt
+        else:
+            assert not naive.paused
+            assert naive.not_before is None or naive.not_before <= event.at_ms
+            assert told.attempt == naive.attempt + 1
+            self.check_can_take(naive.job, event.engine_id)
+        naive.status, naive.engine = JobStatus.ASSIGNED, event.engine_id
+        naive.attempt, naive.not_before = told.attempt, None
+        naive.changed_ms = event.at_ms
+        self.renew(naive, self.core.mono_s - (self.core.wall_ms - event.at_ms) / 1000)
+        assert len(self.held_by(event.engine_id)) <= max(self.entry_slots(event.engine_id), 1)
+
+    def slots_of(self, engine_id: str) -> int:
+        """An engine's slots, 1 before it registers."""
+        entry = self.entry(engine_id)
+        return 1 if entry is None else entry.record.slots
+
+    def entry_slots(self, engine_id: str) -> int:
+        """An engine's slots; one that was removed has any number."""
+        entry = self.entry(engine_id)
+        return 99 if entry is None else entry.record.slots
+
+    def renew(self, naive: Naive, now_s: float) -> None:
+        """Let the attempt live for another lease."""
+        naive.lease_s = max(now_s + LEASE_S, self.started_s + GRACE_S)
+
+    def hear_lost(self, naive: Naive, event: Event, told: Job) -> None:
+        """Check a lost attempt: its time was up, or its engine was removed; no retry charged."""
+        if naive.status is not JobStatus.ASSIGNED:
+            return
+        at_s = self.core.mono_s - (self.core.wall_ms - event.at_ms) / 1000
+        was_removed = "was removed" in (told.error_message or "")
+        assert was_removed or abs(at_s - naive.lease_s) < 0.01, (at_s, naive.lease_s)
+        lost = 1 + sum(p.outcome == "lost" for p in naive.since_restart())
+        assert (event.kind == "job.failed") == (lost >= LOST_MAX)
+        assert told.retries == naive.retries
+        self.end(naive, "lost", naive.engine, told.error_message)
+        self.requeue(naive, event.at_ms, is_over=lost >= LOST_MAX)
+        naive.error = told.error_message
+
+    def end(self, naive: Naive, outcome: str, engine: str | None, message: str | None) -> Past:
+        """Note how the running attempt ended."""
+        past = Past(naive.attempt, engine, outcome, message)
+        naive.past.append(past)
+        return past
+
+    def requeue(self, naive: Naive, at_ms: int, *, is_over: bool) -> None:
+        """Put a job back into line, or end it."""
+        naive.status = JobStatus.FAILED_PERMANENTLY if is_over else JobStatus.PENDING
+        if not is_over:
+            naive.engine = None
+        naive.past[-1].requeued = not is_over
+        naive.changed_ms = at_ms
+
+    def check_order(self, assigned: list[str]) -> None:
+        """Assert that nobody was overtaken, and that no job waits beside an engine that waits."""
+        waiting = [i for i in self.jobs if i in self.state.queue]
+        for taken in assigned:
+            first = self.jobs[taken]
+            if first.status is not JobStatus.ASSIGNED or (
+                first.past and (first.past[-1].number == first.attempt)
+            ):
+                continue
+            for other in waiting:
+                second = self.jobs[other]
+                if self.demand(first) != self.demand(second) or second.failed_on():
+                    continue
+                assert (-first.priority, taken) < (-second.priority, other)
+        for engine_id, entry in self.state.pool.engines.items():
+            if entry.parked:
+                self.check_nothing_for(engine_id)
+
+    def check_nothing_for(self, engine_id: str) -> None:
+        """Assert that no job in line could go to this engine."""
+        entry = self.entry(engine_id)
+        if not self.state.pool.is_offered(engine_id):
+            return
+        for job_id, naive in self.jobs.items():
+            if job_id in self.state.queue and entry.ability.can_take(self.demand(naive)):
+                no_benchmark = entry.benchmark_s(self.demand(naive).codec) is None
+                assert no_benchmark or self.is_shunned(naive, engine_id), (job_id, engine_id)
+
+    def fate_of_failure(
+        self, naive: Naive, attempt: int | None, engine: str | None, message: str
+    ) -> Fate:
+        """Predict what becomes of a failure report."""
+        if attempt is None:
+            is_same = naive.status is JobStatus.FAILED_PERMANENTLY and message == naive.error
+            return "again" if is_same else naive.may_go_on(attempt, engine)
+        for past in naive.past:
+            is_same = past.outcome in ("failed", "lost") and past.message == message
+            if is_same and past.number == attempt and engine in (None, past.engine):
+                return "again"
+        return naive.may_go_on(attempt, engine)
+
+    def note_failure(
+        self, naive: Naive, engine: str | None, kind: FailureClass | None, message: str,
+        now_ms: int, *, is_fenced: bool,
+    ) -> None:  # fmt: skip
+        """Do in the model what a failure of that class must do."""
+        since = naive.since_restart()
+        if kind is FailureClass.LOST and is_fenced:
+            lost = 1 + sum(p.outcome == "lost" for p in since)
+            self.end(naive, "lost", engine, message).kind = kind
+            self.requeue(naive, now_ms, is_over=lost >= LOST_MAX)
+            naive.error = self.state.job(naive.job.job_id).error_message
+            return
+        transient = sum(p.kind is FailureClass.TRANSIENT for p in since)
+        is_transient = kind is FailureClass.TRANSIENT
+        charged = kind is not FailureClass.INPUT and not (
+            is_transient and transient < TRANSIENT_MAX
+        )
+        is_over = kind is FailureClass.INPUT or (charged and naive.retries >= naive.job.max_retries)
+        earlier = sum(p.outcome == "failed" for p in since) + is_transient
+        self.end(naive, "failed", engine, message).kind = kind
+        self.requeue(naive, now_ms, is_over=is_over)
+        naive.error = message
+        if not is_over:
+            naive.retries += charged
+            naive.wait(now_ms, earlier)
