@@ -73,6 +73,7 @@ def all_said() -> str:
     return "\n".join(text for path in SOURCES for text in literals(path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("message", MESSAGES)
 def test_a_message_that_the_guide_quotes_is_one_that_is_told(message: str, all_said: str) -> None:
     assert fragments(message)

@@ -93,6 +93,7 @@ def judge(replies: list[Reply], case: Case) -> None:
         assert replies[-1].headers["connection"] == "close"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("title", MOVING)
 async def test_a_case_is_answered_as_listed_whole_byte_by_byte_and_with_a_request_behind_it(
     port: Port, title: str

@@ -162,6 +162,7 @@ def test_a_file_that_cannot_be_removed_keeps_what_tells_of_it_and_no_other(layou
     assert "1_old.json" in names(layout.results)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lose", [False, True], ids=["all kept", "unsynced lost"])
 @pytest.mark.parametrize("fault", [Fault.STOP_BEFORE, Fault.STOP_AFTER, Fault.FAIL])
 def test_a_stop_at_any_operation_leaves_no_accepted_drop_without_its_result(

@@ -58,6 +58,7 @@ MAKERS: dict[str, Callable[[FaultDisk], JsonStore | SpoolStore]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["ENOSPC", "EIO", "torn"])
 @pytest.mark.parametrize("kind", MAKERS)
 class TestOnADiskThatFails(StoreSuite):
