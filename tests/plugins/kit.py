@@ -1,5 +1,7 @@
-"""What the plugins' tests share: the daemon's side of an offer, and a disk that fails at each step."""
+"""What the plugins' tests share: plugins written on the spot, the daemon's side of an offer, and a
+disk that fails at each step."""
 
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -14,6 +16,17 @@ from distconvd.hookspecs import Registrar, S
 from distconvd.policy import Policy
 
 T = TypeVar("T")
+HEAD = """
+import time, trio
+from msgspec.structs import replace
+from distconvd import hookimpl
+from distconvd.errors import *
+from distconvd.policy import Hold, Place, Share
+"""
+"""How each plugin begins that the fixture `plugin` writes."""
+Write = Callable[..., str]
+"""That fixture: the text of a plugin, and a name if it is to be another than `mine`."""
+JOB = {"source_url": "file:///a.mov", "target_codec": "h264"}
 OPERATIONS_MAX = 400
 """More than any life here has."""
 
@@ -77,6 +90,14 @@ def each_fault(
             assert at > more_than
             return
     pytest.fail("no life ran through")
+
+
+def stuck(caplog: pytest.LogCaptureFixture, words: str) -> None:
+    """Block, as a bad plugin would, until the log says it in these words."""
+    deadline_s = time.perf_counter() + 10
+    while words not in caplog.text:
+        assert time.perf_counter() < deadline_s
+        time.sleep(0.005)
 
 
 async def insist(step: Callable[[], Awaitable[object]]) -> None:

@@ -3,7 +3,6 @@
 import json
 import logging
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 import trio
+from tests.plugins.kit import JOB, Write, stuck
 
 from distconvd import services
 from distconvd.config import load_config
@@ -23,10 +23,7 @@ from distconvd.plugins import Plugins
 from distconvd.store import Snapshot
 from distconvd.testing.daemon import open_daemon
 
-HEAD = "import time, trio\nfrom msgspec.structs import replace\nfrom distconvd import hookimpl\nfrom distconvd.errors import *\n"
-JOB = {"source_url": "file:///a.mov", "target_codec": "h264"}
 SOON: dict[str, Any] = {"spool-intake": {"poll_s": 0.01}}
-Write = Callable[..., str]
 
 REVIEWS = """
 @hookimpl
@@ -42,18 +39,6 @@ class Service:
 @hookimpl
 def distconvd_register_services(registrar): registrar.add("mine", lambda *_: Service())
 """
-
-
-@pytest.fixture
-def plugin(tmp_path: Path) -> Write:
-    """Write a plugin of one file and return its name."""
-
-    def write(text: str, name: str = "mine") -> str:
-        path = tmp_path / f"{name}.py"
-        path.write_text(HEAD + text)
-        return str(path)
-
-    return write
 
 
 def service(*lines: str) -> str:
@@ -398,17 +383,11 @@ def test_a_service_that_blocks_is_told_of_with_its_line_while_it_goes_on(
 ) -> None:
     watch = HookWatch(1e9)
 
-    def stuck() -> None:
-        deadline_s = time.perf_counter() + 10
-        while "has been blocked" not in caplog.text:
-            assert time.perf_counter() < deadline_s
-            time.sleep(0.005)
-
     async def main() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch.beat_for_ever)
             await trio.testing.wait_all_tasks_blocked()
-            stuck()
+            stuck(caplog, "has been blocked")
             nursery.cancel_scope.cancel()
 
     with watch.alarm(0.05):

@@ -3,13 +3,13 @@
 import logging
 import sys
 import time
-from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+from tests.plugins.kit import HEAD, JOB, Write, stuck
 
 from distconvd import hook_watch, plugins
 from distconvd.config import load_config
@@ -23,28 +23,19 @@ from distconvd.services import plain_refusals
 from distconvd.testing.daemon import Daemon, open_daemon
 from distconvd.testing.engine import VirtualEngine
 
-HEAD = (
-    "import time\nfrom distconvd import hookimpl\nfrom distconvd.policy import Hold, Place, Share\n"
-)
-JOB = {"source_url": "file:///a.mov", "target_codec": "h264"}
-Write = Callable[..., str]
-
-
-@pytest.fixture
-def plugin(tmp_path: Path) -> Write:
-    """Write a plugin of one file and return its name."""
-
-    def write(text: str, name: str = "mine") -> str:
-        path = tmp_path / f"{name}.py"
-        path.write_text(HEAD + text)
-        return str(path)
-
-    return write
-
 
 async def metric(daemon: Daemon, name: str) -> float:
     text = (await daemon.client.get("/metrics")).body.decode()
     return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name))
+
+
+async def see_the_policy_overruled(daemon: Daemon) -> None:
+    """Let one job be placed: as by the default policy, and the failure is counted."""
+    one = VirtualEngine(daemon, "e1")
+    await one.beat()
+    await daemon.client.post("/jobs/", JOB)
+    assert "a small job" in (await one.must_ask())["placement"]
+    assert await metric(daemon, "distconv_policy_failures_total") == 1
 
 
 # ------------------------------------------------------------------------ refused at the start
@@ -160,11 +151,7 @@ async def test_a_policy_that_fails_is_overruled_for_that_job_named_and_counted(
         + OFFERS.format(hook="policies", answer="Policy()")
     )
     async with open_daemon(plugins=[name], policy="mine") as daemon:
-        one = VirtualEngine(daemon, "e1")
-        await one.beat()
-        await daemon.client.post("/jobs/", JOB)
-        assert "a small job" in (await one.must_ask())["placement"]
-        assert await metric(daemon, "distconv_policy_failures_total") == 1
+        await see_the_policy_overruled(daemon)
     assert "policy mine failed" in caplog.text
     assert "oh no" in caplog.text
 
@@ -237,11 +224,7 @@ async def test_what_is_no_exception_is_a_failure_of_its_hook_all_the_same(
         + OFFERS.format(hook="metrics", answer="Mine()")
     )
     async with open_daemon(plugins=[name], policy="mine") as daemon:
-        one = VirtualEngine(daemon, "e1")
-        await one.beat()
-        await daemon.client.post("/jobs/", JOB)
-        assert "a small job" in (await one.must_ask())["placement"]
-        assert await metric(daemon, "distconv_policy_failures_total") == 1
+        await see_the_policy_overruled(daemon)
     assert "the metrics mine are left out" in caplog.text
 
 
@@ -384,14 +367,8 @@ def test_a_call_that_does_not_return_is_reported_with_its_line_while_it_goes_on(
 ) -> None:
     watch = HookWatch(1e9)
 
-    def stuck() -> None:
-        deadline_s = time.perf_counter() + 10
-        while "has blocked the daemon" not in caplog.text:
-            assert time.perf_counter() < deadline_s
-            time.sleep(0.005)
-
     with watch.alarm(0.05):
-        watch.timed("mine", "distconvd_event", stuck)()
+        watch.timed("mine", "distconvd_event", stuck)(caplog, "has blocked the daemon")
     assert "plugin mine has blocked the daemon" in caplog.text
     assert "in stuck" in caplog.text
 
