@@ -1,147 +1,30 @@
 """The ledger: nobody is told before it is durable, and what was refused never was."""
 
 import errno
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 import trio
 import trio.testing
-from tests.core.kit import START_MS, check_invariants
+from tests.core.desk import SUBMISSION, Desk, begin, open_desk
 
-from distconv_plugins.policy_size_aware import SizeAware
-from distconv_plugins.store_memory import MemoryStore
-from distconvd.dispatch import (
-    Dispatcher,
-    DispatchSettings,
-    Event,
-    Instant,
-    assign,
-    clock,
-    engines,
-    queries,
-    reports,
-    submit,
-)
+from distconvd.dispatch import assign, clock, engines, queries, reports, submit
 from distconvd.dispatch.why import why
 from distconvd.errors import CommitFailed, Conflict, NotFound, StoreError
-from distconvd.ledger import PROBE_KEY, Ledger
-from distconvd.model import (
-    CompleteReport,
-    FailReport,
-    Heartbeat,
-    Job,
-    JobPatch,
-    ProgressReport,
-    Submission,
-)
+from distconvd.ledger import PROBE_KEY
+from distconvd.model import FailReport, Heartbeat, Job, JobPatch, ProgressReport
 from distconvd.records import decode_job
 from distconvd.store import TABLES
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
-SUBMISSION = Submission("http://a/b", "h264", 60.0)
-
-
-class Desk:
-    """A ledger at work on a memory store, with what was told."""
-
-    def __init__(self, store: MemoryStore, dispatcher: Dispatcher) -> None:
-        self.store = store
-        self.dispatcher = dispatcher
-        self.told: list[Event] = []
-        self.batches: list[int] = []
-        self.ledger = Ledger(
-            dispatcher,
-            store,
-            self.told.extend,
-            self.now,
-            lambda changes, duration_s: self.batches.append(changes),
-        )
-
-    def now(self) -> Instant:
-        """Virtual time on both clocks."""
-        return Instant(START_MS + int(trio.current_time() * 1000), trio.current_time())
-
-    def failure(self) -> str | None:
-        """Why the store fails now, asked afresh."""
-        return self.ledger.failure
-
-    async def submit(self) -> Job:
-        """Submit a job."""
-        return decode_job(await self.ledger.execute(submit.submit, SUBMISSION))
-
-    async def engine(self, engine_id: str = "E1", **fields: Any) -> None:
-        """Register an engine."""
-        beat = Heartbeat(engine_id, benchmark_time=5.0, **fields)
-        await self.ledger.execute(engines.heartbeat, beat, {})
-
-    async def ask(self, engine_id: str = "E1") -> Job | None:
-        """Let an engine ask."""
-        record = await self.ledger.execute(assign.ask, engine_id)
-        return None if record is None else decode_job(record)
-
-    async def job(self, job_id: str) -> Job:
-        """Read a job."""
-        return decode_job(await self.ledger.execute(queries.get_job, job_id))
-
-    async def complete(self, job: Job, url: str = "file:///x") -> str:
-        """Report a job as done."""
-        report = CompleteReport(url, job.attempt, job.assigned_engine)
-        return await self.ledger.execute(reports.complete, job.job_id, report)
-
-    def check(self) -> None:
-        """Assert that memory equals disk, but for the probe."""
-        for table in TABLES:
-            on_disk = self.store.memory.tables[table]
-            assert getattr(self.dispatcher.state, table) == on_disk, table
-        check_invariants(self.dispatcher)
-
-
-@asynccontextmanager
-async def open_desk(**settings: Any) -> AsyncIterator[Desk]:
-    """Run a ledger; it must end by itself on `close`, with memory equal to disk."""
-    store = MemoryStore()
-    snapshot = await store.load()
-    now = Instant(START_MS, trio.current_time())
-    policy = SizeAware()
-    dispatcher = Dispatcher(DispatchSettings(**settings), policy, policy, now, snapshot)
-    desk = Desk(store, dispatcher)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(desk.ledger.run)
-        try:
-            yield desk
-        finally:
-            desk.store.release()  # a test that fails must end, too
-        desk.ledger.close()
-    desk.check()
-
-
-class Outcome:
-    """What came of a call that runs beside the test."""
-
-    def __init__(self) -> None:
-        self.reply: Any = None
-        self.error: BaseException | None = None
-        self.is_done = False
-
-
-def begin(nursery: trio.Nursery, call: Callable[..., Any], *args: Any) -> Outcome:
-    """Start a call beside the test."""
-    outcome = Outcome()
-
-    async def run() -> None:
-        try:
-            outcome.reply = await call(*args)
-        except Exception as error:  # noqa: BLE001 - the test looks at it
-            outcome.error = error
-        outcome.is_done = True
-
-    nursery.start_soon(run)
-    return outcome
-
-
 blocked = trio.testing.wait_all_tasks_blocked
+
+
+async def change_twice(desk: Desk, job: Job, nursery: trio.Nursery) -> None:
+    """Let one change of a job be written and a newer one wait for the next batch."""
+    for priority in (1, 2):
+        change = JobPatch(priority=priority)
+        begin(nursery, desk.ledger.execute, submit.patch, job.job_id, change)
+        await blocked()
 
 
 async def test_no_reply_comes_before_its_change_is_durable(
@@ -249,10 +132,7 @@ async def test_a_read_waits_for_the_last_of_several_changes_in_flight(
         job = await desk.submit()
         async with trio.open_nursery() as nursery:
             desk.store.hold()
-            for priority in (1, 2):
-                change = JobPatch(priority=priority)
-                begin(nursery, desk.ledger.execute, submit.patch, job.job_id, change)
-                await blocked()
+            await change_twice(desk, job, nursery)
             reading = begin(nursery, desk.job, job.job_id)
             await blocked()
             assert not reading.is_done
@@ -267,10 +147,7 @@ async def test_a_refusal_waits_for_what_it_rests_on(
 ) -> None:
     """The second report is told 409 only once the first one is durable."""
     async with open_desk() as desk:
-        await desk.engine()
-        await desk.submit()
-        job = await desk.ask()
-        assert job is not None
+        job = await desk.running()
         async with trio.open_nursery() as nursery:
             desk.store.hold()
             first = begin(nursery, desk.complete, job)
@@ -291,10 +168,7 @@ async def test_a_refusal_that_rested_on_what_was_taken_back_is_decided_again(
     """The first completion fails with the disk; the second one, refused for its sake, is not
     told that its work is worth nothing."""
     async with open_desk() as desk:
-        await desk.engine()
-        await desk.submit()
-        job = await desk.ask()
-        assert job is not None
+        job = await desk.running()
         async with trio.open_nursery() as nursery:
             desk.store.hold()
             first = begin(nursery, desk.complete, job)
@@ -490,10 +364,7 @@ async def test_a_heartbeat_is_answered_with_states_that_are_durable(
 ) -> None:
     """An engine is told `cancel` only once the cancellation is on disk."""
     async with open_desk() as desk:
-        await desk.engine()
-        await desk.submit()
-        job = await desk.ask()
-        assert job is not None
+        job = await desk.running()
         beat = Heartbeat("E1", local_job_queue=[job.job_id])
         async with trio.open_nursery() as nursery:
             desk.store.hold()
@@ -560,10 +431,7 @@ async def test_a_failing_report_is_counted_once_when_its_engine_repeats_it_after
 ) -> None:
     """Taken back means never taken."""
     async with open_desk() as desk:
-        await desk.engine()
-        await desk.submit()
-        job = await desk.ask()
-        assert job is not None
+        job = await desk.running()
         report = FailReport("broke", job.attempt, "E1")
         desk.store.fail_next(FULL)
         with pytest.raises(CommitFailed):
@@ -583,10 +451,7 @@ async def test_changes_of_one_record_in_both_batches_are_taken_back_newest_first
         job = await desk.submit()
         async with trio.open_nursery() as nursery:
             desk.store.hold()
-            for priority in (1, 2):
-                change = JobPatch(priority=priority)
-                begin(nursery, desk.ledger.execute, submit.patch, job.job_id, change)
-                await blocked()
+            await change_twice(desk, job, nursery)
             desk.store.fail_next(FULL)
             desk.store.release()
         assert await desk.job(job.job_id) == job
