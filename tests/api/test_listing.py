@@ -1,5 +1,7 @@
 """`GET /jobs/`: filters, pages that stay right while jobs change, and the whole list as a stream."""
 
+from collections.abc import AsyncIterator
+
 import pytest
 from tests.api.kit import Farm, problem
 
@@ -11,6 +13,19 @@ async def ids(farm: Farm, query: str = "") -> list[str]:
     reply = await farm.client.get(f"/jobs/{query}")
     assert reply.status == 200, reply.body
     return [job["job_id"] for job in reply.json()]
+
+
+async def pages(farm: Farm, query: str, seen: list[str]) -> AsyncIterator[str]:
+    """Read page after page, its ids into `seen`; yield the cursor of each before it is asked for."""
+    page = f"/jobs/?{query}"
+    while True:
+        reply = await farm.client.get(page)
+        seen += [job["job_id"] for job in reply.json()]
+        cursor = reply.headers.get("x-next-cursor")
+        if cursor is None:
+            return
+        yield cursor
+        page = f"/jobs/?{query}&cursor={cursor}"
 
 
 async def test_the_whole_list_is_oldest_first_and_a_job_in_it_is_as_by_itself(farm: Farm) -> None:
@@ -61,17 +76,10 @@ async def test_a_wrong_question_is_400_and_named(farm: Farm, query: str, field: 
 async def test_pages_show_every_job_once_while_jobs_come_and_change(farm: Farm) -> None:
     made = [(await farm.submit())["job_id"] for _ in range(7)]
     seen: list[str] = []
-    query = "?limit=3"
-    while True:
-        reply = await farm.client.get(f"/jobs/{query}")
-        seen += [job["job_id"] for job in reply.json()]
-        cursor = reply.headers.get("x-next-cursor")
-        if cursor is None:
-            break
+    async for _ in pages(farm, "limit=3", seen):
         await farm.client.delete(f"/jobs/{seen[0]}")
         if len(made) < 9:
             made.append((await farm.submit())["job_id"])
-        query = f"?limit=3&cursor={cursor}"
     assert seen == made
 
 
@@ -92,18 +100,11 @@ async def test_pages_from_the_newest_show_every_job_once_while_jobs_come_change_
     made = [(await farm.submit())["job_id"] for _ in range(7)]
     state = farm.daemon.parts.dispatcher.state
     seen: list[str] = []
-    query = "?order=desc&limit=2"
-    while True:
-        reply = await farm.client.get(f"/jobs/{query}")
-        seen += [job["job_id"] for job in reply.json()]
-        cursor = reply.headers.get("x-next-cursor")
-        if cursor is None:
-            break
+    async for cursor in pages(farm, "order=desc&limit=2", seen):
         await farm.submit()  # newer than all that is still to come
         await farm.client.delete(f"/jobs/{seen[-1]}")
         if len(seen) == 4:
             state.apply(Change("jobs", cursor, None))  # the archive has taken the very job
-        query = f"?order=desc&limit=2&cursor={cursor}"
     assert seen == made[::-1]
 
 

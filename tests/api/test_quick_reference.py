@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from tests import originals
 from tests.api.kit import SOURCE, Farm, ok, problem
 
 from distconvd.testing.daemon import KEY, Daemon
@@ -162,47 +163,14 @@ async def test_a_body_of_another_type_is_415(daemon: Daemon) -> None:
 
 async def test_the_examples_of_the_originals_readme_work_in_its_order(farm: Farm) -> None:
     client = farm.client
-    job = ok(
-        await client.post(
-            "/jobs/",
-            {
-                "source_url": "http://example.com/input.mp4",
-                "target_codec": "h264",
-                "job_size": 100.5,
-                "max_retries": 3,
-            },
-        )
-    )
+    job = ok(await client.post("/jobs/", originals.SUBMISSION))
     nine = dict(list(job.items())[:9])
-    assert nine == {
-        "job_id": job["job_id"],
-        "source_url": "http://example.com/input.mp4",
-        "target_codec": "h264",
-        "job_size": 100.5,
-        "status": "pending",
-        "assigned_engine": None,
-        "output_url": None,
-        "retries": 0,
-        "max_retries": 3,
-    }
+    assert nine == {"job_id": job["job_id"], **originals.JOB}
     assert list(job)[:9] == list(nine)
     job_id = job["job_id"]
     assert (await farm.job(job_id))["status"] == "pending"
     assert [j["job_id"] for j in (await client.get("/jobs/")).json()] == [job_id]
-    beat = ok(
-        await client.post(
-            "/engines/heartbeat",
-            {
-                "engine_id": "engine-001",
-                "engine_type": "transcoder",
-                "supported_codecs": ["h264", "vp9"],
-                "status": "idle",
-                "storage_capacity_gb": 500.0,
-                "streaming_support": True,
-                "benchmark_time": 125.5,
-            },
-        )
-    )
+    beat = ok(await client.post("/engines/heartbeat", originals.ENGINE))
     assert beat["message"] == "Heartbeat received from engine engine-001"
     given = ok(await client.post("/assign_job/", {}))
     assert (given["job_id"], given["status"]) == (job_id, "assigned")

@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
+from tests.client.parsing import parse
 
 from distconv_client import teaching
 from distconv_client.main import cli
-from distconv_client.shared import Flags
 
 
 def commands(
@@ -29,18 +29,6 @@ def examples(path: tuple[str, ...]) -> list[str]:
     page = CliRunner().invoke(cli, [*path, "--help"], prog_name="distconv").output
     section = page.partition("Examples:\n")[2].partition("\n\n")[0]
     return [line.strip() for line in section.splitlines()]
-
-
-def parse(command: click.Command, words: list[str], parent: click.Context | None = None) -> None:
-    """Parse a whole line as click would, without running anything."""
-    name = None if parent is None else words[0]
-    context = command.make_context(name, words[1:], parent=parent, obj=Flags())
-    rest = [*context._protected_args, *context.args] if isinstance(command, click.Group) else []
-    if rest:
-        assert isinstance(command, click.Group)
-        child = command.get_command(context, rest[0])
-        assert child is not None, f"no command {rest[0]}"
-        parse(child, rest, context)
 
 
 @pytest.mark.parametrize("path, command", ALL, ids=[" ".join(path) for path, _ in ALL])

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests import originals
 from tests.daemon.kit import JOB, KEY, Running, start
 
 pytestmark = pytest.mark.e2e
@@ -193,31 +194,10 @@ def test_kill_9_at_any_moment_loses_nothing_that_was_acknowledged(
         assert len(seen) > 20
 
 
+JOB_ID = "1704067200123456_0"
 ORIGINAL: dict[str, Any] = {
-    "jobs": {
-        "1704067200123456_0": {
-            "job_id": "1704067200123456_0",
-            "source_url": "http://example.com/input.mp4",
-            "target_codec": "h264",
-            "job_size": 100.5,
-            "status": "pending",
-            "assigned_engine": None,
-            "output_url": None,
-            "retries": 0,
-            "max_retries": 3,
-        }
-    },
-    "engines": {
-        "engine-001": {
-            "engine_id": "engine-001",
-            "engine_type": "transcoder",
-            "supported_codecs": ["h264", "vp9"],
-            "status": "idle",
-            "storage_capacity_gb": 500.0,
-            "streaming_support": True,
-            "benchmark_time": 125.5,
-        }
-    },
+    "jobs": {JOB_ID: {"job_id": JOB_ID, **originals.JOB}},
+    "engines": {"engine-001": originals.ENGINE},
 }
 
 

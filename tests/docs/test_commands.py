@@ -10,10 +10,10 @@ from collections.abc import Iterator
 import click
 import pytest
 from click.testing import CliRunner
+from tests.client.parsing import parse
 from tests.docs import pages
 
 from distconv_client.main import cli
-from distconv_client.shared import Flags
 from distconv_engine.config import make_parser
 from distconvd.main import parser
 
@@ -41,18 +41,6 @@ def commands() -> Iterator[tuple[str, list[str]]]:
                     yield page.name, [found[1], *shlex.split(rest, comments=True)]
 
 
-def parse_click(command: click.Command, words: list[str], parent: click.Context | None) -> None:
-    """Parse as click would, without running anything."""
-    name = None if parent is None else words[0]
-    context = command.make_context(name, words[1:], parent=parent, obj=Flags())
-    rest = [*context._protected_args, *context.args] if isinstance(command, click.Group) else []
-    if rest:
-        assert isinstance(command, click.Group)
-        child = command.get_command(context, rest[0])
-        assert child is not None, f"no command {rest[0]}"
-        parse_click(child, rest, context)
-
-
 COMMANDS = list(commands())
 
 
@@ -65,7 +53,7 @@ def test_every_command_that_is_shown_parses(page: str, words: list[str]) -> None
         elif words[0] == "distconv-engine":
             make_parser("").parse_args(words[1:])
         else:
-            parse_click(cli, words, None)
+            parse(cli, words)
     except SystemExit as end:
         if end.code != 0:
             pytest.fail(f"{page}: {shlex.join(words)}: it exits {end.code}")
