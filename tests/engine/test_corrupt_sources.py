@@ -32,6 +32,7 @@ from distconv_engine.tracker import Tracker
 
 pytestmark = pytest.mark.e2e
 FAST = {"preset": "ultrafast"}
+Copy = Callable[[str, str], Path]
 
 
 def copy_of(clips: Clips, kind: str, folder: Path) -> Path:
@@ -68,24 +69,24 @@ async def test_the_same_source_unspoiled_is_a_success(
     verdicts.hold(SPOILT, kind, AS_IT_IS, succeeded(report))
 
 
-def spoiled_copy(clips: Clips, tools: Tools, name: str, how: str, folder: Path) -> Path:
-    whole = clips.odd(name)
-    path = folder / f"clip{whole.suffix}"
-    path.write_bytes(spoil_aptly(tools, whole, how))
-    return path
+@pytest.fixture
+def spoiled_copy(clips: Clips, tools: Tools, tmp_path: Path) -> Copy:
+    """Copy the clip of a name, spoiled in a way."""
+
+    def copy(name: str, how: str) -> Path:
+        whole = clips.odd(name)
+        path = tmp_path / f"clip{whole.suffix}"
+        path.write_bytes(spoil_aptly(tools, whole, how))
+        return path
+
+    return copy
 
 
 @pytest.mark.parametrize("name,how", SEEN)
 async def test_damage_that_container_or_decoder_can_tell_is_an_input_failure(
-    name: str,
-    how: str,
-    run_job: Run,
-    clips: Clips,
-    tools: Tools,
-    verdicts: Verdicts,
-    tmp_path: Path,
+    name: str, how: str, spoiled_copy: Copy, run_job: Run, verdicts: Verdicts
 ) -> None:
-    path = spoiled_copy(clips, tools, name, how, tmp_path)
+    path = spoiled_copy(name, how)
     with pytest.raises(InputFault) as caught:
         await run_job(path, "h264", options=FAST)
     verdicts.hold(HURT, name, how, failed(caught.value))
@@ -93,15 +94,9 @@ async def test_damage_that_container_or_decoder_can_tell_is_an_input_failure(
 
 @pytest.mark.parametrize("name,how", UNSEEN)
 async def test_damage_that_nobody_can_tell_takes_a_digest_to_find(
-    name: str,
-    how: str,
-    run_job: Run,
-    clips: Clips,
-    tools: Tools,
-    verdicts: Verdicts,
-    tmp_path: Path,
+    name: str, how: str, spoiled_copy: Copy, run_job: Run, clips: Clips, verdicts: Verdicts
 ) -> None:
-    path = spoiled_copy(clips, tools, name, how, tmp_path)
+    path = spoiled_copy(name, how)
     report = await run_job(path, "h264", options=FAST)
     verdicts.hold(BLIND, name, how, succeeded(report))
     digest = hashlib.sha256(clips.odd(name).read_bytes()).hexdigest()

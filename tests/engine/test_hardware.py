@@ -52,6 +52,20 @@ def preferring(capabilities: Capabilities, tools: Tools) -> Capabilities:
     return Capabilities({**capabilities.by_codec, "h264": rows}, readers)
 
 
+@pytest.fixture
+def run_driven(
+    tools: Tools, capabilities: Capabilities, run_job: Run, clips: Clips, tmp_path: Path
+) -> Run:
+    """Run a job on a source, by default the plain clip, where that encoder is preferred."""
+
+    async def run(source: Path | None = None, *, broken: bool, **more: Any) -> Any:
+        driven = with_driver(tools, tmp_path, broken=broken)
+        preferred = preferring(capabilities, driven)
+        return await run_job(source or clips.plain(), tools=driven, capabilities=preferred, **more)
+
+    return run
+
+
 @pytest.mark.parametrize("broken", [False, True])
 async def test_an_encoder_is_offered_when_it_really_encodes(
     broken: bool, tools: Tools, tmp_path: Path
@@ -61,16 +75,8 @@ async def test_an_encoder_is_offered_when_it_really_encodes(
     assert works is not broken
 
 
-async def test_hardware_that_works_does_the_job(
-    tools: Tools, capabilities: Capabilities, run_job: Run, clips: Clips, tmp_path: Path
-) -> None:
-    driven = with_driver(tools, tmp_path, broken=False)
-    report = await run_job(
-        clips.plain(),
-        tools=driven,
-        capabilities=preferring(capabilities, driven),
-        options={"preset": "ultrafast"},
-    )
+async def test_hardware_that_works_does_the_job(run_driven: Run) -> None:
+    report = await run_driven(broken=False, options={"preset": "ultrafast"})
     assert report.result.encoder == "h264_nvenc"
     assert not any(check.startswith("fallback") for check in report.result.checks)
 
@@ -85,19 +91,9 @@ async def test_hardware_that_works_does_the_job(
     ],
 )
 async def test_hardware_that_fails_or_cannot_gives_way_to_software_which_is_recorded(
-    broken: bool,
-    options: dict[str, Any],
-    tools: Tools,
-    capabilities: Capabilities,
-    run_job: Run,
-    clips: Clips,
-    tmp_path: Path,
+    broken: bool, options: dict[str, Any], run_driven: Run
 ) -> None:
-    driven = with_driver(tools, tmp_path, broken=broken)
-    given = {"preset": "ultrafast", **options}
-    report = await run_job(
-        clips.plain(), tools=driven, capabilities=preferring(capabilities, driven), options=given
-    )
+    report = await run_driven(broken=broken, options={"preset": "ultrafast", **options})
     assert report.result.encoder == "libx264"
     assert "fallback-from-h264_nvenc" in report.result.checks
 
@@ -107,36 +103,21 @@ async def test_hardware_that_fails_or_cannot_gives_way_to_software_which_is_reco
     [(True, {}, "No capable devices"), (False, {"tune": "film"}, "cannot do options.tune")],
 )
 async def test_hardware_gives_way_only_where_the_setting_allows(
-    broken: bool,
-    options: dict[str, Any],
-    words: str,
-    tools: Tools,
-    capabilities: Capabilities,
-    run_job: Run,
-    clips: Clips,
-    tmp_path: Path,
+    broken: bool, options: dict[str, Any], words: str, run_driven: Run, tmp_path: Path
 ) -> None:
-    driven = with_driver(tools, tmp_path, broken=broken)
     with pytest.raises(EngineFault, match=words):
-        await run_job(
-            clips.plain(),
-            tools=driven,
-            capabilities=preferring(capabilities, driven),
-            options=options,
-            software_fallback=False,
-        )
+        await run_driven(broken=broken, options=options, software_fallback=False)
     assert not (tmp_path / "out").exists()
 
 
 async def test_a_bad_source_is_no_reason_to_try_another_encoder(
-    tools: Tools, capabilities: Capabilities, run_job: Run, clips: Clips, tmp_path: Path
+    run_driven: Run, clips: Clips, tmp_path: Path
 ) -> None:
     cut = tmp_path / "cut.mp4"
     whole = clips.plain().read_bytes()
     cut.write_bytes(whole[: len(whole) * 3 // 5])
-    driven = with_driver(tools, tmp_path, broken=True)
     with pytest.raises(InputFault):
-        await run_job(cut, tools=driven, capabilities=preferring(capabilities, driven))
+        await run_driven(cut, broken=True)
 
 
 async def test_where_only_another_ffmpeg_decodes_the_source_giving_way_is_recorded_too(
