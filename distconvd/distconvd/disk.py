@@ -157,13 +157,9 @@ class RealDisk:
         """Take a lock file, without waiting."""
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            flock_nowait(descriptor, path, fcntl.LOCK_EX)
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, note.encode() + b"\n", 0)
-        except BlockingIOError:
-            holder = os.pread(descriptor, 256, 0).decode(errors="replace").strip()
-            os.close(descriptor)
-            raise BlockingIOError(errno.EAGAIN, holder, str(path)) from None
         except OSError:
             os.close(descriptor)
             raise
@@ -213,6 +209,19 @@ class _RealLock:
 
 
 REAL_DISK = RealDisk()
+
+
+def flock_nowait(descriptor: int, path: Path, kind: int) -> None:
+    """Take the flock of an open lock file, `LOCK_EX` or `LOCK_SH`.
+
+    Raises:
+        BlockingIOError: another process has it; the error's `strerror` is what it wrote in the file.
+    """
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(descriptor, 256, 0).decode(errors="replace").strip()
+        raise BlockingIOError(errno.EAGAIN, holder, str(path)) from None
 
 
 def write_all(file: DiskFile, data: bytes) -> None:

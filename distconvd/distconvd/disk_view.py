@@ -14,7 +14,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from distconvd.disk import REAL_DISK, Disk, DiskFile, DiskLock, OpenMode
+from distconvd.disk import REAL_DISK, Disk, DiskFile, DiskLock, OpenMode, flock_nowait
 
 
 class _Written:
@@ -119,11 +119,7 @@ class DiskView:
         except FileNotFoundError:
             return _SharedLock(None)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(descriptor, 256, 0).decode(errors="replace").strip()
-            os.close(descriptor)
-            raise BlockingIOError(errno.EAGAIN, holder, str(path)) from None
+            flock_nowait(descriptor, path, fcntl.LOCK_SH)
         except OSError:
             os.close(descriptor)
             raise

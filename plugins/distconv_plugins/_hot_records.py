@@ -7,7 +7,6 @@ it is submitted under, before it is submitted; so what a crash cut short is simp
 """
 
 import errno
-import fcntl
 import hashlib
 import os
 import stat
@@ -18,6 +17,7 @@ from typing import Any
 import msgspec
 
 from distconv_spool import BadDrop, Disk, Seen
+from distconv_spool.lock import take_lock
 from distconvd.errors import ConfigError
 
 _SAMPLE_BYTES = 65_536
@@ -198,15 +198,9 @@ def _open_beneath(watch: Path, path: str) -> int:
 
 
 def _lock(path: Path) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return take_lock(path)
     except BlockingIOError:
-        os.close(descriptor)
         raise ConfigError(
             f"Another daemon serves this hot folder (it holds {path}); only one may."
         ) from None
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor

@@ -17,7 +17,7 @@ import trio
 
 from distconv_plugins._intake_hold import Hold, log
 from distconv_spool import BadDrop, Claim, Failure, Owner, Settler, printable
-from distconvd.edge.problems import type_of
+from distconvd.edge.problems import document_of
 from distconvd.errors import (
     BadRequest,
     CallerError,
@@ -194,14 +194,6 @@ def _read(owner: Owner, claim: Claim) -> _Found:
 
 def _problem(claim: Claim, error: DistconvError) -> bytes:
     """Return the problem document that the API would have answered with, and the drop's name."""
-    document: dict[str, object] = {
-        "type": type_of(type(error)),
-        "title": error.title,
-        "status": error.status,
-        "detail": error.detail,
-    }
-    if error.field is not None:
-        document["field"] = error.field
     # ASCII, and the name escaped: a name may hold any bytes, and people print this on terminals.
-    document["drop"] = printable(claim.name)
+    document = document_of(error) | {"drop": printable(claim.name)}
     return json.dumps(document, indent=2).encode("ascii") + b"\n"

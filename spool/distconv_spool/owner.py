@@ -5,7 +5,6 @@ of a step are paid once. A file that cannot be moved is told of and keeps no oth
 file that has vanished is nobody's business any more. Not thread-safe: one call at a time.
 """
 
-import fcntl
 import os
 import re
 import stat
@@ -17,6 +16,7 @@ from distconv_spool.disk import Disk, OsDisk
 from distconv_spool.errors import SpoolBusy, SpoolUnusable
 from distconv_spool.fields import DROP_BYTES_MAX, to_json
 from distconv_spool.layout import Layout, make_folder
+from distconv_spool.lock import take_lock
 from distconv_spool.names import (
     PROBLEM_SUFFIX,
     is_drop,
@@ -259,17 +259,10 @@ def _claim(seen: Seen) -> Claim:
 
 
 def _lock(path: Path, owner: str) -> int:
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(path, flags, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return take_lock(path)
     except BlockingIOError:
-        os.close(descriptor)
         raise SpoolBusy(
             f"Another daemon serves this spool as owner {owner!r} (it holds {path}). "
             "Give each daemon an owner of its own."
         ) from None
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor

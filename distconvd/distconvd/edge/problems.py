@@ -49,8 +49,8 @@ def type_of(error: type[DistconvError]) -> str:
     return _urn(error.__name__)
 
 
-def problem(error: DistconvError, request_id: str) -> Response:
-    """Turn an error into the reply that tells it."""
+def document_of(error: DistconvError) -> dict[str, object]:
+    """Return the members that tell an error wherever it is told, in the order that people read."""
     document: dict[str, object] = {
         "type": type_of(type(error)),
         "title": error.title,
@@ -59,7 +59,12 @@ def problem(error: DistconvError, request_id: str) -> Response:
     }
     if error.field is not None:
         document["field"] = error.field
-    document["request_id"] = request_id
+    return document
+
+
+def problem(error: DistconvError, request_id: str) -> Response:
+    """Turn an error into the reply that tells it."""
+    document = document_of(error) | {"request_id": request_id}
     # ASCII only: a detail may quote any text that a caller sent, lone surrogates too.
     body = json.dumps(document).encode("ascii") + b"\n"
     return Response(error.status, body, CONTENT_TYPE, error.headers)
