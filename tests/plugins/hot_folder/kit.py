@@ -103,8 +103,14 @@ class Site:
             made += await service.poll(self.now_s)
         return made
 
-    async def live(self, disk: OsDisk | None = None, *, ends: bool = False) -> None:
-        """One life of the daemon: start, take all in, end the jobs, report, stop."""
+    async def live(
+        self,
+        disk: OsDisk | None = None,
+        *,
+        ends: bool = False,
+        status: JobStatus = JobStatus.COMPLETED,
+    ) -> None:
+        """One life of the daemon: start, take all in, end the jobs (so), report, stop."""
         service = self.service(disk)
         async with service.opened():
             await service.catch_up()
@@ -112,7 +118,7 @@ class Site:
             if ends:
                 for job in self.daemon.all:
                     if job.status is JobStatus.PENDING:
-                        service.on_event(self.daemon.end(job.job_id))
+                        service.on_event(self.daemon.end(job.job_id, status))
             await service.publish()
 
     def report(self, path: str) -> dict[str, object]:

@@ -163,11 +163,7 @@ async def test_a_video_that_is_moved_under_its_running_job_is_ordered_anew_once_
 
 async def test_a_failed_video_that_is_renamed_afterwards_is_not_tried_again(site: Site) -> None:
     place = site.video("h264/a.mov")
-    service = site.service()
-    async with service.opened():
-        await site.look(service)
-        service.on_event(site.daemon.end("1753_1", JobStatus.FAILED_PERMANENTLY))
-        await service.publish()
+    await site.live(ends=True, status=JobStatus.FAILED_PERMANENTLY)
     place.rename(site.watch / "h264/b.mov")
     await site.live()
     assert len(site.daemon.all) == 1

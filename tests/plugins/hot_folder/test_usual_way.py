@@ -48,11 +48,7 @@ async def test_the_report_lies_beside_the_result_and_says_how_it_went(site: Site
 
 async def test_a_failure_is_reported_too(site: Site) -> None:
     site.video("h264/a.mov")
-    service = site.service()
-    async with service.opened():
-        await site.look(service)
-        service.on_event(site.daemon.end("1753_1", JobStatus.FAILED_PERMANENTLY))
-        await service.publish()
+    await site.live(ends=True, status=JobStatus.FAILED_PERMANENTLY)
     report = site.report("done/h264/a.mov")
     assert (report["status"], report["error"]) == ("failed_permanently", "no such file")
     assert report["error_class"] == "input"
