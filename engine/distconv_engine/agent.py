@@ -210,6 +210,7 @@ class Agent:
             self._client,
             self._journal,
             self._log,
+            standing.shortage,
         )
 
     def _controls(self, *, paused: bool = False) -> Controls:

@@ -1,6 +1,6 @@
 """What an attempt is, and what all attempts of an engine share."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -12,6 +12,7 @@ from distconv_engine.files import safe_name
 from distconv_engine.journal import HeldAttempt, Journal
 from distconv_engine.logs import Log
 from distconv_engine.running import Controls
+from distconv_engine.shortage import Shortage
 from distconv_engine.tracker import Tracker
 from distconvd.model import Job
 
@@ -27,6 +28,7 @@ class Workshop:
     client: httpx.AsyncClient
     journal: Journal
     log: Log
+    shortage: Shortage = field(default_factory=lambda: Shortage(0.0))
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from distconv_engine.command import Request, commands
 from distconv_engine.diagnosis import Diagnosis
-from distconv_engine.failures import EngineFault, InputFault, TransientFault
+from distconv_engine.failures import EngineFault, InputFault, NoRoom
 from distconv_engine.probe import last_words
 from distconv_engine.process import LineSplitter
 from distconv_engine.progress import EncodeProgress, ProgressParser
@@ -90,7 +90,7 @@ def judge_end(ended: Ended) -> None:
     """Raise the failure that the end of ffmpeg tells; return when it ended well. Pure."""
     diagnosis, tail = ended.diagnosis, ended.diagnosis.tail
     if diagnosis.disk_full:
-        raise TransientFault("The engine's disk is full.", log_tail=tail)
+        raise NoRoom("The engine's disk is full.", log_tail=tail)
     if diagnosis.damage:
         raise InputFault(f"The source is damaged: {diagnosis.damage[0]}", log_tail=tail)
     if diagnosis.decode_errors:

@@ -4,6 +4,8 @@ A stage raises one of these with a sentence that a person understands; the pipel
 the report. Nothing else decides a failure's class, and no stage reports by itself.
 """
 
+from pathlib import Path
+
 from distconvd.model import FailureClass, Limits
 
 
@@ -53,6 +55,29 @@ class TransientFault(JobFailure):
     """A passing fault, such as a full disk or a server that is away."""
 
     error_class = FailureClass.TRANSIENT
+
+
+class NoRoom(TransientFault):
+    """A disk is full, or too small for the job.
+
+    Args:
+        message: as for all.
+        log_tail: as for all.
+        place: on the disk that is meant; None: that of the work directory.
+        needed: the bytes that have to be free there; None: more than there were.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        log_tail: str | None = None,
+        place: Path | None = None,
+        needed: float | None = None,
+    ) -> None:
+        super().__init__(message, log_tail=log_tail)
+        self.place = place
+        self.needed = needed
 
 
 class VerificationFault(JobFailure):

@@ -16,7 +16,7 @@ import httpx
 import trio
 
 from distconv_engine.backoff import Backoff
-from distconv_engine.failures import InputFault, NotAllowedHere, TransientFault
+from distconv_engine.failures import InputFault, NoRoom, NotAllowedHere
 from distconv_engine.files import hash_file, is_full
 from distconv_engine.remote import TIMEOUT, Again, RemoteFile, begin
 
@@ -104,7 +104,7 @@ async def download(
             raise InputFault(f"The source's URL does not work: {error}") from error
         except OSError as error:
             if is_full(error):
-                raise TransientFault("The engine's disk is full.") from error
+                raise NoRoom("The engine's disk is full.") from error
             raise
         await trio.sleep(backoff.next_s() if state.best == reached else 0)
 

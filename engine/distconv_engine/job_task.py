@@ -10,8 +10,9 @@ import trio
 
 from distconv_engine.attempt import Workshop, held_of
 from distconv_engine.daemon_api import Away, DaemonApi, Refused
-from distconv_engine.failures import JobFailure
+from distconv_engine.failures import JobFailure, NoRoom
 from distconv_engine.files import is_full
+from distconv_engine.gauges import free_bytes
 from distconv_engine.held import Held, Holdings
 from distconv_engine.journal import HeldAttempt, remove_partials
 from distconv_engine.outbox import Outbox
@@ -86,12 +87,24 @@ class JobTask:
 
     async def _judged(self) -> CompleteReport | FailReport:
         """Run the pipeline and turn whatever it raises into a report."""
+        shortage, free = self._shop.shortage, free_bytes(self._shop.config.work_dir)
         try:
+            shortage.check(self._job)
             await trio.to_thread.run_sync(self._take_up)
-            return await run_attempt(self._shop, self._held.attempt)
+            report = await run_attempt(self._shop, self._held.attempt)
+            shortage.relieve(self._job)
+            return report
+        except NoRoom as failure:
+            if failure.place is None or failure.needed is None:
+                shortage.note_full(self._job, self._shop.config.work_dir, free)
+            else:
+                shortage.note(self._job, failure.place, failure.needed)
+            return self._failed(failure.message, failure.error_class, failure.log_tail)
         except JobFailure as failure:
             return self._failed(failure.message, failure.error_class, failure.log_tail)
         except OSError as error:
+            if is_full(error):
+                shortage.note_full(self._job, self._shop.config.work_dir, free)
             kind = FailureClass.TRANSIENT if is_full(error) else FailureClass.ENGINE
             return self._failed(f"The engine's disk or system: {error}", kind)
         except Exception as error:  # noqa: BLE001 - a bug must not end the other jobs

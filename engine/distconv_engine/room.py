@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distconv_engine.config import Config
-from distconv_engine.failures import TransientFault
+from distconv_engine.failures import NoRoom
 from distconv_engine.gauges import free_bytes
 from distconv_engine.targets import FileTarget, Target, directory_of
 
@@ -38,9 +38,11 @@ def require_room(config: Config, *needs: tuple[Path, float]) -> None:
     for place, size in sums.values():
         free, needed = free_bytes(place), size + _reserve(config)
         if free < needed:
-            raise TransientFault(
+            raise NoRoom(
                 f"The disk of {place} has {free / MB:.0f} MB free, this job needs "
-                f"{needed / MB:.0f} MB (with {config.disk_reserve_mb:g} MB in reserve)."
+                f"{needed / MB:.0f} MB (with {config.disk_reserve_mb:g} MB in reserve).",
+                place=place,
+                needed=needed,
             )
 
 

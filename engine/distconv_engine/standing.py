@@ -12,7 +12,11 @@ from distconv_engine.config import Config
 from distconv_engine.gauges import cpu_percent, disk_gb, temperature_c
 from distconv_engine.held import Holdings
 from distconv_engine.room import has_room
+from distconv_engine.shortage import Shortage
 from distconvd.model import Heartbeat, HeartbeatReply, HeldJob
+
+_PAUSE_HEARTBEATS = 3
+"""So long nothing is taken after a job did not fit, the first time."""
 
 
 class Standing:
@@ -22,6 +26,7 @@ class Standing:
         self.config = config
         self.engine_id = engine_id
         self.holdings = Holdings()
+        self.shortage = Shortage(_PAUSE_HEARTBEATS * config.heartbeat_s)
         self.draining = trio.Event()
         self.capabilities: Capabilities | None = None
         self.benchmark: Benchmark | None = None
@@ -45,8 +50,9 @@ class Standing:
         return "benchmarking" if self.is_benchmarking else "idle"
 
     def has_room(self) -> bool:
-        """Whether the disks that each job needs have more than the reserve."""
-        return has_room(self.config)
+        """Whether the disks that each job needs have more than the reserve, and the last job that
+        did not fit is a while ago."""
+        return has_room(self.config) and self.shortage.is_over()
 
     def obey(self, reply: HeartbeatReply) -> None:
         """Do what the daemon's answer to a heartbeat says."""

@@ -14,7 +14,7 @@ import trio
 from distconv_engine.command import Request, is_ten_bit, target_fps, target_size
 from distconv_engine.diagnosis import LOG_LEVEL, Diagnosis
 from distconv_engine.encode import Encoded
-from distconv_engine.failures import InputFault, TransientFault, VerificationFault
+from distconv_engine.failures import InputFault, NoRoom, VerificationFault
 from distconv_engine.ffmpeg_tools import Tools
 from distconv_engine.files import hash_file
 from distconv_engine.packets import PacketScan, StreamPackets, scan_packets
@@ -359,7 +359,7 @@ async def decode_output(
 def _check_decoding(request: Request, ended: Ended) -> None:
     diagnosis = ended.diagnosis
     if diagnosis.disk_full:
-        raise TransientFault("The engine's disk is full.", log_tail=diagnosis.tail)
+        raise NoRoom("The engine's disk is full.", log_tail=diagnosis.tail)
     if diagnosis.damage or diagnosis.decode_errors or ended.code != 0:
         _blame(request, diagnosis)
 

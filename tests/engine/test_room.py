@@ -157,6 +157,11 @@ def test_a_disk_that_gets_full_in_mid_encode_costs_no_retry_and_is_free_again_af
     first = site.ask(f"/jobs/{job_id}/attempts")[0]
     assert (first["error_class"], site.job(job_id)["retries"]) == ("transient", 0), first
     assert "disk is full" in first["message"]
+    # It says so, wants nothing for a while, and then does not begin the same job again.
+    wait_until(lambda: "disk-full" in json.dumps(site.ask("/engines/e1")), 10)
+    wait_until(lambda: len(site.ask(f"/jobs/{job_id}/attempts")) >= 2, 60)
+    wait_until(lambda: site.ask(f"/jobs/{job_id}/attempts")[1]["ended_at"], 60)
+    assert "was too little for this job" in site.ask(f"/jobs/{job_id}/attempts")[1]["message"]
     site.daemon.ask("DELETE", f"/jobs/{job_id}")
     wait_until(lambda: not list((inside / "attempts").iterdir()))
     assert not (site.folder / "out").exists() or not list((site.folder / "out").iterdir())
