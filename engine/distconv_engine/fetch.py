@@ -18,7 +18,7 @@ import trio
 from distconv_engine.backoff import Backoff
 from distconv_engine.failures import InputFault, NoRoom, NotAllowedHere
 from distconv_engine.files import hash_file, is_full
-from distconv_engine.remote import TIMEOUT, Again, RemoteFile, begin
+from distconv_engine.remote import BAD_URL, TIMEOUT, Again, RemoteFile, bad_url, begin
 
 CHUNK_BYTES = 1 << 20
 
@@ -96,12 +96,12 @@ async def download(
         try:
             await _one_try(client, state, path, on_total, on_progress)
             return
+        except BAD_URL as error:
+            raise bad_url(error) from error
         except (httpx.TransportError, Again) as error:
             failures = 0 if state.best > reached else failures + 1
             if failures >= tries:
                 raise state.given_up(tries, str(error) or type(error).__name__) from error
-        except (httpx.InvalidURL, httpx.TooManyRedirects, httpx.UnsupportedProtocol) as error:
-            raise InputFault(f"The source's URL does not work: {error}") from error
         except OSError as error:
             if is_full(error):
                 raise NoRoom("The engine's disk is full.") from error

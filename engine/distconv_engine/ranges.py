@@ -15,7 +15,7 @@ from trio.lowlevel import checkpoint
 
 from distconv_engine.backoff import Backoff
 from distconv_engine.failures import InputFault, TransientFault
-from distconv_engine.remote import TIMEOUT, Again, RemoteFile, begin
+from distconv_engine.remote import BAD_URL, TIMEOUT, Again, RemoteFile, bad_url, begin
 from distconv_engine.zeros import ZeroFinder, ZeroRuns
 
 Sink = Callable[[bytes], Awaitable[None]]
@@ -147,12 +147,12 @@ class RangeReader:
             try:
                 await once()
                 return
+            except BAD_URL as error:
+                raise bad_url(error) from error
             except (httpx.TransportError, Again) as error:
                 failures = 0 if state.written > reached else failures + 1
                 if failures >= self._tries:
                     raise self._given_up(state, str(error) or type(error).__name__) from error
-            except (httpx.InvalidURL, httpx.TooManyRedirects, httpx.UnsupportedProtocol) as error:
-                raise InputFault(f"The source's URL does not work: {error}") from error
             await trio.sleep(backoff.next_s() if state.written == reached else 0)
 
     def _given_up(self, state: RemoteFile, reason: str) -> InputFault | TransientFault:

@@ -18,6 +18,10 @@ _TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 _CONTENT_RANGE = re.compile(r"^bytes (\d+)-(\d+)/(\d+|\*)$")
 
 
+BAD_URL = (httpx.InvalidURL, httpx.TooManyRedirects, httpx.UnsupportedProtocol)
+"""What no later try mends. To be caught before `TransportError`, of which the last is one."""
+
+
 class Again(Exception):
     """The server said, or showed, that it may work later."""
 
@@ -98,6 +102,13 @@ def validator_of(response: httpx.Response) -> str | None:
         return str(etag)
     modified = response.headers.get("Last-Modified")
     return str(modified) if modified else None
+
+
+def bad_url(error: Exception) -> InputFault:
+    """Return the failure of a URL, or of one that its server redirects to, which is one of `BAD_URL`."""
+    if isinstance(error, httpx.UnsupportedProtocol):
+        return InputFault(f"The source's server redirects to what is not http or https: {error}")
+    return InputFault(f"The source's URL does not work: {error}")
 
 
 def changed(how: str) -> InputFault:

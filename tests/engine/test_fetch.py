@@ -3,6 +3,7 @@
 import hashlib
 import os
 import random
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from distconv_engine.failures import (
     TransientFault,
 )
 from distconv_engine.fetch import check_sha256, download, local_path
+from distconv_engine.ranges import RangeReader
 
 CONTENT = random.Random(1).randbytes(3_000_000)
 
@@ -177,3 +179,46 @@ def test_a_directory_or_a_device_is_no_source(tmp_path: Path) -> None:
         local_path(tmp_path.as_uri(), [Path("/")])
     with pytest.raises(InputFault):
         local_path("file:///dev/zero", [Path("/")])
+
+
+class Elsewhere(httpx.AsyncHTTPTransport):
+    """A server that redirects; what is no HTTP goes to the real transport, which knows the schemes."""
+
+    def __init__(self, location: str) -> None:
+        super().__init__()
+        self._location = location
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if request.url.scheme != "http":
+            return await super().handle_async_request(request)
+        return httpx.Response(302, headers={"Location": self._location})
+
+
+@pytest.mark.parametrize(
+    "elsewhere,words",
+    [
+        ("file:///etc/passwd", "redirects to what is not http or https: .*'file://'"),
+        ("ftp://a/clip", "redirects to what is not http or https: .*'ftp://'"),
+        ("javascript:1", "URL does not work"),
+        ("/clip", "URL does not work: Exceeded maximum allowed redirects"),
+    ],
+)
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_redirect_to_what_is_no_source_is_refused_at_once(
+    streamed: bool, elsewhere: str, words: str, tmp_path: Path
+) -> None:
+    url = "http://server/clip"
+    async with httpx.AsyncClient(transport=Elsewhere(elsewhere), follow_redirects=True) as client:
+        reader = RangeReader(client, url, key=None, tries=1000)
+        fetch = partial(
+            download,
+            client,
+            url,
+            tmp_path / "s",
+            tries=1000,
+            on_total=lambda total, here: None,
+            on_progress=lambda part: None,
+        )
+        read = reader.open if streamed else fetch
+        with pytest.raises(InputFault, match=words):
+            await read()
