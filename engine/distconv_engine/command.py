@@ -25,6 +25,7 @@ _SUBTITLE_ENCODERS = {"mov_text": "mov_text", "webvtt": "webvtt", "subrip": "srt
 _OPUS_KBPS_A_CHANNEL = 256
 """libopus refuses more."""
 _OPUS_LAYOUTS = "aformat=channel_layouts=7.1|6.1|5.1|5.0|quad|stereo|mono"
+_AAC_FOLDED = "aformat=channel_layouts=7.1|6.1|5.1(side)|5.1|5.0|quad|3.1|3.0|stereo|mono"
 _BITS_A_PIXEL_VP8 = 0.12
 """libvpx needs a ceiling for VP8 also with constant quality."""
 
@@ -240,8 +241,16 @@ def _audio(request: Request, kept: Kept, number: int) -> list[str]:
             f" channels of {kept.stream.label} in opus."
         )
     argv = [f"-c:{number}", _AUDIO_ENCODERS[kept.codec], f"-b:{number}", f"{kbps}k"]
+    chain: list[str] = []
+    if kept.relabelled is not None:
+        places = "|".join(str(place) for place in range(kept.stream.channels))
+        chain.append(f"channelmap={places}:{kept.relabelled}")
     if kept.codec == "opus":
-        argv += [f"-filter:{number}", _OPUS_LAYOUTS]
+        chain.append(_OPUS_LAYOUTS)
+    elif kept.is_folded:
+        chain.append(_AAC_FOLDED)
+    if chain:
+        argv += [f"-filter:{number}", ",".join(chain)]
     elif not kept.stream.has_layout:  # the encoder wants one: the usual one of so many channels
         argv += [f"-ac:{number}", str(kept.stream.channels)]
     return argv

@@ -28,6 +28,15 @@ from distconvd.model import (
 Action = Literal["encode", "copy"]
 _CHANNELS_MAX = 8
 """More are encoded only where their layout tells how they become fewer, which AAC never asks for."""
+_AAC_LAYOUTS = frozenset({
+    "mono", "stereo", "downmix", "2.1", "3.0", "3.0(back)", "3.1", "4.0", "4.1", "quad", "quad(side)",
+    "5.0", "5.0(side)", "5.1", "5.1(side)", "6.0", "6.0(front)", "6.1", "6.1(back)", "6.1(front)",
+    "7.0", "7.0(front)", "7.1", "7.1(wide)", "7.1(wide-side)", "hexagonal", "octagonal",
+})  # fmt: skip
+"""Those that ffmpeg's encoder takes."""
+_UNNAMED = " channels ("
+"""What ffmpeg says of channels that make no layout: `1 channels (FL)`, as cameras label them."""
+_USUAL = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +52,25 @@ class Kept:
     def label(self) -> str:
         """How the result names it."""
         how = "copied" if self.action == "copy" else f"to {self.codec}"
+        if self.is_folded:
+            how += f", {self.stream.layout} folded down"
+        elif self.relabelled is not None:
+            how += f", {self.stream.layout} as {self.relabelled}"
         return f"{self.stream.label} {how}"
+
+    @property
+    def is_folded(self) -> bool:
+        """Whether AAC has no place for its channels, as for speakers above: they join others."""
+        layout = self.stream.layout if self.stream.has_layout else None
+        if layout is None or self.action != "encode" or self.codec != "aac":
+            return False
+        return self.relabelled is None and layout not in _AAC_LAYOUTS
+
+    @property
+    def relabelled(self) -> str | None:
+        """The usual layout that an encoded sound gets whose channels make no layout with a name."""
+        is_odd = _UNNAMED in (self.stream.layout or "")
+        return _USUAL.get(self.stream.channels) if is_odd and self.action == "encode" else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +220,9 @@ def _place_audio(
 
 
 def _encode_audio(draft: _Draft, stream: Stream, codec: str) -> None:
+    if (stream.layout or "").startswith("ambisonic"):  # it is of no use as sound of loudspeakers
+        draft.unsupported.append(f"the {stream.layout} sound of {stream.label} as {codec}")
+        return
     if stream.channels > _CHANNELS_MAX and (codec == "aac" or not stream.has_layout):
         draft.unsupported.append(f"the {stream.channels} channels of {stream.label} as {codec}")
     else:

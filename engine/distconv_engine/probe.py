@@ -53,6 +53,8 @@ class Stream:
     channels: int = 0
     has_layout: bool = True
     """Whether the file says which channel is which."""
+    layout: str | None = None
+    """ffmpeg's name of it."""
     sample_rate: int = 0
     duration_s: float | None = None
     frames_declared: int | None = None
@@ -228,6 +230,7 @@ def _stream(raw: _RawStream) -> Stream:
         ),
         channels=raw.channels,
         has_layout=raw.channel_layout not in (None, "", "unknown"),
+        layout=raw.channel_layout,
         sample_rate=int(_seconds(raw.sample_rate) or 0),
         duration_s=_seconds(raw.duration) or _clock(raw.tags),
         frames_declared=_count(raw.nb_frames),

@@ -174,6 +174,8 @@ ODD: dict[str, tuple[str, str]] = {
     "aiff": ("bare.aiff", f"{_A}"),
     "au": ("bare.au", f"{_A}"),
     "m4a-alac": ("alac.m4a", f"{_A} -c:a alac"),
+    "sound-from-above": ("above.wav", f"{_A} -af aformat=channel_layouts=5.1.2"),
+    "one-labelled-channel": ("left.mov", f"{_A} -af channelmap=0:FL -c:a pcm_s16le"),
     "ogg": ("old.ogg", f"{_A} -c:a libopus"),
 }
 REFUSED = {"nut": ("odd.nut", f"{_V} {_A} -c:v mpeg4 -c:a mp2")}

@@ -157,3 +157,24 @@ def test_more_channels_than_aac_holds_are_copied_where_a_container_can_else_refu
         plan("h264", MANY, options={"container": "mp4"})
     left = plan("h264", VIDEO, MANY, options={"container": "mp4", "on_unsupported": "drop"})
     assert left.dropped == ("the 16 channels of audio #0 (pcm_s16le) as aac",)
+
+
+@pytest.mark.parametrize(
+    "layout,channels,label",
+    [
+        ("5.1", 6, "audio #0 (pcm_s16le) to aac"),
+        ("5.1.2", 8, "audio #0 (pcm_s16le) to aac, 5.1.2 folded down"),
+        ("1 channels (FL)", 1, "audio #0 (pcm_s16le) to aac, 1 channels (FL) as mono"),
+    ],
+)
+def test_sound_in_a_layout_that_aac_lacks_is_made_to_fit_and_the_result_says_how(
+    layout: str, channels: int, label: str
+) -> None:
+    stream = Stream(0, "audio", "pcm_s16le", channels=channels, sample_rate=48000, layout=layout)
+    assert plan("h264", stream, options={"audio_codec": "aac"}).labels() == [label]
+
+
+def test_sound_that_is_no_sound_of_loudspeakers_is_refused_by_name() -> None:
+    stream = Stream(0, "audio", "opus", channels=4, sample_rate=48000, layout="ambisonic 1")
+    with pytest.raises(InputFault, match="cannot hold the ambisonic 1 sound of audio #0"):
+        plan("h264", stream, options={"audio_codec": "aac"})
