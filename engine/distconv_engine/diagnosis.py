@@ -28,7 +28,9 @@ _WRITING_SIDE = re.compile(
 
 _HARMLESS_WORDS = (
     r"co located POCs unavailable",  # open GOP at the start of a recording
-    r"mmco: unref short failure",  # common in broadcasts, pictures are whole
+    # Said of most recordings that begin at an open group, and that are whole; of a stream out of which
+    # somebody took one picture it is the only word in one of ten cases, and in seven there is none.
+    r"mmco: unref short failure",
     r"[Uu]nable to (?:decode|parse) APP fields",  # odd JPEG headers in cover art
     r"could not find corresponding trex",  # fragments of a track that is not used
     r"non monotonically increasing dts",  # the null muxer's affair

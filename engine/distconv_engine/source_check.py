@@ -5,6 +5,7 @@ Each check catches what the others miss:
 | check | what it catches | where |
 |---|---|---|
 | container bytes | a cut in any container that states a length, however short | `structure` |
+| no second file | what `cat a b` makes, of which players show one | `structure_joined`, here |
 | readable at all | text, playlists, a header without data, a missing index | `probe` |
 | every packet | broken chains of packets, lost sync, flagged packets | `packets` |
 | header against packets | a stated duration or frame count that is not there | here |
@@ -12,9 +13,7 @@ Each check catches what the others miss:
 | decoding all of it | damage inside frames; copied sound is decoded from the output | `encode`, `verify` |
 | the file itself | shrinks, grows, is written to or replaced while it is read | `check_unchanged` |
 
-What none can see: a TS or a live WebM cut exactly between two units; other bytes in uncompressed
-sound or pictures, which have no redundancy; and, rarely, other bytes inside one frame that happen
-to decode (VP9's decoder hardly ever objects). `source_sha256` in the job catches these too.
+What none can see is listed in docs/verification.md. `source_sha256` in the job catches that too.
 """
 
 import os

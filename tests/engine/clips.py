@@ -83,6 +83,7 @@ class Clips:
         helpers = {
             "{plain}": self.plain,
             "{long_gop}": self._long_gop,
+            "{open_gop}": self._open_gop,
             "{srt}": self._srt,
             "{sup}": self._sup,
             "{chapters}": self._chapters,
@@ -93,6 +94,13 @@ class Clips:
     def _long_gop(self) -> Path:
         lavfi = ("-f", "lavfi", "-i", VIDEO.format(d=2), "-f", "lavfi", "-i", AUDIO.format(d=2))
         return self.make("long-gop.mp4", *lavfi, *H264.split(), "-g", "250", *AAC.split())
+
+    def _open_gop(self) -> Path:
+        """Of which every later group begins with references to the one before."""
+        lavfi = ("-f", "lavfi", "-i", "mandelbrot=s=160x90:r=25", "-t", "2", "-threads", "1")
+        coding = "open-gop=1:keyint=20:bframes=2:ref=1"
+        video = ("-pix_fmt", "yuv420p", "-c:v", "libx264", "-x264-params", coding)
+        return self.make("open-gop.ts", *lavfi, *video)
 
     def _srt(self) -> Path:
         path = self.folder / "lines.srt"

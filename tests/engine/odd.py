@@ -44,6 +44,7 @@ ODD: dict[str, tuple[str, str]] = {
             "-x264-params open-gop=1:keyint=12 -pix_fmt yuv420p -c:a aac"
         ),
     ),
+    "begins-at-an-open-group": ("opened.ts", "-ss 0.9 -i {open_gop} -c copy -muxdelay 0"),
     "edit-list": ("edited.mp4", "-ss 0.31 -i {long_gop} -c copy"),
     "late-start": ("late.mkv", "-itsoffset 3 -i {plain} -c copy -avoid_negative_ts disabled"),
     "audio-starts-late": (
