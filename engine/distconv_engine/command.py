@@ -26,6 +26,14 @@ _OPUS_KBPS_A_CHANNEL = 256
 """libopus refuses more."""
 _OPUS_LAYOUTS = "aformat=channel_layouts=7.1|6.1|5.1|5.0|quad|stereo|mono"
 _AAC_FOLDED = "aformat=channel_layouts=7.1|6.1|5.1(side)|5.1|5.0|quad|3.1|3.0|stereo|mono"
+_TAGS = {
+    "mp4": {"aac": "mp4a", "mp3": "mp4a", "ac3": "ac-3", "eac3": "ec-3"},
+    "mov": {"aac": "mp4a", "mp3": ".mp3", "ac3": "ac-3", "eac3": "ec-3"},
+    "mkv": {"aac": "0x00ff", "mp2": "0x0050", "mp3": "0x0055", "ac3": "0x2000"},
+}
+"""Of sound for which sources of other kinds have tags of their own."""
+_TWIN_FRAGMENT_US = 500_000
+"""How much film the decoder beside the encode gets at a time."""
 _BITS_A_PIXEL_VP8 = 0.12
 """libvpx needs a ceiling for VP8 also with constant quality."""
 
@@ -46,6 +54,9 @@ class Request:
     """The ffmpeg that can decode what the encoder makes; None: there is none."""
     live: bool = False
     """The output is sent while it is made, so nothing of it can be written again later."""
+    twin: int | None = None
+    """The descriptor of a pipe that gets the pictures and sounds, too; `output` is then a name
+    without any letter that the tee muxer gives a meaning to, in the folder where ffmpeg runs."""
 
 
 def check_request(request: Request) -> None:
@@ -143,16 +154,48 @@ def _last_pass(request: Request, pass_number: int | None) -> list[str]:
     for number, kept in enumerate(plan.kept):
         argv += _stream(request, kept, number, pass_number)
     argv += ["-max_muxing_queue_size", "9999"]
-    if container.name in ("mp4", "mov"):
-        argv += _movflags(request)
+    if request.twin is not None:
+        return [*argv, *_tee(request, request.twin)]
+    movflags = _movflags(request)
+    argv += ["-movflags", movflags] if movflags else []
     return [*argv, "-f", container.format, request.output]
 
 
-def _movflags(request: Request) -> list[str]:
+def _movflags(request: Request) -> str | None:
     """Where the index goes: to the front, to the end, or, live, in pieces between the frames."""
+    if request.plan.container.name not in ("mp4", "mov"):
+        return None
     if request.live:
-        return ["-movflags", "+frag_keyframe+delay_moov+default_base_moof"]
-    return [] if request.options.faststart is False else ["-movflags", "+faststart"]
+        return "+frag_keyframe+delay_moov+default_base_moof"
+    return None if request.options.faststart is False else "+faststart"
+
+
+def _adapted(request: Request, kept: Kept, number: int) -> list[str]:
+    """Give copied sound the tag and the clock that its muxer would, behind which the tee stands."""
+    if kept.stream.kind != "audio":
+        return []
+    container = request.plan.container.name
+    tag = _TAGS.get(container, {}).get(kept.codec)
+    argv = [] if tag is None else [f"-tag:{number}", tag]
+    if container in ("mp4", "mov"):
+        argv += [f"-time_base:{number}", f"1/{kept.stream.sample_rate}"]
+    return argv
+
+
+def _tee(request: Request, twin: int) -> list[str]:
+    """Hand each packet to the output and, if it is picture or sound, to the pipe `twin`.
+
+    The pipe comes first: it ends before the output's index is written.
+    """
+    container = request.plan.container
+    piped = [f"f={container.format}", r"select=\'V,a\'", "onfail=ignore"]
+    if container.name in ("mp4", "mov"):
+        piped += ["movflags=+delay_moov+default_base_moof", f"frag_duration={_TWIN_FRAGMENT_US}"]
+    movflags = _movflags(request)
+    written = [f"f={container.format}", *([f"movflags={movflags}"] if movflags else [])]
+    slaves = f"[{':'.join(piped)}]pipe:{twin}|[{':'.join(written)}]{request.output}"
+    # All these containers want it; ffmpeg would ask them, but it asks the tee muxer.
+    return ["-flags", "+global_header", "-f", "tee", slaves]
 
 
 def _stream(request: Request, kept: Kept, number: int, pass_number: int | None) -> list[str]:
@@ -161,7 +204,8 @@ def _stream(request: Request, kept: Kept, number: int, pass_number: int | None) 
         cover = [f"-disposition:{number}", "attached_pic"] if stream.is_cover else []
         # ffmpeg before 6 calls FLAC in MP4 an experiment, long after it had become a standard.
         strict = ["-strict", "-2"] if stream.codec == "flac" else []
-        return [f"-c:{number}", "copy", *cover, *strict]
+        adapted = _adapted(request, kept, number) if request.twin is not None else []
+        return [f"-c:{number}", "copy", *cover, *strict, *adapted]
     if stream.kind == "video":
         return _video(request, kept, str(number), pass_number)
     if stream.kind == "audio":

@@ -22,7 +22,7 @@ _SPEAKER = re.compile(r"\[([^\]]+) @ 0x[0-9a-fA-F]+\]")
 _ALARMS = frozenset({"error", "fatal", "panic"})
 _WRITING_SIDE = re.compile(
     r"^(?:out#|vost#|aost#|sost#|enc:|af#|vf#|graph|Parsed_|auto_|fc#|lib(?!dav1d)|AVFilterGraph|"
-    r"null$|mp4$|matroska$|webm$|mov$|sws|swscaler|SWR|\w+_(?:nvenc|qsv|vaapi|videotoolbox)$)"
+    r"null$|tee$|mp4$|matroska$|webm$|mov$|sws|swscaler|SWR|\w+_(?:nvenc|qsv|vaapi|videotoolbox)$)"
 )
 """Who speaks for filters, encoders and muxers. (A demuxer speaks as `in#0/matroska,webm`.)"""
 

@@ -51,7 +51,7 @@ async def encode(
     encoded = None
     for number, argv in enumerate(lists):
         part = _Part(number, len(lists), duration_s, on_progress)
-        encoded = await _run_one(argv, controls, part, cwd)
+        encoded = await _run_one(argv, controls, part, cwd, request.twin)
     assert encoded is not None
     return encoded
 
@@ -72,7 +72,9 @@ class _Part:
         self.on_progress(progress, share)
 
 
-async def _run_one(argv: list[str], controls: Controls, part: _Part, cwd: Path) -> Encoded:
+async def _run_one(
+    argv: list[str], controls: Controls, part: _Part, cwd: Path, twin: int | None
+) -> Encoded:
     parser = ProgressParser(part.take)
     ended = await run(
         argv,
@@ -81,6 +83,7 @@ async def _run_one(argv: list[str], controls: Controls, part: _Part, cwd: Path) 
         sign_of_life=lambda: (part.last.frame, part.last.out_time_s, part.last.total_bytes),
         stop_on_damage=True,
         cwd=cwd,
+        pass_fds=() if twin is None else (twin,),
     )
     judge_end(ended)
     return Encoded(ended.diagnosis, part.last)

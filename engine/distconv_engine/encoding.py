@@ -9,6 +9,7 @@ from distconv_engine.attempt import Attempt, Workshop
 from distconv_engine.capabilities import encodes
 from distconv_engine.codecs import Encoder
 from distconv_engine.command import Request, check_request
+from distconv_engine.decoding import Decoded
 from distconv_engine.encode import Encoded, encode
 from distconv_engine.failures import EngineFault
 from distconv_engine.ffmpeg_tools import Tools
@@ -30,6 +31,8 @@ class Work:
     request: Request
     encoded: Encoded
     path: Path
+    decoded: Decoded | None = None
+    """What was decoded of it meanwhile; None: nothing that counts."""
 
 
 async def tools_for(

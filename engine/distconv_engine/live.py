@@ -21,6 +21,7 @@ import trio
 
 from distconv_engine.attempt import Attempt, Workshop
 from distconv_engine.command import Request
+from distconv_engine.decoding import decode_output
 from distconv_engine.encoding import Work, encode_to
 from distconv_engine.failures import (
     EngineFault,
@@ -37,13 +38,7 @@ from distconv_engine.running import Controls, Ended
 from distconv_engine.source_check import Source
 from distconv_engine.sources import STDIN
 from distconv_engine.targets import HttpTarget
-from distconv_engine.verify import (
-    Evidence,
-    Verified,
-    decode_output,
-    judge_output,
-    probe_output,
-)
+from distconv_engine.verify import Evidence, Verified, judge_output, probe_output
 
 _PIECE_BYTES = 1 << 16
 _QUEUED_PIECES = 16

@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 
 from distconv_engine.diagnosis import Diagnosis
 from distconv_engine.ffmpeg_tools import Tools
+from distconv_engine.packet_sums import HASH, PacketSums
 from distconv_engine.process import LineSplitter
 from distconv_engine.running import Controls, run
 from distconv_engine.sources import read_arguments
 from distconv_engine.zeros import ZeroRuns
 
 _ENTRIES = "packet=stream_index,pts_time,dts_time,duration_time,size,pos,flags"
+_HASHES = ",data_hash:stream=index,extradata_hash"
 JUMP_S = 10.0
 """A gap in a stream's time stamps that is no gap in its content (ffmpeg's own threshold)."""
 BACK_S, BACK_PACKETS = 1.0, 4
@@ -121,6 +123,7 @@ async def scan_packets(
     zero_streams: Sequence[int] = (),
     formats: str | None = None,
     stdin: int | None = None,
+    sums: PacketSums | None = None,
 ) -> PacketScan:
     """Count the packets of `url`.
 
@@ -132,6 +135,7 @@ async def scan_packets(
         zero_streams: the streams in which such a run is damage.
         formats: the only demuxers allowed.
         stdin: what `sources.STDIN` stands for.
+        sums: takes which packets they are, where that is asked.
     """
     scan = PacketScan()
     suspects = frozenset(zero_streams) if zeros else frozenset[int]()
@@ -139,6 +143,7 @@ async def scan_packets(
     def take(line: str) -> None:
         fields = line.split(",", 7)
         if len(fields) < 7:
+            _take_extradata(fields, sums)
             return
         index, size = int(fields[0]), _integer(fields[4])
         stream = scan.streams.setdefault(index, StreamPackets())
@@ -148,14 +153,27 @@ async def scan_packets(
         scan.end_byte = max(scan.end_byte, position + size)
         if zeros is not None and index in suspects and zeros.touch(position, size):
             stream.zeroed += 1
+        if sums is not None and len(fields) > 7:
+            packet_hash = fields[7].partition(",")[0]  # side data may follow
+            sums.of(index).add(size, packet_hash.removeprefix(f"{HASH}:"))
 
     splitter = LineSplitter(take)
     argv = [tools.ffprobe, "-hide_banner", "-loglevel", "repeat+level+warning"]
-    argv += ["-show_entries", _ENTRIES, "-of", "csv=p=0", *read_arguments(url, formats)]
+    entries = _ENTRIES
+    if sums is not None:
+        argv += ["-show_data_hash", HASH]
+        entries += _HASHES
+    argv += ["-show_entries", entries, "-of", "csv=p=0", *read_arguments(url, formats)]
     ended = await run(argv, controls, on_stdout=splitter.feed, stdin=stdin)
     splitter.close()
     scan.diagnosis, scan.exit_code = ended.diagnosis, ended.code
     return scan
+
+
+def _take_extradata(fields: Sequence[str], sums: PacketSums | None) -> None:
+    """Take a line of a stream: its number and the hash of its extradata, if it has any."""
+    if sums is not None and len(fields) == 2 and fields[1].startswith(f"{HASH}:"):
+        sums.of(int(fields[0])).extradata = fields[1].removeprefix(f"{HASH}:")
 
 
 def _seconds(text: str) -> float | None:

@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 import trio
 
 from distconv_engine.attempt import Attempt, Workshop, held_of
+from distconv_engine.beside import encode_and_decode
 from distconv_engine.codecs import Encoder
 from distconv_engine.encoding import (
     Work,
-    encode_to,
     first_that_works,
     request_for,
     tools_for,
@@ -71,12 +71,18 @@ async def _run_stored(
 
     async def work_with(encoder: Encoder) -> Work:
         request = request_for(shop, attempt, source, plan, encoder, output, tools=tools)
-        return await encode_to(request, attempt, source, output)
+        return await encode_and_decode(shop, attempt, source, request, output)
 
     work, fallbacks = await first_that_works(shop, encoders, work_with)
     tracker.phase("verify")
     proved = await verify(
-        work.request, source, work.encoded, work.path, attempt.controls, tracker.part
+        work.request,
+        source,
+        work.encoded,
+        work.path,
+        attempt.controls,
+        tracker.part,
+        beside=work.decoded,
     )
     check_unchanged(source)
     tracker.phase("publish")

@@ -49,6 +49,11 @@ class Kept:
     """Codec in the output."""
 
     @property
+    def is_played(self) -> bool:
+        """Whether it is moving pictures or sound."""
+        return self.stream.is_video or self.stream.kind == "audio"
+
+    @property
     def label(self) -> str:
         """How the result names it."""
         how = "copied" if self.action == "copy" else f"to {self.codec}"
@@ -87,6 +92,19 @@ class Plan:
     def video(self) -> Kept | None:
         """The video stream, if there is one."""
         return next((kept for kept in self.kept if kept.stream.is_video), None)
+
+    @property
+    def played(self) -> list[tuple[int, Kept]]:
+        """Pictures and sounds, each with its index in the file."""
+        numbered = enumerate(self.kept)
+        return [(self.output_index(number), kept) for number, kept in numbered if kept.is_played]
+
+    def output_index(self, number: int) -> int:
+        """Return where the kept stream `number` is in the file: Matroska moves covers to the end."""
+        if self.container.name != "mkv":
+            return number
+        ordered = sorted(range(len(self.kept)), key=lambda n: self.kept[n].stream.is_cover)
+        return ordered.index(number)
 
     def labels(self) -> list[str]:
         """What is kept, as the result tells it."""

@@ -144,6 +144,7 @@ async def open_child(
     cwd: Path | None = None,
     limits: ChildLimits | None = None,
     stdin: int | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> AsyncGenerator[Child, None]:
     """Start `argv` and yield it; it is dead and reaped when the block is left."""
     parent = os.getpid()
@@ -154,6 +155,7 @@ async def open_child(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=cwd,
+        pass_fds=pass_fds,
         start_new_session=True,
         preexec_fn=lambda: _in_child(parent, granted),
     )

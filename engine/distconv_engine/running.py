@@ -66,6 +66,7 @@ async def run(
     stop_on_damage: bool = False,
     cwd: Path | None = None,
     stdin: int | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> Ended:
     """Run `argv` to its end.
 
@@ -78,6 +79,7 @@ async def run(
         stop_on_damage: end it at the first proof of damage, since its output is worthless.
         cwd: where it runs.
         stdin: a descriptor for its standard input; stays the caller's.
+        pass_fds: more descriptors that it inherits, under the same numbers.
 
     Raises:
         EngineFault: it stalled, or went beyond the limits of the attempt.
@@ -89,7 +91,9 @@ async def run(
         seen.pieces += 1
         on_stdout(piece)
 
-    async with open_child(argv, cwd=cwd, limits=controls.limits, stdin=stdin) as child:
+    async with open_child(
+        argv, cwd=cwd, limits=controls.limits, stdin=stdin, pass_fds=pass_fds
+    ) as child:
         controls.children.add(child)
 
         def note(line: str) -> None:

@@ -2,7 +2,8 @@
 
 The chain runs from the source's packets (not its header) to frames decoded, frames encoded,
 packets written and frames decoded again from the output: each link is counted by another witness,
-so a loss anywhere shows as a difference between two numbers.
+so a loss anywhere shows as a difference between two numbers. Frames that were decoded beside the
+encode count for the file only if its packets are byte for byte those that were decoded.
 """
 
 from collections.abc import Callable
@@ -12,19 +13,19 @@ from pathlib import Path
 import trio
 
 from distconv_engine.command import Request, is_ten_bit, target_fps, target_size
-from distconv_engine.diagnosis import LOG_LEVEL, Diagnosis
+from distconv_engine.decoding import Decoded, check_decoding, check_unaltered, decode_output
+from distconv_engine.diagnosis import Diagnosis
 from distconv_engine.encode import Encoded
-from distconv_engine.failures import InputFault, NoRoom, VerificationFault
+from distconv_engine.failures import InputFault, VerificationFault
 from distconv_engine.ffmpeg_tools import Tools
 from distconv_engine.files import hash_file
+from distconv_engine.packet_sums import PacketSums
 from distconv_engine.packets import PacketScan, StreamPackets, scan_packets
 from distconv_engine.plan import Kept
 from distconv_engine.probe import Probe, Stream, probe
-from distconv_engine.process import LineSplitter
-from distconv_engine.progress import EncodeProgress, ProgressParser
-from distconv_engine.running import Controls, Ended, run
+from distconv_engine.running import Controls, Ended
 from distconv_engine.source_check import Source
-from distconv_engine.sources import file_url, read_arguments
+from distconv_engine.sources import file_url
 
 AUDIO_SLACK_S = 0.25
 """Priming and the last frame's padding, of the source's codec and of the output's."""
@@ -33,13 +34,6 @@ VIDEO_SLACK_S = 0.15
 SPAN_SHARE = 0.001
 _FRAMES_LACKING = 2
 """Packets of a sound source that may give no frame: a leading picture without its reference."""
-_PARSERS = {
-    "av1": "av1_metadata",
-    "hevc": "hevc_metadata",
-    "h264": "h264_metadata",
-    "vp9": "vp9_metadata",
-}
-"""Bitstream filters that parse every header of a codec."""
 _INVISIBLE = frozenset({"vp8", "vp9", "mpeg4", "hevc"})
 """Codecs with packets that show no picture by right (alternate references, skipped frames)."""
 
@@ -68,6 +62,8 @@ class Evidence:
     decoded: Ended
     sha256: str
     size_bytes: int
+    decoded_beside: bool = False
+    """The frames were decoded beside the encode, from the very packets that are in the file."""
 
 
 async def verify(
@@ -77,14 +73,27 @@ async def verify(
     path: Path,
     controls: Controls,
     on_progress: Callable[[float], None],
+    beside: Decoded | None = None,
 ) -> Verified:
-    """Prove the output at `path`; raises a `JobFailure` that names the first difference."""
+    """Prove the output at `path`; raises a `JobFailure` that names the first difference.
+
+    `beside` is what was decoded while it was made; if the file holds anything else, or if there is
+    none, the file itself is decoded.
+    """
     url = file_url(path)
     found = await probe_output(request.tools, url, controls)
-    scan = await scan_packets(request.tools, url, controls)
-    decoded = await decode_output(request, url, controls, on_progress, source.duration_s)
+    sums = PacketSums() if beside else None
+    scan = await scan_packets(request.tools, url, controls, sums=sums)
+    if beside and sums:
+        check_unaltered(beside, request.plan, sums)
+    is_same = beside is not None and sums is not None and beside.is_of(request.plan, scan, sums)
+    if beside and is_same:
+        ended = beside.ended
+    else:
+        ended = await decode_output(request, url, controls, on_progress, source.duration_s)
     digest, size = await trio.to_thread.run_sync(hash_file, path)
-    return judge_output(request, source, encoded, Evidence(found, scan, decoded, digest, size))
+    evidence = Evidence(found, scan, ended, digest, size, decoded_beside=is_same)
+    return judge_output(request, source, encoded, evidence)
 
 
 async def probe_output(
@@ -106,8 +115,10 @@ def judge_output(
         raise VerificationFault(f"The output cannot be read: {found.message}") from found
     checks = check_shape(request, found)
     _check_scan(scan)
-    _check_decoding(request, evidence.decoded)
+    check_decoding(request, evidence.decoded)
     checks += check_counts(request, source, encoded, scan, decoded)
+    if evidence.decoded_beside:
+        checks.append("packets-as-decoded")
     video, audio = found.main_video, found.of_kind("audio")
     number = _number_of_video(request)
     return Verified(
@@ -187,7 +198,7 @@ def check_counts(
     """Follow each stream from the source's packets to the output's decoded frames; pure."""
     for number, kept in enumerate(request.plan.kept):
         before = source.scan.of(kept.stream.index)
-        after = output.of(_output_index(request, number))
+        after = output.of(request.plan.output_index(number))
         if kept.stream.is_video:
             _check_video(request, kept, before, after, encoded, decoded, number)
         elif kept.stream.kind == "audio":
@@ -209,7 +220,7 @@ def _check_video(
     label = kept.stream.label
     read = encoded.diagnosis.read.get(kept.stream.index)
     written = encoded.diagnosis.written.get(number)
-    again = decoded.read.get(_output_index(request, number))
+    again = decoded.read.get(request.plan.output_index(number))
     if read is None or written is None or again is None or written.frames is None:
         raise VerificationFault(f"ffmpeg told no counts for {label}.")
     if read.packets < before.shown:
@@ -287,15 +298,6 @@ def _check_span(label: str, before: StreamPackets, after: StreamPackets, slack_s
         )
 
 
-def _output_index(request: Request, number: int) -> int:
-    """Return the index of the output's stream `number`: Matroska moves covers to the end."""
-    kept = request.plan.kept
-    if request.plan.container.name != "mkv":
-        return number
-    ordered = sorted(range(len(kept)), key=lambda n: kept[n].stream.is_cover)
-    return ordered.index(number)
-
-
 def _frames_of(decoded: Diagnosis, number: int | None) -> int | None:
     count = decoded.read.get(number) if number is not None else None
     return None if count is None else count.frames or count.packets
@@ -304,7 +306,7 @@ def _frames_of(decoded: Diagnosis, number: int | None) -> int | None:
 def _number_of_video(request: Request) -> int | None:
     for number, kept in enumerate(request.plan.kept):
         if kept.stream.is_video:
-            return _output_index(request, number)
+            return request.plan.output_index(number)
     return None
 
 
@@ -315,64 +317,3 @@ def _check_scan(scan: PacketScan) -> None:
     if scan.exit_code != 0 or scan.diagnosis.damage:
         found = (scan.diagnosis.damage or ["it cannot be read to its end"])[0]
         raise VerificationFault(f"The output is damaged: {found}", log_tail=scan.diagnosis.tail)
-
-
-async def decode_output(
-    request: Request,
-    url: str,
-    controls: Controls,
-    on_progress: Callable[[float], None],
-    duration_s: float,
-    *,
-    stdin: int | None = None,
-) -> Ended:
-    """Decode all pictures and sounds of the output.
-
-    Where this ffmpeg has no decoder, every frame's headers are parsed instead, and the result says
-    so: the check is then called `parses`.
-    The loop filter only makes pictures smoother and costs a third of the time, so it is skipped.
-    """
-    program = request.reader or request.tools.ffmpeg
-    argv = [program, "-hide_banner", "-nostdin", "-loglevel", LOG_LEVEL]
-    argv += ["-progress", "pipe:1", "-nostats", "-skip_loop_filter", "all"]
-    argv += read_arguments(url)
-    argv += ["-map", "0:V?", "-map", "0:a?", "-fps_mode", "passthrough"]
-    if request.reader is None:
-        parser = _PARSERS.get(request.encoder.codec)
-        argv += ["-c:v", "copy", *(["-bsf:v", parser] if parser else [])]
-    argv += ["-f", "null", "-"]
-    last = [EncodeProgress()]
-
-    def take(progress: EncodeProgress) -> None:
-        last[0] = progress
-        on_progress(progress.fraction(duration_s))
-
-    return await run(
-        argv,
-        controls,
-        on_stdout=LineSplitter(ProgressParser(take).line).feed,
-        sign_of_life=lambda: last[0],
-        stdin=stdin,
-    )
-
-
-def _check_decoding(request: Request, ended: Ended) -> None:
-    diagnosis = ended.diagnosis
-    if diagnosis.disk_full:
-        raise NoRoom("The engine's disk is full.", log_tail=diagnosis.tail)
-    if diagnosis.damage or diagnosis.decode_errors or ended.code != 0:
-        _blame(request, diagnosis)
-
-
-def _blame(request: Request, diagnosis: Diagnosis) -> None:
-    """Raise for an output that does not decode: the source's fault where it was only copied."""
-    found = (diagnosis.damage or ["some frames cannot be decoded"])[0]
-    copied = [kept for kept in request.plan.kept if kept.action == "copy"]
-    made = {kept.codec for kept in request.plan.kept if kept.action == "encode"}
-    bad = {count.kind for count in diagnosis.read.values() if count.errors}
-    for kept in copied:
-        if kept.codec not in made and (found.startswith(kept.codec) or kept.stream.kind in bad):
-            raise InputFault(
-                f"The source is damaged: {kept.stream.label}: {found}", log_tail=diagnosis.tail
-            )
-    raise VerificationFault(f"The output does not decode: {found}", log_tail=diagnosis.tail)

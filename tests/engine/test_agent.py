@@ -46,6 +46,10 @@ def ffmpegs_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     return psutil.Process(process.pid).children(recursive=True)
 
 
+def states_of(process: subprocess.Popen[bytes]) -> set[str]:
+    return {child.status() for child in ffmpegs_of(process)}
+
+
 def submit_long(daemon: FakeDaemon, clips: Clips, job_id: str = "1_1") -> None:
     daemon.submit(job_id, clips.long().as_uri(), "hevc", options={"preset": "slow"})
 
@@ -204,7 +208,7 @@ def test_two_slots_run_two_jobs_at_once(daemon: FakeDaemon, start: Start, clips:
     process = start("--slots", "2")
     daemon.wait_for(lambda d: encoding("1_1")(d) and encoding("1_2")(d))
     wait_until(lambda: any(len(beat["jobs"]) == 2 for beat in daemon.beats))
-    assert len(ffmpegs_of(process)) == 2
+    assert len(ffmpegs_of(process)) == 4  # each an encoder and a decoder beside it
 
 
 def test_pause_stops_the_encode_where_it_is_and_resume_lets_it_go_on(
@@ -213,13 +217,12 @@ def test_pause_stops_the_encode_where_it_is_and_resume_lets_it_go_on(
     submit_long(daemon, clips)
     process = start("--stall-s", "1")
     daemon.wait_for(encoding("1_1"))
-    (child,) = ffmpegs_of(process)
     daemon.paused.add("1_1")
-    wait_until(lambda: child.status() == psutil.STATUS_STOPPED)
+    wait_until(lambda: states_of(process) == {psutil.STATUS_STOPPED})
     wait_until(lambda: len(daemon.beats) > 8)  # longer than the stall time
     assert daemon.report_of("1_1") is None
     daemon.paused.clear()
-    wait_until(lambda: child.status() != psutil.STATUS_STOPPED)
+    wait_until(lambda: psutil.STATUS_STOPPED not in states_of(process))
     daemon.verdicts["1_1"] = "cancel"
     wait_until(lambda: not ffmpegs_of(process))
 
@@ -230,7 +233,7 @@ def test_an_engine_that_is_asked_measures_itself_anew_once_its_job_stands_still(
     submit_long(daemon, clips)
     process = start("--slots", "2", "--poll-s", "0.2")
     daemon.wait_for(encoding("1_1"))
-    (child,) = ffmpegs_of(process)
+    children = ffmpegs_of(process)
     daemon.benchmark_requested_at = 77
     daemon.wait_for(lambda d: d.beats[-1]["status"] == "benchmarking")
     seen = len(daemon.beats)
@@ -239,7 +242,7 @@ def test_an_engine_that_is_asked_measures_itself_anew_once_its_job_stands_still(
     before = (tmp_path / "work" / "benchmark.json").read_bytes()
     daemon.paused.add("1_1")
     daemon.wait_for(lambda d: len(d.benchmarks) == 2)
-    assert child.status() == psutil.STATUS_STOPPED
+    assert {child.status() for child in children} == {psutil.STATUS_STOPPED}
     assert [report.get("requested_at") for report in daemon.benchmarks] == [None, 77]
     assert (tmp_path / "work" / "benchmark.json").read_bytes() != before
     daemon.wait_for(lambda d: d.beats[-1]["status"] == "idle")

@@ -120,12 +120,13 @@ async def test_pause_resume_and_cancel_over_the_socket_reach_ffmpeg_within_two_s
         await site.wait_until(lambda: site.session is not None)
         job_id = await site.submit(clips, "slow")
         await site.wait_until(lambda: site.is_encoding(job_id))
-        (child,) = site.ffmpegs()
+        children = site.ffmpegs()  # the encoder, and the decoder beside it
         # Sooner than any heartbeat: they are 10 s apart.
         await site.parts.ledger.execute(patch, job_id, JobPatch(paused=True))
-        await site.wait_until(lambda: child.status() == psutil.STATUS_STOPPED, 2.0)
+        stopped = psutil.STATUS_STOPPED
+        await site.wait_until(lambda: all(c.status() == stopped for c in children), 2.0)
         await site.parts.ledger.execute(patch, job_id, JobPatch(paused=False))
-        await site.wait_until(lambda: child.status() != psutil.STATUS_STOPPED, 2.0)
+        await site.wait_until(lambda: all(c.status() != stopped for c in children), 2.0)
         assert (await site.job(job_id)).status == JobStatus.ASSIGNED
         await site.parts.ledger.execute(cancel, job_id)
         await site.wait_until(lambda: not site.ffmpegs(), 2.0)
