@@ -4,6 +4,7 @@ Where this ffmpeg has no decoder, every frame's headers are parsed instead, and 
 the check is then called `parses`.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -84,7 +85,9 @@ async def decode_pipe(
 ) -> Decoded:
     """Decode the pictures and sounds that come through the pipe `stdin`, and sum their packets."""
     sums = PacketSums()
-    argv = [*_decoder(request, STDIN), "-map", "0", "-c", "copy"]
+    # Threads cost something, and beside an encoder one for every other core keeps up with it.
+    threads = max(1, (os.cpu_count() or 1) // 2)
+    argv = [*_decoder(request, STDIN, "-threads", str(threads)), "-map", "0", "-c", "copy"]
     argv += ["-f", "framehash", "-hash", HASH, "pipe:1"]
     lines = LineSplitter(sums.framehash_line)
     ended = await run(argv, controls, on_stdout=lines.feed, sign_of_life=sign_of_life, stdin=stdin)
@@ -92,14 +95,14 @@ async def decode_pipe(
     return Decoded(ended, sums)
 
 
-def _decoder(request: Request, url: str) -> list[str]:
-    """Return the arguments that decode everything and keep nothing.
+def _decoder(request: Request, url: str, *options: str) -> list[str]:
+    """Return the arguments that decode everything, with `options`, and keep nothing.
 
     The loop filter only makes pictures smoother and costs a third of the time, so it is skipped.
     """
     program = request.reader or request.tools.ffmpeg
     argv = [program, "-hide_banner", "-nostdin", "-nostats", "-loglevel", LOG_LEVEL]
-    argv += ["-skip_loop_filter", "all", *read_arguments(url)]
+    argv += ["-skip_loop_filter", "all", *options, *read_arguments(url)]
     argv += ["-map", "0:V?", "-map", "0:a?", "-fps_mode", "passthrough"]
     if request.reader is None:
         parser = _PARSERS.get(request.encoder.codec)
