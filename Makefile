@@ -18,7 +18,7 @@ test: setup ## run all tests
 	@$(BIN)/pytest
 
 unit: setup ## run the fast tests only: no ffmpeg, no daemon process (under a minute)
-	@$(BIN)/pytest -m "not e2e and not slow"
+	@$(BIN)/pytest -m "not e2e and not slow" --numprocesses=auto --maxprocesses=4
 
 torture: setup ## kill the daemon 30 times under load, with both disk stores, and audit exactly
 	DISTCONV_TORTURE_KILLS=30 $(BIN)/pytest tests/torture -s
