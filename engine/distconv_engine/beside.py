@@ -85,9 +85,8 @@ class _Decoder:
         self._request = request
         self._read_end, self.write_end = os.pipe()
         if hasattr(fcntl, "F_SETPIPE_SZ"):
-            with suppress(
-                OSError
-            ):  # this user's pipes have used up their share: a small one will do
+            # This user's pipes may have used up their share: a small one will do.
+            with suppress(OSError):
                 fcntl.fcntl(self.write_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self.found: Decoded | None = None
 

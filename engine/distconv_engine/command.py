@@ -102,6 +102,19 @@ def commands(request: Request) -> list[list[str]]:
     return [_last_pass(request, None)]
 
 
+def cover_commands(request: Request) -> list[list[str]]:
+    """Return what takes each cover that will be attached out of the source, into a file."""
+    return [
+        [
+            *(request.tools.ffmpeg, "-hide_banner", "-nostdin", "-y", "-loglevel", LOG_LEVEL),
+            *read_arguments(request.source),
+            *("-map", f"0:{kept.stream.index}", "-c", "copy", "-frames:v", "1"),
+            *("-f", "rawvideo", f"file:{_cover_file(request.plan, kept)}"),
+        ]
+        for kept in request.plan.attached_covers
+    ]
+
+
 def target_size(stream: Stream, options: TranscodeOptions, encoder: Encoder) -> tuple[int, int]:
     """Return the output's size in pixels: even, within the maxima, never larger than the source."""
     width, height = stream.shown_size
@@ -148,8 +161,9 @@ def _first_pass(request: Request) -> list[str]:
 def _last_pass(request: Request, pass_number: int | None) -> list[str]:
     plan, container = request.plan, request.plan.container
     argv = _head(request)
+    attached = plan.attached_covers
     for kept in plan.kept:
-        argv += ["-map", f"0:{kept.stream.index}"]
+        argv += [] if kept in attached else ["-map", f"0:{kept.stream.index}"]
     argv += ["-map_metadata", "0", "-map_chapters", "0" if plan.keep_chapters else "-1"]
     for number, kept in enumerate(plan.kept):
         argv += _stream(request, kept, number, pass_number)
@@ -201,6 +215,8 @@ def _tee(request: Request, twin: int) -> list[str]:
 def _stream(request: Request, kept: Kept, number: int, pass_number: int | None) -> list[str]:
     stream = kept.stream
     if kept.action == "copy":
+        if kept in request.plan.attached_covers:
+            return _attached(request, kept, number)
         cover = [f"-disposition:{number}", "attached_pic"] if stream.is_cover else []
         # ffmpeg before 6 calls FLAC in MP4 an experiment, long after it had become a standard.
         strict = ["-strict", "-2"] if stream.codec == "flac" else []
@@ -211,6 +227,22 @@ def _stream(request: Request, kept: Kept, number: int, pass_number: int | None) 
     if stream.kind == "audio":
         return _audio(request, kept, number)
     return [f"-c:{number}", _SUBTITLE_ENCODERS[kept.codec]]
+
+
+def _attached(request: Request, kept: Kept, number: int) -> list[str]:
+    name = _cover_file(request.plan, kept)
+    kind = "image/png" if kept.codec == "png" else "image/jpeg"
+    return [
+        *("-attach", f"file:{name}"),
+        *(f"-metadata:s:{number}", f"mimetype={kind}"),
+        *(f"-metadata:s:{number}", f"filename={name}"),
+    ]
+
+
+def _cover_file(plan: Plan, kept: Kept) -> str:
+    """Return its name in the folder where ffmpeg runs; players look for one named `cover`."""
+    place = plan.attached_covers.index(kept)
+    return f"cover{f'-{place + 1}' if place else ''}.{'png' if kept.codec == 'png' else 'jpg'}"
 
 
 def _video(request: Request, kept: Kept, spec: str, pass_number: int | None) -> list[str]:

@@ -6,6 +6,7 @@ encoding again, so it comes first.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from distconvd.model import CONTAINERS as RULES
 from distconvd.model import ContainerName, ContainerRules
@@ -29,7 +30,10 @@ class Container:
     """What text subtitles become that can not be copied; None: it holds none."""
     styled_text: bool = False
     """Whether ASS keeps its looks."""
-    covers: bool = False
+    covers: Literal["stream", "attachment"] | None = None
+    """As what it holds a cover; None: it holds none."""
+    edit_lists: bool = False
+    """Whether it can hide the beginning of a copied stream from players."""
     chapters: bool = True
     attachments: bool = False
 
@@ -60,12 +64,13 @@ CONTAINERS: dict[ContainerName, Container] = {
         Container(
             "mp4", "mp4", "mov",
             audio_copied=_COMMON_AUDIO | {"opus", "alac", "flac"},
-            subtitles_copied=frozenset({"mov_text"}), text_made="mov_text", covers=True,
+            subtitles_copied=frozenset({"mov_text"}), text_made="mov_text", covers="stream",
+            edit_lists=True,
         ),
         Container(
             "mov", "mov", "mov",
             audio_copied=_COMMON_AUDIO | _PCM | {"alac"},
-            subtitles_copied=frozenset({"mov_text"}), text_made="mov_text", covers=True,
+            subtitles_copied=frozenset({"mov_text"}), text_made="mov_text", edit_lists=True,
         ),
         Container(
             "webm", "webm", "matroska",
@@ -76,7 +81,7 @@ CONTAINERS: dict[ContainerName, Container] = {
             "mkv", "matroska", "matroska",
             audio_copied=_COMMON_AUDIO | _PCM | {"opus", "vorbis", "flac", "alac", "mp2", "dts", "truehd"},
             subtitles_copied=frozenset({"subrip", "ass", "ssa", "webvtt", "hdmv_pgs_subtitle", "dvd_subtitle", "dvb_subtitle"}),
-            text_made="subrip", styled_text=True, covers=True, attachments=True,
+            text_made="subrip", styled_text=True, covers="attachment", attachments=True,
         ),
         Container(
             "ts", "mpegts", "mpegts",

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from distconv_engine.command import Request, commands
+from distconv_engine.command import Request, commands, cover_commands
 from distconv_engine.diagnosis import Diagnosis
 from distconv_engine.failures import EngineFault, InputFault, NoRoom
 from distconv_engine.probe import last_words
@@ -48,6 +48,8 @@ async def encode(
         duration_s: of the source, for the done part.
     """
     lists = commands(request)
+    for argv in cover_commands(request):
+        judge_end(await run(argv, controls, cwd=cwd))
     encoded = None
     for number, argv in enumerate(lists):
         part = _Part(number, len(lists), duration_s, on_progress)

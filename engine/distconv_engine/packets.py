@@ -6,6 +6,7 @@ memory. Packets that an edit list hides (flag `D`) are counted apart, since no p
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from distconv_engine.diagnosis import Diagnosis
 from distconv_engine.ffmpeg_tools import Tools
@@ -19,6 +20,9 @@ _ENTRIES = "packet=stream_index,pts_time,dts_time,duration_time,size,pos,flags"
 _HASHES = ",data_hash:stream=index,extradata_hash"
 JUMP_S = 10.0
 """A gap in a stream's time stamps that is no gap in its content (ffmpeg's own threshold)."""
+PRIMING_S = 0.15
+"""Most that an encoder of sound puts in front, for players to skip: HE-AAC's 5,186 samples."""
+Edit = Literal["head", "inside"]
 BACK_S, BACK_PACKETS = 1.0, 4
 """A decoding time so much earlier than the one before is another recording's, and no disorder."""
 
@@ -30,6 +34,9 @@ class StreamPackets:
     count: int = 0
     hidden: int = 0
     """Of these, packets that an edit list hides."""
+    hidden_s: float = 0.0
+    cut: bool = False
+    """Whether some are hidden between others that are shown."""
     corrupt: int = 0
     total_bytes: int = 0
     first_s: float | None = None
@@ -41,6 +48,8 @@ class StreamPackets:
     """From where to where its clock first went back."""
     zeroed: int = 0
     """Packets with a long run of zero bytes, which compressed video never has."""
+    _hidden_first: int | None = None
+    """How many were hidden before the first that is shown."""
     _last_s: float | None = None
     _last_dts_s: float | None = None
 
@@ -48,6 +57,13 @@ class StreamPackets:
     def shown(self) -> int:
         """Packets that a player would show."""
         return self.count - self.hidden
+
+    @property
+    def edit(self) -> Edit | None:
+        """Where an edit list hides sound that could be heard, and that is no encoder's priming."""
+        if self.cut:
+            return "inside"
+        return "head" if self.hidden_s > PRIMING_S else None
 
     @property
     def span_s(self) -> float:
@@ -71,7 +87,11 @@ class StreamPackets:
         self.corrupt += "C" in flags
         if "D" in flags:
             self.hidden += 1
+            self.hidden_s += duration_s
             return
+        if self._hidden_first is None:
+            self._hidden_first = self.hidden
+        self.cut = self.cut or self.hidden > self._hidden_first
         self.total_s += duration_s
         if time_s is None:
             return

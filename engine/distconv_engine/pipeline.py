@@ -56,7 +56,7 @@ async def _run_stored(
     path = await _fetch(shop, attempt)
     tracker.phase("probe")
     source = await check_source(shop.tools, path, attempt.controls)
-    plan = make_plan(job, source.probe)
+    plan = make_plan(job, source.probe, source.edits)
     target = choose_target(
         job,
         plan.container.suffix,

@@ -1,9 +1,10 @@
 """What becomes of each stream of a source: kept as what, or dropped, or the job is refused; pure.
 
-The plan is made from the job and the probe alone, so that the command is built from it, the output
-is verified against it, and the report tells it.
+The plan is made from the job and what was found in the source, so that the command is built from
+it, the output is verified against it, and the report tells it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +15,7 @@ from distconv_engine.containers import (
     Container,
 )
 from distconv_engine.failures import InputFault
+from distconv_engine.packets import Edit
 from distconv_engine.probe import Probe, Stream
 from distconvd.model import (
     CODECS,
@@ -41,12 +43,14 @@ _USUAL = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """One stream of the output, in the output's order."""
+    """One stream of the output."""
 
     stream: Stream
     action: Action
     codec: str
     """Codec in the output."""
+    edit: Edit | None = None
+    """Of a copy: which part of it the output has to hide, as the source does."""
 
     @property
     def is_played(self) -> bool:
@@ -85,6 +89,7 @@ class Plan:
     codec: str
     container: Container
     kept: tuple[Kept, ...]
+    """In the output's order: every container has its covers behind the tracks."""
     dropped: tuple[str, ...]
     keep_chapters: bool
 
@@ -96,15 +101,13 @@ class Plan:
     @property
     def played(self) -> list[tuple[int, Kept]]:
         """Pictures and sounds, each with its index in the file."""
-        numbered = enumerate(self.kept)
-        return [(self.output_index(number), kept) for number, kept in numbered if kept.is_played]
+        return [(number, kept) for number, kept in enumerate(self.kept) if kept.is_played]
 
-    def output_index(self, number: int) -> int:
-        """Return where the kept stream `number` is in the file: Matroska moves covers to the end."""
-        if self.container.name != "mkv":
-            return number
-        ordered = sorted(range(len(self.kept)), key=lambda n: self.kept[n].stream.is_cover)
-        return ordered.index(number)
+    @property
+    def attached_covers(self) -> list[Kept]:
+        """Covers that become attachments: ffmpeg takes those from files, and not from streams."""
+        attached = self.container.covers == "attachment"
+        return [kept for kept in self.kept if attached and kept.stream.is_cover]
 
     def labels(self) -> list[str]:
         """What is kept, as the result tells it."""
@@ -124,8 +127,11 @@ class _Draft:
     """What it holds, but worse than another would."""
 
 
-def make_plan(job: Job, probe: Probe) -> Plan:
-    """Return the plan; raises `InputFault` when the job asks for what cannot be."""
+def make_plan(job: Job, probe: Probe, edits: Mapping[int, Edit] | None = None) -> Plan:
+    """Return the plan; raises `InputFault` when the job asks for what cannot be.
+
+    `edits` tells where edit lists hide a part of streams, by index.
+    """
     codec = canonical_codec(job.target_codec)
     if codec not in CODECS:
         known = ", ".join(CODECS)
@@ -133,7 +139,9 @@ def make_plan(job: Job, probe: Probe) -> Plan:
     fault = find_fault(job.options, codec, job.output)
     if fault is not None:
         raise InputFault(str(fault))
-    drafts = [_draft(codec, row, job.options, probe) for row in _containers(job, codec)]
+    drafts = [
+        _draft(codec, row, job.options, probe, edits or {}) for row in _containers(job, codec)
+    ]
     whole = [draft for draft in drafts if not draft.unsupported]
     best = [draft for draft in whole if not draft.degraded]
     return _finish(codec, job.options, probe, (best or whole or drafts)[0])
@@ -179,13 +187,19 @@ def _finish(codec: str, options: TranscodeOptions, probe: Probe, draft: _Draft) 
     return Plan(
         codec=codec,
         container=container,
-        kept=tuple(draft.kept),
+        kept=tuple(sorted(draft.kept, key=lambda kept: kept.stream.is_cover)),
         dropped=tuple(draft.dropped + unsupported),
         keep_chapters=chapters and container.chapters,
     )
 
 
-def _draft(codec: str, container: Container, options: TranscodeOptions, probe: Probe) -> _Draft:
+def _draft(
+    codec: str,
+    container: Container,
+    options: TranscodeOptions,
+    probe: Probe,
+    edits: Mapping[int, Edit],
+) -> _Draft:
     draft = _Draft(container, [], [], [], [])
     for stream in probe.streams:
         if stream.is_cover:
@@ -193,7 +207,7 @@ def _draft(codec: str, container: Container, options: TranscodeOptions, probe: P
         elif stream.kind == "video":
             _place_video(draft, codec, container, probe, stream)
         elif stream.kind == "audio":
-            _place_audio(draft, container, options, stream)
+            _place_audio(draft, container, options, stream, edits.get(stream.index))
         elif stream.kind == "subtitle":
             _place_subtitle(draft, container, options, stream)
         elif stream.kind == "attachment":
@@ -224,7 +238,11 @@ def _place_cover(draft: _Draft, container: Container, stream: Stream) -> None:
 
 
 def _place_audio(
-    draft: _Draft, container: Container, options: TranscodeOptions, stream: Stream
+    draft: _Draft,
+    container: Container,
+    options: TranscodeOptions,
+    stream: Stream,
+    edit: Edit | None,
 ) -> None:
     wanted = options.audio_codec
     if wanted == "none":
@@ -232,7 +250,7 @@ def _place_audio(
     elif stream.codec == "unknown" or stream.channels == 0:
         draft.unsupported.append(stream.label)
     elif wanted == "copy" or (wanted is None and options.audio_bitrate_kbps is None):
-        _copy_audio(draft, container, stream, must=wanted == "copy")
+        _copy_audio(draft, container, stream, edit, must=wanted == "copy")
     else:
         _encode_audio(draft, stream, wanted or container.audio_made)
 
@@ -247,11 +265,17 @@ def _encode_audio(draft: _Draft, stream: Stream, codec: str) -> None:
         draft.kept.append(Kept(stream, "encode", codec))
 
 
-def _copy_audio(draft: _Draft, container: Container, stream: Stream, *, must: bool) -> None:
-    if stream.codec in container.audio_copied:
-        draft.kept.append(Kept(stream, "copy", stream.codec))
+def _copy_audio(
+    draft: _Draft, container: Container, stream: Stream, edit: Edit | None, *, must: bool
+) -> None:
+    can = stream.codec in container.audio_copied
+    # ffmpeg copies what is hidden, too; and but for a beginning it would then be heard.
+    hides = edit is None or (edit == "head" and container.edit_lists)
+    if can and hides:
+        draft.kept.append(Kept(stream, "copy", stream.codec, edit))
     elif must:
-        draft.unsupported.append(stream.label)
+        lost = f"a copy of {stream.label} with its edit list" if can else stream.label
+        draft.unsupported.append(lost)
     else:
         _encode_audio(draft, stream, container.audio_made)
 

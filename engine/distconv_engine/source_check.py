@@ -25,7 +25,7 @@ import trio
 
 from distconv_engine.failures import InputFault
 from distconv_engine.ffmpeg_tools import Tools
-from distconv_engine.packets import PacketScan, scan_packets
+from distconv_engine.packets import Edit, PacketScan, scan_packets
 from distconv_engine.probe import Probe, Stream, probe
 from distconv_engine.ranges import NotStreamable, RangeReader
 from distconv_engine.running import Controls
@@ -73,6 +73,11 @@ class Source:
     def url(self) -> str:
         """The name under which ffmpeg reads it."""
         return file_url(self.path) if self.path else self.remote_url
+
+    @property
+    def edits(self) -> dict[int, Edit]:
+        """Where edit lists hide sound, by stream."""
+        return {index: edit for index, found in self.scan.streams.items() if (edit := found.edit)}
 
     @property
     def duration_s(self) -> float:

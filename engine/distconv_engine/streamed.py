@@ -7,8 +7,8 @@ The proof is the same as for a stored job. The source is read three times throug
 - To a URL, the output goes out while it is made (`live`), and is read back from the server.
 
 Live, nothing that was sent can be written again: MP4 and MOV become fragmented, Matroska and WebM
-get no index at their end, and what would need more (covers, chapters, attachments, subtitles in
-MP4, `faststart` asked for by name) is fetched and stored instead, as is a source whose server has
+get no index at their end, and what would need more (covers, chapters, attachments, subtitles and
+edit lists in MP4, `faststart` asked for by name) is fetched and stored instead, as is a source whose server has
 no ranges, no size or nothing by which a change is seen, and any AVI, WAV, WMV or MXF.
 """
 
@@ -51,6 +51,8 @@ def why_not_live(plan: Plan, options: TranscodeOptions) -> str | None:
     if plan.keep_chapters:
         return "chapters are written last"
     for kept in plan.kept:
+        if kept.edit is not None:
+            return f"{kept.stream.label} needs an edit list, which needs an index"
         moved = kept.stream.is_cover or kept.stream.kind == "attachment"
         if moved or (mp4 and kept.stream.kind == "subtitle"):
             return f"{kept.stream.label} does not fit a {plan.container.name} that is sent live"
@@ -103,7 +105,7 @@ class _Streamed:
 
     async def run(self) -> CompleteReport:
         shop, attempt, config = self._shop, self._attempt, self._shop.config
-        plan = make_plan(attempt.job, self._source.probe)
+        plan = make_plan(attempt.job, self._source.probe, self._source.edits)
         target = choose_target(
             attempt.job,
             plan.container.suffix,

@@ -20,12 +20,13 @@ ANY = "mp4-moov-first"
 CHANGING_ROWS = [(kind, how) for kind in CONTAINERS for how in CHANGES]
 CHANGING_ROWS += [(ANY, how) for how in REPLACED]
 MISCHIEF = ("breaks off", "claims less", "claims more", "changes between requests")
-TOO_SMALL = {
-    "text-subtitles": "ts",
-    "bitmap-subtitles": "mp4",
-    "chapters": "ts",
-    "cover-art": "ts",
-}
+TOO_SMALL = [
+    ("text-subtitles", "ts"),
+    ("bitmap-subtitles", "mp4"),
+    ("chapters", "ts"),
+    ("cover-art", "ts"),
+    ("cover-art", "mov"),
+]
 """Odd files, and a container that cannot hold all of each."""
 
 SEEN = [
@@ -94,6 +95,6 @@ def all_rows() -> list[tuple[str, str, str]]:
     rows += [(BLIND, name, how) for name, how in UNSEEN]
     return rows + [
         (UNHELD, name, f"to {container}, {what}")
-        for name, container in TOO_SMALL.items()
+        for name, container in TOO_SMALL
         for what in ("fail", "drop")
     ]

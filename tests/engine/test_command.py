@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from distconv_engine.codecs import ENCODERS, encoders_of
-from distconv_engine.command import Request, commands, target_size
+from distconv_engine.command import Request, commands, cover_commands, target_size
 from distconv_engine.failures import InputFault
 from distconv_engine.ffmpeg_tools import Tools
 from distconv_engine.plan import make_plan
@@ -18,19 +18,23 @@ VIDEO = Stream(0, "video", "h264", width=1920, height=1080, fps=50.0, pix_fmt="y
 AUDIO = Stream(1, "audio", "dts", channels=6, sample_rate=48000)
 
 
-def lists(
-    codec: str = "h264",
+def lists(codec: str = "h264", *streams: Stream, **options: Any) -> list[list[str]]:
+    return commands(request_of(codec, *streams, **options))
+
+
+def request_of(
+    codec: str,
     *streams: Stream,
     encoder: str | None = None,
     source: str = "file:/in",
     **options: Any,
-) -> list[list[str]]:
+) -> Request:
     typed = msgspec.convert(options, TranscodeOptions)
     job = Job("1", "file:///in", codec, options=typed)
     plan = make_plan(job, Probe("mov,mp4", 1.0, 0.0, streams or (VIDEO, AUDIO)))
     row = ENCODERS[encoder] if encoder else encoders_of(plan.codec, hardware=False)[0]
     tools = Tools("ffmpeg", "ffprobe", "8.0")
-    return commands(Request(tools, source, plan, typed, row, "file:/out.mp4"))
+    return Request(tools, source, plan, typed, row, "file:/out.mp4")
 
 
 def value(argv: list[str], option: str) -> str | None:
@@ -163,6 +167,26 @@ def test_options_that_do_not_fit_are_refused_by_name(
     with pytest.raises(InputFault) as caught:
         lists(codec, **options)
     assert words in caught.value.message
+
+
+def test_matroska_gets_each_cover_as_an_attachment_from_a_file_made_before() -> None:
+    covers = [Stream(n, "video", kind, is_cover=True) for n, kind in ((2, "mjpeg"), (3, "png"))]
+    request = request_of("h264", VIDEO, AUDIO, *covers, container="mkv")
+    made = cover_commands(request)
+    (argv,) = commands(request)
+    assert [value(one, "-map") for one in made] == ["0:2", "0:3"]
+    assert [one[-1] for one in made] == ["file:cover.jpg", "file:cover-2.png"]
+    assert [argv[n + 1] for n, word in enumerate(argv) if word == "-map"] == ["0:0", "0:1"]
+    assert [argv[n + 1] for n, word in enumerate(argv) if word == "-attach"] == [
+        one[-1] for one in made
+    ]
+    assert "mimetype=image/png" in argv
+
+
+def test_other_containers_have_covers_among_their_streams() -> None:
+    request = request_of("h264", VIDEO, Stream(2, "video", "mjpeg", is_cover=True))
+    assert not cover_commands(request)
+    assert value(commands(request)[0], "-disposition:1") == "attached_pic"
 
 
 def test_every_encoder_row_is_consistent() -> None:

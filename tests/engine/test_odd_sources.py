@@ -24,7 +24,25 @@ async def test_an_odd_but_sound_source_is_converted_and_verified(
     verdicts.hold(SOUND, name, AS_IT_IS, succeeded(report))
 
 
-@pytest.mark.parametrize("name,container", list(TOO_SMALL.items()))
+@pytest.mark.parametrize(
+    "name,container,kept",
+    [
+        ("edit-list", "mp4", "audio #1 (aac) copied"),
+        ("edit-list", "mkv", "audio #1 (aac) to aac"),  # what is hidden must not become heard
+        ("edit-list", "ts", "audio #1 (aac) to aac"),
+        ("cover-art", "mkv", "cover #2 (mjpeg) copied"),
+    ],
+)
+async def test_what_a_container_holds_in_another_way_is_kept_in_that_way(
+    name: str, container: str, kept: str, run_job: Run, clips: Clips
+) -> None:
+    options = {"preset": "ultrafast", "container": container}
+    report = await run_job(clips.odd(name), "h264", options=options)
+    assert kept in report.result.kept
+    assert not report.result.dropped
+
+
+@pytest.mark.parametrize("name,container", TOO_SMALL)
 async def test_what_a_container_cannot_hold_is_refused_by_name_or_dropped_and_told(
     name: str, container: str, run_job: Run, clips: Clips, verdicts: Verdicts
 ) -> None:

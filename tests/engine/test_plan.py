@@ -1,11 +1,13 @@
 """What becomes of each stream, as a table."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 import pytest
 
 from distconv_engine.failures import InputFault
+from distconv_engine.packets import Edit
 from distconv_engine.plan import Plan, make_plan
 from distconv_engine.probe import Colour, Probe, Stream
 from distconvd.model import Job
@@ -21,11 +23,17 @@ FONT = Stream(5, "attachment", "ttf")
 TIMECODE = Stream(6, "data", "unknown")
 
 
-def plan(codec: str, *streams: Stream, chapters: int = 0, **fields: object) -> Plan:
+def plan(
+    codec: str,
+    *streams: Stream,
+    chapters: int = 0,
+    edits: Mapping[int, Edit] | None = None,
+    **fields: object,
+) -> Plan:
     job = msgspec.convert(
         {"job_id": "1", "source_url": "file:///a", "target_codec": codec, **fields}, Job
     )
-    return make_plan(job, Probe("matroska,webm", 1.0, 0.0, streams, chapters))
+    return make_plan(job, Probe("matroska,webm", 1.0, 0.0, streams, chapters), edits)
 
 
 def kept(found: Plan) -> list[str]:
@@ -79,6 +87,7 @@ def test_a_container_is_named_by_the_option_or_by_the_outputs_suffix(
     [
         ("h264", "mp4", (VIDEO, PGS), 0, "subtitle #3 (hdmv_pgs_subtitle)"),
         ("vp9", "webm", (VIDEO, COVER), 0, "cover #4 (mjpeg)"),
+        ("h264", "mov", (VIDEO, COVER), 0, "cover #4 (mjpeg)"),
         ("h264", "ts", (VIDEO, SRT), 0, "subtitle #3 (subrip, fre)"),
         ("h264", "ts", (VIDEO, AAC), 2, "chapters"),
         ("h264", "mp4", (VIDEO, VIDEO.__class__(9, "video", "h264")), 0, "video #9 (h264)"),
@@ -121,6 +130,35 @@ def test_options_decide_about_audio_and_subtitles(
     found = plan("h264", VIDEO, AAC, SRT, options=options)
     assert kept(found) == expected
     assert list(found.dropped) == dropped
+
+
+@pytest.mark.parametrize(
+    "container,edit,action",
+    [
+        ("mp4", "head", "copy"),
+        ("mov", "head", "copy"),
+        ("mkv", "head", "encode"),
+        ("ts", "head", "encode"),
+        ("mp4", "inside", "encode"),
+        ("mkv", "inside", "encode"),
+    ],
+)
+def test_sound_of_which_an_edit_list_hides_a_part_is_copied_only_where_that_stays_hidden(
+    container: str, edit: Edit, action: str
+) -> None:
+    options = {"container": container}
+    found = plan("h264", VIDEO, AAC, options=options, edits={1: edit})
+    assert kept(found) == ["encode h264", f"{action} aac"]
+
+
+def test_such_sound_is_refused_by_name_where_a_copy_is_asked_for() -> None:
+    options = {"container": "mkv", "audio_codec": "copy"}
+    with pytest.raises(InputFault, match=r"a copy of audio #1 .aac, eng. with its edit list"):
+        plan("h264", VIDEO, AAC, options=options, edits={1: "head"})
+
+
+def test_covers_come_behind_all_other_streams() -> None:
+    assert kept(plan("h264", COVER, VIDEO, AAC)) == ["encode h264", "copy aac", "copy mjpeg"]
 
 
 def test_a_time_code_track_is_dropped_and_told_without_a_refusal() -> None:

@@ -156,7 +156,7 @@ async def test_a_server_that_cannot_be_trusted_to_stream_is_fetched_from(
     assert "streamed" not in report.result.checks
 
 
-@pytest.mark.parametrize("odd", ["chapters", "cover"])
+@pytest.mark.parametrize("odd", ["chapters", "cover", "edit-list"])
 async def test_what_cannot_be_sent_live_is_fetched(
     odd: str, run_job: Run, clips: Clips, daemon: FakeDaemon
 ) -> None:

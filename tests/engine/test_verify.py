@@ -106,6 +106,10 @@ def fewer_audio_packets(case: Case) -> None:
     case.after.streams[1] = packets(190, 4.1)
 
 
+def hidden_audio_shown(case: Case) -> None:
+    case.before.streams[1] = packets(200, 4.1, hidden=40, hidden_s=0.8)
+
+
 def no_audio(case: Case) -> None:
     del case.after.streams[1]
 
@@ -121,6 +125,7 @@ def no_audio(case: Case) -> None:
         (shorter_video, VerificationFault),
         (shorter_audio, VerificationFault),
         (fewer_audio_packets, VerificationFault),
+        (hidden_audio_shown, VerificationFault),
         (no_audio, VerificationFault),
     ],
 )
@@ -227,6 +232,25 @@ def test_alarms_of_the_demuxer_are_damage() -> None:
     scan.diagnosis.line("[mov,mp4 @ 0x1] [error] stream 0, offset 0x1: partial file")
     with pytest.raises(InputFault):
         judge(FOUND, scan)
+
+
+@pytest.mark.parametrize(
+    "hidden,edit",
+    [
+        (range(0), None),
+        (range(6), None),  # an encoder's priming
+        (range(7), "head"),
+        (range(50, 51), "inside"),
+        (range(98, 100), None),  # behind the last that is shown
+    ],
+)
+def test_it_is_told_where_an_edit_list_hides_sound(hidden: range, edit: str | None) -> None:
+    sound = StreamPackets()
+    for number in range(100):
+        sound.add(number * 0.023, 0.023, 100, "KD_" if number in hidden else "K__")
+    scan = PacketScan({0: packets(100, 4.0), 1: sound})
+    found = Source(Path("/a"), FileState(1, 1, 1), FOUND, scan, ()).edits
+    assert found == ({1: edit} if edit else {})
 
 
 # ----------------------------------------------------------------------------------- the shape
