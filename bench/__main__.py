@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     scale = SHORT if given.short else LONG
     given.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=given.out) as name:
-        folder, rows, faults = Path(name), list[Row](), list[str]()
+        folder, rows, faults = Path(name).resolve(), list[Row](), list[str]()
         if given.only != "engine":
             rows, faults = _daemon(folder, scale)
         if given.only != "daemon":
