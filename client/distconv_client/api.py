@@ -19,7 +19,7 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
-from distconv_client.certificates import trusted
+from distconv_client.certificates import verification
 from distconv_client.errors import BadInput, StillRunning
 from distconv_client.key import checked_key, key_headers
 from distconv_client.replies import decoded, raise_for_problem, unreachable
@@ -68,7 +68,7 @@ class Client:
             headers=key_headers(api_key),
             timeout=timeout_s,
             transport=transport,
-            verify=trusted() if transport is None else True,  # a transport sees to it itself
+            verify=verification(transport),
             # A proxy can not reach our loopback, and must not see what goes there.
             trust_env=httpx.URL(self.server).host not in LOOPBACK_HOSTS,
         )

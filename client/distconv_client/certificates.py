@@ -26,3 +26,11 @@ def trusted() -> ssl.SSLContext:
             f"{error.strerror or error}.",
             hint="Name a file of certificates in PEM format with SSL_CERT_FILE.",
         ) from error
+
+
+def verification(transport: httpx.BaseTransport | None) -> ssl.SSLContext | bool:
+    """Return what an `httpx.Client` is to verify with; one with a transport leaves it to that.
+
+    Raises `BadInput` as `trusted` does.
+    """
+    return True if transport is not None else trusted()

@@ -21,5 +21,14 @@ def let_pass(error: BaseException) -> None:
             raise error
 
 
+def only_leaf(error: BaseException) -> BaseException:
+    """Return the error inside groups of one, or else the group: whether there was a nursery around it
+    is no matter of whoever is told."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    group = cast("BaseExceptionGroup[BaseException]", error)
+    return only_leaf(group.exceptions[0]) if len(group.exceptions) == 1 else group
+
+
 class HookFault(Exception):
     """A hook raised what is no `Exception`; the cause is what it raised."""

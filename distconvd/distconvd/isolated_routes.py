@@ -6,12 +6,11 @@ Its reply is held against its type before any of it is sent, as afterwards it co
 import dataclasses
 import logging
 from http import HTTPStatus
-from typing import cast
 
 from distconvd.edge.access import ids_of
 from distconvd.edge.http import ClientDisconnected, Reply, Request, Response, Route, Upgrade
 from distconvd.errors import DistconvError, PluginFailed
-from distconvd.faults import let_pass
+from distconvd.faults import let_pass, only_leaf
 
 log = logging.getLogger("distconvd.plugins")
 
@@ -24,7 +23,7 @@ def isolated(route: Route, plugin: str) -> Route:
             return _checked(await route.handler(request))
         except BaseException as error:
             let_pass(error)
-            leaf = _only_leaf(error)
+            leaf = only_leaf(error)
             if isinstance(leaf, DistconvError | ClientDisconnected):
                 raise
             log.exception(
@@ -53,11 +52,3 @@ def _checked(reply: object) -> Reply:
     if not all(isinstance(text, str) for text in told):
         raise TypeError(f"the content type and the headers are {told!r:.200}, not all str")
     return reply
-
-
-def _only_leaf(error: BaseException) -> BaseException:
-    """Return the error inside groups of one, or else the group."""
-    if not isinstance(error, BaseExceptionGroup):
-        return error
-    group = cast("BaseExceptionGroup[BaseException]", error)
-    return _only_leaf(group.exceptions[0]) if len(group.exceptions) == 1 else group

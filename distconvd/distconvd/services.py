@@ -10,12 +10,11 @@ import time
 from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import cast
 
 import trio
 
 from distconvd.errors import ConfigError, StoreError
-from distconvd.faults import HookFault, let_pass
+from distconvd.faults import HookFault, let_pass, only_leaf
 from distconvd.hookspecs import Service
 
 log = logging.getLogger("distconvd.services")
@@ -66,7 +65,7 @@ class _Run(trio.TaskStatus[None]):
                 if not self.is_started:
                     raise RuntimeError("it returned without calling task_status.started()")
         except* (Exception, SystemExit) as group:  # noqa: BLE001 - a plugin may raise anything
-            self.failure = _only_leaf(group)
+            self.failure = only_leaf(group)
 
     async def _run_service(self) -> None:
         try:
@@ -143,15 +142,7 @@ def plain_refusals() -> Generator[None]:
     try:
         yield
     except BaseExceptionGroup as group:
-        refusal = _only_leaf(group)
+        refusal = only_leaf(group)
         if isinstance(refusal, ConfigError | StoreError):
             raise refusal from refusal.__cause__
         raise
-
-
-def _only_leaf(error: BaseException) -> BaseException:
-    """Return the error inside groups of one, or else the group."""
-    if not isinstance(error, BaseExceptionGroup):
-        return error
-    group = cast("BaseExceptionGroup[BaseException]", error)
-    return _only_leaf(group.exceptions[0]) if len(group.exceptions) == 1 else group

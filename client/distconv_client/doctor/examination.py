@@ -9,7 +9,7 @@ import httpx
 import msgspec
 
 from distconv_client.api import LOOPBACK_HOSTS, Client
-from distconv_client.certificates import trusted
+from distconv_client.certificates import verification
 from distconv_client.config import Settings
 from distconv_client.doctor import machine, network
 from distconv_client.doctor.finding import CHECK_S, Finding, fail, skip, within
@@ -166,8 +166,6 @@ class _Examination:
             headers=key_headers(settings.api_key),
             timeout=CHECK_S,
             transport=self._patient.transport,
-            verify=trusted()
-            if self._patient.transport is None
-            else True,  # a transport sees to it itself
+            verify=verification(self._patient.transport),
             trust_env=self._target.host not in LOOPBACK_HOSTS,
         )

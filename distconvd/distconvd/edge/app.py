@@ -7,7 +7,6 @@ requests that are whole, typed and allowed. Every error becomes a problem docume
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import cast
 
 from distconvd.edge.access import Observer, ids_of
 from distconvd.edge.cors import NO_ORIGINS, Cors
@@ -23,6 +22,7 @@ from distconvd.edge.problems import Crash, problem
 from distconvd.edge.router import Router
 from distconvd.edge.target import decode_query, split_target
 from distconvd.errors import DistconvError, UnsupportedMediaType
+from distconvd.faults import only_leaf
 
 log = logging.getLogger("distconvd.edge")
 
@@ -63,7 +63,7 @@ class App:
         try:
             reply = await self._answer(request)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a handler raises is one 500
-            reply = _told(_only_leaf(error), request)
+            reply = _told(only_leaf(error), request)
         return self._cors.opened(reply, request)
 
     async def _answer(self, request: Request) -> Reply:
@@ -105,14 +105,6 @@ def _check_type(request: Request, route: Route) -> None:
 def _has_body(request: Request) -> bool:
     headers = request.headers
     return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
-
-
-def _only_leaf(error: BaseException) -> BaseException:
-    """Return the error inside a group of one: a handler's nursery is no matter of the caller's."""
-    if not isinstance(error, ExceptionGroup):
-        return error
-    group = cast("ExceptionGroup[Exception]", error)
-    return _only_leaf(group.exceptions[0]) if len(group.exceptions) == 1 else group
 
 
 def _told(error: BaseException, request: Request) -> Response:
