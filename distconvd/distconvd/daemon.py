@@ -7,13 +7,11 @@ is folded and closed. A second signal ends at once; nothing acknowledged depends
 """
 
 import logging
-import re
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import trio
 
@@ -28,24 +26,21 @@ from distconvd.archive import Archive, retire_for_ever
 from distconvd.auth import Authenticator, gate
 from distconvd.config import Config
 from distconvd.disk import REAL_DISK
-from distconvd.dispatch import Dispatcher, Event, Instant
+from distconvd.dispatch import Dispatcher, Instant
 from distconvd.dispatch.clock import forgive, tick
 from distconvd.edge.app import App
 from distconvd.edge.cors import Cors
-from distconvd.edge.http import Principal, Route
+from distconvd.edge.http import Route
 from distconvd.edge.limits import EdgeLimits
-from distconvd.edge.router import Router
 from distconvd.edge.server import Listener, Server, serve
-from distconvd.errors import CommitFailed, ConfigError, DistconvError, StoreError
+from distconvd.errors import CommitFailed, ConfigError, StoreError
 from distconvd.event_log import log_event
 from distconvd.faults import let_pass
 from distconvd.hook_watch import HookWatch
 from distconvd.hookspecs import Service
-from distconvd.isolated_routes import isolated
 from distconvd.ledger import COMMIT_LONG_S, Ledger
 from distconvd.metrics import Metrics
-from distconvd.model import Submission
-from distconvd.plugin_metrics import Collect
+from distconvd.offers import NamedAuthenticator, Offers, check_settings, report_unread
 from distconvd.plugins import Context, Plugins, made
 from distconvd.policy import Policy
 from distconvd.push import PushApi
@@ -135,7 +130,7 @@ def check_choices(config: Config, plugins: Plugins) -> None:
         ("distconvd_register_authenticators", "authenticator", config.authenticator),
     ):
         plugins.collect(hook, kind).pick(name)
-    _check_settings(config, plugins, Context(config))
+    check_settings(plugins, Context(config))
 
 
 def check_apart(config: Config) -> None:
@@ -167,7 +162,7 @@ async def assemble(
     Raises: `ConfigError` for what is not there or does not fit, `StoreError` from loading.
     """
     context = Context(config, plugins.collect("distconvd_register_policies", "policy"))
-    _check_settings(config, plugins, context)
+    check_settings(plugins, context)
     fallback = context.policy(DEFAULT_POLICY)
     policy = fallback if config.policy == DEFAULT_POLICY else context.policy(config.policy)
     watch = HookWatch(config.hook_slow_ms)
@@ -186,7 +181,7 @@ async def assemble(
         dispatcher = await _dispatcher(config, timed, fallback, now(), snapshot)
         await _make_durable(store, dispatcher)
         parts = _wire(config, plugins, context, store, dispatcher, watch, now)
-        _report_unread(context)
+        report_unread(context)
         return parts
     except BaseException:
         with trio.CancelScope(shield=True):
@@ -245,20 +240,13 @@ def _wire(
     """Connect all parts round a dispatcher that has its state."""
     # Numbers of events begin at the present, so that those of an earlier run are older than any.
     teller = Teller(first_number=now().wall_ms * 1000)
-    for name, listener in plugins.implementations("distconvd_event"):
-        told = partial(_tell_plugin, listener, context)
-        teller.add_listener(name, watch.timed(name, "distconvd_event", told))
+    offers = Offers(plugins, context, watch)
+    offers.listen(teller)
     service_failures: Counter[str] = Counter()
-    sources = _metrics(plugins, context, teller, watch)
-    metrics = Metrics(dispatcher, teller, watch.slow, sources, service_failures)
+    metrics = Metrics(dispatcher, teller, watch.slow, offers.metrics(teller), service_failures)
     ledger = Ledger(dispatcher, store, teller.tell, now, metrics.observe_commit)
-    hook = "distconvd_review_submission"
-    reviews = [
-        (name, watch.timed(name, hook, partial(_review_by_plugin, review, context)))
-        for name, review in plugins.implementations(hook)
-    ]
     archive = Archive(config.archive_path, REAL_DISK) if config.archive_path else None
-    admission = Admission(ledger, config.source_schemes, reviews, archive)
+    admission = Admission(ledger, config.source_schemes, offers.reviews(), archive)
     push = PushApi(ledger)
     teller.add_listener("push", push.on_event)
     teller.add_listener("log", log_event)
@@ -283,11 +271,11 @@ def _wire(
         *EventsApi(teller).routes(),
         *OpenApi(lambda: parts.routes).routes(),
     ]
-    _add_plugin_routes(parts.routes, plugins, context)
+    offers.add_routes(parts.routes)
     access = LocalAccess(admission, ledger, archive)
-    parts.services = _services(plugins, context, access, teller, watch)
-    offers = plugins.collect("distconvd_register_services", "service")
-    parts.owners.update({name: offers.owner(name) for name, _ in parts.services})
+    for name, owner, service in offers.services(access, teller):
+        parts.services.append((name, service))
+        parts.owners[name] = owner
     authenticator = _authenticator(parts, plugins, context)
     names = [place.host for place in config.places if place.host]
     cors = Cors(config.cors_origins, parts.routes, names)
@@ -295,21 +283,6 @@ def _wire(
     let_in = gate(authenticator, metrics.observe_wrong_key, rate_limit=limit, cors=cors)
     parts.app = App(parts.routes, let_in, observers=[metrics.observe_request], cors=cors)
     return parts
-
-
-def _tell_plugin(
-    listener: Callable[[Event, Context], None], context: Context, event: Event
-) -> None:
-    listener(event, context)
-
-
-def _review_by_plugin(
-    review: Callable[[Submission, str, Context], Submission | None],
-    context: Context,
-    submission: Submission,
-    caller: str,
-) -> Submission | None:
-    return review(submission, caller, context)
 
 
 def _authenticator(parts: Parts, plugins: Plugins, context: Context) -> Authenticator:
@@ -326,29 +299,7 @@ def _authenticator(parts: Parts, plugins: Plugins, context: Context) -> Authenti
     if callable(reload):
         parts.reloads.append((name, reload))
     authenticate = parts.watch.timed(name, "authenticate", authenticator.authenticate)
-    return _Timed(name, registrar.owner(name), authenticate)
-
-
-class _Timed:
-    """An authenticator whose calls are timed, and whose failures are told with its plugin."""
-
-    def __init__(
-        self, name: str, plugin: str, authenticate: Callable[[str | None, str], Principal]
-    ) -> None:
-        self._subject = f"the authenticator {name} of plugin {plugin}"
-        self._authenticate = authenticate
-
-    def authenticate(self, key: str | None, peer: str) -> Principal:
-        """See `distconvd.auth.Authenticator`."""
-        try:
-            answer: object = self._authenticate(key, peer)
-            if not isinstance(answer, Principal):  # pyright: ignore[reportUnnecessaryIsInstance] - a plugin may answer anything
-                raise TypeError(f"it answered {answer!r:.80}, no Principal")
-            return answer
-        except DistconvError:
-            raise
-        except Exception as error:
-            raise RuntimeError(f"{self._subject} failed: {error!r}") from error
+    return NamedAuthenticator(name, registrar.owner(name), authenticate)
 
 
 async def run(
@@ -455,97 +406,6 @@ def _no_app() -> App:
         raise RuntimeError("not wired yet")
 
     return App([], refuse)
-
-
-def _check_settings(config: Config, plugins: Plugins, context: Context) -> None:
-    """Check every table that a plugin declares; raises `ConfigError` that names the field."""
-    for name, kind in plugins.settings_types().items():
-        context.settings(name, kind)
-
-
-def _report_unread(context: Context) -> None:
-    """Say which tables no plugin reads: one that is left out must not stop a farm, but a name that
-    is misspelt must not go unnoticed either."""
-    for name in context.unread_tables():
-        log.warning("[plugin.%s] of the configuration is read by no loaded plugin", name)
-
-
-def _add_plugin_routes(routes: list[Route], plugins: Plugins, context: Context) -> None:
-    """Append the plugins' routes; raises `ConfigError` for a path that is taken or malformed."""
-    registrar = plugins.collect("distconvd_register_routes", "set of routes")
-    owners = {_shape(route): "distconvd" for route in routes}
-    for name, make in registrar.items():
-        plugin = registrar.owner(name)
-        offered = made("set of routes", name, make, context, owner=plugin)
-        for route in _routes_of(name, plugin, offered):
-            _check_route(route, name, plugin)
-            owner = owners.setdefault(_shape(route), name)
-            if owner != name:
-                raise ConfigError(
-                    f"{route.method} {route.pattern} of the set of routes {name!r} is taken by"
-                    f" {owner!r} (it is of plugin {plugin!r}); remove one of them"
-                )
-            routes.append(isolated(route, plugin))
-
-
-def _check_route(route: Route, name: str, plugin: str) -> None:
-    try:
-        Router([route])
-    except (AttributeError, TypeError, ValueError) as error:  # its fields may be of any type, too
-        raise ConfigError(
-            f"{route.method} {route.pattern} of the set of routes {name!r} of plugin {plugin!r}"
-            f" cannot be served: {error}"
-        ) from error
-
-
-def _metrics(
-    plugins: Plugins, context: Context, teller: Teller, watch: HookWatch
-) -> list[tuple[str, Collect]]:
-    """Return what collects the plugins' metrics; those that hear of events begin to."""
-    found: list[tuple[str, Collect]] = []
-    registrar = plugins.collect("distconvd_register_metrics", "set of metrics")
-    for name, make in registrar.items():
-        offered = made("set of metrics", name, make, context, owner=registrar.owner(name))
-        found.append((name, watch.timed(name, "collect", offered.collect)))
-        _hear(name, offered, teller, watch)
-    return found
-
-
-def _hear(name: str, offered: object, teller: Teller, watch: HookWatch) -> None:
-    """Tell what a plugin offers of events, where it has `on_event`."""
-    listener: Callable[[Event], None] | None = getattr(offered, "on_event", None)
-    if callable(listener):
-        teller.add_listener(name, watch.timed(name, "on_event", listener))
-
-
-def _routes_of(name: str, plugin: str, answer: object) -> list[Route]:
-    """Return what a routes factory answered, provided that it is that."""
-    if isinstance(answer, list):
-        routes = cast("list[object]", answer)
-        if all(isinstance(route, Route) for route in routes):
-            return cast("list[Route]", routes)
-    raise ConfigError(
-        f"the set of routes {name!r} of plugin {plugin!r} is {answer!r}, no list of Route"
-    )
-
-
-def _shape(route: Route) -> tuple[str, str]:
-    """Return what makes two routes the same: names of captures do not count."""
-    return route.method, re.sub(r"\{[^}.]*", "{", route.pattern).rstrip("/")
-
-
-def _services(
-    plugins: Plugins, context: Context, access: LocalAccess, teller: Teller, watch: HookWatch
-) -> list[tuple[str, Service]]:
-    registrar = plugins.collect("distconvd_register_services", "service")
-    offered = [
-        (name, made("service", name, make, context, access, owner=registrar.owner(name)))
-        for name, make in registrar.items()
-    ]
-    services = [(name, service) for name, service in offered if service is not None]
-    for name, service in services:
-        _hear(name, service, teller, watch)
-    return services
 
 
 async def _tick_for_ever(ledger: Ledger) -> None:

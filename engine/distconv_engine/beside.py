@@ -2,7 +2,8 @@
 
 An encoder seldom keeps every core busy, and decoding costs a twentieth of what encoding does. So
 ffmpeg's tee muxer hands each packet to two muxers: one writes the file, the other passes the
-pictures and sounds, in the live form of the same container, through a pipe to a decoder.
+pictures and sounds, in the live form of the same container, through a pipe to a decoder. This one
+takes little but what is idle; when that is too little to keep up, it is given up.
 
 What was decoded is not the file, so this alone proves nothing about it: `verify` reads the file
 from the disk all the same, and takes the decoder's word only if the file's packets are byte for
@@ -17,6 +18,7 @@ alone, which decodes in no time, and what this engine cannot decode.
 import fcntl
 import os
 import re
+import select
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -30,12 +32,18 @@ from distconv_engine.encoding import Work, encode_to
 from distconv_engine.failures import EngineFault, JobFailure
 from distconv_engine.source_check import Source
 
-_STALL_SHARE = 0.5
-"""A decoder that stands still is ended well before the encoder, blocked by it, would be."""
-_NICER = 5
-"""How much farther than the encoder the decoder stands back; not so far that it holds it up."""
+_NICEST = 19
+"""The decoder's niceness: it hardly takes any of the encoder's time. With Linux's SCHED_IDLE it would
+take none, but where others want the cores it would take seconds to die."""
 _PIPE_BYTES = 1 << 20
 """So much the decoder may lag behind before the encoder waits."""
+_LOOK_S = 0.25
+_HELD_UP_S = 2.0
+"""The encoder waited so long, at every look: others leave the decoder too little."""
+_TAIL_SHARE = 0.05
+"""The decoder may end so much later than the encoder, as a part of the encoder's time: decoding
+everything once more would hardly take longer."""
+_TAIL_S_MIN = 1.0
 _NO_HEADER = re.compile(r"\[tee @ .*error writing header")
 """A stream to be copied that its muxer would take, but not with the tag that it has in its source."""
 
@@ -66,7 +74,7 @@ async def encode_and_decode(
             failure = error
             nursery.cancel_scope.cancel()
         finally:
-            os.close(decoder.write_end)  # now the decoder sees the end
+            decoder.end()
     if failure is not None:
         if isinstance(failure, EngineFault) and _NO_HEADER.search(failure.log_tail or ""):
             shop.log.info("ffmpeg's tee muxer cannot take this output", reason=failure.message)
@@ -89,28 +97,57 @@ class _Decoder:
             with suppress(OSError):
                 fcntl.fcntl(self.write_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self.found: Decoded | None = None
+        self._ended = trio.Event()
 
     async def run(self) -> None:
-        """Decode until the end of the pipe."""
-        attempt = self._attempt
-        given = attempt.controls
-        nicer = replace(given.limits, niceness=min(19, given.limits.niceness + _NICER))
-        # Shares the set of children, so that it is paused and ended with the others.
-        controls = replace(given, limits=nicer, stall_s=given.stall_s * _STALL_SHARE)
+        """Decode until the end of the pipe, or until it is given up."""
         try:
-            decoded = await decode_pipe(
-                self._request, self._read_end, controls, lambda: attempt.tracker.version
-            )
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._watch, nursery.cancel_scope)
+                await self._decode()
+                nursery.cancel_scope.cancel()
+        finally:
+            os.close(self._read_end)  # a decoder that has gone must not hold the encoder up
+
+    def end(self) -> None:
+        """The encoder has ended: let the decoder see it."""
+        os.close(self.write_end)
+        self._ended.set()
+
+    async def _decode(self) -> None:
+        given = self._attempt.controls
+        nicest = replace(given.limits, niceness=_NICEST)
+        # Shares the set of children, so that it is paused and ended with the others. One that
+        # stands still is found by `_watch`.
+        controls = replace(given, limits=nicest, stall_s=float("inf"))
+        try:
+            decoded = await decode_pipe(self._request, self._read_end, controls)
         except (EngineFault, OSError) as error:
             self._give_up(str(error))
             return
-        finally:
-            os.close(self._read_end)  # a decoder that has gone must not hold the encoder up
         diagnosis = decoded.ended.diagnosis
         if decoded.ended.code or diagnosis.damage or diagnosis.decode_errors:
             self._give_up((diagnosis.damage or [diagnosis.tail])[0])
             return
         self.found = decoded.renumbered([index for index, _ in self._request.plan.played])
+
+    async def _watch(self, scope: trio.CancelScope) -> None:
+        """End the decoder once the encoder, or its attempt, waits for it."""
+        began_at, held_up_s = trio.current_time(), 0.0
+        while not self._ended.is_set() and held_up_s < _HELD_UP_S:
+            with trio.move_on_after(_LOOK_S):
+                await self._ended.wait()
+            waits = not self._ended.is_set() and not self._attempt.controls.paused
+            held_up_s = held_up_s + _LOOK_S if waits and self._is_full() else 0.0
+        if self._ended.is_set():
+            await trio.sleep(max(_TAIL_S_MIN, _TAIL_SHARE * (trio.current_time() - began_at)))
+        self._give_up("the others leave its decoder too little time")
+        scope.cancel()
+
+    def _is_full(self) -> bool:
+        poll = select.poll()
+        poll.register(self.write_end, select.POLLOUT)
+        return not poll.poll(0)
 
     def _give_up(self, reason: str) -> None:
         self._log.info("output not decoded beside its encode", reason=reason)

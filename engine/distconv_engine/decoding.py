@@ -80,9 +80,7 @@ async def decode_output(
     )
 
 
-async def decode_pipe(
-    request: Request, stdin: int, controls: Controls, sign_of_life: Callable[[], object]
-) -> Decoded:
+async def decode_pipe(request: Request, stdin: int, controls: Controls) -> Decoded:
     """Decode the pictures and sounds that come through the pipe `stdin`, and sum their packets."""
     sums = PacketSums()
     # Threads cost something, and beside an encoder one for every other core keeps up with it.
@@ -90,7 +88,8 @@ async def decode_pipe(
     argv = [*_decoder(request, STDIN, "-threads", str(threads)), "-map", "0", "-c", "copy"]
     argv += ["-f", "framehash", "-hash", HASH, "pipe:1"]
     lines = LineSplitter(sums.framehash_line)
-    ended = await run(argv, controls, on_stdout=lines.feed, sign_of_life=sign_of_life, stdin=stdin)
+    # Nice as it is, it would take long to end by itself where others want the cores.
+    ended = await run(argv, controls, on_stdout=lines.feed, stdin=stdin, grace_s=0)
     lines.close()
     return Decoded(ended, sums)
 

@@ -1,9 +1,12 @@
-"""One child process: its own session, no shell, stopped as a tree, dead when the engine dies.
+"""One child process: its own group, no shell, stopped as a tree, dead when the engine dies.
 
 The child is made by `subprocess` in the main thread and not by `trio.lowlevel.open_process`: the
 kernel ties the parent-death signal to the *thread* that made the child, and trio makes children in
 worker threads that end when they have been idle, which would kill an ffmpeg in mid-encode.
 (`preexec_fn` only calls functions that were looked up before, so it is safe after a fork.)
+
+Children stay in the engine's session: on a desktop, Linux shares the cores out among sessions first
+(`sched_autogroup_enabled`), and how nice a process is counts only within its own.
 
 Resource handling: `open_child` never leaves its block with the child alive, whatever happens.
 """
@@ -56,12 +59,13 @@ class ChildLimits:
 class Child:
     """A running process; made by `open_child`."""
 
-    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
+    def __init__(self, popen: subprocess.Popen[bytes], grace_s: float) -> None:
         assert popen.stdout is not None
         assert popen.stderr is not None
         self.pid = popen.pid
         self.paused = False
         self._popen = popen
+        self._grace_s = grace_s
         # FdStream owns what it is given, and so does the Popen: each has a number of its own.
         self._stdout = trio.lowlevel.FdStream(os.dup(popen.stdout.fileno()))
         self._stderr = trio.lowlevel.FdStream(os.dup(popen.stderr.fileno()))
@@ -111,13 +115,14 @@ class Child:
         return float(times.user + times.system)
 
     async def stop(self) -> None:
-        """End the whole tree: SIGTERM, then SIGKILL after `STOP_GRACE_S`."""
+        """End the whole tree: SIGTERM, then SIGKILL after its grace."""
         if self._popen.returncode is not None:
             return
-        self._signal(signal.SIGTERM)
-        self._signal(signal.SIGCONT)  # a paused process sees SIGTERM only when it goes on
-        with trio.move_on_after(STOP_GRACE_S):
-            await self.wait()
+        if self._grace_s > 0:
+            self._signal(signal.SIGTERM)
+            self._signal(signal.SIGCONT)  # a paused process sees SIGTERM only when it goes on
+            with trio.move_on_after(self._grace_s):
+                await self.wait()
         if self._popen.returncode is None:
             self._signal(signal.SIGKILL)
             await self.wait()
@@ -145,8 +150,12 @@ async def open_child(
     limits: ChildLimits | None = None,
     stdin: int | None = None,
     pass_fds: Sequence[int] = (),
+    grace_s: float = STOP_GRACE_S,
 ) -> AsyncGenerator[Child, None]:
-    """Start `argv` and yield it; it is dead and reaped when the block is left."""
+    """Start `argv` and yield it; it is dead and reaped when the block is left.
+
+    `grace_s` is its time to end by itself when it has to be stopped; with 0 it is not asked.
+    """
     parent = os.getpid()
     granted = limits or ChildLimits()
     popen = subprocess.Popen(  # noqa: ASYNC220 - in this thread on purpose: see the module
@@ -156,10 +165,10 @@ async def open_child(
         stderr=subprocess.PIPE,
         cwd=cwd,
         pass_fds=pass_fds,
-        start_new_session=True,
+        process_group=0,
         preexec_fn=lambda: _in_child(parent, granted),
     )
-    child = Child(popen)
+    child = Child(popen, grace_s)
     try:
         yield child
     finally:

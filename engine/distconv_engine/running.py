@@ -13,7 +13,7 @@ import trio
 
 from distconv_engine.diagnosis import Diagnosis
 from distconv_engine.failures import EngineFault
-from distconv_engine.process import Child, ChildLimits, LineSplitter, open_child
+from distconv_engine.process import STOP_GRACE_S, Child, ChildLimits, LineSplitter, open_child
 
 CPU_IDLE_S = 0.05
 """CPU seconds between two looks that count as none: a sleeping ffmpeg still wakes up."""
@@ -67,6 +67,7 @@ async def run(
     cwd: Path | None = None,
     stdin: int | None = None,
     pass_fds: Sequence[int] = (),
+    grace_s: float = STOP_GRACE_S,
 ) -> Ended:
     """Run `argv` to its end.
 
@@ -80,6 +81,7 @@ async def run(
         cwd: where it runs.
         stdin: a descriptor for its standard input; stays the caller's.
         pass_fds: more descriptors that it inherits, under the same numbers.
+        grace_s: see `open_child`.
 
     Raises:
         EngineFault: it stalled, or went beyond the limits of the attempt.
@@ -92,7 +94,7 @@ async def run(
         on_stdout(piece)
 
     async with open_child(
-        argv, cwd=cwd, limits=controls.limits, stdin=stdin, pass_fds=pass_fds
+        argv, cwd=cwd, limits=controls.limits, stdin=stdin, pass_fds=pass_fds, grace_s=grace_s
     ) as child:
         controls.children.add(child)
 

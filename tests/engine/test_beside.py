@@ -22,6 +22,7 @@ from distconv_engine.packet_sums import PacketSums
 from distconv_engine.packets import PacketScan, StreamPackets
 from distconv_engine.plan import make_plan
 from distconv_engine.probe import Probe, Stream
+from distconv_engine.process import ChildLimits
 from distconv_engine.running import Controls, Ended
 from distconv_engine.tracker import Tracker
 from distconvd.model import Job
@@ -57,6 +58,13 @@ def using(ffmpeg: str, tools: Tools, capabilities: Capabilities) -> dict[str, An
     }
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never give a decoder up, however busy this machine is."""
+    monkeypatch.setattr(beside, "_HELD_UP_S", 60.0)
+    monkeypatch.setattr(beside, "_TAIL_S_MIN", 60.0)
+
+
 SPOILER = """\
 #!{python}
 import os, sys
@@ -72,6 +80,7 @@ os.execv({ffmpeg!r}, [{ffmpeg!r}, *argv])
 
 
 @pytest.mark.e2e
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize(
     "name, options",
     [
@@ -135,6 +144,7 @@ def lost(whole: bytes, place: int, size: int) -> bytes:
 
 
 @pytest.mark.e2e
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("kind", ["v", "a"])
 @pytest.mark.parametrize("spoil", [one_bit, torn, lost])
 async def test_whatever_changes_on_the_disk_after_the_encode_is_found(
@@ -173,7 +183,7 @@ async def test_an_encoder_whose_packets_do_not_decode_makes_no_success(
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("fate", ["exit 1", "exec cat", "exec sleep 60"])
+@pytest.mark.parametrize("fate", ["exit 1", "exec cat >/dev/null", "exec sleep 600"])
 async def test_a_decoder_that_fails_beside_the_encode_costs_no_more_than_decoding_afterwards(
     fate: str,
     run_job: Run,
@@ -189,10 +199,34 @@ async def test_a_decoder_that_fails_beside_the_encode_costs_no_more_than_decodin
         "h264",
         options=FAST,
         capabilities=Capabilities(capabilities.by_codec, readers),
-        controls=Controls(stall_s=4.0),
     )
     assert "decodes" in report.result.checks
     assert BESIDE not in report.result.checks
+
+
+@pytest.mark.e2e
+async def test_a_decoder_that_gets_no_time_does_not_hold_the_encoder_up(
+    run_job: Run, clips: Clips, tools: Tools, capabilities: Capabilities, tmp_path: Path
+) -> None:
+    reader = program(tmp_path / "reader", tools, '*" pipe:0 "*) exec sleep 600;;')
+    readers = {**capabilities.readers, "h264": reader}
+    own = Capabilities(capabilities.by_codec, readers)
+    # More than the pipe holds.
+    report = await run_job(clips.noise(), "h264", options={**FAST, "crf": 5}, capabilities=own)
+    assert report.result.size_bytes > 2 << 20
+    assert "decodes" in report.result.checks
+    assert BESIDE not in report.result.checks
+
+
+@pytest.mark.e2e
+async def test_the_decoder_stands_back_for_the_encoder(
+    run_job: Run, clips: Clips, tools: Tools, capabilities: Capabilities, tmp_path: Path
+) -> None:
+    reader = program(tmp_path / "reader", tools, f'*" pipe:0 "*) nice > {tmp_path}/nice; exit 1;;')
+    own = Capabilities(capabilities.by_codec, {**capabilities.readers, "h264": reader})
+    controls = Controls(ChildLimits(niceness=2))
+    await run_job(clips.plain(), "h264", options=FAST, capabilities=own, controls=controls)
+    assert (tmp_path / "nice").read_text().strip() == "19"
 
 
 @pytest.mark.e2e

@@ -1,4 +1,4 @@
-"""Children: their own session, stopped as a tree, paused, limited, and dead when stalled."""
+"""Children: their own group, stopped as a tree, paused, limited, and dead when stalled."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ import trio.lowlevel
 
 from distconv_engine.diagnosis import Diagnosis
 from distconv_engine.failures import EngineFault
-from distconv_engine.process import ChildLimits, LineSplitter, open_child
+from distconv_engine.process import STOP_GRACE_S, ChildLimits, LineSplitter, open_child
 from distconv_engine.running import Controls, Ended, judge_limits, run
 
 pytestmark = pytest.mark.e2e
@@ -39,7 +39,9 @@ def is_gone(pid: int) -> bool:
 
 async def test_leaving_the_block_ends_the_child() -> None:
     async with open_child(SLEEP) as child:
-        assert os.getsid(child.pid) == child.pid
+        assert os.getpgid(child.pid) == child.pid
+        # Niceness counts within a session only, where Linux groups by session.
+        assert os.getsid(child.pid) == os.getsid(0)
     assert is_gone(child.pid)
 
 
@@ -58,6 +60,18 @@ async def test_cancelling_ends_a_stubborn_tree_within_two_seconds() -> None:
     with trio.fail_after(2):
         while not is_gone(int(seen)):
             await trio.sleep(0.01)
+
+
+async def test_without_grace_a_child_is_killed_at_once() -> None:
+    async with open_child(STUBBORN, grace_s=0) as child:
+        seen = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(child.read_stdout, lambda piece: seen.set())
+            await seen.wait()
+            nursery.cancel_scope.cancel()
+        start = trio.current_time()
+    assert is_gone(child.pid)
+    assert trio.current_time() - start < STOP_GRACE_S
 
 
 async def test_a_child_outlives_the_idle_threads_of_trio() -> None:
