@@ -196,6 +196,12 @@ def _adapted(request: Request, kept: Kept, number: int) -> list[str]:
     return argv
 
 
+def _unpacked(request: Request, kept: Kept, number: int) -> list[str]:
+    """Take ADTS off AAC: MP4's muxer does that by itself, but too late for an index that comes first."""
+    needed = kept.stream.is_adts and request.plan.container.name in ("mp4", "mov")
+    return [f"-bsf:{number}", "aac_adtstoasc"] if needed else []
+
+
 def _tee(request: Request, twin: int) -> list[str]:
     """Hand each packet to the output and, if it is picture or sound, to the pipe `twin`.
 
@@ -221,7 +227,14 @@ def _stream(request: Request, kept: Kept, number: int, pass_number: int | None) 
         # ffmpeg before 6 calls FLAC in MP4 an experiment, long after it had become a standard.
         strict = ["-strict", "-2"] if stream.codec == "flac" else []
         adapted = _adapted(request, kept, number) if request.twin is not None else []
-        return [f"-c:{number}", "copy", *cover, *strict, *adapted]
+        return [
+            f"-c:{number}",
+            "copy",
+            *cover,
+            *strict,
+            *adapted,
+            *_unpacked(request, kept, number),
+        ]
     if stream.kind == "video":
         return _video(request, kept, str(number), pass_number)
     if stream.kind == "audio":

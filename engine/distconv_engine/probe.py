@@ -56,6 +56,8 @@ class Stream:
     layout: str | None = None
     """ffmpeg's name of it."""
     sample_rate: int = 0
+    has_extradata: bool = True
+    """Whether its decoder's parameters are known before its first packet."""
     duration_s: float | None = None
     frames_declared: int | None = None
 
@@ -80,6 +82,11 @@ class Stream:
         """Width and height once the rotation is applied."""
         turned = self.rotation % 180 != 0
         return (self.height, self.width) if turned else (self.width, self.height)
+
+    @property
+    def is_adts(self) -> bool:
+        """AAC that repeats its parameters in each packet, as in TS, and tells them nowhere else."""
+        return self.codec == "aac" and not self.has_extradata
 
     @property
     def label(self) -> str:
@@ -131,6 +138,7 @@ class _RawStream(msgspec.Struct):
     channels: int = 0
     channel_layout: str | None = None
     sample_rate: str | None = None
+    extradata_size: int = 0
     duration: str | None = None
     nb_frames: str | None = None
     disposition: dict[str, int] = {}
@@ -232,6 +240,7 @@ def _stream(raw: _RawStream) -> Stream:
         has_layout=raw.channel_layout not in (None, "", "unknown"),
         layout=raw.channel_layout,
         sample_rate=int(_seconds(raw.sample_rate) or 0),
+        has_extradata=raw.extradata_size > 0,
         duration_s=_seconds(raw.duration) or _clock(raw.tags),
         frames_declared=_count(raw.nb_frames),
     )

@@ -8,8 +8,9 @@ The proof is the same as for a stored job. The source is read three times throug
 
 Live, nothing that was sent can be written again: MP4 and MOV become fragmented, Matroska and WebM
 get no index at their end, and what would need more (covers, chapters, attachments, subtitles and
-edit lists in MP4, `faststart` asked for by name) is fetched and stored instead, as is a source whose server has
-no ranges, no size or nothing by which a change is seen, and any AVI, WAV, WMV or MXF.
+edit lists in MP4, AAC copied from TS to Matroska, `faststart` asked for by name) is fetched and stored
+instead, as is a source whose server has no ranges, no size or nothing by which a change is seen, and
+any AVI, WAV, WMV or MXF.
 """
 
 import trio
@@ -53,6 +54,8 @@ def why_not_live(plan: Plan, options: TranscodeOptions) -> str | None:
     for kept in plan.kept:
         if kept.edit is not None:
             return f"{kept.stream.label} needs an edit list, which needs an index"
+        if plan.container.name == "mkv" and kept.action == "copy" and kept.stream.is_adts:
+            return f"{kept.stream.label} tells its parameters later than an mkv wants them"
         moved = kept.stream.is_cover or kept.stream.kind == "attachment"
         if moved or (mp4 and kept.stream.kind == "subtitle"):
             return f"{kept.stream.label} does not fit a {plan.container.name} that is sent live"

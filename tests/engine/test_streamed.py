@@ -32,6 +32,8 @@ def serve(daemon: FakeDaemon, clip: Path, **how: Any) -> str:
         ("mkv", "h264", {**FAST, "container": "mov"}, ["h264,video", "aac,audio"]),
         ("webm", "vp9", {"preset": "8"}, ["vp9,video", "opus,audio"]),
         ("ts", "h264", {**FAST, "container": "ts"}, ["h264,video", "aac,audio"]),
+        ("ts", "h264", FAST, ["h264,video", "aac,audio"]),
+        ("ts", "h264", {**FAST, "container": "mov"}, ["h264,video", "aac,audio"]),
         ("flv", "vp8", {}, ["vp8,video", "opus,audio"]),
     ],
 )
@@ -156,12 +158,21 @@ async def test_a_server_that_cannot_be_trusted_to_stream_is_fetched_from(
     assert "streamed" not in report.result.checks
 
 
-@pytest.mark.parametrize("odd", ["chapters", "cover", "edit-list"])
+@pytest.mark.parametrize(
+    "name,container",
+    [
+        ("chapters", "mp4"),
+        ("cover-art", "mp4"),
+        ("edit-list", "mp4"),
+        ("b-frames-open-gop-ts", "mkv"),
+    ],
+)
 async def test_what_cannot_be_sent_live_is_fetched(
-    odd: str, run_job: Run, clips: Clips, daemon: FakeDaemon
+    name: str, container: str, run_job: Run, clips: Clips, daemon: FakeDaemon
 ) -> None:
-    name = next(name for name in clips.odd_names() if odd in name)
-    report = await run_job(serve(daemon, clips.odd(name)), **LARGE, server=daemon.url, place=None)
+    url = serve(daemon, clips.odd(name))
+    how = {"job_size": 100.0, "options": {**FAST, "container": container}}
+    report = await run_job(url, **how, server=daemon.url, place=None)
     assert "streamed" not in report.result.checks
     assert len(daemon.media) == 1
 
