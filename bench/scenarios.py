@@ -59,7 +59,7 @@ class Scale:
 
 LONG = Scale(
     seconds=3.0, rounds=5, stored=100_000, engines=1000, cycles=10_000, start_jobs=1_000_000,
-    clip_s=60, clip_rounds=5,
+    clip_s=60, clip_rounds=3,
 )  # fmt: skip
 SHORT = Scale(
     seconds=0.4, rounds=1, stored=2_000, engines=100, cycles=300, start_jobs=5_000,

@@ -227,6 +227,8 @@ def _place_video(
         draft.unsupported.append(f"{codec} video")
     if codec == "vp8" and stream.colour.is_hdr:
         draft.unsupported.append(f"the HDR colours of {stream.label}")
+    if stream.has_alpha:  # none of these codecs is made with any, so another container is no help
+        draft.dropped.append(f"the alpha channel of {stream.label}")
     draft.kept.append(Kept(stream, "encode", codec))
 
 

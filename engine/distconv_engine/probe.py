@@ -14,6 +14,8 @@ from distconv_engine.sources import read_arguments
 
 _PROBE_BYTES_MAX = 16_000_000
 _NOT_TAKEN = re.compile(r"^\[([^ ]+) @ \w+\] \[error\] Format not on whitelist", re.MULTILINE)
+_ALPHA = re.compile(r"^(yuva|gbrap|ayuv|uyva|vuya|ya8|ya16|yaf|rgba|bgra|argb|abgr)")
+"""How the names of pixel formats with an alpha channel begin."""
 _WORD = re.compile(r"^[a-z0-9][a-z0-9._+-]*$")
 
 
@@ -47,6 +49,7 @@ class Stream:
     rotation: int = 0
     """Degrees by which a player turns the picture."""
     pix_fmt: str | None = None
+    has_alpha: bool = False
     fps: float | None = None
     field_order: str | None = None
     colour: Colour = Colour()
@@ -228,6 +231,8 @@ def _stream(raw: _RawStream) -> Stream:
         height=raw.height,
         rotation=round(next((s.rotation for s in raw.side_data_list if s.rotation), 0)),
         pix_fmt=raw.pix_fmt,
+        # VP8 and VP9 have their alpha channel beside the pictures, and only the container tells.
+        has_alpha=raw.tags.get("alpha_mode") == "1" or bool(_ALPHA.match(raw.pix_fmt or "")),
         fps=_rate(raw.avg_frame_rate) or _rate(raw.r_frame_rate),
         field_order=raw.field_order,
         colour=Colour(

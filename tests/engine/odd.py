@@ -122,6 +122,8 @@ ODD: dict[str, tuple[str, str]] = {
     "one-frame": ("one.mp4", "-f lavfi -i testsrc2=s=160x90:r=25:d=0.04 " + _X),
     "one-frame-long": ("onelong.mkv", "-f lavfi -i testsrc2=s=160x90:r=1/5:d=5 " + _X),
     "gif": ("anim.gif", f"{_V}"),
+    "alpha-prores": ("alpha.mov", f"{_V} -pix_fmt yuva444p10le -c:v prores_ks -profile:v 4444"),
+    "alpha-vp9": ("alpha.webm", f"{_V} -pix_fmt yuva420p -c:v libvpx-vp9 -deadline realtime"),
     "time-code": ("timecode.mov", f"{_V} {_X} -timecode 01:00:00:00"),
     "live-matroska": ("live.mkv", f"{_V} {_A} {_X} -c:a aac -f matroska -live 1"),
     "dash-fragmented": (

@@ -161,6 +161,12 @@ def test_covers_come_behind_all_other_streams() -> None:
     assert kept(plan("h264", COVER, VIDEO, AAC)) == ["encode h264", "copy aac", "copy mjpeg"]
 
 
+def test_an_alpha_channel_is_dropped_and_told_without_a_refusal() -> None:
+    found = plan("vp9", Stream(0, "video", "prores", has_alpha=True))
+    assert kept(found) == ["encode vp9"]
+    assert found.dropped == ("the alpha channel of video #0 (prores)",)
+
+
 def test_a_time_code_track_is_dropped_and_told_without_a_refusal() -> None:
     assert plan("h264", VIDEO, TIMECODE).dropped == ("data #6 (unknown)",)
 
