@@ -66,21 +66,21 @@ class _Side:
     def stop(self) -> None:
         """Let it stand still; the parent first, so that it makes no more children."""
         if self._stopped_at is None:
-            self._stopped_at = time.time()
             with suppress(psutil.NoSuchProcess):
                 self._process.suspend()
                 for child in self._process.children(recursive=True):
                     child.suspend()
+            self._stopped_at = time.time()
 
     def let_run(self) -> None:
         """Let it go on, if it stands still."""
         if self._stopped_at is not None:
-            self._stops.append((self._stopped_at, time.time()))
-            self._stopped_at = None
             with suppress(psutil.NoSuchProcess):
-                for child in self._process.children(recursive=True):
-                    child.resume()
-                self._process.resume()
+                children = self._process.children(recursive=True)  # takes milliseconds
+                self._stops.append((self._stopped_at, time.time()))
+                self._stopped_at = None
+                for process in [*children, self._process]:
+                    process.resume()
 
     def ran_s(self, began_at: float, ended_at: float) -> float:
         """Return how long it was let run between two times, in seconds."""
