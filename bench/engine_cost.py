@@ -19,6 +19,7 @@ import subprocess
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -55,7 +56,7 @@ class Cost(NamedTuple):
     cpu_s: float
 
 
-class _Side:
+class _Side(ABC):
     """One of the two that take turns: a process with its children, stopped and let run."""
 
     def __init__(self, process: psutil.Process) -> None:
@@ -87,13 +88,13 @@ class _Side:
         stood = [min(to, ended_at) - max(since, began_at) for since, to in self._stops]
         return ended_at - began_at - sum(max(0.0, each) for each in stood)
 
+    @abstractmethod
     def has_ended(self) -> bool:
         """Whether there is nothing more to run."""
-        raise NotImplementedError
 
+    @abstractmethod
     def cost(self) -> Cost:
         """Return what it took; it has ended."""
-        raise NotImplementedError
 
 
 class _ByHand(_Side):

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import trio
 
@@ -50,8 +50,6 @@ from distconvd.teller import Teller
 from distconvd.throttle import RateLimit
 
 log = logging.getLogger("distconvd.daemon")
-
-T = TypeVar("T")
 
 TICK_S = 0.2
 AWAY_S = 2.0

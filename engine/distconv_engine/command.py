@@ -227,14 +227,8 @@ def _stream(request: Request, kept: Kept, number: int, pass_number: int | None) 
         # ffmpeg before 6 calls FLAC in MP4 an experiment, long after it had become a standard.
         strict = ["-strict", "-2"] if stream.codec == "flac" else []
         adapted = _adapted(request, kept, number) if request.twin is not None else []
-        return [
-            f"-c:{number}",
-            "copy",
-            *cover,
-            *strict,
-            *adapted,
-            *_unpacked(request, kept, number),
-        ]
+        adapted += _unpacked(request, kept, number)
+        return [f"-c:{number}", "copy", *cover, *strict, *adapted]
     if stream.kind == "video":
         return _video(request, kept, str(number), pass_number)
     if stream.kind == "audio":

@@ -49,6 +49,12 @@ def program(path: Path, tools: Tools, case: str) -> str:
     return str(path)
 
 
+def with_decoder(folder: Path, tools: Tools, capabilities: Capabilities, fate: str) -> Capabilities:
+    """Return what makes the decoder beside an encode to H.264 do what `fate` says, in a shell."""
+    reader = program(folder / "reader", tools, f'*" pipe:0 "*) {fate};;')
+    return Capabilities(capabilities.by_codec, {**capabilities.readers, "h264": reader})
+
+
 def using(ffmpeg: str, tools: Tools, capabilities: Capabilities) -> dict[str, Any]:
     """Return what makes an engine use that ffmpeg for everything."""
     readers = dict.fromkeys(capabilities.readers, ffmpeg)
@@ -193,14 +199,8 @@ async def test_a_decoder_that_fails_beside_the_encode_costs_no_more_than_decodin
     capabilities: Capabilities,
     tmp_path: Path,
 ) -> None:
-    reader = program(tmp_path / "reader", tools, f'*" pipe:0 "*) {fate};;')
-    readers = {**capabilities.readers, "h264": reader}
-    report = await run_job(
-        clips.plain(),
-        "h264",
-        options=FAST,
-        capabilities=Capabilities(capabilities.by_codec, readers),
-    )
+    own = with_decoder(tmp_path, tools, capabilities, fate)
+    report = await run_job(clips.plain(), "h264", options=FAST, capabilities=own)
     assert "decodes" in report.result.checks
     assert BESIDE not in report.result.checks
 
@@ -209,9 +209,7 @@ async def test_a_decoder_that_fails_beside_the_encode_costs_no_more_than_decodin
 async def test_a_decoder_that_gets_no_time_does_not_hold_the_encoder_up(
     run_job: Run, clips: Clips, tools: Tools, capabilities: Capabilities, tmp_path: Path
 ) -> None:
-    reader = program(tmp_path / "reader", tools, '*" pipe:0 "*) exec sleep 600;;')
-    readers = {**capabilities.readers, "h264": reader}
-    own = Capabilities(capabilities.by_codec, readers)
+    own = with_decoder(tmp_path, tools, capabilities, "exec sleep 600")
     # More than the pipe holds.
     report = await run_job(clips.noise(), "h264", options={**FAST, "crf": 5}, capabilities=own)
     assert report.result.size_bytes > 2 << 20
@@ -223,8 +221,7 @@ async def test_a_decoder_that_gets_no_time_does_not_hold_the_encoder_up(
 async def test_the_decoder_stands_back_for_the_encoder(
     run_job: Run, clips: Clips, tools: Tools, capabilities: Capabilities, tmp_path: Path
 ) -> None:
-    reader = program(tmp_path / "reader", tools, f'*" pipe:0 "*) nice > {tmp_path}/nice; exit 1;;')
-    own = Capabilities(capabilities.by_codec, {**capabilities.readers, "h264": reader})
+    own = with_decoder(tmp_path, tools, capabilities, f"nice > {tmp_path}/nice; exit 1")
     controls = Controls(ChildLimits(niceness=2))
     await run_job(clips.plain(), "h264", options=FAST, capabilities=own, controls=controls)
     assert (tmp_path / "nice").read_text().strip() == "19"
@@ -234,9 +231,7 @@ async def test_the_decoder_stands_back_for_the_encoder(
 async def test_a_decoder_that_dies_in_mid_encode_does_not_take_the_encode_with_it(
     run_job: Run, clips: Clips, tools: Tools, capabilities: Capabilities, tmp_path: Path
 ) -> None:
-    reader = program(tmp_path / "reader", tools, '*" pipe:0 "*) head -c 5000 >&2; exit 1;;')
-    readers = {**capabilities.readers, "h264": reader}
-    own = Capabilities(capabilities.by_codec, readers)
+    own = with_decoder(tmp_path, tools, capabilities, "head -c 5000 >&2; exit 1")
     report = await run_job(clips.noise(), "h264", options=FAST, capabilities=own)
     assert report.result.video_frames == 250
     assert BESIDE not in report.result.checks
