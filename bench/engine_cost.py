@@ -181,10 +181,9 @@ def _take_turns(sides: Sequence[_Side]) -> None:
             for side in list(left):
                 side.let_run()
                 time.sleep(SLICE_S)
+                side.stop()  # first: asking would take of its time
                 if side.has_ended():
                     left.remove(side)
-                else:
-                    side.stop()
             if time.perf_counter() > ends_s:
                 raise RuntimeError(f"the clip was not encoded within {WAIT_S:.0f} s")
     finally:

@@ -84,7 +84,7 @@ async def _time_one(tools: Tools, encoder: Encoder, controls: Controls) -> float
     argv = [*encode_arguments(tools, encoder, CLIP_SIZE, CLIP_FRAMES), "-f", "null", "-"]
     start = trio.current_time()
     with trio.move_on_after(RUN_S_MAX):
-        ended = await run(argv, controls)
+        ended = await run(argv, controls, batch=True)
         if ended.code != 0:
             raise EngineFault(
                 f"The benchmark of {encoder.name} failed.", log_tail=ended.diagnosis.tail

@@ -86,6 +86,7 @@ async def _run_one(
         stop_on_damage=True,
         cwd=cwd,
         pass_fds=() if twin is None else (twin,),
+        batch=True,
     )
     judge_end(ended)
     return Encoded(ended.diagnosis, part.last)

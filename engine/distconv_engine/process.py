@@ -24,6 +24,8 @@ from pathlib import Path
 import psutil
 import trio
 
+from distconv_engine.batch import become_batch
+
 STOP_GRACE_S = 0.5
 """Between SIGTERM and SIGKILL: what is stopped is thrown away, and a cancel that comes with the answer
 to a progress report, up to a second late, has to end the tree within 2 s all the same."""
@@ -151,10 +153,12 @@ async def open_child(
     stdin: int | None = None,
     pass_fds: Sequence[int] = (),
     grace_s: float = STOP_GRACE_S,
+    batch: bool = False,
 ) -> AsyncGenerator[Child, None]:
     """Start `argv` and yield it; it is dead and reaped when the block is left.
 
     `grace_s` is its time to end by itself when it has to be stopped; with 0 it is not asked.
+    `batch`: see `become_batch`.
     """
     parent = os.getpid()
     granted = limits or ChildLimits()
@@ -166,7 +170,7 @@ async def open_child(
         cwd=cwd,
         pass_fds=pass_fds,
         process_group=0,
-        preexec_fn=lambda: _in_child(parent, granted),
+        preexec_fn=lambda: _in_child(parent, granted, batch),
     )
     child = Child(popen, grace_s)
     try:
@@ -176,13 +180,15 @@ async def open_child(
             await child.aclose()
 
 
-def _in_child(parent: int, limits: ChildLimits) -> None:
+def _in_child(parent: int, limits: ChildLimits, batch: bool) -> None:
     if _PRCTL is not None:
         _PRCTL(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it died before the line above
             os._exit(1)
     if limits.niceness:
         os.nice(limits.niceness)
+    if batch:
+        become_batch()
     if limits.memory_mb is not None:
         _limit(resource.RLIMIT_AS, limits.memory_mb * 1e6)
     if limits.cpu_s is not None:  # SIGXCPU, which says why, and SIGKILL only after that

@@ -68,6 +68,7 @@ async def run(
     stdin: int | None = None,
     pass_fds: Sequence[int] = (),
     grace_s: float = STOP_GRACE_S,
+    batch: bool = False,
 ) -> Ended:
     """Run `argv` to its end.
 
@@ -82,6 +83,7 @@ async def run(
         stdin: a descriptor for its standard input; stays the caller's.
         pass_fds: more descriptors that it inherits, under the same numbers.
         grace_s: see `open_child`.
+        batch: it is an encode, for which cores are kept longer; see `batch`.
 
     Raises:
         EngineFault: it stalled, or went beyond the limits of the attempt.
@@ -94,7 +96,13 @@ async def run(
         on_stdout(piece)
 
     async with open_child(
-        argv, cwd=cwd, limits=controls.limits, stdin=stdin, pass_fds=pass_fds, grace_s=grace_s
+        argv,
+        cwd=cwd,
+        limits=controls.limits,
+        stdin=stdin,
+        pass_fds=pass_fds,
+        grace_s=grace_s,
+        batch=batch,
     ) as child:
         controls.children.add(child)
 

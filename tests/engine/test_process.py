@@ -152,6 +152,25 @@ async def test_limits_reach_the_child() -> None:
     assert out.split() == [str(max(7, os.nice(0) + 7)).encode(), b"4000000000", b"90"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has SCHED_BATCH")
+@pytest.mark.parametrize("batch", [False, True])
+async def test_an_encode_is_batch_work_with_the_niceness_it_was_given(batch: bool) -> None:
+    script = (
+        "import os; print(os.sched_getscheduler(0), os.nice(0)); "
+        "print(open('/proc/self/sched').read() if os.path.exists('/proc/self/sched') else '')"
+    )
+    out = bytearray()
+    limits = Controls(ChildLimits(niceness=3))
+    await run([sys.executable, "-c", script], limits, on_stdout=out.extend, batch=batch)
+    first, *rest = out.decode().splitlines()
+    policy = os.SCHED_BATCH if batch else os.SCHED_OTHER
+    assert first.split() == [str(policy), str(max(3, os.nice(0) + 3))]
+    for line in rest:
+        name, _, value = line.partition(":")
+        if name.strip() == "se.slice":  # Linux 6.12 and later; /proc has it where it debugs
+            assert (int(value) == 100_000_000) == batch
+
+
 async def test_a_child_beyond_its_cpu_time_is_the_engines_limit_and_nobody_elses_fault() -> None:
     with pytest.raises(EngineFault, match=r"more CPU time than the setting cpu_limit_s \(1\)"):
         await run([sys.executable, "-c", "while True: pass"], Controls(ChildLimits(cpu_s=1)))
