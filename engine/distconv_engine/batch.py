@@ -58,9 +58,11 @@ def become_batch() -> None:
 
     A system that forbids it, or does not know it, loses nothing but time.
     """
-    if not hasattr(os, "SCHED_BATCH") or os.sched_getscheduler(0) != os.SCHED_OTHER:
+    if not hasattr(os, "SCHED_BATCH"):
         return
     with suppress(OSError):
+        if os.sched_getscheduler(0) != os.SCHED_OTHER:
+            return
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         if _SYSCALL is not None:
             size = ctypes.sizeof(_Attributes)
