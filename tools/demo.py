@@ -90,8 +90,9 @@ PR_SET_CHILD_SUBREAPER = 36
 COLUMNS = (
     "OUTPUT", "CODEC", "ENGINE", "SIZE", "SAVED", "FRAMES", "LENGTH", "VERIFIED", "JOB",
 )  # fmt: skip
-WIDTH_WITH_JOB = 112
-"""On a narrower terminal the last column is left out: once the daemon is stopped it is history."""
+LEAST_TELLING = ("JOB", "CODEC", "FRAMES", "ENGINE", "LENGTH")
+"""The columns that a narrow terminal goes without, in this order; the rest fits into 80 characters."""
+GAP = 2
 
 
 class DemoFailure(Exception):
@@ -437,9 +438,12 @@ def print_results(rows: Sequence[Sequence[str]]) -> None:
     """Print the table of results, as wide as there is room."""
     console = stdout_console()
     say(f"\nResults in {shown(DEMO / 'videos')}/")
-    is_narrow = console.is_terminal and console.width < WIDTH_WITH_JOB
-    count = len(COLUMNS) - 1 if is_narrow else len(COLUMNS)
-    tables.print_table(console, COLUMNS[:count], [row[:count] for row in rows])
+    columns = {name: [row[at] for row in rows] for at, name in enumerate(COLUMNS)}
+    widths = {name: max(map(len, [name, *cells])) + GAP for name, cells in columns.items()}
+    for name in LEAST_TELLING:
+        if console.is_terminal and sum(widths[left] for left in columns) > console.width:
+            del columns[name]
+    tables.print_table(console, tuple(columns), list(zip(*columns.values(), strict=True)))
 
 
 def shown(path: Path) -> str:

@@ -86,7 +86,7 @@ async def decode_pipe(request: Request, stdin: int, controls: Controls) -> Decod
     # Threads cost something, and beside an encoder one for every other core keeps up with it.
     threads = max(1, (os.cpu_count() or 1) // 2)
     argv = [*_decoder(request, STDIN, "-threads", str(threads)), "-map", "0", "-c", "copy"]
-    # Or each packet would wake this process, which costs the encoder more than it costs here.
+    # Or ffmpeg would wake this process for each packet.
     argv += ["-flush_packets", "0", "-f", "framehash", "-hash", HASH, "pipe:1"]
     lines = LineSplitter(sums.framehash_line)
     # Nice as it is, it would take long to end by itself where others want the cores.

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import io
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from types import ModuleType
 
 import msgspec
 import pytest
+from rich.console import Console
 
 from distconv_client import Job, JobResult, JobStatus
 from distconvd.model import canonical_codec
@@ -246,6 +248,30 @@ def test_a_right_result_passes_and_is_told_in_a_row(demo: ModuleType, folder: Pa
         "out.mp4", "h264", "demo-fast", "510 kB -> 510 kB", "0%", "250", "10s", "yes, 2 checks",
         "17_1",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "width,left_out",
+    [
+        (140, set[str]()),
+        (110, {"JOB"}),
+        (80, {"JOB", "CODEC", "FRAMES", "ENGINE"}),
+    ],
+)
+def test_the_results_keep_a_line_each_on_a_narrow_terminal(
+    demo: ModuleType, monkeypatch: pytest.MonkeyPatch, width: int, left_out: set[str]
+) -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=width, no_color=True)
+    monkeypatch.setattr(demo, "stdout_console", lambda: console)
+    name = "carphone_pristine-h264.mp4"
+    demo.print_results([
+        (name, "h264", "demo-fast", "1.06 MB -> 831 kB", "21%", "132", "5.3s", "yes, 14 checks",
+         "1795426718396000_0"),
+    ])  # fmt: skip
+    lines = [line for line in out.getvalue().splitlines() if name in line or "OUTPUT" in line]
+    assert len(lines) == 2  # the head and the row, nothing folded
+    assert {each for each in demo.COLUMNS if each not in lines[0]} == left_out
 
 
 @pytest.mark.e2e

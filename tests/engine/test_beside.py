@@ -1,6 +1,7 @@
 """Decoding beside the encode: it counts for the very bytes that were decoded, and for no others."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -225,6 +226,19 @@ async def test_the_decoder_stands_back_for_the_encoder(
     controls = Controls(ChildLimits(niceness=2))
     await run_job(clips.plain(), "h264", options=FAST, capabilities=own, controls=controls)
     assert (tmp_path / "nice").read_text().strip() == "19"
+
+
+@pytest.mark.e2e
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has SCHED_BATCH")
+async def test_the_encode_is_batch_work_and_its_decoder_is_not(
+    run_job: Run, clips: Clips, tools: Tools, capabilities: Capabilities, tmp_path: Path
+) -> None:
+    policy = f"cut -d' ' -f41 /proc/$$/stat >> {tmp_path}"  # proc(5)
+    cases = f'*" tee "*) {policy}/encode;; *" pipe:0 "*) {policy}/decoder;;'
+    ffmpeg = program(tmp_path / "ffmpeg", tools, cases)
+    await run_job(clips.plain(), "h264", options=FAST, **using(ffmpeg, tools, capabilities))
+    assert (tmp_path / "encode").read_text().split() == [str(os.SCHED_BATCH)]
+    assert (tmp_path / "decoder").read_text().split() == [str(os.SCHED_OTHER)]
 
 
 @pytest.mark.e2e
