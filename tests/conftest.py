@@ -3,6 +3,7 @@ process as it found it."""
 
 import gc
 import logging
+import signal
 from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import entry_points
@@ -13,6 +14,13 @@ from distconvd import plugins
 
 LOGGERS = (None, "distconv_engine")
 """Those that the commands set up."""
+
+
+def pytest_configure() -> None:
+    """Let commands that a test starts see its Ctrl-C, as at a terminal: a shell starts what it runs
+    in the background with SIGINT ignored, and a child inherits that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:
