@@ -24,7 +24,7 @@ torture: setup ## kill the daemon 30 times under load, with both disk stores, an
 	DISTCONV_TORTURE_KILLS=30 $(BIN)/pytest tests/torture -s
 
 verdicts: setup ## run every bad and odd source through the engine, and write docs/verdicts.md
-	DISTCONV_UPDATE_DOCS=1 $(BIN)/pytest -q tests/engine/test_corrupt_sources.py tests/engine/test_odd_sources.py
+	DISTCONV_UPDATE_DOCS=1 $(BIN)/pytest -q tests/engine/pipeline/test_corrupt_sources.py tests/engine/pipeline/test_odd_sources.py
 
 fuzz: setup ## look for a byte stream that breaks the HTTP edge, for so many MINUTES (5)
 	$(BIN)/python tools/fuzz.py --minutes $(or $(MINUTES),5)

@@ -31,13 +31,13 @@ import trio
 
 from bench.scenarios import Row, Scale
 from bench.subject import daemon
-from distconv_engine.codecs import ENCODERS
-from distconv_engine.command import Request, commands
-from distconv_engine.ffmpeg_tools import Tools, find_tools
-from distconv_engine.plan import make_plan
-from distconv_engine.running import Controls
-from distconv_engine.source_check import check_source
-from distconv_engine.sources import file_url
+from distconv_engine.checks.source import check_source
+from distconv_engine.encode.command import Request, commands
+from distconv_engine.encode.encoders import ENCODERS
+from distconv_engine.encode.plan import make_plan
+from distconv_engine.ffmpeg.inputs import file_url
+from distconv_engine.ffmpeg.run import Controls
+from distconv_engine.ffmpeg.tools import Tools, find_tools
 from distconvd.model import Job
 
 ALLOWED_S = 1.0

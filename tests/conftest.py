@@ -10,7 +10,7 @@ from importlib.metadata import entry_points
 
 import pytest
 
-from distconvd import plugins
+from distconvd.plugin_host import loading
 
 LOGGERS = (None, "distconv_engine")
 """Those that the commands set up."""
@@ -32,7 +32,7 @@ def pytest_collection_finish() -> None:
 def _installed_once() -> Iterator[None]:
     """What is installed does not change in a run: search every distribution for plugins once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plugins, "entry_points", cache(entry_points))
+        patch.setattr(loading, "entry_points", cache(entry_points))
         yield
 
 

@@ -45,13 +45,11 @@ from distconv_client import (
     Output,
     Submission,
     TranscodeOptions,
-    progress,
     submission_for,
-    tables,
-    text,
 )
+from distconv_client.display import progress, tables, text
+from distconv_client.display.terminal import stderr_console, stdout_console
 from distconv_client.follow import Pace, follow
-from distconv_client.terminal import stderr_console, stdout_console
 from distconvd.model import canonical_codec
 
 ROOT = Path(__file__).resolve().parent.parent

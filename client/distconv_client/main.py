@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from distconv_client import teaching
+from distconv_client import help_examples
 from distconv_client.commands.change import cancel, pause, resume, retry
 from distconv_client.commands.completion import completion
 from distconv_client.commands.doctor import doctor
@@ -24,7 +24,7 @@ from distconv_client.errors import ClientError
 from distconv_client.shared import INTERRUPTED, failure, shared_flags
 
 
-class Commands(teaching.Group):
+class Commands(help_examples.Group):
     """A group that tells errors in a line or two and never shows a traceback for them."""
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -14,9 +14,9 @@ import click
 
 from distconv_client.api import Client
 from distconv_client.config import load_settings
+from distconv_client.display.text import clean
 from distconv_client.errors import BadInput, ClientError, Refused
 from distconv_client.follow import DEFAULT_PACE, Pace
-from distconv_client.text import clean
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as shells have it."""

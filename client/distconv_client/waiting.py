@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterable, Mapping
 
 import click
 
-from distconv_client import progress
 from distconv_client.api import Client
+from distconv_client.display import progress
+from distconv_client.display.terminal import stderr_console
+from distconv_client.display.text import clean
 from distconv_client.errors import ClientError
 from distconv_client.follow import DEFAULT_PACE, Pace, View, follow
 from distconv_client.shared import INTERRUPTED
-from distconv_client.terminal import stderr_console
-from distconv_client.text import clean
 from distconvd.model import TERMINAL_STATUSES, Job
 
 NAMED_MAX = 5

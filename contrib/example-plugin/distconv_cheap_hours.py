@@ -13,7 +13,6 @@ from collections.abc import Callable
 import msgspec
 
 from distconvd import hookimpl
-from distconvd.edge.http import Request, Response, Route
 from distconvd.errors import BadRequest, ConfigError
 from distconvd.hookspecs import (
     PluginContext,
@@ -23,6 +22,7 @@ from distconvd.hookspecs import (
     SettingsRegistrar,
 )
 from distconvd.model import Job, Submission
+from distconvd.plugin_api import Request, Response, Route
 from distconvd.policy import EngineInfo, Hold, IdleEngines, Place
 
 NAME = "cheap-hours"

@@ -1,8 +1,9 @@
-"""The dispatch server: takes jobs, keeps them safe, and gives each to the best engine.
+"""Take jobs, keep them safe on disk, and give each to the best engine: the dispatch server.
 
 For plugin authors: `from distconvd import hookimpl`, `distconvd.hookspecs` (every hook),
-`distconvd.policy`, `distconvd.store`, `distconvd.model` (the vocabulary), `distconvd.errors` and
-`distconvd.testing`. Everything else is internal.
+`distconvd.policy`, `distconvd.store`, `distconvd.auth`, `distconvd.disk`, `distconvd.model` (the
+vocabulary), `distconvd.errors`, `distconvd.testing`, and `distconvd.plugin_api`, which re-exports
+the few names beyond these that a plugin needs. Everything else is internal.
 """
 
 from importlib.metadata import PackageNotFoundError, version

@@ -13,10 +13,10 @@ from typing import Protocol
 
 import trio
 
+from distconvd.auth_keys.wrong_keys import RateLimit, WrongKeys
 from distconvd.edge.cors import NO_ORIGINS, Cors
 from distconvd.edge.http import Principal, Request, Route
 from distconvd.errors import Forbidden, Unauthorized
-from distconvd.throttle import RateLimit, WrongKeys
 
 log = logging.getLogger("distconvd.auth")
 

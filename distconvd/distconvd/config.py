@@ -16,11 +16,11 @@ import msgspec
 
 from distconvd.dispatch import DispatchSettings
 from distconvd.dispatch.settings import HISTORY_MAX
+from distconvd.edge.bind_address import Place, parse_place
 from distconvd.edge.cors import ANY, parse_origin
-from distconvd.edge.places import Place, parse_place
 from distconvd.errors import ConfigError
-from distconvd.logs import LEVELS
-from distconvd.secret_file import read_secret
+from distconvd.host.logs import LEVELS
+from distconvd.host.secret_file import read_secret
 
 ENV_PREFIX = "DISTCONV_"
 _MASK = "********"

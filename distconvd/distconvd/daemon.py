@@ -15,39 +15,39 @@ from typing import Any
 
 import trio
 
-from distconvd import clock
 from distconvd.api.admission import Admission, LocalAccess
 from distconvd.api.engines import EnginesApi
 from distconvd.api.events import EventsApi
 from distconvd.api.jobs import JobsApi
-from distconvd.api.openapi import OpenApi
+from distconvd.api.openapi.document import OpenApi
 from distconvd.api.operations import OperationsApi, Readiness
-from distconvd.archive import Archive, retire_for_ever
 from distconvd.auth import Authenticator, gate
+from distconvd.auth_keys.wrong_keys import RateLimit
 from distconvd.config import Config
+from distconvd.core.archive import Archive, retire_for_ever
+from distconvd.core.event_bus import Teller
+from distconvd.core.event_log import log_event
+from distconvd.core.ledger import COMMIT_LONG_S, Ledger
+from distconvd.core.metrics import Metrics
 from distconvd.disk import REAL_DISK
 from distconvd.dispatch import Dispatcher, Instant
-from distconvd.dispatch.clock import forgive, tick
+from distconvd.dispatch.expiry import forgive, tick
 from distconvd.edge.app import App
 from distconvd.edge.cors import Cors
 from distconvd.edge.http import Route
 from distconvd.edge.limits import EdgeLimits
 from distconvd.edge.server import Listener, Server, serve
 from distconvd.errors import CommitFailed, ConfigError, StoreError
-from distconvd.event_log import log_event
 from distconvd.faults import let_pass
-from distconvd.hook_watch import HookWatch
 from distconvd.hookspecs import Service
-from distconvd.ledger import COMMIT_LONG_S, Ledger
-from distconvd.metrics import Metrics
-from distconvd.offers import NamedAuthenticator, Offers, check_settings, report_unread
-from distconvd.plugins import Context, Plugins, made
+from distconvd.host import current_time
+from distconvd.plugin_host.loading import Context, Plugins, made
+from distconvd.plugin_host.services import run_service
+from distconvd.plugin_host.watchdog import HookWatch
 from distconvd.policy import Policy
 from distconvd.push import PushApi
-from distconvd.services import run_service
+from distconvd.registration import NamedAuthenticator, Offers, check_settings, report_unread
 from distconvd.store import Snapshot, Store
-from distconvd.teller import Teller
-from distconvd.throttle import RateLimit
 
 log = logging.getLogger("distconvd.daemon")
 
@@ -147,7 +147,7 @@ async def assemble(
     plugins: Plugins,
     *,
     store: Store | None = None,
-    now: Callable[[], Instant] = clock.now,
+    now: Callable[[], Instant] = current_time.now,
 ) -> Parts:
     """Load the store and wire all parts; nothing runs yet.
 

@@ -10,20 +10,21 @@ from collections.abc import AsyncIterator, Sequence
 
 import trio
 
-from distconvd import __version__, keys_command, transfer_command
+from distconvd import __version__
 from distconvd.api.starting import starting_app
-from distconvd.audit import command as audit_command
-from distconvd.check import check
+from distconvd.commands import keys, transfer
+from distconvd.commands.audit import command as audit_command
+from distconvd.commands.check import check
+from distconvd.commands.listening import Listening, open_all
+from distconvd.commands.migrate import migrate
 from distconvd.config import Config, Loaded, describe, load_config
 from distconvd.daemon import Parts, assemble, check_choices, edge_limits, run_behind
 from distconvd.edge.server import Server, serve
 from distconvd.errors import ConfigError, StoreError
-from distconvd.listening import Listening, open_all
-from distconvd.logs import LEVELS, set_up_logs
-from distconvd.migrate import migrate
-from distconvd.notify import Notifier
-from distconvd.plugins import Context, Plugins
-from distconvd.services import plain_refusals
+from distconvd.host.logs import LEVELS, set_up_logs
+from distconvd.host.notify import Notifier
+from distconvd.plugin_host.loading import Context, Plugins
+from distconvd.plugin_host.services import plain_refusals
 from distconvd.store import Store
 
 EXIT_FAILED = 1
@@ -103,9 +104,9 @@ def parser() -> argparse.ArgumentParser:
     copying = commands.add_parser("migrate", help="copy one store into another, empty one")
     copying.add_argument("source", metavar="FROM", help="STORE:PATH, for example json:state.json")
     copying.add_argument("target", metavar="TO", help="STORE:PATH, for example spool:state.d")
-    keys_command.add_to(commands)
+    keys.add_to(commands)
     audit_command.add_to(commands)
-    transfer_command.add_to(commands)
+    transfer.add_to(commands)
     return top
 
 
@@ -124,11 +125,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         elif given.command == "plugins":
             _show_plugins(loaded.config)
         elif given.command == "keys":
-            keys_command.run(given, loaded.config)
+            keys.run(given, loaded.config)
         elif given.command == "audit":
             audit_command.run(given, loaded.config)
         elif given.command in ("export", "import"):
-            transfer_command.run(given, loaded.config)
+            transfer.run(given, loaded.config)
         elif given.command == "migrate":
             trio.run(_migrate, loaded.config, given.source, given.target)
         else:

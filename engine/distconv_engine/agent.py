@@ -13,26 +13,26 @@ from pathlib import Path
 import httpx
 import trio
 
-from distconv_engine.attempt import Attempt, Workshop, token_of
+from distconv_engine.attempts.active import Held
+from distconv_engine.attempts.context import Attempt, Workshop, token_of
+from distconv_engine.attempts.journal import Journal, remove_partials
+from distconv_engine.attempts.progress_tracker import Tracker
 from distconv_engine.backoff import Backoff
-from distconv_engine.benchmark import Benchmark, measure
-from distconv_engine.capabilities import prove
-from distconv_engine.daemon_api import Away, DaemonApi, Refused
+from distconv_engine.benchmark_schedule import Upkeep
+from distconv_engine.daemon_link.heartbeats import Heartbeats
+from distconv_engine.daemon_link.http import Away, DaemonApi, Refused
+from distconv_engine.daemon_link.outbox import Outbox
+from distconv_engine.daemon_link.socket import open_socket
+from distconv_engine.daemon_link.websocket import PushLink
 from distconv_engine.errors import ConfigError
-from distconv_engine.ffmpeg_tools import Tools
-from distconv_engine.heartbeats import Heartbeats
-from distconv_engine.held import Held
+from distconv_engine.ffmpeg.child import ChildLimits
+from distconv_engine.ffmpeg.run import Controls
+from distconv_engine.ffmpeg.tools import Tools
+from distconv_engine.host.benchmark import Benchmark, measure
+from distconv_engine.host.capabilities import prove
 from distconv_engine.job_task import JobTask
-from distconv_engine.journal import Journal, remove_partials
 from distconv_engine.logs import Log
-from distconv_engine.outbox import Outbox
-from distconv_engine.process import ChildLimits
-from distconv_engine.push import PushLink
-from distconv_engine.push_socket import open_socket
-from distconv_engine.running import Controls
-from distconv_engine.standing import Standing
-from distconv_engine.tracker import Tracker
-from distconv_engine.upkeep import Upkeep
+from distconv_engine.status import Standing
 from distconvd.model import BenchmarkReport, FailReport, FailureClass, Job, ReleaseReport
 
 DELIVER_S = 5.0

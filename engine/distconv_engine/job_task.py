@@ -8,15 +8,15 @@ import traceback
 
 import trio
 
-from distconv_engine.attempt import Workshop, held_of
-from distconv_engine.daemon_api import Away, DaemonApi, Refused
+from distconv_engine.attempts.active import Held, Holdings
+from distconv_engine.attempts.context import Workshop, held_of
+from distconv_engine.attempts.journal import HeldAttempt, remove_partials
+from distconv_engine.daemon_link.http import Away, DaemonApi, Refused
+from distconv_engine.daemon_link.outbox import Outbox
 from distconv_engine.failures import JobFailure, NoRoom
 from distconv_engine.files import is_full
-from distconv_engine.gauges import free_bytes
-from distconv_engine.held import Held, Holdings
-from distconv_engine.journal import HeldAttempt, remove_partials
-from distconv_engine.outbox import Outbox
-from distconv_engine.pipeline import run_attempt
+from distconv_engine.host.metrics import free_bytes
+from distconv_engine.pipeline.run import run_attempt
 from distconvd.model import (
     CompleteReport,
     FailReport,

@@ -21,12 +21,12 @@ from distconv_engine import __version__
 from distconv_engine.agent import Agent
 from distconv_engine.config import Config, check_engine_id, default_engine_id, load_config
 from distconv_engine.errors import ConfigError
-from distconv_engine.ffmpeg_tools import Tools, find_tools
+from distconv_engine.ffmpeg.tools import Tools, find_tools
 from distconv_engine.files import write_durably
+from distconv_engine.host.notify import Notifier
 from distconv_engine.logs import Log, setup_logs
-from distconv_engine.notify import Notifier
-from distconv_engine.standing import Standing
-from distconv_engine.targets import directory_of
+from distconv_engine.status import Standing
+from distconv_engine.transfer.destination import directory_of
 
 HOSTNAME_CHARS = 255
 

@@ -15,11 +15,11 @@ import msgspec
 import trio
 
 from distconv_engine import __version__
-from distconv_engine.capabilities import Capabilities, prove
 from distconv_engine.config import Config, load_config
 from distconv_engine.errors import ConfigError
-from distconv_engine.ffmpeg_tools import Tools, find_tools
-from distconv_engine.running import Controls
+from distconv_engine.ffmpeg.run import Controls
+from distconv_engine.ffmpeg.tools import Tools, find_tools
+from distconv_engine.host.capabilities import Capabilities, prove
 
 
 class Report(msgspec.Struct, omit_defaults=True):

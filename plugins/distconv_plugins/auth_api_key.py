@@ -2,9 +2,9 @@
 
 from distconvd import hookimpl
 from distconvd.auth import ALL_ROLES, missing_key, same_key, wrong_key
-from distconvd.edge.http import Principal
 from distconvd.errors import ConfigError
 from distconvd.hookspecs import AuthenticatorFactory, PluginContext, Registrar
+from distconvd.plugin_api import Principal
 
 
 class ApiKey:

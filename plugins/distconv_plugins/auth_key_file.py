@@ -1,6 +1,6 @@
 """Many keys, each with a name, roles, and perhaps one engine and an end: `--key-file FILE`.
 
-The file holds hashes (see `distconvd.keyfile` for why SHA-256 does) and is made by `distconvd keys`. It
+The file holds hashes (see `distconvd.auth_keys.key_file` for why SHA-256 does) and is made by `distconvd keys`. It
 is read anew on SIGHUP and when it has changed, looked at once a second in a thread. A change that cannot
 be read leaves the keys as they were, with an error line: an editor's half-written file must not lock a
 farm out.
@@ -18,7 +18,6 @@ import trio
 
 from distconvd import hookimpl
 from distconvd.auth import missing_key, wrong_key
-from distconvd.edge.http import Principal
 from distconvd.errors import ConfigError
 from distconvd.hookspecs import (
     AuthenticatorFactory,
@@ -26,7 +25,7 @@ from distconvd.hookspecs import (
     Registrar,
     SettingsRegistrar,
 )
-from distconvd.keyfile import KeyRecord, digest_of, read_keys
+from distconvd.plugin_api import KeyRecord, Principal, digest_of, read_keys
 
 NAME = "key-file"
 

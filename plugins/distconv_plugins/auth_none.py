@@ -2,8 +2,8 @@
 
 from distconvd import hookimpl
 from distconvd.auth import ALL_ROLES
-from distconvd.edge.http import Principal
 from distconvd.hookspecs import AuthenticatorFactory, PluginContext, Registrar
+from distconvd.plugin_api import Principal
 
 
 class NoAuthentication:

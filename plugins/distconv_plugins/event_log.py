@@ -15,10 +15,10 @@ from functools import cache
 
 import msgspec
 
-from distconv_plugins._events import event_json, kinds_of
+from distconv_plugins.shared.events import event_json, kinds_of
 from distconvd import hookimpl
-from distconvd.dispatch import Event
 from distconvd.hookspecs import PluginContext, SettingsRegistrar
+from distconvd.plugin_api import Event
 
 NAME = "event-log"
 FILE_MODE = 0o640

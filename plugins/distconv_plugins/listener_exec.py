@@ -23,9 +23,8 @@ from typing import Annotated, NoReturn
 import msgspec
 import trio
 
-from distconv_plugins._events import ENDS, event_json, ids_of, kinds_of
+from distconv_plugins.shared.events import ENDS, event_json, ids_of, kinds_of
 from distconvd import hookimpl
-from distconvd.dispatch import Event
 from distconvd.hookspecs import (
     DaemonAccess,
     PluginContext,
@@ -33,6 +32,7 @@ from distconvd.hookspecs import (
     ServiceFactory,
     SettingsRegistrar,
 )
+from distconvd.plugin_api import Event
 
 NAME = "exec"
 KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER")

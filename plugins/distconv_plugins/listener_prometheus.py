@@ -16,9 +16,9 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import Metric
 
 from distconvd import hookimpl
-from distconvd.dispatch import Event
 from distconvd.hookspecs import MetricsFactory, PluginContext, Registrar
 from distconvd.model import FailureClass, canonical_codec
+from distconvd.plugin_api import Event
 
 NAME = "prometheus"
 CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "av1"})

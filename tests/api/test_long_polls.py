@@ -5,7 +5,7 @@ import trio
 from tests.api.kit import Farm, later, ok
 from trio.testing import MockClock
 
-from distconv_plugins.store_memory import MemoryStore
+from distconv_plugins.stores.memory import MemoryStore
 from distconvd.testing.daemon import open_daemon
 
 

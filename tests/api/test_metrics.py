@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.api.kit import Farm
 from trio.testing import MockClock
 
-from distconvd.metrics import ENGINES_SHOWN_MAX, OTHERS
+from distconvd.core.metrics import ENGINES_SHOWN_MAX, OTHERS
 from distconvd.testing.daemon import Daemon, open_daemon
 
 

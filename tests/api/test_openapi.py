@@ -11,8 +11,8 @@ import msgspec
 import pytest
 from tests.docs import pages
 
-from distconvd.api.bounds import FIELDS, WORDS
-from distconvd.api.openapi import OpenApi, document
+from distconvd.api.openapi.document import OpenApi, document
+from distconvd.api.openapi.field_constraints import FIELDS, WORDS
 from distconvd.edge.http import Request, Response, Route
 from distconvd.testing.daemon import Daemon, open_daemon
 

@@ -8,7 +8,7 @@ from tests.api.kit import Farm, later, ok, problem
 from tests.api.test_metrics import scraped
 from trio.testing import MockClock
 
-from distconv_plugins.store_memory import MemoryStore
+from distconv_plugins.stores.memory import MemoryStore
 from distconvd import __version__
 from distconvd.testing.daemon import open_daemon
 

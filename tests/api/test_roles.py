@@ -7,7 +7,7 @@ import pytest
 from tests.api.kit import Farm, problem
 from tests.api.test_submissions import CALLERS
 
-from distconvd.api.table import role_table
+from distconvd.api.openapi.route_table import role_table
 from distconvd.testing.daemon import Daemon, open_daemon
 
 TABLE = """

@@ -8,7 +8,7 @@ import pytest
 import trio
 from tests.api.kit import SOURCE, Farm, later, ok, problem
 
-from distconv_plugins.store_memory import Memory, MemoryStore
+from distconv_plugins.stores.memory import Memory, MemoryStore
 from distconvd.testing.daemon import Reply, open_daemon
 
 GOOD: dict[str, Any] = {"source_url": SOURCE, "target_codec": "h264"}

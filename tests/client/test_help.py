@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from tests.client.parsing import parse
 
-from distconv_client import teaching
+from distconv_client import help_examples
 from distconv_client.main import cli
 
 
@@ -35,7 +35,7 @@ def examples(path: tuple[str, ...]) -> list[str]:
 def test_every_help_page_has_examples_that_parse(
     path: tuple[str, ...], command: click.Command
 ) -> None:
-    assert isinstance(command, teaching.Command | teaching.Group)
+    assert isinstance(command, help_examples.Command | help_examples.Group)
     shown = examples(path)
     assert shown == list(command.examples)
     for example in shown:
@@ -51,7 +51,7 @@ def test_every_help_page_has_examples_that_parse(
 def test_an_example_is_one_of_the_command_that_it_teaches(
     path: tuple[str, ...], command: click.Command
 ) -> None:
-    assert isinstance(command, teaching.Command | teaching.Group)
+    assert isinstance(command, help_examples.Command | help_examples.Group)
     for example in command.examples:
         assert " ".join(("distconv", *path)) in example
 
@@ -73,7 +73,7 @@ def test_every_command_takes_the_shared_flags(
 
 def test_a_help_page_fits_a_terminal_of_80_columns_but_for_its_examples() -> None:
     for path, command in ALL:
-        assert isinstance(command, teaching.Command | teaching.Group)
+        assert isinstance(command, help_examples.Command | help_examples.Group)
         page = CliRunner().invoke(cli, [*path, "--help"], prog_name="distconv").output
         for line in page.splitlines():
             assert len(line) <= 80 or line.strip() in command.examples

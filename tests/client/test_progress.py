@@ -8,13 +8,7 @@ import pytest
 from rich.console import Console
 
 from distconv_client import DaemonUnreachable, Job, JobResult, JobStatus, Progress
-from distconv_client.progress import (
-    BarsView,
-    JsonView,
-    LinesView,
-    most_telling,
-    opened,
-)
+from distconv_client.display.progress import BarsView, JsonView, LinesView, most_telling, opened
 
 JOB = Job("17_1", "file:///srv/a%20b.mov", "h265")
 DOWN = DaemonUnreachable("Can not reach the daemon at http://a.")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distconv_client import text
+from distconv_client.display import text
 from distconvd.model import Job, JobStatus, Progress
 
 JOB = Job("1", "file:///srv/a%20b.mov", "h265")

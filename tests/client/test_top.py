@@ -16,11 +16,11 @@ import pytest
 from click.testing import CliRunner, Result
 from tests.client.fake import FakeDaemon, found, problem, running, served
 
-from distconv_client import farm as farm_module
+from distconv_client import cluster as farm_module
+from distconv_client.cluster import Farm, Lookout, Outage
+from distconv_client.display.dashboard import frame
 from distconv_client.errors import DaemonUnreachable, Refused
-from distconv_client.farm import Farm, Lookout, Outage
 from distconv_client.follow import Pace
-from distconv_client.frame import frame
 from distconv_client.main import cli
 from distconv_client.shared import Flags
 from distconv_client.views import EngineView, QueueView, StatusView

@@ -12,7 +12,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import msgspec
 
 from distconv_plugins.policy_size_aware import SizeAware
-from distconvd.audit.stored import StoredAudit
+from distconvd.commands.audit.stored import StoredAudit
 from distconvd.dispatch import (
     Decision,
     Dispatcher,
@@ -20,17 +20,18 @@ from distconvd.dispatch import (
     Event,
     Instant,
     assign,
-    clock,
     engines,
+    expiry,
     queries,
     reports,
     submit,
 )
+from distconvd.dispatch.matching import Demand, demand_of
+from distconvd.dispatch.matching.queue import born_us
+from distconvd.dispatch.matching.requirements import filing_tag
+from distconvd.dispatch.records import decode_job
 from distconvd.dispatch.transaction import Transaction
 from distconvd.dispatch.why import why
-from distconvd.matching import Demand, demand_of
-from distconvd.matching.demand import filing_tag
-from distconvd.matching.queue import born_us
 from distconvd.model import (
     Attempt,
     BenchmarkReport,
@@ -49,7 +50,6 @@ from distconvd.model import (
     Verdict,
 )
 from distconvd.policy import Policy
-from distconvd.records import decode_job
 from distconvd.store import TABLES, Change, Snapshot, Table
 
 P = ParamSpec("P")
@@ -140,13 +140,13 @@ class Core:
         end_s = self.mono_s + seconds
         self.wall_ms += int(wall_step_s * 1000)
         while True:
-            next_s = self.run(clock.tick)
+            next_s = self.run(expiry.tick)
             if next_s is None or next_s > end_s:
                 break
             self._turn_to(max(next_s, self.mono_s + 0.001))
         if end_s > self.mono_s:
             self._turn_to(end_s)
-        self.run(clock.tick)
+        self.run(expiry.tick)
 
     def _turn_to(self, mono_s: float) -> None:
         self.wall_ms += round((mono_s - self.mono_s) * 1000)

@@ -12,10 +12,10 @@ from tests.core.kit import Core
 
 from distconv_plugins.policy_size_aware import SizeAware
 from distconvd.dispatch import Event
-from distconvd.matching import demand_of
+from distconvd.dispatch.matching import demand_of
+from distconvd.dispatch.records import decode_job
 from distconvd.model import FailureClass, Job, JobStatus, canonical_codec
 from distconvd.policy import Hold, IdleEngines, Place
-from distconvd.records import decode_job
 
 LEASE_S, GRACE_S, ELSEWHERE_S = 60.0, 45.0, 50.0
 BACKOFF_S, BACKOFF_MAX_S = 5.0, 600.0

@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 from tests.core.kit import START_MS, Core, empty_disk
 
-from distconvd.dispatch import clock, queries, submit
+from distconvd.dispatch import expiry, queries, submit
 from distconvd.dispatch.queries import JobFilter
+from distconvd.dispatch.records import encode
 from distconvd.model import (
     FailureClass,
     Job,
     JobStatus,
     Submission,
 )
-from distconvd.records import encode
 
 pytestmark = pytest.mark.slow
 
@@ -151,7 +151,7 @@ def reserves(core: Core) -> Any:
 
 def time_passes(core: Core) -> Any:
     """Nothing is due."""
-    core.run(clock.tick)
+    core.run(expiry.tick)
 
 
 def reads(core: Core) -> Any:

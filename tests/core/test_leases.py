@@ -3,7 +3,7 @@
 import pytest
 from tests.core.kit import Core, check_invariants
 
-from distconvd.dispatch import clock
+from distconvd.dispatch import expiry
 from distconvd.errors import Conflict
 from distconvd.model import Job, JobStatus
 
@@ -264,7 +264,7 @@ def test_the_time_that_the_daemon_stood_still_counts_against_no_lease_and_no_eng
     core.engine("E1")
     core.submit()
     job = core.must_ask("E1")
-    core.run(clock.forgive, 100.0)
+    core.run(expiry.forgive, 100.0)
     core.sleep(159)
     assert core.job(job.job_id).assigned_engine == "E1"
     assert core.view("E1")["status"] != "offline"

@@ -5,14 +5,14 @@ import errno
 import pytest
 import trio
 import trio.testing
-from tests.core.desk import SUBMISSION, Desk, begin, open_desk
+from tests.core.ledger_fixture import SUBMISSION, Desk, begin, open_desk
 
-from distconvd.dispatch import assign, clock, engines, queries, reports, submit
+from distconvd.core.ledger import PROBE_KEY
+from distconvd.dispatch import assign, engines, expiry, queries, reports, submit
+from distconvd.dispatch.records import decode_job
 from distconvd.dispatch.why import why
 from distconvd.errors import CommitFailed, Conflict, NotFound, StoreError
-from distconvd.ledger import PROBE_KEY
 from distconvd.model import FailReport, Heartbeat, Job, JobPatch, ProgressReport
-from distconvd.records import decode_job
 from distconvd.store import TABLES
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -237,7 +237,7 @@ async def test_while_the_store_fails_changes_are_refused_and_reads_go_on(
             assert (await desk.job(job.job_id)) == job
             await desk.ledger.execute(queries.list_engines)
             await desk.ledger.execute(why, job.job_id)
-            await desk.ledger.execute(clock.tick)
+            await desk.ledger.execute(expiry.tick)
             with pytest.raises(CommitFailed):
                 await desk.submit()
             with pytest.raises(CommitFailed):
@@ -246,7 +246,7 @@ async def test_while_the_store_fails_changes_are_refused_and_reads_go_on(
             assert (await desk.job(job.job_id)) == job
         await trio.sleep(10)
         assert desk.failure() is None
-        await desk.ledger.execute(clock.tick)
+        await desk.ledger.execute(expiry.tick)
         assert (await desk.job(job.job_id)).status == "assigned"
         assert (await desk.ask()) is not None
 

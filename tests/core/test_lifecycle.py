@@ -4,8 +4,7 @@ import itertools
 
 import pytest
 
-from distconvd.errors import LifecycleError
-from distconvd.lifecycle import (
+from distconvd.dispatch.lifecycle import (
     ENGINE_TABLE,
     JOB_TABLE,
     JobEvent,
@@ -13,6 +12,7 @@ from distconvd.lifecycle import (
     engine_state,
     next_status,
 )
+from distconvd.errors import LifecycleError
 from distconvd.model import TERMINAL_STATUSES, EngineState, JobStatus
 
 MOVES = list(itertools.product(JobStatus, JobEvent))

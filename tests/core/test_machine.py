@@ -361,7 +361,7 @@ class Machine(Modelled):
 
     def decide_something(self, data: st.DataObject) -> Any:
         """Decide a random command; return how to take it back, None where it was refused."""
-        from distconvd.dispatch import assign, clock, engines, reports, submit
+        from distconvd.dispatch import assign, engines, expiry, reports, submit
         from distconvd.model import CompleteReport, FailReport, Heartbeat, JobPatch, Submission
 
         naive = self.some(data)
@@ -383,7 +383,7 @@ class Machine(Modelled):
             ),
             "beat": (engines.heartbeat, Heartbeat(engine, tags=["new"], slots=3), {}),
             "remove": (engines.remove, engine),
-            "tick": (clock.tick,),
+            "tick": (expiry.tick,),
         }
         name = data.draw(st.sampled_from(sorted(commands)), label="command")
         command, *args = commands[name]

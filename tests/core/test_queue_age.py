@@ -4,7 +4,7 @@ import random
 
 from tests.core.kit import Core
 
-from distconvd.matching import JobQueue
+from distconvd.dispatch.matching import JobQueue
 from distconvd.model import Job
 
 

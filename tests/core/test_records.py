@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from tests.core.kit import START_MS, Core, check_invariants, empty_disk
 
+from distconvd.dispatch.records import adopt_engine, adopt_job, encode
 from distconvd.model import JobStatus
-from distconvd.records import adopt_engine, adopt_job, encode
 from distconvd.store import Table
 
 JOB_ID = f"{START_MS * 1000}_7"

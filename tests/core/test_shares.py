@@ -9,8 +9,8 @@ from tests.core.kit import Core, check_invariants
 
 from distconv_plugins.policy_size_aware import SizeAware
 from distconvd.dispatch import DispatchSettings
-from distconvd.matching import JobQueue, demand_of
-from distconvd.matching.shares import SHARES_MAX, Shares
+from distconvd.dispatch.matching import JobQueue, demand_of
+from distconvd.dispatch.matching.shares import SHARES_MAX, Shares
 from distconvd.model import Job
 from distconvd.policy import Hold, IdleEngines, Place, Share, SharingPolicy
 

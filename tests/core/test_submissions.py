@@ -5,10 +5,10 @@ from tests.core.kit import START_MS, Core, check_invariants
 
 from distconvd.dispatch import queries
 from distconvd.dispatch.queries import JobFilter
+from distconvd.dispatch.records import decode_job
 from distconvd.dispatch.submit import rehearse
 from distconvd.errors import Conflict, JobArchived, NotFound, Unavailable, Unprocessable
 from distconvd.model import FailureClass, JobStatus, Submission
-from distconvd.records import decode_job
 
 
 def test_an_id_is_microseconds_and_a_counter() -> None:

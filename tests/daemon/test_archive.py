@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from distconvd.archive import Archive
+from distconvd.core.archive import Archive
 from distconvd.disk import REAL_DISK
 from distconvd.dispatch.retire import Retired
 from distconvd.testing.daemon import open_daemon

@@ -12,11 +12,11 @@ import trio
 from tests.core.kit import START_MS, Core, Disk, snapshot_of
 from tests.daemon.kit import run, start
 
-from distconv_plugins.store_json import JsonStore
-from distconv_plugins.store_spool import SpoolStore
-from distconvd.archive import Archive, bucket_files, bucket_of
-from distconvd.audit.invariants import REMEDIES, remedy_of
-from distconvd.audit.stored import StoredAudit
+from distconv_plugins.stores.json_store.store import JsonStore
+from distconv_plugins.stores.spool_store.store import SpoolStore
+from distconvd.commands.audit.invariants import REMEDIES, remedy_of
+from distconvd.commands.audit.stored import StoredAudit
+from distconvd.core.archive import Archive, bucket_files, bucket_of
 from distconvd.disk import REAL_DISK
 from distconvd.dispatch import retire
 from distconvd.dispatch.retire import FLOOR_KEY

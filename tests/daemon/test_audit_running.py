@@ -12,9 +12,9 @@ import msgspec
 import pytest
 from tests.core.kit import Core
 
-from distconvd.audit import running
-from distconvd.audit.asking import RemoteDaemon
-from distconvd.audit.running import RunningAudit
+from distconvd.commands.audit import running
+from distconvd.commands.audit.asking import RemoteDaemon
+from distconvd.commands.audit.running import RunningAudit
 from distconvd.errors import ConfigError
 
 

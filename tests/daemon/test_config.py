@@ -9,7 +9,7 @@ import pytest
 
 from distconvd.config import describe, load_config
 from distconvd.errors import ConfigError
-from distconvd.plugins import Context, Plugins
+from distconvd.plugin_host.loading import Context, Plugins
 
 
 def toml(tmp_path: Path, text: str) -> str:

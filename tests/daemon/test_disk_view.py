@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from tests.daemon.test_audit import print_of
 
-from distconv_plugins.store_json import JsonStore
-from distconv_plugins.store_spool import SpoolStore
+from distconv_plugins.stores.json_store.store import JsonStore
+from distconv_plugins.stores.spool_store.store import SpoolStore
+from distconvd.commands.read_only_disk import DiskView
 from distconvd.disk import REAL_DISK
-from distconvd.disk_view import DiskView
 from distconvd.errors import StoreLocked
 from distconvd.store import Store
 from distconvd.testing.store_suite import put

@@ -11,9 +11,9 @@ import trio
 import trio.testing
 from tests.daemon.kit import JOB, start
 
-from distconv_plugins.store_memory import Memory, MemoryStore
+from distconv_plugins.stores.memory import Memory, MemoryStore
 from distconvd.errors import StoreError
-from distconvd.services import plain_refusals
+from distconvd.plugin_host.services import plain_refusals
 from distconvd.testing.daemon import open_daemon
 
 

@@ -14,12 +14,12 @@ import trio
 import trustme
 from tests.daemon.kit import COMMAND, KEY, environment, run, start
 
+from distconvd.auth_keys.key_file import add_key
+from distconvd.commands.listening import open_all
 from distconvd.config import load_config
 from distconvd.edge import listeners
-from distconvd.edge.places import Place, parse_place
+from distconvd.edge.bind_address import Place, parse_place
 from distconvd.errors import ConfigError
-from distconvd.keyfile import add_key
-from distconvd.listening import open_all
 
 pytestmark = pytest.mark.e2e
 GET = f"GET /version HTTP/1.1\r\nHost: x\r\nX-API-Key: {KEY}\r\nConnection: close\r\n\r\n".encode()
@@ -446,7 +446,7 @@ def test_a_manager_that_does_not_listen_is_no_reason_to_stop(tmp_path: Path) -> 
 
 
 async def test_a_watchdog_for_another_process_is_not_fed() -> None:
-    from distconvd.notify import Notifier
+    from distconvd.host.notify import Notifier
 
     assert Notifier({"WATCHDOG_USEC": "100", "WATCHDOG_PID": "1"}).watchdog_s is None
     with trio.fail_after(1):

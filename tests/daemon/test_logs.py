@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from distconvd.logs import JsonFormatter, TextFormatter, one_line, set_up_logs, stamp
+from distconvd.host.logs import JsonFormatter, TextFormatter, one_line, set_up_logs, stamp
 
 
 def entry(message: str, *args: object, **fields: object) -> logging.LogRecord:

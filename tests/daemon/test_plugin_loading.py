@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from distconv_plugins.store_memory import Memory, MemoryStore
+from distconv_plugins.stores.memory import Memory, MemoryStore
 from distconvd.errors import ConfigError
-from distconvd.plugins import Plugins
+from distconvd.plugin_host.loading import Plugins
 from distconvd.testing.daemon import open_daemon
 
 HOOK = "from distconvd import hookimpl\n"

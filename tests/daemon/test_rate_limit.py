@@ -9,10 +9,10 @@ import trio
 from tests.api.kit import problem
 from trio.testing import MockClock
 
-from distconvd.buckets import Buckets
+from distconvd.auth_keys.key_file import KeyRole, add_key
+from distconvd.auth_keys.token_bucket import Buckets
 from distconvd.config import load_config
 from distconvd.errors import ConfigError
-from distconvd.keyfile import KeyRole, add_key
 from distconvd.testing.daemon import Client, Daemon, Reply, open_daemon
 from distconvd.testing.engine import VirtualEngine
 

@@ -14,13 +14,13 @@ import pytest
 import trio
 from tests.daemon.kit import COMMAND, KEY, environment, run
 
-from distconv_plugins.store_memory import Memory, MemoryStore
+from distconv_plugins.stores.memory import Memory, MemoryStore
 from distconvd.api.starting import starting_app
 from distconvd.dispatch import Dispatcher
+from distconvd.dispatch.records import encode
 from distconvd.edge.limits import EdgeLimits
 from distconvd.edge.server import Server, serve
 from distconvd.model import Job
-from distconvd.records import encode
 from distconvd.testing.daemon import KEY as MEMORY_KEY
 from distconvd.testing.daemon import Client, MemoryListener, open_daemon
 

@@ -10,10 +10,10 @@ import trio
 from tests.daemon.kit import COMMAND, environment, run, start
 from tests.daemon.test_audit import print_of
 
-from distconv_plugins.store_json import JsonStore
-from distconv_plugins.store_memory import Memory, MemoryStore
-from distconvd import transfer_command
-from distconvd.dump import DumpReader
+from distconv_plugins.stores.json_store.store import JsonStore
+from distconv_plugins.stores.memory import Memory, MemoryStore
+from distconvd.commands import transfer
+from distconvd.commands.ndjson import DumpReader
 from distconvd.errors import StoreError
 from distconvd.testing.store_suite import commit, put
 
@@ -161,7 +161,7 @@ async def test_a_disk_that_fails_on_the_way_leaves_a_target_that_is_told_to_be_e
         expected = DumpReader(file).summary()
         file.seek(0)
         with pytest.raises(StoreError, match=r"half-way: .*No space.*empty the target"):
-            await transfer_command.fill(lambda: target, file, expected)
+            await transfer.fill(lambda: target, file, expected)
 
 
 async def test_a_target_that_keeps_something_else_is_noticed(exported: Path) -> None:
@@ -172,4 +172,4 @@ async def test_a_target_that_keeps_something_else_is_noticed(exported: Path) -> 
         list(reader.changes())
         file.seek(0)
         with pytest.raises(StoreError, match="the import is not good: 2 jobs"):
-            await transfer_command.fill(lambda: next(stores), file, reader.summary())
+            await transfer.fill(lambda: next(stores), file, reader.summary())

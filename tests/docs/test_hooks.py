@@ -15,7 +15,7 @@ from distconvd.daemon import assemble
 from distconvd.dispatch import Event
 from distconvd.errors import BadRequest
 from distconvd.model import Job, Submission
-from distconvd.plugins import Plugins
+from distconvd.plugin_host.loading import Plugins
 from distconvd.policy import EngineInfo, Hold, Place
 
 TEXT = pages.read("docs/plugins.md")

@@ -15,10 +15,10 @@ from tests.docs import pages
 from tests.docs.test_hooks import HOOKS, TEXT
 from trio.testing import MockClock
 
-from distconv_plugins.listener_webhook import signature_of
+from distconv_plugins.webhook.plugin import signature_of
 from distconvd.config import load_config
 from distconvd.daemon import assemble
-from distconvd.plugins import Plugins
+from distconvd.plugin_host.loading import Plugins
 from distconvd.testing.daemon import KEY, open_daemon
 from distconvd.testing.engine import VirtualEngine
 

@@ -15,14 +15,15 @@ from tests.docs.conftest import KEY, Daemon
 from tests.docs.shown import Shown
 from trio_websocket import open_websocket_url
 
-import distconv_plugins.media_store
-from distconv_plugins._media_names import SEGMENT_BYTES_MAX, SEGMENTS_MAX
+import distconv_plugins.media_store.plugin
+from distconv_plugins.media_store.names import SEGMENT_BYTES_MAX, SEGMENTS_MAX
 from distconvd import daemon
 from distconvd.api.batch import LINES_MAX
-from distconvd.api.jobs_doc import PAGE_MAX
+from distconvd.api.openapi.jobs import PAGE_MAX
 from distconvd.api.replies import WAIT_S_MAX
 from distconvd.config import Config, EdgeSettings
 from distconvd.dispatch import DispatchSettings
+from distconvd.dispatch.lifecycle import drawing
 from distconvd.dispatch.queries import SCAN_MAX
 from distconvd.dispatch.settings import HISTORY_MAX
 from distconvd.dispatch.why import Why
@@ -32,7 +33,6 @@ from distconvd.edge.limits import EdgeLimits
 from distconvd.edge.problems import type_of
 from distconvd.edge.target import QUERY_FIELDS_MAX
 from distconvd.errors import CallerError, DaemonError, DistconvError
-from distconvd.lifecycle import drawing
 from distconvd.model import (
     CODECS,
     CONTAINERS,
@@ -52,7 +52,7 @@ from distconvd.model import (
     TranscodeOptions,
     push,
 )
-from distconvd.plugins import Plugins
+from distconvd.plugin_host.loading import Plugins
 from distconvd.push import PushLimits
 
 TEXT = pages.read("docs/protocol.md")
@@ -182,7 +182,7 @@ def errors(kind: type[DistconvError] = DistconvError) -> Iterator[type[DistconvE
 
 
 def test_every_error_is_told_with_its_status_and_type() -> None:
-    assert distconv_plugins.media_store.DigestMismatch in set(errors())
+    assert distconv_plugins.media_store.plugin.DigestMismatch in set(errors())
     told = {
         (int(cells[0]), "urn:distconv:problem:" + cells[1].strip("`"))
         for cells in pages.table_cells(pages.section(TEXT, "## Errors"))

@@ -10,7 +10,7 @@ from tests.docs import pages
 from distconv_client.config import FILE_KEYS
 from distconv_engine import config as engine
 from distconvd import config as daemon
-from distconvd.plugins import Plugins
+from distconvd.plugin_host.loading import Plugins
 
 GUIDE = pages.read("docs/user_guide.md")
 PLUGINS = Plugins([]).settings_types()
@@ -64,9 +64,9 @@ def test_the_guide_tells_the_settings_of_the_client() -> None:
 def test_the_guide_tells_every_metric() -> None:
     from distconv_plugins.listener_prometheus import JobMetrics
     from distconv_plugins.metrics_disk import DiskMetrics
+    from distconvd.core.event_bus import Teller
+    from distconvd.core.metrics import Metrics
     from distconvd.dispatch import Dispatcher, DispatchSettings, Instant
-    from distconvd.metrics import Metrics
-    from distconvd.teller import Teller
 
     class Never:
         def place(self, job: object, engines: object, now_ms: int) -> Any:
@@ -86,11 +86,6 @@ def test_the_guide_tells_every_metric() -> None:
 
 @pytest.mark.parametrize("name", PLUGINS)
 def test_a_plugin_reads_its_settings_from_the_table_that_the_guide_names(name: str) -> None:
-    source = pages.read(f"plugins/distconv_plugins/{_module_of(name)}.py")
+    source = pages.read(f"plugins/{PLUGINS[name].__module__.replace('.', '/')}.py")
     named = f'settings("{name}"' in source
     assert named or (f'NAME = "{name}"' in source and "settings(NAME" in source)
-
-
-def _module_of(name: str) -> str:
-    kind = PLUGINS[name]
-    return kind.__module__.rpartition(".")[2]

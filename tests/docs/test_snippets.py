@@ -9,12 +9,12 @@ import pytest
 from tests.docs import pages
 
 from distconv_client.config import read_file
-from distconv_plugins._hot_settings import make_room
+from distconv_plugins.hot_folder.settings import make_room
 from distconvd import hookspecs
 from distconvd.api.decode import decode
 from distconvd.config import load_config
+from distconvd.dispatch.records import encode
 from distconvd.model import Submission
-from distconvd.records import encode
 
 BLOCKS = [
     pytest.param(block, id=f"{page.name}:{block.line}")

@@ -15,9 +15,9 @@ from trio.testing import memory_stream_pair
 
 from distconvd.edge.access import Exchange
 from distconvd.edge.app import App
+from distconvd.edge.app_slot import Door
 from distconvd.edge.connection import serve_connection
 from distconvd.edge.deadlines import Deadlines, keep_deadlines
-from distconvd.edge.door import Door
 from distconvd.edge.drain import Drain
 from distconvd.edge.http import Principal, Request, Response, Route
 from distconvd.edge.limits import EdgeLimits

@@ -17,8 +17,8 @@ from tests.edge.fuzz import ENDINGS, SIZES, converse, so_many, streams
 from tests.edge.kit import chunked, get, post, read_replies
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from distconvd.auth_keys.key_file import add_key
 from distconvd.edge.access import Exchange
-from distconvd.keyfile import add_key
 from distconvd.testing.daemon import open_daemon
 
 pytestmark = pytest.mark.slow

@@ -17,8 +17,8 @@ from tests.edge.kit import Journal, get, post, read_all, read_replies, small_app
 from distconvd.edge.descriptors import RESERVE, affordable_connections
 from distconvd.edge.http import Request, Response, Route
 from distconvd.edge.limits import EdgeLimits
-from distconvd.edge.link import wait_while_wanted
 from distconvd.edge.listeners import name_of, open_listeners
+from distconvd.edge.long_poll import wait_while_wanted
 from distconvd.edge.server import Server, peer_of, serve
 
 

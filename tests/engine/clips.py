@@ -3,10 +3,10 @@
 import subprocess
 from pathlib import Path
 
-from tests.engine.odd import ODD, REFUSED
 from tests.engine.pgs import sup
+from tests.engine.pipeline.odd import ODD, REFUSED
 
-from distconv_engine.ffmpeg_tools import Tools
+from distconv_engine.ffmpeg.tools import Tools
 
 VIDEO = "testsrc2=s=160x90:r=25:d={d}"
 AUDIO = "sine=d={d}"

@@ -12,19 +12,19 @@ import pytest
 import trio
 from tests.engine.clips import Clips
 from tests.engine.daemon import FakeDaemon, running_daemon
-from tests.engine.rows import all_rows
-from tests.engine.verdicts import Verdicts
+from tests.engine.pipeline.rows import all_rows
+from tests.engine.pipeline.verdicts import Verdicts
 
-from distconv_engine.attempt import Attempt, Workshop
-from distconv_engine.benchmark import measure
-from distconv_engine.capabilities import Capabilities, prove
+from distconv_engine.attempts.context import Attempt, Workshop
+from distconv_engine.attempts.journal import Journal
+from distconv_engine.attempts.progress_tracker import Tracker
 from distconv_engine.config import Config
-from distconv_engine.ffmpeg_tools import Tools, find_tools
-from distconv_engine.journal import Journal
+from distconv_engine.ffmpeg.run import Controls
+from distconv_engine.ffmpeg.tools import Tools, find_tools
+from distconv_engine.host.benchmark import measure
+from distconv_engine.host.capabilities import Capabilities, prove
 from distconv_engine.logs import Log
-from distconv_engine.pipeline import run_attempt
-from distconv_engine.running import Controls
-from distconv_engine.tracker import Tracker
+from distconv_engine.pipeline.run import run_attempt
 from distconvd.model import CompleteReport, Job
 
 

@@ -17,8 +17,8 @@ from tests.daemon.kit import start
 from tests.operators import outside
 from tests.operators.outside import CONTRIB, ROOT
 
+from distconvd.auth_keys.key_file import add_key
 from distconvd.config import Config, load_config
-from distconvd.keyfile import add_key
 from distconvd.testing.daemon import open_daemon
 
 HERE = CONTRIB / "kubernetes"

@@ -15,7 +15,7 @@ from distconv_engine.config import load_config as load_engine
 from distconv_engine.errors import ConfigError as EngineConfigError
 from distconvd.config import load_config
 from distconvd.errors import ConfigError
-from distconvd.logs import is_the_journal
+from distconvd.host.logs import is_the_journal
 
 pytestmark = pytest.mark.e2e
 

@@ -14,15 +14,16 @@ from tests.daemon import kit
 from distconv_plugins.auth_api_key import ApiKey
 from distconv_plugins.auth_key_file import KeyFile
 from distconv_plugins.auth_none import NoAuthentication
-from distconvd import auth, throttle
+from distconvd import auth
 from distconvd.auth import ALL_ROLES
+from distconvd.auth_keys import wrong_keys
+from distconvd.auth_keys.key_file import add_key, read_keys, revoke_key
+from distconvd.auth_keys.wrong_keys import FAILURE_REFILL_S, FAILURES_BURST, WrongKeys, address_of
 from distconvd.errors import ConfigError, TooManyRequests, Unauthorized
-from distconvd.keyfile import add_key, read_keys, revoke_key
 from distconvd.main import main
 from distconvd.testing.authenticator_suite import PEER, AuthenticatorSuite
 from distconvd.testing.daemon import Client, Daemon, open_daemon
 from distconvd.testing.engine import VirtualEngine
-from distconvd.throttle import FAILURE_REFILL_S, FAILURES_BURST, WrongKeys, address_of
 
 NOW_MS = 1_700_000_000_000
 JOB = {"source_url": "file:///a.mov", "target_codec": "h264"}
@@ -336,7 +337,7 @@ def test_a_key_that_was_good_and_is_revoked_is_slowed_like_any_other() -> None:
 def test_keys_that_were_good_are_remembered_within_a_bound_those_in_use_longest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(throttle, "GOOD_KEYS_MAX", 10)
+    monkeypatch.setattr(wrong_keys, "GOOD_KEYS_MAX", 10)
     wrong = exhausted()
     for number in range(50):
         wrong.succeeded(f"key {number}")

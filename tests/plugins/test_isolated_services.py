@@ -13,13 +13,13 @@ import pytest
 import trio
 from tests.plugins.kit import JOB, Write, stuck
 
-from distconvd import services
 from distconvd.config import load_config
 from distconvd.daemon import assemble
 from distconvd.errors import ConfigError, StoreError
-from distconvd.hook_watch import HookWatch
 from distconvd.main import main
-from distconvd.plugins import Plugins
+from distconvd.plugin_host import services
+from distconvd.plugin_host.loading import Plugins
+from distconvd.plugin_host.watchdog import HookWatch
 from distconvd.store import Snapshot
 from distconvd.testing.daemon import open_daemon
 

@@ -11,15 +11,15 @@ import pytest
 import trio
 from tests.plugins.kit import HEAD, JOB, Write, stuck
 
-from distconvd import hook_watch, plugins
 from distconvd.config import load_config
 from distconvd.daemon import assemble
 from distconvd.errors import ConfigError
 from distconvd.faults import let_pass
-from distconvd.hook_watch import HookWatch
 from distconvd.main import main
-from distconvd.plugins import Plugins
-from distconvd.services import plain_refusals
+from distconvd.plugin_host import loading, watchdog
+from distconvd.plugin_host.loading import Plugins
+from distconvd.plugin_host.services import plain_refusals
+from distconvd.plugin_host.watchdog import HookWatch
 from distconvd.testing.daemon import Daemon, open_daemon
 from distconvd.testing.engine import VirtualEngine
 
@@ -130,7 +130,7 @@ def test_an_installed_package_that_cannot_be_loaded_is_left_out_and_the_others_a
     monkeypatch.delitem(sys.modules, "a_broken_package", raising=False)
     real = metadata.entry_points(group="distconvd")
     broken = metadata.EntryPoint("broken", "a_broken_package", "distconvd")
-    monkeypatch.setattr(plugins, "entry_points", lambda group: [broken, *real])
+    monkeypatch.setattr(loading, "entry_points", lambda group: [broken, *real])
     found = {one.name for one in Plugins([]).listing()}
     assert "broken" not in found
     assert "size-aware" in found
@@ -356,7 +356,7 @@ def test_slow_calls_that_were_not_told_are_in_the_next_line(
     watch = HookWatch(0.0)
     call = watch.timed("mine", "place", lambda: 7)
     assert [call(), call(), call()] == [7, 7, 7]
-    monkeypatch.setattr(hook_watch, "QUIET_S", 0.0)
+    monkeypatch.setattr(watchdog, "QUIET_S", 0.0)
     call()
     assert "and 2 more slow calls" in caplog.text
     assert watch.slow["mine", "place"] == 4
@@ -456,7 +456,7 @@ def test_of_two_packages_of_one_name_the_second_is_left_out_and_named(
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.syspath_prepend(tmp_path)
     points = [metadata.EntryPoint("same", f"{n}_package", "distconvd") for n in ("one", "another")]
-    monkeypatch.setattr(plugins, "entry_points", lambda group: points)
+    monkeypatch.setattr(loading, "entry_points", lambda group: points)
     assert [one.origin for one in Plugins([]).listing()] == ["one_package"]
     assert "installed plugin left out: plugin 'same' is refused" in caplog.text
 

@@ -19,10 +19,10 @@ import msgspec
 import pytest
 import trio
 
-from distconv_plugins._http_post import check_url, post
-from distconv_plugins._webhook_queue import WebhookQueue
 from distconv_plugins.listener_exec import Exec, ExecSettings, environment_of
-from distconv_plugins.listener_webhook import Webhook, WebhookSettings, signature_of
+from distconv_plugins.webhook.http_post import check_url, post
+from distconv_plugins.webhook.plugin import Webhook, WebhookSettings, signature_of
+from distconv_plugins.webhook.queue import WebhookQueue
 from distconvd.dispatch import Event
 from distconvd.errors import ConfigError
 from distconvd.testing.daemon import open_daemon
@@ -143,7 +143,7 @@ async def running(
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let tries follow each other at once."""
-    monkeypatch.setattr("distconv_plugins.listener_webhook.BACKOFF_MIN_S", 0.01)
+    monkeypatch.setattr("distconv_plugins.webhook.plugin.BACKOFF_MIN_S", 0.01)
 
 
 # ------------------------------------------------------------------------------- the webhook

@@ -9,7 +9,7 @@ import pytest
 from distconv_plugins.event_log import distconvd_event
 from distconvd.config import Config
 from distconvd.errors import ConfigError
-from distconvd.plugins import Context
+from distconvd.plugin_host.loading import Context
 from distconvd.testing.daemon import Daemon, open_daemon
 from distconvd.testing.engine import VirtualEngine
 from distconvd.testing.listener_suite import FunctionListener, ListenerSuite

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import trio
 
-from distconv_plugins.store_json import JsonStore
+from distconv_plugins.stores.json_store.store import JsonStore
 from distconvd.auth import missing_key, wrong_key
 from distconvd.dispatch import Event
 from distconvd.edge.http import Principal

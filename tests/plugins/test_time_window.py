@@ -11,10 +11,10 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distconv_plugins._open_engines import OpenEngines
-from distconv_plugins._week import DAYS, Week, minutes_of
 from distconv_plugins.policy_size_aware import SizeAware
-from distconv_plugins.policy_time_window import TimeWindow, TimeWindowSettings
+from distconv_plugins.shared.open_engines import OpenEngines
+from distconv_plugins.time_window.plugin import TimeWindow, TimeWindowSettings
+from distconv_plugins.time_window.week import DAYS, Week, minutes_of
 from distconvd.errors import ConfigError
 from distconvd.policy import Hold, Place, Policy
 from distconvd.testing.clock import VirtualClock, ms_of

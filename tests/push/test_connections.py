@@ -8,7 +8,7 @@ from tests.api.kit import Farm, problem
 from tests.push.kit import HANDSHAKE, Wall, frame, lockstep_socket, raw_socket, read_until_end
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from distconv_plugins.store_memory import MemoryStore
+from distconv_plugins.stores.memory import MemoryStore
 from distconvd.testing.daemon import Daemon, open_daemon
 
 SESSION_PATH = "/engines/e1/ws"

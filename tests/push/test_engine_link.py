@@ -12,11 +12,11 @@ from tests.api.kit import Farm
 from trio.testing import MockClock, wait_all_tasks_blocked
 from trio_websocket import wrap_client_stream
 
-from distconv_engine.daemon_api import Away, Refused
-from distconv_engine.held import Holdings
+from distconv_engine.attempts.active import Holdings
+from distconv_engine.daemon_link.http import Away, Refused
+from distconv_engine.daemon_link.socket import Closed, NotOffered, Socket, WebSocket
+from distconv_engine.daemon_link.websocket import ACK_S, OFFER_AGAIN_S, PushLink
 from distconv_engine.logs import Log
-from distconv_engine.push import ACK_S, OFFER_AGAIN_S, PushLink
-from distconv_engine.push_socket import Closed, NotOffered, Socket, WebSocket
 from distconvd.model import Job, Verdict
 from distconvd.model.push import CLOSE_RESTART, SUBPROTOCOL
 from distconvd.testing.daemon import KEY, Daemon

@@ -17,11 +17,11 @@ from tests.engine.conftest import benchmark, capabilities, clips, tools
 from distconvd.config import load_config
 from distconvd.daemon import Parts, assemble, run
 from distconvd.dispatch.queries import get_job
+from distconvd.dispatch.records import decode_job
 from distconvd.dispatch.submit import cancel, patch, submit
 from distconvd.edge.listeners import open_listeners
 from distconvd.model import Job, JobPatch, JobStatus, Submission, TranscodeOptions
-from distconvd.plugins import Plugins
-from distconvd.records import decode_job
+from distconvd.plugin_host.loading import Plugins
 
 __all__ = ["benchmark", "capabilities", "clips", "tools"]
 

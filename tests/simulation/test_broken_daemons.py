@@ -9,11 +9,11 @@ from tests.simulation.replay import run
 from tests.simulation.world import Size
 
 from distconvd.api import engines as engines_api
+from distconvd.core.ledger import Ledger
 from distconvd.dispatch import Dispatcher, engines, reports, retries, submit
 from distconvd.dispatch.assign import park
+from distconvd.dispatch.matching import JobQueue
 from distconvd.errors import Conflict
-from distconvd.ledger import Ledger
-from distconvd.matching import JobQueue
 from distconvd.model import TERMINAL_STATUSES, FailureClass, Verdict
 
 Patch = pytest.MonkeyPatch

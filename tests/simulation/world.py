@@ -12,7 +12,7 @@ from tests.simulation.books import Books
 from tests.simulation.chronicle import Chronicle
 from tests.simulation.wire import Gone, Wire
 
-from distconv_plugins.store_memory import Memory, MemoryStore
+from distconv_plugins.stores.memory import Memory, MemoryStore
 from distconvd.store import Change
 from distconvd.testing.daemon import WALL_MS, Daemon, open_daemon
 

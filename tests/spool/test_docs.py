@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 import distconv_spool
-from distconv_plugins._intake_drops import CLAIMS_MAX
-from distconv_plugins.spool_intake import SpoolSettings
+from distconv_plugins.spool_intake.drops import CLAIMS_MAX
+from distconv_plugins.spool_intake.plugin import SpoolSettings
 from distconv_spool import DROP_BYTES_MAX, OLD_MAX, SCAN_MAX, Outcome, State, create
 from distconv_spool.fields import to_json
 from distconv_spool.layout import FOLDERS

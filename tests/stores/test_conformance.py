@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from distconv_plugins.store_json import FoldBounds, JsonStore
-from distconv_plugins.store_memory import Memory, MemoryStore
-from distconv_plugins.store_spool import SpoolStore
+from distconv_plugins.stores.json_store.store import FoldBounds, JsonStore
+from distconv_plugins.stores.memory import Memory, MemoryStore
+from distconv_plugins.stores.spool_store.store import SpoolStore
 from distconvd.testing.faultdisk import Fault, FaultDisk
 from distconvd.testing.store_suite import OpenStore, StoreSuite
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from distconv_plugins.store_json import JsonStore
-from distconv_plugins.store_memory import Memory, MemoryStore
-from distconv_plugins.store_spool import SpoolStore
-from distconvd import __version__, dump
-from distconvd.dump import DumpReader, Summary, summary_of, write_dump
+from distconv_plugins.stores.json_store.store import JsonStore
+from distconv_plugins.stores.memory import Memory, MemoryStore
+from distconv_plugins.stores.spool_store.store import SpoolStore
+from distconvd import __version__
+from distconvd.commands import ndjson
+from distconvd.commands.migrate import batches
+from distconvd.commands.ndjson import DumpReader, Summary, summary_of, write_dump
 from distconvd.errors import StoreError, StoreTooNew
-from distconvd.migrate import batches
 from distconvd.store import TABLES, Change, Snapshot, Store
 from distconvd.testing.store_suite import ODD_KEYS, commit, contents, put
 
@@ -157,7 +158,7 @@ def test_what_is_no_export_at_all_is_told_by_its_beginning() -> None:
 
 
 def test_a_line_without_end_is_not_read_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dump, "LINE_BYTES_MAX", 100)
+    monkeypatch.setattr(ndjson, "LINE_BYTES_MAX", 100)
     header = written(EMPTY).splitlines(keepends=True)[0]
     file = io.BytesIO(header + b'{"table":"jobs"' + b" " * 1000)
     reader = DumpReader(file)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from distconv_plugins._json_files import JsonFiles
-from distconv_plugins.store_json import FoldBounds, JsonStore
+from distconv_plugins.stores.json_store.files import JsonFiles
+from distconv_plugins.stores.json_store.store import FoldBounds, JsonStore
 from distconvd.store import Snapshot
 from distconvd.testing.faultdisk import FaultDisk
 from distconvd.testing.store_suite import commit, contents, delete, put, record

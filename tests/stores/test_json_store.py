@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from distconv_plugins._json_files import JsonFiles
-from distconv_plugins._state_file import read_state, write_state
-from distconv_plugins.store_json import FoldBounds, JsonStore
+from distconv_plugins.stores.json_store.files import JsonFiles
+from distconv_plugins.stores.json_store.state_file import read_state, write_state
+from distconv_plugins.stores.json_store.store import FoldBounds, JsonStore
 from distconvd.disk import REAL_DISK, DiskFile, OpenMode, RealDisk
 from distconvd.errors import StoreError, StoreLocked, StoreTooNew
 from distconvd.store import TABLES, Change
@@ -349,7 +349,7 @@ async def test_a_newer_format_in_our_layout_is_refused(state: Path) -> None:
 
 
 async def test_a_newer_journal_is_refused(state: Path) -> None:
-    from distconv_plugins._journal import encode_line
+    from distconv_plugins.stores.json_store.journal import encode_line
 
     await commit(lambda: JsonStore(state), [put("a", n=1)])
     line = encode_line(b'"journal":7,"format":2,"after":[1,1]}')

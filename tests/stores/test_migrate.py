@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from distconv_plugins.store_json import JsonStore
-from distconv_plugins.store_memory import Memory, MemoryStore
-from distconv_plugins.store_spool import SpoolStore
+from distconv_plugins.stores.json_store.store import JsonStore
+from distconv_plugins.stores.memory import Memory, MemoryStore
+from distconv_plugins.stores.spool_store.store import SpoolStore
+from distconvd.commands.migrate import BATCH_RECORDS, migrate
 from distconvd.errors import StoreError
-from distconvd.migrate import BATCH_RECORDS, migrate
 from distconvd.store import TABLES, Change, Store
 from distconvd.testing.store_suite import ODD_KEYS, commit, contents, put
 

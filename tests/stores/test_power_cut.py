@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from distconv_plugins._json_files import JsonFiles, View
-from distconv_plugins._spool_files import SpoolFiles
+from distconv_plugins.stores.json_store.files import JsonFiles, View
+from distconv_plugins.stores.spool_store.files import SpoolFiles
 from distconvd.store import Change, Snapshot
 from distconvd.testing.faultdisk import Fault, FaultDisk
 from distconvd.testing.power_cut import (

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from distconv_plugins._spool_files import SpoolFiles
-from distconv_plugins._spool_names import Tree
-from distconv_plugins.store_spool import SpoolStore
+from distconv_plugins.stores.spool_store.files import SpoolFiles
+from distconv_plugins.stores.spool_store.names import Tree
+from distconv_plugins.stores.spool_store.store import SpoolStore
 from distconvd.errors import StoreError, StoreTooNew
 from distconvd.testing.faultdisk import FaultDisk
 from distconvd.testing.store_suite import ODD_KEYS, commit, contents, put, record

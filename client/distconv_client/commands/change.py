@@ -2,10 +2,10 @@
 
 import click
 
-from distconv_client import text
+from distconv_client.display import text
+from distconv_client.display.terminal import print_json, stdout_console
+from distconv_client.help_examples import Command
 from distconv_client.shared import Flags, each, pass_flags, shared_flags
-from distconv_client.teaching import Command
-from distconv_client.terminal import print_json, stdout_console
 from distconvd.model import Job
 
 

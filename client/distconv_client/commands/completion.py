@@ -3,8 +3,8 @@
 import click
 from click.shell_completion import get_completion_class
 
+from distconv_client.help_examples import Command
 from distconv_client.shared import shared_flags
-from distconv_client.teaching import Command
 
 PROGRAM = "distconv"
 VARIABLE = "_DISTCONV_COMPLETE"

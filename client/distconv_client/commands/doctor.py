@@ -7,13 +7,13 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from distconv_client import text
 from distconv_client.config import load_settings
+from distconv_client.display import text
+from distconv_client.display.terminal import print_json, stdout_console
 from distconv_client.doctor import Finding, Patient, examine
 from distconv_client.errors import BadInput
+from distconv_client.help_examples import Command
 from distconv_client.shared import Flags, pass_flags, shared_flags
-from distconv_client.teaching import Command
-from distconv_client.terminal import print_json, stdout_console
 
 _STYLES = {"ok": "green", "fail": "bold red", "skip": "dim"}
 

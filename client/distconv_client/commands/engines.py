@@ -2,10 +2,10 @@
 
 import click
 
-from distconv_client import tables, text
+from distconv_client.display import tables, text
+from distconv_client.display.terminal import print_json, stderr_console, stdout_console
+from distconv_client.help_examples import Command, Group
 from distconv_client.shared import Flags, each, pass_flags, shared_flags
-from distconv_client.teaching import Command, Group
-from distconv_client.terminal import print_json, stderr_console, stdout_console
 from distconv_client.views import EngineView
 
 

@@ -7,9 +7,11 @@ from typing import Any
 import click
 from rich.console import Console
 
-from distconv_client import tables, text
 from distconv_client.api import Client
 from distconv_client.commands.look import label
+from distconv_client.display import tables, text
+from distconv_client.display.terminal import print_json, stderr_console, stdout_console
+from distconv_client.help_examples import Command
 from distconv_client.options import transcode_flags, transcode_options
 from distconv_client.shared import Flags, pass_flags, shared_flags
 from distconv_client.sources import output_for, submission_for
@@ -20,8 +22,6 @@ from distconv_client.spooling import (
     wait_for_drops,
     why_rejected,
 )
-from distconv_client.teaching import Command
-from distconv_client.terminal import print_json, stderr_console, stdout_console
 from distconv_client.waiting import wait_for
 from distconv_spool import Drop, Outcome
 from distconvd.model import Job, JobStatus, Submission

@@ -8,12 +8,12 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from distconv_client.farm import Lookout
-from distconv_client.frame import frame
-from distconv_client.keyboard import raw_keys
+from distconv_client.cluster import Lookout
+from distconv_client.display.dashboard import frame
+from distconv_client.display.keyboard import raw_keys
+from distconv_client.display.terminal import print_json, stdout_console
+from distconv_client.help_examples import Command
 from distconv_client.shared import Flags, pass_flags, shared_flags
-from distconv_client.teaching import Command
-from distconv_client.terminal import print_json, stdout_console
 
 PLAIN_WIDTH = 120
 """Where nobody's terminal says how wide it is."""

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import click
 
 from distconv_client.api import Client
+from distconv_client.help_examples import Command
 from distconv_client.shared import Flags, pass_flags, shared_flags
-from distconv_client.teaching import Command
 from distconv_client.waiting import wait_for
 from distconvd.model import Job, JobStatus
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from distconv_client import text
+from distconv_client.display import text
 from distconv_client.doctor.finding import Finding, fail, ok, skip
 
 PACKAGE = "distconv_engine"

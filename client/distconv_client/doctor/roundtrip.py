@@ -10,11 +10,11 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from distconv_client import text
 from distconv_client.api import Client
+from distconv_client.display import text
 from distconv_client.doctor.clip import FRAMES, make_clip
 from distconv_client.doctor.finding import Finding, fail, ok
-from distconv_client.doctor.visit import Visit, by_folder, by_http
+from distconv_client.doctor.transport import Visit, by_folder, by_http
 from distconv_client.errors import ClientError, Conflict
 from distconv_client.views import EngineView
 from distconvd.model import TERMINAL_STATUSES, Job, JobStatus, Output, Submission

@@ -9,7 +9,7 @@ from importlib.metadata import version as installed_version
 import httpx
 import msgspec
 
-from distconv_client import text
+from distconv_client.display import text
 from distconv_client.doctor.finding import Finding, fail, ok, skip
 from distconv_client.views import EngineView
 from distconvd.model import ProgressReport, Submission

@@ -9,13 +9,13 @@ import msgspec
 
 from distconvd.api.decode import check_no_duplicates, decode, decode_object
 from distconvd.api.validate import check_known_fields, check_submission
-from distconvd.archive import Archive, Archived
+from distconvd.core.archive import Archive, Archived
+from distconvd.core.ledger import Ledger
 from distconvd.dispatch.queries import get_job
+from distconvd.dispatch.records import decode_job
 from distconvd.dispatch.submit import IdempotencyKey, recall, rehearse, submit
 from distconvd.errors import BadRequest, DistconvError, JobArchived, NotFound, PluginFailed
-from distconvd.ledger import Ledger
 from distconvd.model import Job, Limits, Submission
-from distconvd.records import decode_job
 
 log = logging.getLogger("distconvd.admission")
 

@@ -16,6 +16,8 @@ from typing import NamedTuple
 import msgspec
 
 from distconvd.api.admission import Admission, idempotency_of
+from distconvd.core.ledger import Ledger
+from distconvd.dispatch.records import decode_job
 from distconvd.dispatch.submit import (
     IdempotencyKey,
     check_batch_key,
@@ -25,9 +27,7 @@ from distconvd.dispatch.submit import (
 )
 from distconvd.dispatch.transaction import Transaction
 from distconvd.errors import BadRequest, BodyTooLarge, CallerError, JobArchived
-from distconvd.ledger import Ledger
 from distconvd.model import Submission
-from distconvd.records import decode_job
 
 LINES_MAX = 1000
 CONTENT_TYPE = "application/x-ndjson"

@@ -2,8 +2,8 @@
 
 import trio
 
-from distconvd.api import engines_doc as docs
 from distconvd.api.decode import decode
+from distconvd.api.openapi import engines as docs
 from distconvd.api.replies import array_of, encoded, job_reply, json_reply, wait_s_of
 from distconvd.api.validate import (
     check_benchmark,
@@ -13,16 +13,16 @@ from distconvd.api.validate import (
 )
 from distconvd.api.waiting import check_let_in, wait_while_let_in
 from distconvd.auth import require_engine
+from distconvd.core.event_bus import Teller
+from distconvd.core.ledger import Ledger
 from distconvd.dispatch import engines
 from distconvd.dispatch.assign import ask, assign_any, has_undelivered, park
 from distconvd.dispatch.queries import get_engine, list_engines
-from distconvd.dispatch.undelivered import give_back_undelivered
+from distconvd.dispatch.records import decode_job
+from distconvd.dispatch.unacknowledged import give_back_undelivered
 from distconvd.edge.http import Request, Response, Route
 from distconvd.errors import Unauthorized
-from distconvd.ledger import Ledger
 from distconvd.model import AssignRequest, BenchmarkReport, Heartbeat
-from distconvd.records import decode_job
-from distconvd.teller import Teller
 
 
 class EnginesApi:

@@ -15,13 +15,13 @@ from typing import get_args
 import msgspec
 import trio
 
-from distconvd.api.operations_doc import EVENTS
+from distconvd.api.openapi.operations import EVENTS
+from distconvd.core.event_bus import NumberedEvent, Teller
 from distconvd.dispatch import Event
 from distconvd.dispatch.decision import EventKind
 from distconvd.edge.http import RECHECK_S, Request, Response, Route, still_let_in
-from distconvd.edge.link import wait_while_wanted
+from distconvd.edge.long_poll import wait_while_wanted
 from distconvd.errors import BadRequest
-from distconvd.teller import NumberedEvent, Teller
 
 HEARTBEAT_S = 15.0
 """A comment is sent after so long without an event, so that nobody takes the line for dead."""

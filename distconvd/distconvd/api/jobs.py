@@ -6,13 +6,13 @@ from typing import TypeVar, get_args
 import msgspec
 import trio
 
-from distconvd.api import jobs_doc as docs
 from distconvd.api.admission import Admission, find_job, require_archived
 from distconvd.api.batch import CONTENT_TYPE as NDJSON
 from distconvd.api.batch import Batch
 from distconvd.api.decode import decode
 from distconvd.api.holders import require_holder
-from distconvd.api.jobs_doc import PAGE_MAX, Order
+from distconvd.api.openapi import jobs as docs
+from distconvd.api.openapi.jobs import PAGE_MAX, Order
 from distconvd.api.replies import (
     array_of,
     count_of,
@@ -33,15 +33,17 @@ from distconvd.api.validate import (
     check_release,
 )
 from distconvd.api.waiting import wait_while_let_in
-from distconvd.archive import Archive
 from distconvd.auth import require_engine
+from distconvd.core.archive import Archive
+from distconvd.core.event_bus import Teller
+from distconvd.core.ledger import Ledger
 from distconvd.dispatch import reports, submit
 from distconvd.dispatch.queries import JobFilter, Page, attempts, list_jobs
+from distconvd.dispatch.records import decode_job
 from distconvd.dispatch.transaction import Transaction
 from distconvd.dispatch.why import why, why_ended
 from distconvd.edge.http import Request, Response, Route
 from distconvd.errors import BadRequest, Conflict, NotFound, PreconditionFailed
-from distconvd.ledger import Ledger
 from distconvd.model import (
     TERMINAL_STATUSES,
     CompleteReport,
@@ -52,8 +54,6 @@ from distconvd.model import (
     ReleaseReport,
     Verdict,
 )
-from distconvd.records import decode_job
-from distconvd.teller import Teller
 
 R = TypeVar("R", CompleteReport, FailReport, ReleaseReport, ProgressReport)
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import msgspec
 
 from distconvd import __version__
-from distconvd.api import operations_doc as docs
-from distconvd.api.operations_doc import (
+from distconvd.api.openapi import operations as docs
+from distconvd.api.openapi.operations import (
     RETRY_AFTER_S,
     QueueCounts,
     ReadyReply,
@@ -14,12 +14,12 @@ from distconvd.api.operations_doc import (
     VersionReply,
 )
 from distconvd.api.replies import encoded
+from distconvd.core.ledger import Ledger
+from distconvd.core.metrics import Metrics
 from distconvd.dispatch.queries import counts
 from distconvd.dispatch.transaction import Transaction
 from distconvd.edge.http import Request, Response, Route
-from distconvd.ledger import Ledger
-from distconvd.metrics import Metrics
-from distconvd.plugins import LoadedPlugin
+from distconvd.plugin_host.loading import LoadedPlugin
 
 
 class Readiness(msgspec.Struct):

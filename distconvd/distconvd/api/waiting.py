@@ -8,7 +8,7 @@ import trio
 
 from distconvd.auth import wrong_key
 from distconvd.edge.http import RECHECK_S, Request, still_let_in
-from distconvd.edge.link import wait_while_wanted
+from distconvd.edge.long_poll import wait_while_wanted
 
 
 async def wait_while_let_in(request: Request, event: trio.Event, timeout_s: float) -> None:

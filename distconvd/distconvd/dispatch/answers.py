@@ -4,7 +4,7 @@ Its reason goes into the job's record and to people; one that cannot be written 
 record unreadable for ever, so whatever is not exactly what was asked for counts as a failure.
 """
 
-from distconvd.matching import AvailableEngines
+from distconvd.dispatch.matching import AvailableEngines
 from distconvd.model import Limits
 from distconvd.policy import Hold, Place
 

@@ -13,13 +13,13 @@ import itertools
 from collections.abc import Collection, Generator, Iterable, Iterator
 from typing import NamedTuple
 
+from distconvd.dispatch.lifecycle import JobEvent
+from distconvd.dispatch.matching import AvailableEngines, Demand, EngineEntry
+from distconvd.dispatch.matching.fronts import Filed
+from distconvd.dispatch.matching.pool import Ability, DemandIndex
+from distconvd.dispatch.matching.queue import QueueEntry
 from distconvd.dispatch.transaction import Transaction
 from distconvd.errors import NotFound
-from distconvd.lifecycle import JobEvent
-from distconvd.matching import AvailableEngines, Demand, EngineEntry
-from distconvd.matching.heads import Filed
-from distconvd.matching.pool import Ability, DemandIndex
-from distconvd.matching.queue import QueueEntry
 from distconvd.model import AttemptOutcome, Job
 from distconvd.policy import Place
 

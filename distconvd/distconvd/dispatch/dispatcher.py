@@ -7,16 +7,16 @@ from typing import Concatenate, ParamSpec, TypeVar
 from distconvd.dispatch.answers import checked_answer
 from distconvd.dispatch.assign import serve_parked
 from distconvd.dispatch.decision import Decision, Instant
+from distconvd.dispatch.matching import AvailableEngines
+from distconvd.dispatch.matching.queue import ONE_SHARE, born_us
+from distconvd.dispatch.records import adopt_engine, adopt_job
 from distconvd.dispatch.retire import floor_of
 from distconvd.dispatch.settings import DispatchSettings
 from distconvd.dispatch.state import State
 from distconvd.dispatch.timers import Timers
 from distconvd.dispatch.transaction import Transaction
-from distconvd.matching import AvailableEngines
-from distconvd.matching.queue import ONE_SHARE, born_us
 from distconvd.model import TERMINAL_STATUSES, Job, JobStatus
 from distconvd.policy import Hold, Place, Policy, Share, SharingPolicy
-from distconvd.records import adopt_engine, adopt_job
 from distconvd.store import Change, Snapshot
 
 log = logging.getLogger("distconvd.dispatch")

@@ -4,11 +4,12 @@ from typing import Any
 
 import msgspec
 
+from distconvd.dispatch.matching import EngineEntry
+from distconvd.dispatch.records import encode
 from distconvd.dispatch.reports import end_attempt, readopt
 from distconvd.dispatch.retries import requeue_or_give_up
 from distconvd.dispatch.transaction import Transaction
 from distconvd.errors import NotFound, Unavailable
-from distconvd.matching import EngineEntry
 from distconvd.model import (
     AttemptOutcome,
     BenchmarkReport,
@@ -21,7 +22,6 @@ from distconvd.model import (
     Limits,
     Verdict,
 )
-from distconvd.records import encode
 
 _MOMENTARY = ("free_gb", "cpu_percent", "temperature_c")
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import msgspec
 
 from distconvd.dispatch.engines import engine_view
+from distconvd.dispatch.records import decode_job
 from distconvd.dispatch.transaction import Transaction
 from distconvd.model import Attempt, AttemptOutcome, JobStatus, canonical_codec
-from distconvd.records import decode_job
 
 SCAN_MAX = 20_000
 """Jobs looked at for one page; a filtered page may be short and still have a next one."""

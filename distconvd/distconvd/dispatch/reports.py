@@ -5,10 +5,11 @@ attempt that ended is answered as before when it says the same, and gets `Confli
 legacy report carries none and is judged by the job's state. The first terminal report wins.
 """
 
+from distconvd.dispatch.lifecycle import JobEvent
+from distconvd.dispatch.records import encode
 from distconvd.dispatch.retries import requeue_or_give_up, wait_after_release
 from distconvd.dispatch.transaction import Transaction
 from distconvd.errors import Conflict
-from distconvd.lifecycle import JobEvent
 from distconvd.model import (
     Attempt,
     AttemptHistory,
@@ -24,7 +25,6 @@ from distconvd.model import (
     ReleaseReport,
     Verdict,
 )
-from distconvd.records import encode
 
 
 def complete(tx: Transaction, job_id: str, report: CompleteReport) -> str:

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import msgspec
 
+from distconvd.dispatch.matching.queue import born_us
 from distconvd.dispatch.state import State
 from distconvd.dispatch.transaction import Transaction
-from distconvd.matching.queue import born_us
 from distconvd.model import TERMINAL_STATUSES
 
 FLOOR_KEY = "job_id_floor_us"

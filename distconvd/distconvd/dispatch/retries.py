@@ -8,8 +8,8 @@
 | lost | no | until `lost_attempts_max` engines were lost with it |
 """
 
+from distconvd.dispatch.lifecycle import JobEvent
 from distconvd.dispatch.transaction import Transaction
-from distconvd.lifecycle import JobEvent
 from distconvd.model import Attempt, AttemptOutcome, FailureClass, Job
 
 

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 
 import msgspec
 
+from distconvd.dispatch.matching import EngineEntry, EnginePool, JobQueue
+from distconvd.dispatch.records import decode_engine, decode_history, decode_job
 from distconvd.errors import NotFound
-from distconvd.matching import EngineEntry, EnginePool, JobQueue
 from distconvd.model import (
     TERMINAL_STATUSES,
     AttemptHistory,
@@ -23,7 +24,6 @@ from distconvd.model import (
     JobStatus,
     Progress,
 )
-from distconvd.records import decode_engine, decode_history, decode_job
 from distconvd.store import Change
 
 

@@ -4,10 +4,11 @@ import logging
 
 import msgspec
 
+from distconvd.dispatch.lifecycle import JobEvent
+from distconvd.dispatch.records import UNREADABLE, encode
 from distconvd.dispatch.reports import end_attempt
 from distconvd.dispatch.transaction import Transaction
 from distconvd.errors import Conflict, JobArchived, Unavailable, Unprocessable
-from distconvd.lifecycle import JobEvent
 from distconvd.model import (
     TERMINAL_STATUSES,
     AttemptOutcome,
@@ -17,7 +18,6 @@ from distconvd.model import (
     JobStatus,
     Submission,
 )
-from distconvd.records import UNREADABLE, encode
 
 log = logging.getLogger("distconvd.dispatch")
 

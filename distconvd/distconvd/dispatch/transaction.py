@@ -8,14 +8,14 @@ from typing import Any, Protocol
 import msgspec
 
 from distconvd.dispatch.decision import Event, EventKind, Instant
+from distconvd.dispatch.lifecycle import JobEvent, next_status
+from distconvd.dispatch.matching import AvailableEngines
+from distconvd.dispatch.records import encode
 from distconvd.dispatch.settings import HISTORY_MAX, DispatchSettings
 from distconvd.dispatch.state import State
 from distconvd.dispatch.timers import Timers
-from distconvd.lifecycle import JobEvent, next_status
-from distconvd.matching import AvailableEngines
 from distconvd.model import Attempt, AttemptHistory, EngineRecord, Job
 from distconvd.policy import Hold, Place
-from distconvd.records import encode
 from distconvd.store import Change, Table
 
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import msgspec
 
+from distconvd.dispatch.matching import Demand
+from distconvd.dispatch.matching.queue import demand_of
 from distconvd.dispatch.state import State
 from distconvd.dispatch.transaction import Transaction
-from distconvd.matching import Demand
-from distconvd.matching.queue import demand_of
 from distconvd.model import EngineState, Job, JobStatus
 
 

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Mapping
 import h11
 import trio
 
+from distconvd.edge.connection_io import Wire
 from distconvd.edge.limits import EdgeLimits
-from distconvd.edge.wire import Wire
 from distconvd.errors import BadRequest, BodyTooLarge, RequestTimeout
 
 _CHUNKS_FREE = 1_000

@@ -22,24 +22,24 @@ import h11
 import trio
 
 from distconvd.edge.access import Exchange, ids_of, tell
+from distconvd.edge.app_slot import Door
 from distconvd.edge.body import RequestBody
+from distconvd.edge.connection_io import Wire, linger
 from distconvd.edge.deadlines import Deadlines
-from distconvd.edge.door import Door
 from distconvd.edge.drain import Drain
-from distconvd.edge.heads import (
+from distconvd.edge.http import ClientDisconnected, Request, Response, Upgrade
+from distconvd.edge.limits import EdgeLimits
+from distconvd.edge.long_poll import Link
+from distconvd.edge.problems import Crash, problem
+from distconvd.edge.reply import send_reply
+from distconvd.edge.request_head import (
     check_head,
     check_size,
     new_request_id,
     read_headers,
     request_id_for,
 )
-from distconvd.edge.http import ClientDisconnected, Request, Response, Upgrade
-from distconvd.edge.limits import EdgeLimits
-from distconvd.edge.link import Link
-from distconvd.edge.problems import Crash, problem
-from distconvd.edge.reply import send_reply
 from distconvd.edge.upgrade import PrefixedStream, replay
-from distconvd.edge.wire import Wire, linger
 from distconvd.errors import DistconvError, RequestTimeout
 
 log = logging.getLogger("distconvd.edge")

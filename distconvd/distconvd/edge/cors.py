@@ -23,8 +23,8 @@ import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from distconvd.edge.bind_address import is_loopback
 from distconvd.edge.http import Reply, Request, Response, Route
-from distconvd.edge.places import is_loopback
 from distconvd.errors import Forbidden
 
 ANY = "*"

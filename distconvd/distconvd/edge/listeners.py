@@ -14,7 +14,7 @@ from typing import cast
 
 import trio
 
-from distconvd.edge.places import is_loopback
+from distconvd.edge.bind_address import is_loopback
 
 BACKLOG = 1_024
 FIRST_INHERITED = 3

@@ -17,8 +17,8 @@ from http import HTTPStatus
 
 import h11
 
+from distconvd.edge.connection_io import SEND_BYTES, Wire
 from distconvd.edge.http import Response
-from distconvd.edge.wire import SEND_BYTES, Wire
 
 _BODILESS = frozenset((204, 304))
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")

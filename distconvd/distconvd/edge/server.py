@@ -14,16 +14,16 @@ import trio
 
 from distconvd.edge.access import Exchange, tell
 from distconvd.edge.app import App
+from distconvd.edge.app_slot import Door
 from distconvd.edge.connection import serve_connection
+from distconvd.edge.connection_io import linger
 from distconvd.edge.deadlines import Deadlines, keep_deadlines
 from distconvd.edge.descriptors import affordable_connections
-from distconvd.edge.door import Door
 from distconvd.edge.drain import Drain
-from distconvd.edge.heads import new_request_id
 from distconvd.edge.limits import EdgeLimits
 from distconvd.edge.listeners import name_of
 from distconvd.edge.problems import problem
-from distconvd.edge.wire import linger
+from distconvd.edge.request_head import new_request_id
 from distconvd.errors import Unavailable
 
 log = logging.getLogger("distconvd.edge")

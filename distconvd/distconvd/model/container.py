@@ -1,6 +1,6 @@
 """Containers: what each may hold of what a job can ask for, and the suffix that asks for it.
 
-What of a *source* a container can take over is the engine's affair (`distconv_engine.containers`).
+What of a *source* a container can take over is the engine's affair (`distconv_engine.encode.containers`).
 """
 
 from dataclasses import dataclass

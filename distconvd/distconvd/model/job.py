@@ -13,7 +13,7 @@ from distconvd.model.container import ContainerName
 
 
 class JobStatus(StrEnum):
-    """Where a job is in its life; `distconvd.lifecycle` holds the table of legal moves."""
+    """Where a job is in its life; `distconvd.dispatch.lifecycle` holds the table of legal moves."""
 
     PENDING = "pending"
     ASSIGNED = "assigned"

@@ -11,19 +11,19 @@ from functools import partial
 
 import trio
 
-from distconvd.api.operations_doc import WEBSOCKET
+from distconvd.api.openapi.operations import WEBSOCKET
 from distconvd.api.validate import check_id
 from distconvd.auth import require_engine
+from distconvd.core.ledger import Ledger
 from distconvd.dispatch import Event
+from distconvd.dispatch.records import decode_engine
 from distconvd.edge.http import Request, Route, Upgrade, still_let_in
 from distconvd.errors import Unavailable
-from distconvd.ledger import Ledger
 from distconvd.model.push import CLOSE_REPLACED, CLOSE_RESTART
 from distconvd.push.handshake import check_handshake
 from distconvd.push.limits import PushLimits
 from distconvd.push.session import Session
 from distconvd.push.socket import Socket, serve_socket
-from distconvd.records import decode_engine
 
 log = logging.getLogger("distconvd.push")
 

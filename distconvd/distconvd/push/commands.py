@@ -4,8 +4,8 @@ Commands like those of `distconvd.dispatch`: no I/O, no clock.
 """
 
 from distconvd.dispatch.assign import has_undelivered, park
+from distconvd.dispatch.matching import EngineEntry
 from distconvd.dispatch.transaction import Transaction
-from distconvd.matching import EngineEntry
 
 
 def settle(tx: Transaction, engine_id: str, parked_at: EngineEntry | None) -> EngineEntry | None:

@@ -20,11 +20,11 @@ from distconvd.api.validate import (
     check_release,
     unknown_fields,
 )
+from distconvd.core.ledger import Ledger
 from distconvd.dispatch import engines, reports
 from distconvd.dispatch.transaction import Transaction
 from distconvd.edge.problems import Crash, type_of
 from distconvd.errors import BadRequest, DistconvError
-from distconvd.ledger import Ledger
 from distconvd.model import (
     CompleteReport,
     FailReport,

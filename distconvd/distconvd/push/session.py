@@ -17,8 +17,8 @@ from typing import NamedTuple, Protocol
 import msgspec
 import trio
 
-from distconvd.ledger import Ledger
-from distconvd.matching import EngineEntry
+from distconvd.core.ledger import Ledger
+from distconvd.dispatch.matching import EngineEntry
 from distconvd.model.push import (
     CLOSE_NO_PONG,
     CLOSE_NOT_LET_IN,

@@ -18,7 +18,7 @@ import trio
 from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection, wrap_server_stream
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
-from distconvd.edge.wire import linger
+from distconvd.edge.connection_io import linger
 from distconvd.model.push import (
     CLOSE_MALFORMED,
     CLOSE_TOO_BIG,

@@ -28,8 +28,8 @@ from trio.testing import lockstep_stream_pair, memory_stream_pair
 
 from distconvd.config import load_config
 from distconvd.daemon import Parts, assemble, run
-from distconvd.plugins import Plugins
-from distconvd.services import plain_refusals
+from distconvd.plugin_host.loading import Plugins
+from distconvd.plugin_host.services import plain_refusals
 from distconvd.store import Store
 from distconvd.testing.clock import WALL_MS, VirtualClock
 
@@ -141,7 +141,7 @@ class Daemon:
 
     @property
     def store(self) -> Store:
-        """The store in use; `distconv_plugins.store_memory.MemoryStore` unless another was given."""
+        """The store in use; `distconv_plugins.stores.memory.MemoryStore` unless another was given."""
         return self.parts.store
 
     def client_with(self, headers: Mapping[str, str]) -> Client:

@@ -22,7 +22,7 @@ import pytest
 
 from distconvd.config import Config
 from distconvd.model import Job
-from distconvd.plugins import Context, Plugins
+from distconvd.plugin_host.loading import Context, Plugins
 from distconvd.policy import EngineInfo, Hold, Place, Policy, Share, SharingPolicy
 
 HOUR_MS = 3_600_000

@@ -127,7 +127,7 @@ def test_a_server_that_dribbles_is_not_waited_for(
         return httpx.Response(200)
 
     patient.transport = httpx.MockTransport(dribble)
-    monkeypatch.setattr("distconv_client.doctor.examination.SERVICE_S", 0.05)
+    monkeypatch.setattr("distconv_client.doctor.run.SERVICE_S", 0.05)
     assert failed(patient).told.endswith("no answer within 0.05 s")
     hang.set()
 

@@ -17,7 +17,7 @@ from tests.client.fake import problem
 from distconv_client import Client
 from distconv_client.doctor import Finding, Patient, examine
 from distconv_client.doctor.clip import make_clip
-from distconv_client.doctor.visit import by_folder, by_http
+from distconv_client.doctor.transport import by_folder, by_http
 from distconv_client.errors import BadInput
 from distconvd.model import FailureClass, Job, JobStatus
 

@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 import trio
 
-from distconv_plugins.hot_folder import HotFolder
+from distconv_plugins.hot_folder.plugin import HotFolder
 from distconv_spool.disk import OsDisk
 from distconvd.dispatch import Event
 from distconvd.errors import BadRequest, NotFound, Unprocessable

@@ -10,7 +10,7 @@ import pytest
 from tests.plugins.hot_folder.kit import Site
 from tests.plugins.kit import each_fault, insist
 
-from distconv_plugins._hot_orders import PROBLEM_NAME
+from distconv_plugins.hot_folder.orders import PROBLEM_NAME
 from distconv_spool.disk import OsDisk
 from distconv_spool.testing import Fault, PowerCut
 from distconvd.model import JobStatus

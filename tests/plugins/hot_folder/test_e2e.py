@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from distconv_engine.ffmpeg_tools import Tools, find_tools
+from distconv_engine.ffmpeg.tools import Tools, find_tools
 
 pytestmark = pytest.mark.e2e
 DEADLINE_S = 120.0

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tests.plugins.hot_folder.kit import FakeDaemon, Site
 
-from distconv_plugins.hot_folder import HotFolder
+from distconv_plugins.hot_folder.plugin import HotFolder
 from distconv_spool.disk import OsDisk
 from distconvd.errors import ConfigError
 from distconvd.model import JobStatus

@@ -7,9 +7,9 @@ import trio
 from tests.plugins.hot_folder.kit import FakeDaemon, Site
 from tests.plugins.kit import Context, offered
 
-from distconv_plugins import _hot_tree as hot_tree
-from distconv_plugins import hot_folder
-from distconv_plugins.hot_folder import HotFolder
+from distconv_plugins.hot_folder import plugin
+from distconv_plugins.hot_folder import tree as hot_tree
+from distconv_plugins.hot_folder.plugin import HotFolder
 from distconv_spool.disk import OsDisk
 from distconvd.hookspecs import Service
 from distconvd.model import Job
@@ -42,7 +42,7 @@ async def test_ten_thousand_videos_are_in_hand_only_so_many_at_a_time(
     await site.live()
     await site.live()
     assert len(site.daemon.all) == 10_000
-    assert 1 <= most <= hot_folder.BATCH
+    assert 1 <= most <= plugin.BATCH
 
 
 async def test_more_videos_than_the_bound_are_told_of(
@@ -89,7 +89,7 @@ async def test_the_service_takes_videos_and_reports_by_itself(site: Site) -> Non
 
 
 def made_of(root: Path, settings: dict[str, object]) -> Service | None:
-    factory = offered(hot_folder.distconvd_register_services, "hot-folder")
+    factory = offered(plugin.distconvd_register_services, "hot-folder")
     return factory(Context(root, "hot-folder", settings), FakeDaemon())
 
 

@@ -10,10 +10,10 @@ import msgspec
 import pytest
 from tests.plugins.hot_folder.kit import Site
 
-from distconv_plugins import _hot_tree as hot_tree
-from distconv_plugins._hot_orders import PROBLEM_NAME
-from distconv_plugins._hot_settings import make_room
-from distconv_plugins.hot_folder import HotFolderSettings
+from distconv_plugins.hot_folder import tree as hot_tree
+from distconv_plugins.hot_folder.orders import PROBLEM_NAME
+from distconv_plugins.hot_folder.plugin import HotFolderSettings
+from distconv_plugins.hot_folder.settings import make_room
 
 
 async def test_the_nearest_settings_hold_whole(site: Site, tmp_path: Path) -> None:

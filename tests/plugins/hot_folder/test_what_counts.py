@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 import pytest
 from tests.plugins.hot_folder.kit import Site
 
-from distconv_plugins._hot_names import is_video, report_name
-from distconv_plugins._hot_orders import Desk
+from distconv_plugins.hot_folder.names import is_video, report_name
+from distconv_plugins.hot_folder.orders import Desk
 
 # ------------------------------------------------------------------------------------- what counts
 

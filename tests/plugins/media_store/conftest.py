@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from distconv_plugins.media_store import MediaSettings, MediaStore
+from distconv_plugins.media_store.plugin import MediaSettings, MediaStore
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from distconv_plugins.media_store import MediaStore
+from distconv_plugins.media_store.plugin import MediaStore
 from distconvd.edge.http import BodyReader, ClientDisconnected, Request, Response
 
 CLIP = bytes(range(256)) * 20_000  # some 5 MB: several pieces

@@ -11,8 +11,8 @@ import pytest
 from tests.plugins.kit import Context, offered
 from tests.plugins.media_store.kit import CLIP, FakeBody, announced, parts, put, request
 
-from distconv_plugins import media_store
-from distconv_plugins.media_store import MediaSettings, MediaStore
+from distconv_plugins.media_store import plugin
+from distconv_plugins.media_store.plugin import MediaSettings, MediaStore
 from distconvd.errors import BodyTooLarge, DistconvError, InsufficientStorage, Unavailable
 
 
@@ -107,7 +107,7 @@ async def test_a_file_is_synced_before_it_gets_its_name_and_its_folder_after(
 async def test_the_plugin_offers_routes_under_the_right_roles_and_keeps_to_its_settings(
     tmp_path: Path,
 ) -> None:
-    factory = offered(media_store.distconvd_register_routes, "media-store")
+    factory = offered(plugin.distconvd_register_routes, "media-store")
     routes = factory(Context(tmp_path, "media-store", {"file_bytes_max": 3}))
     assert [(route.method, route.role, route.body) for route in routes] == [
         ("PUT", "engine", "stream"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.plugins.media_store.kit import CLIP, body_of, break_off, put, request, upload_offset
 
-from distconv_plugins.media_store import MediaStore
+from distconv_plugins.media_store.plugin import MediaStore
 from distconvd.errors import Conflict, NotFound, RangeNotSatisfiable
 
 

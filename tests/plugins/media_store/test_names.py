@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.plugins.media_store.kit import CLIP, body_of, parts, put, request
 
-from distconv_plugins.media_store import MediaStore
+from distconv_plugins.media_store.plugin import MediaStore
 from distconvd.errors import BadRequest, Conflict, NotFound
 
 

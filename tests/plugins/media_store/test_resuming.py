@@ -16,7 +16,7 @@ from tests.plugins.media_store.kit import (
     upload_offset,
 )
 
-from distconv_plugins.media_store import MediaSettings, MediaStore
+from distconv_plugins.media_store.plugin import MediaSettings, MediaStore
 from distconvd.edge.http import ClientDisconnected
 from distconvd.errors import BadRequest, Conflict, DistconvError
 

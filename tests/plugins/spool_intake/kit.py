@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import trio
 
-from distconv_plugins.spool_intake import SpoolIntake
+from distconv_plugins.spool_intake.plugin import SpoolIntake
 from distconv_spool import Drop, Layout, look, submit
 from distconv_spool.disk import OsDisk
 from distconvd.errors import BadRequest, NotFound

@@ -7,7 +7,7 @@ import pytest
 import trio
 from tests.plugins.spool_intake.kit import GOOD, FakeDaemon, drop_names, intake_of, names, take_in
 
-from distconv_plugins import _intake_drops as intake_drops
+from distconv_plugins.spool_intake import drops as intake_drops
 from distconv_spool import Layout, look, submit
 from distconvd.errors import CommitFailed, ConfigError, TooManyRequests, Unavailable
 

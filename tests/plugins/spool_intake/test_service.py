@@ -11,8 +11,8 @@ import trio
 from tests.plugins.kit import Context, offered
 from tests.plugins.spool_intake.kit import GOOD, FakeDaemon, intake_of, names
 
-from distconv_plugins import spool_intake
-from distconv_plugins.spool_intake import SpoolIntake
+from distconv_plugins.spool_intake import plugin
+from distconv_plugins.spool_intake.plugin import SpoolIntake
 from distconv_spool import Layout, State, look, submit
 from distconv_spool.disk import OsDisk
 from distconv_spool.testing import Fault, FaultyDisk
@@ -93,7 +93,7 @@ async def test_a_refusing_disk_is_told_once_and_tried_again(
 def service(
     root: Path, daemon: FakeDaemon, spool_dir: Path | None, settings: dict[str, object]
 ) -> object:
-    factory = offered(spool_intake.distconvd_register_services, "spool-intake")
+    factory = offered(plugin.distconvd_register_services, "spool-intake")
     return factory(Context(root, "spool-intake", settings, spool_dir), daemon)
 
 

@@ -1,0 +1,1 @@
+"""Show jobs, engines and progress on a terminal or in plain text."""

@@ -1,0 +1,252 @@
+"""A farm as one screen: lines that fit, whatever the terminal's size.
+
+Columns go, the least telling first, until a row fits the width; rows go, with a word on how many,
+until the screen fits the height. Plain functions of what was seen, the size and the time: the live
+screen, `--once` and the tests draw the same.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from rich.text import Text
+
+from distconv_client.cluster import Farm, Outage
+from distconv_client.display import text
+from distconv_client.display.tables import STYLES
+from distconv_client.views import EngineView, StatusView
+from distconvd.model import Job, JobStatus, Progress
+
+BAR_CHARS = 12
+GAP = "  "
+BACK_SHOWN_S = 10.0
+
+
+class Column(NamedTuple):
+    """One column.
+
+    Attributes:
+        name: its head.
+        rank: 0 always stays; the highest goes first where there is no room.
+        chars_max: longer cells are cut.
+        right: set against the right edge.
+    """
+
+    name: str
+    rank: int = 0
+    chars_max: int = 40
+    right: bool = False
+
+
+ENGINE_COLUMNS = (
+    Column("ENGINE", chars_max=24),
+    Column("STATE"),
+    Column("SLOTS", right=True),
+    Column("BENCHMARK", rank=2, right=True),
+    Column("CPU", rank=3, right=True),
+    Column("FREE", rank=4, right=True),
+    Column("CODECS", rank=5),
+    Column("SEEN", rank=1, right=True),
+)
+JOB_COLUMNS = (
+    Column("JOB", rank=4, chars_max=28),
+    Column("SOURCE", chars_max=24),
+    Column("CODEC", rank=3),
+    Column("ENGINE", rank=2, chars_max=24),
+    Column("PHASE", rank=1),
+    Column("", rank=5),
+    Column("DONE", right=True),
+    Column("SPEED", rank=1, right=True),
+    Column("ETA", right=True),
+)
+
+
+def frame(
+    farm: Farm | None,
+    *,
+    server: str,
+    width: int,
+    height: int | None,
+    now_s: float,
+    outage: Outage | None = None,
+    returned_s: float | None = None,
+) -> list[Text]:
+    """Return the lines of the screen.
+
+    Args:
+        farm: the last look, None before the first.
+        server: the daemon's address.
+        width: characters of a line.
+        height: lines; None: as many as there are.
+        now_s: seconds since the epoch.
+        outage: the daemon is away.
+        returned_s: when it came back, the last time.
+    """
+    lines = [_head(farm, server, width, now_s), *_news(farm, outage, returned_s, now_s)]
+    if farm is not None:
+        lines += _counts(farm.status)
+        rest = None if height is None else max(0, height - len(lines))
+        lines += _tables(farm, width, rest, now_s)
+    for line in lines:
+        line.truncate(width, overflow="ellipsis")
+    return lines if height is None else lines[:height]
+
+
+def _head(farm: Farm | None, server: str, width: int, now_s: float) -> Text:
+    left = f"distconvd at {text.clean(server)}"
+    if farm is not None:
+        up = text.duration(farm.status.uptime_s)
+        left = f"distconvd {text.clean(farm.status.version)} at {text.clean(server)}, up {up}"
+        seen = f"seen {text.ago(farm.at_ms, now_s)} ago"
+        if len(left) + len(GAP) + len(seen) <= width:
+            left = f"{left}{seen:>{width - len(left)}}"
+    return Text(left, style="bold")
+
+
+def _news(
+    farm: Farm | None, outage: Outage | None, returned_s: float | None, now_s: float
+) -> list[Text]:
+    """Return what is wrong, or was until just now."""
+    if outage is not None:
+        since = text.duration(max(0.0, now_s - outage.since_s))
+        last = "nothing seen yet" if farm is None else "what follows is how it was"
+        return [
+            Text(f"AWAY for {since}: {text.clean(outage.error.message)}", style="bold red"),
+            Text(f"Jobs that run go on; trying again; {last}.", style="yellow"),
+        ]
+    lines: list[Text] = []
+    if returned_s is not None and now_s - returned_s < BACK_SHOWN_S:
+        lines.append(Text("The daemon is back.", style="green"))
+    for cause, reason in farm.status.not_ready.items() if farm is not None else ():
+        lines.append(
+            Text(f"NOT READY, {text.clean(cause)}: {text.clean(reason)}", style="bold red")
+        )
+    return lines
+
+
+def _counts(status: StatusView) -> list[Text]:
+    jobs = Text("jobs   ")
+    for word in JobStatus:
+        count = status.jobs.get(word, 0)
+        jobs.append(
+            f"{GAP}{count} {word.replace('_', ' ')}", style=STYLES[word] if count else "dim"
+        )
+    queue = status.queue
+    oldest = "" if queue.oldest_s is None else f", the oldest for {text.duration(queue.oldest_s)}"
+    later = f"; {queue.delayed} wait for a time" if queue.delayed else ""
+    engines = Text("engines")
+    for state, count in status.engines.items():
+        engines.append(f"{GAP}{count} {text.clean(state)}", style=STYLES.get(state, ""))
+    if not status.engines:
+        engines.append(f"{GAP}none; start one: distconv-engine --server URL", style="yellow")
+    return [jobs, Text(f"queue    {queue.ready} may go{oldest}{later}"), engines]
+
+
+def _tables(farm: Farm, width: int, rows: int | None, now_s: float) -> list[Text]:
+    """Return both tables, in so many lines: each gets half, and what the other does not need."""
+    engines = [engine_cells(engine, now_s) for engine in farm.engines]
+    jobs = [job_cells(job) for job in farm.running]
+    for_engines, for_jobs = _shared_out(rows, len(engines), len(jobs))
+    return [
+        *_table(ENGINE_COLUMNS, engines, width, for_engines),
+        *_table(JOB_COLUMNS, jobs, width, for_jobs),
+    ]
+
+
+def _shared_out(rows: int | None, engines: int, jobs: int) -> tuple[int, int]:
+    """Return how many rows of each table there is room for, beside heads and empty lines."""
+    if rows is None:
+        return engines, jobs
+    left = max(0, rows - 2 * (bool(engines) + bool(jobs)))
+    for_engines = min(engines, max(left // 2, left - jobs))
+    return for_engines, left - for_engines
+
+
+def _table(
+    columns: Sequence[Column], rows: Sequence[tuple[str, ...]], width: int, rows_max: int
+) -> list[Text]:
+    """Return an empty line, a head and rows; where not all fit, the last line tells how many more
+    there are. Nothing without rows."""
+    if not rows:
+        return []
+    shown = rows if len(rows) <= rows_max else rows[: max(0, rows_max - 1)]
+    cut = [tuple(map(_cut, row, columns)) for row in shown]
+    heads = tuple(column.name for column in columns)
+    widths = [max(map(len, cells)) for cells in zip(heads, *cut, strict=True)]
+    kept = _fitting(columns, widths, width)
+    lines = [Text(), _row(heads, kept, columns, widths, "bold")]
+    lines += [_row(row, kept, columns, widths, "") for row in cut]
+    if len(shown) < len(rows):
+        lines.append(Text(f"… and {len(rows) - len(shown)} more", style="dim"))
+    return lines
+
+
+def _fitting(columns: Sequence[Column], widths: Sequence[int], width: int) -> list[int]:
+    """Return which columns stay."""
+    kept = list(range(len(columns)))
+    while sum(widths[at] for at in kept) + len(GAP) * (len(kept) - 1) > width:
+        worst = max(kept, key=lambda at: columns[at].rank)
+        if columns[worst].rank == 0:
+            break
+        kept.remove(worst)
+    return kept
+
+
+def _row(
+    cells: Sequence[str],
+    kept: Sequence[int],
+    columns: Sequence[Column],
+    widths: Sequence[int],
+    style: str,
+) -> Text:
+    line = Text(style=style)
+    for at in kept:
+        cell = cells[at]
+        padded = cell.rjust(widths[at]) if columns[at].right else cell.ljust(widths[at])
+        line.append(GAP if line else "")
+        line.append(padded, style=STYLES.get(cell, ""))
+    line.rstrip()
+    return line
+
+
+def _cut(cell: str, column: Column) -> str:
+    return cell if len(cell) <= column.chars_max else cell[: column.chars_max - 1] + "…"
+
+
+def engine_cells(engine: EngineView, now_s: float) -> tuple[str, ...]:
+    """Return an engine as a row of `ENGINE_COLUMNS`."""
+    return (
+        text.clean(engine.engine_id),
+        text.clean(engine.status),
+        f"{len(engine.jobs)}/{engine.slots}",
+        _benchmark(engine),
+        text.NOTHING if engine.cpu_percent is None else f"{engine.cpu_percent:.0f}%",
+        text.NOTHING if engine.free_gb is None else text.size(engine.free_gb * 1e9),
+        text.clean(",".join(engine.supported_codecs) or "any"),
+        text.ago(engine.last_seen_at, now_s),
+    )
+
+
+def job_cells(job: Job) -> tuple[str, ...]:
+    """Return a running job as a row of `JOB_COLUMNS`."""
+    now = job.progress or Progress(phase="started")
+    return (
+        text.clean(job.job_id),
+        text.source_name(job.source_url),
+        text.clean(job.target_codec),
+        text.clean(job.assigned_engine or text.NOTHING),
+        "paused" if job.paused else text.clean(now.phase),
+        _bar(now.fraction),
+        f"{now.fraction:.0%}",
+        text.NOTHING if now.speed is None else f"{now.speed:.2g}x",
+        text.duration(now.eta_seconds),
+    )
+
+
+def _benchmark(engine: EngineView) -> str:
+    seconds = engine.benchmark_time
+    return text.NOTHING if seconds is None else f"{seconds:.2f}s"
+
+
+def _bar(fraction: float) -> str:
+    done = round(BAR_CHARS * min(1.0, max(0.0, fraction)))
+    return "█" * done + "░" * (BAR_CHARS - done)

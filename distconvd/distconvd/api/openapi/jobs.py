@@ -1,0 +1,193 @@
+"""What the routes of `/jobs/…` take and answer; see `edge.doc`."""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from distconvd.api.batch import CONTENT_TYPE as NDJSON
+from distconvd.api.openapi import examples
+from distconvd.api.replies import WAIT_S_MAX
+from distconvd.dispatch.why import Why
+from distconvd.edge.doc import Answer, Doc, Parameter
+from distconvd.errors import CommitFailed, Conflict, NotFound, PreconditionFailed, Unprocessable
+from distconvd.model import (
+    Attempt,
+    CompleteReport,
+    FailReport,
+    FailureClass,
+    Job,
+    JobPatch,
+    JobStatus,
+    ProgressReport,
+    ReleaseReport,
+    ReportReply,
+    Submission,
+    Verdict,
+)
+
+PAGE_MAX = 1000
+"""Jobs on one page of a listing."""
+Order = Literal["asc", "desc"]
+
+ETAG = {"ETag": "The job's version, for `If-None-Match` and `If-Match`."}
+PREFER = Parameter(
+    "Prefer", "header", f"`wait=N` waits up to N seconds, at most {WAIT_S_MAX:g}.", str, "wait=30"
+)
+_IF_MATCH = Parameter("If-Match", "header", "Change it only while it is this version.", str, "*")
+
+
+def a_job(meaning: str, example: Job) -> dict[int, Answer]:
+    """Return the answers of a route that answers with one job."""
+    return {200: Answer(meaning, Job, headers=ETAG, example=example)}
+
+
+_LINES = """\
+{"line":1,"status":200,"job":{"job_id":"1704067200123456_0","status":"pending"}}
+{"line":2,"status":400,"detail":"'target_codec' is missing or not a string.","field":"target_codec"}
+"""
+
+SUBMIT = Doc(
+    {
+        200: Answer(
+            "The job, durable. With NDJSON: a line for each line, with its job or what is wrong.",
+            Job,
+            maybe_headers=ETAG,
+            others={NDJSON: _LINES},
+            example=examples.PENDING,
+        )
+    },
+    (Unprocessable, CommitFailed),
+    (
+        Parameter("dry_run", "query", "Say what would become of it, and keep nothing.", bool),
+        Parameter("strict", "query", "Refuse fields that no job has, instead of ignoring.", bool),
+        Parameter("atomic", "query", "NDJSON: take all lines or none.", bool),
+        Parameter(
+            "Idempotency-Key",
+            "header",
+            "The same key with the same body gets the job of the first time; with another body 422.",
+            Annotated[str, Meta(min_length=1, max_length=8192)],
+            "holiday-2024",
+        ),
+    ),
+    Submission,
+    examples=(
+        Submission("http://example.com/input.mp4", "h264", 100.5),
+        Submission("file:///srv/media/holiday.mov", "vp9", labels={"who": "anna"}, priority=1),
+    ),
+)
+LIST = Doc(
+    {
+        200: Answer(
+            "The jobs.",
+            list[Job],
+            maybe_headers={"X-Next-Cursor": "There are more: the `cursor` of the next page."},
+            example=[examples.PENDING],
+        )
+    },
+    parameters=(
+        Parameter("status", "query", "Only those in this state.", JobStatus),
+        Parameter("engine", "query", "Only those held or ended by this engine."),
+        Parameter("codec", "query", "Only those of this codec, compared by meaning.", str, "h265"),
+        Parameter(
+            "label",
+            "query",
+            "Only those with this label, as `NAME:VALUE`.",
+            Annotated[str, Meta(pattern=":")],
+            "who:anna",
+        ),
+        Parameter(
+            "limit",
+            "query",
+            "One page of so many; without it, all of them are streamed.",
+            Annotated[int, Meta(ge=1, le=PAGE_MAX)],
+            100,
+        ),
+        Parameter(
+            "order",
+            "query",
+            "`asc`: oldest first (the default); `desc`: newest first.",
+            Order,
+            "desc",
+        ),
+        Parameter(
+            "cursor", "query", "The `X-Next-Cursor` of the page before, asked in the same order."
+        ),
+    ),
+)
+GET = Doc(
+    {
+        **a_job("The job.", examples.ASSIGNED),
+        304: Answer("It is still the version of `If-None-Match`.", None, None, ETAG),
+    },
+    (NotFound,),
+    (PREFER, Parameter("If-None-Match", "header", "A version that is known already.")),
+)
+PATCH = Doc(
+    a_job("The job as it is now.", examples.PENDING),
+    (NotFound, Conflict, PreconditionFailed, CommitFailed),
+    (_IF_MATCH,),
+    JobPatch,
+    examples=(JobPatch(priority=2), JobPatch(paused=True, labels={"who": "anna"})),
+)
+CANCEL = Doc(
+    a_job("The job, cancelled.", examples.COMPLETED),
+    (NotFound, Conflict, PreconditionFailed, CommitFailed),
+    (_IF_MATCH,),
+)
+RETRY = Doc(
+    a_job("The job, pending again.", examples.PENDING),
+    (NotFound, Conflict, PreconditionFailed, CommitFailed),
+    (_IF_MATCH,),
+)
+ATTEMPTS = Doc(
+    {200: Answer("Its attempts, oldest first.", list[Attempt], example=[examples.ATTEMPT])},
+    (NotFound,),
+)
+WHY = Doc(
+    {
+        200: Answer(
+            "One sentence, and the facts behind it.",
+            Why,
+            example=Why(examples.JOB_ID, "pending", "No engine has registered yet."),
+        )
+    },
+    (NotFound,),
+)
+
+_REPORTED = (NotFound, Conflict, CommitFailed)
+COMPLETE = Doc(
+    {
+        200: Answer(
+            "The original's sentence and the job.",
+            ReportReply,
+            example=ReportReply(f"Job {examples.JOB_ID} marked as completed", examples.COMPLETED),
+        )
+    },
+    _REPORTED,
+    request=CompleteReport,
+    examples=(CompleteReport("http://example.com/output.mp4", 1, result=examples.RESULT),),
+)
+FAIL = Doc(
+    {
+        200: Answer(
+            "The original's sentence and the job.",
+            ReportReply,
+            example=ReportReply(f"Job {examples.JOB_ID} re-queued", examples.PENDING),
+        )
+    },
+    _REPORTED,
+    request=FailReport,
+    examples=(FailReport("No space left on device", 1, error_class=FailureClass.TRANSIENT),),
+)
+RELEASE = Doc(
+    FAIL.answers,
+    _REPORTED,
+    request=ReleaseReport,
+    examples=(ReleaseReport(2, examples.ENGINE_ID, "the engine stops"),),
+)
+PROGRESS = Doc(
+    {200: Answer("Whether to go on.", Verdict, example=examples.KEEP)},
+    (NotFound, Conflict),
+    request=ProgressReport,
+    examples=(ProgressReport(1, fraction=0.25, fps=48.0),),
+)

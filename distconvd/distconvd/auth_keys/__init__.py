@@ -1,0 +1,1 @@
+"""Keys: the key file that holds many, and slowing down those who send wrong ones."""

@@ -1,0 +1,95 @@
+"""An audit of the archive: every line whole, where its job is looked for, and of a job that ended.
+
+A line that a crash cut short is lawful where its job is found elsewhere: the job was archived again
+afterwards, or is still in the store. So is a job that stands twice, or in the store as well.
+"""
+
+import re
+from collections.abc import Container, Iterator
+
+import msgspec
+
+from distconvd.commands.audit.finding import Finding
+from distconvd.commands.audit.invariants import job_findings
+from distconvd.core.archive import BucketFile, Line, bucket_of
+from distconvd.dispatch.matching.queue import born_us
+from distconvd.dispatch.records import UNREADABLE
+from distconvd.model import TERMINAL_STATUSES, AttemptHistory, Job
+
+_BEGINNING = b'{"job":'
+_ID = re.compile(rb'^\{"job":\{"job_id":"([^"\\]+)"')
+
+_line = msgspec.json.Decoder(Line)
+_job = msgspec.json.Decoder(Job)
+_history = msgspec.json.Decoder(AttemptHistory | None)
+
+
+class ArchiveAudit:
+    """Holds the archive against its rules, file by file.
+
+    Args:
+        stored: ids of the jobs in the store.
+        floor_us: microseconds up to which no id is given out again.
+    """
+
+    def __init__(self, stored: Container[str], floor_us: int) -> None:
+        self._stored = stored
+        self._floor_us = floor_us
+        self.ids: set[str] = set()
+        """Jobs of the file that was looked at last."""
+        self.jobs = 0
+        """Jobs in all files so far; one that stands twice counts once."""
+
+    def findings(self, file: BucketFile) -> Iterator[Finding]:
+        """Yield all that is wrong with one file."""
+        self.ids = set()
+        broken: list[bytes] = []
+        for line in file.lines():
+            entry = _entry(line)
+            if entry is None:
+                broken.append(line)
+            else:
+                self.ids.add(entry[0].job_id)
+                yield from self._entry(file, *entry)
+        self.jobs += len(self.ids)
+        for line in broken:
+            yield from self._broken(file, line)
+
+    def _entry(
+        self, file: BucketFile, job: Job, history: AttemptHistory | None
+    ) -> Iterator[Finding]:
+        subject = f"job {job.job_id}"
+        if bucket_of(job.job_id) != file.bucket:
+            told = f"it is archived in {file.bucket}.ndjson and looked for in"
+            place = f"{told} {bucket_of(job.job_id)}.ndjson"
+            yield Finding("archive-misplaced", subject, place)
+        if job.status not in TERMINAL_STATUSES:
+            yield Finding("archive-open", subject, f"it is archived, and is {job.status}")
+        if born_us(job.job_id) > self._floor_us:
+            yield Finding("archive-floor", subject, "it is archived, and its id is not used up")
+        for finding in job_findings(job, history or AttemptHistory(job.job_id)):
+            yield finding._replace(is_archived=True)
+
+    def _broken(self, file: BucketFile, line: bytes) -> Iterator[Finding]:
+        found = _ID.match(line)
+        job_id = found[1].decode(errors="replace") if found else None
+        if job_id is None and _BEGINNING.startswith(line[: len(_BEGINNING)]):
+            return  # cut before its id: it was never acknowledged, so the store still has the job
+        if job_id is not None and (job_id in self.ids or job_id in self._stored):
+            return
+        told = f"it is archived in {file.bucket}.ndjson, and the line cannot be read"
+        yield (
+            Finding("archive-garbage", f"job {job_id}", told)
+            if job_id
+            else Finding(
+                "archive-garbage", f"archive {file.bucket}", f"a line is garbage: {line[:60]!r}"
+            )
+        )
+
+
+def _entry(line: bytes) -> tuple[Job, AttemptHistory | None] | None:
+    try:
+        parts = _line.decode(line)
+        return _job.decode(parts.job), _history.decode(parts.attempts)
+    except UNREADABLE:
+        return None

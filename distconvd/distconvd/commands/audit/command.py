@@ -1,0 +1,120 @@
+"""`distconvd audit`: holds a store, or a running daemon, against the invariants of the core."""
+
+# ruff: noqa: T201 - a command's output is its job
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from typing import Any
+
+import msgspec
+import trio
+
+from distconvd.commands.audit.asking import EXIT_NOT_LOOKED, RemoteDaemon
+from distconvd.commands.audit.finding import Finding
+from distconvd.commands.audit.invariants import remedy_of
+from distconvd.commands.audit.running import RunningAudit
+from distconvd.commands.audit.stored import StoredAudit
+from distconvd.commands.open_read_only import look_at_store
+from distconvd.config import Config
+from distconvd.core.archive import BucketFile, bucket_files
+from distconvd.errors import ConfigError, StoreError
+from distconvd.store import TABLES
+
+SHOWN_MAX = 100
+"""Findings shown of a kind; the rest is counted."""
+
+_EPILOG = """\
+examples:
+  distconvd audit --state-file /var/lib/distconv/state.json     a store, while no daemon holds it
+  distconvd audit --store spool --state-file /var/lib/distconv/state
+  DISTCONV_API_KEY=SECRET distconvd audit --url http://dispatch:8080     a daemon that runs
+
+A store is only looked at: nothing on disk changes, and no daemon can start meanwhile. To audit one
+that is in use, ask its daemon with --url, or copy state.json and audit the copy.
+Each fault is one line: whose record it is, what is wrong, the rule's name, what to do.
+Exit codes: 0 clean, 1 faults, 2 it could not be looked at, 78 wrong configuration.
+"""
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to those of `distconvd`."""
+    audit = commands.add_parser(
+        "audit",
+        help="check a store, or a running daemon, for faults",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    audit.add_argument("--url", metavar="URL", help="a running daemon, instead of a store")
+    add_store_flags(audit)
+
+
+def add_store_flags(command: argparse.ArgumentParser) -> None:
+    """Let a command's own flags name the store, besides those before its name."""
+    # Not to hide those that stand before the command.
+    command.add_argument(
+        "--store", metavar="NAME", default=argparse.SUPPRESS, help="json (default), spool, …"
+    )
+    command.add_argument(
+        "--state-file", metavar="PATH", default=argparse.SUPPRESS, help="where state is kept"
+    )
+
+
+def run(given: argparse.Namespace, config: Config) -> None:
+    """Audit what the command line names; exits 1 where there are faults. Raises `ConfigError`."""
+    try:
+        faults = _audit_daemon(given.url, config) if given.url else trio.run(_audit_store, config)
+    except (StoreError, OSError) as error:
+        raise ConfigError(str(error), exit_code=EXIT_NOT_LOOKED) from error
+    if faults:
+        sys.exit(1)
+
+
+async def _audit_store(config: Config) -> int:
+    async with look_at_store(config, is_tolerant=True) as looked:
+        audit = StoredAudit(looked.snapshot, looked.complaints)
+        faults = _tell(audit.findings(_archive_of(config)))
+        counts = [f"{len(getattr(looked.snapshot, table))} {table}" for table in TABLES]
+        _conclude(f"{looked.place}: {', '.join(counts)}, {audit.archived} archived", faults)
+    return faults.total()
+
+
+def _archive_of(config: Config) -> Iterator[BucketFile]:
+    return iter(()) if config.archive_path is None else bucket_files(config.archive_path)
+
+
+def _audit_daemon(url: str, config: Config) -> int:
+    with closing(RemoteDaemon(url, config.api_key)) as daemon:
+        audit = RunningAudit(daemon)
+        try:
+            faults = _tell(audit.findings())
+        except (msgspec.DecodeError, LookupError) as error:
+            raise ConfigError(
+                f"{url} does not answer as distconvd does: {error}; is it the address of a daemon "
+                "of this version?",
+                exit_code=EXIT_NOT_LOOKED,
+            ) from error
+    rest = audit.ended_not_asked
+    note = f", the attempts of {rest} ended jobs not asked for" if rest else ""
+    _conclude(f"{url}: {audit.jobs} jobs, {audit.engines} engines{note}", faults)
+    return faults.total()
+
+
+def _tell(findings: Iterable[Finding]) -> Counter[str]:
+    """Print findings as they come; return how many of each kind there were."""
+    faults = Counter[str]()
+    for finding in findings:
+        faults[finding.kind] += 1
+        if faults[finding.kind] <= SHOWN_MAX:
+            print(finding.line(remedy_of(finding)))
+    for kind, count in faults.items():
+        if count > SHOWN_MAX:
+            print(f"and {count - SHOWN_MAX} more of [{kind}]")
+    return faults
+
+
+def _conclude(what: str, faults: Counter[str]) -> None:
+    count = faults.total()
+    print(f"{what}: {'clean' if not count else f'{count} faults'}")

@@ -1,0 +1,209 @@
+"""An audit of a running daemon, by what it answers.
+
+It shows no more than its records and what it derives from them, so keys, the archive and damage on
+disk are for the audit of a store. In return the indexes show: what each engine holds and what is
+reserved for it, against what the jobs say.
+
+Everything moves meanwhile. So a job is read twice around its attempts, until both say the same; and
+what looks wrong is looked at again after a pause, and told only if it is still so. Of jobs that have
+ended, which are many and stand still, the attempts of a bounded number are asked for.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
+from urllib.parse import quote
+
+import msgspec
+
+from distconvd.commands.audit.finding import Finding
+from distconvd.commands.audit.invariants import job_findings
+from distconvd.dispatch.settings import HISTORY_MAX
+from distconvd.model import (
+    TERMINAL_STATUSES,
+    Attempt,
+    AttemptHistory,
+    AttemptOutcome,
+    EngineRecord,
+    Job,
+    JobStatus,
+)
+
+PAGE_JOBS = 1000
+ENDED_ASKED_MAX = 20_000
+PAUSE_S = 0.5
+LOOKS = 3
+"""How often something must look wrong, with a pause between, to be told."""
+READS_MAX = 5
+
+
+class _Engine(EngineRecord, frozen=True):
+    jobs: list[str] = []
+    reserved: list[str] = []
+
+
+_jobs = msgspec.json.Decoder(list[Job])
+_job = msgspec.json.Decoder(Job)
+_attempts = msgspec.json.Decoder(list[Attempt])
+_engine = msgspec.json.Decoder(_Engine)
+_engines = msgspec.json.Decoder(list[_Engine])
+
+
+class Daemon(Protocol):
+    """The daemon as the audit asks it."""
+
+    def get(self, path: str) -> tuple[bytes, str | None]:
+        """Return a reply's body and its `X-Next-Cursor`; raises `LookupError` for a 404."""
+        ...
+
+
+class RunningAudit:
+    """Holds a daemon's replies against the invariants.
+
+    Args:
+        daemon: answers requests; what it raises but `LookupError` passes through.
+        sleep: waits so many seconds.
+    """
+
+    def __init__(self, daemon: Daemon, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._daemon = daemon
+        self._sleep = sleep
+        self.jobs = 0
+        self.engines = 0
+        self.ended_asked = 0
+        self.ended_not_asked = 0
+
+    def findings(self) -> Iterator[Finding]:
+        """Yield all that is wrong."""
+        engines = _engines.decode(self._daemon.get("/engines/")[0])
+        self.engines = len(engines)
+        yield from self._confirmed((e.engine_id for e in engines), self._look_at_engine)
+        cursor: str | None = ""
+        last = ""
+        while cursor is not None:
+            path = f"/jobs/?limit={PAGE_JOBS}" + (f"&cursor={quote(cursor)}" if cursor else "")
+            body, following = self._daemon.get(path)
+            page = _jobs.decode(body)
+            yield from self._listed(page, last)
+            last = page[-1].job_id if page else last
+            cursor = following if following != cursor else None
+
+    def _listed(self, page: list[Job], last: str) -> Iterator[Finding]:
+        """Judge one page of the listing, which began behind `last`."""
+        for job in page:
+            if job.job_id <= last:
+                yield Finding("listed-twice", f"job {job.job_id}", "it is listed twice")
+            last = job.job_id
+        self.jobs += len(page)
+        yield from self._confirmed(filter(None, map(self._worth_a_look, page)), self._look_at_job)
+
+    def _worth_a_look(self, job: Job) -> str | None:
+        if job.status not in TERMINAL_STATUSES or any(job_findings(job, None)):
+            return job.job_id
+        if self.ended_asked >= ENDED_ASKED_MAX:
+            self.ended_not_asked += 1
+            return None
+        self.ended_asked += 1
+        return job.job_id
+
+    def _confirmed(
+        self, subjects: Iterable[str], look: Callable[[str], list[Finding]]
+    ) -> Iterator[Finding]:
+        """Yield what is wrong with each of the subjects each time that one looks."""
+        suspects = {subject: found for subject in subjects if (found := look(subject))}
+        for _ in range(LOOKS - 1):
+            if not suspects:
+                return
+            self._sleep(PAUSE_S)
+            again = {subject: look(subject) for subject in suspects}
+            suspects = {
+                s: both for s, found in suspects.items() if (both := _both(found, again[s]))
+            }
+        for found in suspects.values():
+            yield from found
+
+    def _look_at_job(self, job_id: str) -> list[Finding]:
+        read = self._read(job_id)
+        if read is None:
+            return []  # it went to the archive, or never stands still
+        job, attempts = read
+        ended = [a for a in attempts if a.outcome is not AttemptOutcome.RUNNING]
+        history = AttemptHistory(job_id, ended, int(len(ended) >= HISTORY_MAX))
+        return [*job_findings(job, history), *self._holder(job)]
+
+    def _read(self, job_id: str) -> tuple[Job, list[Attempt]] | None:
+        """Return a job and its attempts as of one moment, None where that cannot be had."""
+        path = f"/jobs/{quote(job_id, safe='')}"
+        try:
+            job = _job.decode(self._daemon.get(path)[0])
+            for _ in range(READS_MAX):
+                attempts = _attempts.decode(self._daemon.get(f"{path}/attempts")[0])
+                before, job = job, _job.decode(self._daemon.get(path)[0])
+                if msgspec.structs.replace(before, progress=job.progress) == job:
+                    return job, attempts
+        except LookupError:
+            pass
+        return None
+
+    def _holder(self, job: Job) -> Iterator[Finding]:
+        if job.status is not JobStatus.ASSIGNED or not job.assigned_engine:
+            return
+        subject, engine_id = f"job {job.job_id}", job.assigned_engine
+        engine = self._engine(engine_id)
+        if engine is None:
+            told = f"it is assigned to {engine_id!r}, which is not registered"
+            yield Finding("unknown-engine", subject, told)
+        elif job.job_id not in engine.jobs:
+            told = f"it is assigned to {engine_id!r}, which does not hold it"
+            yield Finding("held-apart", subject, told)
+
+    def _look_at_engine(self, engine_id: str) -> list[Finding]:
+        engine = self._engine(engine_id)
+        if engine is None:
+            return []  # it was removed meanwhile
+        found: list[Finding] = []
+        if len(engine.jobs) > engine.slots:
+            told = f"it holds {len(engine.jobs)} jobs and has {engine.slots} slots"
+            found.append(Finding("over-slots", f"engine {engine_id}", told))
+        for job_id in engine.jobs:
+            found += self._is_held(engine_id, job_id)
+        for job_id in engine.reserved:
+            found += self._is_reserved(engine_id, job_id)
+        return found
+
+    def _is_held(self, engine_id: str, job_id: str) -> Iterator[Finding]:
+        job = self._job(job_id)
+        if job is None or (job.status, job.assigned_engine) != (JobStatus.ASSIGNED, engine_id):
+            told = f"engine {engine_id!r} holds it, and it is {_where(job)}"
+            yield Finding("held-apart", f"job {job_id}", told)
+
+    def _is_reserved(self, engine_id: str, job_id: str) -> Iterator[Finding]:
+        job = self._job(job_id)
+        if job is None or job.status is not JobStatus.PENDING:
+            told = f"it is reserved for engine {engine_id!r}, and it is {_where(job)}"
+            yield Finding("reserved-apart", f"job {job_id}", told)
+
+    def _engine(self, engine_id: str) -> _Engine | None:
+        try:
+            return _engine.decode(self._daemon.get(f"/engines/{quote(engine_id, safe='')}")[0])
+        except LookupError:
+            return None
+
+    def _job(self, job_id: str) -> Job | None:
+        try:
+            return _job.decode(self._daemon.get(f"/jobs/{quote(job_id, safe='')}")[0])
+        except LookupError:
+            return None
+
+
+def _where(job: Job | None) -> str:
+    if job is None:
+        return "not there"
+    at = f" to {job.assigned_engine!r}" if job.status is JobStatus.ASSIGNED else ""
+    return f"{job.status}{at}"
+
+
+def _both(first: list[Finding], second: list[Finding]) -> list[Finding]:
+    """Return what was found the second time and the first time, too; words may differ."""
+    before = {(finding.kind, finding.subject) for finding in first}
+    return [finding for finding in second if (finding.kind, finding.subject) in before]

@@ -1,0 +1,168 @@
+"""An audit of what a store holds, and of the archive beside it.
+
+One record is decoded at a time, so beyond the snapshot itself the audit needs memory only for what
+engines hold and for idempotency keys whose jobs have been retired; findings are yielded as they are
+found. The order is that of the tables, then the archive, file by file.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import msgspec
+
+from distconvd.commands.audit.archived import ArchiveAudit
+from distconvd.commands.audit.finding import Finding
+from distconvd.commands.audit.invariants import job_findings
+from distconvd.core.archive import BucketFile
+from distconvd.dispatch.matching.queue import born_us
+from distconvd.dispatch.records import UNREADABLE, adopt_job, decode_engine, decode_job
+from distconvd.dispatch.retire import FLOOR_KEY, Floor
+from distconvd.dispatch.submit import IDEMPOTENCY_PREFIX, Remembered
+from distconvd.model import AttemptHistory, EngineRecord, Job, JobStatus
+from distconvd.store import Snapshot
+
+T = TypeVar("T")
+
+_history = msgspec.json.Decoder(AttemptHistory)
+_remembered = msgspec.json.Decoder(Remembered)
+_floor = msgspec.json.Decoder(Floor)
+
+
+class StoredAudit:
+    """Holds a snapshot against the invariants.
+
+    Args:
+        snapshot: what the store holds.
+        complaints: what the store said of damage while it opened.
+    """
+
+    def __init__(self, snapshot: Snapshot, complaints: list[str]) -> None:
+        self._snapshot = snapshot
+        self._complaints = complaints
+        self._slots: dict[str, int] = {}
+        self._held: dict[str, int] = {}
+        self._floor_us = 0
+        self._wanted: dict[str, str] = {}
+        """Jobs that must be in the archive, since they are not here, to the key that names them."""
+        self.archived = 0
+
+    def findings(self, archive: Iterator[BucketFile]) -> Iterator[Finding]:
+        """Yield all that is wrong.
+
+        Args:
+            archive: the archive's files.
+        """
+        for complaint in self._complaints:
+            yield Finding("store", "store", f"a start would say: {complaint}")
+        yield from self._engines()
+        yield from self._jobs()
+        yield from self._over_slots()
+        yield from self._orphans()
+        yield from self._meta()
+        audit = ArchiveAudit(self._snapshot.jobs, self._floor_us)
+        for file in archive:
+            yield from audit.findings(file)
+            for job_id in audit.ids:
+                self._wanted.pop(job_id, None)
+        self.archived = audit.jobs
+        yield from self._lost_keys()
+
+    def _engines(self) -> Iterator[Finding]:
+        for key, record in self._snapshot.engines.items():
+            engine = _decoded(decode_engine, record)
+            subject = f"engine {key}"
+            if engine is None:
+                yield Finding("engine-unreadable", subject, "its record cannot be read")
+                continue
+            yield from self._engine(key, engine)
+
+    def _engine(self, key: str, engine: EngineRecord) -> Iterator[Finding]:
+        self._slots[key] = engine.slots
+        if engine.engine_id != key:
+            told = f"its record says that it is {engine.engine_id!r}"
+            yield Finding("engine-misfiled", f"engine {key}", told)
+
+    def _jobs(self) -> Iterator[Finding]:
+        for key, record in self._snapshot.jobs.items():
+            self._floor_us = max(self._floor_us, born_us(key))
+            job = _decoded(decode_job, record)
+            if job is None:
+                yield self._unreadable(key, record)
+                continue
+            if job.job_id != key:
+                told = f"its record says that it is {job.job_id!r}"
+                yield Finding("job-misfiled", f"job {key}", told)
+                job = msgspec.structs.replace(job, job_id=key)
+            yield from self._holder(job)
+            yield from self._job(job)
+
+    def _unreadable(self, key: str, record: bytes) -> Finding:
+        if adopt_job(key, record) is None:
+            return Finding("job-unreadable", f"job {key}", "its record cannot be read")
+        return Finding("job-repaired", f"job {key}", "fields of its record cannot be read")
+
+    def _holder(self, job: Job) -> Iterator[Finding]:
+        engine_id = job.assigned_engine
+        if job.status is not JobStatus.ASSIGNED or not engine_id:
+            return
+        self._held[engine_id] = self._held.get(engine_id, 0) + 1
+        if engine_id not in self._snapshot.engines:
+            told = f"it is assigned to {engine_id!r}, which is not registered"
+            yield Finding("unknown-engine", f"job {job.job_id}", told)
+
+    def _job(self, job: Job) -> Iterator[Finding]:
+        record = self._snapshot.attempts.get(job.job_id)
+        history = (
+            AttemptHistory(job.job_id) if record is None else _decoded(_history.decode, record)
+        )
+        subject = f"job {job.job_id}"
+        if history is None:
+            yield Finding("attempts-unreadable", subject, "its attempts cannot be read")
+        elif history.job_id != job.job_id:
+            told = f"its attempts say that they are those of {history.job_id!r}"
+            yield Finding("attempts-misfiled", subject, told)
+            history = None
+        yield from job_findings(job, history)
+
+    def _over_slots(self) -> Iterator[Finding]:
+        for engine_id, held in self._held.items():
+            slots = self._slots.get(engine_id, held)
+            if held > slots:
+                told = f"it holds {held} jobs and has {slots} slots"
+                yield Finding("over-slots", f"engine {engine_id}", told)
+
+    def _orphans(self) -> Iterator[Finding]:
+        for key in self._snapshot.attempts:
+            if key not in self._snapshot.jobs:
+                yield Finding("attempts-orphaned", f"job {key}", "it has attempts and is not there")
+
+    def _meta(self) -> Iterator[Finding]:
+        for key, record in self._snapshot.meta.items():
+            if key.startswith(IDEMPOTENCY_PREFIX):
+                yield from self._key(key, record)
+            elif key == FLOOR_KEY:
+                floor = _decoded(_floor.decode, record)
+                if floor is None:
+                    yield Finding("floor-unreadable", f"meta {key}", "it cannot be read")
+                else:
+                    self._floor_us = max(self._floor_us, floor.us)
+
+    def _key(self, key: str, record: bytes) -> Iterator[Finding]:
+        known = _decoded(_remembered.decode, record)
+        if known is None:
+            yield Finding("meta-unreadable", f"meta {key}", "it cannot be read")
+        elif known.job_id not in self._snapshot.jobs:
+            self._wanted[known.job_id] = key
+
+    def _lost_keys(self) -> Iterator[Finding]:
+        for job_id, key in self._wanted.items():
+            told = f"{key} made it, and it is neither in the store nor in the archive"
+            yield Finding("key-to-nowhere", f"job {job_id}", told)
+
+
+def _decoded(decode: Callable[[bytes], T], record: bytes) -> T | None:
+    """Return a decoded record, None where it cannot be read."""
+    try:
+        return decode(record)
+    except UNREADABLE:
+        return None

@@ -1,0 +1,181 @@
+"""`distconvd check`: whether the daemon would start, asked part by part without starting it.
+
+Nothing is left behind, whoever asks: the store is opened on a `DiskView`, which keeps nothing, since a
+store that opens recovers what a crash left, and files that root made would shut the daemon out. The
+addresses are bound and given back. So a daemon that runs already is seen as what it is: it holds both.
+"""
+
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import trio
+
+from distconvd.auth_keys.key_file import read_keys
+from distconvd.commands.listening import load_tls, open_all
+from distconvd.commands.open_read_only import complaints, damaged
+from distconvd.commands.read_only_disk import DiskView
+from distconvd.config import Config
+from distconvd.daemon import assemble, check_apart
+from distconvd.edge.bind_address import Place
+from distconvd.errors import ConfigError, StoreError
+from distconvd.plugin_host.loading import Context, Plugins, made
+from distconvd.store import Change, Snapshot, Store
+
+Found = tuple[str, bool, str]
+"""What was tried, whether it is fine, and what was found or what to do."""
+
+
+async def check(config: Config) -> list[Found]:
+    """Try every part; the configuration itself has been read."""
+    found = [("configuration", True, "read")]
+    services: list[tuple[str, object]] = []
+    parts: list[tuple[str, Callable[[Config], Awaitable[str]]]] = [
+        ("plugins", _plugins),
+        ("settings", _settings),
+        ("policy", _policy),
+        ("keys", _keys),
+        ("auth", _auth),
+        ("tls", _tls),
+        ("store", partial(_store, services)),
+        ("services", partial(_services, services)),
+        ("listen", _listen),
+    ]
+    for name, try_it in parts:
+        try:
+            found.append((name, True, await try_it(config)))
+        except (ConfigError, StoreError) as error:
+            told = str(error)
+            first = next((part for part, fine, t in found if not fine and t == told), None)
+            found.append((name, False, told if first is None else f"see {first}"))
+    return found
+
+
+async def _plugins(config: Config) -> str:
+    return f"{len(Plugins(config.plugins).listing())} loaded"
+
+
+async def _settings(config: Config) -> str:
+    context, tables = Context(config), Plugins(config.plugins).settings_types()
+    for name, kind in tables.items():
+        context.settings(name, kind)
+    return f"those of {len(tables)} plugins fit"
+
+
+async def _policy(config: Config) -> str:
+    offered = Plugins(config.plugins).collect("distconvd_register_policies", "policy")
+    Context(config, offered).policy(config.policy)
+    return config.policy
+
+
+async def _auth(config: Config) -> str:
+    name = config.authenticator
+    offered = Plugins(config.plugins).collect("distconvd_register_authenticators", "authenticator")
+    made("authenticator", name, offered.pick(name), Context(config), owner=offered.owner(name))
+    return name
+
+
+async def _keys(config: Config) -> str:
+    check_apart(config)
+    if config.key_file is not None:
+        return f"{len(read_keys(Path(config.key_file)))} keys in {config.key_file}"
+    return "one key" if config.api_key is not None else f"none (auth {config.authenticator})"
+
+
+async def _tls(config: Config) -> str:
+    return "off" if load_tls(config) is None else "certificate and key fit"
+
+
+async def _store(services: list[tuple[str, object]], config: Config) -> str:
+    """Make everything that a start makes, on what is stored, but run nothing of it.
+
+    `services` gets the services that were made.
+    """
+    context = Context(config, disk=DiskView())
+    registrar = Plugins(config.plugins).collect("distconvd_register_stores", "store")
+    store: Store = made(
+        "store",
+        config.store,
+        registrar.pick(config.store),
+        context,
+        owner=registrar.owner(config.store),
+    )
+    is_looked_at = context.disk_was_taken
+    if is_looked_at:
+        _check_writable(context.state_file)
+    with complaints() as heard:
+        parts = await assemble(
+            config, Plugins(config.plugins), store=store if is_looked_at else _Unopened()
+        )
+    await parts.store.aclose()
+    services += parts.services
+    if heard:
+        raise damaged(heard)
+    if not is_looked_at:
+        return f"{config.store}: made; it is not opened, as it might change what it finds"
+    return f"{config.store} at {config.state_file}: {len(parts.dispatcher.state.jobs)} jobs"
+
+
+async def _services(services: list[tuple[str, object]], config: Config) -> str:
+    """Ask those that can tell, by a method `check`, whether they would start."""
+    for name, service in services:
+        ask = getattr(service, "check", None)
+        try:
+            if callable(ask):
+                await trio.to_thread.run_sync(ask)
+        except (ConfigError, StoreError):
+            raise
+        except Exception as error:
+            raise ConfigError(f"the service {name!r} cannot be checked: {error!r}") from error
+    return ", ".join(name for name, _ in services) or "none"
+
+
+def _check_writable(path: Path) -> None:
+    """Raise `StoreError` where this user could not make files at a place."""
+    path = path.absolute()
+    folder = path if path.is_dir() else path.parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise StoreError(
+            f"{folder} is no folder that user {os.geteuid()} may write; check as the daemon's user,"
+            " and chown it to that"
+        )
+
+
+class _Unopened:
+    """Stands for a store that is not opened."""
+
+    async def load(self) -> Snapshot:
+        """Hold nothing."""
+        await trio.lowlevel.checkpoint()
+        return Snapshot({}, {}, {}, {})
+
+    async def commit(self, changes: Sequence[Change]) -> None:
+        """Keep nothing."""
+        await trio.lowlevel.checkpoint()
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+        await trio.lowlevel.checkpoint()
+
+
+async def _listen(config: Config) -> str:
+    """Open every place; but systemd passes its sockets only to the daemon itself."""
+    named = [place for place in config.places if not place.inherited]
+    told = ["systemd's, which it passes at the start"] if len(named) < len(config.places) else []
+    if named:
+        opened = await open_all(msgspec.structs.replace(config, listen=[str(p) for p in named]), {})
+        await opened.aclose()
+        _remove_sockets(named)
+        told = [*opened.urls, *told]
+    return ", ".join(told)
+
+
+def _remove_sockets(places: Sequence[Place]) -> None:
+    """Remove the unix sockets that have just been made; a daemon would, too, find nobody there."""
+    for place in places:
+        if place.path:
+            Path(place.path).unlink(missing_ok=True)

@@ -1,0 +1,159 @@
+"""`distconvd export` and `distconvd import`: a store to NDJSON on standard output and back.
+
+The import reads twice. First the whole file is held against its checksum; only then is the target
+opened, so a file that was cut or damaged leaves it as it was. What comes through a pipe is kept in a
+temporary file meanwhile. The copy counts once the target has been closed, opened anew, and found to
+sum up to the same checksum.
+"""
+
+# ruff: noqa: T201 - a command's output is its job
+
+import argparse
+import os
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import trio
+
+from distconvd.commands.audit.command import add_store_flags
+from distconvd.commands.migrate import batches, read_store, refuse_unless_empty
+from distconvd.commands.ndjson import DumpReader, Summary, summary_of, write_dump
+from distconvd.commands.open_read_only import look_at_store, require_storage
+from distconvd.config import Config
+from distconvd.errors import ConfigError, StoreError
+from distconvd.plugin_host.loading import Context, Plugins, made
+from distconvd.store import Store
+
+_COPY_BYTES = 1 << 20
+
+_EXPORT_EPILOG = """\
+examples:
+  distconvd export --state-file /var/lib/distconv/state.json > farm.ndjson
+  distconvd export --store spool --state-file /var/lib/distconv/state | zstd > farm.ndjson.zst
+
+The store is only looked at, and no daemon may hold it meanwhile; of a json store in use, copy
+state.json and export the copy. The archive and the media store are folders of their own: copy them.
+"""
+_IMPORT_EPILOG = """\
+examples:
+  distconvd import --state-file /var/lib/distconv/state.json < farm.ndjson
+  zstd -d < farm.ndjson.zst | distconvd import --store spool --state-file /var/lib/distconv/state
+
+The target must be empty. A file that is cut off, damaged or of a newer format is refused whole.
+"""
+
+
+def add_to(commands: Any) -> None:
+    """Add both commands to those of `distconvd`."""
+    for name, about, epilog in (
+        ("export", "write all records of a store as NDJSON to standard output", _EXPORT_EPILOG),
+        ("import", "read an export from standard input into an empty store", _IMPORT_EPILOG),
+    ):
+        command = commands.add_parser(
+            name,
+            help=about,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        add_store_flags(command)
+
+
+def run(given: argparse.Namespace, config: Config) -> None:
+    """Export or import; raises `ConfigError` or `StoreError`."""
+    try:
+        if given.command == "export":
+            summary = trio.run(_export, config, sys.stdout.buffer)
+        else:
+            summary = _import(config, sys.stdin.buffer)
+    except BrokenPipeError as error:
+        # Nobody reads any more; and nothing is left to be flushed at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise StoreError("the export was not read to its end, so it is none") from error
+    except OSError as error:
+        raise StoreError(f"the {given.command} failed: {error}") from error
+    print(f"{given.command}ed {summary}", file=sys.stderr)
+
+
+async def _export(config: Config, out: IO[bytes]) -> Summary:
+    async with look_at_store(config, is_tolerant=False) as looked:
+        summary = write_dump(looked.snapshot, out.write)
+    out.flush()
+    if stat.S_ISREG(os.fstat(out.fileno()).st_mode):
+        os.fsync(out.fileno())
+    return summary
+
+
+def _import(config: Config, source: IO[bytes]) -> Summary:
+    if config.store == "memory":
+        raise ConfigError(
+            "the store memory ends with this command, so nothing would be kept; name one on disk "
+            "with --store, json or spool",
+            exit_code=2,
+        )
+    require_storage(Path(config.state_file))
+    if source.isatty():
+        raise ConfigError("which export? Write: distconvd import < FILE", exit_code=2)
+    with _rewindable(source) as (file, start):
+        reader = DumpReader(file)
+        for _ in reader.changes():
+            pass
+        file.seek(start)
+        return trio.run(fill, lambda: _store(config), file, reader.summary())
+
+
+@contextmanager
+def _rewindable(source: IO[bytes]) -> Generator[tuple[IO[bytes], int]]:
+    """Yield something with the same bytes that can be read twice, and where it begins."""
+    if source.seekable():
+        yield source, source.tell()
+        return
+    with tempfile.TemporaryFile(prefix="distconvd-import-") as copy:
+        shutil.copyfileobj(source, copy, _COPY_BYTES)
+        copy.seek(0)
+        yield copy, 0
+
+
+def _store(config: Config) -> Store:
+    stores = Plugins(config.plugins).collect("distconvd_register_stores", "store")
+    store: Store = made(
+        "store",
+        config.store,
+        stores.pick(config.store),
+        Context(config),
+        owner=stores.owner(config.store),
+    )
+    return store
+
+
+async def fill(open_store: Callable[[], Store], file: IO[bytes], expected: Summary) -> Summary:
+    """Put a dump that was found to be whole into an empty store, and read it back."""
+    reader = DumpReader(file)
+    # In a function of its own: the store that was written to is gone before it is read back.
+    await _put_in(open_store(), reader)
+    found = summary_of(await read_store(open_store()), reader.header)
+    if found != expected:
+        raise StoreError(
+            f"the import is not good: {expected} were read and {found} are there, or not in that "
+            "order; do not use the target, and check its disk"
+        )
+    return found
+
+
+async def _put_in(target: Store, reader: DumpReader) -> None:
+    try:
+        refuse_unless_empty(await target.load())
+        for batch in batches(reader.changes()):
+            await target.commit(batch)
+    except OSError as error:
+        raise StoreError(
+            f"the import ended half-way: {error}; make room or mend the disk, empty the target, "
+            "and start again"
+        ) from error
+    finally:
+        await target.aclose()

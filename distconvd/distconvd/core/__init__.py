@@ -1,0 +1,1 @@
+"""Commit decisions to the store, then publish what happened: ledger, events, archive, metrics."""

@@ -1,0 +1,261 @@
+"""Metrics for Prometheus, prefix `distconv_`; the state is counted when it is asked for.
+
+A scrape looks at every engine and what it holds, never at every job.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from distconvd.core.event_bus import Teller
+from distconvd.dispatch import Dispatcher
+from distconvd.dispatch.matching import EngineEntry
+from distconvd.edge.access import Exchange
+from distconvd.model import EngineState, JobStatus
+from distconvd.plugin_host.metrics import Collect, PluginMetrics
+
+_COMMIT_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5)
+_REQUEST_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5, 30)
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_BATCH_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+_PRIORITIES = (0, 1, 2)
+ENGINES_SHOWN_MAX = 500
+"""Engines with a series of their own; what is beyond them is one more."""
+OTHERS = "other engines"
+"""Its label; no engine is called so, as an id holds no space."""
+
+
+class Metrics:
+    """All metrics of one daemon.
+
+    Args:
+        dispatcher: its state is shown.
+        teller: knows of listeners that failed.
+        slow_hooks: calls into a plugin that were slow, by plugin and hook.
+        sources: the sets of metrics that plugins offer, by name.
+        service_failures: how often a service failed after its start, by name.
+    """
+
+    content_type = "text/plain; version=0.0.4; charset=utf-8"
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        teller: Teller,
+        slow_hooks: Mapping[tuple[str, str], int] | None = None,
+        sources: Sequence[tuple[str, Collect]] = (),
+        service_failures: Mapping[str, int] | None = None,
+    ) -> None:
+        self._registry = CollectorRegistry()
+        self._requests = Counter(
+            "distconv_http_requests",
+            "Requests answered.",
+            ("method", "route", "status"),
+            registry=self._registry,
+        )
+        self._latency = Histogram(
+            "distconv_http_request_seconds",
+            "Time from a request's head to the end of its reply.",
+            ("route",),
+            buckets=_REQUEST_BUCKETS_S,
+            registry=self._registry,
+        )
+        self._series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self._commit_seconds = Histogram(
+            "distconv_commit_seconds",
+            "Time of a durable commit.",
+            buckets=_COMMIT_BUCKETS_S,
+            registry=self._registry,
+        )
+        self._commit_changes = Histogram(
+            "distconv_commit_changes",
+            "Records changed by one commit.",
+            buckets=_BATCH_BUCKETS,
+            registry=self._registry,
+        )
+        self._wrong_keys = Counter(
+            "distconv_wrong_keys", "Requests with a key that is not known.", registry=self._registry
+        )
+        self._websockets = Gauge(
+            "distconv_websocket_sessions",
+            "Engines connected by websocket.",
+            registry=self._registry,
+        )
+        self._not_ready = Gauge(
+            "distconv_not_ready", "1 while changes are refused, else 0.", registry=self._registry
+        )
+        slow: Mapping[tuple[str, str], int] = {} if slow_hooks is None else slow_hooks
+        failed: Mapping[str, int] = {} if service_failures is None else service_failures
+        plugins = _PluginCollector(teller, slow, failed)
+        self._registry.register(_StateCollector(dispatcher))
+        self._registry.register(plugins)
+        taken = {family.name for family in self._registry.collect()}
+        self._plugins = plugins.metrics = PluginMetrics(sources, taken)
+
+    def render(self) -> bytes:
+        """Return everything in the text format, the plugins' last."""
+        told = self._plugins.render()
+        return generate_latest(self._registry) + told
+
+    def count_websockets(self, count: Callable[[], int]) -> None:
+        """Show what `count` returns as the number of open websockets."""
+        self._websockets.set_function(count)
+
+    def show_not_ready(self, refuses: Callable[[], bool]) -> None:
+        """Show what `refuses` returns: whether `/readyz` is red."""
+        self._not_ready.set_function(refuses)
+
+    def observe_request(self, exchange: Exchange) -> None:
+        """Count one request; the route's pattern and not the path, and no method that a client
+        made up, so that labels are bounded."""
+        route = exchange.route.pattern if exchange.route else "none"
+        method = exchange.method if exchange.method in _METHODS else "other"
+        at = (method, route, exchange.status)
+        found = self._series.get(at)
+        if found is None:
+            # Looking a series up by its labels costs more than counting in it.
+            found = (
+                self._requests.labels(method, route, str(exchange.status)),
+                self._latency.labels(route),
+            )
+            self._series[at] = found
+        found[0].inc()
+        found[1].observe(exchange.duration_s)
+
+    def observe_wrong_key(self) -> None:
+        """Count one request with a wrong key."""
+        self._wrong_keys.inc()
+
+    def observe_commit(self, changes: int, duration_s: float) -> None:
+        """Count one commit."""
+        self._commit_seconds.observe(duration_s)
+        self._commit_changes.observe(changes)
+
+
+class _StateCollector(Collector):
+    """Gauges computed from the dispatcher's state at each scrape."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the present numbers."""
+        yield from self._jobs()
+        yield from self._engines()
+        yield CounterMetricFamily(
+            "distconv_leases_expired", "Attempts lost.", self._dispatcher.leases_expired
+        )
+        yield CounterMetricFamily(
+            "distconv_policy_failures",
+            "Decisions that the policy failed and the default one made.",
+            self._dispatcher.policy_failures,
+        )
+
+    def _jobs(self) -> Iterator[Metric]:
+        state = self._dispatcher.state
+        jobs = GaugeMetricFamily("distconv_jobs", "Stored jobs by status.", labels=["status"])
+        for status in JobStatus:
+            jobs.add_metric([status.value], state.statuses[status])
+        yield jobs
+        yield GaugeMetricFamily("distconv_queue_jobs", "Jobs in line.", len(state.queue))
+        yield GaugeMetricFamily(
+            "distconv_queue_delayed_jobs", "Pending jobs that wait for a time.", len(state.delayed)
+        )
+        ages = GaugeMetricFamily(
+            "distconv_queue_age_seconds",
+            "Age of the oldest job in line, 0 without any.",
+            labels=["priority"],
+        )
+        oldest = state.queue.ages.oldest()
+        for priority in _PRIORITIES:
+            age_ms = 0
+            if priority in oldest:
+                # A record of another's making may not say when it was made.
+                created_ms = state.job(oldest[priority]).created_at or state.wall_ms
+                age_ms = max(0, state.wall_ms - created_ms)
+            ages.add_metric([str(priority)], age_ms / 1000)
+        yield ages
+
+    def _engines(self) -> Iterator[Metric]:
+        counts = dict.fromkeys(EngineState, 0)
+        slots = held = 0
+        speeds: dict[str, float] = {}
+        for engine_id, entry in self._dispatcher.state.pool.engines.items():
+            counts[entry.state] += 1
+            slots += entry.record.slots
+            held += len(entry.held)
+            speed = self._speed_of(entry)
+            if speed is not None:
+                shown = engine_id if len(speeds) < ENGINES_SHOWN_MAX else OTHERS
+                speeds[shown] = speeds.get(shown, 0.0) + speed
+        engines = GaugeMetricFamily("distconv_engines", "Engines by state.", labels=["state"])
+        for engine_state, count in counts.items():
+            engines.add_metric([engine_state.value], count)
+        yield engines
+        yield GaugeMetricFamily("distconv_engine_slots", "Slots of all engines.", slots)
+        yield GaugeMetricFamily("distconv_engine_slots_held", "Slots with a job.", held)
+        told = GaugeMetricFamily(
+            "distconv_ffmpeg_speed",
+            "Seconds of media that an engine's running encodes make in one second, all together.",
+            labels=["engine"],
+        )
+        for engine_id, speed in speeds.items():
+            told.add_metric([engine_id], speed)
+        yield told
+
+    def _speed_of(self, entry: EngineEntry) -> float | None:
+        """Return the sum over its encodes as it last reported them; None without any."""
+        progress = self._dispatcher.state.progress
+        told = [progress[job_id].speed for job_id in entry.held if job_id in progress]
+        speeds = [speed for speed in told if speed is not None]
+        return sum(speeds) if speeds else None
+
+
+class _PluginCollector(Collector):
+    """How plugins behave."""
+
+    def __init__(
+        self,
+        teller: Teller,
+        slow_hooks: Mapping[tuple[str, str], int],
+        service_failures: Mapping[str, int],
+    ) -> None:
+        self._teller = teller
+        self._slow_hooks = slow_hooks
+        self._service_failures = service_failures
+        self.metrics = PluginMetrics(())
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the present numbers."""
+        failures = CounterMetricFamily(
+            "distconv_listener_failures", "Events that a listener failed on.", labels=["listener"]
+        )
+        for name, count in self._teller.failures.items():
+            failures.add_metric([name], count)
+        yield failures
+        services = CounterMetricFamily(
+            "distconv_service_failures",
+            "Times that a background service failed and was run again.",
+            labels=["service"],
+        )
+        for name, count in self._service_failures.items():
+            services.add_metric([name], count)
+        yield services
+        slow = CounterMetricFamily(
+            "distconv_slow_hooks",
+            "Calls into a plugin that took longer than hook_slow_ms.",
+            labels=["plugin", "hook"],
+        )
+        for (plugin, hook), count in self._slow_hooks.items():
+            slow.add_metric([plugin, hook], count)
+        yield slow
+        hidden = CounterMetricFamily(
+            "distconv_metrics_failures",
+            "Scrapes without a plugin's metrics, as these failed.",
+            labels=["metrics"],
+        )
+        for name, count in self.metrics.failures.items():
+            hidden.add_metric([name], count)
+        yield hidden

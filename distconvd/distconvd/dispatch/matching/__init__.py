@@ -1,0 +1,9 @@
+"""Who waits and who is free: the queue of pending jobs and the pool of available engines.
+
+Both are derived from the records and rebuilt from them at start; neither knows policies or time.
+"""
+
+from distconvd.dispatch.matching.pool import AvailableEngines, EngineEntry, EnginePool
+from distconvd.dispatch.matching.queue import Demand, JobQueue, demand_of
+
+__all__ = ["AvailableEngines", "Demand", "EngineEntry", "EnginePool", "JobQueue", "demand_of"]

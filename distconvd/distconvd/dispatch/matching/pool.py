@@ -1,0 +1,282 @@
+"""The pool of engines: which are available, and in what order of speed.
+
+For each demand that was asked about lately there is an index of the available engines that can
+take it, sorted by speed; an engine that becomes available or stops being so is put into, or taken
+out of, the few indexes that it fits. So the fastest or slowest engine for a job is one look, and
+moving an engine costs O(log n) an index. Rejected: groups of equal engines, since tags such as host
+names make every engine a group of its own.
+"""
+
+from bisect import bisect_left, insort
+from collections import Counter
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any, NamedTuple
+
+from distconvd.dispatch.lifecycle import engine_state
+from distconvd.dispatch.matching.queue import Demand
+from distconvd.model import EngineRecord, EngineState, canonical_codec
+from distconvd.policy import EngineInfo
+
+INDEXES_MAX = 256
+"""Demands indexed at once; the least recently used is dropped and built again when asked for."""
+
+
+class Ability(NamedTuple):
+    """What decides which jobs an engine can take."""
+
+    codecs: frozenset[str] | None
+    """Canonical codecs; None: any."""
+    tags: frozenset[str]
+
+    def can_take(self, demand: Demand) -> bool:
+        """Whether such an engine can do such a job."""
+        codec_fits = self.codecs is None or demand.codec in self.codecs
+        return codec_fits and demand.requires <= self.tags
+
+
+class EngineEntry:
+    """One engine: its stored record, and the runtime state that is never stored."""
+
+    __slots__ = (
+        "ability",
+        "benchmarks",
+        "cpu_percent",
+        "extra",
+        "free_gb",
+        "held",
+        "last_seen_ms",
+        "last_seen_s",
+        "named",
+        "offline",
+        "parked",
+        "record",
+        "reserved",
+        "temperature_c",
+        "uncollected",
+    )
+
+    def __init__(self, record: EngineRecord, last_seen_s: float, last_seen_ms: int) -> None:
+        self.last_seen_s = last_seen_s
+        self.last_seen_ms = last_seen_ms
+        self.offline = False
+        self.uncollected = False
+        """It let a reservation lapse: nothing is meant for it until it asks again."""
+        self.parked = 0
+        """How many of its requests wait for a job: long polls, or one for a websocket."""
+        self.named: frozenset[str] = frozenset()
+        """Ids of the jobs that its last heartbeat said it holds."""
+        self.held: dict[str, None] = {}
+        """Ids of the jobs that it holds, oldest first; shared with the state's index."""
+        self.reserved: dict[str, float] = {}
+        """Ids of the jobs that are meant for it, with when that lapses (monotonic seconds)."""
+        self.extra: dict[str, Any] = {}
+        """Reported fields that this version does not know, within `Limits.extra_bytes`."""
+        self.free_gb: float | None = None
+        self.cpu_percent: float | None = None
+        self.temperature_c: float | None = None
+        self.set_record(record)
+
+    def set_record(self, record: EngineRecord) -> None:
+        """Take over a changed record."""
+        self.record = record
+        codecs = frozenset(map(canonical_codec, record.supported_codecs)) or None
+        self.ability = Ability(codecs, frozenset(record.tags))
+        self.benchmarks = {canonical_codec(c): s for c, s in record.benchmarks.items()}
+
+    @property
+    def state(self) -> EngineState:
+        """The state that people and policies see."""
+        record = self.record
+        return engine_state(
+            {
+                "silent": self.offline,
+                "quarantined": record.quarantined_until is not None,
+                "draining": record.draining,
+                "full": len(self.held) >= record.slots,
+                "says it is not idle": record.status != "idle",
+            }
+        )
+
+    @property
+    def available(self) -> bool:
+        """Whether a job may be meant for it now."""
+        free = self.record.slots - len(self.held) - len(self.reserved)
+        return free > 0 and not self.uncollected and self.state is EngineState.IDLE
+
+    @property
+    def live(self) -> bool:
+        """Whether it may take jobs sooner or later."""
+        return self.state in (EngineState.IDLE, EngineState.BUSY)
+
+    def benchmark_s(self, codec: str) -> float | None:
+        """Return its benchmark for a canonical codec: the codec's own, else the single number."""
+        return self.benchmarks.get(codec, self.record.benchmark_time)
+
+    def info(self, codec: str) -> EngineInfo:
+        """Return what a policy may see of it."""
+        return EngineInfo(
+            self.record.engine_id,
+            self.benchmark_s(codec),
+            self.record.streaming_support,
+            self.ability.tags,
+            self.record.slots,
+            len(self.held),
+        )
+
+
+class DemandIndex:
+    """The available engines that can take one demand: `distconvd.policy.IdleEngines` and more."""
+
+    def __init__(self, demand: Demand) -> None:
+        self.demand = demand
+        self.members: dict[str, EngineEntry] = {}
+        self.ranked: list[tuple[float, str]] = []
+        self.ranked_streaming: list[tuple[float, str]] = []
+        self.parked: dict[str, None] = {}
+
+    def add(self, entry: EngineEntry) -> None:
+        """Take in an engine that became available."""
+        engine_id = entry.record.engine_id
+        self.members[engine_id] = entry
+        if entry.parked:
+            self.parked[engine_id] = None
+        for ranked, pair in self._places(entry):
+            insort(ranked, pair)
+
+    def remove(self, entry: EngineEntry) -> None:
+        """Take out an engine; it must be as it was when it was added."""
+        engine_id = entry.record.engine_id
+        del self.members[engine_id]
+        self.parked.pop(engine_id, None)
+        for ranked, pair in self._places(entry):
+            del ranked[bisect_left(ranked, pair)]
+
+    def _places(
+        self, entry: EngineEntry
+    ) -> Iterator[tuple[list[tuple[float, str]], tuple[float, str]]]:
+        seconds = entry.benchmark_s(self.demand.codec)
+        if seconds is not None:
+            yield self.ranked, (seconds, entry.record.engine_id)
+            if entry.record.streaming_support:
+                yield self.ranked_streaming, (seconds, entry.record.engine_id)
+
+
+class EnginePool:
+    """All engines, and indexes of the available ones."""
+
+    def __init__(self) -> None:
+        self.engines: dict[str, EngineEntry] = {}
+        self.woken: dict[str, None] = {}
+        """Parked engines that became available since somebody last cleared this, in that order: a
+        decision must not depend on the order of a set, or no run could be replayed."""
+        self.parked = 0
+        """How many of the available engines wait here for a job."""
+        self.abilities: Counter[Ability] = Counter()
+        """What the available engines can take, with how many of them can."""
+        self._offered: dict[str, EngineEntry] = {}
+        self._indexes: dict[Demand, DemandIndex] = {}
+
+    def withdraw(self, engine_id: str) -> None:
+        """Take an engine out of the available ones. Call before changing anything of it."""
+        entry = self._offered.pop(engine_id, None)
+        if entry is None:
+            return
+        self.parked -= entry.parked > 0
+        self.abilities[entry.ability] -= 1
+        if not self.abilities[entry.ability]:
+            del self.abilities[entry.ability]
+        for index in self._indexes.values():
+            if entry.ability.can_take(index.demand):
+                index.remove(entry)
+
+    def offer(self, engine_id: str) -> None:
+        """Put an engine among the available ones, if it is. Call after changing it."""
+        entry = self.engines.get(engine_id)
+        if entry is None or not entry.available or engine_id in self._offered:
+            return
+        self._offered[engine_id] = entry
+        self.abilities[entry.ability] += 1
+        if entry.parked:
+            self.parked += 1
+            self.woken[engine_id] = None
+        for index in self._indexes.values():
+            if entry.ability.can_take(index.demand):
+                index.add(entry)
+
+    def is_offered(self, engine_id: str) -> bool:
+        """Whether the engine is among the available ones."""
+        return engine_id in self._offered
+
+    def index(self, demand: Demand) -> DemandIndex:
+        """Return the index of a demand: built at first, O(n log n), then kept."""
+        index = self._indexes.pop(demand, None)
+        if index is None:
+            index = DemandIndex(demand)
+            for entry in self._offered.values():
+                if entry.ability.can_take(demand):
+                    index.add(entry)
+            if len(self._indexes) >= INDEXES_MAX:
+                del self._indexes[next(iter(self._indexes))]
+        self._indexes[demand] = index
+        return index
+
+    def live_for(self, demand: Demand) -> Iterator[EngineEntry]:
+        """Yield the engines, busy ones too, that can take such a job sooner or later: O(n)."""
+        for entry in self.engines.values():
+            if entry.live and entry.ability.can_take(demand):
+                yield entry
+
+
+class AvailableEngines:
+    """What a policy sees for one job (`distconvd.policy.IdleEngines`): an index, less those engines
+    that the job should not go to again."""
+
+    def __init__(
+        self,
+        index: DemandIndex,
+        without: frozenset[str] = frozenset(),
+        asking: frozenset[str] = frozenset(),
+    ) -> None:
+        self._index = index
+        self._without = without
+        self._asking = asking
+
+    def asking(self) -> EngineInfo | None:
+        """See `IdleEngines.asking`."""
+        for engine_id in chain(self._asking, self._index.parked):
+            info = self.get(engine_id)
+            if info is not None:
+                return info
+        return None
+
+    def fastest(self, *, streaming: bool = False) -> EngineInfo | None:
+        """See `IdleEngines.fastest`."""
+        ranked = self._index.ranked_streaming if streaming else self._index.ranked
+        best = next((i for _, i in ranked if i not in self._without), None)
+        return None if best is None else self.get(best)
+
+    def slowest(self) -> EngineInfo | None:
+        """See `IdleEngines.slowest`; of equally slow ones the first by id."""
+        ranked = self._index.ranked
+        last = next((p for p in reversed(ranked) if p[1] not in self._without), None)
+        if last is None:
+            return None
+        equals = ranked[bisect_left(ranked, (last[0], "")) :]
+        return self.get(next(i for _, i in equals if i not in self._without))
+
+    def get(self, engine_id: str) -> EngineInfo | None:
+        """See `IdleEngines.get`."""
+        entry = self._index.members.get(engine_id)
+        if entry is None or engine_id in self._without:
+            return None
+        return entry.info(self._index.demand.codec)
+
+    def __iter__(self) -> Iterator[EngineInfo]:
+        codec = self._index.demand.codec
+        infos = [e.info(codec) for i, e in self._index.members.items() if i not in self._without]
+        infos.sort(key=lambda i: (i.benchmark_s is None, i.benchmark_s or 0.0, i.engine_id))
+        return iter(infos)
+
+    def __bool__(self) -> bool:
+        return any(i not in self._without for i in self._index.members)

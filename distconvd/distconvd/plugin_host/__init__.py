@@ -1,0 +1,1 @@
+"""Load plugins, time their calls, and keep a failing one from harming anything else."""

@@ -1,0 +1,1 @@
+"""An attempt's context, which attempts are active, and their journal on disk."""

@@ -1,0 +1,57 @@
+"""What an attempt is, and what all attempts of an engine share."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from distconv_engine.attempts.journal import HeldAttempt, Journal
+from distconv_engine.attempts.progress_tracker import Tracker
+from distconv_engine.config import Config
+from distconv_engine.ffmpeg.run import Controls
+from distconv_engine.ffmpeg.tools import Tools
+from distconv_engine.files import safe_name
+from distconv_engine.host.capabilities import Capabilities
+from distconv_engine.host.disk_backoff import Shortage
+from distconv_engine.logs import Log
+from distconvd.model import Job
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What all attempts of an engine share."""
+
+    config: Config
+    engine_id: str
+    tools: Tools
+    capabilities: Capabilities
+    client: httpx.AsyncClient
+    journal: Journal
+    log: Log
+    shortage: Shortage = field(default_factory=lambda: Shortage(0.0))
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One attempt under way."""
+
+    job: Job
+    folder: Path
+    tracker: Tracker
+    controls: Controls
+
+    @property
+    def token(self) -> str:
+        """Tells this attempt's temporary files from those of any other."""
+        return token_of(self.job)
+
+
+def token_of(job: Job) -> str:
+    """Return a file name for one attempt of one job."""
+    return f"{safe_name(job.job_id)}.{job.attempt}"
+
+
+def held_of(attempt: Attempt, *partials: Path) -> HeldAttempt:
+    """Return the journal's entry for an attempt."""
+    folder, names = str(attempt.folder), [str(path) for path in partials]
+    return HeldAttempt(attempt.job.job_id, attempt.job.attempt, folder, names)

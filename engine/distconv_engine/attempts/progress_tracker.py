@@ -1,0 +1,55 @@
+"""How far an attempt is: the stages report here, the agent reads it; nothing is ever waited for.
+
+A stage's own part, 0 to 1, is mapped to its share of the whole, so that the bar never goes back.
+"""
+
+from distconv_engine.ffmpeg.progress import EncodeProgress
+from distconvd.model import Progress
+
+_SPANS: dict[str, tuple[float, float]] = {
+    "preflight": (0.0, 0.0),
+    "fetch": (0.0, 0.05),
+    "probe": (0.05, 0.07),
+    "encode": (0.07, 0.90),
+    "verify": (0.90, 0.97),
+    "publish": (0.97, 1.0),
+    "report": (1.0, 1.0),
+}
+
+
+class Tracker:
+    """The present progress of one attempt."""
+
+    def __init__(self) -> None:
+        self.version = 0
+        """Counts the changes, so that a reader knows whether there is anything new."""
+        self.now = Progress(phase="preflight")
+
+    def phase(self, name: str) -> None:
+        """Enter a stage."""
+        self._set(Progress(fraction=_SPANS[name][0], phase=name))
+
+    def part(self, part: float) -> None:
+        """Note how much of the present stage is done, 0 to 1."""
+        self._set(Progress(fraction=self._whole(part), phase=self.now.phase))
+
+    def encoding(self, progress: EncodeProgress, part: float, duration_s: float | None) -> None:
+        """Note a block of ffmpeg's progress."""
+        self._set(
+            Progress(
+                fraction=self._whole(part),
+                fps=progress.fps,
+                speed=progress.speed,
+                eta_seconds=progress.eta_s(duration_s),
+                phase=self.now.phase,
+            )
+        )
+
+    def _whole(self, part: float) -> float:
+        low, high = _SPANS[self.now.phase]
+        return round(low + (high - low) * min(1.0, max(0.0, part)), 4)
+
+    def _set(self, progress: Progress) -> None:
+        if progress != self.now:
+            self.now = progress
+            self.version += 1

@@ -1,0 +1,1 @@
+"""Check sources before an encode, and outputs after it."""

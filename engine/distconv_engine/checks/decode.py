@@ -1,0 +1,147 @@
+"""Decoding an output to prove it: once it is a file, or, beside its encode, from a pipe.
+
+Where this ffmpeg has no decoder, every frame's headers are parsed instead, and the result says so:
+the check is then called `parses`.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from distconv_engine.encode.command import Request
+from distconv_engine.encode.plan import Plan
+from distconv_engine.failures import InputFault, NoRoom, VerificationFault
+from distconv_engine.ffmpeg.child import LineSplitter
+from distconv_engine.ffmpeg.inputs import STDIN, read_arguments
+from distconv_engine.ffmpeg.progress import EncodeProgress, ProgressParser
+from distconv_engine.ffmpeg.run import Controls, Ended, run
+from distconv_engine.ffmpeg.stderr import LOG_LEVEL, Diagnosis
+from distconv_engine.media.packet_hashes import HASH, PacketSums
+from distconv_engine.media.packets import PacketScan
+
+_PARSERS = {
+    "av1": "av1_metadata",
+    "hevc": "hevc_metadata",
+    "h264": "h264_metadata",
+    "vp9": "vp9_metadata",
+}
+"""Bitstream filters that parse every header of a codec."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What was decoded, and from which packets."""
+
+    ended: Ended
+    sums: PacketSums
+
+    def renumbered(self, indices: Sequence[int]) -> "Decoded":
+        """Return the same with stream `n` as stream `indices[n]`."""
+        diagnosis, sums = replace(self.ended.diagnosis, read={}), PacketSums()
+        for number, index in enumerate(indices):
+            if read := self.ended.diagnosis.read.get(number):
+                diagnosis.read[index] = read
+            sums.streams[index] = self.sums.of(number)
+        return Decoded(replace(self.ended, diagnosis=diagnosis), sums)
+
+    def is_of(self, plan: Plan, scan: PacketScan, sums: PacketSums) -> bool:
+        """Whether a file, as scanned, holds exactly what was decoded, and hides no picture."""
+        for index, kept in plan.played:
+            read, found = self.ended.diagnosis.read.get(index), scan.of(index)
+            if read is None or not read.packets == found.count == sums.of(index).count:
+                return False
+            if self.sums.of(index) != sums.of(index) or (kept.stream.is_video and found.hidden):
+                return False
+        return True
+
+
+async def decode_output(
+    request: Request,
+    url: str,
+    controls: Controls,
+    on_progress: Callable[[float], None],
+    duration_s: float,
+    *,
+    stdin: int | None = None,
+) -> Ended:
+    """Decode all pictures and sounds of the output."""
+    last = [EncodeProgress()]
+
+    def take(progress: EncodeProgress) -> None:
+        last[0] = progress
+        on_progress(progress.fraction(duration_s))
+
+    return await run(
+        [*_decoder(request, url), "-progress", "pipe:1"],
+        controls,
+        on_stdout=LineSplitter(ProgressParser(take).line).feed,
+        sign_of_life=lambda: last[0],
+        stdin=stdin,
+    )
+
+
+async def decode_pipe(request: Request, stdin: int, controls: Controls) -> Decoded:
+    """Decode the pictures and sounds that come through the pipe `stdin`, and sum their packets."""
+    sums = PacketSums()
+    # Threads cost something, and beside an encoder one for every other core keeps up with it.
+    threads = max(1, (os.cpu_count() or 1) // 2)
+    argv = [*_decoder(request, STDIN, "-threads", str(threads)), "-map", "0", "-c", "copy"]
+    # Or ffmpeg would wake this process for each packet.
+    argv += ["-flush_packets", "0", "-f", "framehash", "-hash", HASH, "pipe:1"]
+    lines = LineSplitter(sums.framehash_line)
+    # Nice as it is, it would take long to end by itself where others want the cores.
+    ended = await run(argv, controls, on_stdout=lines.feed, stdin=stdin, grace_s=0)
+    lines.close()
+    return Decoded(ended, sums)
+
+
+def _decoder(request: Request, url: str, *options: str) -> list[str]:
+    """Return the arguments that decode everything, with `options`, and keep nothing.
+
+    The loop filter only makes pictures smoother and costs a third of the time, so it is skipped.
+    """
+    program = request.reader or request.tools.ffmpeg
+    argv = [program, "-hide_banner", "-nostdin", "-nostats", "-loglevel", LOG_LEVEL]
+    argv += ["-skip_loop_filter", "all", *options, *read_arguments(url)]
+    argv += ["-map", "0:V?", "-map", "0:a?", "-fps_mode", "passthrough"]
+    if request.reader is None:
+        parser = _PARSERS.get(request.encoder.codec)
+        argv += ["-c:v", "copy", *(["-bsf:v", parser] if parser else [])]
+    return [*argv, "-f", "null", "-"]
+
+
+def check_unaltered(decoded: Decoded, plan: Plan, sums: PacketSums) -> None:
+    """Raise for a file with the packets that were decoded, but other bytes in them; pure.
+
+    They may decode all the same, so this finds what decoding the file would not.
+    """
+    for index, kept in plan.played:
+        made, found = decoded.sums.of(index), sums.of(index)
+        is_alike = (made.count, made.total_bytes) == (found.count, found.total_bytes)
+        if is_alike and made.chain != found.chain:
+            raise VerificationFault(
+                f"{kept.stream.label}: the disk gives other bytes than the encoder wrote."
+            )
+
+
+def check_decoding(request: Request, ended: Ended) -> None:
+    """Raise the failure of an output that does not decode whole; pure."""
+    diagnosis = ended.diagnosis
+    if diagnosis.disk_full:
+        raise NoRoom("The engine's disk is full.", log_tail=diagnosis.tail)
+    if diagnosis.damage or diagnosis.decode_errors or ended.code != 0:
+        _blame(request, diagnosis)
+
+
+def _blame(request: Request, diagnosis: Diagnosis) -> None:
+    """Raise for an output that does not decode: the source's fault where it was only copied."""
+    found = (diagnosis.damage or ["some frames cannot be decoded"])[0]
+    copied = [kept for kept in request.plan.kept if kept.action == "copy"]
+    made = {kept.codec for kept in request.plan.kept if kept.action == "encode"}
+    bad = {count.kind for count in diagnosis.read.values() if count.errors}
+    for kept in copied:
+        if kept.codec not in made and (found.startswith(kept.codec) or kept.stream.kind in bad):
+            raise InputFault(
+                f"The source is damaged: {kept.stream.label}: {found}", log_tail=diagnosis.tail
+            )
+    raise VerificationFault(f"The output does not decode: {found}", log_tail=diagnosis.tail)

@@ -1,0 +1,329 @@
+"""Is the output what the job asked for, and all of the source? Proved before anybody is told.
+
+The chain runs from the source's packets (not its header) to frames decoded, frames encoded,
+packets written and frames decoded again from the output: each link is counted by another witness,
+so a loss anywhere shows as a difference between two numbers. Frames that were decoded beside the
+encode count for the file only if its packets are byte for byte those that were decoded.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from distconv_engine.checks.decode import Decoded, check_decoding, check_unaltered, decode_output
+from distconv_engine.checks.source import Source
+from distconv_engine.encode.command import Request, is_ten_bit, target_fps, target_size
+from distconv_engine.encode.plan import Kept
+from distconv_engine.encode.run import Encoded
+from distconv_engine.failures import InputFault, VerificationFault
+from distconv_engine.ffmpeg.inputs import file_url
+from distconv_engine.ffmpeg.run import Controls, Ended
+from distconv_engine.ffmpeg.stderr import Diagnosis
+from distconv_engine.ffmpeg.tools import Tools
+from distconv_engine.files import hash_file
+from distconv_engine.media.packet_hashes import PacketSums
+from distconv_engine.media.packets import PacketScan, StreamPackets, scan_packets
+from distconv_engine.media.probe import Probe, Stream, probe
+
+AUDIO_SLACK_S = 0.25
+"""Priming and the last frame's padding, of the source's codec and of the output's."""
+VIDEO_SLACK_FRAMES = 2.5
+VIDEO_SLACK_S = 0.15
+SPAN_SHARE = 0.001
+_FRAMES_LACKING = 2
+"""Packets of a sound source that may give no frame: a leading picture without its reference."""
+_INVISIBLE = frozenset({"vp8", "vp9", "mpeg4", "hevc"})
+"""Codecs with packets that show no picture by right (alternate references, skipped frames)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What was proved of the output."""
+
+    size_bytes: int
+    sha256: str
+    duration_s: float
+    video_frames: int | None
+    audio_codec: str | None
+    width: int | None
+    height: int | None
+    checks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What readers of the output found; none of them knows of the others."""
+
+    found: Probe | InputFault
+    """What ffprobe tells of it, or why it cannot."""
+    scan: PacketScan
+    decoded: Ended
+    sha256: str
+    size_bytes: int
+    decoded_beside: bool = False
+    """The frames were decoded beside the encode, from the very packets that are in the file."""
+
+
+async def verify(
+    request: Request,
+    source: Source,
+    encoded: Encoded,
+    path: Path,
+    controls: Controls,
+    on_progress: Callable[[float], None],
+    beside: Decoded | None = None,
+) -> Verified:
+    """Prove the output at `path`; raises a `JobFailure` that names the first difference.
+
+    `beside` is what was decoded while it was made; if the file holds anything else, or if there is
+    none, the file itself is decoded.
+    """
+    url = file_url(path)
+    found = await probe_output(request.tools, url, controls)
+    sums = PacketSums() if beside else None
+    scan = await scan_packets(request.tools, url, controls, sums=sums)
+    if beside and sums:
+        check_unaltered(beside, request.plan, sums)
+    is_same = beside is not None and sums is not None and beside.is_of(request.plan, scan, sums)
+    if beside and is_same:
+        ended = beside.ended
+    else:
+        ended = await decode_output(request, url, controls, on_progress, source.duration_s)
+    digest, size = await trio.to_thread.run_sync(hash_file, path)
+    evidence = Evidence(found, scan, ended, digest, size, decoded_beside=is_same)
+    return judge_output(request, source, encoded, evidence)
+
+
+async def probe_output(
+    tools: Tools, url: str, controls: Controls, *, stdin: int | None = None
+) -> Probe | InputFault:
+    """Ask ffprobe about an output."""
+    try:
+        return await probe(tools, url, controls, stdin=stdin)
+    except InputFault as fault:
+        return fault
+
+
+def judge_output(
+    request: Request, source: Source, encoded: Encoded, evidence: Evidence
+) -> Verified:
+    """Hold the evidence against plan, source and encode; pure."""
+    found, scan, decoded = evidence.found, evidence.scan, evidence.decoded.diagnosis
+    if isinstance(found, InputFault):
+        raise VerificationFault(f"The output cannot be read: {found.message}") from found
+    checks = check_shape(request, found)
+    _check_scan(scan)
+    check_decoding(request, evidence.decoded)
+    checks += check_counts(request, source, encoded, scan, decoded)
+    if evidence.decoded_beside:
+        checks.append("packets-as-decoded")
+    video, audio = found.main_video, found.of_kind("audio")
+    number = _number_of_video(request)
+    return Verified(
+        size_bytes=evidence.size_bytes,
+        sha256=evidence.sha256,
+        duration_s=max((s.span_s for s in scan.streams.values()), default=0.0),
+        video_frames=_frames_of(decoded, number),
+        audio_codec=audio[0].codec if audio else None,
+        width=video.width if video else None,
+        height=video.height if video else None,
+        checks=tuple(checks),
+    )
+
+
+# ------------------------------------------------------------------------------- shape: by probe
+
+
+def check_shape(request: Request, found: Probe) -> list[str]:
+    """Check container, codecs, streams, size and HDR tags as probed; pure."""
+    plan = request.plan
+    if plan.container.demuxer not in found.format.split(","):
+        raise VerificationFault(f"The output is {found.format}, not {plan.container.name}.")
+    streams = [stream for stream in found.streams if stream.kind != "data"]  # a chapter track
+    wanted = list(plan.kept)
+    if len(streams) != len(wanted):
+        raise VerificationFault(
+            f"The output has {len(streams)} streams, {len(wanted)} were asked for."
+        )
+    for kept in wanted:
+        _check_stream(request, kept, streams)
+    if plan.keep_chapters and not found.chapters:
+        raise VerificationFault("The output has lost its chapters.")
+    return ["container", "streams", "codecs", "picture-size", "colour-tags"]
+
+
+def _check_stream(request: Request, kept: Kept, streams: list[Stream]) -> None:
+    """Find the stream that `kept` became, by its kind."""
+    alike = [k for k in request.plan.kept if _kind(k.stream) == _kind(kept.stream)]
+    found = [stream for stream in streams if _kind(stream) == _kind(kept.stream)]
+    place = alike.index(kept)
+    if place >= len(found):
+        raise VerificationFault(f"The output has lost {kept.stream.label}.")
+    stream = found[place]
+    if kept.stream.kind != "attachment" and stream.codec != kept.codec:
+        raise VerificationFault(
+            f"{kept.stream.label} became {stream.codec}, {kept.codec} was asked for."
+        )
+    if kept.stream.is_video:
+        _check_picture(request, kept.stream, stream)
+
+
+def _kind(stream: Stream) -> str:
+    return "cover" if stream.is_cover else stream.kind
+
+
+def _check_picture(request: Request, source: Stream, output: Stream) -> None:
+    wanted = target_size(source, request.options, request.encoder)
+    if (output.width, output.height) != wanted:
+        raise VerificationFault(
+            f"The picture is {output.width}x{output.height}, not {wanted[0]}x{wanted[1]}."
+        )
+    if is_ten_bit(source, request.encoder) and output.bit_depth < 10:
+        raise VerificationFault(f"The picture has {output.bit_depth} bits, not 10.")
+    if source.colour.is_hdr and output.colour.transfer != source.colour.transfer:
+        raise VerificationFault(
+            f"The output has lost its HDR tag {source.colour.transfer} "
+            f"(it says {output.colour.transfer})."
+        )
+
+
+# ---------------------------------------------------------------------------- counts: by packets
+
+
+def check_counts(
+    request: Request, source: Source, encoded: Encoded, output: PacketScan, decoded: Diagnosis
+) -> list[str]:
+    """Follow each stream from the source's packets to the output's decoded frames; pure."""
+    for number, kept in enumerate(request.plan.kept):
+        before = source.scan.of(kept.stream.index)
+        after = output.of(number)
+        if kept.stream.is_video:
+            _check_video(request, kept, before, after, encoded, decoded, number)
+        elif kept.stream.kind == "audio":
+            _check_audio(kept, before, after)
+        elif kept.stream.kind == "subtitle" and before.shown and not after.count:
+            raise VerificationFault(f"{kept.stream.label} is empty in the output.")
+    return ["packets-read", "frames", "durations", "decodes" if request.reader else "parses"]
+
+
+def _check_video(
+    request: Request,
+    kept: Kept,
+    before: StreamPackets,
+    after: StreamPackets,
+    encoded: Encoded,
+    decoded: Diagnosis,
+    number: int,
+) -> None:
+    label = kept.stream.label
+    read = encoded.diagnosis.read.get(kept.stream.index)
+    written = encoded.diagnosis.written.get(number)
+    again = decoded.read.get(number)
+    if read is None or written is None or again is None or written.frames is None:
+        raise VerificationFault(f"ffmpeg told no counts for {label}.")
+    if read.packets < before.shown:
+        raise VerificationFault(
+            f"{label}: the source has {before.shown} packets, ffmpeg read {read.packets}."
+        )
+    _check_decoded(kept.stream, before, read.frames or 0)
+    if target_fps(kept.stream, request.options) is None:
+        lost = encoded.last.drop_frames - encoded.last.dup_frames
+        if written.frames != (read.frames or 0) - lost or lost > max(2, before.shown // 100):
+            raise VerificationFault(
+                f"{label}: {read.frames} frames were decoded, {written.frames} encoded."
+            )
+    found = again.frames if request.reader else again.packets
+    if found != written.frames:
+        raise VerificationFault(
+            f"{label}: {written.frames} frames were encoded, {found} are in the output."
+        )
+    fps = target_fps(kept.stream, request.options) or kept.stream.fps or 25.0
+    slack = max(VIDEO_SLACK_S, VIDEO_SLACK_FRAMES / fps)
+    _check_span(label, before, after, slack)
+
+
+def _check_decoded(stream: Stream, before: StreamPackets, frames: int) -> None:
+    """Hold the frames that came out of the decoder against the packets that went in."""
+    lacking = before.shown - frames
+    allowed = _FRAMES_LACKING
+    if stream.codec in _INVISIBLE:
+        allowed += before.shown // 4
+    if stream.is_interlaced:  # a packet may hold one field of the two
+        allowed += before.shown // 2
+    if lacking > allowed or not frames:
+        raise InputFault(
+            f"The source is damaged: {stream.label} has {before.shown} packets, but only {frames} "
+            "frames could be decoded."
+        )
+
+
+def _check_audio(kept: Kept, before: StreamPackets, after: StreamPackets) -> None:
+    if kept.action == "copy" and kept.codec.startswith("pcm_"):
+        _check_samples(kept, before, after)
+    elif kept.action == "copy" and abs(after.count - before.count) > before.hidden + 2:
+        raise VerificationFault(
+            f"{kept.stream.label}: {before.count} packets were copied, {after.count} are there."
+        )
+    elif kept.action == "copy" and abs(after.shown - before.shown) > _primed(before, after) + 2:
+        raise VerificationFault(
+            f"{kept.stream.label}: players show {before.shown} of the source's packets, and "
+            f"{after.shown} of their copies."
+        )
+    _check_span(kept.stream.label, before, after, AUDIO_SLACK_S)
+
+
+def _primed(*sides: StreamPackets) -> int:
+    """Count the packets that one side may hide and the other not: no sound begins with them."""
+    return sum(side.hidden for side in sides if side.edit is None)
+
+
+def _check_samples(kept: Kept, before: StreamPackets, after: StreamPackets) -> None:
+    """Compare bytes, since uncompressed sound has no packets of its own: each muxer makes others."""
+    slack = (before.hidden + 2) * before.total_bytes / max(1, before.count)
+    if abs(after.total_bytes - before.total_bytes) > slack:
+        raise VerificationFault(
+            f"{kept.stream.label}: {before.total_bytes} bytes of sound were copied, "
+            f"{after.total_bytes} are there."
+        )
+
+
+def _check_span(label: str, before: StreamPackets, after: StreamPackets, slack_s: float) -> None:
+    """Compare durations; where the source's clock jumps, the sums of its packets."""
+    if before.first_s is None:
+        return  # an elementary stream without a clock: what is counted has to do
+    slack = slack_s + SPAN_SHARE * before.span_s
+    spans = abs(before.span_s - after.span_s) <= slack
+    sums = bool(before.jumps) and abs(before.total_s - after.span_s) <= slack + before.jumps
+    if not spans and not sums and before.back:
+        raise InputFault(
+            f"The source's clock goes back from {before.back[0]:.2f} s to {before.back[1]:.2f} s in "
+            f"{label}, and its pieces do not add up ({before.total_s:.2f} s, {after.span_s:.2f} s in"
+            " the output): it is several recordings in one. Convert each alone."
+        )
+    if not spans and not sums:
+        raise VerificationFault(
+            f"{label}: {before.span_s:.2f} s in the source, {after.span_s:.2f} s in the output."
+        )
+
+
+def _frames_of(decoded: Diagnosis, number: int | None) -> int | None:
+    count = decoded.read.get(number) if number is not None else None
+    return None if count is None else count.frames or count.packets
+
+
+def _number_of_video(request: Request) -> int | None:
+    for number, kept in enumerate(request.plan.kept):
+        if kept.stream.is_video:
+            return number
+    return None
+
+
+# ------------------------------------------------------------------------------- it decodes whole
+
+
+def _check_scan(scan: PacketScan) -> None:
+    if scan.exit_code != 0 or scan.diagnosis.damage:
+        found = (scan.diagnosis.damage or ["it cannot be read to its end"])[0]
+        raise VerificationFault(f"The output is damaged: {found}", log_tail=scan.diagnosis.tail)

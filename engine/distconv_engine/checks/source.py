@@ -1,0 +1,267 @@
+"""Is the source whole? Asked before hours are spent on it, and never answered by its header.
+
+Each check catches what the others miss:
+
+| check | what it catches | where |
+|---|---|---|
+| container bytes | a cut in any container that states a length, however short | `structure` |
+| no second file | what `cat a b` makes, of which players show one | `structure_joined`, here |
+| readable at all | text, playlists, a header without data, a missing index | `probe` |
+| every packet | broken chains of packets, lost sync, flagged packets | `packets` |
+| header against packets | a stated duration or frame count that is not there | here |
+| zeroed blocks | unfinished downloads, lost disk blocks, which decoders may show as pictures | `zeros` |
+| decoding all of it | damage inside frames; copied sound is decoded from the output | `encode`, `verify` |
+| the file itself | shrinks, grows, is written to or replaced while it is read | `check_unchanged` |
+
+What none can see is listed in docs/verification.md. `source_sha256` in the job catches that too.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from distconv_engine.failures import InputFault
+from distconv_engine.ffmpeg.inputs import file_url
+from distconv_engine.ffmpeg.run import Controls
+from distconv_engine.ffmpeg.tools import Tools
+from distconv_engine.media.packets import Edit, PacketScan, scan_packets
+from distconv_engine.media.probe import Probe, Stream, probe
+from distconv_engine.media.structure.check import check_structure, check_structure_of, is_long_chain
+from distconv_engine.media.structure.concatenated import check_tail
+from distconv_engine.media.zero_runs import NEVER_ZERO, find_zero_runs
+from distconv_engine.transfer.range_reader import NotStreamable, RangeReader
+
+_TRUSTED_DURATION = frozenset({"mov", "matroska", "avi", "flv", "asf", "wav", "flac", "ogg", "mxf"})
+"""Demuxers whose duration is a statement of the file and not an estimate from its bit rate."""
+_TRUSTED_COUNT = frozenset({"mov"})
+"""AVI counts empty chunks too, which stand for a repeated picture."""
+_NO_TAIL = frozenset({"yuv4mpegpipe"})
+"""Formats that are nothing but packets, up to the last byte."""
+_CLOCKS = frozenset({"mpegts", "mpeg", "ogg", "flv", "live_flv"})
+"""Formats whose clock may begin anew in mid-file, which ffmpeg then mends: chains and broadcasts."""
+SHORT_S = 0.3
+"""A header may be this much longer than its packets: muxers round, and round up."""
+SHORT_SHARE = 0.005
+_PASSED = ("packets-whole", "header-matches-packets")
+
+
+@dataclass(frozen=True, slots=True)
+class FileState:
+    """What must not change while a source is read."""
+
+    size_bytes: int
+    modified_ns: int
+    inode: int
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A source that has passed the checks."""
+
+    path: Path | None
+    """None: it is streamed, and has no place here."""
+    state: FileState
+    probe: Probe
+    scan: PacketScan
+    checks: tuple[str, ...]
+    remote_url: str = ""
+
+    @property
+    def url(self) -> str:
+        """The name under which ffmpeg reads it."""
+        return file_url(self.path) if self.path else self.remote_url
+
+    @property
+    def edits(self) -> dict[int, Edit]:
+        """Where edit lists hide sound, by stream."""
+        return {index: edit for index, found in self.scan.streams.items() if (edit := found.edit)}
+
+    @property
+    def duration_s(self) -> float:
+        """How long its packets last, for progress."""
+        spans = (stream.span_s for stream in self.scan.streams.values())
+        return max(spans, default=0.0)
+
+
+def file_state(path: Path) -> FileState:
+    """Return the present state; raises `InputFault` when there is no such file."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise InputFault(f"The source cannot be read: {error.strerror}: {path.name}") from error
+    return FileState(found.st_size, found.st_mtime_ns, found.st_ino)
+
+
+def check_unchanged(source: Source) -> None:
+    """Raise `InputFault` when the source is not what it was when it was first looked at."""
+    assert source.path is not None
+    now = file_state(source.path)
+    if now.size_bytes != source.state.size_bytes:
+        raise InputFault(
+            f"The source changed while it was read: it had {source.state.size_bytes} bytes, "
+            f"now it has {now.size_bytes}."
+        )
+    if now != source.state:
+        raise InputFault("The source was written to or replaced while it was read.")
+
+
+async def check_source(tools: Tools, path: Path, controls: Controls) -> Source:
+    """Look at all of `path`; raises `InputFault` with what was found when it is not whole."""
+    state = file_state(path)
+    if not os.access(path, os.R_OK):
+        raise InputFault(f"The source cannot be read: permission denied: {path.name}")
+    checks = await trio.to_thread.run_sync(check_structure, path)
+    found = await probe(tools, file_url(path), controls)
+    suspects = suspects_of(found)
+    zeros = await trio.to_thread.run_sync(find_zero_runs, path) if suspects else None
+    scan = await scan_packets(tools, file_url(path), controls, zeros=zeros, zero_streams=suspects)
+    judge(found, scan)
+    judge_tail(found, scan, state.size_bytes)
+    await trio.to_thread.run_sync(_check_tail, path, scan.end_byte)
+    return Source(path, state, found, scan, (*checks, *_PASSED))
+
+
+async def check_remote(
+    tools: Tools,
+    reader: RangeReader,
+    url: str,
+    controls: Controls,
+    *,
+    sha256: str | None,
+    on_progress: Callable[[float], None],
+) -> Source:
+    """Look at all of a remote source, as `check_source` does at a local one, and store none of it.
+
+    It is read twice: once as it is, for zeroed blocks and the digest, and once by ffprobe.
+
+    Args:
+        tools: which ffprobe.
+        reader: of the source, open.
+        url: of the relay, for ffprobe.
+        controls: limits and pause of the attempt.
+        sha256: what the job says its digest is.
+        on_progress: is told the part read, 0 to 1.
+
+    Raises:
+        NotStreamable: it has to be fetched to be looked at.
+    """
+    checks = await trio.to_thread.run_sync(_remote_structure, reader)
+    found = await probe(tools, url, controls)
+    suspects = suspects_of(found)
+    zeros, digest = await reader.read_whole(on_progress)
+    if sha256 is not None and digest != sha256.lower():
+        raise InputFault(f"The source has SHA-256 {digest}, the job says {sha256.lower()}.")
+    scan = await scan_packets(tools, url, controls, zeros=zeros, zero_streams=suspects)
+    judge(found, scan)
+    judge_tail(found, scan, reader.size_bytes)
+    await trio.to_thread.run_sync(_check_remote_tail, reader, scan.end_byte)
+    state = FileState(reader.size_bytes, 0, 0)
+    return Source(None, state, found, scan, (*checks, *_PASSED, "streamed"), url)
+
+
+def _remote_structure(reader: RangeReader) -> list[str]:
+    with reader.as_file() as file:
+        if is_long_chain(file.read(16)):
+            raise NotStreamable("every unit of an AVI, WAV, WMV or MXF file is looked at")
+        file.seek(0)
+        return check_structure_of(file, reader.size_bytes)
+
+
+def _check_tail(path: Path, last: int) -> None:
+    with path.open("rb") as file:
+        check_tail(file, last)
+
+
+def _check_remote_tail(reader: RangeReader, last: int) -> None:
+    with reader.as_file() as file:
+        check_tail(file, last)
+
+
+def suspects_of(found: Probe) -> list[int]:
+    """Return the streams in which a run of zeros is damage, where packets tell their place.
+
+    Raises:
+        InputFault: there is nothing to see or hear at all.
+    """
+    if not any(stream.kind in ("video", "audio") for stream in found.streams):
+        raise InputFault("The source has neither video nor audio.")
+    if _first_name(found) not in ("mov", "matroska", "avi", "flv"):
+        return []
+    return [stream.index for stream in found.streams if stream.codec in NEVER_ZERO]
+
+
+def judge(found: Probe, scan: PacketScan) -> None:
+    """Hold what the header says against the packets; pure. Raises `InputFault`."""
+    if scan.diagnosis.damage:
+        back = next((stream.back for stream in scan.streams.values() if stream.back), None)
+        joined = "" if back is None else f", or joined (its clock goes back {_clock(back)})"
+        raise InputFault(
+            f"The source is cut or damaged{joined}: {scan.diagnosis.damage[0]}",
+            log_tail=scan.diagnosis.tail,
+        )
+    if scan.exit_code != 0:
+        raise InputFault("The source cannot be read to its end.", log_tail=scan.diagnosis.tail)
+    for stream in found.streams:
+        if stream.is_video or stream.kind == "audio":
+            _judge_stream(found, stream, scan)
+    _judge_duration(found, scan)
+
+
+def judge_tail(found: Probe, scan: PacketScan, size: int) -> None:
+    """Refuse a half packet at the end, where the demuxer drops it silently; pure."""
+    if _first_name(found) in _NO_TAIL and scan.end_byte < size:
+        raise InputFault(
+            f"The source is cut: after byte {scan.end_byte} there is half a packet, of "
+            f"{size - scan.end_byte} bytes."
+        )
+
+
+def _judge_stream(found: Probe, stream: Stream, scan: PacketScan) -> None:
+    packets = scan.of(stream.index)
+    if packets.count == 0:
+        raise InputFault(f"The source is cut or empty: {stream.label} has no data.")
+    if packets.corrupt:
+        raise InputFault(f"The source is damaged: {packets.corrupt} packets of {stream.label}.")
+    if packets.zeroed:
+        raise InputFault(
+            f"The source has holes: {packets.zeroed} packets of {stream.label} are blocks of zero "
+            "bytes, as an unfinished download leaves them."
+        )
+    if packets.back and _first_name(found) not in _CLOCKS:
+        raise InputFault(
+            f"The source is two recordings in one: the clock of {stream.label} goes back "
+            f"{_clock(packets.back)}. Convert each alone."
+        )
+    declared = stream.frames_declared
+    if declared is None or not stream.is_video or _first_name(found) not in _TRUSTED_COUNT:
+        return
+    if packets.count < declared - 1 - declared * SHORT_SHARE:
+        raise InputFault(
+            f"The source is cut or damaged: {stream.label} should have {declared} frames, "
+            f"{packets.count} are there."
+        )
+
+
+def _clock(back: tuple[float, float]) -> str:
+    return f"from {back[0]:.2f} s to {back[1]:.2f} s"
+
+
+def _judge_duration(found: Probe, scan: PacketScan) -> None:
+    end_s = scan.end_s
+    stated = found.duration_s
+    if stated is None or end_s is None or _first_name(found) not in _TRUSTED_DURATION:
+        return
+    if any(stream.jumps for stream in scan.streams.values()):
+        return  # the header's author had another clock
+    longest = max(end_s, end_s - found.start_s)  # some headers count from 0, some from the start
+    if longest < stated - max(SHORT_S, stated * SHORT_SHARE):
+        raise InputFault(
+            f"The source is cut: its header says {stated:.2f} s, its data ends at {longest:.2f} s."
+        )
+
+
+def _first_name(found: Probe) -> str:
+    return found.format.partition(",")[0]

@@ -1,0 +1,1 @@
+"""Talk to the daemon: HTTP, websocket, heartbeats and reports."""

@@ -1,0 +1,152 @@
+"""The daemon's HTTP API as the engine sees it, with one question answered for every reply: is
+this final, or is it worth another try?
+
+Error handling: `Away` means try again (no connection, time-out, 408, 425, 429, 5xx); `Refused`
+means that the daemon has decided (any other 4xx). Nothing else is raised for what a daemon may do.
+"""
+
+from typing import Protocol, TypeVar
+from urllib.parse import quote
+
+import httpx
+import msgspec
+
+from distconv_engine.key import with_key
+from distconvd.model import (
+    AssignRequest,
+    BenchmarkReport,
+    Heartbeat,
+    HeartbeatReply,
+    Job,
+    ProgressReport,
+    Verdict,
+)
+
+T = TypeVar("T")
+_TRY_AGAIN = frozenset({408, 425, 429})
+_TIMEOUT = httpx.Timeout(10.0, connect=5.0)
+_PAST = {"complete": "completed", "fail": "failed", "release": "released"}
+"""A report's message on the websocket."""
+_POLL_SLACK_S = 15.0
+"""How much later than promised the reply of a long poll may come."""
+
+
+class Away(Exception):
+    """The daemon cannot answer now; the same call may succeed later."""
+
+
+class Refused(Exception):
+    """The daemon has said no, finally."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(f"{status}: {detail}")
+        self.status = status
+        self.detail = detail
+
+
+class Link(Protocol):
+    """What is used of the websocket (`distconv_engine.daemon_link.websocket`)."""
+
+    async def maybe_ask(self, kind: str, job_id: str | None, body: bytes) -> bytes | None:
+        """Say something and return the answer's body; None: say it by HTTP."""
+        ...
+
+
+class DaemonApi:
+    """One method for each call that an engine makes. What both ways can carry goes over `link`
+    while that is open; all of it may be said twice, so a link that breaks in between harms nothing.
+    """
+
+    def __init__(self, client: httpx.AsyncClient, server: str, api_key: str | None) -> None:
+        self._client = client
+        self._base = server.rstrip("/")
+        self._headers = with_key({"Content-Type": "application/json"}, api_key)
+        self.link: Link | None = None
+
+    async def heartbeat(self, beat: Heartbeat) -> HeartbeatReply:
+        """Register, renew leases, and learn what to cancel."""
+        body = msgspec.json.encode(beat)
+        content = await self._say("heartbeat", None, "/engines/heartbeat", body)
+        return _decode(content, HeartbeatReply)
+
+    async def benchmark(self, report: BenchmarkReport) -> None:
+        """Tell how fast this engine is."""
+        await self._post("/engines/benchmark_result", msgspec.json.encode(report))
+
+    async def assign(self, engine_id: str, wait_s: float) -> Job | None:
+        """Ask for work and wait up to `wait_s` for it; None when there is none."""
+        content = await self._post(
+            "/assign_job/",
+            msgspec.json.encode(AssignRequest(engine_id)),
+            headers={"Prefer": f"wait={wait_s:g}"},
+            timeout=httpx.Timeout(wait_s + _POLL_SLACK_S, connect=5.0),
+        )
+        return _decode(content, Job) if content else None
+
+    async def progress(self, job_id: str, report: ProgressReport) -> Verdict:
+        """Tell how far an attempt is, and learn whether it is still wanted."""
+        path = f"/jobs/{quote(job_id, safe='')}/progress"
+        body = msgspec.json.encode(report)
+        return _decode(await self._say("progress", job_id, path, body), Verdict)
+
+    async def report(self, job_id: str, kind: str, body: bytes) -> None:
+        """Send a terminal report (`complete`, `fail` or `release`), already encoded."""
+        path = f"/jobs/{quote(job_id, safe='')}/{kind}"
+        await self._say(_PAST[kind], job_id, path, body)
+
+    async def _say(self, kind: str, job_id: str | None, path: str, body: bytes) -> bytes:
+        if self.link is not None:
+            answer = await self.link.maybe_ask(kind, job_id, body)
+            if answer is not None:
+                return answer
+        return await self._post(path, body)
+
+    async def _post(
+        self,
+        path: str,
+        body: bytes,
+        *,
+        headers: dict[str, str] | None = None,
+        timeout: httpx.Timeout = _TIMEOUT,  # noqa: ASYNC109 - httpx's own, a limit for each step
+    ) -> bytes:
+        try:
+            reply = await self._client.post(
+                self._base + path,
+                content=body,
+                headers=[*self._headers.raw, *httpx.Headers(headers).raw],
+                timeout=timeout,
+                follow_redirects=False,  # the key goes to the daemon and nowhere else
+            )
+        except httpx.TransportError as error:
+            raise Away(str(error) or type(error).__name__) from error
+        if reply.is_success:
+            return reply.content
+        if reply.is_redirect:
+            raise Away(f"it redirects to {reply.headers.get('Location')}: is --server right?")
+        raise fault_of(reply.status_code, _detail_of(reply))
+
+
+def fault_of(status: int, detail: str) -> Away | Refused:
+    """Return the error that says whether another try is worth it."""
+    if status >= 500 or status in _TRY_AGAIN:
+        return Away(f"the daemon answered {status}")
+    return Refused(status, detail)
+
+
+class _Problem(msgspec.Struct):
+    detail: str = ""
+
+
+def _detail_of(reply: httpx.Response) -> str:
+    try:
+        return msgspec.json.decode(reply.content, type=_Problem).detail or reply.reason_phrase
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        return reply.reason_phrase
+
+
+def _decode(content: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        # Not the daemon that we know: a proxy's page, or another version. It may pass.
+        raise Away(f"the daemon's answer is not understood: {error}") from error

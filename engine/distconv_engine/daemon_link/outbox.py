@@ -1,0 +1,139 @@
+"""Terminal reports on disk: written before they are sent, sent until they are acknowledged.
+
+A report survives the engine, so a finished job is never encoded again because its report was lost.
+Reports are idempotent at the daemon, so one that is sent twice does no harm.
+
+Resource handling: `put` returns once the report is durable; `run` sends for ever and is cancelled.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import trio
+
+from distconv_engine.backoff import Backoff
+from distconv_engine.daemon_link.http import Away, DaemonApi, Refused
+from distconv_engine.files import fsync_directory, safe_name, write_durably
+from distconv_engine.logs import Log
+from distconvd.model import HeldJob
+
+ReportKind = Literal["complete", "fail", "release"]
+_KEY_TROUBLE = frozenset({401, 403})
+"""The report is good, the key is not: a person will mend that."""
+
+
+class StoredReport(msgspec.Struct, frozen=True):
+    """One report as it lies on disk."""
+
+    job_id: str
+    attempt: int
+    kind: ReportKind
+    body: msgspec.Raw
+
+
+@dataclass(slots=True)
+class _Entry:
+    path: Path
+    report: StoredReport
+    done: trio.Event
+
+
+class Outbox:
+    """The reports that the daemon has not acknowledged yet."""
+
+    def __init__(self, directory: Path, api: DaemonApi, log: Log) -> None:
+        self._directory = directory
+        self._api = api
+        self._log = log
+        self._entries: dict[tuple[str, int], _Entry] = {}
+        self._wake = trio.Event()
+        directory.mkdir(parents=True, exist_ok=True)
+        self._load()
+
+    def __contains__(self, attempt: tuple[str, int]) -> bool:
+        return attempt in self._entries
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def told(self) -> list[HeldJob]:
+        """Return what a heartbeat says of them: still held, until the daemon knows how they ended."""
+        return [HeldJob(job_id, attempt) for job_id, attempt in self._entries]
+
+    async def put(self, job_id: str, attempt: int, kind: ReportKind, body: msgspec.Struct) -> None:
+        """Make a report durable and have it sent. The first report of an attempt wins."""
+        if (job_id, attempt) in self._entries:
+            return
+        report = StoredReport(job_id, attempt, kind, msgspec.Raw(msgspec.json.encode(body)))
+        path = self._directory / f"{safe_name(job_id)}.{attempt}.json"
+        content = msgspec.json.encode(report)
+        try:
+            with trio.CancelScope(shield=True):  # half a report is worse than a late cancel
+                await trio.to_thread.run_sync(write_durably, path, content)
+        except OSError as error:
+            # A full disk is when a report matters most: it is sent from memory, and the daemon's
+            # lease covers the case that this engine dies before that.
+            self._log.error("report is not on disk", job_id=job_id, attempt=attempt, reason=error)
+        self._entries[job_id, attempt] = _Entry(path, report, trio.Event())
+        self._wake.set()
+
+    async def wait_delivered(self, job_id: str, attempt: int) -> None:
+        """Wait until the daemon has acknowledged or finally refused the report."""
+        entry = self._entries.get((job_id, attempt))
+        if entry is not None:
+            await entry.done.wait()
+
+    async def run(self) -> None:
+        """Send what there is, and what comes, for ever."""
+        backoff = Backoff()
+        while True:
+            await self._wake.wait()
+            self._wake = trio.Event()
+            if await self._send_all():
+                backoff.reset()
+                continue
+            with trio.move_on_after(backoff.next_s()):
+                await self._wake.wait()
+            self._wake.set()
+
+    async def _send_all(self) -> bool:
+        """Try each report once; returns whether none is left."""
+        for key, entry in list(self._entries.items()):
+            try:
+                await self._api.report(
+                    entry.report.job_id, entry.report.kind, bytes(entry.report.body)
+                )
+            except Away as error:
+                self._log.debug("report not delivered yet", job_id=key[0], reason=error)
+                continue
+            except Refused as error:
+                self._log.warning("report refused", job_id=key[0], attempt=key[1], reason=error)
+                if error.status in _KEY_TROUBLE:
+                    continue
+            else:
+                self._log.info(
+                    "report delivered", job_id=key[0], attempt=key[1], kind=entry.report.kind
+                )
+            self._forget(key, entry)
+        return not self._entries
+
+    def _forget(self, key: tuple[str, int], entry: _Entry) -> None:
+        entry.path.unlink(missing_ok=True)
+        fsync_directory(self._directory)
+        del self._entries[key]
+        entry.done.set()
+
+    def _load(self) -> None:
+        """Read what an earlier run left; a file that is no report is put aside, not lost."""
+        for path in sorted(self._directory.glob("*.json")):
+            try:
+                report = msgspec.json.decode(path.read_bytes(), type=StoredReport)
+            except (msgspec.DecodeError, msgspec.ValidationError) as error:
+                self._log.error("unreadable report put aside", path=path, reason=error)
+                path.rename(path.with_suffix(".unreadable"))
+                continue
+            self._entries[report.job_id, report.attempt] = _Entry(path, report, trio.Event())
+        if self._entries:
+            self._wake.set()

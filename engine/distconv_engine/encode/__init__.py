@@ -1,0 +1,1 @@
+"""Plan an encode, write its ffmpeg command and run it."""

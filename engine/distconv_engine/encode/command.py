@@ -1,0 +1,345 @@
+"""From a plan to ffmpeg's argument list; pure, so that it can be tested as a table.
+
+Nothing that a job or a file says becomes an option: every argument is from this module, from the
+codec and container tables, a number, or a word that the tables or `probe` have let through.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from distconv_engine.encode.encoders import Encoder, pixel_filter
+from distconv_engine.encode.plan import Kept, Plan
+from distconv_engine.failures import EngineFault, InputFault
+from distconv_engine.ffmpeg.inputs import read_arguments
+from distconv_engine.ffmpeg.stderr import LOG_LEVEL
+from distconv_engine.ffmpeg.tools import Tools
+from distconv_engine.media.probe import Stream
+from distconvd.model import TranscodeOptions, find_fault
+
+STATS_PERIOD_S = 0.5
+PASS_LOG = "two-pass"  # noqa: S105 - no password
+"""Name of the first pass's notes, in the attempt's own folder, where ffmpeg runs."""
+_AUDIO_KBPS = {"aac": {1: 96, 2: 160, 6: 384, 8: 512}, "opus": {1: 64, 2: 128, 6: 256, 8: 384}}
+_AUDIO_ENCODERS = {"aac": "aac", "opus": "libopus"}
+_SUBTITLE_ENCODERS = {"mov_text": "mov_text", "webvtt": "webvtt", "subrip": "srt"}
+_OPUS_KBPS_A_CHANNEL = 256
+"""libopus refuses more."""
+_OPUS_LAYOUTS = "aformat=channel_layouts=7.1|6.1|5.1|5.0|quad|stereo|mono"
+_AAC_FOLDED = "aformat=channel_layouts=7.1|6.1|5.1(side)|5.1|5.0|quad|3.1|3.0|stereo|mono"
+_TAGS = {
+    "mp4": {"aac": "mp4a", "mp3": "mp4a", "ac3": "ac-3", "eac3": "ec-3"},
+    "mov": {"aac": "mp4a", "mp3": ".mp3", "ac3": "ac-3", "eac3": "ec-3"},
+    "mkv": {"aac": "0x00ff", "mp2": "0x0050", "mp3": "0x0055", "ac3": "0x2000"},
+}
+"""Of sound for which sources of other kinds have tags of their own."""
+_TWIN_FRAGMENT_US = 500_000
+"""How much film the decoder beside the encode gets at a time."""
+_BITS_A_PIXEL_VP8 = 0.12
+"""libvpx needs a ceiling for VP8 also with constant quality."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """All that decides the command."""
+
+    tools: Tools
+    source: str
+    """From `sources`: a `file:` name or an http(s) URL."""
+    plan: Plan
+    options: TranscodeOptions
+    encoder: Encoder
+    output: str
+    """From `sources.file_url`."""
+    reader: str | None = None
+    """The ffmpeg that can decode what the encoder makes; None: there is none."""
+    live: bool = False
+    """The output is sent while it is made, so nothing of it can be written again later."""
+    twin: int | None = None
+    """The descriptor of a pipe that gets the pictures and sounds, too; `output` is then a name
+    without any letter that the tee muxer gives a meaning to, in the folder where ffmpeg runs."""
+
+
+def check_request(request: Request) -> None:
+    """Raise the `JobFailure` of a request that the encoder, or no encoder, can do."""
+    if request.plan.video is not None:
+        check_options(request.options, request.encoder)
+        check_depth(request)
+
+
+def check_options(options: TranscodeOptions, encoder: Encoder) -> None:
+    """Raise `InputFault` for options that cannot work, `EngineFault` for what only this encoder
+    cannot do: then a hardware one may give way to software."""
+    fault = find_fault(options, encoder.codec)
+    if fault is not None:
+        raise InputFault(str(fault))
+    cannot = {
+        "crf": options.crf is not None and options.crf not in encoder.quality,
+        "tune": options.tune is not None and encoder.tune_option is None,
+        "two_pass": bool(options.two_pass) and not encoder.two_pass,
+    }
+    beyond = [f"options.{name}" for name, is_beyond in cannot.items() if is_beyond]
+    if beyond:
+        raise EngineFault(f"{encoder.name} cannot do {', '.join(beyond)} of this job.")
+
+
+def check_depth(request: Request) -> None:
+    """Raise `EngineFault` for HDR that this encoder would squeeze into 8 bits."""
+    video, encoder = request.plan.video, request.encoder
+    if video is None or not video.stream.colour.is_hdr or request.options.on_unsupported == "drop":
+        return
+    if video.stream.bit_depth > 8 and not is_ten_bit(video.stream, encoder):
+        raise EngineFault(
+            f"This engine's {encoder.name} makes 8 bits only, too few for the HDR of "
+            f"{video.stream.label}."
+        )
+
+
+def commands(request: Request) -> list[list[str]]:
+    """Return the argument lists to run one after the other: one, or two for two passes."""
+    check_request(request)
+    if request.options.two_pass and request.plan.video is not None:
+        return [_first_pass(request), _last_pass(request, 2)]
+    return [_last_pass(request, None)]
+
+
+def cover_commands(request: Request) -> list[list[str]]:
+    """Return what takes each cover that will be attached out of the source, into a file."""
+    return [
+        [
+            *(request.tools.ffmpeg, "-hide_banner", "-nostdin", "-y", "-loglevel", LOG_LEVEL),
+            *read_arguments(request.source),
+            *("-map", f"0:{kept.stream.index}", "-c", "copy", "-frames:v", "1"),
+            *("-f", "rawvideo", f"file:{_cover_file(request.plan, kept)}"),
+        ]
+        for kept in request.plan.attached_covers
+    ]
+
+
+def target_size(stream: Stream, options: TranscodeOptions, encoder: Encoder) -> tuple[int, int]:
+    """Return the output's size in pixels: even, within the maxima, never larger than the source."""
+    width, height = stream.shown_size
+    ratio = min(
+        1.0,
+        (options.max_width or width) / max(1, width),
+        (options.max_height or height) / max(1, height),
+    )
+    return _even(width * ratio, encoder.min_side), _even(height * ratio, encoder.min_side)
+
+
+def target_fps(stream: Stream, options: TranscodeOptions) -> float | None:
+    """Return the rate to cut down to, or None when every frame is kept."""
+    if options.max_fps is None or stream.fps is None or stream.fps <= options.max_fps * 1.001:
+        return None
+    return options.max_fps
+
+
+def is_ten_bit(stream: Stream, encoder: Encoder) -> bool:
+    """Whether the output has 10 bits: what HDR needs, and H.264's players mostly lack."""
+    if not encoder.ten_bit or stream.bit_depth <= 8:
+        return False
+    return encoder.codec != "h264" or stream.colour.is_hdr
+
+
+def _even(length: float, least: int) -> int:
+    return max(least if length < least else 2, int(length + 1e-6) // 2 * 2)
+
+
+def _head(request: Request) -> list[str]:
+    argv = [request.tools.ffmpeg, "-hide_banner", "-nostdin", "-y", "-loglevel", LOG_LEVEL]
+    argv += ["-progress", "pipe:1", "-stats_period", str(STATS_PERIOD_S), "-nostats"]
+    return [*argv, *request.encoder.input_options, *read_arguments(request.source)]
+
+
+def _first_pass(request: Request) -> list[str]:
+    video = request.plan.video
+    assert video is not None
+    argv = _head(request)
+    argv += ["-map", f"0:{video.stream.index}", *_video(request, video, "v", 1)]
+    return [*argv, "-f", "null", "-"]
+
+
+def _last_pass(request: Request, pass_number: int | None) -> list[str]:
+    plan, container = request.plan, request.plan.container
+    argv = _head(request)
+    attached = plan.attached_covers
+    for kept in plan.kept:
+        argv += [] if kept in attached else ["-map", f"0:{kept.stream.index}"]
+    argv += ["-map_metadata", "0", "-map_chapters", "0" if plan.keep_chapters else "-1"]
+    for number, kept in enumerate(plan.kept):
+        argv += _stream(request, kept, number, pass_number)
+    argv += ["-max_muxing_queue_size", "9999"]
+    if request.twin is not None:
+        return [*argv, *_tee(request, request.twin)]
+    movflags = _movflags(request)
+    argv += ["-movflags", movflags] if movflags else []
+    return [*argv, "-f", container.format, request.output]
+
+
+def _movflags(request: Request) -> str | None:
+    """Where the index goes: to the front, to the end, or, live, in pieces between the frames."""
+    if request.plan.container.name not in ("mp4", "mov"):
+        return None
+    if request.live:
+        return "+frag_keyframe+delay_moov+default_base_moof"
+    return None if request.options.faststart is False else "+faststart"
+
+
+def _adapted(request: Request, kept: Kept, number: int) -> list[str]:
+    """Give copied sound the tag and the clock that its muxer would, behind which the tee stands."""
+    if kept.stream.kind != "audio":
+        return []
+    container = request.plan.container.name
+    tag = _TAGS.get(container, {}).get(kept.codec)
+    argv = [] if tag is None else [f"-tag:{number}", tag]
+    if container in ("mp4", "mov"):
+        argv += [f"-time_base:{number}", f"1/{kept.stream.sample_rate}"]
+    return argv
+
+
+def _unpacked(request: Request, kept: Kept, number: int) -> list[str]:
+    """Take ADTS off AAC: MP4's muxer does that by itself, but too late for an index that comes first."""
+    needed = kept.stream.is_adts and request.plan.container.name in ("mp4", "mov")
+    return [f"-bsf:{number}", "aac_adtstoasc"] if needed else []
+
+
+def _tee(request: Request, twin: int) -> list[str]:
+    """Hand each packet to the output and, if it is picture or sound, to the pipe `twin`.
+
+    The pipe comes first: it ends before the output's index is written.
+    """
+    container = request.plan.container
+    piped = [f"f={container.format}", r"select=\'V,a\'", "onfail=ignore"]
+    if container.name in ("mp4", "mov"):
+        piped += ["movflags=+delay_moov+default_base_moof", f"frag_duration={_TWIN_FRAGMENT_US}"]
+    movflags = _movflags(request)
+    written = [f"f={container.format}", *([f"movflags={movflags}"] if movflags else [])]
+    slaves = f"[{':'.join(piped)}]pipe:{twin}|[{':'.join(written)}]{request.output}"
+    # All these containers want it; ffmpeg would ask them, but it asks the tee muxer.
+    return ["-flags", "+global_header", "-f", "tee", slaves]
+
+
+def _stream(request: Request, kept: Kept, number: int, pass_number: int | None) -> list[str]:
+    stream = kept.stream
+    if kept.action == "copy":
+        if kept in request.plan.attached_covers:
+            return _attached(request, kept, number)
+        cover = [f"-disposition:{number}", "attached_pic"] if stream.is_cover else []
+        # ffmpeg before 6 calls FLAC in MP4 an experiment, long after it had become a standard.
+        strict = ["-strict", "-2"] if stream.codec == "flac" else []
+        adapted = _adapted(request, kept, number) if request.twin is not None else []
+        adapted += _unpacked(request, kept, number)
+        return [f"-c:{number}", "copy", *cover, *strict, *adapted]
+    if stream.kind == "video":
+        return _video(request, kept, str(number), pass_number)
+    if stream.kind == "audio":
+        return _audio(request, kept, number)
+    return [f"-c:{number}", _SUBTITLE_ENCODERS[kept.codec]]
+
+
+def _attached(request: Request, kept: Kept, number: int) -> list[str]:
+    name = _cover_file(request.plan, kept)
+    kind = "image/png" if kept.codec == "png" else "image/jpeg"
+    return [
+        *("-attach", f"file:{name}"),
+        *(f"-metadata:s:{number}", f"mimetype={kind}"),
+        *(f"-metadata:s:{number}", f"filename={name}"),
+    ]
+
+
+def _cover_file(plan: Plan, kept: Kept) -> str:
+    """Return its name in the folder where ffmpeg runs; players look for one named `cover`."""
+    place = plan.attached_covers.index(kept)
+    return f"cover{f'-{place + 1}' if place else ''}.{'png' if kept.codec == 'png' else 'jpg'}"
+
+
+def _video(request: Request, kept: Kept, spec: str, pass_number: int | None) -> list[str]:
+    encoder, options, stream = request.encoder, request.options, kept.stream
+    argv = [f"-c:{spec}", encoder.name]
+    argv += [f"-filter:{spec}", ",".join(_filters(request, stream))]
+    argv += [f"-fps_mode:{spec}", "vfr", *_rate(request, stream)]
+    preset = encoder.preset_default if options.preset is None else encoder.presets[options.preset]
+    argv += [encoder.preset_option, preset]
+    if options.tune is not None and encoder.tune_option:
+        argv += [encoder.tune_option, options.tune]
+    argv += _extra(encoder, pass_number)
+    argv += _colour(stream)
+    if encoder.codec == "hevc" and request.plan.container.name in ("mp4", "mov"):
+        argv += [f"-tag:{spec}", "hvc1"]  # Apple's players know no other
+    return argv
+
+
+def _filters(request: Request, stream: Stream) -> list[str]:
+    encoder, options = request.encoder, request.options
+    chain: list[str] = []
+    if stream.is_interlaced:
+        chain.append("bwdif=mode=send_frame:deint=interlaced")
+    fps = target_fps(stream, options)
+    if fps is not None:
+        # At the end a frame that began counts, or a film of one frame would have none.
+        chain.append(f"fps={fps:g}:eof_action=pass")
+    size = target_size(stream, options, encoder)
+    if size != stream.shown_size:
+        chain.append(f"scale={size[0]}:{size[1]}")
+    chain.append(pixel_filter(encoder, ten_bit=is_ten_bit(stream, encoder)))
+    return chain
+
+
+def _rate(request: Request, stream: Stream) -> list[str]:
+    encoder, options = request.encoder, request.options
+    if options.video_bitrate_kbps is not None:
+        return ["-b:v", f"{options.video_bitrate_kbps}k"]
+    quality = encoder.quality_default if options.crf is None else options.crf
+    argv = [encoder.quality_option, str(quality), *encoder.quality_extra]
+    if encoder.codec == "vp8":
+        width, height = target_size(stream, options, encoder)
+        argv += ["-b:v", str(max(100_000, int(width * height * 30 * _BITS_A_PIXEL_VP8)))]
+    return argv
+
+
+def _extra(encoder: Encoder, pass_number: int | None) -> list[str]:
+    if pass_number is None:
+        return list(encoder.extra)
+    if encoder.name == "libx265":  # it knows only its own way of two passes
+        return ["-x265-params", f"log-level=warning:pass={pass_number}:stats={PASS_LOG}"]
+    return [*encoder.extra, "-pass", str(pass_number), "-passlogfile", PASS_LOG]
+
+
+def _colour(stream: Stream) -> list[str]:
+    colour = stream.colour
+    pairs = (
+        ("-color_primaries", colour.primaries),
+        ("-color_trc", colour.transfer),
+        ("-colorspace", colour.matrix if colour.matrix != "gbr" else None),
+        ("-color_range", colour.range),
+    )
+    return [part for option, value in pairs if value for part in (option, value)]
+
+
+def _audio(request: Request, kept: Kept, number: int) -> list[str]:
+    kbps = request.options.audio_bitrate_kbps or _audio_kbps(kept)
+    most = _OPUS_KBPS_A_CHANNEL * kept.stream.channels
+    if kept.codec == "opus" and kbps > most:
+        raise InputFault(
+            f"'options.audio_bitrate_kbps' must be at most {most} for the {kept.stream.channels}"
+            f" channels of {kept.stream.label} in opus."
+        )
+    argv = [f"-c:{number}", _AUDIO_ENCODERS[kept.codec], f"-b:{number}", f"{kbps}k"]
+    chain: list[str] = []
+    if kept.relabelled is not None:
+        places = "|".join(str(place) for place in range(kept.stream.channels))
+        chain.append(f"channelmap={places}:{kept.relabelled}")
+    if kept.codec == "opus":
+        chain.append(_OPUS_LAYOUTS)
+    elif kept.is_folded:
+        chain.append(_AAC_FOLDED)
+    if chain:
+        argv += [f"-filter:{number}", ",".join(chain)]
+    elif not kept.stream.has_layout:  # the encoder wants one: the usual one of so many channels
+        argv += [f"-ac:{number}", str(kept.stream.channels)]
+    return argv
+
+
+def _audio_kbps(kept: Kept) -> int:
+    table = _AUDIO_KBPS[kept.codec]
+    fitting: Sequence[int] = [n for n in sorted(table) if n >= kept.stream.channels]
+    return table[fitting[0] if fitting else max(table)]

@@ -1,0 +1,309 @@
+"""What becomes of each stream of a source: kept as what, or dropped, or the job is refused; pure.
+
+The plan is made from the job and what was found in the source, so that the command is built from
+it, the output is verified against it, and the report tells it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from distconv_engine.encode.containers import (
+    BITMAP_SUBTITLES,
+    CONTAINERS,
+    TEXT_SUBTITLES,
+    Container,
+)
+from distconv_engine.failures import InputFault
+from distconv_engine.media.packets import Edit
+from distconv_engine.media.probe import Probe, Stream
+from distconvd.model import (
+    CODECS,
+    ContainerName,
+    Job,
+    TranscodeOptions,
+    canonical_codec,
+    container_of,
+    find_fault,
+)
+
+Action = Literal["encode", "copy"]
+_CHANNELS_MAX = 8
+"""More are encoded only where their layout tells how they become fewer, which AAC never asks for."""
+_AAC_LAYOUTS = frozenset({
+    "mono", "stereo", "downmix", "2.1", "3.0", "3.0(back)", "3.1", "4.0", "4.1", "quad", "quad(side)",
+    "5.0", "5.0(side)", "5.1", "5.1(side)", "6.0", "6.0(front)", "6.1", "6.1(back)", "6.1(front)",
+    "7.0", "7.0(front)", "7.1", "7.1(wide)", "7.1(wide-side)", "hexagonal", "octagonal",
+})  # fmt: skip
+"""Those that ffmpeg's encoder takes."""
+_UNNAMED = " channels ("
+"""What ffmpeg says of channels that make no layout: `1 channels (FL)`, as cameras label them."""
+_USUAL = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One stream of the output."""
+
+    stream: Stream
+    action: Action
+    codec: str
+    """Codec in the output."""
+    edit: Edit | None = None
+    """Of a copy: which part of it the output has to hide, as the source does."""
+
+    @property
+    def is_played(self) -> bool:
+        """Whether it is moving pictures or sound."""
+        return self.stream.is_video or self.stream.kind == "audio"
+
+    @property
+    def label(self) -> str:
+        """How the result names it."""
+        how = "copied" if self.action == "copy" else f"to {self.codec}"
+        if self.is_folded:
+            how += f", {self.stream.layout} folded down"
+        elif self.relabelled is not None:
+            how += f", {self.stream.layout} as {self.relabelled}"
+        return f"{self.stream.label} {how}"
+
+    @property
+    def is_folded(self) -> bool:
+        """Whether AAC has no place for its channels, as for speakers above: they join others."""
+        layout = self.stream.layout if self.stream.has_layout else None
+        if layout is None or self.action != "encode" or self.codec != "aac":
+            return False
+        return self.relabelled is None and layout not in _AAC_LAYOUTS
+
+    @property
+    def relabelled(self) -> str | None:
+        """The usual layout that an encoded sound gets whose channels make no layout with a name."""
+        is_odd = _UNNAMED in (self.stream.layout or "")
+        return _USUAL.get(self.stream.channels) if is_odd and self.action == "encode" else None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The whole output."""
+
+    codec: str
+    container: Container
+    kept: tuple[Kept, ...]
+    """In the output's order: every container has its covers behind the tracks."""
+    dropped: tuple[str, ...]
+    keep_chapters: bool
+
+    @property
+    def video(self) -> Kept | None:
+        """The video stream, if there is one."""
+        return next((kept for kept in self.kept if kept.stream.is_video), None)
+
+    @property
+    def played(self) -> list[tuple[int, Kept]]:
+        """Pictures and sounds, each with its index in the file."""
+        return [(number, kept) for number, kept in enumerate(self.kept) if kept.is_played]
+
+    @property
+    def attached_covers(self) -> list[Kept]:
+        """Covers that become attachments: ffmpeg takes those from files, and not from streams."""
+        attached = self.container.covers == "attachment"
+        return [kept for kept in self.kept if attached and kept.stream.is_cover]
+
+    def labels(self) -> list[str]:
+        """What is kept, as the result tells it."""
+        return [kept.label for kept in self.kept] + (["chapters"] if self.keep_chapters else [])
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A plan for one container, and what it could not hold."""
+
+    container: Container
+    kept: list[Kept]
+    dropped: list[str]
+    unsupported: list[str]
+    """What the container cannot hold."""
+    degraded: list[str]
+    """What it holds, but worse than another would."""
+
+
+def make_plan(job: Job, probe: Probe, edits: Mapping[int, Edit] | None = None) -> Plan:
+    """Return the plan; raises `InputFault` when the job asks for what cannot be.
+
+    `edits` tells where edit lists hide a part of streams, by index.
+    """
+    codec = canonical_codec(job.target_codec)
+    if codec not in CODECS:
+        known = ", ".join(CODECS)
+        raise InputFault(f"No engine of this kind makes '{job.target_codec}'; it makes {known}.")
+    fault = find_fault(job.options, codec, job.output)
+    if fault is not None:
+        raise InputFault(str(fault))
+    drafts = [
+        _draft(codec, row, job.options, probe, edits or {}) for row in _containers(job, codec)
+    ]
+    whole = [draft for draft in drafts if not draft.unsupported]
+    best = [draft for draft in whole if not draft.degraded]
+    return _finish(codec, job.options, probe, (best or whole or drafts)[0])
+
+
+def _containers(job: Job, codec: str) -> list[Container]:
+    """Return the one that the job names, or those of its codec, the preferred one first."""
+    named = job.options.container or _container_of_name(job)
+    names = CODECS[codec].containers if named is None else (named,)
+    rows = [CONTAINERS[name] for name in names]
+    return [row for row in rows if _fits(row, job.options)]
+
+
+def _fits(container: Container, options: TranscodeOptions) -> bool:
+    """Whether a container takes what the options ask for, besides the codec."""
+    made = options.audio_codec in ("aac", "opus")
+    takes_audio = not made or options.audio_codec in container.rules.audio
+    return takes_audio and (container.rules.faststart or not options.faststart)
+
+
+def _container_of_name(job: Job) -> ContainerName | None:
+    """Return the container that the wanted file name asks for, if it asks for one."""
+    if job.output is None:
+        return None
+    return container_of(job.output.name or job.output.url or "")
+
+
+def _finish(codec: str, options: TranscodeOptions, probe: Probe, draft: _Draft) -> Plan:
+    container = draft.container
+    if probe.main_video is not None and codec not in container.video:
+        raise InputFault(f"A {container.name} file cannot hold {codec} video.")
+    chapters = probe.chapters > 0
+    unsupported = list(draft.unsupported)
+    if chapters and not container.chapters:
+        unsupported.append("chapters")
+    if unsupported and options.on_unsupported == "fail":
+        raise InputFault(
+            f"A {container.name} file with {codec} cannot hold {', '.join(unsupported)}. Choose "
+            "another container, or set options.on_unsupported to 'drop'."
+        )
+    if not any(kept.stream.kind in ("video", "audio") for kept in draft.kept):
+        raise InputFault("Nothing would be left: the output would have no video and no audio.")
+    return Plan(
+        codec=codec,
+        container=container,
+        kept=tuple(sorted(draft.kept, key=lambda kept: kept.stream.is_cover)),
+        dropped=tuple(draft.dropped + unsupported),
+        keep_chapters=chapters and container.chapters,
+    )
+
+
+def _draft(
+    codec: str,
+    container: Container,
+    options: TranscodeOptions,
+    probe: Probe,
+    edits: Mapping[int, Edit],
+) -> _Draft:
+    draft = _Draft(container, [], [], [], [])
+    for stream in probe.streams:
+        if stream.is_cover:
+            _place_cover(draft, container, stream)
+        elif stream.kind == "video":
+            _place_video(draft, codec, container, probe, stream)
+        elif stream.kind == "audio":
+            _place_audio(draft, container, options, stream, edits.get(stream.index))
+        elif stream.kind == "subtitle":
+            _place_subtitle(draft, container, options, stream)
+        elif stream.kind == "attachment":
+            _place_attachment(draft, container, stream)
+        else:
+            draft.dropped.append(stream.label)  # time codes and the like: nothing to see or hear
+    return draft
+
+
+def _place_video(
+    draft: _Draft, codec: str, container: Container, probe: Probe, stream: Stream
+) -> None:
+    if stream is not probe.main_video:
+        draft.unsupported.append(stream.label)
+        return
+    if codec not in container.video:
+        draft.unsupported.append(f"{codec} video")
+    if codec == "vp8" and stream.colour.is_hdr:
+        draft.unsupported.append(f"the HDR colours of {stream.label}")
+    if stream.has_alpha:  # none of these codecs is made with any, so another container is no help
+        draft.dropped.append(f"the alpha channel of {stream.label}")
+    draft.kept.append(Kept(stream, "encode", codec))
+
+
+def _place_cover(draft: _Draft, container: Container, stream: Stream) -> None:
+    if container.covers and stream.codec in ("mjpeg", "png"):
+        draft.kept.append(Kept(stream, "copy", stream.codec))
+    else:
+        draft.unsupported.append(stream.label)
+
+
+def _place_audio(
+    draft: _Draft,
+    container: Container,
+    options: TranscodeOptions,
+    stream: Stream,
+    edit: Edit | None,
+) -> None:
+    wanted = options.audio_codec
+    if wanted == "none":
+        draft.dropped.append(stream.label)
+    elif stream.codec == "unknown" or stream.channels == 0:
+        draft.unsupported.append(stream.label)
+    elif wanted == "copy" or (wanted is None and options.audio_bitrate_kbps is None):
+        _copy_audio(draft, container, stream, edit, must=wanted == "copy")
+    else:
+        _encode_audio(draft, stream, wanted or container.audio_made)
+
+
+def _encode_audio(draft: _Draft, stream: Stream, codec: str) -> None:
+    if (stream.layout or "").startswith("ambisonic"):  # it is of no use as sound of loudspeakers
+        draft.unsupported.append(f"the {stream.layout} sound of {stream.label} as {codec}")
+        return
+    if stream.channels > _CHANNELS_MAX and (codec == "aac" or not stream.has_layout):
+        draft.unsupported.append(f"the {stream.channels} channels of {stream.label} as {codec}")
+    else:
+        draft.kept.append(Kept(stream, "encode", codec))
+
+
+def _copy_audio(
+    draft: _Draft, container: Container, stream: Stream, edit: Edit | None, *, must: bool
+) -> None:
+    can = stream.codec in container.audio_copied
+    # ffmpeg copies what is hidden, too; and but for a beginning it would then be heard.
+    hides = edit is None or (edit == "head" and container.edit_lists)
+    if can and hides:
+        draft.kept.append(Kept(stream, "copy", stream.codec, edit))
+    elif must:
+        lost = f"a copy of {stream.label} with its edit list" if can else stream.label
+        draft.unsupported.append(lost)
+    else:
+        _encode_audio(draft, stream, container.audio_made)
+
+
+def _place_subtitle(
+    draft: _Draft, container: Container, options: TranscodeOptions, stream: Stream
+) -> None:
+    if options.subtitles == "drop":
+        draft.dropped.append(stream.label)
+    elif stream.codec in container.subtitles_copied:
+        draft.kept.append(Kept(stream, "copy", stream.codec))
+    elif stream.codec in TEXT_SUBTITLES and container.text_made:
+        if stream.codec in ("ass", "ssa") and not container.styled_text:
+            draft.degraded.append(stream.label)
+        draft.kept.append(Kept(stream, "encode", container.text_made))
+    else:
+        draft.unsupported.append(stream.label)
+
+
+def _place_attachment(draft: _Draft, container: Container, stream: Stream) -> None:
+    if container.attachments:
+        draft.kept.append(Kept(stream, "copy", stream.codec))
+    else:
+        draft.unsupported.append(stream.label)
+
+
+def is_bitmap(stream: Stream) -> bool:
+    """Whether a subtitle is pictures, which no text format can hold."""
+    return stream.codec in BITMAP_SUBTITLES

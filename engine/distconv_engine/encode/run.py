@@ -1,0 +1,122 @@
+"""Running the encode, and telling from its end whose fault a failure is.
+
+ffmpeg's exit code comes last among the witnesses: it is 0 for a source that breaks off.
+"""
+
+import re
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from distconv_engine.encode.command import Request, commands, cover_commands
+from distconv_engine.failures import EngineFault, InputFault, NoRoom
+from distconv_engine.ffmpeg.child import LineSplitter
+from distconv_engine.ffmpeg.progress import EncodeProgress, ProgressParser
+from distconv_engine.ffmpeg.run import Controls, Ended, run
+from distconv_engine.ffmpeg.stderr import Diagnosis
+from distconv_engine.media.probe import last_words
+
+_BITRATE_TOO_LOW = re.compile(r"requested bitrate is too low[^\n]*")
+"""Of libx264 and libx265, which know after the first pass only."""
+_NO_DECODER = re.compile(r"no decoder found for: (\w+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """An encode that ended well, with the counts that `verify` holds against both sides."""
+
+    diagnosis: Diagnosis
+    last: EncodeProgress
+
+
+async def encode(
+    request: Request,
+    controls: Controls,
+    on_progress: Callable[[EncodeProgress, float], None],
+    *,
+    cwd: Path,
+    duration_s: float | None,
+) -> Encoded:
+    """Run the commands of `request`; raises a `JobFailure` that says what ffmpeg found.
+
+    Args:
+        request: what to run.
+        controls: limits, stall time and pause of the attempt.
+        on_progress: is told each block of progress and the done part, 0 to 1, of all passes.
+        cwd: the attempt's folder.
+        duration_s: of the source, for the done part.
+    """
+    lists = commands(request)
+    for argv in cover_commands(request):
+        judge_end(await run(argv, controls, cwd=cwd))
+    encoded = None
+    for number, argv in enumerate(lists):
+        part = _Part(number, len(lists), duration_s, on_progress)
+        encoded = await _run_one(argv, controls, part, cwd, request.twin)
+    assert encoded is not None
+    return encoded
+
+
+@dataclass(slots=True)
+class _Part:
+    """One pass of several, as a share of the whole."""
+
+    number: int
+    of: int
+    duration_s: float | None
+    on_progress: Callable[[EncodeProgress, float], None]
+    last: EncodeProgress = EncodeProgress()  # noqa: RUF009 - it is frozen
+
+    def take(self, progress: EncodeProgress) -> None:
+        self.last = progress
+        share = (self.number + progress.fraction(self.duration_s)) / self.of
+        self.on_progress(progress, share)
+
+
+async def _run_one(
+    argv: list[str], controls: Controls, part: _Part, cwd: Path, twin: int | None
+) -> Encoded:
+    parser = ProgressParser(part.take)
+    ended = await run(
+        argv,
+        controls,
+        on_stdout=LineSplitter(parser.line).feed,
+        sign_of_life=lambda: (part.last.frame, part.last.out_time_s, part.last.total_bytes),
+        stop_on_damage=True,
+        cwd=cwd,
+        pass_fds=() if twin is None else (twin,),
+        batch=True,
+    )
+    judge_end(ended)
+    return Encoded(ended.diagnosis, part.last)
+
+
+def judge_end(ended: Ended) -> None:
+    """Raise the failure that the end of ffmpeg tells; return when it ended well. Pure."""
+    diagnosis, tail = ended.diagnosis, ended.diagnosis.tail
+    if diagnosis.disk_full:
+        raise NoRoom("The engine's disk is full.", log_tail=tail)
+    if diagnosis.damage:
+        raise InputFault(f"The source is damaged: {diagnosis.damage[0]}", log_tail=tail)
+    if diagnosis.decode_errors:
+        raise InputFault(
+            f"The source is damaged: {diagnosis.decode_errors} frames cannot be decoded.",
+            log_tail=tail,
+        )
+    too_low = _BITRATE_TOO_LOW.search(tail)
+    if ended.code != 0 and too_low:
+        raise InputFault(
+            "'options.video_bitrate_kbps' is too low for two passes over this source; the encoder"
+            f" says: {too_low[0]}",
+            log_tail=tail,
+        )
+    if ended.code < 0:
+        name = signal.Signals(-ended.code).name
+        hint = " (out of memory?)" if name == "SIGKILL" else ""
+        raise EngineFault(f"ffmpeg was ended by {name}{hint}.", log_tail=tail)
+    if found := _NO_DECODER.search(tail):
+        raise EngineFault(f"This engine's ffmpeg has no decoder for {found[1]}.", log_tail=tail)
+    if ended.code != 0:
+        words = last_words(tail.splitlines()) or "no message"
+        raise EngineFault(f"ffmpeg failed (exit code {ended.code}): {words}", log_tail=tail)

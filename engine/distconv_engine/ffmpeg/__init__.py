@@ -1,0 +1,1 @@
+"""Find, start, watch and stop ffmpeg and ffprobe."""

@@ -1,0 +1,230 @@
+"""One child process: its own group, no shell, stopped as a tree, dead when the engine dies.
+
+The child is made by `subprocess` in the main thread and not by `trio.lowlevel.open_process`: the
+kernel ties the parent-death signal to the *thread* that made the child, and trio makes children in
+worker threads that end when they have been idle, which would kill an ffmpeg in mid-encode.
+(`preexec_fn` only calls functions that were looked up before, so it is safe after a fork.)
+
+Children stay in the engine's session: on a desktop, Linux shares the cores out among sessions first
+(`sched_autogroup_enabled`), and how nice a process is counts only within its own.
+
+Resource handling: `open_child` never leaves its block with the child alive, whatever happens.
+"""
+
+import ctypes
+import os
+import resource
+import signal
+import subprocess
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import trio
+
+from distconv_engine.ffmpeg.scheduling import become_batch
+
+STOP_GRACE_S = 0.5
+"""Between SIGTERM and SIGKILL: what is stopped is thrown away, and a cancel that comes with the answer
+to a progress report, up to a second late, has to end the tree within 2 s all the same."""
+XCPU_GRACE_S = 5
+"""Between the CPU limit's SIGXCPU and its SIGKILL, in seconds of CPU time."""
+_PR_SET_PDEATHSIG = 1
+_LINE_BYTES_MAX = 8192
+_READ_BYTES = 65536
+
+
+def _find_prctl() -> Callable[[int, int], int] | None:
+    """Return Linux's prctl; other systems have none, and no parent-death signal."""
+    try:
+        function = ctypes.CDLL(None, use_errno=True).prctl
+    except (OSError, AttributeError):
+        return None
+    function.argtypes = [ctypes.c_int, ctypes.c_ulong]
+    return function
+
+
+_PRCTL = _find_prctl()
+
+
+@dataclass(frozen=True, slots=True)
+class ChildLimits:
+    """What the operator grants one child."""
+
+    niceness: int = 0
+    memory_mb: float | None = None
+    cpu_s: float | None = None
+
+
+class Child:
+    """A running process; made by `open_child`."""
+
+    def __init__(self, popen: subprocess.Popen[bytes], grace_s: float) -> None:
+        assert popen.stdout is not None
+        assert popen.stderr is not None
+        self.pid = popen.pid
+        self.paused = False
+        self._popen = popen
+        self._grace_s = grace_s
+        # FdStream owns what it is given, and so does the Popen: each has a number of its own.
+        self._stdout = trio.lowlevel.FdStream(os.dup(popen.stdout.fileno()))
+        self._stderr = trio.lowlevel.FdStream(os.dup(popen.stderr.fileno()))
+        popen.stdout.close()
+        popen.stderr.close()
+        self._pidfd = os.pidfd_open(popen.pid) if hasattr(os, "pidfd_open") else None
+
+    async def wait(self) -> int:
+        """Wait for the end; returns the exit code, or minus the signal. One waiter at a time."""
+        if self._pidfd is None:  # not Linux
+            return await trio.to_thread.run_sync(self._popen.wait, abandon_on_cancel=True)
+        if self._popen.returncode is None:
+            await trio.lowlevel.wait_readable(self._pidfd)
+            # Not reaped yet, so the group's number is still its own: end what it left behind.
+            self._signal(signal.SIGKILL)
+        return self._popen.wait()
+
+    async def read_stdout(self, consume: Callable[[bytes], None]) -> None:
+        """Hand every piece of standard output to `consume`, until it ends."""
+        await _read(self._stdout, consume)
+
+    async def read_stderr(self, consume: Callable[[bytes], None]) -> None:
+        """Hand every piece of standard error to `consume`, until it ends."""
+        await _read(self._stderr, consume)
+
+    def pause(self) -> None:
+        """Stop the whole tree where it is, without losing anything."""
+        self.paused = True
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a paused tree go on."""
+        self.paused = False
+        self._signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """SIGKILL the whole tree, without waiting for it."""
+        if self._popen.returncode is None:
+            self._signal(signal.SIGKILL)
+
+    def cpu_seconds(self) -> float:
+        """CPU time used so far, in seconds; 0 once it has ended."""
+        try:
+            times = psutil.Process(self.pid).cpu_times()
+        except psutil.Error:
+            return 0.0
+        return float(times.user + times.system)
+
+    async def stop(self) -> None:
+        """End the whole tree: SIGTERM, then SIGKILL after its grace."""
+        if self._popen.returncode is not None:
+            return
+        if self._grace_s > 0:
+            self._signal(signal.SIGTERM)
+            self._signal(signal.SIGCONT)  # a paused process sees SIGTERM only when it goes on
+            with trio.move_on_after(self._grace_s):
+                await self.wait()
+        if self._popen.returncode is None:
+            self._signal(signal.SIGKILL)
+            await self.wait()
+
+    async def aclose(self) -> None:
+        """Stop it and release its descriptors."""
+        await self.stop()
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+        await self._stdout.aclose()
+        await self._stderr.aclose()
+
+    def _signal(self, number: signal.Signals) -> None:
+        try:
+            os.killpg(self.pid, number)
+        except (ProcessLookupError, PermissionError):
+            pass  # it has ended meanwhile: there is nobody to tell
+
+
+@asynccontextmanager
+async def open_child(
+    argv: Sequence[str],
+    *,
+    cwd: Path | None = None,
+    limits: ChildLimits | None = None,
+    stdin: int | None = None,
+    pass_fds: Sequence[int] = (),
+    grace_s: float = STOP_GRACE_S,
+    batch: bool = False,
+) -> AsyncGenerator[Child, None]:
+    """Start `argv` and yield it; it is dead and reaped when the block is left.
+
+    `grace_s` is its time to end by itself when it has to be stopped; with 0 it is not asked.
+    `batch`: see `become_batch`.
+    """
+    parent = os.getpid()
+    granted = limits or ChildLimits()
+    popen = subprocess.Popen(  # noqa: ASYNC220 - in this thread on purpose: see the module
+        list(argv),
+        stdin=subprocess.DEVNULL if stdin is None else stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=cwd,
+        pass_fds=pass_fds,
+        process_group=0,
+        preexec_fn=lambda: _in_child(parent, granted, batch),
+    )
+    child = Child(popen, grace_s)
+    try:
+        yield child
+    finally:
+        with trio.CancelScope(shield=True):
+            await child.aclose()
+
+
+def _in_child(parent: int, limits: ChildLimits, batch: bool) -> None:
+    if _PRCTL is not None:
+        _PRCTL(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before the line above
+            os._exit(1)
+    if limits.niceness:
+        os.nice(limits.niceness)
+    if batch:
+        become_batch()
+    if limits.memory_mb is not None:
+        _limit(resource.RLIMIT_AS, limits.memory_mb * 1e6)
+    if limits.cpu_s is not None:  # SIGXCPU, which says why, and SIGKILL only after that
+        _limit(resource.RLIMIT_CPU, limits.cpu_s, XCPU_GRACE_S)
+
+
+def _limit(which: int, amount: float, grace: int = 0) -> None:
+    value = max(1, int(amount))
+    resource.setrlimit(which, (value, value + grace))
+
+
+async def _read(stream: trio.lowlevel.FdStream, consume: Callable[[bytes], None]) -> None:
+    while piece := await stream.receive_some(_READ_BYTES):
+        consume(piece)
+
+
+class LineSplitter:
+    """Turns pieces of bytes into lines of text, each bounded, and hands them on."""
+
+    def __init__(self, consume: Callable[[str], None]) -> None:
+        self._consume = consume
+        self._rest = b""
+
+    def feed(self, piece: bytes) -> None:
+        """Take the next piece."""
+        *lines, rest = (self._rest + piece).split(b"\n")
+        for line in lines:
+            self._consume(_text(line))
+        self._rest = rest[:_LINE_BYTES_MAX]
+
+    def close(self) -> None:
+        """Hand on a last line that has no end."""
+        if self._rest:
+            self._consume(_text(self._rest))
+            self._rest = b""
+
+
+def _text(line: bytes) -> str:
+    return line[:_LINE_BYTES_MAX].decode("utf-8", "replace").rstrip("\r")

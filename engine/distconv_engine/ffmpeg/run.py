@@ -1,0 +1,173 @@
+"""Running ffmpeg and ffprobe for one attempt: output consumed, stalls ended, pause obeyed.
+
+A stall is no progress *and* no CPU for `stall_s`. Age alone never ends anything: an encode of a
+long film may take a day.
+"""
+
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trio
+
+from distconv_engine.failures import EngineFault
+from distconv_engine.ffmpeg.child import STOP_GRACE_S, Child, ChildLimits, LineSplitter, open_child
+from distconv_engine.ffmpeg.stderr import Diagnosis
+
+CPU_IDLE_S = 0.05
+"""CPU seconds between two looks that count as none: a sleeping ffmpeg still wakes up."""
+_LOOKS_PER_STALL = 8
+_XCPU = f"received signal {int(signal.SIGXCPU)}"
+"""What ffmpeg says when it ends itself for SIGXCPU."""
+_CRASHES = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS})
+"""How a program ends that does not look whether it got the memory that it asked for."""
+
+
+@dataclass(slots=True)
+class Controls:
+    """What an attempt grants its children, and the handle by which they are paused."""
+
+    limits: ChildLimits = field(default_factory=ChildLimits)
+    stall_s: float = 120.0
+    paused: bool = False
+    children: set[Child] = field(default_factory=set[Child])
+
+    def set_paused(self, paused: bool) -> None:
+        """Pause or resume what runs now, and what will be started later."""
+        if paused == self.paused:
+            return
+        self.paused = paused
+        for child in self.children:
+            if paused:
+                child.pause()
+            else:
+                child.resume()
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a run ended."""
+
+    code: int
+    diagnosis: Diagnosis
+
+
+def _nothing(_: bytes) -> None:
+    """Drop the output."""
+
+
+async def run(
+    argv: Sequence[str],
+    controls: Controls,
+    *,
+    on_stdout: Callable[[bytes], None] = _nothing,
+    sign_of_life: Callable[[], object] | None = None,
+    stop_on_damage: bool = False,
+    cwd: Path | None = None,
+    stdin: int | None = None,
+    pass_fds: Sequence[int] = (),
+    grace_s: float = STOP_GRACE_S,
+    batch: bool = False,
+) -> Ended:
+    """Run `argv` to its end.
+
+    Args:
+        argv: the program and its arguments.
+        controls: limits, stall time and pause.
+        on_stdout: consumes standard output.
+        sign_of_life: returns something that changes as long as there is progress; without it,
+            output and CPU time alone tell.
+        stop_on_damage: end it at the first proof of damage, since its output is worthless.
+        cwd: where it runs.
+        stdin: a descriptor for its standard input; stays the caller's.
+        pass_fds: more descriptors that it inherits, under the same numbers.
+        grace_s: see `open_child`.
+        batch: it is an encode, for which cores are kept longer; see `batch`.
+
+    Raises:
+        EngineFault: it stalled, or went beyond the limits of the attempt.
+    """
+    diagnosis = Diagnosis()
+    seen = _Seen()
+
+    def take(piece: bytes) -> None:
+        seen.pieces += 1
+        on_stdout(piece)
+
+    async with open_child(
+        argv,
+        cwd=cwd,
+        limits=controls.limits,
+        stdin=stdin,
+        pass_fds=pass_fds,
+        grace_s=grace_s,
+        batch=batch,
+    ) as child:
+        controls.children.add(child)
+
+        def note(line: str) -> None:
+            diagnosis.line(line)
+            if stop_on_damage and diagnosis.damage:
+                child.kill()
+
+        lines = LineSplitter(note)
+        if controls.paused:
+            child.pause()
+        try:
+            async with trio.open_nursery() as watchers:
+                life = sign_of_life or (lambda: seen.pieces)
+                watchers.start_soon(_watch_for_stall, child, controls.stall_s, life, seen)
+                async with trio.open_nursery() as readers:
+                    readers.start_soon(child.read_stdout, take)
+                    readers.start_soon(child.read_stderr, lines.feed)
+                code = await child.wait()
+                watchers.cancel_scope.cancel()
+        finally:
+            controls.children.discard(child)
+        lines.close()
+    if seen.stalled:
+        raise EngineFault(
+            f"ffmpeg stood still for {controls.stall_s:g} s (no progress, no CPU) and was ended.",
+            log_tail=diagnosis.tail,
+        )
+    ended = Ended(code, diagnosis)
+    judge_limits(ended, controls.limits)
+    return ended
+
+
+def judge_limits(ended: Ended, limits: ChildLimits) -> None:
+    """Raise `EngineFault` where the operator's limits ended a child, whatever else its end looks
+    like: the source is not to blame, and another engine may grant more."""
+    code, tail = ended.code, ended.diagnosis.tail
+    if limits.cpu_s is not None and (code == -signal.SIGXCPU or (code and _XCPU in tail)):
+        words = f"ffmpeg used more CPU time than the setting cpu_limit_s ({limits.cpu_s:g}) allows."
+        raise EngineFault(words, log_tail=tail)
+    starved = ended.diagnosis.out_of_memory or -code in _CRASHES
+    if limits.memory_mb is not None and code and starved:
+        words = f"ffmpeg needs more memory than memory_limit_mb ({limits.memory_mb:g}) allows."
+        raise EngineFault(words, log_tail=tail)
+
+
+@dataclass(slots=True)
+class _Seen:
+    pieces: int = 0
+    stalled: bool = False
+
+
+async def _watch_for_stall(
+    child: Child, stall_s: float, sign_of_life: Callable[[], object], seen: _Seen
+) -> None:
+    """Stop the child once neither its progress nor its CPU time has moved for `stall_s`."""
+    if stall_s == float("inf"):
+        return
+    moved_at, life, cpu_s = trio.current_time(), sign_of_life(), child.cpu_seconds()
+    while True:
+        await trio.sleep(stall_s / _LOOKS_PER_STALL)
+        now_life, now_cpu_s = sign_of_life(), child.cpu_seconds()
+        if now_life != life or now_cpu_s - cpu_s > CPU_IDLE_S or child.paused:
+            moved_at, life, cpu_s = trio.current_time(), now_life, now_cpu_s
+        elif trio.current_time() - moved_at >= stall_s:
+            seen.stalled = True
+            child.kill()
+            return

@@ -1,0 +1,1 @@
+"""What this machine can do and has left: encoders, speed, disk space, systemd."""

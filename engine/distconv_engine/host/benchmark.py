@@ -1,0 +1,121 @@
+"""How fast this engine is: a fixed synthetic clip, a codec each, timed with the encoder's defaults.
+
+The result is kept in the work directory and used again as long as ffmpeg, the processor, the
+graphics cards and the clip stay the same, so a restart costs nothing and is scheduled like before.
+When it is measured anew all the same is `upkeep`'s affair.
+"""
+
+import hashlib
+import os
+import platform
+import time
+from pathlib import Path
+
+import msgspec
+import trio
+
+from distconv_engine.encode.encoders import Encoder
+from distconv_engine.failures import EngineFault
+from distconv_engine.ffmpeg.run import Controls, run
+from distconv_engine.ffmpeg.tools import Tools
+from distconv_engine.files import write_durably
+from distconv_engine.host.capabilities import Capabilities, encode_arguments
+
+CLIP_SIZE = "416x240"
+CLIP_FRAMES = 25
+RUN_S_MAX = 60.0
+
+
+class Benchmark(msgspec.Struct, frozen=True):
+    """Seconds for the clip, by codec; lower is faster."""
+
+    key: str
+    """What the figures hold for: see `benchmark_key`."""
+    seconds: dict[str, float]
+    measured_at: float = 0.0
+    """Seconds since the epoch; 0: unknown, so long ago."""
+
+    @property
+    def overall_s(self) -> float | None:
+        """The one number of the original's API: H.264's where there is one, else the mean."""
+        if not self.seconds:
+            return None
+        return self.seconds.get("h264", sum(self.seconds.values()) / len(self.seconds))
+
+    def frames_per_second(self) -> dict[str, float]:
+        """The same figures the other way round."""
+        return {codec: round(CLIP_FRAMES / s, 1) for codec, s in self.seconds.items() if s > 0}
+
+
+def benchmark_key(tools: Tools, capabilities: Capabilities) -> str:
+    """Return a word that changes whenever the figures would."""
+    encoders = [capabilities.encoders(codec)[0].name for codec in capabilities.codecs]
+    parts = [tools.version, _processor(), str(os.cpu_count()), CLIP_SIZE, str(CLIP_FRAMES)]
+    parts += [*encoders, *_graphics()]
+    return hashlib.sha256("|".join(parts).encode()).hexdigest()[:32]
+
+
+async def measure(
+    tools: Tools,
+    capabilities: Capabilities,
+    controls: Controls,
+    cache: Path,
+    *,
+    anew: bool = False,
+) -> Benchmark:
+    """Return the figures from `cache` if they still hold, else, or `anew`, time each codec in turn.
+
+    Raises:
+        EngineFault: an encoder failed; the cache is as it was.
+    """
+    key = benchmark_key(tools, capabilities)
+    known = None if anew else _read(cache)
+    if known is not None and known.key == key:
+        return known
+    seconds: dict[str, float] = {}
+    for codec in capabilities.codecs:
+        seconds[codec] = await _time_one(tools, capabilities.encoders(codec)[0], controls)
+    found = Benchmark(key, seconds, time.time())
+    write_durably(cache, msgspec.json.encode(found))
+    return found
+
+
+async def _time_one(tools: Tools, encoder: Encoder, controls: Controls) -> float:
+    argv = [*encode_arguments(tools, encoder, CLIP_SIZE, CLIP_FRAMES), "-f", "null", "-"]
+    start = trio.current_time()
+    with trio.move_on_after(RUN_S_MAX):
+        ended = await run(argv, controls, batch=True)
+        if ended.code != 0:
+            raise EngineFault(
+                f"The benchmark of {encoder.name} failed.", log_tail=ended.diagnosis.tail
+            )
+    return round(trio.current_time() - start, 4)
+
+
+def _read(cache: Path) -> Benchmark | None:
+    try:
+        return msgspec.json.decode(cache.read_bytes(), type=Benchmark)
+    except (OSError, msgspec.DecodeError, msgspec.ValidationError):
+        return None  # no cache, or not ours: measure
+
+
+def _processor() -> str:
+    """Name the processor as far as the system tells."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line
+    except OSError:
+        pass  # not Linux
+    return f"{platform.machine()} {platform.processor()}"
+
+
+def _graphics() -> list[str]:
+    """Name the graphics cards as far as the system tells, by maker and model."""
+    found: list[str] = []
+    for device in sorted(Path("/sys/class/drm").glob("card[0-9]*/device")):
+        try:
+            found.append((device / "vendor").read_text() + (device / "device").read_text())
+        except (OSError, UnicodeDecodeError):
+            continue  # a card without such names, as a virtual one
+    return found

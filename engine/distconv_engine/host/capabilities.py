@@ -1,0 +1,133 @@
+"""Which codecs this engine really makes and reads: each encoder has to encode a few frames first,
+and what it made has to decode again.
+
+What ffmpeg lists proves nothing: a hardware encoder is listed on machines without the hardware,
+and so is a decoder (ffmpeg's own for AV1 is nothing but a door to hardware).
+"""
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import trio
+
+from distconv_engine.encode.encoders import ENCODERS, Encoder, pixel_filter
+from distconv_engine.failures import EngineFault
+from distconv_engine.ffmpeg.inputs import file_url, read_arguments
+from distconv_engine.ffmpeg.run import Controls, Ended, run
+from distconv_engine.ffmpeg.stderr import LOG_LEVEL
+from distconv_engine.ffmpeg.tools import Tools
+from distconvd.model import CODECS
+
+_FRAMES = 4
+_TEST_S_MAX = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """The proven encoders of each codec, best first, and which ffmpeg reads a codec back."""
+
+    by_codec: dict[str, tuple[Encoder, ...]]
+    readers: dict[str, str]
+
+    @property
+    def codecs(self) -> list[str]:
+        """What a heartbeat says."""
+        return [codec for codec in CODECS if self.by_codec.get(codec)]
+
+    def encoders(self, codec: str) -> tuple[Encoder, ...]:
+        """Return the proven encoders of `codec`."""
+        return self.by_codec.get(codec, ())
+
+
+def candidates(*, hardware: bool) -> list[Encoder]:
+    """Return the encoders worth a try."""
+    return [row for row in ENCODERS.values() if hardware or not row.hardware]
+
+
+async def prove(tools: Tools, controls: Controls, folder: Path, *, hardware: bool) -> Capabilities:
+    """Try every candidate in `folder`, as many at once as there are cores."""
+    encoders: dict[str, Encoder] = {}
+    readers: dict[str, str] = {}
+    limiter = trio.CapacityLimiter(os.cpu_count() or 1)
+
+    async def try_one(encoder: Encoder) -> None:
+        clip = folder / f"proof-{encoder.name}.mkv"
+        async with limiter:
+            if await encodes(tools, controls, encoder, clip):
+                deep = encoder.ten_bit and await _encodes_ten_bit(tools, controls, encoder)
+                encoders[encoder.name] = replace(encoder, ten_bit=deep)
+                reader = await _reader_of(tools, controls, clip)
+                if reader is not None:
+                    readers[encoder.codec] = reader
+        await trio.Path(clip).unlink(missing_ok=True)
+
+    async with trio.open_nursery() as nursery:
+        for encoder in candidates(hardware=hardware):
+            nursery.start_soon(try_one, encoder)
+    by_codec = {codec: _proven_of(codec, encoders) for codec in CODECS}
+    return Capabilities(by_codec, readers)
+
+
+def _proven_of(codec: str, proven: dict[str, Encoder]) -> tuple[Encoder, ...]:
+    names = [row.name for row in ENCODERS.values() if row.codec == codec]
+    return tuple(proven[name] for name in names if name in proven)
+
+
+async def encodes(tools: Tools, controls: Controls, encoder: Encoder, clip: Path) -> bool:
+    """Whether `encoder` makes all frames of a short clip, which is left at `clip`."""
+    argv = encode_arguments(tools, encoder, "320x192", _FRAMES)
+    ended = await _run_briefly([*argv, "-f", "matroska", file_url(clip)], controls)
+    written = ended.diagnosis.written.get(0) if ended else None
+    return written is not None and written.frames == _FRAMES
+
+
+async def _encodes_ten_bit(tools: Tools, controls: Controls, encoder: Encoder) -> bool:
+    """Whether this build of `encoder` makes 10 bits; where it does not, ffmpeg says so, takes 8
+    and goes on."""
+    argv = encode_arguments(tools, encoder, "320x192", _FRAMES, ten_bit=True)
+    ended = await _run_briefly([*argv, "-f", "null", "-"], controls)
+    return ended is not None and "ncompatible pixel format" not in ended.diagnosis.tail
+
+
+async def _reader_of(tools: Tools, controls: Controls, clip: Path) -> str | None:
+    """Return the first ffmpeg that gets all frames of `clip` out again."""
+    for program in (tools.ffmpeg, *tools.spares):
+        if await _decodes(program, controls, clip):
+            return program
+    return None
+
+
+async def _decodes(program: str, controls: Controls, clip: Path) -> bool:
+    argv = [program, "-hide_banner", "-nostdin", "-loglevel", LOG_LEVEL]
+    argv += [*read_arguments(file_url(clip)), "-f", "null", "-"]
+    ended = await _run_briefly(argv, controls)
+    read = ended.diagnosis.read.get(0) if ended else None
+    return read is not None and read.frames == _FRAMES and not read.errors
+
+
+async def _run_briefly(argv: list[str], controls: Controls) -> Ended | None:
+    """Run to the end; None for a failure or when it takes too long, as a driver that hangs."""
+    with trio.move_on_after(_TEST_S_MAX):
+        try:
+            ended = await run(argv, controls)
+        except EngineFault:
+            return None
+        return ended if ended.code == 0 else None
+    return None
+
+
+def encode_arguments(
+    tools: Tools, encoder: Encoder, size: str, frames: int, *, ten_bit: bool = False
+) -> list[str]:
+    """Return the start of a command that encodes a synthetic clip with the encoder's defaults."""
+    clip = f"testsrc2=size={size}:rate=25"
+    argv = [tools.ffmpeg, "-hide_banner", "-nostdin", "-y", "-loglevel", LOG_LEVEL]
+    argv += [*encoder.input_options, "-f", "lavfi", "-i", clip, "-frames:v", str(frames)]
+    argv += ["-vf", pixel_filter(encoder, ten_bit=ten_bit), "-c:v", encoder.name]
+    if ten_bit and not encoder.hardware:
+        argv += ["-pix_fmt", "yuv420p10le"]
+    argv += [encoder.quality_option, str(encoder.quality_default), *encoder.quality_extra]
+    if encoder.codec == "vp8":
+        argv += ["-b:v", "1M"]
+    return [*argv, encoder.preset_option, encoder.preset_default, *encoder.extra]

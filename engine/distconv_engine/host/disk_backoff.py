@@ -1,0 +1,94 @@
+"""What this engine ran out of room for lately, so that it does not take the same job again at once.
+
+How large an output gets is known only once it is made. A job that filled the disk needs more than was
+free when it began: until so much is free, it, and any larger one of its kind, is not begun again. And
+since the daemon would hand it out again and again, the engine wants nothing at all for a while, each
+time twice as long, unless there is room earlier; its heartbeats say `disk-full`. Not for ever, for
+smaller jobs may still fit.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from distconv_engine.failures import NoRoom
+from distconv_engine.host.metrics import free_bytes
+from distconvd.model import Job
+
+MB = 1e6
+PAUSE_MAX_S = 300.0
+_KEPT = 100
+"""So many jobs are remembered."""
+_CLEARLY = 0.01
+"""Free space goes up and down by itself, by less than this share."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Need:
+    job: Job
+    place: Path
+    needed: float
+
+    @property
+    def is_met(self) -> bool:
+        return free_bytes(self.place) >= self.needed
+
+    def holds_for(self, job: Job) -> bool:
+        """Whether `job` needs as much: it is the same, or no smaller and made in the same way."""
+        if job.job_id == self.job.job_id:
+            return True
+        is_alike = (job.target_codec, job.options) == (self.job.target_codec, self.job.options)
+        return is_alike and job.job_size >= self.job.job_size > 0
+
+
+@dataclass(slots=True)
+class Shortage:
+    """The jobs that did not fit, and the pause after the last of them."""
+
+    pause_s: float
+    """The first one."""
+    clock: Callable[[], float] = time.monotonic
+    _needs: dict[str, _Need] = field(default_factory=dict[str, _Need])
+    _last: _Need | None = None
+    _until: float = 0.0
+    _times: int = 0
+
+    def note_full(self, job: Job, place: Path, free: float) -> None:
+        """Remember that `job` needs clearly more than the `free` bytes that there were."""
+        self.note(job, place, free + max(MB, free * _CLEARLY))
+
+    def note(self, job: Job, place: Path, needed: float) -> None:
+        """Remember that `job` needs `needed` bytes free at `place`, which are not."""
+        self._last = _Need(job, place, needed)
+        self._needs.pop(job.job_id, None)
+        self._needs[job.job_id] = self._last
+        while len(self._needs) > _KEPT:
+            del self._needs[next(iter(self._needs))]
+        self._until = self.clock() + min(PAUSE_MAX_S, self.pause_s * 2.0 ** min(self._times, 30))
+        self._times += 1
+
+    def is_over(self) -> bool:
+        """Whether the engine may want work again: there is room, or the pause has passed."""
+        return self._last is None or self.clock() >= self._until or self._last.is_met
+
+    def relieve(self, job: Job) -> None:
+        """Note that `job` did fit: the next pause is a short one again."""
+        self._needs.pop(job.job_id, None)
+        self._times = 0
+
+    def check(self, job: Job) -> None:
+        """Raise `NoRoom` for a job that is known not to fit."""
+        for need in self._needs.values():
+            if need.holds_for(job) and not need.is_met:
+                raise NoRoom(
+                    f"The disk of {need.place} has {free_bytes(need.place) / MB:.0f} MB free, which was "
+                    f"too little for {_which(need.job, job)}: it needs more than "
+                    f"{need.needed / MB:.0f} MB.",
+                    place=need.place,
+                    needed=need.needed,
+                )
+
+
+def _which(known: Job, job: Job) -> str:
+    return "this job" if known.job_id == job.job_id else f"{known.job_id}, which is no larger"

@@ -1,0 +1,1 @@
+"""Read what a media file really holds: streams, packets, container structure."""

@@ -1,0 +1,207 @@
+"""The demux pass: what is really in a file, packet by packet, whatever its header says.
+
+ffprobe reads the whole file and names each packet; here they are added up per stream, in bounded
+memory. Packets that an edit list hides (flag `D`) are counted apart, since no player shows them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from distconv_engine.ffmpeg.child import LineSplitter
+from distconv_engine.ffmpeg.inputs import read_arguments
+from distconv_engine.ffmpeg.run import Controls, run
+from distconv_engine.ffmpeg.stderr import Diagnosis
+from distconv_engine.ffmpeg.tools import Tools
+from distconv_engine.media.packet_hashes import HASH, PacketSums
+from distconv_engine.media.zero_runs import ZeroRuns
+
+_ENTRIES = "packet=stream_index,pts_time,dts_time,duration_time,size,pos,flags"
+_HASHES = ",data_hash:stream=index,extradata_hash"
+JUMP_S = 10.0
+"""A gap in a stream's time stamps that is no gap in its content (ffmpeg's own threshold)."""
+PRIMING_S = 0.15
+"""Most that an encoder of sound puts in front, for players to skip: HE-AAC's 5,186 samples."""
+Edit = Literal["head", "inside"]
+BACK_S, BACK_PACKETS = 1.0, 4
+"""A decoding time so much earlier than the one before is another recording's, and no disorder."""
+
+
+@dataclass(slots=True)
+class StreamPackets:
+    """What one stream really holds."""
+
+    count: int = 0
+    hidden: int = 0
+    """Of these, packets that an edit list hides."""
+    hidden_s: float = 0.0
+    cut: bool = False
+    """Whether some are hidden between others that are shown."""
+    corrupt: int = 0
+    total_bytes: int = 0
+    first_s: float | None = None
+    end_s: float | None = None
+    total_s: float = 0.0
+    """Sum of the durations; tells more than the span where time stamps jump."""
+    jumps: int = 0
+    back: tuple[float, float] | None = None
+    """From where to where its clock first went back."""
+    zeroed: int = 0
+    """Packets with a long run of zero bytes, which compressed video never has."""
+    _hidden_first: int | None = None
+    """How many were hidden before the first that is shown."""
+    _last_s: float | None = None
+    _last_dts_s: float | None = None
+
+    @property
+    def shown(self) -> int:
+        """Packets that a player would show."""
+        return self.count - self.hidden
+
+    @property
+    def edit(self) -> Edit | None:
+        """Where an edit list hides sound that could be heard, and that is no encoder's priming."""
+        if self.cut:
+            return "inside"
+        return "head" if self.hidden_s > PRIMING_S else None
+
+    @property
+    def span_s(self) -> float:
+        """From the first packet's time to the end of the last."""
+        if self.first_s is None or self.end_s is None:
+            return 0.0
+        return self.end_s - self.first_s
+
+    def add(
+        self,
+        pts_s: float | None,
+        duration_s: float,
+        size: int,
+        flags: str,
+        dts_s: float | None = None,
+    ) -> None:
+        """Count one packet."""
+        time_s = dts_s if pts_s is None else pts_s
+        self.count += 1
+        self.total_bytes += size
+        self.corrupt += "C" in flags
+        if "D" in flags:
+            self.hidden += 1
+            self.hidden_s += duration_s
+            return
+        if self._hidden_first is None:
+            self._hidden_first = self.hidden
+        self.cut = self.cut or self.hidden > self._hidden_first
+        self.total_s += duration_s
+        if time_s is None:
+            return
+        went_back = dts_s is not None and self._goes_back(dts_s, duration_s)
+        if went_back or (self._last_s is not None and abs(time_s - self._last_s) > JUMP_S):
+            self.jumps += 1
+        self._last_s = time_s
+        if self.first_s is None or time_s < self.first_s:
+            self.first_s = time_s
+        if self.end_s is None or time_s + duration_s > self.end_s:
+            self.end_s = time_s + duration_s
+
+    def _goes_back(self, dts_s: float, duration_s: float) -> bool:
+        """Whether the clock begins anew, and not only a muxer's disorder."""
+        last_s, self._last_dts_s = self._last_dts_s, dts_s
+        if last_s is None or last_s - dts_s <= max(BACK_S, BACK_PACKETS * duration_s):
+            return False
+        self.back = self.back or (last_s, dts_s)
+        return True
+
+
+@dataclass(slots=True)
+class PacketScan:
+    """All streams of one file."""
+
+    streams: dict[int, StreamPackets] = field(default_factory=dict[int, StreamPackets])
+    diagnosis: Diagnosis = field(default_factory=Diagnosis)
+    exit_code: int = 0
+    end_byte: int = 0
+    """Where the last packet ends in the file."""
+
+    def of(self, index: int) -> StreamPackets:
+        """Return the count of one stream; an empty one when it has no packet."""
+        return self.streams.get(index) or StreamPackets()
+
+    @property
+    def end_s(self) -> float | None:
+        """Where the last packet of any stream ends."""
+        ends = [stream.end_s for stream in self.streams.values() if stream.end_s is not None]
+        return max(ends, default=None)
+
+
+async def scan_packets(
+    tools: Tools,
+    url: str,
+    controls: Controls,
+    *,
+    zeros: ZeroRuns | None = None,
+    zero_streams: Sequence[int] = (),
+    formats: str | None = None,
+    stdin: int | None = None,
+    sums: PacketSums | None = None,
+) -> PacketScan:
+    """Count the packets of `url`.
+
+    Args:
+        tools: which ffprobe.
+        url: from `sources`.
+        controls: limits and pause of the attempt.
+        zeros: where the file has runs of zero bytes.
+        zero_streams: the streams in which such a run is damage.
+        formats: the only demuxers allowed.
+        stdin: what `sources.STDIN` stands for.
+        sums: takes which packets they are, where that is asked.
+    """
+    scan = PacketScan()
+    suspects = frozenset(zero_streams) if zeros else frozenset[int]()
+
+    def take(line: str) -> None:
+        fields = line.split(",", 7)
+        if len(fields) < 7:
+            _take_extradata(fields, sums)
+            return
+        index, size = int(fields[0]), _integer(fields[4])
+        stream = scan.streams.setdefault(index, StreamPackets())
+        duration_s = _seconds(fields[3]) or 0.0
+        stream.add(_seconds(fields[1]), duration_s, size, fields[6], _seconds(fields[2]))
+        position = _integer(fields[5])
+        scan.end_byte = max(scan.end_byte, position + size)
+        if zeros is not None and index in suspects and zeros.touch(position, size):
+            stream.zeroed += 1
+        if sums is not None and len(fields) > 7:
+            packet_hash = fields[7].partition(",")[0]  # side data may follow
+            sums.of(index).add(size, packet_hash.removeprefix(f"{HASH}:"))
+
+    splitter = LineSplitter(take)
+    argv = [tools.ffprobe, "-hide_banner", "-loglevel", "repeat+level+warning"]
+    entries = _ENTRIES
+    if sums is not None:
+        argv += ["-show_data_hash", HASH]
+        entries += _HASHES
+    argv += ["-show_entries", entries, "-of", "csv=p=0", *read_arguments(url, formats)]
+    ended = await run(argv, controls, on_stdout=splitter.feed, stdin=stdin)
+    splitter.close()
+    scan.diagnosis, scan.exit_code = ended.diagnosis, ended.code
+    return scan
+
+
+def _take_extradata(fields: Sequence[str], sums: PacketSums | None) -> None:
+    """Take a line of a stream: its number and the hash of its extradata, if it has any."""
+    if sums is not None and len(fields) == 2 and fields[1].startswith(f"{HASH}:"):
+        sums.of(int(fields[0])).extradata = fields[1].removeprefix(f"{HASH}:")
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None  # `N/A`
+
+
+def _integer(text: str) -> int:
+    return int(text) if text.isdigit() else 0

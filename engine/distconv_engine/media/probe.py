@@ -1,0 +1,287 @@
+"""ffprobe's JSON as typed values: what a file says of itself, which is not yet believed."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import msgspec
+
+from distconv_engine.failures import InputFault
+from distconv_engine.ffmpeg.inputs import read_arguments
+from distconv_engine.ffmpeg.run import Controls, run
+from distconv_engine.ffmpeg.tools import Tools
+
+_PROBE_BYTES_MAX = 16_000_000
+_NOT_TAKEN = re.compile(r"^\[([^ ]+) @ \w+\] \[error\] Format not on whitelist", re.MULTILINE)
+_ALPHA = re.compile(r"^(yuva|gbrap|ayuv|uyva|vuya|ya8|ya16|yaf|rgba|bgra|argb|abgr)")
+"""How the names of pixel formats with an alpha channel begin."""
+_WORD = re.compile(r"^[a-z0-9][a-z0-9._+-]*$")
+
+
+@dataclass(frozen=True, slots=True)
+class Colour:
+    """Colour tags, each a word that ffmpeg knows, or None where the file has none."""
+
+    primaries: str | None = None
+    transfer: str | None = None
+    matrix: str | None = None
+    range: str | None = None
+
+    @property
+    def is_hdr(self) -> bool:
+        """Whether the transfer curve is PQ or HLG."""
+        return self.transfer in ("smpte2084", "arib-std-b67")
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """One stream of a file."""
+
+    index: int
+    kind: str
+    """`video`, `audio`, `subtitle`, `data` or `attachment`."""
+    codec: str
+    language: str | None = None
+    is_cover: bool = False
+    width: int = 0
+    height: int = 0
+    rotation: int = 0
+    """Degrees by which a player turns the picture."""
+    pix_fmt: str | None = None
+    has_alpha: bool = False
+    fps: float | None = None
+    field_order: str | None = None
+    colour: Colour = Colour()
+    channels: int = 0
+    has_layout: bool = True
+    """Whether the file says which channel is which."""
+    layout: str | None = None
+    """ffmpeg's name of it."""
+    sample_rate: int = 0
+    has_extradata: bool = True
+    """Whether its decoder's parameters are known before its first packet."""
+    duration_s: float | None = None
+    frames_declared: int | None = None
+
+    @property
+    def is_video(self) -> bool:
+        """Moving pictures; a cover is not."""
+        return self.kind == "video" and not self.is_cover
+
+    @property
+    def is_interlaced(self) -> bool:
+        """Whether a frame holds two fields of different moments."""
+        return self.field_order in ("tt", "bb", "tb", "bt")
+
+    @property
+    def bit_depth(self) -> int:
+        """Bits of one sample, as the pixel format's name tells."""
+        match = re.search(r"p0?(9|10|12|14|16)(?:le|be)?$", self.pix_fmt or "")
+        return int(match[1]) if match else 8
+
+    @property
+    def shown_size(self) -> tuple[int, int]:
+        """Width and height once the rotation is applied."""
+        turned = self.rotation % 180 != 0
+        return (self.height, self.width) if turned else (self.width, self.height)
+
+    @property
+    def is_adts(self) -> bool:
+        """AAC that repeats its parameters in each packet, as in TS, and tells them nowhere else."""
+        return self.codec == "aac" and not self.has_extradata
+
+    @property
+    def label(self) -> str:
+        """How messages name it."""
+        what = "cover" if self.is_cover else self.kind
+        language = f", {self.language}" if self.language else ""
+        return f"{what} #{self.index} ({self.codec}{language})"
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What ffprobe says of a file."""
+
+    format: str
+    """ffmpeg's name of the demuxer, such as `mov,mp4,m4a,3gp,3g2,mj2`."""
+    duration_s: float | None
+    start_s: float
+    streams: tuple[Stream, ...]
+    chapters: int = 0
+
+    @property
+    def main_video(self) -> Stream | None:
+        """The first video stream that is no cover."""
+        return next((stream for stream in self.streams if stream.is_video), None)
+
+    def of_kind(self, kind: str) -> list[Stream]:
+        """All streams of a kind, covers left out."""
+        return [s for s in self.streams if s.kind == kind and not s.is_cover]
+
+
+class _RawSideData(msgspec.Struct):
+    rotation: float | None = None
+
+
+class _RawStream(msgspec.Struct):
+    index: int
+    codec_type: str = "data"
+    codec_name: str = "unknown"
+    width: int = 0
+    height: int = 0
+    pix_fmt: str | None = None
+    avg_frame_rate: str | None = None
+    r_frame_rate: str | None = None
+    field_order: str | None = None
+    color_primaries: str | None = None
+    color_transfer: str | None = None
+    color_space: str | None = None
+    color_range: str | None = None
+    channels: int = 0
+    channel_layout: str | None = None
+    sample_rate: str | None = None
+    extradata_size: int = 0
+    duration: str | None = None
+    nb_frames: str | None = None
+    disposition: dict[str, int] = {}
+    tags: dict[str, str] = {}
+    side_data_list: list[_RawSideData] = []
+
+
+class _RawFormat(msgspec.Struct):
+    format_name: str = ""
+    duration: str | None = None
+    start_time: str | None = None
+
+
+class _RawProbe(msgspec.Struct):
+    format: _RawFormat = msgspec.field(default_factory=_RawFormat)
+    streams: list[_RawStream] = []
+    chapters: list[dict[str, object]] = []
+
+
+async def probe(
+    tools: Tools,
+    url: str,
+    controls: Controls,
+    *,
+    formats: str | None = None,
+    stdin: int | None = None,
+) -> Probe:
+    """Ask ffprobe about `url` (as `sources` made it); raises `InputFault` when it cannot tell."""
+    output = bytearray()
+
+    def keep(piece: bytes) -> None:
+        if len(output) < _PROBE_BYTES_MAX:
+            output.extend(piece)
+
+    argv = [tools.ffprobe, "-hide_banner", "-loglevel", "repeat+level+error"]
+    argv += ["-show_format", "-show_streams", "-show_chapters", "-of", "json=compact=1"]
+    argv += read_arguments(url, formats)
+    ended = await run(argv, controls, on_stdout=keep, stdin=stdin)
+    if found := _NOT_TAKEN.search(ended.diagnosis.tail):
+        raise InputFault(
+            f"The source is of the format '{found[1]}', which is not taken: it may name other files, "
+            "or damage in it cannot be told. Convert it to Matroska first."
+        )
+    if ended.code != 0:
+        words = last_words(ended.diagnosis.tail.splitlines())
+        reason = words.removeprefix("[error] ").removeprefix(f"{url}: ") or f"exit {ended.code}"
+        raise InputFault(
+            f"The source is not a media file that can be read: {reason}",
+            log_tail=ended.diagnosis.tail,
+        )
+    return parse_probe(bytes(output))
+
+
+def parse_probe(raw: bytes) -> Probe:
+    """Turn ffprobe's JSON into a `Probe`; raises `InputFault` for what makes no sense."""
+    try:
+        text = raw.decode("utf-8", "replace")
+        found = msgspec.json.decode(text, type=_RawProbe)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise InputFault(f"The source's description by ffprobe is unreadable: {error}") from error
+    return Probe(
+        format=found.format.format_name,
+        duration_s=_seconds(found.format.duration),
+        start_s=_seconds(found.format.start_time) or 0.0,
+        streams=tuple(_stream(raw_stream) for raw_stream in found.streams),
+        chapters=len(found.chapters),
+    )
+
+
+def last_words(lines: Sequence[str]) -> str:
+    """Return the most telling line of a failed run, without addresses."""
+    told = [re.sub(r" @ 0x[0-9a-f]+", "", line).strip() for line in lines if line.strip()]
+    told = [line for line in told if not line.endswith("Conversion failed!")]
+    errors = [line for line in told if "[error]" in line or "[fatal]" in line]
+    return (errors or told or [""])[-1]
+
+
+def _stream(raw: _RawStream) -> Stream:
+    cover = bool(raw.disposition.get("attached_pic") or raw.disposition.get("timed_thumbnails"))
+    return Stream(
+        index=raw.index,
+        kind=raw.codec_type,
+        codec=raw.codec_name,
+        language=_language(raw.tags),
+        is_cover=cover,
+        width=raw.width,
+        height=raw.height,
+        rotation=round(next((s.rotation for s in raw.side_data_list if s.rotation), 0)),
+        pix_fmt=raw.pix_fmt,
+        # VP8 and VP9 have their alpha channel beside the pictures, and only the container tells.
+        has_alpha=raw.tags.get("alpha_mode") == "1" or bool(_ALPHA.match(raw.pix_fmt or "")),
+        fps=_rate(raw.avg_frame_rate) or _rate(raw.r_frame_rate),
+        field_order=raw.field_order,
+        colour=Colour(
+            _word(raw.color_primaries),
+            _word(raw.color_transfer),
+            _word(raw.color_space),
+            _word(raw.color_range),
+        ),
+        channels=raw.channels,
+        has_layout=raw.channel_layout not in (None, "", "unknown"),
+        layout=raw.channel_layout,
+        sample_rate=int(_seconds(raw.sample_rate) or 0),
+        has_extradata=raw.extradata_size > 0,
+        duration_s=_seconds(raw.duration) or _clock(raw.tags),
+        frames_declared=_count(raw.nb_frames),
+    )
+
+
+def _language(tags: dict[str, str]) -> str | None:
+    language = tags.get("language") or tags.get("LANGUAGE")
+    return language if language and language != "und" else None
+
+
+def _word(text: str | None) -> str | None:
+    """Keep only a plain word: these become arguments, and a file must not choose those."""
+    return text if text and text not in ("unknown", "reserved") and _WORD.match(text) else None
+
+
+def _seconds(text: str | None) -> float | None:
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return None
+
+
+def _count(text: str | None) -> int | None:
+    return int(text) if text and text.isdigit() else None
+
+
+def _rate(text: str | None) -> float | None:
+    try:
+        rate = float(Fraction(text)) if text else 0.0
+    except (ValueError, ZeroDivisionError):
+        return None
+    return rate if 0 < rate <= 1000 else None
+
+
+def _clock(tags: dict[str, str]) -> float | None:
+    """Matroska's per-stream duration: a tag such as `00:00:02.002000000`."""
+    text = next((tags[name] for name in tags if name.upper().startswith("DURATION")), "")
+    match = re.match(r"^(\d+):(\d\d):(\d\d(?:\.\d+)?)$", text)
+    return int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3]) if match else None

@@ -1,0 +1,1 @@
+"""Check that a file holds all the bytes that its container states, without ffmpeg."""

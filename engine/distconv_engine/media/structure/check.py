@@ -1,0 +1,261 @@
+"""Does a file hold all the bytes that its own container says it has? Without ffmpeg, in one look.
+
+Demuxers are built to play what is there, so a cut file often reads as a shorter whole one. Most
+containers state a length somewhere, and these checks hold it against the file:
+
+- MP4, MOV: see `structure_mp4` and `structure_fragments`.
+- Matroska, WebM: the segment's stated size must lie within the file.
+- AVI, WAV: the RIFF size likewise, and AVI's chain of chunks must be unbroken.
+- FLV: the size that it states, and the last tag's back pointer must point at a tag of that size.
+- MPEG-TS: whole packets, each with its sync byte.
+- Ogg: the last page must be whole and close its stream.
+- MP3: see `structure_mp3`. MXF, ASF, DV, AU, AIFF: see `structure_chains`.
+
+Where it states its end, no other file may begin there (`structure_joined`).
+
+What none can see: a cut on the very border of units in a container that states no length (a TS
+on a packet border, a live WebM on a cluster border).
+"""
+
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from distconv_engine.failures import InputFault, cut_short
+from distconv_engine.media.structure.chunk_chains import (
+    DV_MAGIC,
+    MXF_MAGIC,
+    UNITS_MAX,
+    check_aiff,
+    check_asf,
+    check_au,
+    check_dv,
+    check_mxf,
+    is_printable,
+    quoted,
+)
+from distconv_engine.media.structure.concatenated import ASF_MAGIC, EBML_MAGIC, check_end
+from distconv_engine.media.structure.mp3 import check_mp3, mp3_start
+from distconv_engine.media.structure.mp4 import check_mp4
+
+_SEGMENT_ID = 0x18538067
+_BOXES_FIRST = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp", b"pnot"})
+_FLV_SCRIPT_BYTES = 16_384
+_TS_SYNC = 0x47
+_TS_SIZES = (188, 192, 204)
+_TS_SYNC_LOOKS = 5
+_OGG_TAIL_BYTES = 65_536 + 512
+_LISTS_DEEP = 8
+_BY_MAGIC = {ASF_MAGIC: check_asf, MXF_MAGIC: check_mxf, DV_MAGIC: check_dv, b".snd": check_au}
+
+
+def check_structure(path: Path) -> list[str]:
+    """Check `path` and return the names of the checks that it passed; none for a format that
+    states no length.
+
+    Raises:
+        InputFault: the file is empty, or holds less than it says.
+    """
+    with path.open("rb") as file:
+        return check_structure_of(file, os.fstat(file.fileno()).st_size)
+
+
+def check_structure_of(file: BinaryIO, size: int) -> list[str]:
+    """Check an open file of `size` bytes; otherwise as `check_structure`."""
+    if size == 0:
+        raise InputFault("The source is empty: 0 bytes.")
+    head = file.read(1024)
+    if not head.strip(b"\0"):
+        raise InputFault(f"The source begins with {len(head)} zero bytes: it was never filled.")
+    check = _check_for(head)
+    if check is not None:
+        check(file, size)
+    elif (start := mp3_start(file)) is not None:
+        check_mp3(file, size, start)
+    else:
+        return []
+    return ["container-complete"]
+
+
+def is_long_chain(head: bytes) -> bool:
+    """Whether every link of its chain is looked at, as in AVI: too many requests by HTTP."""
+    return is_riff(head) or head.startswith((ASF_MAGIC, MXF_MAGIC))
+
+
+def is_riff(head: bytes) -> bool:
+    """Whether it is AVI or WAV."""
+    return head.startswith((b"RIFF", b"RF64"))
+
+
+def _check_for(head: bytes) -> Callable[[BinaryIO, int], None] | None:
+    if head[4:8] in _BOXES_FIRST:
+        return check_mp4
+    if head.startswith(EBML_MAGIC):
+        return _check_matroska
+    if is_riff(head):
+        return _check_riff
+    if head.startswith(b"FLV\x01"):
+        return _check_flv
+    if head.startswith(b"OggS"):
+        return _check_ogg
+    if head.startswith(b"FORM") and head[8:12] in (b"AIFF", b"AIFC"):
+        return check_aiff
+    for magic, check in _BY_MAGIC.items():
+        if head.startswith(magic):
+            return check
+    return _check_ts if _ts_layout(head) else None
+
+
+# ------------------------------------------------------------------------------- Matroska, WebM
+
+
+def _check_matroska(file: BinaryIO, size: int) -> None:
+    file.seek(4)
+    header_bytes = _vint(file)
+    start = file.tell() + (header_bytes or 0)
+    file.seek(start)
+    identity = int.from_bytes(file.read(4), "big")
+    if identity != _SEGMENT_ID:
+        raise InputFault("The source is cut or damaged: no Matroska segment follows its header.")
+    length = _vint(file)
+    if length is None:
+        return
+    end = file.tell() + length
+    if end > size:
+        raise cut_short("its Matroska segment", end, size)
+    check_end(file, end)
+
+
+def _vint(file: BinaryIO) -> int | None:
+    """Read an EBML length; None stands for an unknown one (live recordings)."""
+    first = file.read(1)
+    if not first or not first[0]:
+        raise InputFault("The source is cut or damaged: its Matroska header is not whole.")
+    width = 9 - first[0].bit_length()
+    rest = file.read(width - 1)
+    if len(rest) < width - 1:
+        raise InputFault("The source is cut: it ends within its Matroska header.")
+    mask = (1 << (8 - width)) - 1
+    value = int.from_bytes(bytes([first[0] & mask]) + rest, "big")
+    return None if value == (1 << (7 * width)) - 1 else value
+
+
+# ------------------------------------------------------------------------------------- AVI, WAV
+
+
+def _check_riff(file: BinaryIO, size: int) -> None:
+    """Check each RIFF chunk; an AVI over 1 GB is a row of them."""
+    start = 0
+    while start + 12 <= size:
+        file.seek(start)
+        head = file.read(12)
+        length = int.from_bytes(head[4:8], "little")
+        if not head.startswith(b"RIFF") or length in (0, 0xFFFFFFFF):
+            return  # recorded live, RF64 or something appended: no statement
+        end = start + 8 + length
+        if end > size:
+            raise cut_short("its RIFF chunk", end, size)
+        if head[8:11] == b"AVI":
+            _walk_chunks(file, start + 12, end)
+        else:
+            check_end(file, end + length % 2)
+        start = end + length % 2
+    if start == 0:
+        raise cut_short("its RIFF header", 12, size)
+
+
+def _walk_chunks(file: BinaryIO, start: int, end: int, depth: int = 0) -> None:
+    """Follow the chain of chunks, into lists, and see that no link is broken."""
+    for _ in range(UNITS_MAX):
+        if start + 8 > end:
+            return
+        file.seek(start)
+        head = file.read(12)
+        kind, length = head[:4], int.from_bytes(head[4:8], "little")
+        if not is_printable(kind):
+            raise InputFault(f"The source is damaged: byte {start} should begin an AVI chunk.")
+        if start + 8 + length > end:
+            raise cut_short(f"the AVI chunk {quoted(kind)}", start + 8 + length, end)
+        if kind == b"LIST" and depth < _LISTS_DEEP:
+            _walk_chunks(file, start + 12, start + 8 + length, depth + 1)
+        start += 8 + length + length % 2
+
+
+# ------------------------------------------------------------------------------------------ FLV
+
+
+def _check_flv(file: BinaryIO, size: int) -> None:
+    if size < 13 + 15:
+        raise InputFault(f"The source is only a header: an FLV of {size} bytes.")
+    file.seek(0)
+    stated_size = _flv_size(file.read(_FLV_SCRIPT_BYTES))
+    if stated_size > size:
+        raise cut_short("the FLV file's own statement of its size", int(stated_size), size)
+    if stated_size:
+        check_end(file, int(stated_size))
+    file.seek(size - 4)
+    tag_bytes = int.from_bytes(file.read(4), "big")
+    start = size - 4 - tag_bytes
+    head = b""
+    if start >= 13:
+        file.seek(start)
+        head = file.read(11)
+    stated = int.from_bytes(head[1:4], "big") + 11 if len(head) == 11 else None
+    if stated != tag_bytes:
+        raise InputFault("The source is cut: it ends in the middle of an FLV tag.")
+
+
+def _flv_size(start: bytes) -> float:
+    """Return the size that the script tag states (an AMF number after its key), or 0."""
+    key = b"filesize\0"
+    at = start.find(key)
+    number = start[at + len(key) : at + len(key) + 8]
+    return float(struct.unpack(">d", number)[0]) if at >= 0 and len(number) == 8 else 0.0
+
+
+# -------------------------------------------------------------------------------------- MPEG-TS
+
+
+def _ts_layout(head: bytes) -> tuple[int, int] | None:
+    """Return packet size and offset of the sync byte when `head` looks like a transport stream."""
+    for packet in _TS_SIZES:
+        offset = 4 if packet == 192 else 0
+        looks = range(offset, min(len(head), offset + packet * _TS_SYNC_LOOKS), packet)
+        if len(looks) > 1 and all(head[at] == _TS_SYNC for at in looks):
+            return packet, offset
+    return None
+
+
+def _check_ts(file: BinaryIO, size: int) -> None:
+    file.seek(0)
+    layout = _ts_layout(file.read(1024))
+    assert layout is not None
+    packet, offset = layout
+    if size % packet:
+        whole = size - size % packet
+        raise cut_short("the last transport stream packet", whole + packet, size)
+    file.seek(size - packet + offset)
+    if file.read(1) != bytes([_TS_SYNC]):
+        raise InputFault(
+            "The source is damaged: its last transport stream packet has no sync byte."
+        )
+
+
+# ------------------------------------------------------------------------------------------ Ogg
+
+
+def _check_ogg(file: BinaryIO, size: int) -> None:
+    file.seek(max(0, size - _OGG_TAIL_BYTES))
+    tail = file.read()
+    at = tail.rfind(b"OggS")
+    page = tail[at:] if at >= 0 else b""
+    if len(page) < 27 or len(page) < 27 + page[26]:
+        raise InputFault("The source is cut: it ends within an Ogg page header.")
+    needed = 27 + page[26] + sum(page[27 : 27 + page[26]])
+    if len(page) < needed:
+        start = size - len(page)
+        raise cut_short("the last Ogg page", start + needed, size)
+    if not page[5] & 0x04:
+        raise InputFault("The source is cut: its last Ogg page does not end its stream.")

@@ -1,0 +1,126 @@
+"""Containers that are chains of units: each states its length, or all have the same one.
+
+Their demuxers look for the next unit that makes sense when one does not, and say nothing: a block
+of zeros in the middle of a WMV costs it frames that nobody misses. So each link is looked at.
+
+- MXF: keys and lengths (SMPTE 336M) from the first byte to the footer.
+- ASF, WMV: the file's size and its number of packets, and each packet's first byte.
+- DV: frames of one size. AU, AIFF: the size in the header.
+"""
+
+from typing import BinaryIO
+
+from distconv_engine.failures import InputFault, cut_short
+from distconv_engine.media.structure.concatenated import check_end
+
+UNITS_MAX = 10_000_000
+"""More is not looked at: a week of film, or a file made to keep us busy."""
+MXF_MAGIC = b"\x06\x0e\x2b\x34"
+_MXF_FOOTER = bytes.fromhex("060e2b34020501010d01020101")
+_FOOTER_KINDS = (0x04, 0x11)
+_ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
+_ASF_DATA_BYTES = 50
+_ASF_HEADER_MAX = 10_000_000
+_ASF_CHECKED, _ASF_MASK = 0x82, 0x8F
+"""Of a packet that begins with two bytes of error correction data, as all that anybody writes do."""
+DV_MAGIC = b"\x1f\x07\x00"
+_DV_BYTES = {False: 120_000, True: 144_000}
+"""Of a frame: 525 lines, 625 lines. The formats with more have a multiple."""
+
+
+def check_mxf(file: BinaryIO, size: int) -> None:
+    """Follow the chain of keys; behind the footer there may be anything."""
+    start = 0
+    for _ in range(UNITS_MAX):
+        if start >= size:
+            return
+        file.seek(start)
+        head = file.read(25)
+        if not head.startswith(MXF_MAGIC):
+            raise InputFault(f"The source is damaged: byte {start} should begin an MXF key.")
+        if len(head) < 17:
+            raise cut_short("an MXF key", start + 17, size)
+        wide = head[16] & 0x7F if head[16] & 0x80 else 0
+        length = int.from_bytes(head[17 : 17 + wide], "big") if wide else head[16]
+        if head.startswith(_MXF_FOOTER) and head[13] in _FOOTER_KINDS:
+            return
+        if start + 17 + wide + length > size:
+            raise cut_short("an MXF packet", start + 17 + wide + length, size)
+        start += 17 + wide + length
+
+
+def check_asf(file: BinaryIO, size: int) -> None:
+    """Hold what the header states against the file, and look at each packet."""
+    file.seek(0)
+    head = file.read(30)
+    length = int.from_bytes(head[16:24], "little")
+    if length + _ASF_DATA_BYTES > size:
+        raise cut_short("its ASF header", length + _ASF_DATA_BYTES, size)
+    header = file.read(min(length, _ASF_HEADER_MAX) - 30)
+    data = file.read(_ASF_DATA_BYTES)
+    at = header.find(_ASF_FILE)
+    told = header[at : at + 104] if at >= 0 else b""
+    if len(told) < 104 or told[88] & 1 or not data.startswith(_ASF_DATA):
+        return  # a live recording, whose header was written before there was anything to state
+    stated = int.from_bytes(told[40:48], "little")
+    if stated > size:
+        raise cut_short("the ASF file's own statement of its size", stated, size)
+    check_end(file, stated)
+    packets, packet_bytes = (
+        int.from_bytes(told[56:64], "little"),
+        int.from_bytes(told[92:96], "little"),
+    )
+    first = length + _ASF_DATA_BYTES
+    if first + packets * packet_bytes > size:
+        raise cut_short("its last ASF packet", first + packets * packet_bytes, size)
+    _look_at_packets(file, first, packets, packet_bytes)
+
+
+def _look_at_packets(file: BinaryIO, first: int, count: int, packet_bytes: int) -> None:
+    for number in range(min(count, UNITS_MAX)):
+        file.seek(first + number * packet_bytes)
+        begins = file.read(1)
+        if not begins or begins[0] & _ASF_MASK != _ASF_CHECKED:
+            if number == 0:
+                return  # without error correction data nothing tells where a packet begins
+            place = first + number * packet_bytes
+            raise InputFault(f"The source is damaged: byte {place} should begin an ASF packet.")
+
+
+def check_dv(file: BinaryIO, size: int) -> None:
+    """Check that the last frame is whole."""
+    file.seek(3)
+    frame = _DV_BYTES[bool(file.read(1)[0] & 0x80)]
+    if size % frame:
+        raise cut_short("its last DV frame", size - size % frame + frame, size)
+
+
+def check_au(file: BinaryIO, size: int) -> None:
+    """Check the size in the header, where there is one."""
+    file.seek(4)
+    start, length = (int.from_bytes(file.read(4), "big") for _ in range(2))
+    if length == 0xFFFFFFFF:
+        return
+    if start + length > size:
+        raise cut_short("its sound", start + length, size)
+    check_end(file, start + length)
+
+
+def check_aiff(file: BinaryIO, size: int) -> None:
+    """Check the size of the FORM chunk."""
+    file.seek(4)
+    end = 8 + int.from_bytes(file.read(4), "big")
+    if end > size:
+        raise cut_short("its FORM chunk", end, size)
+    check_end(file, end + end % 2)
+
+
+def quoted(kind: bytes) -> str:
+    """Return the four bytes that name a unit, for a message."""
+    return repr(kind.decode("latin-1"))
+
+
+def is_printable(kind: bytes) -> bool:
+    """Whether four bytes may name a unit."""
+    return all(0x20 <= byte < 0x7F or byte == 0xA9 for byte in kind)

@@ -1,0 +1,1 @@
+"""Run one attempt from its source to its published output."""

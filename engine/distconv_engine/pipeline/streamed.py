@@ -1,0 +1,185 @@
+"""A large job with a remote source: read from its server and written to its place, stored nowhere.
+
+The proof is the same as for a stored job. The source is read three times through `relay`: as it is
+(zeroed blocks, digest), by ffprobe (every packet) and by the encode; one ETag or date covers all.
+
+- To a directory, ffmpeg writes beside the final name, and the output is read back from there.
+- To a URL, the output goes out while it is made (`live`), and is read back from the server.
+
+Live, nothing that was sent can be written again: MP4 and MOV become fragmented, Matroska and WebM
+get no index at their end, and what would need more (covers, chapters, attachments, subtitles and
+edit lists in MP4, AAC copied from TS to Matroska, `faststart` asked for by name) is fetched and stored
+instead, as is a source whose server has no ranges, no size or nothing by which a change is seen, and
+any AVI, WAV, WMV or MXF.
+"""
+
+import trio
+
+from distconv_engine.attempts.context import Attempt, Workshop, held_of
+from distconv_engine.checks.output import Verified, verify
+from distconv_engine.checks.source import Source, check_remote
+from distconv_engine.config import Config
+from distconv_engine.encode.encoders import Encoder
+from distconv_engine.encode.plan import Plan, make_plan
+from distconv_engine.host.disk_space import require_room
+from distconv_engine.pipeline.encoder_choice import (
+    Work,
+    encode_to,
+    first_that_works,
+    request_for,
+    tools_for,
+)
+from distconv_engine.pipeline.report import result_of
+from distconv_engine.pipeline.upload_while_encoding import encode_live, read_back
+from distconv_engine.transfer.destination import (
+    FileTarget,
+    HttpTarget,
+    choose_target,
+    is_media_store,
+)
+from distconv_engine.transfer.loopback_proxy import open_relay
+from distconv_engine.transfer.publish import directory_faults, publish_file, temporary_of
+from distconv_engine.transfer.range_reader import NotStreamable, RangeReader
+from distconvd.model import CompleteReport, Job, TranscodeOptions
+
+
+def is_large(config: Config, job: Job) -> bool:
+    """Whether `job` is one to be streamed."""
+    remote = job.source_url.lower().startswith(("http://", "https://"))
+    return remote and 0 < config.stream_min_mb <= job.job_size
+
+
+def why_not_live(plan: Plan, options: TranscodeOptions) -> str | None:
+    """Return why this output cannot be sent while it is made; None: it can. Pure."""
+    mp4 = plan.container.name in ("mp4", "mov")
+    if mp4 and options.faststart:
+        return "options.faststart asks for an index that is written last and stands first"
+    if plan.keep_chapters:
+        return "chapters are written last"
+    for kept in plan.kept:
+        if kept.edit is not None:
+            return f"{kept.stream.label} needs an edit list, which needs an index"
+        if plan.container.name == "mkv" and kept.action == "copy" and kept.stream.is_adts:
+            return f"{kept.stream.label} tells its parameters later than an mkv wants them"
+        moved = kept.stream.is_cover or kept.stream.kind == "attachment"
+        if moved or (mp4 and kept.stream.kind == "subtitle"):
+            return f"{kept.stream.label} does not fit a {plan.container.name} that is sent live"
+    return None
+
+
+async def run_streamed(
+    shop: Workshop, attempt: Attempt, encoders: tuple[Encoder, ...]
+) -> CompleteReport:
+    """Do the work of one attempt; raises `NotStreamable` when it has to be fetched."""
+    start, job, config = trio.current_time(), attempt.job, shop.config
+    require_room(config, (config.work_dir, 0))
+    key = config.api_key if is_media_store(job.source_url, config.server) else None
+    reader = RangeReader(shop.client, job.source_url, key=key, tries=config.fetch_tries)
+    await reader.open()
+    report: CompleteReport | None = None
+    async with open_relay(reader) as relay:
+        attempt.tracker.phase("probe")
+        source = await check_remote(
+            shop.tools,
+            reader,
+            relay.url,
+            attempt.controls,
+            sha256=job.source_sha256,
+            on_progress=attempt.tracker.part,
+        )
+        report = await _Streamed(shop, attempt, reader, source, encoders, start).run()
+    assert report is not None
+    return report
+
+
+class _Streamed:
+    """One streamed attempt whose source has passed its checks."""
+
+    def __init__(
+        self,
+        shop: Workshop,
+        attempt: Attempt,
+        reader: RangeReader,
+        source: Source,
+        encoders: tuple[Encoder, ...],
+        start: float,
+    ) -> None:
+        self._shop = shop
+        self._attempt = attempt
+        self._reader = reader
+        self._source = source
+        self._encoders = encoders
+        self._start = start
+
+    async def run(self) -> CompleteReport:
+        shop, attempt, config = self._shop, self._attempt, self._shop.config
+        plan = make_plan(attempt.job, self._source.probe, self._source.edits)
+        target = choose_target(
+            attempt.job,
+            plan.container.suffix,
+            output=config.output,
+            server=config.server,
+            roots=config.source_root,
+        )
+        if isinstance(target, HttpTarget) and (reason := why_not_live(plan, attempt.job.options)):
+            raise NotStreamable(reason)
+        self._tools, encoders = await tools_for(shop, attempt, plan, self._encoders)
+        attempt.tracker.phase("encode")
+        if isinstance(target, FileTarget):
+            require_room(config, (target.directory, self._source.state.size_bytes))
+            return await self._to_directory(plan, target, encoders)
+        return await self._to_url(plan, target, encoders)
+
+    async def _to_directory(
+        self, plan: Plan, target: FileTarget, encoders: tuple[Encoder, ...]
+    ) -> CompleteReport:
+        shop, attempt, source = self._shop, self._attempt, self._source
+        temporary = temporary_of(target, attempt.token)
+        await trio.to_thread.run_sync(shop.journal.hold, held_of(attempt, temporary))
+        with directory_faults(target):
+            await trio.Path(target.directory).mkdir(parents=True, exist_ok=True)
+
+        async def work_with(encoder: Encoder) -> Work:
+            request = request_for(
+                shop, attempt, source, plan, encoder, temporary, tools=self._tools
+            )
+            return await encode_to(request, attempt, source, temporary)
+
+        work, fallbacks = await first_that_works(shop, encoders, work_with)
+        attempt.tracker.phase("verify")
+        proved = await verify(
+            work.request, source, work.encoded, temporary, attempt.controls, attempt.tracker.part
+        )
+        await self._reader.check_unchanged()
+        attempt.tracker.phase("publish")
+        url = await publish_file(temporary, proved.sha256, target, temporary, None)
+        return self._report(url, work, proved, *fallbacks)
+
+    async def _to_url(
+        self, plan: Plan, target: HttpTarget, encoders: tuple[Encoder, ...]
+    ) -> CompleteReport:
+        shop, attempt, source = self._shop, self._attempt, self._source
+
+        async def work_with(encoder: Encoder) -> tuple[Work, Verified]:
+            fifo = attempt.folder / "output"
+            request = request_for(
+                shop, attempt, source, plan, encoder, fifo, tools=self._tools, live=True
+            )
+            return await encode_live(
+                shop, attempt, source, request, fifo, target, self._reader.check_unchanged
+            )
+
+        (work, proved), fallbacks = await first_that_works(shop, encoders, work_with)
+        attempt.tracker.phase("publish")
+        key = shop.config.api_key if target.is_media_store else None
+        again = await read_back(shop.client, target, key, proved)
+        form = ["fragmented"] if plan.container.name in ("mp4", "mov") else ["unindexed"]
+        return self._report(target.url, work, proved, *form, *again, *fallbacks)
+
+    def _report(self, url: str, work: Work, proved: Verified, *checks: str) -> CompleteReport:
+        self._attempt.tracker.phase("report")
+        wall_s = trio.current_time() - self._start
+        result = result_of(
+            self._shop, self._source, work, proved, wall_s, "source-unchanged", *checks
+        )
+        return CompleteReport(url, self._attempt.job.attempt, self._shop.engine_id, result)

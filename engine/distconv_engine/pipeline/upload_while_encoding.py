@@ -1,0 +1,303 @@
+"""Sending an output while it is made, with its proof running beside it.
+
+ffmpeg writes into a named pipe. What comes out of it goes four ways at once: to the digest, to the
+two ffprobes and the decoder that `verify` would run on a file, and into the body of a PUT. The end
+of that body is held back until the proof is complete, so a server never sees a bad output whole: a
+failure breaks the request off. Nothing is written to this engine's disk.
+
+The body may go out slowly, but never falls silent: a little is kept back, to be sent in drops while
+the encoder thinks or the proof ends, since servers give up on a silent client. A broken upload can
+not be resumed, for what was sent is nowhere any more: the attempt fails as `transient`.
+"""
+
+import hashlib
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import trio
+
+from distconv_engine.attempts.context import Attempt, Workshop
+from distconv_engine.checks.decode import decode_output
+from distconv_engine.checks.output import Evidence, Verified, judge_output, probe_output
+from distconv_engine.checks.source import Source
+from distconv_engine.encode.command import Request
+from distconv_engine.failures import (
+    EngineFault,
+    InputFault,
+    JobFailure,
+    TransientFault,
+    VerificationFault,
+)
+from distconv_engine.ffmpeg.inputs import STDIN
+from distconv_engine.ffmpeg.run import Controls, Ended
+from distconv_engine.key import with_key
+from distconv_engine.media.packets import PacketScan, scan_packets
+from distconv_engine.media.probe import Probe
+from distconv_engine.pipeline.encoder_choice import Work, encode_to
+from distconv_engine.transfer.destination import HttpTarget
+from distconv_engine.transfer.publish import PUT_TIMEOUT, content_type_of
+
+_PIECE_BYTES = 1 << 16
+_QUEUED_PIECES = 16
+_RESERVE_BYTES = 1 << 20
+_DROP_BYTES = 1 << 13
+_DROP_S = 5.0
+_READ_BACK_TRIES = 3
+_NOT_READABLE = frozenset({401, 403, 404, 405, 410, 501})
+"""Some places may be written to and not read from, such as a pre-signed URL."""
+
+
+@dataclass(slots=True)
+class _Proof:
+    """What the readers beside the encode have found, each once it has ended."""
+
+    found: Probe | InputFault | None = None
+    scan: PacketScan | None = None
+    decoded: Ended | None = None
+
+
+class _Tee:
+    """Takes the output from the named pipe and hands each piece to everybody."""
+
+    def __init__(self, fifo: Path) -> None:
+        self.digest = hashlib.sha256()
+        self.size_bytes = 0
+        self._fifo = fifo
+        os.mkfifo(fifo, 0o600)
+        # Open before ffmpeg opens it, so that neither waits for the other.
+        self._descriptor = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+        self._source = trio.lowlevel.FdStream(self._descriptor)
+        self._readers: list[trio.lowlevel.FdStream] = []
+        self._ends: list[int] = []
+        self._send, self._receive = trio.open_memory_channel[bytes](_QUEUED_PIECES)
+
+    def reader(self) -> int:
+        """Return a descriptor from which all of the output can be read."""
+        end, start = os.pipe2(os.O_CLOEXEC)
+        self._ends.append(end)
+        self._readers.append(trio.lowlevel.FdStream(start))
+        return end
+
+    async def run(self) -> None:
+        """Pass everything on until ffmpeg has closed its end."""
+        await trio.lowlevel.wait_readable(
+            self._descriptor
+        )  # before ffmpeg opens, it reads as ended
+        while piece := await self._source.receive_some(_PIECE_BYTES):
+            self.digest.update(piece)
+            self.size_bytes += len(piece)
+            for reader in list(self._readers):
+                await self._hand(reader, piece)
+            await self._send.send(piece)
+        for reader in self._readers:
+            await reader.aclose()
+        self._readers.clear()
+
+    async def _hand(self, reader: trio.lowlevel.FdStream, piece: bytes) -> None:
+        try:
+            await reader.send_all(piece)
+        except trio.BrokenResourceError:  # it has seen enough, as ffprobe after the head
+            self._readers.remove(reader)
+            await reader.aclose()
+
+    def leave(self, end: int) -> None:
+        """Close a reader's descriptor: its process has ended, and what comes now is dropped."""
+        self._ends.remove(end)
+        os.close(end)
+
+    def release(self) -> None:
+        """Let the body end: the output is proved."""
+        self._send.close()
+
+    async def body(self) -> AsyncIterator[bytes]:
+        """Iterate over what to send; it ends after `release` only."""
+        reserve = bytearray()
+        while True:
+            piece = None
+            with trio.move_on_after(_DROP_S):
+                try:
+                    piece = await self._receive.receive()
+                except trio.EndOfChannel:
+                    break
+            if piece is not None:
+                reserve += piece
+            due = len(reserve) - _RESERVE_BYTES if piece is not None else _DROP_BYTES
+            if due > 0 and reserve:
+                yield bytes(reserve[:due])
+                del reserve[:due]
+        if reserve:
+            yield bytes(reserve)
+
+    async def aclose(self) -> None:
+        """Release all descriptors and the pipe's name."""
+        self._send.close()
+        self._receive.close()
+        for end in self._ends:
+            os.close(end)
+        for stream in (self._source, *self._readers):
+            await stream.aclose()
+        self._fifo.unlink(missing_ok=True)
+
+
+@dataclass(slots=True)
+class _Run:
+    """What the tasks of one live encode share."""
+
+    shop: Workshop
+    attempt: Attempt
+    source: Source
+    request: Request
+    tee: _Tee
+    target: HttpTarget
+    proof: _Proof = field(default_factory=_Proof)
+    uploaded: trio.Event = field(default_factory=trio.Event)
+
+
+async def encode_live(
+    shop: Workshop,
+    attempt: Attempt,
+    source: Source,
+    request: Request,
+    fifo: Path,
+    target: HttpTarget,
+    check_unchanged: Callable[[], Awaitable[None]],
+) -> tuple[Work, Verified]:
+    """Encode, prove and send at the same time; returns once the server has taken all of it."""
+    tee = _Tee(fifo)
+    run = _Run(shop, attempt, source, request, tee, target)
+    done: tuple[Work, Verified] | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_upload, run)
+            done = await _encode_and_judge(run, fifo)
+            await check_unchanged()
+            tee.release()
+            await run.uploaded.wait()
+    except* JobFailure as group:
+        raise _first(group) from None
+    finally:
+        with trio.CancelScope(shield=True):
+            await tee.aclose()
+    assert done is not None
+    return done
+
+
+def _first(group: BaseExceptionGroup[JobFailure]) -> JobFailure:
+    found = group.exceptions[0]
+    return _first(found) if isinstance(found, BaseExceptionGroup) else found
+
+
+async def _encode_and_judge(run: _Run, fifo: Path) -> tuple[Work, Verified]:
+    work: Work | None = None
+    async with trio.open_nursery() as nursery:
+        for reader in (_probe, _scan, _decode):
+            nursery.start_soon(reader, run, run.tee.reader())
+        nursery.start_soon(run.tee.run)
+        work = await encode_to(run.request, run.attempt, run.source, fifo)
+    proof = run.proof
+    assert work is not None
+    assert proof.found is not None
+    assert proof.scan is not None
+    assert proof.decoded is not None
+    digest, size = run.tee.digest.hexdigest(), run.tee.size_bytes
+    evidence = Evidence(proof.found, proof.scan, proof.decoded, digest, size)
+    return work, judge_output(run.request, run.source, work.encoded, evidence)
+
+
+def _patient(controls: Controls) -> Controls:
+    """Return the same for a reader that may wait as long as the encoder does.
+
+    The encode itself is watched, and one that is blocked by a reader stands still.
+    """
+    return Controls(controls.limits, float("inf"), paused=False)
+
+
+async def _probe(run: _Run, end: int) -> None:
+    controls = _patient(run.attempt.controls)
+    run.proof.found = await probe_output(run.request.tools, STDIN, controls, stdin=end)
+    run.tee.leave(end)
+
+
+async def _scan(run: _Run, end: int) -> None:
+    controls = _patient(run.attempt.controls)
+    run.proof.scan = await scan_packets(run.request.tools, STDIN, controls, stdin=end)
+    run.tee.leave(end)
+
+
+async def _decode(run: _Run, end: int) -> None:
+    controls = _patient(run.attempt.controls)
+    run.proof.decoded = await decode_output(
+        run.request, STDIN, controls, lambda _: None, run.source.duration_s, stdin=end
+    )
+    run.tee.leave(end)
+
+
+# ---------------------------------------------------------------------------------------- transfer
+
+
+async def _upload(run: _Run) -> None:
+    target, config = run.target, run.shop.config
+    key = config.api_key if target.is_media_store else None
+    headers = with_key({"Content-Type": content_type_of(run.request.plan.container.name)}, key)
+    try:
+        reply = await run.shop.client.put(
+            target.url,
+            content=run.tee.body(),
+            headers=headers,
+            timeout=PUT_TIMEOUT,
+            follow_redirects=False,
+        )
+    except httpx.TransportError as error:
+        reason = str(error) or type(error).__name__
+        raise TransientFault(f"The output cannot be put to {target.url}: {reason}") from error
+    except httpx.InvalidURL as error:
+        raise InputFault(f"The output's URL does not work: {error}") from error
+    if not reply.is_success:
+        message = f"The output cannot be put to {target.url}: it answered {reply.status_code}."
+        busy = reply.status_code >= 500 or reply.status_code in (408, 425, 429)
+        raise TransientFault(message) if busy else EngineFault(message)
+    run.uploaded.set()
+
+
+async def read_back(
+    client: httpx.AsyncClient, target: HttpTarget, key: str | None, proved: Verified
+) -> list[str]:
+    """Read the output from where it was put; returns the check's name, none if that is forbidden.
+
+    Raises:
+        VerificationFault: the server has something else.
+        TransientFault: the server is away.
+    """
+    reason = ""
+    for _ in range(_READ_BACK_TRIES):
+        try:
+            return await _read_back_once(client, target, key, proved)
+        except httpx.TransportError as error:
+            reason = str(error) or type(error).__name__
+        await trio.sleep(1)
+    raise TransientFault(f"The output cannot be read back from {target.url}: {reason}")
+
+
+async def _read_back_once(
+    client: httpx.AsyncClient, target: HttpTarget, key: str | None, proved: Verified
+) -> list[str]:
+    headers = with_key({"Accept-Encoding": "identity"}, key)
+    digest, size = hashlib.sha256(), 0
+    async with client.stream(
+        "GET", target.url, headers=headers, timeout=PUT_TIMEOUT, follow_redirects=not key
+    ) as reply:
+        if reply.status_code in _NOT_READABLE:
+            return []
+        if reply.status_code != 200:
+            raise httpx.RemoteProtocolError(f"it answered {reply.status_code}")
+        async for piece in reply.aiter_raw():
+            digest.update(piece)
+            size += len(piece)
+    if (digest.hexdigest(), size) != (proved.sha256, proved.size_bytes):
+        raise VerificationFault(
+            f"{target.url} gives {size} other bytes than the {proved.size_bytes} that were sent."
+        )
+    return ["target-read-back"]

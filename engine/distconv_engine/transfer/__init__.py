@@ -1,0 +1,1 @@
+"""Bring sources in and outputs out: files, HTTP, ranges."""

@@ -1,0 +1,163 @@
+"""Getting the source: by HTTP into the work directory, or from disk where it lies.
+
+A broken download goes on where it stopped (Range), and only if it is still the same file
+(If-Range with the strong ETag or the date of the first reply); without either it begins again. A source that can not be got whole is an
+`input` failure when its server cut it short, and `transient` when the server was away.
+"""
+
+import os
+import stat
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO
+from urllib.parse import unquote_to_bytes, urlsplit
+
+import httpx
+import trio
+
+from distconv_engine.backoff import Backoff
+from distconv_engine.failures import InputFault, NoRoom, NotAllowedHere
+from distconv_engine.files import hash_file, is_full
+from distconv_engine.transfer.remote import BAD_URL, TIMEOUT, Again, RemoteFile, bad_url, begin
+
+CHUNK_BYTES = 1 << 20
+
+
+def local_path(url: str, roots: Sequence[Path]) -> Path:
+    """Return the file that a `file://` URL names, inside one of `roots`; links are followed first.
+
+    Raises:
+        NotAllowedHere: it lies outside of what this engine may read (another may).
+        InputFault: there is no such file, or it is none.
+    """
+    path = _path_of(url)
+    if not roots:
+        raise NotAllowedHere(
+            "This engine reads no file:// sources: it has no --source-root. Start it with"
+            " --source-root DIR, or submit the source as an http(s) URL."
+        )
+    resolved = Path(os.path.realpath(path))
+    if not is_inside(resolved, roots):
+        raise NotAllowedHere(
+            f"This engine may not read {path}: it is outside of its --source-root. Start it with one"
+            " that holds the file, or submit the source as an http(s) URL."
+        )
+    try:
+        mode = resolved.stat().st_mode
+    except OSError as error:
+        raise InputFault(f"The source cannot be read: {error.strerror}: {path}") from error
+    if not stat.S_ISREG(mode):
+        raise InputFault(f"The source is not a regular file: {path}")
+    return resolved
+
+
+def is_inside(path: Path, roots: Sequence[Path]) -> bool:
+    """Whether `path`, with its links followed, lies in one of `roots`."""
+    return any(path.is_relative_to(Path(os.path.realpath(root))) for root in roots)
+
+
+def decoded_path(url: str) -> str:
+    """Return the path in a `file://` URL; a name is bytes, and need not be UTF-8."""
+    return os.fsdecode(unquote_to_bytes(urlsplit(url).path))
+
+
+def _path_of(url: str) -> Path:
+    parts, path = urlsplit(url), decoded_path(url)
+    if parts.netloc not in ("", "localhost") or not path.startswith("/") or "\0" in path:
+        raise InputFault(f"Not a file:// URL with an absolute path: {url}")
+    return Path(path)
+
+
+async def download(
+    client: httpx.AsyncClient,
+    url: str,
+    path: Path,
+    *,
+    tries: int,
+    key: str | None = None,
+    on_total: Callable[[int, int], None],
+    on_progress: Callable[[float], None],
+) -> None:
+    """Get `url` into `path`.
+
+    Args:
+        client: an HTTP client that follows redirects.
+        url: what to get.
+        path: where to put it.
+        key: the API key, for the daemon's own media store only; it follows no redirect.
+        tries: tries in a row that get no further before it is given up.
+        on_total: is told the size once it is known, and how much of it is here; may raise to
+            refuse it.
+        on_progress: is told the done part, 0 to 1.
+    """
+    state, backoff, failures = RemoteFile(url, key), Backoff(0.2, 10.0), 0
+    while True:
+        reached = state.best
+        try:
+            await _one_try(client, state, path, on_total, on_progress)
+            return
+        except BAD_URL as error:
+            raise bad_url(error) from error
+        except (httpx.TransportError, Again) as error:
+            failures = 0 if state.best > reached else failures + 1
+            if failures >= tries:
+                raise state.given_up(tries, str(error) or type(error).__name__) from error
+        except OSError as error:
+            if is_full(error):
+                raise NoRoom("The engine's disk is full.") from error
+            raise
+        await trio.sleep(backoff.next_s() if state.best == reached else 0)
+
+
+async def _one_try(
+    client: httpx.AsyncClient,
+    state: RemoteFile,
+    path: Path,
+    on_total: Callable[[int, int], None],
+    on_progress: Callable[[float], None],
+) -> None:
+    async with client.stream(
+        "GET", state.url, headers=state.headers(), timeout=TIMEOUT, follow_redirects=not state.key
+    ) as response:
+        begin(state, response)
+        if state.total is not None:
+            on_total(state.total, state.written)
+        with path.open("r+b" if state.written else "wb") as file:
+            file.seek(state.written)
+            file.truncate()
+            await _receive(state, response, file, on_progress)
+    if state.total is not None and state.written < state.total:
+        raise Again("it closed the connection early")
+
+
+async def _receive(
+    state: RemoteFile,
+    response: httpx.Response,
+    file: IO[bytes],
+    on_progress: Callable[[float], None],
+) -> None:
+    """Write the body as it comes; what came before a break is kept for the next try."""
+    waiting = bytearray()
+    try:
+        async for piece in response.aiter_raw():
+            waiting += piece
+            if len(waiting) >= CHUNK_BYTES:
+                await trio.to_thread.run_sync(_write, state, file, waiting)
+                on_progress(state.written / state.total if state.total else 0.0)
+    finally:
+        _write(state, file, waiting)
+    on_progress(1.0)
+
+
+def _write(state: RemoteFile, file: IO[bytes], waiting: bytearray) -> None:
+    file.write(waiting)
+    file.flush()
+    state.advance(len(waiting))
+    waiting.clear()
+
+
+async def check_sha256(path: Path, wanted: str) -> None:
+    """Raise `InputFault` when the file has not the digest that the job gives."""
+    digest, _ = await trio.to_thread.run_sync(hash_file, path)
+    if digest != wanted.lower():
+        raise InputFault(f"The source has SHA-256 {digest}, the job says {wanted.lower()}.")

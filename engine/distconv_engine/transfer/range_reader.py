@@ -1,0 +1,197 @@
+"""Reading any part of a remote file at any time, as if it lay on a disk.
+
+What streaming needs of a source's server is asked for first: its size, ranges, and an ETag or date
+by which a change is seen. A server without one of these is no fault; its file is fetched instead.
+"""
+
+import hashlib
+import io
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+
+import httpx
+import trio
+from trio.lowlevel import checkpoint
+
+from distconv_engine.backoff import Backoff
+from distconv_engine.failures import InputFault, TransientFault
+from distconv_engine.media.zero_runs import ZeroFinder, ZeroRuns
+from distconv_engine.transfer.remote import BAD_URL, TIMEOUT, Again, RemoteFile, bad_url, begin
+
+Sink = Callable[[bytes], Awaitable[None]]
+BLOCK_BYTES = 1 << 21
+"""Asked for in one request."""
+BUFFER_BYTES = 1 << 16
+
+
+class NotStreamable(Exception):
+    """This job has to be fetched; the message says why."""
+
+
+class RangeReader:
+    """One remote file, the same from the first byte to the last check.
+
+    Args:
+        client: an HTTP client.
+        url: of the file.
+        key: the API key, for the daemon's own media store only; it follows no redirect.
+        tries: tries in a row that get no further before it is given up.
+    """
+
+    def __init__(self, client: httpx.AsyncClient, url: str, *, key: str | None, tries: int) -> None:
+        self.size_bytes = 0
+        self._client = client
+        self._url = url
+        self._key = key
+        self._tries = tries
+        self._validator: str | None = None
+        self._seen_whole = False
+
+    async def open(self) -> None:
+        """Ask for the first byte; raises `NotStreamable`, or the failure that a server shows."""
+        state = RemoteFile(self._url, self._key)
+        ranged = False
+
+        async def once() -> None:
+            nonlocal ranged
+            async with self._request(state, 1) as response:
+                begin(state, response)
+                ranged = response.status_code == 206
+
+        await self._tried(state, once)
+        if not ranged or state.total is None:
+            raise NotStreamable("its server sends no ranges")
+        if state.validator is None:
+            raise NotStreamable("its server gives neither a strong ETag nor a date")
+        if state.total == 0:
+            raise InputFault("The source is empty: 0 bytes.")
+        self.size_bytes, self._validator = state.total, state.validator
+
+    async def copy(self, start: int, stop: int, sink: Sink) -> None:
+        """Hand the bytes from `start` to before `stop` to `sink`.
+
+        Raises:
+            InputFault: it breaks off, or it is another file now.
+            TransientFault: its server is away.
+        """
+        state = RemoteFile(self._url, self._key, start, self.size_bytes, self._validator)
+        while state.written < stop:
+            for piece in await self._block(state, min(stop, state.written + BLOCK_BYTES)):
+                await sink(piece)
+
+    async def _block(self, state: RemoteFile, stop: int) -> list[bytes]:
+        """Return the bytes up to `stop`, and leave the state there.
+
+        A block at a time: the connection is free again before anybody deals with the bytes, so a
+        slow or absent reader holds none open, and a seek throws no more than this away.
+        """
+        pieces: list[bytes] = []
+
+        async def once() -> None:
+            at = state.written
+            async with self._request(state, stop) as response:
+                begin(state, response)
+                if response.status_code != 206:
+                    state.written = at
+                    raise Again("it ignored the range")
+                async for piece in response.aiter_raw():
+                    pieces.append(piece[: stop - state.written])
+                    state.advance(len(pieces[-1]))
+            if state.written < stop:
+                raise Again("it closed the connection early")
+
+        await self._tried(state, once)
+        return pieces
+
+    async def read_whole(self, on_progress: Callable[[float], None]) -> tuple[ZeroRuns, str]:
+        """Read it once from end to end; returns its runs of zero bytes and its SHA-256."""
+        zeros, digest, seen = ZeroFinder(), hashlib.sha256(), 0
+
+        async def take(piece: bytes) -> None:
+            nonlocal seen
+            digest.update(piece)
+            zeros.feed(piece)
+            seen += len(piece)
+            on_progress(seen / self.size_bytes)
+            await checkpoint()
+
+        await self.copy(0, self.size_bytes, take)
+        self._seen_whole = True
+        return zeros.close(), digest.hexdigest()
+
+    async def check_unchanged(self) -> None:
+        """Raise `InputFault` when the server has another file now."""
+
+        async def drop(_: bytes) -> None:
+            await checkpoint()
+
+        await self.copy(self.size_bytes - 1, self.size_bytes, drop)
+
+    def as_file(self) -> io.BufferedReader:
+        """Return it as a file, to be read in a worker thread of trio."""
+        return io.BufferedReader(_RawRanges(self), BUFFER_BYTES)
+
+    def _request(self, state: RemoteFile, stop: int) -> AbstractAsyncContextManager[httpx.Response]:
+        return self._client.stream(
+            "GET",
+            self._url,
+            headers=state.headers(stop),
+            timeout=TIMEOUT,
+            follow_redirects=not self._key,
+        )
+
+    async def _tried(self, state: RemoteFile, once: Callable[[], Awaitable[None]]) -> None:
+        backoff, failures = Backoff(0.2, 10.0), 0
+        while True:
+            reached = state.written
+            try:
+                await once()
+                return
+            except BAD_URL as error:
+                raise bad_url(error) from error
+            except (httpx.TransportError, Again) as error:
+                failures = 0 if state.written > reached else failures + 1
+                if failures >= self._tries:
+                    raise self._given_up(state, str(error) or type(error).__name__) from error
+            await trio.sleep(backoff.next_s() if state.written == reached else 0)
+
+    def _given_up(self, state: RemoteFile, reason: str) -> InputFault | TransientFault:
+        if self._seen_whole:  # all of it came before, so it is the server that is away
+            return TransientFault(f"The source's server went away while it was read: {reason}")
+        return state.given_up(self._tries, reason)
+
+
+class _RawRanges(io.RawIOBase):
+    """The blocking, seekable side of a `RangeReader`, for a worker thread of trio."""
+
+    def __init__(self, reader: RangeReader) -> None:
+        self._reader = reader
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._reader.size_bytes}
+        self._at = max(0, base[whence] + offset)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override] # all it is given
+        stop = min(self._at + len(buffer), self._reader.size_bytes)
+        found = bytearray()
+
+        async def keep(piece: bytes) -> None:
+            found.extend(piece)
+            await checkpoint()
+
+        if stop > self._at:
+            trio.from_thread.run(self._reader.copy, self._at, stop, keep)
+        buffer[: len(found)] = found
+        self._at += len(found)
+        return len(found)

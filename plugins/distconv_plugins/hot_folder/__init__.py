@@ -1,0 +1,1 @@
+"""Turn videos that appear in watched folders into jobs."""

@@ -1,0 +1,349 @@
+"""The file work of a hot folder, step by step: what is to be ordered, what was, what has ended.
+
+Blocking, and one call at a time; every method is safe to be cut off anywhere and called again. What
+is decided about a video:
+
+- never seen: it is ordered;
+- ordered from this path: it is known;
+- ordered from another path where it no longer lies: it was moved, and is known; unless it was moved
+  under its running job, which then failed for that: it is ordered anew;
+- ordered from another path where it still lies: this is a copy, and ordered, as any other file;
+- ordered for another codec, or under other settings whose folder is still there: whoever moved it
+  here wants it done this way too, so it is ordered.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote, unquote_to_bytes
+
+import msgspec
+
+from distconv_plugins.hot_folder.names import SETTINGS_NAME
+from distconv_plugins.hot_folder.records import (
+    Order,
+    Record,
+    Records,
+    maybe_fingerprint,
+    replace_file,
+)
+from distconv_plugins.hot_folder.reports import write_report
+from distconv_plugins.hot_folder.settings import is_within, submission
+from distconv_plugins.hot_folder.tree import Look, Tree, Video
+from distconv_spool import Disk, mint_key, printable
+from distconvd.errors import DistconvError
+from distconvd.model import Job
+
+PROBLEM_NAME = SETTINGS_NAME + ".problem.json"
+_FAILED = "failed_permanently"
+
+
+class Tag(NamedTuple):
+    """Names an order: its record, and its place there. On the job as the label `hot-folder`."""
+
+    record: str
+    at: int
+
+    def __str__(self) -> str:
+        return f"{self.record}.{self.at}"
+
+    @classmethod
+    def maybe_from(cls, label: str | None) -> "Tag | None":
+        """Return the tag that a label holds."""
+        record, _, at = (label or "").partition(".")
+        if len(record) != 32 or not record.isalnum() or not at.isdecimal() or len(at) > 9:
+            return None
+        return cls(record, int(at))
+
+
+class Ticket(NamedTuple):
+    """An order that is to be submitted, perhaps once more."""
+
+    tag: Tag
+    key: str
+    fields: bytes
+    path: str
+    """For the log."""
+    video: Video | None = None
+    """What it was ordered for, where that is at hand."""
+
+
+class End(NamedTuple):
+    """An order that has ended: its job did, or the daemon refused it."""
+
+    tag: Tag
+    job: Job | None = None
+    refusal: DistconvError | None = None
+
+
+class OpenOrders(NamedTuple):
+    """What is still to be brought to an end."""
+
+    orders: list[tuple[Ticket, str | None]]
+    """Orders, and the ids of their jobs as far as they are known."""
+    troubles: set[str]
+    """Records that cannot be read."""
+
+
+class Desk:
+    """See the module.
+
+    Args:
+        watch: the watched folder, absolute and without links.
+        folder: where the records lie.
+        settle_s: how long a file must stay the same.
+        disk: the file system.
+
+    Resource handling: holds the records' locks until `close`.
+    """
+
+    def __init__(self, watch: Path, folder: Path, settle_s: float, disk: Disk) -> None:
+        self._watch = watch
+        self._disk = disk
+        self._records = Records(folder, watch, disk)
+        try:
+            self._outputs = self._records.outputs()
+        except BaseException:
+            self.close()
+            raise
+        self._tree = Tree(watch, disk, settle_s, self._outputs)
+        self._wrong: dict[str, str] = {}
+        self._right: set[str] = set()
+        self._names: Iterator[str] = iter(())
+
+    def close(self) -> None:
+        """Let another process serve the folder."""
+        self._records.close()
+
+    def look(self, now_s: float) -> Look:
+        """Look at the tree; tell of wrong settings beside them."""
+        look = self._tree.look(now_s)
+        inside = {os.path.realpath(r.base) for r in self._tree.rooms() if not r.is_remote}
+        inside = {base for base in inside if is_within(base, str(self._watch))}
+        if inside - self._outputs:
+            # Before the first result can lie there: later settings may not know of it any more.
+            self._records.write_outputs(self._outputs | inside)
+            self._outputs |= inside
+        self._tell_wrong(look)
+        return look
+
+    def order(self, videos: Iterable[Video]) -> tuple[list[Ticket], set[str]]:
+        """Decide about videos; return what is to be submitted now, and what went wrong.
+
+        What is returned is durable: from here on it is submitted under the same key for ever.
+        """
+        tickets: dict[Tag, Ticket] = {}
+        troubles: set[str] = set()
+        for video in videos:
+            try:
+                ticket = self._decide(video)
+            except (OSError, RecursionError, TypeError, ValueError) as error:
+                troubles.add(f"{printable(video.path)}: {error}")
+                continue
+            if ticket is not None:
+                tickets[ticket.tag] = ticket
+        if tickets:
+            self._records.sync()
+        return list(tickets.values()), troubles
+
+    def note_jobs(self, submitted: Iterable[tuple[Ticket, str]]) -> None:
+        """Remember the jobs that orders have become: pairs of a ticket and a job's id."""
+        for ticket, job_id in submitted:
+            record = self._require(ticket.tag)
+            order = record.orders[ticket.tag.at]
+            if order.job_id != job_id:
+                order = msgspec.structs.replace(order, job_id=job_id)
+                self._records.write(ticket.tag.record, record.with_order(ticket.tag.at, order))
+        self._records.sync()
+        for ticket, _ in submitted:
+            if ticket.video is not None:
+                self._tree.know(ticket.video)
+
+    def rewind(self) -> None:
+        """Have `next_open` begin with the first record."""
+        self._names = self._records.names()
+
+    def next_open(self, limit: int) -> OpenOrders | None:
+        """Return the open orders of some more records; None when there are no more records.
+
+        For a start; each call goes on where the last one ended.
+        """
+        names = list(islice(self._names, limit))
+        if not names:
+            return None
+        found = OpenOrders([], set())
+        for name in names:
+            try:
+                record = self._records.maybe_read(name)
+            except OSError as error:
+                found.troubles.add(str(error))
+                continue
+            for at, order in enumerate(record.orders if record else []):
+                if order.outcome is None:
+                    found.orders.append((_ticket(Tag(name, at), order), order.job_id))
+        return found
+
+    def forget_jobs(self, tickets: Iterable[Ticket]) -> None:
+        """Take back the jobs of orders that the daemon does not know: its state was lost."""
+        for ticket in tickets:
+            record = self._require(ticket.tag)
+            order = msgspec.structs.replace(record.orders[ticket.tag.at], job_id=None)
+            self._records.write(ticket.tag.record, record.with_order(ticket.tag.at, order))
+        self._records.sync()
+
+    def finish(self, end: End) -> str | None:
+        """Write the report of an order that has ended, and remember that; return the video's path.
+
+        Raises `OSError` when the report cannot be written; it is then still to be done.
+        """
+        record = self._records.maybe_read(end.tag.record)
+        if record is None or end.tag.at >= len(record.orders):
+            return None  # somebody's own label, or the records are another daemon's
+        order = record.orders[end.tag.at]
+        if end.job is not None and order.job_id not in (None, end.job.job_id):
+            return None  # somebody has submitted a job with the label of ours
+        write_report(self._disk, order, record.size_bytes, end.job, end.refusal)
+        status = "rejected" if end.job is None else end.job.status.value
+        order = msgspec.structs.replace(
+            order,
+            outcome=status,
+            job_id=order.job_id if end.job is None else end.job.job_id,
+            was_source_gone=not self._lies_at(record, order.path),
+        )
+        self._records.write(end.tag.record, record.with_order(end.tag.at, order))
+        self._records.sync()
+        return _decoded(order.path)
+
+    def _decide(self, video: Video) -> Ticket | None:
+        name = maybe_fingerprint(self._watch, video.seen)
+        if name is None:
+            return None  # it changed or went away since it settled: the next look shows
+        record = self._records.maybe_read(name)
+        if record is None:
+            record = Record(video.seen.size_bytes, video.seen.mtime_ns)
+        place = quote(os.fsencode(video.path))
+        for at, order in enumerate(record.orders):
+            if order.path == place:
+                return self._again(Tag(name, at), order, video)
+        for at, order in reversed([*enumerate(record.orders)]):
+            if self._was_moved(record, order, video):
+                return self._moved(Tag(name, at), record, video)
+        return self._new(name, record, video)
+
+    def _was_moved(self, record: Record, order: Order, video: Video) -> bool:
+        """Whether this is the video of that order, in another place."""
+        if order.codec != video.path.partition("/")[0] or self._lies_at(record, order.path):
+            return False
+        # A folder that was renamed takes its settings along: then its old name is gone.
+        return order.room == quote(os.fsencode(video.room.path)) or not self._is_there(
+            _decoded(order.room)
+        )
+
+    def _moved(self, tag: Tag, record: Record, video: Video) -> Ticket | None:
+        order = record.orders[tag.at]
+        if order.outcome is None:
+            # Its job may fail for this. Until that is known there is nothing to decide.
+            return _ticket(tag, order) if order.job_id is None else None
+        if order.outcome == _FAILED and order.was_source_gone:
+            return self._new(tag.record, record, video)
+        order = msgspec.structs.replace(order, path=quote(os.fsencode(video.path)))
+        self._records.write(tag.record, record.with_order(tag.at, order))
+        self._tree.know(video)
+        return None
+
+    def _again(self, tag: Tag, order: Order, video: Video) -> Ticket | None:
+        if order.job_id is None and order.outcome is None:
+            return _ticket(tag, order, video)
+        self._tree.know(video)
+        return None
+
+    def _new(self, name: str, record: Record, video: Video) -> Ticket:
+        tag = Tag(name, len(record.orders))
+        order = self._make_order(tag, video)
+        self._records.write(name, record.with_order(tag.at, order))
+        return _ticket(tag, order, video)
+
+    def _make_order(self, tag: Tag, video: Video) -> Order:
+        room = video.room
+        url = "file://" + quote(os.fsencode(self._watch / video.path))
+        job = submission(room, url, video.seen.size_bytes, video.folder, str(tag))
+        report_folder = room.output_folder(self._watch, video.folder)
+        return Order(
+            path=quote(os.fsencode(video.path)),
+            room=quote(os.fsencode(room.path)),
+            codec=job.target_codec,
+            key=mint_key(),
+            fields=msgspec.to_builtins(job),
+            report_folder=quote(os.fsencode(report_folder)),
+        )
+
+    def _require(self, tag: Tag) -> Record:
+        record = self._records.maybe_read(tag.record)
+        if record is None:
+            raise FileNotFoundError(2, f"the record {tag.record} has been removed")
+        return record
+
+    def _lies_at(self, record: Record, path: str) -> bool:
+        try:
+            status = self._disk.lstat(self._watch / _decoded(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return (status.st_size, status.st_mtime_ns) == (record.size_bytes, record.mtime_ns)
+
+    def _is_there(self, path: str, name: str = "") -> bool:
+        try:
+            self._disk.lstat(self._watch / path / name)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
+    def _tell_wrong(self, look: Look) -> None:
+        """Keep a problem beside each wrong `distconv.toml`, and none beside a mended one."""
+        right = {room.path for room in self._tree.rooms()}
+        told: dict[str, str] = {}
+        for folder, why in self._wrong.items():
+            if folder not in look.wrong and folder not in right:
+                if self._is_there(folder, SETTINGS_NAME):
+                    told[folder] = why  # it is being mended, or cannot be read at the moment
+                else:
+                    self._remove(self._watch / folder / PROBLEM_NAME)
+        # What is right for the first time may have been mended while nobody looked.
+        for folder in right - self._right:
+            self._remove(self._watch / folder / PROBLEM_NAME)
+        for folder, why in look.wrong.items():
+            known = self._wrong.get(folder) == why
+            if known or self._write_problem(self._watch / folder, why, look):
+                told[folder] = why
+        self._right, self._wrong = right, told
+
+    def _write_problem(self, folder: Path, why: str, look: Look) -> bool:
+        """Write the problem, and return whether it is there now."""
+        look.troubles.add(f"{printable(str(folder / SETTINGS_NAME))} is not obeyed: {why}")
+        problem = {"title": f"This {SETTINGS_NAME} is wrong; the folder waits.", "detail": why}
+        data = json.dumps(problem, indent=2).encode("ascii") + b"\n"
+        try:
+            replace_file(
+                self._disk, folder / PROBLEM_NAME, folder / ".distconv-problem.distconv-part", data
+            )
+        except OSError as error:
+            look.troubles.add(f"{printable(str(folder / PROBLEM_NAME))}: {error.strerror}")
+            return False
+        return True
+
+    def _remove(self, path: Path) -> None:
+        try:
+            self._disk.unlink(path)
+        except OSError:
+            pass  # somebody was quicker, or the whole folder is gone
+
+
+def _ticket(tag: Tag, order: Order, video: Video | None = None) -> Ticket:
+    fields = msgspec.json.encode(order.fields)
+    return Ticket(tag, f"hot-{order.key}", fields, _decoded(order.path), video)
+
+
+def _decoded(path: str) -> str:
+    return os.fsdecode(unquote_to_bytes(path))

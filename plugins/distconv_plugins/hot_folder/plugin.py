@@ -1,0 +1,314 @@
+"""Hot folders: a video that settles in `<watch>/<codec>/…` becomes a job. See docs/spool.md.
+
+What is true lies on disk: the videos, and a record of each order for one of them, made durable
+before it is submitted. What is kept in memory is made again from there. `_hot_tree` looks,
+`_hot_orders` decides and remembers, `_hot_reports` tells people; this module talks to the daemon.
+"""
+
+import logging
+import os
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Concatenate, NoReturn, ParamSpec, Protocol, TypeVar
+
+import msgspec
+import trio
+
+from distconv_plugins.hot_folder.orders import Desk, End, Tag, Ticket
+from distconv_plugins.hot_folder.settings import LABEL
+from distconv_plugins.shared.spool_worker import until_it_works
+from distconv_spool import Disk, OsDisk, printable
+from distconvd import hookimpl
+from distconvd.errors import (
+    CallerError,
+    ConfigError,
+    DistconvError,
+    NotFound,
+    PluginFailed,
+    RequestTimeout,
+    TooManyRequests,
+)
+from distconvd.hookspecs import (
+    DaemonAccess,
+    PluginContext,
+    Registrar,
+    ServiceFactory,
+    SettingsRegistrar,
+)
+from distconvd.model import TERMINAL_STATUSES, Job
+from distconvd.plugin_api import Event
+
+BATCH = 64
+"""Orders that are made durable, and submitted, at a time."""
+WHAT = "hot folder"
+_FAILED = "The plugin 'hot-folder' failed on this video; the daemon's log tells how."
+_ENDS = frozenset({"job.completed", "job.failed", "job.cancelled"})
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+log = logging.getLogger("distconv_plugins.hot_folder")
+
+
+class Daemon(Protocol):
+    """What a hot folder needs of the daemon: see `hookspecs.DaemonAccess`."""
+
+    async def submit(self, fields: bytes, *, idempotency_key: str) -> Job:
+        """Make a job, durably; the same key: the same job."""
+        ...
+
+    async def job(self, job_id: str) -> Job:
+        """Return a job; raises `NotFound`."""
+        ...
+
+
+class HotFolder:
+    """The service; `run` it, and tell it of events by `on_event`.
+
+    Args:
+        watch: the folder that holds a folder for each codec; it must be there.
+        records: where it is remembered what was ordered; it must stay with the daemon's state.
+        daemon: the daemon.
+        settle_s: how long a file must stay the same to count as complete.
+        poll_s: time between two looks.
+        disk: another file system, for tests.
+    """
+
+    def __init__(
+        self,
+        watch: Path,
+        records: Path,
+        daemon: Daemon,
+        *,
+        settle_s: float = 10.0,
+        poll_s: float = 5.0,
+        disk: Disk | None = None,
+    ) -> None:
+        self._make_desk = lambda: Desk(_checked(watch), records, settle_s, disk or OsDisk())
+        self._watch = watch
+        self._daemon = daemon
+        self._poll_s = poll_s
+        self._desk: Desk | None = None
+        self._turn = trio.Lock()
+        self._ended: dict[Tag, End] = {}
+        self._news = trio.Event()
+        self._told: set[str] = set()
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> NoReturn:
+        """Serve the folder until cancelled; started once it is open and locked.
+
+        Raises:
+            ConfigError: it is not there, or another daemon serves it.
+        """
+        async with self.opened(), trio.open_nursery() as nursery:
+            nursery.start_soon(self._publish_forever)
+            task_status.started()
+            await until_it_works(self.catch_up, self._poll_s, WHAT)
+            while True:
+                await until_it_works(lambda: self.poll(trio.current_time()), self._poll_s, WHAT)
+                await trio.sleep(self._poll_s)
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncGenerator[None]:
+        """Open and lock the folder for a block; raises `ConfigError`."""
+        try:
+            self._desk = await trio.to_thread.run_sync(self._make_desk)
+        except OSError as error:
+            raise ConfigError(f"The hot folder cannot be served: {error}") from error
+        try:
+            yield
+        finally:
+            self._desk.close()
+            self._desk = None
+
+    def check(self) -> None:
+        """Raise `ConfigError` where the folder is not there; changes nothing."""
+        _checked(self._watch)
+
+    def on_event(self, event: Event) -> None:
+        """Hear of an event, after it is durable."""
+        if event.kind in _ENDS and event.record is not None:
+            self._note_end(msgspec.json.decode(event.record, type=Job))
+
+    async def poll(self, now_s: float) -> int:
+        """Look once, and submit what is new; return how many jobs that made.
+
+        Args:
+            now_s: the present by a monotonic clock; settling is measured with it.
+
+        Raises `OSError`: the watched folder or the records cannot be used; nothing is lost by that.
+        """
+        look = await self._do(Desk.look, now_s)
+        troubles, made = set(look.troubles), 0
+        videos = iter(look.videos)
+        while batch := list(islice(videos, BATCH)):
+            tickets, failed = await self._do(Desk.order, batch)
+            troubles |= failed
+            done = await self._submit(tickets)
+            made += done
+            if done < len(tickets):
+                break  # "later": the rest waits for the next look
+        self._tell_new(troubles)
+        return made
+
+    async def catch_up(self) -> None:
+        """Go on with what the last run left: orders not submitted, ends not reported."""
+        await self._do(Desk.rewind)
+        while (found := await self._do(Desk.next_open, BATCH)) is not None:
+            for text in sorted(found.troubles):
+                log.error("hot folder: %s", text)
+            orders = [ticket for ticket, job_id in found.orders if job_id is None]
+            lost: list[Ticket] = []
+            for ticket, job_id in found.orders:
+                if job_id is not None and not await self._is_known(job_id):
+                    lost.append(ticket)
+            if lost:
+                await self._do(Desk.forget_jobs, lost)
+            await self._submit([*orders, *lost])
+
+    async def publish(self) -> None:
+        """Report all ends noted so far; raises `OSError` at the last, and then loses none."""
+        failure: OSError | None = None
+        for tag, end in list(self._ended.items()):
+            try:
+                path = await self._do(Desk.finish, end)
+            except OSError as error:
+                failure = error  # one bad output folder keeps no other report waiting
+                continue
+            if self._ended.get(tag) is end:
+                del self._ended[tag]
+            if path is not None:
+                status = end.job.status.value if end.job else "rejected"
+                log.info("hot folder: %s: %s", printable(path), status)
+        if failure is not None:
+            raise failure
+
+    async def _submit(self, tickets: Sequence[Ticket]) -> int:
+        """Submit orders, and remember their jobs; return how many were brought on."""
+        made: list[tuple[Ticket, Job]] = []
+        refused: list[Ticket] = []
+        async with trio.open_nursery() as nursery:
+            for ticket in tickets:
+                # One after the other as far as the decision, so that the oldest video is the
+                # oldest job; their commits are waited for together.
+                await nursery.start(self._submit_one, ticket, made, refused)
+        if made:
+            await self._do(Desk.note_jobs, [(ticket, job.job_id) for ticket, job in made])
+        for ticket, job in made:
+            log.info("hot folder: %s is job %s", printable(ticket.path), job.job_id)
+            self._note_end(job)
+        return len(made) + len(refused)
+
+    async def _submit_one(
+        self,
+        ticket: Ticket,
+        made: list[tuple[Ticket, Job]],
+        refused: list[Ticket],
+        *,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        task_status.started()
+        try:
+            job = await self._daemon.submit(ticket.fields, idempotency_key=ticket.key)
+        except (TooManyRequests, RequestTimeout) as error:
+            log.debug("hot folder: %s has to wait: %s", printable(ticket.path), error)
+        except (CallerError, PluginFailed) as error:
+            log.warning("hot folder: %s is refused: %s", printable(ticket.path), error)
+            refused.append(ticket)
+            self._note(End(ticket.tag, refusal=error))
+        except (DistconvError, OSError) as error:
+            log.debug("hot folder: %s has to wait: %s", printable(ticket.path), error)
+        except Exception:
+            log.exception("hot folder: %s: the daemon failed on it", printable(ticket.path))
+            refused.append(ticket)
+            self._note(End(ticket.tag, refusal=PluginFailed(_FAILED)))
+        else:
+            made.append((ticket, job))
+
+    async def _is_known(self, job_id: str) -> bool:
+        """Whether the daemon has this job; notes its end. Without its state it has not."""
+        try:
+            self._note_end(await self._daemon.job(job_id))
+        except NotFound:
+            return False
+        return True
+
+    def _note_end(self, job: Job) -> None:
+        tag = Tag.maybe_from(job.labels.get(LABEL))
+        if tag is not None and job.status in TERMINAL_STATUSES:
+            self._note(End(tag, job))
+
+    def _note(self, end: End) -> None:
+        self._ended[end.tag] = end
+        self._news.set()
+
+    async def _publish_forever(self) -> NoReturn:
+        while True:
+            self._news = trio.Event()
+            await until_it_works(self.publish, self._poll_s, WHAT)
+            await self._news.wait()
+
+    async def _do(
+        self, step: Callable[Concatenate[Desk, _P], _T], *args: _P.args, **kwargs: _P.kwargs
+    ) -> _T:
+        """Do a step of the desk in a thread; one at a time."""
+        desk = self._desk
+        assert desk is not None, "the folder is opened first"
+        async with self._turn:
+            return await trio.to_thread.run_sync(lambda: step(desk, *args, **kwargs))
+
+    def _tell_new(self, troubles: Iterable[str]) -> None:
+        """Log each trouble when it begins, not at every look that it lasts."""
+        now = set(troubles)
+        for text in sorted(now - self._told):
+            log.error("hot folder: %s", text)
+        self._told = now
+
+
+class HotFolderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[plugin.hot-folder]`."""
+
+    watch: str | None = None
+    """The folder that holds a folder for each codec. Default: none, nothing is watched."""
+    settle_s: Annotated[float, msgspec.Meta(ge=0)] = 10.0
+    """How long a video must stay the same to count as complete."""
+    poll_s: Annotated[float, msgspec.Meta(gt=0)] = 5.0
+    """Time between two looks."""
+
+
+@hookimpl
+def distconvd_register_settings(registrar: SettingsRegistrar) -> None:
+    """Declare the settings."""
+    registrar.add("hot-folder", HotFolderSettings)
+
+
+@hookimpl
+def distconvd_register_services(registrar: Registrar[ServiceFactory]) -> None:
+    """Offer hot folders, for a daemon that has one."""
+    registrar.add("hot-folder", _make)
+
+
+def _make(context: PluginContext, daemon: DaemonAccess) -> HotFolder | None:
+    settings = context.settings("hot-folder", HotFolderSettings)
+    if settings.watch is None:
+        return None
+    records = context.state_file.with_name(context.state_file.name + ".hot-folder")
+    return HotFolder(
+        Path(settings.watch),
+        records,
+        daemon,
+        settle_s=settings.settle_s,
+        poll_s=settings.poll_s,
+    )
+
+
+def _checked(watch: Path) -> Path:
+    """Return the watched folder without links; it must be there, as an empty place where a disk
+    should be mounted would be served for it."""
+    real = Path(os.path.realpath(watch.expanduser()))
+    if not real.is_dir():
+        raise ConfigError(f"[plugin.hot-folder] watch: there is no folder {watch}; make it first.")
+    return real

@@ -1,0 +1,193 @@
+"""What a `distconv.toml` says of its folder and those below, and where results go by it. Pure.
+
+The nearest one above a video holds, whole: nothing is merged, so what is read is what counts. A
+wrong one is never half obeyed: the folder is not served until it is mended.
+"""
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+from urllib.parse import SplitResult, quote, unquote, urlsplit
+
+import msgspec
+
+from distconv_plugins.hot_folder.names import DONE_NAME
+from distconvd.errors import BadRequest
+from distconvd.model import CODECS, Output, Submission, TranscodeOptions, canonical_codec
+from distconvd.plugin_api import check_codec, check_submission
+
+LABEL = "hot-folder"
+"""On each job from a hot folder: which record it belongs to. Not for people to set."""
+
+
+class StrictOptions(TranscodeOptions, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """The options of a job; a misspelt one is refused, as nobody would see it ignored."""
+
+
+class FolderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The fields of a `distconv.toml`; those of a job, but for `output`."""
+
+    output: str | None = None
+    """A folder, relative to this file, or a URL (`file://`, `http://`, `https://`). Folders below
+    this one are made there too. Default: `done/<codec>` in the watched folder."""
+    priority: int = 0
+    max_retries: int = 3
+    requires: list[str] = []
+    labels: dict[str, str] = {}
+    options: StrictOptions = StrictOptions()
+
+
+class WrongSettings(Exception):
+    """A `distconv.toml` that cannot be obeyed; the text says why, to the person who wrote it."""
+
+
+class Room(msgspec.Struct, frozen=True):
+    """A folder with the settings that hold in it and below."""
+
+    path: str
+    """Relative to the watched folder."""
+    codec: str
+    settings: FolderSettings
+    base: str
+    """Where results go: an absolute path, or an http(s) URL without a slash at its end."""
+    top: str
+    """The folder whose inner folders are made again below `base`, relative to the watched one."""
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether results are sent by HTTP."""
+        return self.base.startswith(("http://", "https://"))
+
+    def output_url(self, folder: str) -> str:
+        """Return where the results of a folder in this room go; it ends in a slash."""
+        below = _below(self.top, folder)
+        if self.is_remote:
+            return self.base + "/" + (quote(os.fsencode(below)) + "/" if below else "")
+        return "file://" + quote(os.fsencode(os.path.join(self.base, below))).rstrip("/") + "/"
+
+    def output_folder(self, watch: Path, folder: str) -> Path:
+        """Return where reports on videos in `folder` go: to the results, else to the videos."""
+        if self.is_remote:
+            return watch / folder
+        return Path(os.path.join(self.base, _below(self.top, folder)))
+
+
+def make_room(watch: Path, path: str, text: bytes | None) -> Room:
+    """Return what holds in a folder.
+
+    Args:
+        watch: the watched folder, absolute.
+        path: the folder, relative to `watch`; its first part is the codec.
+        text: its `distconv.toml`; None: it is a codec's folder without one.
+
+    Raises:
+        WrongSettings: it cannot be obeyed.
+    """
+    codec = path.partition("/")[0] if path else ""
+    settings = FolderSettings() if text is None else _parse(text)
+    room = Room(path, codec, settings, *_base(watch, path, settings.output))
+    try:
+        # The root's own settings hold for many codecs: each video's job is checked by the daemon.
+        check_submission(submission(room, "file:///v.mov", 0, path, "x"), ["file"])
+    except BadRequest as error:
+        raise WrongSettings(error.detail) from None
+    return room
+
+
+def submission(room: Room, source_url: str, size_bytes: int, folder: str, tag: str) -> Submission:
+    """Return the job for one video.
+
+    Args:
+        room: what holds for it.
+        source_url: where it is.
+        size_bytes: how large it is.
+        folder: the folder that it is in, relative to the watched one.
+        tag: the value of `LABEL`.
+    """
+    settings = room.settings
+    return Submission(
+        source_url,
+        # A folder's name may be any bytes; the daemon refuses what is then no codec.
+        _utf8(folder.partition("/")[0]) or "h264",
+        job_size=size_bytes / 1e6,
+        max_retries=settings.max_retries,
+        priority=settings.priority,
+        labels={**settings.labels, LABEL: tag},
+        requires=settings.requires,
+        options=settings.options,
+        output=Output(url=room.output_url(folder)),
+    )
+
+
+def maybe_codec_fault(name: str) -> str | None:
+    """Return why no codec can have this name, None when one can."""
+    try:
+        check_codec(name, "target_codec")
+    except BadRequest as error:
+        return error.detail
+    return None
+
+
+def _parse(text: bytes) -> FolderSettings:
+    try:
+        found: dict[str, Any] = tomllib.loads(text.decode("utf-8-sig"))
+        return msgspec.convert(found, FolderSettings)
+    except msgspec.ValidationError as error:
+        raise WrongSettings(f"{error}.") from None
+    except (ValueError, OverflowError, RecursionError) as error:
+        # Besides what is malformed: integers of more digits than Python makes one of.
+        raise WrongSettings(f"It is not valid TOML: {error}") from None
+
+
+def _base(watch: Path, path: str, output: str | None) -> tuple[str, str]:
+    """Return where the results of a room go, and below which folder folders are kept."""
+    if output is None:
+        return str(watch / DONE_NAME), ""
+    if output.startswith(("http://", "https://")):
+        return output.rstrip("/"), path
+    if output.startswith("file:"):
+        parts = _split(output)
+        if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
+            raise WrongSettings("output: a file URL has three slashes, as in file:///srv/done.")
+        output = unquote(parts.path)
+    if not output or "\0" in output or output.startswith("~"):
+        raise WrongSettings("output: name a folder, or leave the line out.")
+    base = os.path.normpath(watch / path / output)
+    _check_apart(watch, path, base)
+    return base, path
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError as error:
+        raise WrongSettings(f"output is not a URL: {error}.") from None
+
+
+def _check_apart(watch: Path, path: str, base: str) -> None:
+    """Results among the videos would be taken for videos."""
+    real, own, root = (os.path.realpath(p) for p in (base, watch / path, watch))
+    if is_within(own, real) or is_within(root, real):
+        raise WrongSettings(
+            f"output: {_utf8(base)} is, or holds, the folder that videos are taken from;"
+            ' results need one of their own, such as "done".'
+        )
+    if os.path.dirname(real) == root and canonical_codec(os.path.basename(real)) in CODECS:
+        raise WrongSettings(
+            f"output: {_utf8(base)} is a codec's own folder; results need another one."
+        )
+
+
+def _utf8(name: str) -> str:
+    """Return a name that may be any bytes as text that can be written."""
+    return os.fsencode(name).decode(errors="replace")
+
+
+def is_within(path: str, roof: str) -> bool:
+    """Whether an absolute path is `roof` or below it."""
+    return path == roof or path.startswith(roof.rstrip("/") + "/")
+
+
+def _below(top: str, folder: str) -> str:
+    return folder[len(top) :].lstrip("/") if is_within(folder, top) or not top else folder

@@ -1,0 +1,1 @@
+"""Store finished files for engines that have no other place: `/media/…`."""

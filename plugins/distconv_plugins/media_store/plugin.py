@@ -1,0 +1,322 @@
+"""Keeps finished files for engines that have no other place to put them: `/media/…`.
+
+A PUT streams into a part, hashed on the way, and becomes visible by rename once it is whole, is what
+its `Repr-Digest` says, and is on disk; putting the same name again replaces it in one step. Nothing
+is ever held in memory but a piece of about a megabyte.
+
+Resuming: an upload that says its size and its digest has an identity, so its part is kept when the
+connection breaks. `HEAD` with the same `Repr-Digest` and `X-Upload-Length` is answered with
+`X-Upload-Offset`; `PUT` with `Content-Range: bytes OFFSET-LAST/SIZE` goes on from there: 201 when
+that was the end of it, 202 when it was a piece in the middle, 409 with the right `X-Upload-Offset`
+when the part is shorter than that. A second upload of the same identity takes over from the first, whose
+connection is likely dead. Parts that nobody goes on with expire.
+"""
+
+import errno
+import os
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, NamedTuple, TypeVar, TypeVarTuple
+
+import msgspec
+import trio
+
+from distconv_plugins.media_store import doc as docs
+from distconv_plugins.media_store.doc import MediaReply
+from distconv_plugins.media_store.names import parse_name, url_of
+from distconv_plugins.media_store.replies import reply_with
+from distconv_plugins.media_store.tree import MediaTree, Part, Stored
+from distconv_plugins.media_store.upload import Upload, digest_header, question_of, upload_of
+from distconvd import hookimpl
+from distconvd.errors import (
+    BadRequest,
+    BodyTooLarge,
+    Conflict,
+    InsufficientStorage,
+    NotFound,
+    Unavailable,
+)
+from distconvd.hookspecs import PluginContext, Registrar, RoutesFactory, SettingsRegistrar
+from distconvd.plugin_api import BodyReader, Request, Response, Route
+
+_T = TypeVar("_T")
+_Ts = TypeVarTuple("_Ts")
+
+_PIECE_BYTES = 1_048_576
+_SWEEP_S = 3600.0
+_THREADS = 8
+"""Of its own: uploads to a slow disk must not take the threads that commits need."""
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
+_IN_THE_WAY = (errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EEXIST, errno.ENOTEMPTY)
+
+
+class MediaSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[plugin.media-store]`."""
+
+    file_bytes_max: Annotated[int, msgspec.Meta(gt=0)] = 1_000_000_000_000
+    """A longer upload is refused with 413."""
+    reserve_bytes: Annotated[int, msgspec.Meta(ge=0)] = 1_000_000_000
+    """So much of the disk stays free; an upload that would take it is refused with 507."""
+    part_keep_s: Annotated[float, msgspec.Meta(ge=0)] = 86_400.0
+    """How long the part of a broken upload waits to be gone on with."""
+
+
+class DigestMismatch(BadRequest):
+    """The file that came is not the one that was announced."""
+
+
+class NameTaken(Conflict):
+    """The name is a folder's, or a part of the path is a file."""
+
+
+_SPOILT = (DigestMismatch, NameTaken, BodyTooLarge, InsufficientStorage, Unavailable)
+
+
+class _Running(NamedTuple):
+    """An upload that is being received."""
+
+    scope: trio.CancelScope
+    ended: trio.Event
+
+
+class MediaStore:
+    """The store as routes.
+
+    Args:
+        directory: where the files lie; made when it is missing.
+        settings: its bounds.
+    """
+
+    def __init__(self, directory: Path, settings: MediaSettings | None = None) -> None:
+        self._tree = MediaTree(directory.absolute())
+        self._settings = settings or MediaSettings()
+        self._limiter = trio.CapacityLimiter(_THREADS)
+        self._running: dict[str, _Running] = {}
+        self._swept_at_s = -_SWEEP_S
+
+    def routes(self) -> list[Route]:
+        """Return the route table's rows."""
+        name = "/media/{name...}"
+        return [
+            Route(
+                "PUT", name, self.put, "engine", "stream", content_types=("*/*",),
+                summary="Store a file, whole or the rest of a broken upload", doc=docs.PUT,
+            ),
+            Route(
+                "GET", name, self.get, "read",
+                summary="Fetch a stored file, or a range of it", doc=docs.GET,
+            ),
+            Route(
+                "HEAD", name, self.head, "read",
+                summary="Look at a file, or at an upload", doc=docs.HEAD,
+            ),
+        ]  # fmt: skip
+
+    async def get(self, request: Request) -> Response:
+        """Answer with a file or a range of it."""
+        segments = parse_name(request.params["name"])
+        return reply_with(await self._open(segments), segments[-1], request.headers, self._limiter)
+
+    async def head(self, request: Request) -> Response:
+        """Answer what `get` would, without the body; or how much of an upload is here."""
+        segments = parse_name(request.params["name"])
+        question = question_of(request.headers)
+        if question is not None:
+            return await self._offset_of(segments, question)
+        headers = {k: v for k, v in request.headers.items() if k != "range"}  # RFC 9110, 14.2
+        whole = reply_with(await self._open(segments), segments[-1], headers, self._limiter)
+        return Response(whole.status, b"", whole.content_type, whole.headers, whole.content_length)
+
+    async def put(self, request: Request) -> Response:
+        """Store a file.
+
+        Raises:
+            BadRequest: bad name or headers; another digest or length than announced.
+            BodyTooLarge: over the store's bound for one file.
+            InsufficientStorage: over what the disk has to spare.
+            Conflict: the name is a folder's, or the part is shorter than the range's start.
+        """
+        segments, reader = parse_name(request.params["name"]), request.reader
+        upload = upload_of(request.headers)
+        self._require_size(upload.total or 0)
+        await self._sweep()
+        await self._disk(self._require_room, upload.length or 0)
+        name = upload.part_name(segments)
+        if name is None:
+            return await self._receive(segments, upload, f"tmp-{secrets.token_hex(16)}", reader)
+        async with self._alone(name):
+            return await self._receive(segments, upload, name, reader)
+
+    # -------------------------------------------------------------------------------------- upload
+
+    async def _receive(
+        self, segments: tuple[str, ...], upload: Upload, name: str, reader: BodyReader
+    ) -> Response:
+        async with self._part(name, resumable=name.startswith("id-")) as part:
+            await self._go_back_to(part, upload.offset)
+            await self._read_body(part, upload, reader)
+            if upload.total is not None and part.size_bytes < upload.total:
+                return Response(202, headers={"X-Upload-Offset": str(part.size_bytes)})
+            if upload.sha256 not in (None, part.sha256):
+                raise DigestMismatch(
+                    f"What came has the sha-256 {part.sha256}, not {upload.sha256}: send it again."
+                )
+            await self._disk(part.publish, self._tree, segments)
+        return self._created(segments, part)
+
+    @asynccontextmanager
+    async def _part(self, name: str, *, resumable: bool) -> AsyncGenerator[Part]:
+        part = await self._disk(self._tree.part, name)
+        close = part.keep
+        try:
+            yield part
+        except BaseException as error:
+            # A break of the connection (or our own end) leaves what has come; a fault of the file
+            # or of the disk leaves nothing.
+            close = part.keep if resumable and not isinstance(error, _SPOILT) else part.discard
+            raise
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._disk(close)
+
+    async def _go_back_to(self, part: Part, offset: int) -> None:
+        size_bytes = await self._disk(part.cut, offset)
+        if size_bytes < offset:
+            raise Conflict(
+                f"There are {size_bytes} bytes of this file here: go on from there.",
+                headers={"X-Upload-Offset": str(size_bytes)},
+            )
+        while not await self._disk(part.reread, offset):
+            pass  # in portions, so that a cancellation gets through
+
+    async def _read_body(self, part: Part, upload: Upload, reader: BodyReader) -> None:
+        pieces: list[bytes] = []
+        held, received = 0, 0
+        async with _closing(reader.chunks()) as chunks:
+            async for piece in chunks:
+                pieces.append(piece)
+                held, received = held + len(piece), received + len(piece)
+                self._require_size(part.size_bytes + held)
+                if held >= _PIECE_BYTES:
+                    await self._disk(self._append, part, b"".join(pieces))
+                    pieces, held = [], 0
+        await self._disk(self._append, part, b"".join(pieces))
+        if upload.length not in (None, received):
+            raise BadRequest(f"{upload.length} bytes were announced, and {received} came.")
+
+    def _append(self, part: Part, data: bytes) -> None:
+        self._require_room(len(data))
+        part.write(data)
+
+    @asynccontextmanager
+    async def _alone(self, name: str) -> AsyncGenerator[None]:
+        """Be the only one to write a part: whoever did so before is stopped."""
+        while (other := self._running.get(name)) is not None:
+            other.scope.cancel()
+            await other.ended.wait()
+        mine = _Running(trio.CancelScope(), trio.Event())
+        self._running[name] = mine
+        try:
+            with mine.scope:
+                yield
+        finally:
+            del self._running[name]
+            mine.ended.set()
+        if mine.scope.cancelled_caught:
+            raise Conflict("Another upload of the same file has taken over from this one.")
+
+    async def _offset_of(self, segments: tuple[str, ...], question: Upload) -> Response:
+        offset = 0
+        if (name := question.part_name(segments)) is not None:
+            offset = await self._disk(self._tree.part_size, name)
+            if await self._has(segments, question):
+                offset = question.total or 0
+        return Response(204, headers={"X-Upload-Offset": str(offset)})
+
+    async def _has(self, segments: tuple[str, ...], question: Upload) -> bool:
+        """Whether the very file is here already: its 201 was lost."""
+        try:
+            stored = await self._open(segments)
+        except NotFound:
+            return False
+        os.close(stored.descriptor)
+        return (stored.size_bytes, stored.sha256) == (question.total, question.sha256)
+
+    def _created(self, segments: tuple[str, ...], part: Part) -> Response:
+        url, path = url_of(segments), str(self._tree.root.joinpath(*segments))
+        reply = MediaReply(url, path, part.size_bytes, part.sha256)
+        headers = {"Location": url, "Repr-Digest": digest_header(part.sha256)}
+        return Response(201, msgspec.json.encode(reply), headers=headers)
+
+    # -------------------------------------------------------------------------------------- bounds
+
+    def _require_size(self, size_bytes: int) -> None:
+        if size_bytes > self._settings.file_bytes_max:
+            raise BodyTooLarge(
+                f"The media store takes files of at most {self._settings.file_bytes_max} bytes."
+            )
+
+    def _require_room(self, size_bytes: int) -> None:
+        spare = self._tree.free_bytes() - self._settings.reserve_bytes
+        if size_bytes > spare:
+            raise InsufficientStorage(
+                f"The media store's disk has {max(spare, 0)} bytes to spare, "
+                f"and {size_bytes} are to come."
+            )
+
+    async def _sweep(self) -> None:
+        """Now and then, remove the parts that have expired."""
+        if trio.current_time() - self._swept_at_s >= _SWEEP_S:
+            self._swept_at_s = trio.current_time()
+            await self._disk(self._tree.expire_parts, self._settings.part_keep_s)
+
+    # ---------------------------------------------------------------------------------------- disk
+
+    async def _open(self, segments: tuple[str, ...]) -> Stored:
+        try:
+            return await trio.to_thread.run_sync(self._tree.open, segments, limiter=self._limiter)
+        except OSError as error:
+            if error.errno in _NO_FILE or isinstance(error, FileNotFoundError):
+                raise NotFound("The media store has no such file.") from None
+            raise Unavailable(f"The media store's disk refuses: {error.strerror}.") from error
+
+    async def _disk(self, work: Callable[[*_Ts], _T], *args: *_Ts) -> _T:
+        try:
+            return await trio.to_thread.run_sync(work, *args, limiter=self._limiter)
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                raise InsufficientStorage("The media store's disk is full.") from error
+            if error.errno in _IN_THE_WAY:
+                raise NameTaken("A folder or a file is in the way of this name.") from error
+            raise Unavailable(f"The media store's disk refuses: {error.strerror}.") from error
+
+
+@asynccontextmanager
+async def _closing(chunks: AsyncIterator[bytes]) -> AsyncGenerator[AsyncIterator[bytes]]:
+    """Close an iterator that may be left early, if it is of the kind that wants to be closed."""
+    try:
+        yield chunks
+    finally:
+        if isinstance(chunks, AsyncGenerator):
+            await chunks.aclose()
+
+
+@hookimpl
+def distconvd_register_settings(registrar: SettingsRegistrar) -> None:
+    """Declare `[plugin.media-store]`."""
+    registrar.add("media-store", MediaSettings)
+
+
+@hookimpl
+def distconvd_register_routes(registrar: Registrar[RoutesFactory]) -> None:
+    """Offer the store's routes."""
+    registrar.add("media-store", _routes)
+
+
+def _routes(context: PluginContext) -> list[Route]:
+    settings = context.settings("media-store", MediaSettings)
+    return MediaStore(context.media_dir, settings).routes()

@@ -1,0 +1,1 @@
+"""Turn files dropped in a spool into jobs."""

@@ -1,0 +1,1 @@
+"""The bundled stores: json (the default), spool and memory."""

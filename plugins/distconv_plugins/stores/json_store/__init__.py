@@ -1,0 +1,1 @@
+"""The json store: a readable state file and a journal next to it."""

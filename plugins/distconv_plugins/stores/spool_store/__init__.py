@@ -1,0 +1,1 @@
+"""The spool store: one file for each record."""

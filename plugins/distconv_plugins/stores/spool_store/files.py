@@ -1,0 +1,347 @@
+"""The spool store without its thread: how a batch of files becomes durable, all or none.
+
+A batch is written in these steps, and `docs/storage.md` shows what a crash at each leaves:
+
+1. Each record to a file of its own in `tmp/`, synced.
+2. A manifest to `tmp/`, synced and renamed: which of these files goes where, what is removed.
+3. Sync `tmp/`: *from here on the batch counts*. Until then a failure takes it all back.
+4. Rename the files to their places, remove the deleted ones, sync each directory once.
+5. Remove the manifest. The next batch's sync of `tmp/` makes that durable, in time: a manifest
+   that comes back after a crash finds its own files in place, and nothing newer.
+
+When step 4 fails, the batch is durable all the same, and is finished before the next one begins.
+When opened, the store finishes every batch whose files are all there, in `tmp/` or in place;
+one that lacks a file never reached step 3.
+
+A record's file says the place of the record in the order of its table (`seq`), the batch that
+wrote it, its key and the record: `{"seq":7,"batch":12,"key":"1754_1","record":{…}}`.
+"""
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from distconv_plugins.stores.encoded import BAD_JSON, checked_changes, is_object, one_line
+from distconv_plugins.stores.spool_store.names import Tree
+from distconvd.disk import Disk, DiskLock, make_directories, read_all, write_all
+from distconvd.errors import StoreError, StoreLocked, StoreTooNew
+from distconvd.store import TABLES, Change, Snapshot, Table
+
+log = logging.getLogger("distconvd.store")
+
+FORMAT = 1
+
+
+class _Format(msgspec.Struct):
+    format: int
+    store: str = "spool"
+
+
+class _File(msgspec.Struct):
+    seq: int
+    batch: int
+    key: str
+    record: msgspec.Raw
+
+
+class _Entry(msgspec.Struct, array_like=True):
+    """One line of a manifest."""
+
+    table: Table
+    key: str
+    put: bool
+
+
+_format = msgspec.json.Decoder(_Format)
+_file = msgspec.json.Decoder(_File)
+_manifest = msgspec.json.Decoder(list[_Entry])
+
+
+class SpoolFiles:
+    """The tree of one spool store. All calls block; one thread at a time.
+
+    Args:
+        disk: the file system.
+        directory: absolute path of the tree.
+    """
+
+    def __init__(self, disk: Disk, directory: Path) -> None:
+        self._disk = disk
+        self._tree = Tree(directory)
+        self._lock: DiskLock | None = None
+        self._order: dict[Table, dict[str, int]] = {table: {} for table in TABLES}
+        self._next_seq = 1
+        self._next_batch = 1
+        self._unfinished: tuple[int, list[_Entry]] | None = None
+        """A batch that counts, and has to be finished before the next begins."""
+        self._litter = False
+        """A batch that does not count left files that have to be gone before the next one."""
+        self._durable: set[Path] = set()
+        """Directories whose own names are known to be durable."""
+
+    # ---------------------------------------------------------------------------------- opening
+
+    def open(self) -> Snapshot:
+        """Lock, recover and read everything.
+
+        Raises:
+            StoreLocked: another process has the store.
+            StoreTooNew: a newer version wrote it.
+            StoreError: the directory is not one of a spool store.
+            OSError: the disk failed.
+        """
+        make_directories(self._disk, self._tree.root)
+        strangers = self._tree.strangers(self._disk)
+        if strangers:
+            raise StoreError(
+                f"{self._tree.root} holds other things than a spool store ({strangers[0]!r}); "
+                "name a directory that is empty or does not exist"
+            )
+        self._lock = self._take_lock()
+        try:
+            self._check_format()
+            self._make_directory(self._tree.tmp)
+            for batch in self._tree.manifests(self._disk):
+                self._recover(batch)
+            self._clean_tmp()
+            return self._read()
+        except BaseException:
+            self.close()
+            raise
+
+    def _take_lock(self) -> DiskLock:
+        try:
+            return self._disk.lock(self._tree.lock, f"{os.getpid()}")
+        except BlockingIOError as error:
+            raise StoreLocked(
+                f"the spool store {self._tree.root} is in use by process {error.strerror or '?'}; "
+                "stop that daemon first, or give this one a directory of its own"
+            ) from error
+
+    def _check_format(self) -> None:
+        path = self._tree.format
+        try:
+            found = _format.decode(read_all(self._disk, path))
+        except FileNotFoundError:
+            new = path.with_name("format.json.new")
+            self._remove(new)  # of a run that failed, and a file that failed is not used again
+            self._write(new, msgspec.json.encode(_Format(FORMAT)) + b"\n")
+            self._disk.rename(new, path)
+            self._disk.fsync_dir(path.parent)
+            return
+        except BAD_JSON as error:
+            raise StoreError(
+                f"{path} cannot be understood ({error}); if this is a spool store, write "
+                f'{{"format":{FORMAT}}} to it, otherwise name another directory'
+            ) from error
+        if found.format > FORMAT:
+            raise StoreTooNew(
+                f"the spool store {path.parent} has format {found.format}, and this version knows "
+                f"up to {FORMAT}; start the newer version that wrote it, or restore a backup of "
+                "this one's"
+            )
+
+    def _recover(self, batch: int) -> None:
+        """Finish a batch that a crash interrupted, or drop it."""
+        self._next_batch = max(self._next_batch, batch + 1)
+        path = self._tree.manifest(batch)
+        try:
+            entries = _manifest.decode(read_all(self._disk, path))
+        except BAD_JSON:
+            # Its name came to be without its contents, so it was never synced.
+            entries = []
+        if all(self._is_there(batch, index, entry) for index, entry in enumerate(entries)):
+            self._finish(batch, entries)
+        else:
+            log.warning("batch %d of %s was never acknowledged; dropped", batch, self._tree.root)
+
+    def _is_there(self, batch: int, index: int, entry: _Entry) -> bool:
+        if not entry.put or self._tree.new(batch, index).name in self._disk.listdir(self._tree.tmp):
+            return True
+        try:
+            placed = self._read_file(self._tree.record(entry.table, entry.key))
+        except FileNotFoundError:
+            return False
+        return placed is not None and placed.batch == batch
+
+    def _clean_tmp(self) -> None:
+        for name in self._disk.listdir(self._tree.tmp):
+            self._disk.unlink(self._tree.tmp / name)
+        self._disk.fsync_dir(self._tree.tmp)
+
+    # ---------------------------------------------------------------------------------- reading
+
+    def _read(self) -> Snapshot:
+        tables = {table: self._read_table(table) for table in TABLES}
+        return Snapshot(**tables)
+
+    def _read_table(self, table: Table) -> dict[str, bytes]:
+        found: list[tuple[int, str, bytes]] = []
+        for path in self._tree.records(self._disk, table):
+            file = self._read_file(path)
+            if file is None or path != self._tree.record(table, file.key):
+                self._set_aside(path)
+                continue
+            found.append((file.seq, file.key, bytes(file.record)))
+            self._next_batch = max(self._next_batch, file.batch + 1)
+        found.sort()
+        if found:
+            self._next_seq = max(self._next_seq, found[-1][0] + 1)
+        self._order[table] = {key: seq for seq, key, _record in found}
+        return {key: record for _seq, key, record in found}
+
+    def _read_file(self, path: Path) -> _File | None:
+        """Return a record's file, or None where it is none."""
+        try:
+            file = _file.decode(one_line(read_all(self._disk, path)))
+        except BAD_JSON:
+            return None
+        return file if is_object(bytes(file.record)) else None
+
+    def _set_aside(self, path: Path) -> None:
+        self._make_directory(self._tree.corrupt)
+        target = self._tree.corrupt / f"{path.parts[-3]}-{path.name}"
+        self._disk.rename(path, target)
+        self._disk.fsync_dir(self._tree.corrupt)
+        self._disk.fsync_dir(path.parent)
+        log.error("%s is no record, or not of that name; kept as %s", path, target)
+
+    # ------------------------------------------------------------------------------- committing
+
+    def commit(self, changes: Sequence[Change]) -> None:
+        """Make a batch durable; `OSError` or `StoreError` leaves everything as it was."""
+        if self._lock is None:
+            raise StoreError("the store is closed")
+        last = {(change.table, change.key): change for change in checked_changes(changes)}
+        self._tidy()
+        if not changes:
+            return
+        batch = self._next_batch
+        self._next_batch += 1
+        order = self._order_after(changes)
+        entries = [_Entry(table, key, record is not None) for table, key, record in last.values()]
+        try:
+            self._prepare(batch, list(last.values()), order)
+        except BaseException:
+            self._take_back()
+            raise
+        self._adopt(order)
+        try:
+            self._finish(batch, entries)
+        except OSError as error:
+            log.error("batch %d is safe, but not in its place yet: %s", batch, error)
+            self._unfinished = batch, entries
+
+    def _tidy(self) -> None:
+        """Do what an earlier batch left to do."""
+        if self._unfinished is not None:
+            self._finish(*self._unfinished)
+            self._unfinished = None
+        if self._litter:
+            self._clean_tmp()
+            self._litter = False
+
+    def _order_after(self, changes: Sequence[Change]) -> dict[tuple[Table, str], int | None]:
+        """Return the place in the order of each record after the changes; None: it is gone."""
+        order: dict[tuple[Table, str], int | None] = {}
+        for table, key, record in changes:
+            place = order.get((table, key), self._order[table].get(key))
+            if record is None:
+                place = None
+            elif place is None:
+                place = self._next_seq
+                self._next_seq += 1
+            order[table, key] = place
+        return order
+
+    def _adopt(self, order: dict[tuple[Table, str], int | None]) -> None:
+        for (table, key), place in order.items():
+            if place is None:
+                self._order[table].pop(key, None)
+            else:
+                self._order[table][key] = place
+
+    def _prepare(
+        self,
+        batch: int,
+        changes: Sequence[Change],
+        order: dict[tuple[Table, str], int | None],
+    ) -> None:
+        """Steps 1 to 3."""
+        entries: list[_Entry] = []
+        for index, (table, key, record) in enumerate(changes):
+            entries.append(_Entry(table, key, record is not None))
+            place = order[table, key]
+            if record is None or place is None:
+                continue
+            shard = self._tree.record(table, key).parent
+            self._make_directory(shard.parent)
+            self._make_directory(shard)
+            file = _File(place, batch, key, msgspec.Raw(record))
+            self._write(self._tree.new(batch, index), msgspec.json.encode(file) + b"\n")
+        manifest = self._tree.manifest(batch)
+        unnamed = manifest.with_suffix(".new")
+        self._write(unnamed, msgspec.json.encode(entries) + b"\n")
+        self._disk.rename(unnamed, manifest)
+        self._disk.fsync_dir(self._tree.tmp)
+
+    def _take_back(self) -> None:
+        """Remove what steps 1 to 3 left; durably, since a manifest may be among it."""
+        self._litter = True
+        try:
+            self._tidy()
+        except OSError as error:
+            # The error that led here is the one to tell; the next commit tidies up first.
+            log.warning("%s is not tidy: %s", self._tree.tmp, error)
+
+    def _finish(self, batch: int, entries: Sequence[_Entry]) -> None:
+        """Steps 4 and 5; may be done again after it was done in part."""
+        touched: dict[Path, None] = {}
+        for index, entry in enumerate(entries):
+            place = self._tree.record(entry.table, entry.key)
+            try:
+                if entry.put:
+                    self._disk.rename(self._tree.new(batch, index), place)
+                else:
+                    self._disk.unlink(place)
+            except FileNotFoundError:
+                pass  # done already, or there was nothing to delete
+            if self._disk.is_directory(place.parent):
+                touched[place.parent] = None
+        for directory in touched:
+            self._disk.fsync_dir(directory)
+        self._remove(self._tree.manifest(batch))
+
+    def _make_directory(self, path: Path) -> None:
+        """Make a directory, durably; one that is there may be so since a run that was killed."""
+        if path in self._durable:
+            return
+        if not self._disk.is_directory(path):
+            self._disk.mkdir(path)
+        self._disk.fsync_dir(path.parent)
+        self._durable.add(path)
+
+    def _write(self, path: Path, contents: bytes) -> None:
+        file = self._disk.open(path, "create")
+        try:
+            write_all(file, contents)
+            file.fsync()
+        finally:
+            file.close()
+
+    def _remove(self, path: Path) -> None:
+        try:
+            self._disk.unlink(path)
+        except FileNotFoundError:
+            pass
+
+    # ---------------------------------------------------------------------------------- closing
+
+    def close(self) -> None:
+        """Let go; what is unfinished is finished when the store is opened again."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None

@@ -1,0 +1,1 @@
+"""POST events to URLs, signed, until each is acknowledged."""

@@ -1,0 +1,258 @@
+"""Tells URLs of events: signed, in order, again and again until they say that they have heard.
+
+    [plugin.webhook]
+    urls = ["https://example.com/hooks/distconv"]
+    secret = "at least sixteen characters"
+    events = ["job.completed", "job.failed"]
+
+Each event is a POST of one JSON object, with
+
+- `X-Distconv-Event`: its kind; `X-Distconv-Delivery`: its id, the same in every try, as what is told
+  until it is acknowledged may be told twice;
+- `X-Distconv-Signature: t=SECONDS,v1=HEX`, where HEX is the HMAC-SHA256 under the secret of
+  `SECONDS.BODY`. A receiver computes the same, compares in constant time, and refuses a `t` that is
+  minutes off, so that nothing recorded can be played again.
+
+2xx is heard. 408, 429, 5xx and silence mean "later": that URL waits with a backoff (or as
+`Retry-After` says) and keeps its order, the others go on. Any other status means "never": the event is
+dropped for that URL, with a log line.
+
+Events are on disk within a moment of being told; then neither a receiver that is away nor a restart
+loses one. Those of the last moment before a crash are lost: what must not be missed is to be read
+from the jobs.
+"""
+
+import hashlib
+import hmac
+import logging
+import random
+import secrets
+import ssl
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import msgspec
+import trio
+
+from distconv_plugins.shared.events import ENDS, event_json, kinds_of
+from distconv_plugins.webhook.http_post import check_url, place_of, post
+from distconv_plugins.webhook.queue import Waiting, WebhookQueue
+from distconvd import hookimpl
+from distconvd.errors import ConfigError
+from distconvd.hookspecs import (
+    DaemonAccess,
+    PluginContext,
+    Registrar,
+    ServiceFactory,
+    SettingsRegistrar,
+)
+from distconvd.plugin_api import Event
+
+NAME = "webhook"
+SECRET_CHARS_MIN = 16
+BACKOFF_MIN_S, BACKOFF_MAX_S = 1.0, 600.0
+UNWRITTEN_MAX = 10_000
+"""Events held in memory while the disk does not take them."""
+
+log = logging.getLogger("distconvd.webhook")
+
+
+class WebhookSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Table `[plugin.webhook]`; without URLs nobody is told."""
+
+    urls: list[str] = []
+    """Whom to tell."""
+    secret: str | None = None
+    """What signs; needed."""
+    events: list[str] = msgspec.field(default_factory=lambda: list(ENDS))
+    """Kinds of event, or patterns such as `engine.*`."""
+    timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 10.0
+    """Time for one try."""
+    queue_max: Annotated[int, msgspec.Meta(gt=0)] = 100_000
+    """Events that may wait for one URL; beyond it the oldest are dropped."""
+    queue_file: str | None = None
+    """Where they wait. Default: the state file's name and `.webhook`."""
+
+
+def signature_of(secret: str, at_s: int, body: bytes) -> str:
+    """Return `X-Distconv-Signature` of a body that is sent now; receivers compute the same."""
+    signed = hmac.new(secret.encode(), b"%d.%b" % (at_s, body), hashlib.sha256)
+    return f"t={at_s},v1={signed.hexdigest()}"
+
+
+class Webhook:
+    """The service; see the module.
+
+    Args:
+        settings: whom to tell of what.
+        path: the queue's file.
+        tls: for https; None: the system's certificates.
+        now_s: the wall clock, for signatures.
+
+    Raises `ConfigError` for a URL, a secret or a pattern that cannot be.
+    """
+
+    def __init__(
+        self,
+        settings: WebhookSettings,
+        path: Path,
+        *,
+        tls: ssl.SSLContext | None = None,
+        now_s: Callable[[], float] = time.time,
+    ) -> None:
+        if settings.secret is None or len(settings.secret) < SECRET_CHARS_MIN:
+            raise ConfigError(f"[plugin.{NAME}] secret: give one of {SECRET_CHARS_MIN} characters")
+        try:
+            self._urls = [check_url(url) for url in dict.fromkeys(settings.urls)]
+        except ValueError as error:
+            raise ConfigError(f"[plugin.{NAME}] urls: {error}") from error
+        self._kinds = kinds_of(settings.events, NAME)
+        self._secret = settings.secret
+        self._timeout_s = settings.timeout_s
+        self._queue_max = settings.queue_max
+        self._path = path
+        self._tls = tls
+        self._now_s = now_s
+        self._unwritten: deque[tuple[str, str, bytes]] = deque(maxlen=UNWRITTEN_MAX)
+        self._news = trio.Event()
+        self._queued = trio.Event()
+        self._disk = trio.CapacityLimiter(1)
+
+    def on_event(self, event: Event) -> None:
+        """Take an event to be told."""
+        if event.kind in self._kinds:
+            event_id = secrets.token_hex(16)
+            self._unwritten.append((event_id, event.kind, event_json(event, id=event_id)))
+            self._news.set()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        queue = await trio.to_thread.run_sync(WebhookQueue, self._path, self._queue_max)
+        try:
+            async with trio.open_nursery() as nursery:
+                for url in self._urls:
+                    nursery.start_soon(self._tell_for_ever, queue, url)
+                nursery.start_soon(self._write_for_ever, queue)
+                task_status.started()
+        finally:
+            self._write_last(queue)
+            queue.close()
+
+    async def _write_for_ever(self, queue: WebhookQueue) -> NoReturn:
+        """Put events on disk as they come, those that came together in one step."""
+        while True:
+            await self._news.wait()
+            self._news = trio.Event()
+            batch = list(self._unwritten)
+            self._unwritten.clear()
+            try:
+                dropped = await trio.to_thread.run_sync(
+                    queue.add, self._urls, batch, limiter=self._disk
+                )
+            except OSError as error:
+                self._unwritten.extendleft(reversed(batch))
+                log.error("%s; %d events wait in memory", error, len(self._unwritten))
+                self._news.set()
+                await trio.sleep(BACKOFF_MIN_S)
+                continue
+            except trio.Cancelled:
+                self._unwritten.extendleft(reversed(batch))  # it has not begun
+                raise
+            if dropped:
+                log.error("the webhook's queue is full: the oldest %d events are dropped", dropped)
+            self._queued.set()
+            self._queued = trio.Event()
+
+    def _write_last(self, queue: WebhookQueue) -> None:
+        """Put on disk what came while the daemon drained."""
+        try:
+            queue.add(self._urls, list(self._unwritten))
+        except OSError as error:
+            log.error("%s; %d events are lost", error, len(self._unwritten))
+
+    async def _tell_for_ever(self, queue: WebhookQueue, url: str) -> NoReturn:
+        failures = 0
+        while True:
+            queued = self._queued
+            waiting = await trio.to_thread.run_sync(queue.first, url, limiter=self._disk)
+            if waiting is None:
+                await queued.wait()
+                continue
+            wait_s = await self._tell(url, waiting, failures)
+            if wait_s is None:
+                failures = 0
+                await trio.to_thread.run_sync(queue.remove, waiting.number, limiter=self._disk)
+            else:
+                failures += 1
+                await trio.sleep(wait_s)
+
+    async def _tell(self, url: str, waiting: Waiting, failures: int) -> float | None:
+        """Try once; return None when that is settled, else how long to wait."""
+        body, at_s = waiting.body, int(self._now_s())
+        headers = {
+            "Content-Type": "application/json",
+            "User-Agent": "distconvd-webhook",
+            "X-Distconv-Event": waiting.kind,
+            "X-Distconv-Delivery": waiting.event_id,
+            "X-Distconv-Signature": signature_of(self._secret, at_s, body),
+        }
+        asked_s = 0.0
+        try:
+            with trio.fail_after(self._timeout_s):
+                reply = await post(url, body, headers, tls=self._tls)
+            if 200 <= reply.status < 300:
+                return None
+            if reply.status < 500 and reply.status not in (408, 429):
+                log.error(
+                    "%s answered %d to %s: dropped", place_of(url), reply.status, waiting.kind,
+                    extra=_ids_of(waiting),
+                )  # fmt: skip
+                return None
+            fault = f"it answered {reply.status}"
+            after = reply.headers.get("retry-after", "")
+            asked_s = float(after) if after.isdecimal() and len(after) < 9 else 0.0
+        except trio.TooSlowError:
+            fault = f"no reply in {self._timeout_s:g} s"
+        except OSError as error:
+            fault = str(error) or type(error).__name__
+        backoff_s = min(BACKOFF_MAX_S, BACKOFF_MIN_S * 2.0 ** min(failures, 20))
+        wait_s = min(BACKOFF_MAX_S, max(asked_s, backoff_s * random.uniform(0.5, 1.0)))
+        log.warning(
+            "%s was not told of %s: %s; again in %.0f s", place_of(url), waiting.kind, fault, wait_s,
+            extra=_ids_of(waiting),
+        )  # fmt: skip
+        return wait_s
+
+
+class _Ids(msgspec.Struct, frozen=True):
+    job_id: str | None = None
+    engine_id: str | None = None
+    attempt: int | None = None
+
+
+def _ids_of(waiting: Waiting) -> dict[str, object]:
+    """Return what an event that waits is about, as fields of a log line."""
+    ids = msgspec.json.decode(waiting.body, type=_Ids)
+    return {**msgspec.structs.asdict(ids), "delivery": waiting.event_id}
+
+
+@hookimpl
+def distconvd_register_services(registrar: Registrar[ServiceFactory]) -> None:
+    """Offer the service."""
+    registrar.add(NAME, _make)
+
+
+@hookimpl
+def distconvd_register_settings(registrar: SettingsRegistrar) -> None:
+    """Declare `[plugin.webhook]`."""
+    registrar.add(NAME, WebhookSettings)
+
+
+def _make(context: PluginContext, daemon: DaemonAccess) -> Webhook | None:
+    settings = context.settings(NAME, WebhookSettings)
+    if not settings.urls:
+        return None
+    beside = context.state_file.with_name(context.state_file.name + ".webhook")
+    return Webhook(settings, Path(settings.queue_file) if settings.queue_file else beside)

@@ -1,0 +1,152 @@
+"""Long polls: who still waits, and what ends the wait."""
+
+from typing import Any
+
+import pytest
+import trio
+from tests.edge.kit import Journal, Site, get, open_site, read_replies, small_app
+from trio.testing import MockClock, lockstep_stream_pair, wait_all_tasks_blocked
+
+from distconvd.edge.http import Request, Response, Route
+from distconvd.edge.long_poll import wait_while_wanted
+from distconvd.errors import NotFound
+
+
+class Poll:
+    """A handler that waits for news, as a job's long poll does."""
+
+    def __init__(self) -> None:
+        self.news = trio.Event()
+        self.waiting = 0
+        self.over: bool | None = None
+
+    async def _wait(self) -> bytes:
+        self.waiting += 1
+        try:
+            await self.news.wait()
+            return b"news"
+        finally:
+            self.waiting -= 1
+
+    async def handle(self, request: Request) -> Response:
+        found = await wait_while_wanted(request, self._wait, 30)
+        assert request.link is not None
+        self.over = request.link.over
+        return Response(200, found or b"none", "text/plain")
+
+
+@pytest.fixture
+def poll() -> Poll:
+    return Poll()
+
+
+@pytest.fixture
+async def polled(poll: Poll) -> object:
+    async with open_site(small_app(Journal(), _route(poll))) as site:
+        yield site
+
+
+def _route(poll: Poll) -> Route:
+    return Route("GET", "/poll", poll.handle, role="public")
+
+
+async def _begin(site: Site, poll: Poll) -> Any:
+    client = site.connect()
+    await client.send_all(get("/poll"))
+    await wait_all_tasks_blocked()
+    assert poll.waiting == 1
+    return client
+
+
+async def test_news_end_the_wait(polled: Site, poll: Poll) -> None:
+    client = await _begin(polled, poll)
+    poll.news.set()
+    assert (await client.receive_some()).endswith(b"news")
+    await client.send_all(get("/"))
+    assert (await client.receive_some()).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_time_ends_the_wait(polled: Site, poll: Poll, autojump_clock: MockClock) -> None:
+    client = await _begin(polled, poll)
+    assert (await client.receive_some()).endswith(b"none")
+    assert trio.current_time() == pytest.approx(30)
+    assert poll.over is False
+
+
+async def test_a_client_that_closes_ends_the_wait(polled: Site, poll: Poll) -> None:
+    client = await _begin(polled, poll)
+    await client.aclose()
+    await wait_all_tasks_blocked()
+    assert (poll.waiting, poll.over, polled.open) == (0, True, 0)
+
+
+async def test_a_client_that_half_closes_is_answered_at_once_with_what_there_is(
+    polled: Site, poll: Poll
+) -> None:
+    client = await _begin(polled, poll)
+    await client.send_eof()
+    assert (await client.receive_some()).endswith(b"none")
+
+
+async def test_a_request_sent_ahead_does_not_end_the_wait_and_is_answered_after_it(
+    polled: Site, poll: Poll
+) -> None:
+    client = await _begin(polled, poll)
+    await client.send_all(get("/missing"))
+    await wait_all_tasks_blocked()
+    assert poll.waiting == 1
+    poll.news.set()
+    await client.send_eof()
+    said = bytearray()
+    async for data in client:
+        said += data
+    assert [reply.status for reply in read_replies(bytes(said))] == [200, 404]
+
+
+async def test_what_is_sent_ahead_is_not_taken_without_bound(
+    autojump_clock: MockClock, polled: Site, poll: Poll
+) -> None:
+    client = polled.connect(lockstep_stream_pair)
+    await client.send_all(get("/poll"))
+    sent_bytes = 0
+    with trio.move_on_after(5):
+        while True:
+            await client.send_all(b"x" * 4_096)
+            sent_bytes += 4_096
+    assert poll.waiting == 1
+    assert sent_bytes <= 2 * polled.limits.head_bytes_max
+
+
+async def test_a_drain_ends_the_wait(polled: Site, poll: Poll) -> None:
+    client = await _begin(polled, poll)
+    polled.drain.start()
+    (reply,) = read_replies(bytes(await client.receive_some()))
+    assert (reply.body, reply.headers["connection"]) == (b"none", "close")
+
+
+async def test_a_wait_that_begins_in_a_drain_is_over_at_once(polled: Site, poll: Poll) -> None:
+    client = polled.connect()
+    await client.send_all(b"GET /poll")
+    await wait_all_tasks_blocked()
+    polled.drain.start()
+    await client.send_all(b" HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert (await client.receive_some()).endswith(b"none")
+
+
+async def test_an_error_in_the_wait_is_told_as_itself() -> None:
+    async def fail() -> None:
+        raise NotFound("Job not found")
+
+    async def handle(request: Request) -> Response:
+        await wait_while_wanted(request, fail, 30)
+        return Response()
+
+    async with open_site(small_app(Journal(), Route("GET", "/x", handle, role="public"))) as site:
+        assert (await site.ask(get("/x")))[0].status == 404
+
+
+async def test_a_request_made_by_hand_waits_as_long_as_it_may(autojump_clock: MockClock) -> None:
+    request = Request("GET", "/", {}, {}, {}, None, "id", "-")  # type: ignore[arg-type]
+    ended: object = await wait_while_wanted(request, trio.sleep_forever, 7)
+    assert ended is None
+    assert trio.current_time() == pytest.approx(7)

@@ -1,0 +1,379 @@
+"""Each link of the chain of counts, broken once: the verdict names what is missing. No ffmpeg."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from distconv_engine.checks.output import _check_audio, check_counts, check_shape
+from distconv_engine.checks.source import FileState, Source, judge, judge_tail
+from distconv_engine.encode.command import Request
+from distconv_engine.encode.encoders import ENCODERS
+from distconv_engine.encode.plan import Kept, make_plan
+from distconv_engine.encode.run import Encoded, judge_end
+from distconv_engine.failures import (
+    EngineFault,
+    InputFault,
+    JobFailure,
+    VerificationFault,
+)
+from distconv_engine.ffmpeg.progress import EncodeProgress
+from distconv_engine.ffmpeg.run import Ended
+from distconv_engine.ffmpeg.stderr import Diagnosis, ReadCount, WriteCount
+from distconv_engine.ffmpeg.tools import Tools
+from distconv_engine.media.packets import PacketScan, StreamPackets
+from distconv_engine.media.probe import Colour, Probe, Stream, parse_probe
+from distconvd.model import Job, TranscodeOptions
+
+VIDEO = Stream(0, "video", "h264", width=160, height=90, fps=25.0, frames_declared=100)
+AUDIO = Stream(1, "audio", "aac", channels=2, sample_rate=48000)
+FOUND = Probe("mov,mp4", 4.0, 0.0, (VIDEO, AUDIO))
+
+
+def packets(count: int, end_s: float, **changes: object) -> StreamPackets:
+    made = StreamPackets(count=count, first_s=0.0, end_s=end_s, total_s=end_s)
+    return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
+
+
+@dataclasses.dataclass
+class Case:
+    """A sound conversion, to be spoiled in one place."""
+
+    before: PacketScan
+    after: PacketScan
+    encoded: Encoded
+    decoded: Diagnosis
+    options: TranscodeOptions = dataclasses.field(default_factory=TranscodeOptions)
+
+    def check(self) -> list[str]:
+        job = Job("1", "file:///a", "h264", options=self.options)
+        plan = make_plan(job, FOUND)
+        tools = Tools("ffmpeg", "ffprobe", "8")
+        encoder = ENCODERS["libx264"]
+        request = Request(tools, "file:/a", plan, self.options, encoder, "file:/b", "ffmpeg")
+        source = Source(Path("/a"), FileState(1, 1, 1), FOUND, self.before, ())
+        return check_counts(request, source, self.encoded, self.after, self.decoded)
+
+
+def sound() -> Case:
+    encoding, decoding = Diagnosis(), Diagnosis()
+    encoding.read = {0: ReadCount("video", 100, 100, 0), 1: ReadCount("audio", 200, None, 0)}
+    encoding.written = {0: WriteCount("video", 100, 100), 1: WriteCount("audio", None, 200)}
+    decoding.read = {0: ReadCount("video", 100, 100, 0), 1: ReadCount("audio", 200, 199, 0)}
+    return Case(
+        PacketScan({0: packets(100, 4.0), 1: packets(200, 4.1)}),
+        PacketScan({0: packets(100, 4.0), 1: packets(200, 4.1)}),
+        Encoded(encoding, EncodeProgress(frame=100)),
+        decoding,
+    )
+
+
+def test_a_sound_conversion_passes() -> None:
+    assert sound().check() == ["packets-read", "frames", "durations", "decodes"]
+
+
+def read_less(case: Case) -> None:
+    case.encoded.diagnosis.read[0] = ReadCount("video", 90, 90, 0)
+
+
+def decode_less(case: Case) -> None:
+    case.encoded.diagnosis.read[0] = ReadCount("video", 100, 80, 0)
+
+
+def encode_less(case: Case) -> None:
+    case.encoded.diagnosis.written[0] = WriteCount("video", 95, 95)
+
+
+def write_less(case: Case) -> None:
+    case.decoded.read[0] = ReadCount("video", 99, 99, 0)
+
+
+def no_counts(case: Case) -> None:
+    case.encoded.diagnosis.written.clear()
+
+
+def shorter_video(case: Case) -> None:
+    case.after.streams[0] = packets(100, 3.7)
+
+
+def shorter_audio(case: Case) -> None:
+    case.after.streams[1] = packets(200, 3.5)
+
+
+def fewer_audio_packets(case: Case) -> None:
+    case.after.streams[1] = packets(190, 4.1)
+
+
+def hidden_audio_shown(case: Case) -> None:
+    case.before.streams[1] = packets(200, 4.1, hidden=40, hidden_s=0.8)
+
+
+def no_audio(case: Case) -> None:
+    del case.after.streams[1]
+
+
+@pytest.mark.parametrize(
+    "spoil,kind",
+    [
+        (read_less, VerificationFault),
+        (decode_less, InputFault),
+        (encode_less, VerificationFault),
+        (write_less, VerificationFault),
+        (no_counts, VerificationFault),
+        (shorter_video, VerificationFault),
+        (shorter_audio, VerificationFault),
+        (fewer_audio_packets, VerificationFault),
+        (hidden_audio_shown, VerificationFault),
+        (no_audio, VerificationFault),
+    ],
+)
+def test_each_missing_link_is_found(spoil: Callable[[Case], None], kind: type[JobFailure]) -> None:
+    case = sound()
+    spoil(case)
+    with pytest.raises(kind):
+        case.check()
+
+
+def test_frames_that_an_edit_list_hides_are_not_missed() -> None:
+    case = sound()
+    case.before.streams[0] = packets(110, 4.0, hidden=10)
+    case.check()
+
+
+def test_a_lower_rate_is_held_against_its_own_duration() -> None:
+    case = sound()
+    case.options = TranscodeOptions(max_fps=10.0)
+    case.encoded.diagnosis.written[0] = WriteCount("video", 40, 40)
+    case.decoded.read[0] = ReadCount("video", 40, 40, 0)
+    case.after.streams[0] = packets(40, 4.0)
+    case.check()
+    case.after.streams[0] = packets(40, 3.0)
+    with pytest.raises(VerificationFault):
+        case.check()
+
+
+# --------------------------------------------------------------------------------- the source
+
+
+def whole() -> PacketScan:
+    return PacketScan({0: packets(100, 4.0), 1: packets(200, 4.0)})
+
+
+def test_a_whole_source_passes() -> None:
+    judge(FOUND, whole())
+
+
+@pytest.mark.parametrize(
+    "index,spoiled,words",
+    [
+        (0, packets(60, 2.4), "should have 100 frames, 60 are there"),
+        (0, packets(100, 4.0, corrupt=2), "2 packets"),
+        (0, packets(100, 4.0, zeroed=1), "holes"),
+        (1, packets(0, 0.0), "no data"),
+    ],
+)
+def test_what_a_source_lacks_is_told(index: int, spoiled: StreamPackets, words: str) -> None:
+    scan = whole()
+    scan.streams[index] = spoiled
+    with pytest.raises(InputFault) as caught:
+        judge(FOUND, scan)
+    assert words in caught.value.message
+
+
+def test_a_header_that_promises_more_than_there_is_is_a_cut_source() -> None:
+    with pytest.raises(InputFault) as caught:
+        judge(dataclasses.replace(FOUND, duration_s=10.0), whole())
+    assert "its header says 10.00 s, its data ends at 4.00 s" in caught.value.message
+    # An estimate is no promise, and a clock that jumps is no measure.
+    judge(dataclasses.replace(FOUND, duration_s=10.0, format="mpegts"), whole())
+    scan = whole()
+    scan.streams[1].jumps = 1
+    judge(dataclasses.replace(FOUND, duration_s=10.0), scan)
+
+
+def clocked(*times_s: float) -> StreamPackets:
+    packets = StreamPackets()
+    for time_s in times_s:
+        packets.add(time_s, 0.5, 9, "K__", time_s)
+    return packets
+
+
+def test_a_clock_that_begins_anew_is_told_from_disorder() -> None:
+    assert clocked(0.0, 1.0, 0.5, 1.5, 3.0, 2.1).back is None
+    joined = clocked(0.0, 2.0, 4.0, 0.0, 2.0)
+    assert (joined.back, joined.jumps) == ((4.0, 0.0), 1)
+
+
+def test_a_clock_that_begins_anew_is_another_recording_where_the_format_has_but_one_clock() -> None:
+    scan = whole()
+    scan.streams[1].back = (4.0, 0.0)
+    with pytest.raises(InputFault, match=r"audio #1 \(aac\) goes back from 4\.00 s to 0\.00 s"):
+        judge(FOUND, scan)
+    chained = dataclasses.replace(FOUND, format="mpegts")
+    judge(chained, scan)
+    scan.diagnosis.line("[mpegts @ 0x1] [warning] Packet corrupt (stream = 0, dts = 1).")
+    with pytest.raises(InputFault, match=r"or joined .its clock goes back from 4\.00 s to 0\.00 s"):
+        judge(chained, scan)
+
+
+def test_recordings_whose_joined_clocks_do_not_add_up_are_the_sources_fault() -> None:
+    case = sound()
+    case.before.streams[1] = packets(200, 2.0, total_s=4.1, jumps=1, back=(2.0, 0.0))
+    case.check()
+    case.after.streams[1] = packets(200, 9.0)
+    with pytest.raises(InputFault, match=r"clock goes back from 2\.00 s to 0\.00 s in audio #1"):
+        case.check()
+
+
+def test_alarms_of_the_demuxer_are_damage() -> None:
+    scan = whole()
+    scan.diagnosis.line("[mov,mp4 @ 0x1] [error] stream 0, offset 0x1: partial file")
+    with pytest.raises(InputFault):
+        judge(FOUND, scan)
+
+
+@pytest.mark.parametrize(
+    "hidden,edit",
+    [
+        (range(0), None),
+        (range(6), None),  # an encoder's priming
+        (range(7), "head"),
+        (range(50, 51), "inside"),
+        (range(98, 100), None),  # behind the last that is shown
+    ],
+)
+def test_it_is_told_where_an_edit_list_hides_sound(hidden: range, edit: str | None) -> None:
+    sound = StreamPackets()
+    for number in range(100):
+        sound.add(number * 0.023, 0.023, 100, "KD_" if number in hidden else "K__")
+    scan = PacketScan({0: packets(100, 4.0), 1: sound})
+    found = Source(Path("/a"), FileState(1, 1, 1), FOUND, scan, ()).edits
+    assert found == ({1: edit} if edit else {})
+
+
+# ----------------------------------------------------------------------------------- the shape
+
+
+def shape(*streams: Stream, name: str = "mov,mp4", source: Probe = FOUND) -> list[str]:
+    job = Job("1", "file:///a", "h264")
+    plan = make_plan(job, source)
+    tools, encoder = Tools("ffmpeg", "ffprobe", "8"), ENCODERS["libx264"]
+    request = Request(tools, "file:/a", plan, TranscodeOptions(), encoder, "file:/b")
+    return check_shape(request, Probe(name, 4.0, 0.0, streams))
+
+
+def test_the_right_shape_passes_also_with_a_chapter_track() -> None:
+    shape(VIDEO, AUDIO, Stream(2, "data", "bin_data"))
+
+
+@pytest.mark.parametrize(
+    "streams,name",
+    [
+        ((VIDEO, AUDIO), "matroska,webm"),
+        ((VIDEO,), "mov,mp4"),
+        ((VIDEO, AUDIO, AUDIO), "mov,mp4"),
+        ((VIDEO, dataclasses.replace(AUDIO, codec="mp3")), "mov,mp4"),
+        ((dataclasses.replace(VIDEO, codec="hevc"), AUDIO), "mov,mp4"),
+        ((dataclasses.replace(VIDEO, width=80), AUDIO), "mov,mp4"),
+        ((AUDIO, AUDIO), "mov,mp4"),
+    ],
+)
+def test_a_wrong_shape_is_found(streams: tuple[Stream, ...], name: str) -> None:
+    with pytest.raises(VerificationFault):
+        shape(*streams, name=name)
+
+
+def test_a_lost_hdr_tag_is_found() -> None:
+    hdr = dataclasses.replace(VIDEO, colour=Colour(transfer="smpte2084"), pix_fmt="yuv420p10le")
+    source = dataclasses.replace(FOUND, streams=(hdr, AUDIO))
+    shape(hdr, AUDIO, source=source)
+    for lost in (
+        dataclasses.replace(hdr, colour=Colour()),
+        dataclasses.replace(hdr, pix_fmt="yuv420p"),
+    ):
+        with pytest.raises(VerificationFault):
+            shape(lost, AUDIO, source=source)
+
+
+# ----------------------------------------------------------------------------------- the probe
+
+
+def test_what_ffprobe_prints_becomes_typed() -> None:
+    raw = {
+        "format": {"format_name": "matroska,webm", "duration": "2.5", "start_time": "-0.021"},
+        "streams": [
+            {
+                "index": 0,
+                "codec_type": "video",
+                "codec_name": "hevc",
+                "avg_frame_rate": "24000/1001",
+                "color_transfer": "smpte2084; rm -rf",
+                "color_primaries": "bt2020",
+                "pix_fmt": "yuv420p10le",
+                "width": 10,
+                "height": 20,
+                "side_data_list": [{"side_data_type": "Display Matrix", "rotation": -90}],
+                "tags": {"DURATION": "01:00:02.500000000", "language": "und"},
+            },
+            {"index": 1, "disposition": {"attached_pic": 1}, "codec_type": "video"},
+        ],
+        "chapters": [{"id": 1}],
+    }
+    found = parse_probe(msgspec.json.encode(raw))
+    video = found.main_video
+    assert video is not None
+    assert (round(video.fps or 0, 3), video.duration_s, video.bit_depth) == (23.976, 3602.5, 10)
+    assert (video.shown_size, video.language) == ((20, 10), None)
+    assert video.colour == Colour(primaries="bt2020")  # a file does not choose arguments
+    assert (found.chapters, found.start_s, found.streams[1].is_video) == (1, -0.021, False)
+
+
+@pytest.mark.parametrize("raw", [b"", b"[]", b"{half", b'{"streams": 5}'])
+def test_a_description_that_makes_no_sense_is_an_input_failure(raw: bytes) -> None:
+    with pytest.raises(InputFault):
+        parse_probe(raw)
+
+
+# --------------------------------------------------------------------------- odd kinds of source
+
+
+def test_half_a_packet_at_the_end_of_a_file_of_packets_is_found() -> None:
+    found = dataclasses.replace(FOUND, format="yuv4mpegpipe")
+    judge_tail(found, PacketScan(end_byte=1000), 1000)
+    judge_tail(FOUND, PacketScan(end_byte=900), 1000)
+    with pytest.raises(InputFault, match="half a packet, of 100 bytes"):
+        judge_tail(found, PacketScan(end_byte=900), 1000)
+
+
+def test_a_stream_without_a_clock_is_counted_only() -> None:
+    case = sound()
+    case.before.streams[0] = StreamPackets(count=100)
+    assert case.check()
+    case.before.streams[0] = StreamPackets(count=120)
+    with pytest.raises(VerificationFault, match="120 packets"):
+        case.check()
+
+
+def test_a_decoder_that_ffmpeg_lacks_is_not_the_sources_fault() -> None:
+    diagnosis = Diagnosis()
+    words = "Decoding requested, but no decoder found for: apng"
+    diagnosis.line(f"[vist#0:0/apng @ 0x5581] [error] {words}")
+    assert not diagnosis.damage
+    with pytest.raises(EngineFault, match="no decoder for apng"):
+        judge_end(Ended(234, diagnosis))
+
+
+@pytest.mark.parametrize("share, is_whole", [(1.0, True), (0.9, False)])
+def test_copied_uncompressed_sound_is_compared_by_its_bytes_however_it_is_cut_into_packets(
+    share: float, is_whole: bool
+) -> None:
+    pcm = Kept(Stream(0, "audio", "pcm_s16le", channels=2), "copy", "pcm_s16le")
+    before = packets(87, 4.0, total_bytes=768_000)
+    after = packets(22, 4.0, total_bytes=int(768_000 * share))
+    if is_whole:
+        _check_audio(pcm, before, after)
+    else:
+        with pytest.raises(VerificationFault, match="691200 are there"):
+            _check_audio(pcm, before, after)

@@ -1,0 +1,195 @@
+"""Reports survive the engine, are sent until acknowledged, and one does not hold up another."""
+
+import errno
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+
+from distconv_engine.attempts.journal import HeldAttempt, Journal, remove_partials
+from distconv_engine.backoff import Backoff
+from distconv_engine.daemon_link import outbox as outbox_module
+from distconv_engine.daemon_link.http import Away, DaemonApi, Refused
+from distconv_engine.daemon_link.outbox import Outbox
+from distconv_engine.files import safe_name, write_durably
+from distconv_engine.logs import Log
+from distconvd.model import CompleteReport
+
+REPORT = CompleteReport("file:///out.mp4", 1, "e1")
+
+
+class FakeApi(DaemonApi):
+    """Takes reports, or raises what a test has put into `answers`."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, str, bytes]] = []
+        self.answers: dict[str, list[Exception]] = {}
+
+    async def report(self, job_id: str, kind: str, body: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        answers = self.answers.get(job_id)
+        if answers:
+            raise answers.pop(0)
+        self.sent.append((job_id, kind, body))
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Backoff, "next_s", lambda self: 0.0)
+
+
+def make(tmp_path: Path) -> tuple[Outbox, FakeApi]:
+    api = FakeApi()
+    return Outbox(tmp_path / "outbox", api, Log()), api
+
+
+async def deliver(outbox: Outbox, *attempts: tuple[str, int]) -> None:
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(outbox.run)
+            for attempt in attempts:
+                await outbox.wait_delivered(*attempt)
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_report_is_on_disk_before_it_is_sent_and_gone_after_it_is_acknowledged(
+    tmp_path: Path,
+) -> None:
+    outbox, api = make(tmp_path)
+    await outbox.put("1_1", 1, "complete", REPORT)
+    assert len(list((tmp_path / "outbox").glob("*.json"))) == 1
+    assert ("1_1", 1) in outbox
+    await deliver(outbox, ("1_1", 1))
+    assert api.sent == [("1_1", "complete", msgspec.json.encode(REPORT))]
+    assert not list((tmp_path / "outbox").iterdir())
+
+
+async def test_a_report_of_an_earlier_run_is_sent_by_the_next(tmp_path: Path) -> None:
+    outbox, _ = make(tmp_path)
+    await outbox.put("../evil/1", 2, "fail", REPORT)
+    again, api = make(tmp_path)
+    await deliver(again, ("../evil/1", 2))
+    assert [(job_id, kind) for job_id, kind, _ in api.sent] == [("../evil/1", "fail")]
+    assert not list(tmp_path.rglob("*.json"))
+
+
+async def test_a_report_is_tried_until_the_daemon_is_back(tmp_path: Path) -> None:
+    outbox, api = make(tmp_path)
+    api.answers["1_1"] = [Away("gone"), Away("503"), Refused(401, "wrong key")]
+    await outbox.put("1_1", 1, "complete", REPORT)
+    await deliver(outbox, ("1_1", 1))
+    assert len(api.sent) == 1
+
+
+@pytest.mark.parametrize("status", [400, 404, 409, 422])
+async def test_a_final_refusal_ends_a_report(status: int, tmp_path: Path) -> None:
+    outbox, api = make(tmp_path)
+    api.answers["1_1"] = [Refused(status, "no")]
+    await outbox.put("1_1", 1, "complete", REPORT)
+    await deliver(outbox, ("1_1", 1))
+    assert not api.sent
+    assert not list((tmp_path / "outbox").iterdir())
+
+
+async def test_one_report_that_is_stuck_does_not_hold_up_another(tmp_path: Path) -> None:
+    outbox, api = make(tmp_path)
+    api.answers["1_1"] = [Away("503")] * 100_000
+    await outbox.put("1_1", 1, "complete", REPORT)
+    await outbox.put("1_2", 1, "complete", REPORT)
+    await deliver(outbox, ("1_2", 1))
+    assert [job_id for job_id, _, _ in api.sent] == ["1_2"]
+
+
+async def test_the_first_report_of_an_attempt_wins(tmp_path: Path) -> None:
+    outbox, api = make(tmp_path)
+    await outbox.put("1_1", 1, "complete", REPORT)
+    await outbox.put("1_1", 1, "fail", REPORT)
+    await deliver(outbox, ("1_1", 1))
+    assert [kind for _, kind, _ in api.sent] == ["complete"]
+
+
+async def test_a_report_that_finds_the_disk_full_is_still_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    outbox, api = make(tmp_path)
+    monkeypatch.setattr(outbox_module, "write_durably", full)
+    await outbox.put("1_1", 1, "complete", REPORT)
+    await deliver(outbox, ("1_1", 1))
+    assert len(api.sent) == 1
+
+
+async def test_an_unreadable_report_is_put_aside_and_not_lost(tmp_path: Path) -> None:
+    (tmp_path / "outbox").mkdir()
+    (tmp_path / "outbox" / "x.1.json").write_bytes(b"{half")
+    outbox, _ = make(tmp_path)
+    assert len(outbox) == 0
+    assert (tmp_path / "outbox" / "x.1.unreadable").read_bytes() == b"{half"
+
+
+def test_the_journal_tells_what_was_held_and_where_its_partial_files_are(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "held", Log())
+    folder, partial = tmp_path / "folder", tmp_path / ".x.part"
+    folder.mkdir()
+    (folder / "source").touch()
+    partial.touch()
+    held = HeldAttempt("1_1", 3, str(folder), [str(partial)])
+    journal.hold(HeldAttempt("1_1", 3, str(folder)))
+    journal.hold(held)
+    (tmp_path / "held" / "y.1.json").write_bytes(b"{half")
+    assert Journal(tmp_path / "held", Log()).left_behind() == [held]
+    remove_partials(held)
+    remove_partials(held)
+    assert not folder.exists()
+    assert not partial.exists()
+    journal.release("1_1", 3)
+    journal.release("1_1", 3)
+    assert journal.left_behind() == []
+
+
+def test_a_durable_write_replaces_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    write_durably(path, b"old")
+
+    def fail(descriptor: int) -> None:
+        raise OSError(5, "disk")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OSError, match="disk"):
+        write_durably(path, b"new")
+    assert path.read_bytes() == b"old"
+
+
+def test_names_made_from_ids_are_harmless_and_stay_different() -> None:
+    ids = ["1_1", "1/1", "../x", ".x", "", "ü", "a" * 300, "x%2F", "x/"]
+    names = [safe_name(text) for text in ids]
+    assert len(set(names)) == len(ids)
+    assert all("/" not in name and name[0] != "." and len(name) <= 200 for name in names)
+
+
+def test_delays_double_up_to_the_cap_and_begin_again_after_a_success(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.undo()
+    backoff = Backoff(1.0, 8.0)
+    delays = [backoff.next_s() for _ in range(50)]
+    for delay, full in zip(delays, [1, 2, 4, 8] + [8] * 46, strict=True):
+        assert full / 2 <= delay <= full
+    backoff.reset()
+    assert backoff.next_s() <= 1.0
+
+
+def test_the_journal_holds_paths_that_are_not_utf_8(tmp_path: Path) -> None:
+    partial = Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff.part"))
+    partial.write_bytes(b"x")
+    journal = Journal(tmp_path / "held", Log())
+    journal.hold(HeldAttempt("1_1", 1, str(tmp_path / "attempt"), [str(partial)]))
+    (held,) = journal.left_behind()
+    remove_partials(held)
+    assert not partial.exists()

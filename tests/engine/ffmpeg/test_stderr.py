@@ -1,0 +1,124 @@
+"""ffmpeg's lines, as it prints them: what is damage, what is noise, and the counts."""
+
+import signal
+
+import pytest
+
+from distconv_engine.encode.run import judge_end
+from distconv_engine.failures import EngineFault, InputFault, JobFailure, TransientFault
+from distconv_engine.ffmpeg.progress import EncodeProgress, ProgressParser
+from distconv_engine.ffmpeg.run import Ended
+from distconv_engine.ffmpeg.stderr import TAIL_LINES, Diagnosis
+
+LOST_FRAME = (
+    "[verbose] Input stream #0:0 (video): 4 packets read (1 bytes); 3 frames decoded; "
+    "1 decode errors; "
+)
+
+
+def read(*lines: str) -> Diagnosis:
+    diagnosis = Diagnosis()
+    for line in lines:
+        diagnosis.line(line)
+    return diagnosis
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[mov,mp4,m4a,3gp,3g2,mj2 @ 0x7f78] [error] stream 1, offset 0xd445: partial file",
+        "[in#0/matroska,webm @ 0x7f74] [error] File ended prematurely",
+        "[mpegts @ 0x7f01] [warning] Packet corrupt (stream = 1, dts = 182425).",
+        "[h264 @ 0x7f98] [error] error while decoding MB 4 4",
+        "[vist#0:0/h264 @ 0x7f98] [dec:h264 @ 0x7f99] [warning] corrupt decoded frame",
+        "[libdav1d @ 0x7f98] [error] Error parsing OBU data",
+        "[aist#0:1/aac @ 0x1] [dec:aac @ 0x2] [error] Error submitting packet to decoder: x",
+    ],
+)
+def test_an_error_of_the_reading_side_is_damage(line: str) -> None:
+    assert read(line).damage
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[libx264 @ 0x7f78] [error] bad luck",
+        "[out#0/mp4 @ 0x7f78] [error] Error writing trailer: x",
+        "[vost#0:0/libx264 @ 0x1] [enc:libx264 @ 0x2] [error] Error while opening encoder",
+        "[Parsed_scale_0 @ 0x1] [error] x",
+        "[error] Conversion failed!",
+        "[h264 @ 0x7f78] [warning] something odd",
+        "[h264 @ 0x7f78] [error] co located POCs unavailable",
+        "[h264 @ 0x7f78] [verbose] Reinit context to 160x96",
+        "Svt[info]: hello",
+        "",
+    ],
+)
+def test_noise_and_the_writing_side_are_no_damage(line: str) -> None:
+    assert not read(line).damage
+
+
+def test_the_counts_at_the_end_are_read() -> None:
+    found = read(
+        "[out#0/mp4 @ 0x1] [verbose]   Output stream #0:0 (video): 47 frames encoded; "
+        "48 packets muxed (68428 bytes); ",
+        "[out#0/mp4 @ 0x1] [verbose]   Output stream #0:1 (audio): 48 packets muxed (1 bytes); ",
+        "[in#0/mov @ 0x1] [verbose]   Input stream #0:0 (video): 48 packets read (70130 bytes); "
+        "46 frames decoded; 2 decode errors; ",
+        "[in#0/mov @ 0x1] [verbose]   Input stream #0:1 (audio): 88 packets read (17627 bytes); ",
+        "[verbose]   Input stream #1:0 (audio): 9 packets read (1 bytes); ",
+    )
+    assert (found.written[0].frames, found.written[0].packets) == (47, 48)
+    assert (found.written[1].frames, found.written[1].packets) == (None, 48)
+    assert (found.read[0].packets, found.read[0].frames, found.read[0].errors) == (48, 46, 2)
+    assert found.read[1].frames is None
+    assert set(found.read) == {0, 1}
+    assert found.decode_errors == 2
+
+
+def test_the_tail_is_bounded_and_leaves_the_chatter_out() -> None:
+    found = read(*(f"[info] line {n}" for n in range(500)), "[verbose] chatter")
+    assert len(found.tail.splitlines()) == TAIL_LINES
+    assert "chatter" not in found.tail
+
+
+@pytest.mark.parametrize(
+    "code,lines,kind,words",
+    [
+        (0, ["[h264 @ 0x1] [error] bad"], InputFault, "damaged"),
+        (0, [LOST_FRAME], InputFault, "cannot be decoded"),
+        (1, ["[out#0/mp4 @ 0x1] [error] No space left on device"], TransientFault, "full"),
+        (1, ["[error] Unknown encoder"], EngineFault, "Unknown encoder"),
+        (-signal.SIGKILL, [], EngineFault, "SIGKILL"),
+        (-signal.SIGXCPU, [], EngineFault, "SIGXCPU"),
+    ],
+)  # fmt: skip
+def test_the_end_of_ffmpeg_is_judged_by_whose_fault_it_is(
+    code: int, lines: list[str], kind: type[JobFailure], words: str
+) -> None:
+    with pytest.raises(kind) as caught:
+        judge_end(Ended(code, read(*lines)))
+    assert words in caught.value.message
+
+
+def test_a_clean_end_is_no_failure() -> None:
+    judge_end(Ended(0, read("[info] fine")))
+
+
+def test_progress_blocks_become_values() -> None:
+    found: list[EncodeProgress] = []
+    parser = ProgressParser(found.append)
+    text = "frame=48\nfps=12.5\nout_time_us=2000000\nspeed=1.5x\ntotal_size=9\nprogress=continue\n"
+    text += "frame=0\nfps=0.00\nout_time_us=N/A\nspeed=N/A\ntotal_size=N/A\nprogress=end"
+    for line in text.splitlines():
+        parser.line(line)
+    first, last = found
+    assert (first.frame, first.fps, first.speed, first.out_time_s) == (48, 12.5, 1.5, 2.0)
+    assert first.fraction(4.0) == 0.5
+    assert first.eta_s(5.0) == 2.0
+    assert (last.out_time_s, last.speed, last.eta_s(4.0), last.fraction(4.0)) == (
+        None,
+        None,
+        None,
+        0,
+    )

@@ -1,0 +1,94 @@
+"""A job that did not fit is not begun again before it may fit, and nothing is wanted for a while."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distconv_engine.failures import NoRoom
+from distconv_engine.host import disk_backoff as shortage_module
+from distconv_engine.host.disk_backoff import PAUSE_MAX_S, Shortage
+from distconvd.model import Job, TranscodeOptions
+
+MB = 1e6
+DISK = Path("/disk")
+
+
+class Bench:
+    """A shortage with a clock and a disk that the test sets."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.free = 1000.0, 24 * MB
+        monkeypatch.setattr(shortage_module, "free_bytes", lambda place: self.free)
+        self.shortage = Shortage(30.0, clock=lambda: self.now)
+
+    def pause(self) -> float:
+        """Return how long the engine wants nothing, in seconds."""
+        start = self.now
+        while not self.shortage.is_over():
+            self.now += 1.0
+        return self.now - start
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
+    return Bench(monkeypatch)
+
+
+def job(job_id: str, size: float = 0.0, codec: str = "h264", **options: Any) -> Job:
+    return Job(job_id, "file:///a", codec, job_size=size, options=TranscodeOptions(**options))
+
+
+def test_an_engine_that_ran_out_of_room_wants_nothing_for_a_while_longer_each_time(
+    bench: Bench,
+) -> None:
+    assert bench.pause() == 0
+    pauses: list[float] = []
+    for _ in range(6):
+        bench.shortage.note_full(job("1"), DISK, bench.free)
+        pauses.append(bench.pause())
+    assert pauses == [30, 60, 120, 240, PAUSE_MAX_S, PAUSE_MAX_S]
+    bench.shortage.relieve(job("2"))
+    bench.shortage.note_full(job("1"), DISK, bench.free)
+    assert bench.pause() == 30
+
+
+def test_room_ends_the_pause(bench: Bench) -> None:
+    bench.shortage.note(job("1"), DISK, 40 * MB)
+    assert not bench.shortage.is_over()
+    bench.free = 40 * MB
+    assert bench.shortage.is_over()
+
+
+@pytest.mark.parametrize(
+    "other,refused",
+    [
+        (job("1"), True),
+        (job("2", 500.0, crf=1), True),
+        (job("2", 100.0, crf=1), True),
+        (job("2", 99.0, crf=1), False),
+        (job("2", 500.0), False),
+        (job("2", 500.0, "hevc", crf=1), False),
+    ],
+    ids=["the same", "larger", "as large", "smaller", "made otherwise", "another codec"],
+)
+def test_the_same_job_and_larger_ones_of_its_kind_are_not_begun_before_there_is_room(
+    other: Job, refused: bool, bench: Bench
+) -> None:
+    bench.shortage.note_full(job("1", 100.0, crf=1), DISK, bench.free)
+    if refused:
+        with pytest.raises(NoRoom, match="has 24 MB free, which was too little for"):
+            bench.shortage.check(other)
+    bench.free *= 2 if refused else 1
+    bench.shortage.check(other)
+
+
+def test_jobs_whose_size_is_not_told_are_not_compared(bench: Bench) -> None:
+    bench.shortage.note_full(job("1"), DISK, bench.free)
+    bench.shortage.check(job("2"))
+
+
+def test_a_job_that_fitted_after_all_is_forgotten(bench: Bench) -> None:
+    bench.shortage.note_full(job("1"), DISK, bench.free)
+    bench.shortage.relieve(job("1"))
+    bench.shortage.check(job("1"))

@@ -1,0 +1,97 @@
+"""What the engine tells systemd: ready when it has proved itself, signs of life, and its drain."""
+
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from distconv_engine.host.notify import Notifier
+from distconv_engine.logs import Log, setup_logs
+
+
+class Manager:
+    """A service manager's socket, and what came to it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.name = str(folder / "notify")
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.settimeout(60)
+        self._socket.bind(self.name)
+        self.heard: list[str] = []
+
+    def wait_for(self, state: str) -> None:
+        while state not in self.heard:
+            self.heard.append(self._socket.recv(4096).decode())
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> "Manager":
+    return Manager(tmp_path)
+
+
+async def test_signs_of_life_come_twice_in_the_watchdogs_time(
+    manager: Manager, mock_clock: MockClock
+) -> None:
+    notifier = Notifier({"NOTIFY_SOCKET": manager.name, "WATCHDOG_USEC": "4000000"}, Log())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(notifier.watch)
+        for _ in range(3):
+            await wait_all_tasks_blocked()
+            manager.heard.clear()
+            manager.wait_for("WATCHDOG=1")
+            mock_clock.jump(2)
+        nursery.cancel_scope.cancel()
+    manager.close()
+
+
+async def test_without_a_manager_or_for_another_process_nothing_is_told() -> None:
+    assert Notifier({"WATCHDOG_USEC": "100", "WATCHDOG_PID": "1"}, Log()).watchdog_s is None
+    with trio.fail_after(1):
+        await Notifier({}, Log()).watch()
+
+
+def test_a_manager_that_does_not_listen_is_logged_and_no_reason_to_stop(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    setup_logs("info", "text", stream)
+    Notifier({"NOTIFY_SOCKET": str(tmp_path / "nobody")}, Log()).ready()
+    assert "WARNING service manager was not told state=READY=1" in stream.getvalue().replace(
+        '"', ""
+    )
+
+
+@pytest.mark.e2e
+def test_an_engine_is_ready_without_its_daemon_and_asks_for_the_time_of_its_drain(
+    manager: Manager, benchmark: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "benchmark.json").write_bytes(benchmark)
+    environ = {
+        **os.environ, "NOTIFY_SOCKET": manager.name, "WATCHDOG_USEC": "200000",
+        "DISTCONV_SERVER": "http://127.0.0.1:9", "DISTCONV_DRAIN_S": "500",
+        "DISTCONV_DISK_RESERVE_MB": "0",
+    }  # fmt: skip
+    argv = [sys.executable, "-m", "distconv_engine.main", "--work-dir", str(tmp_path / "work")]
+    with (
+        (tmp_path / "log").open("w") as log,
+        subprocess.Popen(argv, env=environ, stderr=log) as process,
+    ):
+        try:
+            manager.wait_for("READY=1")
+            manager.wait_for("WATCHDOG=1")
+            process.send_signal(signal.SIGTERM)
+            manager.wait_for("STOPPING=1")
+            manager.wait_for("EXTEND_TIMEOUT_USEC=560000000")
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+    manager.close()

@@ -1,0 +1,181 @@
+"""Every way to spoil a source, in every container, ends as an `input` failure: never a success."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.engine.clips import CONTAINERS, Clips
+from tests.engine.conftest import Run
+from tests.engine.daemon import FakeDaemon, Served
+from tests.engine.pipeline.rows import (
+    AS_IT_IS,
+    BLIND,
+    CHANGING,
+    CHANGING_ROWS,
+    HURT,
+    MISCHIEF,
+    SEEN,
+    SERVED,
+    SPOILT,
+    UNSEEN,
+)
+from tests.engine.pipeline.spoil import SPOILED, spoil_aptly
+from tests.engine.pipeline.verdicts import Verdicts, failed, succeeded
+
+from distconv_engine.attempts.progress_tracker import Tracker
+from distconv_engine.backoff import Backoff
+from distconv_engine.failures import InputFault
+from distconv_engine.ffmpeg.tools import Tools
+
+pytestmark = pytest.mark.e2e
+FAST = {"preset": "ultrafast"}
+Copy = Callable[[str, str], Path]
+
+
+def copy_of(clips: Clips, kind: str, folder: Path) -> Path:
+    path = folder / f"clip.{kind.partition('-')[0]}"
+    path.write_bytes(clips.container(kind).read_bytes())
+    return path
+
+
+@pytest.mark.parametrize("how", list(SPOILED))
+@pytest.mark.parametrize("kind", list(CONTAINERS))
+async def test_a_spoiled_source_is_an_input_failure_and_leaves_nothing(
+    kind: str, how: str, run_job: Run, clips: Clips, verdicts: Verdicts, tmp_path: Path
+) -> None:
+    spoiled = copy_of(clips, kind, tmp_path)
+    content = SPOILED[how](spoiled.read_bytes())
+    spoiled.write_bytes(content)
+    before = spoiled.stat().st_mtime_ns
+    with pytest.raises(InputFault) as caught:
+        await run_job(spoiled, "h264", options=FAST)
+    assert "source" in caught.value.message.lower()
+    assert not list((tmp_path / "out").glob("*"))
+    assert spoiled.stat().st_mtime_ns == before
+    assert spoiled.read_bytes() == content
+    verdicts.hold(SPOILT, kind, how, failed(caught.value))
+
+
+@pytest.mark.parametrize("kind", list(CONTAINERS))
+async def test_the_same_source_unspoiled_is_a_success(
+    kind: str, run_job: Run, clips: Clips, verdicts: Verdicts
+) -> None:
+    report = await run_job(clips.container(kind), "h264", options=FAST)
+    assert report.result.video_frames == 50
+    assert report.result.audio_codec in ("aac", "mp3", "opus")
+    verdicts.hold(SPOILT, kind, AS_IT_IS, succeeded(report))
+
+
+@pytest.fixture
+def spoiled_copy(clips: Clips, tools: Tools, tmp_path: Path) -> Copy:
+    """Copy the clip of a name, spoiled in a way."""
+
+    def copy(name: str, how: str) -> Path:
+        whole = clips.odd(name)
+        path = tmp_path / f"clip{whole.suffix}"
+        path.write_bytes(spoil_aptly(tools, whole, how))
+        return path
+
+    return copy
+
+
+@pytest.mark.parametrize("name,how", SEEN)
+async def test_damage_that_container_or_decoder_can_tell_is_an_input_failure(
+    name: str, how: str, spoiled_copy: Copy, run_job: Run, verdicts: Verdicts
+) -> None:
+    path = spoiled_copy(name, how)
+    with pytest.raises(InputFault) as caught:
+        await run_job(path, "h264", options=FAST)
+    verdicts.hold(HURT, name, how, failed(caught.value))
+
+
+@pytest.mark.parametrize("name,how", UNSEEN)
+async def test_damage_that_nobody_can_tell_takes_a_digest_to_find(
+    name: str, how: str, spoiled_copy: Copy, run_job: Run, clips: Clips, verdicts: Verdicts
+) -> None:
+    path = spoiled_copy(name, how)
+    report = await run_job(path, "h264", options=FAST)
+    verdicts.hold(BLIND, name, how, succeeded(report))
+    digest = hashlib.sha256(clips.odd(name).read_bytes()).hexdigest()
+    with pytest.raises(InputFault, match="SHA-256"):
+        await run_job(path, "h264", options=FAST, source_sha256=digest)
+
+
+# ------------------------------------------------------------------------ changed while it is read
+
+
+class Meddler(Tracker):
+    """Does something to the source once the engine has looked at it and encodes."""
+
+    def __init__(self, meddle: Callable[[], None]) -> None:
+        super().__init__()
+        self._meddle = meddle
+
+    def phase(self, name: str) -> None:
+        super().phase(name)
+        if name == "verify":
+            self._meddle()
+
+
+def change(how: str, path: Path) -> None:
+    size = path.stat().st_size
+    if how == "is replaced":
+        twin = path.with_suffix(".new")
+        twin.write_bytes(path.read_bytes())
+        twin.rename(path)
+    elif how == "is written to":
+        with path.open("r+b") as file:
+            file.seek(size // 2)
+            file.write(b"?")
+    else:
+        os.truncate(path, size + (4096 if how == "grows" else -4096))
+
+
+@pytest.mark.parametrize("kind,how", CHANGING_ROWS)
+async def test_a_source_that_changes_while_it_is_read_is_an_input_failure(
+    kind: str, how: str, run_job: Run, clips: Clips, verdicts: Verdicts, tmp_path: Path
+) -> None:
+    source = copy_of(clips, kind, tmp_path)
+    tracker = Meddler(lambda: change(how, source))
+    with pytest.raises(InputFault, match="while it was read") as caught:
+        await run_job(source, "h264", options=FAST, tracker=tracker)
+    assert not list((tmp_path / "out").glob("*"))
+    verdicts.hold(CHANGING, kind, how, failed(caught.value))
+
+
+# -------------------------------------------------------------------------- served by a bad server
+
+
+def served(how: str, content: bytes) -> Served:
+    part, tag = len(content) * 6 // 10, '"v1"'
+    kinds: dict[str, dict[str, Any]] = {
+        "breaks off": {"cut_at": part},
+        "claims less": {"claim_length": part},
+        "claims more": {"claim_length": len(content) + 500, "ranges": False},
+        "changes between requests": {"break_after": [part], "etags": [tag], "etag": '"v2"'},
+    }
+    return Served(content, **kinds[how])
+
+
+@pytest.mark.parametrize("how", MISCHIEF)
+@pytest.mark.parametrize("kind", list(CONTAINERS))
+async def test_a_source_that_cannot_be_got_whole_is_an_input_failure(
+    kind: str,
+    how: str,
+    run_job: Run,
+    clips: Clips,
+    daemon: FakeDaemon,
+    verdicts: Verdicts,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Backoff, "next_s", lambda self: 0.0)
+    clip = clips.container(kind)
+    daemon.files["/clip"] = served(how, clip.read_bytes())
+    with pytest.raises(InputFault) as caught:
+        await run_job(f"{daemon.url}/clip", "h264", fetch_tries=2, options=FAST)
+    assert not list((tmp_path / "out").glob("*"))
+    verdicts.hold(SERVED, kind, how, failed(caught.value))

@@ -1,0 +1,346 @@
+"""Decoding beside the encode: it counts for the very bytes that were decoded, and for no others."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.engine.clips import Clips
+from tests.engine.conftest import Run
+from tests.engine.pipeline.spoil import packet_places
+
+from distconv_engine.attempts.progress_tracker import Tracker
+from distconv_engine.checks.decode import Decoded, check_unaltered
+from distconv_engine.encode.plan import make_plan
+from distconv_engine.failures import EngineFault, VerificationFault
+from distconv_engine.ffmpeg.child import ChildLimits
+from distconv_engine.ffmpeg.run import Controls, Ended
+from distconv_engine.ffmpeg.stderr import Diagnosis, ReadCount
+from distconv_engine.ffmpeg.tools import Tools
+from distconv_engine.host.capabilities import Capabilities
+from distconv_engine.media.packet_hashes import PacketSums
+from distconv_engine.media.packets import PacketScan, StreamPackets
+from distconv_engine.media.probe import Probe, Stream
+from distconv_engine.pipeline import decode_while_encoding
+from distconvd.model import Job
+
+FAST = {"preset": "ultrafast"}
+BESIDE = "packets-as-decoded"
+
+
+def path_of(report: Any) -> Path:
+    return Path(report.output_url.removeprefix("file://"))
+
+
+def packets_of(tools: Tools, path: Path) -> str:
+    """Return streams, times, sizes and hashes of all packets."""
+    argv = [tools.ffmpeg, "-v", "error", "-i", str(path), "-map", "0", "-c", "copy", "-copyts"]
+    argv += ["-f", "framehash", "-hash", "murmur3", "-"]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+
+
+def program(path: Path, tools: Tools, case: str) -> str:
+    """Put a shell's `case` in front of ffmpeg; returns the program's name."""
+    path.write_text(f'#!/bin/sh\ncase " $* " in {case} esac\nexec {tools.ffmpeg} "$@"\n')
+    path.chmod(0o755)
+    return str(path)
+
+
+def with_decoder(folder: Path, tools: Tools, capabilities: Capabilities, fate: str) -> Capabilities:
+    """Return what makes the decoder beside an encode to H.264 do what `fate` says, in a shell."""
+    reader = program(folder / "reader", tools, f'*" pipe:0 "*) {fate};;')
+    return Capabilities(capabilities.by_codec, {**capabilities.readers, "h264": reader})
+
+
+def using(ffmpeg: str, tools: Tools, capabilities: Capabilities) -> dict[str, Any]:
+    """Return what makes an engine use that ffmpeg for everything."""
+    readers = dict.fromkeys(capabilities.readers, ffmpeg)
+    return {
+        "tools": dataclasses.replace(tools, ffmpeg=ffmpeg),
+        "capabilities": Capabilities(capabilities.by_codec, readers),
+    }
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never give a decoder up, however busy this machine is."""
+    monkeypatch.setattr(decode_while_encoding, "_HELD_UP_S", 60.0)
+    monkeypatch.setattr(decode_while_encoding, "_TAIL_S_MIN", 60.0)
+
+
+SPOILER = """\
+#!{python}
+import os, sys
+argv = sys.argv[1:]
+if "tee" in argv:
+    argv[argv.index("tee") - 1:argv.index("tee") - 1] = ["-bsf:0", "noise=amount=50"]
+os.execv({ffmpeg!r}, [{ffmpeg!r}, *argv])
+"""
+"""An ffmpeg whose encoder makes rubbish."""
+
+
+# ---------------------------------------------------------------------------------- sound encodes
+
+
+@pytest.mark.e2e
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("variable-frame-rate-avi", FAST),
+        ("text-subtitles", FAST),
+        ("b-frames-open-gop-ts", FAST),
+        ("surround", {"container": "mov", **FAST}),
+        ("edit-list", {"two_pass": True, "video_bitrate_kbps": 200, **FAST}),
+    ],
+)
+async def test_the_file_has_the_packets_and_times_that_it_has_without_a_decoder_beside_it(
+    name: str,
+    options: dict[str, Any],
+    run_job: Run,
+    clips: Clips,
+    tools: Tools,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = await run_job(clips.odd(name), "h264", options=options)
+    assert {BESIDE, "decodes"} <= set(one.result.checks)
+    monkeypatch.setattr(decode_while_encoding, "can_decode_beside", lambda request: False)
+    place = str(tmp_path / "other")
+    other = await run_job(clips.odd(name), "h264", options=options, job_id="1_2", place=place)
+    assert set(one.result.checks) - set(other.result.checks) == {BESIDE}
+    assert packets_of(tools, path_of(one)) == packets_of(tools, path_of(other))
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("chapters", {}),
+        ("text-subtitles", {"container": "ts", "on_unsupported": "drop"}),
+        ("wav", {}),
+        ("vp9-mp4", {"container": "mkv"}),  # the tee muxer does not take MP4's tag of Opus
+        ("b-frames-open-gop-ts", {"container": "mkv"}),  # the sound's parameters come too late
+    ],
+)
+async def test_what_cannot_be_decoded_beside_its_encode_is_decoded_afterwards(
+    name: str, options: dict[str, Any], run_job: Run, clips: Clips
+) -> None:
+    report = await run_job(clips.odd(name), "h264", options={**FAST, **options})
+    assert "decodes" in report.result.checks
+    assert BESIDE not in report.result.checks
+
+
+# ---------------------------------------------------------------------------------- what goes wrong
+
+
+def one_bit(whole: bytes, place: int, size: int) -> bytes:
+    at = place + size // 2
+    return whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]
+
+
+def torn(whole: bytes, place: int, size: int) -> bytes:
+    return whole[:place]
+
+
+def lost(whole: bytes, place: int, size: int) -> bytes:
+    return whole[:place] + bytes(size) + whole[place + size :]
+
+
+@pytest.mark.e2e
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("kind", ["v", "a"])
+@pytest.mark.parametrize("spoil", [one_bit, torn, lost])
+async def test_whatever_changes_on_the_disk_after_the_encode_is_found(
+    spoil: Callable[[bytes, int, int], bytes],
+    kind: str,
+    run_job: Run,
+    clips: Clips,
+    tools: Tools,
+    tmp_path: Path,
+) -> None:
+    class Meddler(Tracker):
+        def phase(self, name: str) -> None:
+            super().phase(name)
+            if name == "verify":
+                (output,) = (tmp_path / "work").rglob("output.mp4")
+                places = packet_places(tools, output, kind)
+                place, size = places[len(places) // 2]
+                output.write_bytes(spoil(output.read_bytes(), place, size))
+
+    with pytest.raises(VerificationFault):
+        await run_job(clips.plain(), "h264", options=FAST, tracker=Meddler())
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.e2e
+async def test_an_encoder_whose_packets_do_not_decode_makes_no_success(
+    run_job: Run, clips: Clips, tools: Tools, capabilities: Capabilities, tmp_path: Path
+) -> None:
+    # The same spoilt packets go into the file and to the decoder.
+    path = tmp_path / "ffmpeg"
+    path.write_text(SPOILER.format(python=sys.executable, ffmpeg=tools.ffmpeg))
+    path.chmod(0o755)
+    with pytest.raises(VerificationFault, match=r"The output (is damaged|does not decode)"):
+        await run_job(clips.plain(), "h264", options=FAST, **using(str(path), tools, capabilities))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("fate", ["exit 1", "exec cat >/dev/null", "exec sleep 600"])
+async def test_a_decoder_that_fails_beside_the_encode_costs_no_more_than_decoding_afterwards(
+    fate: str,
+    run_job: Run,
+    clips: Clips,
+    tools: Tools,
+    capabilities: Capabilities,
+    tmp_path: Path,
+) -> None:
+    own = with_decoder(tmp_path, tools, capabilities, fate)
+    report = await run_job(clips.plain(), "h264", options=FAST, capabilities=own)
+    assert "decodes" in report.result.checks
+    assert BESIDE not in report.result.checks
+
+
+@pytest.mark.e2e
+async def test_a_decoder_that_gets_no_time_does_not_hold_the_encoder_up(
+    run_job: Run, clips: Clips, tools: Tools, capabilities: Capabilities, tmp_path: Path
+) -> None:
+    own = with_decoder(tmp_path, tools, capabilities, "exec sleep 600")
+    # More than the pipe holds.
+    report = await run_job(clips.noise(), "h264", options={**FAST, "crf": 5}, capabilities=own)
+    assert report.result.size_bytes > 2 << 20
+    assert "decodes" in report.result.checks
+    assert BESIDE not in report.result.checks
+
+
+@pytest.mark.e2e
+async def test_the_decoder_stands_back_for_the_encoder(
+    run_job: Run, clips: Clips, tools: Tools, capabilities: Capabilities, tmp_path: Path
+) -> None:
+    own = with_decoder(tmp_path, tools, capabilities, f"nice > {tmp_path}/nice; exit 1")
+    controls = Controls(ChildLimits(niceness=2))
+    await run_job(clips.plain(), "h264", options=FAST, capabilities=own, controls=controls)
+    assert (tmp_path / "nice").read_text().strip() == "19"
+
+
+@pytest.mark.e2e
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has SCHED_BATCH")
+async def test_the_encode_is_batch_work_and_its_decoder_is_not(
+    run_job: Run, clips: Clips, tools: Tools, capabilities: Capabilities, tmp_path: Path
+) -> None:
+    policy = f"cut -d' ' -f41 /proc/$$/stat >> {tmp_path}"  # proc(5)
+    cases = f'*" tee "*) {policy}/encode;; *" pipe:0 "*) {policy}/decoder;;'
+    ffmpeg = program(tmp_path / "ffmpeg", tools, cases)
+    await run_job(clips.plain(), "h264", options=FAST, **using(ffmpeg, tools, capabilities))
+    assert (tmp_path / "encode").read_text().split() == [str(os.SCHED_BATCH)]
+    assert (tmp_path / "decoder").read_text().split() == [str(os.SCHED_OTHER)]
+
+
+@pytest.mark.e2e
+async def test_a_decoder_that_dies_in_mid_encode_does_not_take_the_encode_with_it(
+    run_job: Run, clips: Clips, tools: Tools, capabilities: Capabilities, tmp_path: Path
+) -> None:
+    own = with_decoder(tmp_path, tools, capabilities, "head -c 5000 >&2; exit 1")
+    report = await run_job(clips.noise(), "h264", options=FAST, capabilities=own)
+    assert report.result.video_frames == 250
+    assert BESIDE not in report.result.checks
+
+
+@pytest.mark.e2e
+async def test_an_encode_that_fails_takes_its_decoder_with_it(
+    run_job: Run, clips: Clips, tools: Tools, capabilities: Capabilities, tmp_path: Path
+) -> None:
+    ffmpeg = program(tmp_path / "ffmpeg", tools, '*" tee "*) exit 3;;')
+    controls = Controls()
+    with pytest.raises(EngineFault, match="exit code 3"):
+        await run_job(
+            clips.plain(),
+            "h264",
+            options=FAST,
+            controls=controls,
+            **using(ffmpeg, tools, capabilities),
+        )
+    assert not controls.children
+
+
+# ------------------------------------------------------------------------- the comparison; no ffmpeg
+
+PLAN = make_plan(
+    Job("1", "file:///a", "h264"),
+    Probe(
+        "mov,mp4",
+        1.0,
+        0.0,
+        (
+            Stream(0, "video", "h264", width=160, height=90, fps=25.0),
+            Stream(1, "audio", "aac", channels=2, sample_rate=48000),
+        ),
+    ),
+)
+LINES = """\
+#format: frame checksums
+#extradata 0,                              46, e0
+#media_type 0: video
+0,          0,          0,      512,     3544, aa
+1,      -1024,      -1024,     1024,       23, bb, S=1,       10, ff
+0,        512,        512,      512,      100, cc
+"""
+
+
+def sums(lines: str = LINES) -> PacketSums:
+    found = PacketSums()
+    for line in lines.splitlines():
+        found.framehash_line(line)
+    return found
+
+
+def decoded() -> Decoded:
+    diagnosis = Diagnosis(read={0: ReadCount("video", 2, 2, 0), 1: ReadCount("audio", 1, 1, 0)})
+    return Decoded(Ended(0, diagnosis), sums())
+
+
+def scan(video: int = 2, audio: int = 1, hidden: int = 0) -> PacketScan:
+    streams = {0: StreamPackets(count=video, hidden=hidden), 1: StreamPackets(count=audio)}
+    return PacketScan(streams)
+
+
+def test_a_file_with_the_same_packets_is_the_one_that_was_decoded() -> None:
+    assert decoded().is_of(PLAN, scan(), sums())
+    other_times = LINES.replace("512,        512", "500,        500")
+    assert decoded().is_of(PLAN, scan(), sums(other_times))
+    check_unaltered(decoded(), PLAN, sums())
+
+
+@pytest.mark.parametrize(
+    "lines, found",
+    [
+        (LINES.replace("cc", "cd"), scan()),
+        (LINES.replace("e0", "e1"), scan()),
+        (LINES.replace("bb", "b0"), scan()),
+        (LINES.replace("aa", "xx").replace("cc", "aa").replace("xx", "cc"), scan()),
+        (LINES.rsplit("0,  ", 1)[0], scan(video=1)),
+        (LINES, scan(video=3)),
+        (LINES, scan(hidden=1)),
+        ("", scan(0, 0)),
+    ],
+)
+def test_a_file_with_any_other_packet_is_not(lines: str, found: PacketScan) -> None:
+    assert not decoded().is_of(PLAN, found, sums(lines))
+
+
+def test_other_bytes_in_as_many_packets_of_the_same_sizes_are_the_disks_fault() -> None:
+    with pytest.raises(VerificationFault, match=r"video #0 .*: the disk gives other bytes"):
+        check_unaltered(decoded(), PLAN, sums(LINES.replace("cc", "cd")))
+    # What a muxer packs otherwise, as PCM, is no fault: the file is decoded.
+    check_unaltered(decoded(), PLAN, sums(LINES.replace("100, cc", "101, cd")))
+
+
+def test_streams_of_the_pipe_get_the_numbers_of_the_file() -> None:
+    moved = decoded().renumbered([2, 5])
+    assert set(moved.ended.diagnosis.read) == set(moved.sums.streams) == {2, 5}
+    assert moved.sums.of(5) == sums().of(1)

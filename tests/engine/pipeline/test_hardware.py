@@ -1,0 +1,131 @@
+"""Hardware encoders: offered when they work, and giving way to software only where that is allowed.
+
+There is no such hardware here. A program in front of ffmpeg plays `h264_nvenc`: it encodes with
+libx264, or fails as a driver does.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.engine.clips import Clips
+
+from distconv_engine.encode.encoders import ENCODERS
+from distconv_engine.failures import EngineFault, InputFault
+from distconv_engine.ffmpeg.run import Controls
+from distconv_engine.ffmpeg.tools import Tools
+from distconv_engine.host.capabilities import Capabilities, encodes
+
+pytestmark = pytest.mark.e2e
+Run = Callable[..., Any]
+NVENC = ENCODERS["h264_nvenc"]
+
+DRIVER = """\
+#!{python}
+import os, sys
+argv = sys.argv[1:]
+if "h264_nvenc" in argv:
+    if {broken}:
+        sys.exit("[h264_nvenc @ 0x1] No capable devices found")
+    words = {{"h264_nvenc": "libx264", "-cq": "-crf", "p1": "ultrafast", "p5": "fast"}}
+    text = "\\0".join(words.get(word, word) for word in argv)
+    argv = text.replace("-rc\\0vbr\\0-b:v\\0000\\0", "").split("\\0")
+os.execv({ffmpeg!r}, [{ffmpeg!r}, *argv])
+"""
+
+
+def with_driver(tools: Tools, folder: Path, *, broken: bool) -> Tools:
+    """Return tools whose ffmpeg has an `h264_nvenc`."""
+    program = folder / "ffmpeg-nvenc"
+    program.write_text(DRIVER.format(python=sys.executable, broken=broken, ffmpeg=tools.ffmpeg))
+    program.chmod(0o755)
+    return dataclasses.replace(tools, ffmpeg=str(program))
+
+
+def preferring(capabilities: Capabilities, tools: Tools) -> Capabilities:
+    """Return capabilities with the hardware encoder in front, and one ffmpeg for everything."""
+    rows = (NVENC, *capabilities.encoders("h264"))
+    readers = dict.fromkeys(capabilities.readers, tools.ffmpeg)
+    return Capabilities({**capabilities.by_codec, "h264": rows}, readers)
+
+
+@pytest.fixture
+def run_driven(
+    tools: Tools, capabilities: Capabilities, run_job: Run, clips: Clips, tmp_path: Path
+) -> Run:
+    """Run a job on a source, by default the plain clip, where that encoder is preferred."""
+
+    async def run(source: Path | None = None, *, broken: bool, **more: Any) -> Any:
+        driven = with_driver(tools, tmp_path, broken=broken)
+        preferred = preferring(capabilities, driven)
+        return await run_job(source or clips.plain(), tools=driven, capabilities=preferred, **more)
+
+    return run
+
+
+@pytest.mark.parametrize("broken", [False, True])
+async def test_an_encoder_is_offered_when_it_really_encodes(
+    broken: bool, tools: Tools, tmp_path: Path
+) -> None:
+    driven = with_driver(tools, tmp_path, broken=broken)
+    works = await encodes(driven, Controls(), NVENC, tmp_path / "proof.mkv")
+    assert works is not broken
+
+
+async def test_hardware_that_works_does_the_job(run_driven: Run) -> None:
+    report = await run_driven(broken=False, options={"preset": "ultrafast"})
+    assert report.result.encoder == "h264_nvenc"
+    assert not any(check.startswith("fallback") for check in report.result.checks)
+
+
+@pytest.mark.parametrize(
+    "broken,options",
+    [
+        (True, {}),
+        (False, {"tune": "film"}),
+        (False, {"crf": 0}),
+        (False, {"two_pass": True, "video_bitrate_kbps": 200}),
+    ],
+)
+async def test_hardware_that_fails_or_cannot_gives_way_to_software_which_is_recorded(
+    broken: bool, options: dict[str, Any], run_driven: Run
+) -> None:
+    report = await run_driven(broken=broken, options={"preset": "ultrafast", **options})
+    assert report.result.encoder == "libx264"
+    assert "fallback-from-h264_nvenc" in report.result.checks
+
+
+@pytest.mark.parametrize(
+    "broken,options,words",
+    [(True, {}, "No capable devices"), (False, {"tune": "film"}, "cannot do options.tune")],
+)
+async def test_hardware_gives_way_only_where_the_setting_allows(
+    broken: bool, options: dict[str, Any], words: str, run_driven: Run, tmp_path: Path
+) -> None:
+    with pytest.raises(EngineFault, match=words):
+        await run_driven(broken=broken, options=options, software_fallback=False)
+    assert not (tmp_path / "out").exists()
+
+
+async def test_a_bad_source_is_no_reason_to_try_another_encoder(
+    run_driven: Run, clips: Clips, tmp_path: Path
+) -> None:
+    cut = tmp_path / "cut.mp4"
+    whole = clips.plain().read_bytes()
+    cut.write_bytes(whole[: len(whole) * 3 // 5])
+    with pytest.raises(InputFault):
+        await run_driven(cut, broken=True)
+
+
+async def test_where_only_another_ffmpeg_decodes_the_source_giving_way_is_recorded_too(
+    tools: Tools, capabilities: Capabilities, run_job: Run, clips: Clips, tmp_path: Path
+) -> None:
+    driven = with_driver(tools, tmp_path, broken=False)
+    apart = dataclasses.replace(preferring(capabilities, driven), readers=capabilities.readers)
+    report = await run_job(clips.plain(), tools=driven, capabilities=apart)
+    assert "fallback-from-h264_nvenc" in report.result.checks
+    with pytest.raises(EngineFault):
+        await run_job(clips.plain(), tools=driven, capabilities=apart, software_fallback=False)

@@ -1,0 +1,62 @@
+"""The page of verdicts is complete, and holds a run to what it says."""
+
+from pathlib import Path
+
+import pytest
+from tests.engine.pipeline.rows import AS_IT_IS, BLIND, SOUND, UNHELD, all_rows
+from tests.engine.pipeline.verdicts import PAGE, Verdict, Verdicts, read_rows
+
+ROW = ("Spoiled files", "mkv", "zeros")
+CUT = Verdict("input", "The source is cut: at byte 5.")
+
+
+def test_the_page_has_every_row_and_no_other() -> None:
+    assert list(read_rows(PAGE.read_text(encoding="utf-8"))) == all_rows()
+
+
+def test_no_spoiled_source_is_called_a_success() -> None:
+    rows = read_rows(PAGE.read_text(encoding="utf-8"))
+    spoiled = [row for row in rows if row[2] != AS_IT_IS and row[0] not in (SOUND, UNHELD, BLIND)]
+    assert len(spoiled) > 100
+    assert {rows[row].word for row in spoiled} == {"input"}
+
+
+def test_the_page_names_no_place_of_the_machine_that_wrote_it() -> None:
+    assert "file:/" not in PAGE.read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DISTCONV_UPDATE_DOCS", "1")
+    writer = Verdicts("8.1", tmp_path / "page.md")
+    writer.hold(*ROW, CUT)
+    writer.write([ROW])
+    monkeypatch.delenv("DISTCONV_UPDATE_DOCS")
+    return tmp_path / "page.md"
+
+
+def test_the_same_verdict_passes_whatever_its_numbers(page: Path) -> None:
+    Verdicts("8.1", page).hold(*ROW, Verdict("input", "The source is cut: at byte 777."))
+
+
+@pytest.mark.parametrize("verdict", [Verdict("completed", ""), Verdict("input", "It is empty.")])
+def test_another_verdict_or_another_reason_fails(page: Path, verdict: Verdict) -> None:
+    with pytest.raises(AssertionError, match=r"docs/verdicts\.md"):
+        Verdicts("8.1", page).hold(*ROW, verdict)
+
+
+def test_another_ffmpeg_may_have_other_words_but_no_other_verdict(page: Path) -> None:
+    Verdicts("5.1", page).hold(*ROW, Verdict("input", "It is empty."))
+    with pytest.raises(AssertionError, match="not"):
+        Verdicts("5.1", page).hold(*ROW, Verdict("completed", ""))
+
+
+def test_a_run_that_sees_a_part_keeps_the_rest_of_the_page(
+    page: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DISTCONV_UPDATE_DOCS", "1")
+    other = ("Spoiled files", "mkv", "empty")
+    writer = Verdicts("8.1", page)
+    writer.hold(*other, Verdict("input", "a | b"))
+    writer.write([ROW, other])
+    assert list(read_rows(page.read_text(encoding="utf-8"))) == [ROW, other]

@@ -1,0 +1,124 @@
+"""The page `docs/verdicts.md`: written by a real run, and every later run is held against it.
+
+A row is a source, what was done to it, the engine's verdict and its words. `DISTCONV_UPDATE_DOCS=1`
+makes a run write what it sees; without it a run that sees another verdict fails. Words are compared
+up to their first detail, where that is certain, and only with the ffmpeg that wrote the page.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from distconv_engine.failures import JobFailure
+from distconvd.model import CompleteReport
+
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "verdicts.md"
+_CERTAIN = {"nothing", "empty", "text", "zeros", "header-only"}
+_CERTAIN |= {"shrinks", "grows", "is replaced", "is written to", "breaks off", "claims more"}
+"""What is found first in a file that is spoiled in the middle depends on the encoder's very bytes."""
+_ROW = re.compile(r"^\| (.+?) \| (.+?) \| `(\w+)` \| (.*) \|$")
+_VERSION = re.compile(r"made with ffmpeg `([^`]+)`")
+_HEAD = """\
+# Verdicts: what the engine says of each bad and each odd source
+
+Every row is a run of the real engine, made with ffmpeg `{version}` by `make verdicts`; the numbers
+are those of the run. Tests hold the engine to it: a row that is missing here, or whose verdict is
+another, fails. `input` means that the job fails at once and by the source's fault; `completed` that
+the output was proved against the whole source. What the checks are, and what none can see, is in
+[verification.md](verification.md).
+"""
+
+
+class Verdict(NamedTuple):
+    """What became of one source."""
+
+    word: str
+    """`completed`, or the failure's class."""
+    words: str
+    """The failure's message, or what was kept and dropped."""
+
+
+Rows = dict[tuple[str, str, str], Verdict]
+
+
+def failed(failure: JobFailure) -> Verdict:
+    """Return what a row says of a failure."""
+    return Verdict(str(failure.error_class), failure.message)
+
+
+def succeeded(report: CompleteReport) -> Verdict:
+    """Return what a row says of a success: what was kept, dropped and counted."""
+    result = report.result
+    assert result is not None
+    parts = [f"{result.duration_s:.2f} s"]
+    if result.video_frames:
+        parts[0] += f", {result.video_frames} frames"
+    parts.append(", ".join(result.kept or []))
+    if result.dropped:
+        parts.append("dropped: " + ", ".join(result.dropped))
+    return Verdict("completed", "; ".join(parts))
+
+
+class Verdicts:
+    """The page's rows, by section, source and what was done to it."""
+
+    def __init__(self, version: str, page: Path = PAGE) -> None:
+        text = page.read_text(encoding="utf-8") if page.exists() else ""
+        found = _VERSION.search(text)
+        self.updates = bool(os.environ.get("DISTCONV_UPDATE_DOCS"))
+        self._page = page
+        self._version = version
+        self._is_same_ffmpeg = found is not None and found[1] == version
+        self._told = read_rows(text)
+        self._seen: Rows = {}
+
+    def hold(self, section: str, source: str, change: str, verdict: Verdict) -> None:
+        """Compare what a run saw with the page, or keep it for the page."""
+        words = _plain(verdict.words)
+        row = (section, source, change)
+        if self.updates:
+            self._seen[row] = Verdict(verdict.word, words)
+            return
+        told = self._told.get(row)
+        assert told is not None, f"docs/verdicts.md has no row {row}: run `make verdicts`"
+        assert told.word == verdict.word, f"docs/verdicts.md says {told} of {row}, not {verdict}"
+        if self._is_same_ffmpeg and change in _CERTAIN:
+            assert _gist(told.words) == _gist(words), f"docs/verdicts.md: {row}"
+
+    def write(self, all_rows: list[tuple[str, str, str]]) -> None:
+        """Write the page: what was seen over what it told before, in the order of `all_rows`."""
+        if not self._seen:
+            return
+        rows = {**self._told, **self._seen}
+        lines, section = [_HEAD.format(version=self._version)], ""
+        for row in (row for row in all_rows if row in rows):
+            if row[0] != section:
+                section = row[0]
+                lines += [f"\n## {section}\n", "| source | change | verdict | words |"]
+                lines += ["|---|---|---|---|"]
+            verdict = rows[row]
+            lines.append(f"| {row[1]} | {row[2]} | `{verdict.word}` | {verdict.words} |")
+        self._page.write_text("\n".join(lines).replace("\n\n\n", "\n\n") + "\n", encoding="utf-8")
+
+
+def read_rows(text: str) -> Rows:
+    """Return the rows of the page's text."""
+    rows: Rows = {}
+    section = ""
+    for line in text.splitlines():
+        if line.startswith("## "):
+            section = line[3:]
+        elif found := _ROW.match(line):
+            rows[section, found[1], found[2]] = Verdict(found[3], found[4])
+    return rows
+
+
+def _plain(words: str) -> str:
+    """One line of a table, without what differs from machine to machine."""
+    return " ".join(re.sub(r"@ 0x[0-9a-f]+ ?", "", words).replace("|", "\\|").split())
+
+
+def _gist(words: str) -> str:
+    """The part of a message that says what kind of fault it is, without its numbers."""
+    return re.sub(r"\d+", "N", words.partition(":")[0])
