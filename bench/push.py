@@ -47,9 +47,9 @@ class _Times:
     beyond_s: list[float] = field(default_factory=list[float])
     whole_s: list[float] = field(default_factory=list[float])
 
-    def note(self, began_s: float, told_s: float, assigned_s: float) -> None:
+    def note(self, began_s: float, sent_s: float, assigned_s: float) -> None:
         """Note one job; an assignment that overtakes the reply costs nothing beyond the commit."""
-        self.beyond_s.append(max(0.0, assigned_s - told_s))
+        self.beyond_s.append(max(0.0, assigned_s - sent_s))
         self.whole_s.append(assigned_s - began_s)
 
     def row(self, name: str) -> Row:
@@ -132,10 +132,10 @@ def _submissions(client: socket.socket, wall: _Wall, jobs: int) -> _Times:
     for number in range(jobs):
         began_s = time.perf_counter()
         job_id = _submit(client)
-        told_s = time.perf_counter()
+        sent_s = time.perf_counter()
         seen = wall.wait_for("assigned")
         _check(seen, number, job_id)
-        times.note(began_s, told_s, seen.at_s)
+        times.note(began_s, sent_s, seen.at_s)
     return times
 
 

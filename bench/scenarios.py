@@ -89,8 +89,10 @@ class Audit:
         if total != self.jobs:
             self.faults.append(f"{self.jobs} jobs acknowledged, {total} on disk")
         if status["jobs"]["completed"] != self.completed:
-            told = status["jobs"]["completed"]
-            self.faults.append(f"{self.completed} completions acknowledged, {told} on disk")
+            jobs_completed = status["jobs"]["completed"]
+            self.faults.append(
+                f"{self.completed} completions acknowledged, {jobs_completed} on disk"
+            )
 
 
 def disk_rate(folder: Path, seconds: float) -> float:

@@ -14,7 +14,7 @@ import msgspec
 
 from distconvd.model import Job, JobStatus
 
-BORN_US = 1_700_000_000_000_000
+CREATED_US = 1_700_000_000_000_000
 
 
 class Process:
@@ -82,16 +82,16 @@ def write_state(folder: Path, *, ended: int = 0, stuck: int = 0) -> None:
 
 
 def _job(number: int, *, is_stuck: bool) -> Job:
-    born_ms = BORN_US // 1000 + number
+    created_ms = CREATED_US // 1000 + number
     return Job(
-        job_id=f"{BORN_US + number}_{number}",
+        job_id=f"{CREATED_US + number}_{number}",
         source_url=f"http://example.com/videos/clip-{number}.mp4",
         target_codec="nobody-knows-it" if is_stuck else "h264",
         job_size=100.5,
         status=JobStatus.PENDING if is_stuck else JobStatus.COMPLETED,
-        created_at=born_ms,
-        updated_at=born_ms,
-        finished_at=None if is_stuck else born_ms,
+        created_at=created_ms,
+        updated_at=created_ms,
+        finished_at=None if is_stuck else created_ms,
     )
 
 

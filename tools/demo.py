@@ -88,7 +88,7 @@ PR_SET_CHILD_SUBREAPER = 36
 COLUMNS = (
     "OUTPUT", "CODEC", "ENGINE", "SIZE", "SAVED", "FRAMES", "LENGTH", "VERIFIED", "JOB",
 )  # fmt: skip
-LEAST_TELLING = ("JOB", "CODEC", "FRAMES", "ENGINE", "LENGTH")
+LEAST_IMPORTANT = ("JOB", "CODEC", "FRAMES", "ENGINE", "LENGTH")
 """The columns that a narrow terminal goes without, in this order; the rest fits into 80 characters."""
 GAP = 2
 
@@ -150,7 +150,7 @@ class Family:
             key: the daemon's key; by environment, where `ps` does not show it.
         """
         log = DEMO / "logs" / f"{name}.log"
-        with held(), log.open("wb") as file:
+        with child_output_paused(), log.open("wb") as file:
             process = subprocess.Popen(
                 arguments,
                 stdin=subprocess.DEVNULL,
@@ -195,7 +195,7 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def adopt_orphans() -> None:
+def reap_orphans() -> None:
     """Become the parent of what the children leave behind, so that it can be found (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -403,11 +403,11 @@ def checked(job: Job, family: Family) -> tuple[Path, Probed]:
     if not output.is_file():
         raise DemoFailure(f"Job {job.job_id} is completed, but there is no {output}.")
     before, after = probe(source), probe(output)
-    told = job.result.sha256 if job.result else None
+    expected_sha256 = job.result.sha256 if job.result else None
     faults = {
         "codec": (canonical_codec(job.target_codec), canonical_codec(after.codec)),
         "frames": (before.frames, after.frames),
-        "checksum": (told, hashlib.sha256(output.read_bytes()).hexdigest()),
+        "checksum": (expected_sha256, hashlib.sha256(output.read_bytes()).hexdigest()),
     }
     for what, (expected, found) in faults.items():
         if expected != found:
@@ -438,7 +438,7 @@ def print_results(rows: Sequence[Sequence[str]]) -> None:
     say(f"\nResults in {shown(DEMO / 'videos')}/")
     columns = {name: [row[at] for row in rows] for at, name in enumerate(COLUMNS)}
     widths = {name: max(map(len, [name, *cells])) + GAP for name, cells in columns.items()}
-    for name in LEAST_TELLING:
+    for name in LEAST_IMPORTANT:
         if console.is_terminal and sum(widths[left] for left in columns) > console.width:
             del columns[name]
     tables.print_table(console, tuple(columns), list(zip(*columns.values(), strict=True)))
@@ -486,7 +486,7 @@ def run(family: Family) -> None:
     print_results([result_row(job, *checked(job, family)) for job in jobs])
 
 
-def tell(failure: DemoFailure) -> None:
+def print_failure(failure: DemoFailure) -> None:
     """Print what did not work, and the ends of the logs that may tell why."""
     print(f"\ndemo: {failure}", file=sys.stderr)
     for log in failure.logs:
@@ -505,9 +505,9 @@ def supervised() -> int:
         run(family)
         code = 0
     except DemoFailure as failure:
-        tell(failure)
+        print_failure(failure)
     except ClientError as error:
-        tell(DemoFailure(error.message, *(child.log for child in family.children)))
+        print_failure(DemoFailure(error.message, *(child.log for child in family.children)))
     except KeyboardInterrupt:
         print("\ndemo: interrupted; stopping everything.", file=sys.stderr)
         code = 130
@@ -538,21 +538,21 @@ class Interruption:
     """Whether a signal has asked for the end, and whether it must wait for a moment."""
 
     asked = False
-    held = False
+    child_output_paused = False
 
 
 @contextlib.contextmanager
-def held() -> Generator[None]:
+def child_output_paused() -> Generator[None]:
     """Let a Ctrl-C meanwhile be raised at the end of the block.
 
     Raised while a child is being started, it would leave a child that nobody knows; and what is
     raised in a hook of fork's, Python drops.
     """
-    Interruption.held = True
+    Interruption.child_output_paused = True
     try:
         yield
     finally:
-        Interruption.held = False
+        Interruption.child_output_paused = False
     if Interruption.asked:
         raise KeyboardInterrupt
 
@@ -560,7 +560,7 @@ def held() -> Generator[None]:
 def interrupt(signal_number: int, frame: FrameType | None) -> None:
     """End as after Ctrl-C, so that the children are stopped."""
     Interruption.asked = True
-    if not Interruption.held:
+    if not Interruption.child_output_paused:
         raise KeyboardInterrupt
 
 
@@ -569,12 +569,12 @@ def main() -> int:
     # SIGINT too: a shell starts what it runs in the background with it ignored.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
-    adopt_orphans()
+    reap_orphans()
     try:
         with own_folder():
             return supervised()
     except DemoFailure as failure:
-        tell(failure)
+        print_failure(failure)
         return 1
 
 

@@ -93,12 +93,12 @@ def require_venv_module() -> None:
 @contextlib.contextmanager
 def one_at_a_time() -> Generator[None, None, None]:
     """Hold the setup lock; the kernel drops it with the process, so it never goes stale."""
-    with LOCK.open("w") as held:
+    with LOCK.open("w") as lock_file:
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             print("setup: another setup is at work here; waiting for it ...", flush=True)
-            fcntl.flock(held, fcntl.LOCK_EX)
+            fcntl.flock(lock_file, fcntl.LOCK_EX)
         yield
 
 

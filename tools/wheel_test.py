@@ -124,9 +124,9 @@ def check_script(script: Path, home: Path) -> None:
     """Raise WheelError unless `script` explains itself and knows its version."""
     if not run([str(script), "--help"], home).strip():
         raise WheelError(f"{script.name} --help prints nothing")
-    told = run([str(script), "--version"], home).strip()
-    if VERSION not in told:
-        raise WheelError(f"{script.name} --version says {told!r}, not {VERSION}")
+    version_text = run([str(script), "--version"], home).strip()
+    if VERSION not in version_text:
+        raise WheelError(f"{script.name} --version says {version_text!r}, not {VERSION}")
 
 
 def free_port() -> int:

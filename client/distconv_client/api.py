@@ -157,13 +157,13 @@ class Client:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             left_s = LONG_POLL_S if deadline is None else deadline - time.monotonic()
-            hold_s = max(0, min(LONG_POLL_S, int(left_s)))
+            wait_s = max(0, min(LONG_POLL_S, int(left_s)))
             job = self._call(
                 "GET",
                 job_path(job_id),
                 Job,
-                headers={"Prefer": f"wait={hold_s}"},
-                timeout_s=self._timeout_s + hold_s,
+                headers={"Prefer": f"wait={wait_s}"},
+                timeout_s=self._timeout_s + wait_s,
             )
             if job.status in TERMINAL_STATUSES:
                 return job
@@ -171,7 +171,7 @@ class Client:
                 raise StillRunning(
                     f"Job {job_id} is {job.status} after {timeout_s:g} s; it goes on."
                 )
-            if hold_s == 0:
+            if wait_s == 0:
                 self._sleep(0.2)  # less than a second is left: too short for a long poll
 
     def cancel(self, job_id: str) -> Job:

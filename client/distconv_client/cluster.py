@@ -23,12 +23,12 @@ SHARE = 10
 """A look that took a second is followed by one ten seconds later."""
 EVERY_S_MAX = 30.0
 JOBS_MAX = 100
-ASKED_A_LOOK = 32
+ASKED_PER_REFRESH = 32
 """Of more jobs than that, each look asks for the next ones in turn."""
 TOO_MANY = 429
 
 
-class Watched(Protocol):
+class FarmReader(Protocol):
     """What is needed of the client."""
 
     @property
@@ -49,7 +49,7 @@ class Watched(Protocol):
         ...
 
 
-class Farm(msgspec.Struct, frozen=True):
+class FarmSnapshot(msgspec.Struct, frozen=True):
     """One look: also what `distconv top --json` prints.
 
     Attributes:
@@ -72,7 +72,7 @@ class Outage:
 
 
 @dataclass
-class Lookout:
+class FarmWatcher:
     """Looks at one farm as often as is decent.
 
     Args:
@@ -81,10 +81,10 @@ class Lookout:
         ticker: seconds that never go back.
     """
 
-    client: Watched
+    client: FarmReader
     clock: Callable[[], float] = time.time
     ticker: Callable[[], float] = time.monotonic
-    farm: Farm | None = None
+    snapshot: FarmSnapshot | None = None
     """The last look that succeeded."""
     outage: Outage | None = None
     returned_s: float | None = None
@@ -93,11 +93,11 @@ class Lookout:
     _known: dict[str, Job | None] = field(default_factory=dict[str, "Job | None"], init=False)
     """Jobs on engines as last seen, those seen longest ago first; None: it has gone."""
 
-    def look(self, jobs_max: int = JOBS_MAX) -> None:
+    def refresh_snapshot(self, jobs_max: int = JOBS_MAX) -> None:
         """Look now. An outage is noted; raises what more waiting would not mend."""
         began_s = self.ticker()
         try:
-            farm = self._seen(jobs_max)
+            snapshot = self._snapshot(jobs_max)
         except (DaemonUnreachable, Refused) as error:
             if isinstance(error, Refused) and error.status < 500 and error.status != TOO_MANY:
                 raise
@@ -105,23 +105,23 @@ class Lookout:
         else:
             if self.outage is not None:
                 self.returned_s, self.outage = self.clock(), None
-            self.farm = farm
+            self.snapshot = snapshot
         took_s = self.ticker() - began_s
         self.next_in_s = min(EVERY_S_MAX, max(EVERY_S, SHARE * took_s))
 
-    def _seen(self, jobs_max: int) -> Farm:
+    def _snapshot(self, jobs_max: int) -> FarmSnapshot:
         status = self.client.status()
         engines = sorted(self.client.engines(), key=lambda engine: engine.engine_id)
-        held = itertools.chain.from_iterable(engine.jobs for engine in engines)
-        self._catch_up(list(itertools.islice(held, min(jobs_max, JOBS_MAX))))
-        running = sorted((job for job in self._known.values() if job), key=_left_to_do)
-        return Farm(int(self.clock() * 1000), status, engines, running)
+        assigned = itertools.chain.from_iterable(engine.jobs for engine in engines)
+        self._catch_up(list(itertools.islice(assigned, min(jobs_max, JOBS_MAX))))
+        running = sorted((job for job in self._known.values() if job), key=_remaining_work)
+        return FarmSnapshot(int(self.clock() * 1000), status, engines, running)
 
-    def _catch_up(self, held: list[str]) -> None:
+    def _catch_up(self, assigned: list[str]) -> None:
         """Ask for the jobs that were never seen, then for those not seen for longest."""
-        known = {job_id: job for job_id, job in self._known.items() if job_id in held}
-        turn = [*(job_id for job_id in held if job_id not in known), *known]
-        for job_id in turn[:ASKED_A_LOOK]:
+        known = {job_id: job for job_id, job in self._known.items() if job_id in assigned}
+        turn = [*(job_id for job_id in assigned if job_id not in known), *known]
+        for job_id in turn[:ASKED_PER_REFRESH]:
             known.pop(job_id, None)
             known[job_id] = self._maybe_job(job_id)
         self._known = known
@@ -135,5 +135,5 @@ class Lookout:
         return job if job.status == "assigned" else None
 
 
-def _left_to_do(job: Job) -> tuple[float, str]:
+def _remaining_work(job: Job) -> tuple[float, str]:
     return -(job.progress.fraction if job.progress else 0.0), job.job_id

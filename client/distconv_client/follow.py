@@ -114,7 +114,7 @@ class Watched:
     def __init__(self, reader: JobReader, jobs: dict[str, Job]) -> None:
         self.jobs = jobs
         self._reader = reader
-        self._turn = deque(self.open())
+        self._pending = deque(self.open())
 
     def open(self) -> list[str]:
         """Return the ids of the jobs that have not ended."""
@@ -123,14 +123,14 @@ class Watched:
     def refresh(self, fresh: Iterable[Job]) -> None:
         """Take the `fresh` states as they are, and ask for those whose turn it is."""
         seen = {job.job_id: job for job in fresh}
-        self._turn.extend(job_id for job_id in seen if job_id not in self.jobs)
+        self._pending.extend(job_id for job_id in seen if job_id not in self.jobs)
         self.jobs.update(seen)
-        self._turn = deque(job_id for job_id in self._turn if not self._has_ended(job_id))
-        for _ in range(min(ASKED_PER_TICK, len(self._turn))):
-            job_id = self._turn[0]
+        self._pending = deque(job_id for job_id in self._pending if not self._has_ended(job_id))
+        for _ in range(min(ASKED_PER_TICK, len(self._pending))):
+            job_id = self._pending[0]
             if job_id not in seen:
                 self.jobs[job_id] = self._reader.job(job_id)
-            self._turn.rotate(-1)
+            self._pending.rotate(-1)
 
     def _has_ended(self, job_id: str) -> bool:
         return self.jobs[job_id].status in TERMINAL_STATUSES
@@ -138,4 +138,4 @@ class Watched:
     def forget_ended(self) -> None:
         """Let go of the jobs that have ended."""
         self.jobs = {job_id: self.jobs[job_id] for job_id in self.open()}
-        self._turn = deque(job_id for job_id in self._turn if job_id in self.jobs)
+        self._pending = deque(job_id for job_id in self._pending if job_id in self.jobs)

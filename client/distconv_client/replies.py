@@ -107,19 +107,19 @@ def unreachable(server: str, error: httpx.TransportError) -> DaemonUnreachable:
     reason = "no answer in time" if isinstance(error, httpx.TimeoutException) else str(error)
     reason = re.sub(r"\[Errno -?\d+\] ", "", reason)
     if _UNTRUSTED in reason:
-        told = reason.partition("certificate verify failed: ")[2] or reason
-        told = re.sub(r" \(_ssl\.c:\d+\)$", "", told)
+        reason_text = reason.partition("certificate verify failed: ")[2] or reason
+        reason_text = re.sub(r" \(_ssl\.c:\d+\)$", "", reason_text)
         return DaemonUnreachable(
-            f"The certificate of the daemon at {server} is not good: {told}.",
+            f"The certificate of the daemon at {server} is not good: {reason_text}.",
             hint=_TRUST_HINT,
         )
     return DaemonUnreachable(
         f"Can not reach the daemon at {server}: {reason or type(error).__name__}.",
-        hint=_way_in(server, error, reason),
+        hint=_entry_hint(server, error, reason),
     )
 
 
-def _way_in(server: str, error: httpx.TransportError, reason: str) -> str:
+def _entry_hint(server: str, error: httpx.TransportError, reason: str) -> str:
     """Return what to do about a daemon that does not answer."""
     if server.startswith("https:") and any(sign in reason for sign in _NO_TLS):
         return "Nothing speaks TLS there: write http:// for https://."

@@ -120,9 +120,9 @@ def each(job_ids: Iterable[str], call: Callable[[str], T], use: Callable[[T], No
             reply = call(job_id)
         except Refused as error:
             refused = True
-            told = error.hint if error.status in {401, 403} else ""
+            hint_text = error.hint if error.status in {401, 403} else ""
             Failure(
-                type(error)(error.status, error.title, f"{job_id}: {error.detail}", hint=told)
+                type(error)(error.status, error.title, f"{job_id}: {error.detail}", hint=hint_text)
             ).show()
         else:
             use(reply)

@@ -104,16 +104,18 @@ class CheapHours:
 def routes(tariff: Tariff, now_ms: Callable[[], int]) -> list[Route]:
     """Return `GET /cheap-hours`."""
 
-    async def tell(request: Request) -> Response:
+    async def show_prices(request: Request) -> Response:
         now = now_ms()
-        told = {
+        answer = {
             "price": tariff.price(now),
             "is_dear": tariff.is_dear(now),
             "next_cheap_ms": tariff.next_cheap_ms(now),
         }
-        return Response(200, json.dumps(told).encode())
+        return Response(200, json.dumps(answer).encode())
 
-    return [Route("GET", "/cheap-hours", tell, role="read", summary="The price of this hour")]
+    return [
+        Route("GET", "/cheap-hours", show_prices, role="read", summary="The price of this hour")
+    ]
 
 
 @hookimpl

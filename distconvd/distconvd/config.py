@@ -16,7 +16,7 @@ import msgspec
 
 from distconvd.dispatch import DispatchSettings
 from distconvd.dispatch.settings import HISTORY_MAX
-from distconvd.edge.bind_address import Place, parse_place
+from distconvd.edge.bind_address import ListenAddress, parse_listen_address
 from distconvd.edge.cors import ANY, parse_origin
 from distconvd.errors import ConfigError
 from distconvd.host.logs import LEVELS
@@ -122,11 +122,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return self.host or ("0.0.0.0" if self.authenticator != "none" else "127.0.0.1")  # noqa: S104 - only with a key
 
     @property
-    def places(self) -> list[Place]:
+    def listen_addresses(self) -> list[ListenAddress]:
         """Where to listen; raises `ValueError` for what is no place."""
         if self.listen:
-            return [parse_place(text) for text in self.listen]
-        return [Place(self.bind_host, self.port)]
+            return [parse_listen_address(text) for text in self.listen]
+        return [ListenAddress(self.bind_host, self.port)]
 
     @property
     def authenticator(self) -> str:
@@ -278,16 +278,16 @@ def _parse_set(text: str) -> dict[str, Any]:
 def _merge(
     values: dict[str, Any], origins: dict[str, str], layer: Mapping[str, Any], origin: str
 ) -> None:
-    def fold(into: dict[str, Any], new: Mapping[str, Any], prefix: str) -> None:
+    def flatten_into(into: dict[str, Any], new: Mapping[str, Any], prefix: str) -> None:
         for key, value in new.items():
             if isinstance(value, dict) and isinstance(into.get(key), dict):
-                fold(into[key], cast("dict[str, Any]", value), f"{prefix}{key}.")
+                flatten_into(into[key], cast("dict[str, Any]", value), f"{prefix}{key}.")
             else:
                 into[key] = value
                 for leaf in _flatten({key: value}):
                     origins[prefix + leaf] = origin
 
-    fold(values, layer, "")
+    flatten_into(values, layer, "")
 
 
 def _flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -357,7 +357,7 @@ def _check_amount(key: str, value: float, *, zero: bool) -> None:
 
 def _check_edge(config: Config) -> None:
     try:
-        _ = config.places
+        _ = config.listen_addresses
     except ValueError as error:
         raise ConfigError(f"listen: {error}") from error
     if config.tls_certificate is None and (config.tls_key or config.tls_client_ca):
@@ -380,7 +380,7 @@ def _check_exposure(config: Config) -> None:
     """Refuse to serve the world without a key."""
     if config.authenticator != "none":
         return
-    exposed = [place for place in config.places if not place.is_local]
+    exposed = [place for place in config.listen_addresses if not place.is_local]
     if not exposed:
         return
     at = exposed[0].host

@@ -24,42 +24,42 @@ from distconvd.api.operations import OperationsApi, Readiness
 from distconvd.auth import Authenticator, gate
 from distconvd.auth_keys.wrong_keys import RateLimit
 from distconvd.config import Config
-from distconvd.core.archive import Archive, retire_for_ever
-from distconvd.core.event_bus import Teller
+from distconvd.core.archive import Archive, retire_forever
+from distconvd.core.event_bus import EventBus
 from distconvd.core.event_log import log_event
 from distconvd.core.ledger import COMMIT_LONG_S, Ledger
 from distconvd.core.metrics import Metrics
 from distconvd.disk import REAL_DISK
 from distconvd.dispatch import Dispatcher, Instant
-from distconvd.dispatch.expiry import forgive, tick
+from distconvd.dispatch.expiry import expire_due, extend_leases
 from distconvd.edge.app import App
 from distconvd.edge.cors import Cors
 from distconvd.edge.http import Route
 from distconvd.edge.limits import EdgeLimits
 from distconvd.edge.server import Listener, Server, serve
 from distconvd.errors import CommitFailed, ConfigError, StoreError
-from distconvd.faults import let_pass
+from distconvd.faults import reraise_if_cancelled
 from distconvd.hookspecs import Service
 from distconvd.host import current_time
-from distconvd.plugin_host.loading import Context, Plugins, made
+from distconvd.plugin_host.loading import Context, Plugins, build_checked
 from distconvd.plugin_host.services import run_service
 from distconvd.plugin_host.watchdog import HookWatch
 from distconvd.policy import Policy
 from distconvd.push import PushApi
-from distconvd.registration import NamedAuthenticator, Offers, check_settings, report_unread
+from distconvd.registration import NamedAuthenticator, Registrations, check_settings, report_unread
 from distconvd.store import Snapshot, Store
 
 log = logging.getLogger("distconvd.daemon")
 
-TICK_S = 0.2
-AWAY_S = 2.0
+EXPIRE_S = 0.2
+SUSPENDED_S = 2.0
 """A pause of the whole daemon that is longer counts against nobody."""
 STORE_S_MIN = 2.0
 """What the store has for its last commit, however long the drain took."""
 CLOSE_S_MAX = 60.0
 """What it has to fold and close."""
 DEFAULT_POLICY = "size-aware"
-LOADED_AT_ONCE_MAX = 10_000
+LOADED_INLINE_MAX = 10_000
 """Stored jobs that are taken over within this thread; more take a while, in which the edge answers."""
 
 
@@ -70,7 +70,7 @@ class Parts:
     config: Config
     store: Store
     dispatcher: Dispatcher
-    teller: Teller
+    event_bus: EventBus
     ledger: Ledger
     archive: Archive | None
     push: PushApi
@@ -103,19 +103,23 @@ class Parts:
     def reload(self) -> None:
         """Do what SIGHUP asks for: those who can read their files anew do. One that cannot keeps
         what it has, and the others are not kept from it."""
-        for name, read_anew in self.reloads:
+        for name, reload_hook in self.reloads:
             try:
-                read_anew()
+                reload_hook()
             except (ConfigError, OSError) as error:  # an operator's: it says what is wrong
-                log.error("%s could not be reloaded and goes on as before: %s", name, _told(error))
+                log.error(
+                    "%s could not be reloaded and goes on as before: %s",
+                    name,
+                    _describe_error(error),
+                )
             except BaseException as error:
-                let_pass(error)
+                reraise_if_cancelled(error)
                 log.exception("%s could not be reloaded and goes on as before", name)
             else:
                 log.info("%s is reloaded", name)
 
 
-def _told(error: ConfigError | OSError) -> str:
+def _describe_error(error: ConfigError | OSError) -> str:
     return str((error.strerror if isinstance(error, OSError) else None) or error)
 
 
@@ -166,7 +170,7 @@ async def assemble(
     watch = HookWatch(config.hook_slow_ms)
     if store is None:
         registrar = plugins.collect("distconvd_register_stores", "store")
-        store = made(
+        store = build_checked(
             "store",
             config.store,
             registrar.pick(config.store),
@@ -194,7 +198,7 @@ async def _load(name: str, store: Store) -> Snapshot:
     except (StoreError, ConfigError):
         raise
     except BaseException as error:
-        let_pass(error)
+        reraise_if_cancelled(error)
         raise StoreError(f"the store {name!r} cannot be read: {error!r}") from error
     if not isinstance(snapshot, Snapshot):  # pyright: ignore[reportUnnecessaryIsInstance] - a plugin may answer anything
         raise StoreError(f"the store {name!r} was read as {snapshot!r:.80}, no Snapshot")
@@ -205,7 +209,7 @@ async def _dispatcher(
     config: Config, policy: Policy, fallback: Policy, now: Instant, snapshot: Snapshot
 ) -> Dispatcher:
     """Make the dispatcher of what is stored; nobody else uses any of this meanwhile."""
-    if len(snapshot.jobs) <= LOADED_AT_ONCE_MAX:
+    if len(snapshot.jobs) <= LOADED_INLINE_MAX:
         return Dispatcher(config.dispatch, policy, fallback, now, snapshot)
     return await trio.to_thread.run_sync(
         Dispatcher, config.dispatch, policy, fallback, now, snapshot
@@ -215,8 +219,8 @@ async def _dispatcher(
 async def _make_durable(store: Store, dispatcher: Dispatcher) -> None:
     """Store the records that had to be rewritten on loading."""
     try:
-        if dispatcher.adopted:
-            await store.commit(dispatcher.adopted)
+        if dispatcher.normalized:
+            await store.commit(dispatcher.normalized)
     except OSError as error:
         raise StoreError(f"the state was read but cannot be written: {error}") from error
     log.info(
@@ -237,20 +241,22 @@ def _wire(
 ) -> Parts:
     """Connect all parts round a dispatcher that has its state."""
     # Numbers of events begin at the present, so that those of an earlier run are older than any.
-    teller = Teller(first_number=now().wall_ms * 1000)
-    offers = Offers(plugins, context, watch)
-    offers.listen(teller)
+    event_bus = EventBus(first_number=now().wall_ms * 1000)
+    registrations = Registrations(plugins, context, watch)
+    registrations.subscribe(event_bus)
     service_failures: Counter[str] = Counter()
-    metrics = Metrics(dispatcher, teller, watch.slow, offers.metrics(teller), service_failures)
-    ledger = Ledger(dispatcher, store, teller.tell, now, metrics.observe_commit)
+    metrics = Metrics(
+        dispatcher, event_bus, watch.slow, registrations.metrics(event_bus), service_failures
+    )
+    ledger = Ledger(dispatcher, store, event_bus.publish, now, metrics.observe_commit)
     archive = Archive(config.archive_path, REAL_DISK) if config.archive_path else None
-    admission = Admission(ledger, config.source_schemes, offers.reviews(), archive)
+    admission = Admission(ledger, config.source_schemes, registrations.reviews(), archive)
     push = PushApi(ledger)
-    teller.add_listener("push", push.on_event)
-    teller.add_listener("log", log_event)
+    event_bus.add_listener("push", push.on_event)
+    event_bus.add_listener("log", log_event)
     metrics.count_websockets(lambda: len(push.sessions))
     parts = Parts(
-        config, store, dispatcher, teller, ledger, archive, push, watch, _no_app(), [], [], [],
+        config, store, dispatcher, event_bus, ledger, archive, push, watch, _no_app(), [], [], [],
         service_failures,
     )  # fmt: skip
     metrics.show_not_ready(lambda: bool(_readiness(parts).causes))
@@ -263,19 +269,19 @@ def _wire(
             lambda: _readiness(parts),
             lambda: now().mono_s - started_s,
         ).routes(),
-        *JobsApi(ledger, teller, admission, archive).routes(),
-        *EnginesApi(ledger, teller).routes(),
+        *JobsApi(ledger, event_bus, admission, archive).routes(),
+        *EnginesApi(ledger, event_bus).routes(),
         *push.routes(),
-        *EventsApi(teller).routes(),
+        *EventsApi(event_bus).routes(),
         *OpenApi(lambda: parts.routes).routes(),
     ]
-    offers.add_routes(parts.routes)
+    registrations.add_routes(parts.routes)
     access = LocalAccess(admission, ledger, archive)
-    for name, owner, service in offers.services(access, teller):
+    for name, owner, service in registrations.services(access, event_bus):
         parts.services.append((name, service))
         parts.owners[name] = owner
     authenticator = _authenticator(parts, plugins, context)
-    names = [place.host for place in config.places if place.host]
+    names = [place.host for place in config.listen_addresses if place.host]
     cors = Cors(config.cors_origins, parts.routes, names)
     limit = _rate_limit(config)
     let_in = gate(authenticator, metrics.observe_wrong_key, rate_limit=limit, cors=cors)
@@ -287,7 +293,7 @@ def _authenticator(parts: Parts, plugins: Plugins, context: Context) -> Authenti
     """Make the authenticator, and see to it that it runs and reloads where it can."""
     name = parts.config.authenticator
     registrar = plugins.collect("distconvd_register_authenticators", "authenticator")
-    authenticator = made(
+    authenticator = build_checked(
         "authenticator", name, registrar.pick(name), context, owner=registrar.owner(name)
     )
     if callable(getattr(authenticator, "run", None)):
@@ -355,7 +361,7 @@ async def _close(parts: Parts) -> None:
         try:
             await parts.store.aclose()
         except BaseException as error:
-            let_pass(error)
+            reraise_if_cancelled(error)
             log.exception("the store %s failed while it was closed", parts.config.store)
     if scope.cancelled_caught:
         log.error("the store %s did not close within %.0f s", parts.config.store, limit_s)
@@ -368,11 +374,11 @@ async def _run_all(
     async with trio.open_nursery() as core:
         await core.start(parts.ledger.run)
         async with trio.open_nursery() as outer:
-            outer.start_soon(_tick_for_ever, parts.ledger)
-            outer.start_soon(parts.watch.beat_for_ever)
+            outer.start_soon(_expire_forever, parts.ledger)
+            outer.start_soon(parts.watch.beat_forever)
             outer.start_soon(parts.ledger.watch)
             if parts.archive is not None:
-                outer.start_soon(retire_for_ever, parts.ledger, parts.archive)
+                outer.start_soon(retire_forever, parts.ledger, parts.archive)
             for name, service in parts.services:
                 owner = parts.owners.get(name, name)
                 await outer.start(run_service, name, service, parts.service_failures, owner)
@@ -406,20 +412,20 @@ def _no_app() -> App:
     return App([], refuse)
 
 
-async def _tick_for_ever(ledger: Ledger) -> None:
+async def _expire_forever(ledger: Ledger) -> None:
     """Let time pass for the dispatcher: leases, delays, silent engines."""
     while True:
         try:
-            await ledger.execute(tick)
+            await ledger.execute(expire_due)
         except CommitFailed as error:
             # The ledger has told of the outage, and its end is told too.
             log.debug("what became due could not be stored and is tried again: %s", error)
         slept_from_s = trio.current_time()
-        await trio.sleep(TICK_S)
-        away_s = trio.current_time() - slept_from_s - TICK_S
-        if away_s > AWAY_S:
-            log.warning("the daemon stood still for %.0f s; leases are longer by that", away_s)
-            ledger.execute_nowait(forgive, away_s)
+        await trio.sleep(EXPIRE_S)
+        suspended_s = trio.current_time() - slept_from_s - EXPIRE_S
+        if suspended_s > SUSPENDED_S:
+            log.warning("the daemon stood still for %.0f s; leases are longer by that", suspended_s)
+            ledger.execute_nowait(extend_leases, suspended_s)
 
 
 def _readiness(parts: Parts) -> Readiness:

@@ -220,8 +220,8 @@ def flock_nowait(descriptor: int, path: Path, kind: int) -> None:
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
-        holder = os.pread(descriptor, 256, 0).decode(errors="replace").strip()
-        raise BlockingIOError(errno.EAGAIN, holder, str(path)) from None
+        lock_owner = os.pread(descriptor, 256, 0).decode(errors="replace").strip()
+        raise BlockingIOError(errno.EAGAIN, lock_owner, str(path)) from None
 
 
 def write_all(file: DiskFile, data: bytes) -> None:

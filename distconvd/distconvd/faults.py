@@ -8,26 +8,26 @@ from typing import cast
 
 import trio
 
-_PASSES = (KeyboardInterrupt, trio.Cancelled)
+_NEVER_CAUGHT = (KeyboardInterrupt, trio.Cancelled)
 
 
-def let_pass(error: BaseException) -> None:
+def reraise_if_cancelled(error: BaseException) -> None:
     """Raise `error` again where it, or any in its group, is no fault of a plugin's; else return."""
-    if isinstance(error, _PASSES):
+    if isinstance(error, _NEVER_CAUGHT):
         raise error
     if isinstance(error, BaseExceptionGroup):
         group = cast("BaseExceptionGroup[BaseException]", error)
-        if group.subgroup(_PASSES) is not None:
+        if group.subgroup(_NEVER_CAUGHT) is not None:
             raise error
 
 
-def only_leaf(error: BaseException) -> BaseException:
+def unwrap_group(error: BaseException) -> BaseException:
     """Return the error inside groups of one, or else the group: whether there was a nursery around it
     is no matter of whoever is told."""
     if not isinstance(error, BaseExceptionGroup):
         return error
     group = cast("BaseExceptionGroup[BaseException]", error)
-    return only_leaf(group.exceptions[0]) if len(group.exceptions) == 1 else group
+    return unwrap_group(group.exceptions[0]) if len(group.exceptions) == 1 else group
 
 
 class HookFault(Exception):

@@ -121,7 +121,7 @@ class Service(Protocol):
 class Registrar(Protocol[T_contra]):
     """Takes what a plugin offers under a name; a name that is taken is refused."""
 
-    def add(self, name: str, offered: T_contra) -> None:
+    def add(self, name: str, registered: T_contra) -> None:
         """Offer something under `name`."""
         ...
 

@@ -226,8 +226,8 @@ def _end_soon() -> None:
 def _check(config: Config) -> None:
     """Print a line for each part; exits 78 when one is not fine."""
     found = trio.run(check, config)
-    for name, fine, told in found:
-        print(f"{'ok  ' if fine else 'fail'}  {name}: {told}")
+    for name, fine, detail in found:
+        print(f"{'ok  ' if fine else 'fail'}  {name}: {detail}")
     if not all(fine for _, fine, _ in found):
         sys.exit(EXIT_CONFIG)
 

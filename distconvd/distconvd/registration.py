@@ -12,14 +12,14 @@ from functools import partial
 from typing import cast
 
 from distconvd.api.admission import LocalAccess
-from distconvd.core.event_bus import Teller
+from distconvd.core.event_bus import EventBus
 from distconvd.dispatch import Event
 from distconvd.edge.http import Principal, Route
 from distconvd.edge.router import Router
 from distconvd.errors import ConfigError, DistconvError
 from distconvd.hookspecs import Service
 from distconvd.model import Submission
-from distconvd.plugin_host.loading import Context, Plugins, made
+from distconvd.plugin_host.loading import Context, Plugins, build_checked
 from distconvd.plugin_host.metrics import Collect
 from distconvd.plugin_host.routes import isolated
 from distconvd.plugin_host.watchdog import HookWatch
@@ -42,7 +42,7 @@ def report_unread(context: Context) -> None:
         log.warning("[plugin.%s] of the configuration is read by no loaded plugin", name)
 
 
-class Offers:
+class Registrations:
     """What the loaded plugins offer to one daemon. Raises `ConfigError` as the module says."""
 
     def __init__(self, plugins: Plugins, context: Context, watch: HookWatch) -> None:
@@ -50,11 +50,13 @@ class Offers:
         self._context = context
         self._watch = watch
 
-    def listen(self, teller: Teller) -> None:
+    def subscribe(self, event_bus: EventBus) -> None:
         """Let those that implement the hook hear of events."""
         for name, listener in self._plugins.implementations("distconvd_event"):
-            told = partial(_tell, listener, self._context)
-            teller.add_listener(name, self._watch.timed(name, "distconvd_event", told))
+            notify_listener = partial(_notify_listener, listener, self._context)
+            event_bus.add_listener(
+                name, self._watch.timed(name, "distconvd_event", notify_listener)
+            )
 
     def reviews(self) -> list[tuple[str, Review]]:
         """Return who looks at submissions, with names."""
@@ -64,15 +66,15 @@ class Offers:
             for name, review in self._plugins.implementations(hook)
         ]
 
-    def metrics(self, teller: Teller) -> list[tuple[str, Collect]]:
+    def metrics(self, event_bus: EventBus) -> list[tuple[str, Collect]]:
         """Return what collects metrics, with names; those that hear of events begin to."""
         found: list[tuple[str, Collect]] = []
         kind = "set of metrics"
         registrar = self._plugins.collect("distconvd_register_metrics", kind)
         for name, make in registrar.items():
-            offered = made(kind, name, make, self._context, owner=registrar.owner(name))
-            found.append((name, self._watch.timed(name, "collect", offered.collect)))
-            self._hear(name, offered, teller)
+            registered = build_checked(kind, name, make, self._context, owner=registrar.owner(name))
+            found.append((name, self._watch.timed(name, "collect", registered.collect)))
+            self._subscribe(name, registered, event_bus)
         return found
 
     def add_routes(self, routes: list[Route]) -> None:
@@ -82,8 +84,8 @@ class Offers:
         owners = {_shape(route): "distconvd" for route in routes}
         for name, make in registrar.items():
             plugin = registrar.owner(name)
-            offered = made(kind, name, make, self._context, owner=plugin)
-            for route in _routes_of(name, plugin, offered):
+            registered = build_checked(kind, name, make, self._context, owner=plugin)
+            for route in _routes_of(name, plugin, registered):
                 _check_route(route, name, plugin)
                 owner = owners.setdefault(_shape(route), name)
                 if owner != name:
@@ -93,24 +95,24 @@ class Offers:
                     )
                 routes.append(isolated(route, plugin))
 
-    def services(self, access: LocalAccess, teller: Teller) -> list[tuple[str, str, Service]]:
+    def services(self, access: LocalAccess, event_bus: EventBus) -> list[tuple[str, str, Service]]:
         """Return the services with their names and plugins; those that hear of events begin to."""
         registrar = self._plugins.collect("distconvd_register_services", "service")
         found: list[tuple[str, str, Service]] = []
         for name, make in registrar.items():
             owner = registrar.owner(name)
-            service = made("service", name, make, self._context, access, owner=owner)
+            service = build_checked("service", name, make, self._context, access, owner=owner)
             if service is not None:
                 found.append((name, owner, service))
         for name, _, service in found:
-            self._hear(name, service, teller)
+            self._subscribe(name, service, event_bus)
         return found
 
-    def _hear(self, name: str, offered: object, teller: Teller) -> None:
+    def _subscribe(self, name: str, registered: object, event_bus: EventBus) -> None:
         """Tell what a plugin offers of events, where it has `on_event`."""
-        listener: Callable[[Event], None] | None = getattr(offered, "on_event", None)
+        listener: Callable[[Event], None] | None = getattr(registered, "on_event", None)
         if callable(listener):
-            teller.add_listener(name, self._watch.timed(name, "on_event", listener))
+            event_bus.add_listener(name, self._watch.timed(name, "on_event", listener))
 
 
 class NamedAuthenticator:
@@ -135,7 +137,9 @@ class NamedAuthenticator:
             raise RuntimeError(f"{self._subject} failed: {error!r}") from error
 
 
-def _tell(listener: Callable[[Event, Context], None], context: Context, event: Event) -> None:
+def _notify_listener(
+    listener: Callable[[Event, Context], None], context: Context, event: Event
+) -> None:
     listener(event, context)
 
 

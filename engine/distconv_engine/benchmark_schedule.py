@@ -17,18 +17,18 @@ import trio
 from distconv_engine.failures import EngineFault
 from distconv_engine.host.benchmark import Benchmark
 from distconv_engine.logs import Log
-from distconv_engine.status import Standing
+from distconv_engine.status import EngineStatus
 
 DAY_S = 86_400.0
-STILL_S = 1.0
+PAUSE_POLL_S = 1.0
 """How often is looked whether all jobs that are held have been paused."""
-LOOK_S_MAX = 3600.0
+RECHECK_S_MAX = 3600.0
 """How often at least the wall clock is looked at, which may have been set."""
 AGAIN_S = 3600.0
 """How long after a benchmark that failed the schedule waits."""
 
 
-class Upkeep:
+class BenchmarkScheduler:
     """Keeps the benchmark of an engine fresh; `run` does it.
 
     Args:
@@ -37,15 +37,17 @@ class Upkeep:
         wall: seconds since the epoch.
     """
 
-    def __init__(self, standing: Standing, log: Log, wall: Callable[[], float] = time.time) -> None:
-        self._standing = standing
+    def __init__(
+        self, engine_status: EngineStatus, log: Log, wall: Callable[[], float] = time.time
+    ) -> None:
+        self._engine_status = engine_status
         self._log = log
         self._wall = wall
-        self._every_s = standing.config.benchmark_every_days * DAY_S
+        self._every_s = engine_status.config.benchmark_every_days * DAY_S
         self._not_before_s = 0.0
         self._requested_at: int | None = None
         self._answered: int | None = None
-        self._stirred = trio.Event()
+        self._recheck = trio.Event()
         self._done = trio.Event()
         self._done.set()
 
@@ -54,13 +56,13 @@ class Upkeep:
         if requested_at in (self._requested_at, self._answered):
             return False
         self._requested_at = requested_at
-        self._standing.is_benchmarking = True
-        self.look()
+        self._engine_status.is_benchmarking = True
+        self.recheck()
         return True
 
-    def look(self) -> None:
+    def recheck(self) -> None:
         """Look again whether something is due: a job has ended, for example."""
-        self._stirred.set()
+        self._recheck.set()
 
     async def wait_until_free(self) -> None:
         """Return once nothing is being measured: at once, most of the time, without a checkpoint,
@@ -72,11 +74,11 @@ class Upkeep:
         """Whether to measure: as soon as nothing runs, or, by schedule, if nothing is held."""
         if self._requested_at is not None:
             return True
-        return self._left_s() <= 0 and not len(self._standing.holdings)
+        return self._left_s() <= 0 and not len(self._engine_status.active_attempts)
 
     async def run(
         self,
-        tell: Callable[[], Awaitable[None]],
+        send_status: Callable[[], Awaitable[None]],
         measure: Callable[[], Awaitable[Benchmark]],
         deliver: Callable[[int | None], Awaitable[None]],
     ) -> None:
@@ -90,18 +92,20 @@ class Upkeep:
         while True:
             while not self.is_due():
                 left_s = self._left_s()  # none: it waits for the end of a job, which stirs
-                await self._wait_for_stir(min(left_s, LOOK_S_MAX) if left_s > 0 else LOOK_S_MAX)
-            self._standing.is_benchmarking = True
-            await tell()  # so that nothing more is given
+                await self._wait_for_recheck(
+                    min(left_s, RECHECK_S_MAX) if left_s > 0 else RECHECK_S_MAX
+                )
+            self._engine_status.is_benchmarking = True
+            await send_status()  # so that nothing more is given
             asked = self._requested_at
-            while asked is not None and not self._standing.holdings.are_still():
-                await self._wait_for_stir(STILL_S)
+            while asked is not None and not self._engine_status.active_attempts.are_all_paused():
+                await self._wait_for_recheck(PAUSE_POLL_S)
             if self.is_due() and await self._measure(asked, measure):
-                await tell()
+                await send_status()
                 await deliver(asked)
             else:
-                self._standing.is_benchmarking = self._requested_at is not None
-                await tell()
+                self._engine_status.is_benchmarking = self._requested_at is not None
+                await send_status()
 
     async def _measure(
         self, asked: int | None, measure: Callable[[], Awaitable[Benchmark]]
@@ -112,8 +116,8 @@ class Upkeep:
         """
         self._done = trio.Event()
         try:
-            self._standing.benchmark = await measure()
-            self._log.info("measured anew", **self._standing.benchmark.frames_per_second())
+            self._engine_status.benchmark = await measure()
+            self._log.info("measured anew", **self._engine_status.benchmark.frames_per_second())
             return True
         except (EngineFault, OSError) as fault:
             self._log.error("benchmark failed, the last one stays", reason=fault)
@@ -124,18 +128,18 @@ class Upkeep:
                 self._answered = asked
             if self._requested_at == asked:
                 self._requested_at = None
-            self._standing.is_benchmarking = self._requested_at is not None
+            self._engine_status.is_benchmarking = self._requested_at is not None
             self._done.set()
 
     def _left_s(self) -> float:
         """How long until the schedule asks for it; infinite without one."""
-        benchmark = self._standing.benchmark
+        benchmark = self._engine_status.benchmark
         if benchmark is None or not self._every_s:
             return float("inf")
         due_s = max(benchmark.measured_at + self._every_s, self._not_before_s)
         return due_s - self._wall()
 
-    async def _wait_for_stir(self, seconds: float) -> None:
-        self._stirred = trio.Event()
+    async def _wait_for_recheck(self, seconds: float) -> None:
+        self._recheck = trio.Event()
         with trio.move_on_after(seconds):
-            await self._stirred.wait()
+            await self._recheck.wait()

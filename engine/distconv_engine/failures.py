@@ -57,7 +57,7 @@ class TransientFault(JobFailure):
     error_class = FailureClass.TRANSIENT
 
 
-class NoRoom(TransientFault):
+class InsufficientSpace(TransientFault):
     """A disk is full, or too small for the job.
 
     Args:

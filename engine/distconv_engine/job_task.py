@@ -8,12 +8,12 @@ import traceback
 
 import trio
 
-from distconv_engine.attempts.active import Held, Holdings
-from distconv_engine.attempts.context import Workshop, held_of
-from distconv_engine.attempts.journal import HeldAttempt, remove_partials
-from distconv_engine.daemon_link.http import Away, DaemonApi, Refused
+from distconv_engine.attempts.active import ActiveAttempt, ActiveAttempts
+from distconv_engine.attempts.context import EngineContext, journal_entry_of
+from distconv_engine.attempts.journal import JournalEntry, remove_partials
+from distconv_engine.daemon_link.http import DaemonApi, DaemonUnavailable, Rejected
 from distconv_engine.daemon_link.outbox import Outbox
-from distconv_engine.failures import JobFailure, NoRoom
+from distconv_engine.failures import InsufficientSpace, JobFailure
 from distconv_engine.files import is_full
 from distconv_engine.host.metrics import free_bytes
 from distconv_engine.pipeline.run import run_attempt
@@ -32,15 +32,17 @@ PROGRESS_S = 1.0
 class JobTask:
     """Does one job. Its slot is the caller's affair."""
 
-    def __init__(self, shop: Workshop, api: DaemonApi, outbox: Outbox, held: Held) -> None:
-        self._shop = shop
+    def __init__(
+        self, context: EngineContext, api: DaemonApi, outbox: Outbox, active: ActiveAttempt
+    ) -> None:
+        self._context = context
         self._api = api
         self._outbox = outbox
-        self._held = held
-        self._job = held.job
-        self._log = shop.log.bind(job_id=self._job.job_id, attempt=self._job.attempt)
+        self._active = active
+        self._job = active.job
+        self._log = context.log.bind(job_id=self._job.job_id, attempt=self._job.attempt)
 
-    async def run(self, holdings: Holdings) -> None:
+    async def run(self, active_attempts: ActiveAttempts) -> None:
         """Work, report, and return once the report is acknowledged."""
         job = self._job
         try:
@@ -48,35 +50,35 @@ class JobTask:
             report = await self._attempt()
             if not isinstance(report, CompleteReport):
                 # What is of no use goes first: on a full disk the report needs its room.
-                await trio.to_thread.run_sync(remove_partials, self._on_disk())
+                await trio.to_thread.run_sync(remove_partials, self._journal_entry())
             await self._put_report(report)
             await trio.to_thread.run_sync(self._lay_down)
             # Held until then, so that heartbeats renew its lease and nobody else is given the job.
             await self._outbox.wait_delivered(job.job_id, job.attempt)
         finally:
-            holdings.remove(self._held)
+            active_attempts.remove(self._active)
 
-    def _on_disk(self) -> HeldAttempt:
-        return held_of(self._held.attempt)
+    def _journal_entry(self) -> JournalEntry:
+        return journal_entry_of(self._active.attempt)
 
     def _take_up(self) -> None:
-        self._shop.journal.hold(self._on_disk())
-        self._held.attempt.folder.mkdir(parents=True, exist_ok=True)
+        self._context.journal.record(self._journal_entry())
+        self._active.attempt.folder.mkdir(parents=True, exist_ok=True)
 
     def _lay_down(self) -> None:
-        remove_partials(self._on_disk())
-        self._shop.journal.release(self._job.job_id, self._job.attempt)
+        remove_partials(self._journal_entry())
+        self._context.journal.release(self._job.job_id, self._job.attempt)
 
     async def _attempt(self) -> CompleteReport | FailReport | None:
         """Run the pipeline beside its progress reports; None when it was stopped."""
         report: CompleteReport | FailReport | None = None
-        with self._held.scope:
+        with self._active.scope:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._tell_progress)
+                nursery.start_soon(self._report_progress)
                 report = await self._judged()
                 nursery.cancel_scope.cancel()
         if report is None:
-            self._log.info("job stopped", reason=self._held.stopped)
+            self._log.info("job stopped", reason=self._active.stopped)
         elif isinstance(report, CompleteReport):
             self._log.info("job done", output=report.output_url)
         else:
@@ -87,24 +89,24 @@ class JobTask:
 
     async def _judged(self) -> CompleteReport | FailReport:
         """Run the pipeline and turn whatever it raises into a report."""
-        shortage, free = self._shop.shortage, free_bytes(self._shop.config.work_dir)
+        space_backoff, free = self._context.space_backoff, free_bytes(self._context.config.work_dir)
         try:
-            shortage.check(self._job)
+            space_backoff.check(self._job)
             await trio.to_thread.run_sync(self._take_up)
-            report = await run_attempt(self._shop, self._held.attempt)
-            shortage.relieve(self._job)
+            report = await run_attempt(self._context, self._active.attempt)
+            space_backoff.relieve(self._job)
             return report
-        except NoRoom as failure:
+        except InsufficientSpace as failure:
             if failure.place is None or failure.needed is None:
-                shortage.note_full(self._job, self._shop.config.work_dir, free)
+                space_backoff.note_full(self._job, self._context.config.work_dir, free)
             else:
-                shortage.note(self._job, failure.place, failure.needed)
+                space_backoff.note(self._job, failure.place, failure.needed)
             return self._failed(failure.message, failure.error_class, failure.log_tail)
         except JobFailure as failure:
             return self._failed(failure.message, failure.error_class, failure.log_tail)
         except OSError as error:
             if is_full(error):
-                shortage.note_full(self._job, self._shop.config.work_dir, free)
+                space_backoff.note_full(self._job, self._context.config.work_dir, free)
             kind = FailureClass.TRANSIENT if is_full(error) else FailureClass.ENGINE
             return self._failed(f"The engine's disk or system: {error}", kind)
         except Exception as error:  # noqa: BLE001 - a bug must not end the other jobs
@@ -117,7 +119,7 @@ class JobTask:
         self, message: str, kind: FailureClass | None, log_tail: str | None = None
     ) -> FailReport:
         shown = message.encode("utf-8", "backslashreplace").decode()  # a path need not be UTF-8
-        return FailReport(shown, self._job.attempt, self._shop.engine_id, kind, log_tail)
+        return FailReport(shown, self._job.attempt, self._context.engine_id, kind, log_tail)
 
     async def _put_report(self, report: CompleteReport | FailReport | None) -> None:
         """Make the report durable. A job that the daemon took back needs none."""
@@ -126,24 +128,24 @@ class JobTask:
             await self._outbox.put(job_id, attempt, "complete", report)
         elif isinstance(report, FailReport):
             await self._outbox.put(job_id, attempt, "fail", report)
-        elif self._held.stopped == "released":
-            released = ReleaseReport(attempt, self._shop.engine_id, "The engine is stopping.")
+        elif self._active.stopped == "released":
+            released = ReleaseReport(attempt, self._context.engine_id, "The engine is stopping.")
             await self._outbox.put(job_id, attempt, "release", released)
 
-    async def _tell_progress(self) -> None:
+    async def _report_progress(self) -> None:
         """Report progress while it changes, and obey the answers."""
-        told, tracker = -1, self._held.attempt.tracker
+        sent_version, tracker = -1, self._active.attempt.tracker
         while True:
-            if tracker.version != told:
-                told = tracker.version
-                await self._tell_once()
+            if tracker.version != sent_version:
+                sent_version = tracker.version
+                await self._report_progress_once()
             await trio.sleep(PROGRESS_S)
 
-    async def _tell_once(self) -> None:
-        now = self._held.attempt.tracker.now
+    async def _report_progress_once(self) -> None:
+        now = self._active.attempt.tracker.now
         report = ProgressReport(
             self._job.attempt,
-            self._shop.engine_id,
+            self._context.engine_id,
             now.fraction,
             now.fps,
             now.speed,
@@ -151,9 +153,9 @@ class JobTask:
             now.phase,
         )
         try:
-            self._held.obey(await self._api.progress(self._job.job_id, report))
-        except Away:
+            self._active.apply(await self._api.progress(self._job.job_id, report))
+        except DaemonUnavailable:
             pass  # the next one tells more
-        except Refused as error:
+        except Rejected as error:
             if error.status in (404, 409):
-                self._held.stop("cancelled")
+                self._active.stop("cancelled")

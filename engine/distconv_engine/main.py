@@ -25,7 +25,7 @@ from distconv_engine.ffmpeg.tools import Tools, find_tools
 from distconv_engine.files import write_durably
 from distconv_engine.host.notify import Notifier
 from distconv_engine.logs import Log, setup_logs
-from distconv_engine.status import Standing
+from distconv_engine.status import EngineStatus
 from distconv_engine.transfer.destination import directory_of
 
 HOSTNAME_CHARS = 255
@@ -96,26 +96,26 @@ async def serve(config: Config, engine_id: str, tools: Tools) -> None:
     """Run one agent until it has drained; the first SIGTERM or SIGINT drains, the second ends."""
     log = Log(engine_id=engine_id)
     log.info("engine starts", server=config.server, ffmpeg=tools.ffmpeg, version=tools.version)
-    standing = Standing(config, engine_id, socket.gethostname()[:HOSTNAME_CHARS])
+    engine_status = EngineStatus(config, engine_id, socket.gethostname()[:HOSTNAME_CHARS])
     manager = Notifier(os.environ, log)
     async with httpx.AsyncClient(follow_redirects=True) as client:
-        agent = Agent(standing, tools, client, log)
+        agent = Agent(engine_status, tools, client, log)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(manager.watch)
-            nursery.start_soon(_tell_when_proved, agent, manager)
-            await nursery.start(_obey_signals, agent, manager, config.drain_s)
+            nursery.start_soon(_notify_when_verified, agent, manager)
+            await nursery.start(_handle_signals, agent, manager, config.drain_s)
             await agent.run()
             nursery.cancel_scope.cancel()
     log.info("engine ended")
 
 
-async def _tell_when_proved(agent: Agent, manager: Notifier) -> None:
+async def _notify_when_verified(agent: Agent, manager: Notifier) -> None:
     """An engine is up once it has proved what it can, whether or not the daemon is."""
-    await agent.proved.wait()
+    await agent.encoders_verified.wait()
     manager.ready()
 
 
-async def _obey_signals(
+async def _handle_signals(
     agent: Agent,
     manager: Notifier,
     drain_s: float,

@@ -19,7 +19,7 @@ from distconv_engine.config import Config, load_config
 from distconv_engine.errors import ConfigError
 from distconv_engine.ffmpeg.run import Controls
 from distconv_engine.ffmpeg.tools import Tools, find_tools
-from distconv_engine.host.capabilities import Capabilities, prove
+from distconv_engine.host.capabilities import Capabilities, verify_encoders
 
 
 class Report(msgspec.Struct, omit_defaults=True):
@@ -40,27 +40,29 @@ def report() -> Report:
     found = Report()
     try:
         config = load_config([], os.environ, __version__).config
-        _look_at_room(found, config)
+        _check_disk_space(found, config)
         tools = find_tools(config.ffmpeg)
     except (ConfigError, OSError) as error:
         found.error = str(error)
         return found
     found.ffmpeg, found.version = tools.ffmpeg, tools.version
-    capabilities = trio.run(_prove, config, tools)
+    capabilities = trio.run(_verify_encoders, config, tools)
     found.encoders = {codec: capabilities.encoders(codec)[0].name for codec in capabilities.codecs}
     return found
 
 
-def _look_at_room(found: Report, config: Config) -> None:
+def _check_disk_space(found: Report, config: Config) -> None:
     """Note the room on the disk of the work directory, which an engine makes when it starts."""
     found.work_dir, found.reserve_mb = str(config.work_dir), config.disk_reserve_mb
     there = next(p for p in (config.work_dir, *config.work_dir.parents) if p.is_dir())
     found.free_mb = round(shutil.disk_usage(there).free / 1e6, 1)
 
 
-async def _prove(config: Config, tools: Tools) -> Capabilities:
+async def _verify_encoders(config: Config, tools: Tools) -> Capabilities:
     with tempfile.TemporaryDirectory(prefix="distconv-selftest-") as folder:
-        return await prove(tools, Controls(), Path(folder), hardware=config.hardware == "prefer")
+        return await verify_encoders(
+            tools, Controls(), Path(folder), hardware=config.hardware == "prefer"
+        )
 
 
 if __name__ == "__main__":

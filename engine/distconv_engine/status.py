@@ -6,12 +6,12 @@ import trio
 from msgspec import UNSET
 
 from distconv_engine import __version__
-from distconv_engine.attempts.active import Holdings
+from distconv_engine.attempts.active import ActiveAttempts
 from distconv_engine.config import Config
 from distconv_engine.host.benchmark import Benchmark
 from distconv_engine.host.capabilities import Capabilities
-from distconv_engine.host.disk_backoff import Shortage
-from distconv_engine.host.disk_space import has_room
+from distconv_engine.host.disk_backoff import SpaceBackoff
+from distconv_engine.host.disk_space import has_disk_space
 from distconv_engine.host.metrics import cpu_percent, disk_gb, temperature_c
 from distconvd.model import Heartbeat, HeartbeatReply, HeldJob
 
@@ -19,22 +19,22 @@ _PAUSE_HEARTBEATS = 3
 """So long nothing is taken after a job did not fit, the first time."""
 
 
-class Standing:
+class EngineStatus:
     """The present state of an engine, as its heartbeats tell it."""
 
     def __init__(self, config: Config, engine_id: str, hostname: str) -> None:
         self.config = config
         self.engine_id = engine_id
-        self.holdings = Holdings()
-        self.shortage = Shortage(_PAUSE_HEARTBEATS * config.heartbeat_s)
+        self.active_attempts = ActiveAttempts()
+        self.space_backoff = SpaceBackoff(_PAUSE_HEARTBEATS * config.heartbeat_s)
         self.draining = trio.Event()
         self.capabilities: Capabilities | None = None
         self.benchmark: Benchmark | None = None
         self.is_benchmarking = False
         """It measures itself, or will as soon as its jobs have ended: it wants nothing new."""
-        self.benchmark_asked: Callable[[int], object] = int
+        self.on_benchmark_request: Callable[[int], object] = int
         """Is told of the daemon's request for a new benchmark."""
-        self.undelivered: Callable[[], list[HeldJob]] = list
+        self.unacked_reports: Callable[[], list[HeldJob]] = list
         """Attempts that have ended here, which the daemon does not know yet."""
         self._hostname = hostname
 
@@ -43,27 +43,29 @@ class Standing:
         """The word that the scheduler reads: only `idle` wants work, also beside other jobs."""
         if self.draining.is_set():
             return "draining"
-        if not self.has_room():
+        if not self.has_disk_space():
             return "disk-full"
         if self.capabilities is None or self.benchmark is None:
             return "starting"
         return "benchmarking" if self.is_benchmarking else "idle"
 
-    def has_room(self) -> bool:
+    def has_disk_space(self) -> bool:
         """Whether the disks that each job needs have more than the reserve, and the last job that
         did not fit is a while ago."""
-        return has_room(self.config) and self.shortage.is_over()
+        return has_disk_space(self.config) and self.space_backoff.is_over()
 
-    def obey(self, reply: HeartbeatReply) -> None:
+    def apply(self, reply: HeartbeatReply) -> None:
         """Do what the daemon's answer to a heartbeat says."""
-        self.holdings.obey(reply.jobs)
+        self.active_attempts.apply(reply.jobs)
         if isinstance(reply.benchmark_requested_at, int):
-            self.benchmark_asked(reply.benchmark_requested_at)
+            self.on_benchmark_request(reply.benchmark_requested_at)
 
     def _jobs(self) -> list[HeldJob]:
-        held = self.holdings.told()
-        known = {(job.job_id, job.attempt) for job in held}
-        return held + [job for job in self.undelivered() if (job.job_id, job.attempt) not in known]
+        active = self.active_attempts.for_heartbeat()
+        known = {(job.job_id, job.attempt) for job in active}
+        return active + [
+            job for job in self.unacked_reports() if (job.job_id, job.attempt) not in known
+        ]
 
     def heartbeat(self) -> Heartbeat:
         """Return the message; what is not proved yet is left out, so that the daemon keeps it."""

@@ -6,7 +6,7 @@
 
 Words of the command are passed as they are: nothing of an event is ever part of one, so nothing has to
 be quoted. `DISTCONV_EVENT`, `DISTCONV_JOB_ID`, `DISTCONV_ENGINE_ID`, `DISTCONV_ATTEMPT` and
-`DISTCONV_REASON` say what fits into a word; of the daemon's own environment only what `KEPT` names
+`DISTCONV_REASON` say what fits into a word; of the daemon's own environment only what `INHERITED` names
 comes along, as the rest may hold its key.
 
 Bounded: so many commands at once, so many waiting events (then the newest is dropped and counted), so
@@ -35,7 +35,7 @@ from distconvd.hookspecs import (
 from distconvd.plugin_api import Event
 
 NAME = "exec"
-KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER")
+INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER")
 TAIL_BYTES = 2000
 
 log = logging.getLogger("distconvd.exec")
@@ -80,10 +80,10 @@ class Exec:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         async with trio.open_nursery() as nursery:
             for _ in range(self._settings.concurrency):
-                nursery.start_soon(self._work_for_ever)
+                nursery.start_soon(self._work_forever)
             task_status.started()
 
-    async def _work_for_ever(self) -> NoReturn:
+    async def _work_forever(self) -> NoReturn:
         while True:
             event = await self._receive.receive()
             with trio.move_on_after(self._settings.timeout_s) as patience:
@@ -128,18 +128,18 @@ class Exec:
 
 def environment_of(event: Event) -> dict[str, str]:
     """Return what a command finds in its environment."""
-    told = {
+    event_fields = {
         "EVENT": event.kind,
         "JOB_ID": event.job_id,
         "ENGINE_ID": event.engine_id,
         "ATTEMPT": event.attempt,
         "REASON": event.reason,
     }
-    kept = {name: os.environ[name] for name in KEPT if name in os.environ}
+    inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
     # A NUL cannot be in an environment, and a reason is what an engine wrote.
-    return kept | {
+    return inherited | {
         f"DISTCONV_{name}": str(value).replace("\0", " ")
-        for name, value in told.items()
+        for name, value in event_fields.items()
         if value is not None
     }
 

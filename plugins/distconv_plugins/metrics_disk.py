@@ -44,11 +44,11 @@ class DiskMetrics(Collector):
 
     def __init__(
         self,
-        places: Mapping[str, Path],
+        paths: Mapping[str, Path],
         read: Callable[[Path], tuple[int, int]] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._places = places
+        self._paths = paths
         self._read = read_disk if read is None else read
         self._clock = clock
         self._readings: dict[str, Reading] = {}
@@ -83,7 +83,7 @@ class DiskMetrics(Collector):
         self._thread.start()
 
     def _read_all(self) -> None:
-        for place, path in self._places.items():
+        for place, path in self._paths.items():
             try:
                 free_bytes, size_bytes = self._read(path)
             except OSError:
@@ -101,15 +101,15 @@ def read_disk(path: Path) -> tuple[int, int]:
     place = path.absolute()
     while not place.exists() and place != place.parent:
         place = place.parent
-    told = os.statvfs(place)
-    return told.f_bavail * told.f_frsize, told.f_blocks * told.f_frsize
+    usage = os.statvfs(place)
+    return usage.f_bavail * usage.f_frsize, usage.f_blocks * usage.f_frsize
 
 
 def _make(context: PluginContext) -> DiskMetrics:
-    places = {"state": context.state_file, "media": context.media_dir}
+    paths = {"state": context.state_file, "media": context.media_dir}
     if context.spool_dir is not None:
-        places["spool"] = context.spool_dir
-    return DiskMetrics(places)
+        paths["spool"] = context.spool_dir
+    return DiskMetrics(paths)
 
 
 @hookimpl

@@ -1,7 +1,7 @@
 """The spool: submitting a job by dropping a file, as a protocol on disk (docs/spool.md).
 
 No daemon and no network here. The submitting side is `submit`, `look`, `wait`, `read_result`; the
-daemon's side is `create`, `Settler` and `Owner`. The two share only the folders.
+daemon's side is `create`, `StabilityTracker` and `Owner`. The two share only the folders.
 """
 
 from distconv_spool.disk import Disk, OsDisk
@@ -11,7 +11,7 @@ from distconv_spool.layout import Layout, check, create
 from distconv_spool.names import mint_key, printable
 from distconv_spool.owner import SCAN_MAX, Claim, Failure, Owner
 from distconv_spool.retention import OLD_MAX, Pruned
-from distconv_spool.settle import Seen, Settler
+from distconv_spool.settle import Observed, StabilityTracker
 from distconv_spool.submit import Drop, submit
 from distconv_spool.watch import Outcome, State, look, read_result, wait
 
@@ -25,15 +25,15 @@ __all__ = [
     "Drop",
     "Failure",
     "Layout",
+    "Observed",
     "OsDisk",
     "Outcome",
     "Owner",
     "Pruned",
-    "Seen",
-    "Settler",
     "SpoolBusy",
     "SpoolError",
     "SpoolUnusable",
+    "StabilityTracker",
     "State",
     "check",
     "create",

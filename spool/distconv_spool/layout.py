@@ -36,7 +36,7 @@ class Layout:
         self.rejected = root / "rejected"
         self.results = root / "results"
 
-    def name_room_bytes(self) -> int:
+    def longest_name_bytes(self) -> int:
         """Return the longest file name that the spool's file system takes, in bytes."""
         return min(255, os.pathconf(self.incoming, "PC_NAME_MAX"))
 

@@ -42,15 +42,15 @@ def is_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 
 
-def tagged(tag: str, name: str, room_bytes: int = NAME_BYTES_MAX) -> str:
-    """Return `<tag>~<name>`, with the name's stem cut so that it all fits in `room_bytes`.
+def tagged(tag: str, name: str, name_bytes_max: int = NAME_BYTES_MAX) -> str:
+    """Return `<tag>~<name>`, with the name's stem cut so that it all fits in `name_bytes_max`.
 
     Raises:
         ValueError: the tag is not of the safe alphabet.
     """
     if not is_id(tag):
         raise ValueError(f"{tag!r} cannot be part of a file name")
-    return f"{tag}{SEPARATOR}{_fit(name, room_bytes - len(tag) - 1)}"
+    return f"{tag}{SEPARATOR}{_fit(name, name_bytes_max - len(tag) - 1)}"
 
 
 def untagged(name: str) -> tuple[str, str] | None:
@@ -64,12 +64,12 @@ def printable(name: str) -> str:
     return ascii(name)[1:-1]
 
 
-def _fit(name: str, room_bytes: int) -> str:
+def _fit(name: str, name_bytes_max: int) -> str:
     raw = os.fsencode(name)
-    if len(raw) <= room_bytes:
+    if len(raw) <= name_bytes_max:
         return name
     stem, suffix = raw[:-5], raw[-5:]  # both suffixes are five bytes long
-    stem = stem[: room_bytes - len(suffix)]
+    stem = stem[: name_bytes_max - len(suffix)]
     while stem and raw[len(stem)] & 0xC0 == 0x80:  # never in the middle of a UTF-8 character
         stem = stem[:-1]
     return os.fsdecode(stem + suffix)

@@ -27,7 +27,7 @@ from distconv_spool.names import (
     untagged,
 )
 from distconv_spool.retention import Pruned, prune
-from distconv_spool.settle import Seen
+from distconv_spool.settle import Observed
 
 SCAN_MAX = 8192
 _OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -43,13 +43,13 @@ class Claim(NamedTuple):
     """Its idempotency key, the same for as long as it lies in `claimed/`."""
     name: str
     """The drop's own name, cut if it was very long."""
-    seen: Seen
+    observed: Observed
     """What it was when it settled (a fresh claim), or is now (a leftover)."""
 
     @property
     def file(self) -> str:
         """Its name in `claimed/<owner>/`."""
-        return self.seen.name
+        return self.observed.name
 
 
 class Failure(NamedTuple):
@@ -88,7 +88,7 @@ class Owner:
         self._mine = layout.claimed / name
         make_folder(self._mine, _CLAIMED_MODE, group)
         # The drop's name has room for the longest that is ever put around it.
-        self._room_bytes = layout.name_room_bytes() - len(PROBLEM_SUFFIX)
+        self._name_bytes_max = layout.longest_name_bytes() - len(PROBLEM_SUFFIX)
         self._lock = _lock(self._mine / _LOCK, name)
         try:
             self._remove_parts()
@@ -100,24 +100,24 @@ class Owner:
         """Let another process have the name."""
         os.close(self._lock)
 
-    def waiting(self) -> list[Seen]:
+    def waiting(self) -> list[Observed]:
         """Return what lies in `incoming/` and may be a drop, at most `SCAN_MAX` of it."""
         names = (name for name in self._disk.scan(self._layout.incoming) if is_drop(name))
         return list(self._see(self._layout.incoming, names, lambda name: name, SCAN_MAX))
 
-    def claim(self, drops: Iterable[Seen]) -> tuple[list[Claim], list[Failure]]:
+    def claim(self, drops: Iterable[Observed]) -> tuple[list[Claim], list[Failure]]:
         """Take drops for this owner; those that another took first, or that are gone, are left out.
 
         The claims are durable when this returns; before that no key may be used.
         """
         claims: list[Claim] = []
         failures: list[Failure] = []
-        for seen in drops:
+        for observed in drops:
             # Only a plain file brings its own key: a folder could not be replaced by the next one.
-            key = (key_in(seen.name) if seen.size_bytes else None) or mint_key()
-            file = tagged(key, seen.name, self._room_bytes)
-            if self._move(self._layout.incoming / seen.name, self._mine / file, failures):
-                claims.append(_claim(seen._replace(name=file)))
+            key = (key_in(observed.name) if observed.size_bytes else None) or mint_key()
+            file = tagged(key, observed.name, self._name_bytes_max)
+            if self._move(self._layout.incoming / observed.name, self._mine / file, failures):
+                claims.append(_claim(observed._replace(name=file)))
         if claims:
             self._sync(self._mine, self._layout.incoming)
         return claims, failures
@@ -126,7 +126,7 @@ class Owner:
         """Return what was claimed and not brought to an end, whatever the reason was."""
         names = (name for name in self._disk.scan(self._mine) if untagged(name))
         found = self._see(self._mine, names, lambda name: _claim_name(name)[1], limit)
-        claims = [_claim(seen) for seen in found]
+        claims = [_claim(observed) for observed in found]
         if claims:
             # The claimer may have been stopped before its own fsync.
             self._sync(self._mine, self._layout.incoming)
@@ -140,8 +140,8 @@ class Owner:
             OSError: it cannot be read (`FileNotFoundError`: it has been removed under us).
         """
         data, status = self._disk.read(self._mine / claim.file, DROP_BYTES_MAX)
-        now = Seen(claim.file, status.st_size, status.st_mtime_ns)
-        if not claim.seen.whole and not claim.seen.same_file(now):
+        now = Observed(claim.file, status.st_size, status.st_mtime_ns)
+        if not claim.observed.whole and not claim.observed.same_file(now):
             return None
         return to_json(claim.name, data)
 
@@ -149,7 +149,7 @@ class Owner:
         """Move claims that have become jobs: pairs of a claim and its job's id."""
         failures: list[Failure] = []
         for claim, job_id in accepted:
-            target = self._layout.accepted / tagged(job_id, claim.name, self._room_bytes)
+            target = self._layout.accepted / tagged(job_id, claim.name, self._name_bytes_max)
             self._move(self._mine / claim.file, target, failures)
         self._sync(self._layout.accepted, self._mine)
         return failures
@@ -198,7 +198,7 @@ class Owner:
 
     def _see(
         self, folder: Path, names: Iterable[str], drop_name: Callable[[str], str], limit: int
-    ) -> Iterator[Seen]:
+    ) -> Iterator[Observed]:
         for name in names:
             if limit <= 0:
                 return
@@ -209,7 +209,7 @@ class Owner:
             limit -= 1
             plain = stat.S_ISREG(status.st_mode)
             whole = not plain or (status.st_size > 0 and key_in(drop_name(name)) is not None)
-            yield Seen(name, status.st_size if plain else 0, status.st_mtime_ns, whole)
+            yield Observed(name, status.st_size if plain else 0, status.st_mtime_ns, whole)
 
     def _move(self, source: Path, target: Path, failures: list[Failure]) -> bool:
         try:
@@ -253,9 +253,9 @@ def _claim_name(file: str) -> tuple[str, str]:
     return parts
 
 
-def _claim(seen: Seen) -> Claim:
-    key, name = _claim_name(seen.name)
-    return Claim(key, name, seen)
+def _claim(observed: Observed) -> Claim:
+    key, name = _claim_name(observed.name)
+    return Claim(key, name, observed)
 
 
 def _lock(path: Path, owner: str) -> int:

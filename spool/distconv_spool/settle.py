@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 
-class Seen(NamedTuple):
+class Observed(NamedTuple):
     """One file at one look."""
 
     name: str
@@ -19,12 +19,12 @@ class Seen(NamedTuple):
     whole: bool = False
     """It need not settle: it came by rename, or is nothing that could grow into a drop."""
 
-    def same_file(self, other: "Seen") -> bool:
+    def same_file(self, other: "Observed") -> bool:
         """Whether both looks saw the same content, as far as a look can tell."""
         return (self.size_bytes, self.mtime_ns) == (other.size_bytes, other.mtime_ns)
 
 
-class Settler:
+class StabilityTracker:
     """Remembers the last look, and only that: its memory is that of the files it was shown.
 
     Args:
@@ -33,23 +33,23 @@ class Settler:
 
     def __init__(self, settle_s: float) -> None:
         self._settle_s = settle_s
-        self._since: dict[str, tuple[Seen, float]] = {}
+        self._since: dict[str, tuple[Observed, float]] = {}
 
-    def observe(self, now_s: float, files: Iterable[Seen]) -> list[Seen]:
+    def observe(self, now_s: float, files: Iterable[Observed]) -> list[Observed]:
         """Take one look at everything there is; return what has settled, oldest file first.
 
         What is not shown any more is forgotten. An empty file never settles.
         """
         before, self._since = self._since, {}
-        settled: list[Seen] = []
-        for seen in files:
-            same, since_s = before.get(seen.name, (seen, now_s))
-            if not same.same_file(seen):
+        stable: list[Observed] = []
+        for observed in files:
+            same, since_s = before.get(observed.name, (observed, now_s))
+            if not same.same_file(observed):
                 since_s = now_s
-            self._since[seen.name] = (seen, since_s)
-            if seen.whole or self._is_old(seen, since_s, now_s):
-                settled.append(seen)
-        return sorted(settled, key=lambda seen: (seen.mtime_ns, seen.name))
+            self._since[observed.name] = (observed, since_s)
+            if observed.whole or self._is_old(observed, since_s, now_s):
+                stable.append(observed)
+        return sorted(stable, key=lambda observed: (observed.mtime_ns, observed.name))
 
-    def _is_old(self, seen: Seen, since_s: float, now_s: float) -> bool:
-        return seen.size_bytes > 0 and now_s - since_s >= self._settle_s
+    def _is_old(self, observed: Observed, since_s: float, now_s: float) -> bool:
+        return observed.size_bytes > 0 and now_s - since_s >= self._settle_s

@@ -134,9 +134,9 @@ async def test_a_wrong_field_of_a_submission_is_400_and_named(
 ) -> None:
     before = farm.stored()
     reply = await farm.client.post("/jobs/", raw(GOOD, **{field.partition(".")[0]: value}))
-    told = problem(reply, 400)
-    assert told["field"] == field
-    assert said in told["detail"]
+    answer = problem(reply, 400)
+    assert answer["field"] == field
+    assert said in answer["detail"]
     assert farm.stored() == before
 
 
@@ -145,9 +145,9 @@ async def test_a_field_that_is_missing_is_named_in_the_originals_words(
     farm: Farm, field: str
 ) -> None:
     rest = {name: value for name, value in GOOD.items() if name != field}
-    told = problem(await farm.client.post("/jobs/", rest), 400)
-    assert told["detail"] == f"'{field}' is missing or not a string."
-    assert told["field"] == field
+    answer = problem(await farm.client.post("/jobs/", rest), 400)
+    assert answer["detail"] == f"'{field}' is missing or not a string."
+    assert answer["field"] == field
 
 
 BROKEN: list[tuple[str, bytes]] = [
@@ -183,14 +183,14 @@ WHOLE += ["/engines/benchmark_result", "/jobs/{id}/progress", "/jobs/{id}/releas
 
 
 @pytest.mark.parametrize("path", WHOLE)
-async def test_what_is_no_json_object_is_400_everywhere(farm: Farm, path: str) -> None:
+async def test_a_body_other_than_a_json_object_is_400_everywhere(farm: Farm, path: str) -> None:
     job = await farm.assigned()
     before = farm.stored()
     for name, body in BROKEN:
         reply = await farm.client.post(path.replace("{id}", job["job_id"]), body)
-        told = problem(reply, 400)
+        answer = problem(reply, 400)
         # An object that only lacks what this path needs is told so; all else is no JSON object.
-        assert "JSON" in told["detail"] or told.get("field"), (name, told)
+        assert "JSON" in answer["detail"] or answer.get("field"), (name, answer)
     assert farm.stored() == before
 
 
@@ -198,10 +198,10 @@ async def test_what_is_no_json_object_is_400_everywhere(farm: Farm, path: str) -
 async def test_half_of_a_surrogate_pair_is_400_and_its_field_is_named(
     farm: Farm, half: bytes
 ) -> None:
-    told = problem(
+    answer = problem(
         await farm.client.post("/jobs/", raw(GOOD, labels=b'{"a":"' + half + b'"}')), 400
     )
-    assert (told["field"], "surrogate" in told["detail"]) == ("labels", True)
+    assert (answer["field"], "surrogate" in answer["detail"]) == ("labels", True)
 
 
 async def test_a_body_over_the_limit_is_413_and_not_read(farm: Farm) -> None:
@@ -214,8 +214,8 @@ async def test_a_body_over_the_limit_is_413_and_not_read(farm: Farm) -> None:
 async def test_of_a_name_given_twice_the_last_counts_and_strict_refuses_both(farm: Farm) -> None:
     body = b'{"source_url":"http://h/a","target_codec":"h264","job_size":1,"job_size":2}'
     assert ok(await farm.client.post("/jobs/", body))["job_size"] == 2
-    told = problem(await farm.client.post("/jobs/?strict=true", body), 400)
-    assert told["field"] == "job_size"
+    answer = problem(await farm.client.post("/jobs/?strict=true", body), 400)
+    assert answer["field"] == "job_size"
     bad = body.replace(b'"job_size":2', b'"job_size":-2')
     assert problem(await farm.client.post("/jobs/", bad), 400)["field"] == "job_size"
 
@@ -296,9 +296,9 @@ async def test_a_wrong_field_of_a_heartbeat_is_400_and_named(
 ) -> None:
     before = farm.stored()
     body = raw({"engine_id": "e1"}, **{field.partition(".")[0]: value})
-    told = problem(await farm.client.post("/engines/heartbeat", body), 400)
-    assert told["field"] == field
-    assert said in told["detail"]
+    answer = problem(await farm.client.post("/engines/heartbeat", body), 400)
+    assert answer["field"] == field
+    assert said in answer["detail"]
     assert farm.stored() == before
 
 
@@ -366,8 +366,8 @@ async def test_a_wrong_field_of_a_report_is_400_and_named(
 ) -> None:
     job = await farm.assigned()
     before = farm.stored()
-    told = problem(await farm.client.post(f"/jobs/{job['job_id']}/{kind}", body), 400)
-    assert told["field"] == field
+    answer = problem(await farm.client.post(f"/jobs/{job['job_id']}/{kind}", body), 400)
+    assert answer["field"] == field
     assert farm.stored() == before
 
 
@@ -399,8 +399,8 @@ async def test_a_wrong_engine_id_gets_no_job(farm: Farm, body: bytes, field: str
 )
 async def test_a_wrong_benchmark_is_400_and_named(farm: Farm, body: bytes, field: str) -> None:
     await farm.beat()
-    told = problem(await farm.client.post("/engines/benchmark_result", body), 400)
-    assert told["field"] == field
+    answer = problem(await farm.client.post("/engines/benchmark_result", body), 400)
+    assert answer["field"] == field
 
 
 @pytest.mark.parametrize(
@@ -417,8 +417,8 @@ async def test_a_wrong_benchmark_is_400_and_named(farm: Farm, body: bytes, field
 async def test_a_wrong_change_is_400_and_named(farm: Farm, body: bytes, field: str) -> None:
     job = await farm.submit()
     before = farm.stored()
-    told = problem(await farm.client.patch(f"/jobs/{job['job_id']}", body), 400)
-    assert told["field"] == field
+    answer = problem(await farm.client.patch(f"/jobs/{job['job_id']}", body), 400)
+    assert answer["field"] == field
     assert farm.stored() == before
 
 
@@ -440,5 +440,5 @@ async def test_an_id_that_no_job_has_is_404_whatever_is_in_it(
 
 
 @pytest.mark.parametrize("job_id", ["%ff", "%zz", "%", "%00", "%c0%af"])
-async def test_an_id_that_is_no_text_is_400(daemon: Daemon, job_id: str) -> None:
+async def test_an_id_that_is_not_a_text_is_400(daemon: Daemon, job_id: str) -> None:
     problem(await daemon.client.get(f"/jobs/{job_id}"), 400)

@@ -14,12 +14,12 @@ async def engine(farm: Farm, engine_id: str = "e1") -> dict[str, Any]:
 
 async def test_a_heartbeat_merges_and_a_benchmark_sent_apart_is_kept(farm: Farm) -> None:
     ok(await farm.client.post("/engines/heartbeat", {"engine_id": "e1", "tags": ["gpu"]}))
-    told = ok(
+    answer = ok(
         await farm.client.post(
             "/engines/benchmark_result", {"engine_id": "e1", "benchmark_time": 12.5}
         )
     )
-    assert told["message"] == "Benchmark result received from engine e1"
+    assert answer["message"] == "Benchmark result received from engine e1"
     ok(await farm.client.post("/engines/heartbeat", {"engine_id": "e1", "free_gb": 5}))
     found = await engine(farm)
     assert (found["benchmark_time"], found["tags"], found["free_gb"]) == (12.5, ["gpu"], 5)

@@ -8,7 +8,7 @@ from tests.api.kit import Farm
 from trio.testing import MockClock
 
 
-def told(caplog: pytest.LogCaptureFixture, text: str) -> list[tuple[object, object, object]]:
+def log_records(caplog: pytest.LogCaptureFixture, text: str) -> list[tuple[object, object, object]]:
     return [
         (vars(r).get("job_id"), vars(r).get("engine_id"), vars(r).get("attempt"))
         for r in caplog.records
@@ -16,27 +16,27 @@ def told(caplog: pytest.LogCaptureFixture, text: str) -> list[tuple[object, obje
     ]
 
 
-async def test_an_engine_that_vanishes_and_its_lost_job_are_told(
+async def test_an_engine_that_vanishes_and_its_lost_job_are_reported(
     autojump_clock: MockClock, farm: Farm, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="distconvd")
     job = await farm.assigned()
     await trio.sleep(200)
-    assert told(caplog, "engine.registered") == [(None, "e1", None)]
-    assert told(caplog, "engine.offline") == [(None, "e1", None)]
-    ((job_id, _, attempt),) = told(caplog, "job.requeued: Engine e1 was not heard of")
+    assert log_records(caplog, "engine.registered") == [(None, "e1", None)]
+    assert log_records(caplog, "engine.offline") == [(None, "e1", None)]
+    ((job_id, _, attempt),) = log_records(caplog, "job.requeued: Engine e1 was not heard of")
     assert (job_id, attempt) == (job["job_id"], 1)
     await farm.beat()
-    assert told(caplog, "engine.online") == [(None, "e1", None)]
+    assert log_records(caplog, "engine.online") == [(None, "e1", None)]
 
 
-async def test_a_job_that_fails_for_good_is_told_with_its_reason(
+async def test_a_job_that_fails_for_good_is_reported_with_its_reason(
     farm: Farm, caplog: pytest.LogCaptureFixture
 ) -> None:
     job = await farm.assigned()
     report = {"attempt": 1, "error_message": "no film\nat all", "error_class": "input"}
     await farm.client.post(f"/jobs/{job['job_id']}/fail", report)
-    assert told(caplog, "job.failed: no film") == [(job["job_id"], "e1", 1)]
+    assert log_records(caplog, "job.failed: no film") == [(job["job_id"], "e1", 1)]
 
 
 async def test_what_has_access_lines_has_no_other(
@@ -46,4 +46,4 @@ async def test_what_has_access_lines_has_no_other(
     job = await farm.assigned()
     report = {"attempt": 1, "output_url": "http://h/o"}
     await farm.client.post(f"/jobs/{job['job_id']}/complete", report)
-    assert told(caplog, "job.") == []
+    assert log_records(caplog, "job.") == []

@@ -12,7 +12,7 @@ from trio.testing import MockClock
 from distconvd.testing.daemon import open_daemon
 
 
-class Told(NamedTuple):
+class StreamedEvent(NamedTuple):
     """One event or comment of a stream."""
 
     kind: str
@@ -30,42 +30,42 @@ class Stream:
     def __aiter__(self) -> "Stream":
         return self
 
-    async def __anext__(self) -> Told:
+    async def __anext__(self) -> StreamedEvent:
         while b"\n\n" not in self._text:
             self._text += await anext(self._chunks)
         block, _, self._text = self._text.partition(b"\n\n")
         if block.startswith(b":"):
-            return Told("comment", None, block[1:].decode().strip())
+            return StreamedEvent("comment", None, block[1:].decode().strip())
         fields = dict(line.split(": ", 1) for line in block.decode().split("\n"))
         number = int(fields["id"]) if "id" in fields else None
-        return Told(fields["event"], number, msgspec.json.decode(fields["data"]))
+        return StreamedEvent(fields["event"], number, msgspec.json.decode(fields["data"]))
 
 
-async def follow(farm: Farm, count: int, query: str = "", **headers: str) -> list[Told]:
+async def follow(farm: Farm, count: int, query: str = "", **headers: str) -> list[StreamedEvent]:
     """Return the first `count` events of a stream, without comments."""
-    found: list[Told] = []
+    found: list[StreamedEvent] = []
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     async with farm.client.exchange("GET", f"/events{query}", None, named) as (reply, chunks):
         assert reply.status == 200
         assert reply.headers["content-type"] == "text/event-stream"
-        async for told in Stream(chunks):
-            if told.kind != "comment":
-                found.append(told)
+        async for event in Stream(chunks):
+            if event.kind != "comment":
+                found.append(event)
             if len(found) == count:
                 break
     return found
 
 
-async def test_events_are_told_as_they_happen_with_growing_numbers(farm: Farm) -> None:
+async def test_events_are_published_as_they_happen_with_growing_numbers(farm: Farm) -> None:
     async with farm.client.exchange("GET", "/events") as (_, chunks):
         stream = Stream(chunks)
         assert (await anext(stream)).kind == "comment"
         job = await farm.assigned()
-        told = [await anext(stream) for _ in range(3)]
-    assert [t.kind for t in told] == ["job.submitted", "engine.registered", "job.assigned"]
-    numbers = [t.number for t in told]
+        event = [await anext(stream) for _ in range(3)]
+    assert [t.kind for t in event] == ["job.submitted", "engine.registered", "job.assigned"]
+    numbers = [t.number for t in event]
     assert numbers == sorted(set(numbers), key=lambda n: n or 0)
-    last = told[2].data
+    last = event[2].data
     assert (last["kind"], last["job_id"], last["engine_id"]) == (
         "job.assigned",
         job["job_id"],
@@ -74,7 +74,7 @@ async def test_events_are_told_as_they_happen_with_growing_numbers(farm: Farm) -
     assert last["record"]["status"] == "assigned"
 
 
-async def test_without_a_number_the_past_is_not_told(farm: Farm) -> None:
+async def test_without_a_number_the_past_is_not_reported(farm: Farm) -> None:
     await farm.submit()
     async with farm.client.exchange("GET", "/events") as (_, chunks):
         stream = Stream(chunks)
@@ -85,29 +85,29 @@ async def test_without_a_number_the_past_is_not_told(farm: Farm) -> None:
 
 async def test_a_reader_that_comes_back_gets_what_it_missed(farm: Farm) -> None:
     made = [(await farm.submit())["job_id"] for _ in range(5)]
-    first = await follow(farm, 5, last_event_id=str(farm.daemon.parts.teller.number - 5))
+    first = await follow(farm, 5, last_event_id=str(farm.daemon.parts.event_bus.number - 5))
     assert [t.data["job_id"] for t in first] == made
     rest = await follow(farm, 3, last_event_id=str(first[1].number))
     assert rest == first[2:]
 
 
 @pytest.mark.parametrize("number", ["1", "999999999999999999"])
-async def test_a_number_that_the_buffer_does_not_reach_is_told_as_a_gap(
+async def test_a_number_that_the_buffer_does_not_reach_is_reported_as_a_gap(
     farm: Farm, number: str
 ) -> None:
     await farm.submit()
-    told = await follow(farm, 2, last_event_id=number)
-    assert [t.kind for t in told] == ["gap", "job.submitted"]
-    assert told[0].data == {"kind": "gap", "after": int(number)}
+    event = await follow(farm, 2, last_event_id=number)
+    assert [t.kind for t in event] == ["gap", "job.submitted"]
+    assert event[0].data == {"kind": "gap", "after": int(number)}
 
 
 async def test_the_buffer_is_bounded(farm: Farm) -> None:
-    first = farm.daemon.parts.teller.number
+    first = farm.daemon.parts.event_bus.number
     body = b'{"source_url":"http://h/a","target_codec":"h264"}\n' * 600
     for _ in range(2):
         await farm.client.post("/jobs/", body, content_type="application/x-ndjson")
-    told = await follow(farm, 2, last_event_id=str(first))
-    assert (told[0].kind, told[1].number) == ("gap", first + 201)
+    event = await follow(farm, 2, last_event_id=str(first))
+    assert (event[0].kind, event[1].number) == ("gap", first + 201)
 
 
 async def test_numbers_grow_over_a_restart(autojump_clock: MockClock) -> None:
@@ -115,21 +115,21 @@ async def test_numbers_grow_over_a_restart(autojump_clock: MockClock) -> None:
     for _ in range(2):
         async with open_daemon() as daemon:
             await Farm(daemon).submit()
-            numbers.append(daemon.parts.teller.number)
+            numbers.append(daemon.parts.event_bus.number)
         await trio.sleep(1)
     assert numbers[1] > numbers[0]
 
 
-async def test_job_and_kind_narrow_what_is_told(farm: Farm) -> None:
-    start = str(farm.daemon.parts.teller.number)
+async def test_job_and_kind_narrow_what_is_reported(farm: Farm) -> None:
+    start = str(farm.daemon.parts.event_bus.number)
     job = await farm.assigned()
     await farm.submit()
     query = f"?job={job['job_id']}&kind=job.assigned,job.submitted"
-    told = await follow(farm, 2, query, last_event_id=start)
-    assert [t.kind for t in told] == ["job.submitted", "job.assigned"]
+    event = await follow(farm, 2, query, last_event_id=start)
+    assert [t.kind for t in event] == ["job.submitted", "job.assigned"]
     await farm.client.delete(f"/jobs/{job['job_id']}")
-    told = await follow(farm, 1, "?kind=job.cancelled&kind=job.failed", last_event_id=start)
-    assert told[0].data["job_id"] == job["job_id"]
+    event = await follow(farm, 1, "?kind=job.cancelled&kind=job.failed", last_event_id=start)
+    assert event[0].data["job_id"] == job["job_id"]
 
 
 @pytest.mark.parametrize("query,field", [("?kind=job.eaten", "kind"), ("?kind=", "kind")])
@@ -138,7 +138,7 @@ async def test_an_unknown_kind_is_400(farm: Farm, query: str, field: str) -> Non
 
 
 @pytest.mark.parametrize("number", ["x", "-1", "1.5", "9" * 40])
-async def test_a_number_that_is_none_is_400(farm: Farm, number: str) -> None:
+async def test_an_invalid_event_number_is_400(farm: Farm, number: str) -> None:
     reply = await farm.client.get("/events", last_event_id=number)
     assert problem(reply, 400)["field"] == "Last-Event-ID"
 
@@ -194,12 +194,14 @@ async def test_a_drain_ends_the_stream(autojump_clock: MockClock) -> None:
         assert trio.current_time() - at_s < 0.1
 
 
-async def test_an_event_is_told_only_once_it_is_durable(farm: Farm, nursery: trio.Nursery) -> None:
+async def test_an_event_is_published_only_once_it_is_durable(
+    farm: Farm, nursery: trio.Nursery
+) -> None:
     store: Any = farm.daemon.store
     async with farm.client.exchange("GET", "/events") as (_, chunks):
         stream = Stream(chunks)
         await anext(stream)
-        store.hold()
+        store.block_commits()
         await later(nursery, farm.client.post, "/jobs/", {"source_url": "http://h/a", "target_codec": "h264"})  # fmt: skip
         with trio.move_on_after(0.05) as scope:
             await anext(stream)

@@ -20,7 +20,7 @@ async def report(farm: Farm, job: dict[str, Any], kind: str, **body: Any) -> Rep
     return await farm.client.post(f"/jobs/{job['job_id']}/{kind}", fields[kind] | body)
 
 
-async def test_a_completion_keeps_what_the_engine_proved(farm: Farm) -> None:
+async def test_a_completion_keeps_what_the_engine_verified(farm: Farm) -> None:
     job = await farm.assigned()
     result = {"size_bytes": 10, "sha256": "a" * 64, "video_frames": 250, "checks": ["decodes"]}
     done = ok(await report(farm, job, "complete", attempt=1, engine_id="e1", result=result))["job"]
@@ -75,7 +75,7 @@ async def test_progress_is_answered_with_a_verdict_and_shown_on_the_job(farm: Fa
     assert (shown["fraction"], shown["fps"], shown["phase"]) == (1.0, 99.5, "encode")
 
 
-async def test_cancelling_ends_a_job_tells_its_engine_and_can_be_repeated(farm: Farm) -> None:
+async def test_cancelling_ends_a_job_reports_its_engine_and_can_be_repeated(farm: Farm) -> None:
     job = await farm.assigned()
     first = await farm.client.delete(f"/jobs/{job['job_id']}")
     assert ok(first)["status"] == "cancelled"
@@ -84,10 +84,10 @@ async def test_cancelling_ends_a_job_tells_its_engine_and_can_be_repeated(farm: 
     assert [v["verdict"] for v in beat["jobs"]] == ["cancel"]
 
 
-async def test_a_heartbeat_is_told_of_each_job_that_it_names(farm: Farm) -> None:
+async def test_a_heartbeat_gets_a_verdict_on_each_job_that_it_names(farm: Farm) -> None:
     job = await farm.assigned()
-    held = [{"job_id": job["job_id"], "attempt": 1}, {"job_id": "1_0", "attempt": 3}]
-    beat = await farm.beat(jobs=held)
+    active = [{"job_id": job["job_id"], "attempt": 1}, {"job_id": "1_0", "attempt": 3}]
+    beat = await farm.beat(jobs=active)
     assert [(v["job_id"], v["verdict"]) for v in beat["jobs"]] == [
         (job["job_id"], "keep"),
         ("1_0", "unknown"),
@@ -170,9 +170,9 @@ async def test_why_speaks_of_every_state(farm: Farm) -> None:
     path = f"/jobs/{job['job_id']}"
 
     async def why() -> str:
-        told = ok(await farm.client.get(f"{path}/why"))
-        assert told["job_id"] == job["job_id"]
-        summary: str = told["summary"]
+        answer = ok(await farm.client.get(f"{path}/why"))
+        assert answer["job_id"] == job["job_id"]
+        summary: str = answer["summary"]
         return summary
 
     assert "No engine has registered" in await why()

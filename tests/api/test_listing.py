@@ -108,7 +108,7 @@ async def test_pages_from_the_newest_show_every_job_once_while_jobs_come_change_
     assert seen == made[::-1]
 
 
-async def test_a_page_that_holds_the_last_job_has_no_cursor(farm: Farm) -> None:
+async def test_a_page_that_contains_the_last_job_has_no_cursor(farm: Farm) -> None:
     for _ in range(3):
         await farm.submit()
     assert "x-next-cursor" not in (await farm.client.get("/jobs/?limit=3")).headers

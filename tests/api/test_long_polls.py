@@ -126,7 +126,7 @@ async def test_a_job_assigned_while_the_disk_was_slow_reaches_an_engine_that_hun
     assert isinstance(store, MemoryStore)
     await farm.beat()
     asked = await later(nursery, farm.client.post, "/assign_job/", {"engine_id": "e1"}, prefer="wait=30")  # fmt: skip
-    store.hold()
+    store.block_commits()
     submitted = await later(nursery, farm.client.post, "/jobs/", {"source_url": "http://h/a", "target_codec": "h264"})  # fmt: skip
     asked.scope.cancel()
     await trio.testing.wait_all_tasks_blocked()

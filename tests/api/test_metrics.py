@@ -36,7 +36,7 @@ async def scraped(daemon: Daemon) -> Scrape:
     return Scrape(reply.body)
 
 
-async def test_the_age_of_the_oldest_job_in_line_is_told_by_priority(
+async def test_the_age_of_the_oldest_job_in_line_is_reported_by_priority(
     autojump_clock: MockClock, farm: Farm
 ) -> None:
     await farm.submit(priority=1)
@@ -45,8 +45,8 @@ async def test_the_age_of_the_oldest_job_in_line_is_told_by_priority(
     await farm.submit(priority=1)
     await trio.sleep(60)
     found = await scraped(farm.daemon)
-    ages = [found("distconv_queue_age_seconds", priority=str(n)) for n in range(3)]
-    assert ages == [pytest.approx(60, abs=1), pytest.approx(90, abs=1), 0]
+    oldest_by_priority = [found("distconv_queue_age_seconds", priority=str(n)) for n in range(3)]
+    assert oldest_by_priority == [pytest.approx(60, abs=1), pytest.approx(90, abs=1), 0]
     await farm.beat()
     await farm.ask()
     found = await scraped(farm.daemon)
@@ -70,7 +70,7 @@ async def test_an_expired_lease_is_counted(autojump_clock: MockClock, farm: Farm
     assert (await scraped(farm.daemon))("distconv_leases_expired_total") == 1
 
 
-async def test_the_speed_of_ffmpeg_is_told_by_engine_while_it_runs(farm: Farm) -> None:
+async def test_the_speed_of_ffmpeg_is_reported_by_engine_while_it_runs(farm: Farm) -> None:
     await farm.submit()
     await farm.submit()
     await farm.submit()
@@ -175,13 +175,15 @@ async def test_a_plugin_s_metrics_are_shown_and_bad_ones_cost_only_themselves(
     assert found("distconv_jobs", status="pending") == 1
     for name in ("Fails", "Taken", "Nonsense", "Endless"):
         assert found("distconv_metrics_failures_total", metrics=name) == 2
-        told = [r for r in caplog.records if f"the metrics {name} are left out" in r.getMessage()]
-        assert len(told) == 1  # not at every scrape
+        warnings = [
+            r for r in caplog.records if f"the metrics {name} are left out" in r.getMessage()
+        ]
+        assert len(warnings) == 1  # not at every scrape
     assert found("distconv_metrics_failures_total", metrics="Mine") == 0
     assert not any(name == "endless" for name, *_ in found.samples)
 
 
-async def test_every_number_is_one(farm: Farm) -> None:
+async def test_every_metric_value_is_a_number(farm: Farm) -> None:
     await farm.assigned()
     found = await scraped(farm.daemon)
     assert not any(math.isnan(value) for value in found.samples.values())

@@ -19,39 +19,39 @@ from distconvd.testing.daemon import Daemon, open_daemon
 CHECKED_IN = pages.ROOT / "docs" / "openapi.json"
 
 
-async def told_by(daemon: Daemon) -> Any:
+async def schema_of(daemon: Daemon) -> Any:
     reply = await daemon.client.get("/openapi.json")
     assert (reply.status, reply.headers["content-type"]) == (200, "application/json")
     return reply.json()
 
 
-def operations(told: Any) -> Iterator[tuple[str, str, Any]]:
-    for path, methods in told["paths"].items():
+def operations(served_schema: Any) -> Iterator[tuple[str, str, Any]]:
+    for path, methods in served_schema["paths"].items():
         for method, operation in methods.items():
             yield method.upper(), path, operation
 
 
-async def test_the_copy_in_docs_is_what_the_daemon_tells(daemon: Daemon) -> None:
-    told = json.dumps(await told_by(daemon), indent=2, ensure_ascii=False) + "\n"
+async def test_the_copy_in_docs_is_what_the_daemon_serves(daemon: Daemon) -> None:
+    served_schema = json.dumps(await schema_of(daemon), indent=2, ensure_ascii=False) + "\n"
     if os.environ.get("DISTCONV_UPDATE_DOCS"):
-        CHECKED_IN.write_text(told, encoding="utf-8")
-    assert CHECKED_IN.read_text(encoding="utf-8") == told, (
+        CHECKED_IN.write_text(served_schema, encoding="utf-8")
+    assert CHECKED_IN.read_text(encoding="utf-8") == served_schema, (
         "run DISTCONV_UPDATE_DOCS=1 pytest tests/api/test_openapi.py to write it anew"
     )
 
 
-async def test_it_tells_every_route_and_its_role_and_none_that_there_is_not(
+async def test_it_documents_every_route_and_its_role_and_no_other(
     daemon: Daemon,
 ) -> None:
-    told = {
+    served_schema = {
         (method, path.rstrip("/") or "/"): operation.get("x-role", "public")
-        for method, path, operation in operations(await told_by(daemon))
+        for method, path, operation in operations(await schema_of(daemon))
     }
     routes = {
         (route.method, route.pattern.replace("...", "")): route.role
         for route in daemon.parts.routes
     }
-    assert told == routes
+    assert served_schema == routes
 
 
 async def test_every_bundled_route_says_what_it_takes_and_answers(daemon: Daemon) -> None:
@@ -66,9 +66,9 @@ async def test_a_route_that_reads_a_body_names_its_type_or_takes_anything(daemon
         assert route.doc.examples or route.body != "whole", route.pattern
 
 
-async def test_every_reply_is_told_with_its_problems(daemon: Daemon) -> None:
-    told = await told_by(daemon)
-    for method, path, operation in operations(told):
+async def test_every_reply_is_documented_with_its_problems(daemon: Daemon) -> None:
+    served_schema = await schema_of(daemon)
+    for method, path, operation in operations(served_schema):
         responses = operation["responses"]
         edge = {"400", "405", "408", "431", "500", "501", "503", "505"}
         assert edge <= set(responses), (method, path)
@@ -78,9 +78,12 @@ async def test_every_reply_is_told_with_its_problems(daemon: Daemon) -> None:
             assert (status in responses) == ("requestBody" in operation), (method, path)
 
 
-async def test_the_headers_that_problems_carry_are_told(daemon: Daemon) -> None:
-    told = await told_by(daemon)
-    shared, media = told["components"]["responses"], told["paths"]["/media/{name}"]
+async def test_the_headers_that_problems_carry_are_documented(daemon: Daemon) -> None:
+    served_schema = await schema_of(daemon)
+    shared, media = (
+        served_schema["components"]["responses"],
+        served_schema["paths"]["/media/{name}"],
+    )
     assert shared["MethodNotAllowed"]["headers"]["Allow"]["required"]
     assert "Accept" in shared["UnsupportedMediaType"]["headers"]
     assert shared["RangeNotSatisfiable"]["headers"]["Content-Range"]["required"]
@@ -91,14 +94,18 @@ async def test_the_headers_that_problems_carry_are_told(daemon: Daemon) -> None:
 async def test_every_reference_leads_somewhere_and_everything_is_referred_to(
     daemon: Daemon,
 ) -> None:
-    text = json.dumps(await told_by(daemon))
-    told = json.loads(text)
+    text = json.dumps(await schema_of(daemon))
+    served_schema = json.loads(text)
     used = set(re.findall(r'"#/components/(\w+)/(\w+)"', text))
-    there = {(kind, name) for kind in ("schemas", "responses") for name in told["components"][kind]}
+    there = {
+        (kind, name)
+        for kind in ("schemas", "responses")
+        for name in served_schema["components"][kind]
+    }
     assert used == there
 
 
-async def test_every_example_of_a_request_is_one_that_the_daemon_would_take(
+async def test_every_example_request_is_accepted_by_the_daemon(
     daemon: Daemon,
 ) -> None:
     for route in daemon.parts.routes:
@@ -117,8 +124,8 @@ async def test_every_example_of_a_reply_is_of_its_type(daemon: Daemon) -> None:
                 assert msgspec.json.decode(raw, type=answer.kind) == answer.example
 
 
-async def test_every_bound_is_one_of_a_field_that_there_is(daemon: Daemon) -> None:
-    schemas = (await told_by(daemon))["components"]["schemas"]
+async def test_every_bound_belongs_to_an_existing_field(daemon: Daemon) -> None:
+    schemas = (await schema_of(daemon))["components"]["schemas"]
     fields = {name for schema in schemas.values() for name in schema.get("properties", {})}
     assert set(FIELDS) - fields == set()
     assert set(WORDS) - set(schemas) == set()
@@ -127,18 +134,18 @@ async def test_every_bound_is_one_of_a_field_that_there_is(daemon: Daemon) -> No
 async def test_a_reply_s_fields_are_all_required_and_a_request_s_only_where_they_are(
     daemon: Daemon,
 ) -> None:
-    schemas = (await told_by(daemon))["components"]["schemas"]
+    schemas = (await schema_of(daemon))["components"]["schemas"]
     assert schemas["Submission"]["required"] == ["source_url", "target_codec"]
     assert set(schemas["Job"]["required"]) == set(schemas["Job"]["properties"])
     assert "field" not in schemas["Problem"]["required"]
     assert "benchmark_requested_at" not in schemas["HeartbeatReply"]["required"]
 
 
-async def test_it_asks_for_a_key_as_it_tells_which_plugins_are_there(daemon: Daemon) -> None:
+async def test_it_asks_for_a_key_as_it_documents_which_plugins_are_there(daemon: Daemon) -> None:
     assert (await daemon.anonymous.get("/openapi.json")).status == 401
 
 
-async def test_a_plugin_s_route_without_a_description_is_told_all_the_same(
+async def test_a_plugin_route_without_a_description_is_documented_too(
     tmp_path: Path,
 ) -> None:
     plugin = tmp_path / "undocumented.py"
@@ -152,11 +159,11 @@ async def test_a_plugin_s_route_without_a_description_is_told_all_the_same(
         " 'submit', 'whole', summary='Hello')])\n"
     )
     async with open_daemon(plugins=[str(plugin)]) as daemon:
-        told = (await told_by(daemon))["paths"]["/hello/{who}"]["put"]
-    assert told["summary"] == "Hello"
-    assert told["x-role"] == "submit"
-    assert told["parameters"][0]["name"] == "who"
-    assert told["requestBody"]["content"] == {"application/json": {}}
+        served_schema = (await schema_of(daemon))["paths"]["/hello/{who}"]["put"]
+    assert served_schema["summary"] == "Hello"
+    assert served_schema["x-role"] == "submit"
+    assert served_schema["parameters"][0]["name"] == "who"
+    assert served_schema["requestBody"]["content"] == {"application/json": {}}
 
 
 @pytest.mark.parametrize("role", ["public", "read"])
@@ -164,8 +171,8 @@ def test_only_a_public_route_is_open_to_everybody(role: Any) -> None:
     async def handler(request: Request) -> Response:
         raise NotImplementedError
 
-    told = document([Route("GET", "/x", handler, role)])["paths"]["/x"]["get"]
-    assert (told["security"] == []) == (role == "public")
+    served_schema = document([Route("GET", "/x", handler, role)])["paths"]["/x"]["get"]
+    assert (served_schema["security"] == []) == (role == "public")
 
 
 def test_the_route_itself_is_in_the_table() -> None:

@@ -38,7 +38,7 @@ async def test_a_failing_store_refuses_changes_turns_readyz_red_and_recovers(
     assert (await farm.submit())["status"] == "pending"
 
 
-async def test_readyz_tells_of_the_drain_to_whoever_was_asking_already(
+async def test_readyz_reports_the_drain_to_whoever_was_asking_already(
     autojump_clock: MockClock, farm: Farm
 ) -> None:
     async with await farm.daemon.connect() as stream:
@@ -73,7 +73,7 @@ async def test_a_read_during_a_commit_that_fails_shows_the_state_before_it(
 ) -> None:
     store = farm.daemon.store
     assert isinstance(store, MemoryStore)
-    store.hold()
+    store.block_commits()
     store.fail_next(OSError(5, "I/O error"))
     body = {"source_url": "http://h/a", "target_codec": "h264"}
     submitted = await later(nursery, farm.client.post, "/jobs/", body)

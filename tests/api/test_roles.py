@@ -78,11 +78,11 @@ async def test_a_role_may_call_its_routes_and_no_other_may(
         assert r.status not in (401, 403)
 
 
-async def test_a_refused_role_is_told_what_is_missing(roles: Daemon) -> None:
+async def test_a_refused_role_names_the_missing_one(roles: Daemon) -> None:
     client = roles.client_with({"X-API-Key": "kay:read"})
-    told = problem(await client.post("/jobs/", {}), 403)
-    assert "'kay'" in told["detail"]
-    assert "'submit'" in told["detail"]
+    answer = problem(await client.post("/jobs/", {}), 403)
+    assert "'kay'" in answer["detail"]
+    assert "'submit'" in answer["detail"]
 
 
 async def test_a_key_with_two_roles_may_do_both(roles: Daemon) -> None:

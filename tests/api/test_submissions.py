@@ -60,8 +60,8 @@ async def test_unknown_fields_are_ignored_and_strict_refuses_them_by_name(farm: 
         (GOOD | {"options": {"crff": 20}}, "options.crff"),
         (GOOD | {"output": {"nmae": "x"}}, "output.nmae"),
     ]:
-        told = problem(await farm.client.post("/jobs/?strict=true", body), 400)
-        assert told["field"] == field
+        answer = problem(await farm.client.post("/jobs/?strict=true", body), 400)
+        assert answer["field"] == field
     assert (await farm.client.post("/jobs/?strict=true", GOOD)).status == 200
     assert problem(await farm.client.post("/jobs/?strict=maybe", GOOD), 400)["field"] == "strict"
 
@@ -86,14 +86,14 @@ async def test_a_repeated_request_with_its_key_is_the_same_job(farm: Farm) -> No
 
 async def test_a_key_used_for_another_request_is_422(farm: Farm) -> None:
     await farm.client.post("/jobs/", GOOD, idempotency_key="k1")
-    told = problem(
+    answer = problem(
         await farm.client.post("/jobs/", GOOD | {"job_size": 1}, idempotency_key="k1"), 422
     )
-    assert told["field"] == "Idempotency-Key"
+    assert answer["field"] == "Idempotency-Key"
 
 
 @pytest.mark.parametrize("key", ["", "a\tb", "ü\u0080"])
-async def test_a_key_that_is_none_is_400(farm: Farm, key: str) -> None:
+async def test_an_invalid_idempotency_key_is_400(farm: Farm, key: str) -> None:
     reply = await farm.client.request("POST", "/jobs/", GOOD, {"Idempotency-Key": key})
     assert problem(reply, 400)["field"] == "Idempotency-Key"
 
@@ -167,8 +167,8 @@ async def test_each_line_of_a_batch_is_answered(farm: Farm) -> None:
 async def test_an_atomic_batch_is_all_or_nothing(farm: Farm) -> None:
     before = farm.stored()
     reply = await batch(farm, "?atomic=true", GOOD, GOOD | {"target_codec": ""})
-    told = problem(reply, 400)
-    assert told["field"] == "line 2: target_codec"
+    answer = problem(reply, 400)
+    assert answer["field"] == "line 2: target_codec"
     assert farm.stored() == before
     reply = await batch(farm, "?atomic=true", GOOD, GOOD)
     assert [a["status"] for a in reply.lines] == [200, 200]
@@ -276,7 +276,7 @@ async def test_a_plugin_may_change_or_refuse_a_job_and_its_faults_stay_its_own(
 async def test_the_reply_waits_for_the_disk(farm: Farm, nursery: trio.Nursery) -> None:
     store = farm.daemon.store
     assert isinstance(store, MemoryStore)
-    store.hold()
+    store.block_commits()
     asked = await later(nursery, farm.client.post, "/jobs/", GOOD)
     assert not asked.is_answered
     store.release()

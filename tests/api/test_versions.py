@@ -20,7 +20,7 @@ async def test_the_version_changes_when_the_job_does_and_only_then(farm: Farm) -
     assert changed.headers["etag"] == await tag(farm, job_id) != first
 
 
-async def test_a_submission_tells_the_version_too(farm: Farm) -> None:
+async def test_a_submission_reports_the_version_too(farm: Farm) -> None:
     reply = await farm.client.post("/jobs/", {"source_url": "http://h/a", "target_codec": "av1"})
     assert reply.headers["etag"] == await tag(farm, reply.json()["job_id"])
 

@@ -150,7 +150,7 @@ def test_a_refusal_names_the_field_that_was_wrong(daemon: FakeDaemon) -> None:
     assert caught.value.field == "target_codec"
 
 
-def test_a_refusal_without_a_document_is_told_by_its_status(daemon: FakeDaemon) -> None:
+def test_a_refusal_without_a_document_is_reported_by_its_status(daemon: FakeDaemon) -> None:
     daemon.faults = [httpx.Response(500, content=b"oops")]
     with pytest.raises(Refused, match="Internal Server Error"):
         daemon.client().cancel("1")
@@ -166,7 +166,9 @@ def test_a_refusal_without_a_document_is_told_by_its_status(daemon: FakeDaemon) 
         httpx.Response(200, content=b'{"job_id": "1", "status": "unheard-of"}'),
     ],
 )
-def test_what_is_no_daemon_is_told_as_such(daemon: FakeDaemon, reply: httpx.Response) -> None:
+def test_a_server_other_than_the_daemon_is_reported_as_such(
+    daemon: FakeDaemon, reply: httpx.Response
+) -> None:
     daemon.faults = [reply]
     with pytest.raises(UnexpectedReply, match="did not answer as distconvd does"):
         daemon.client().job("1")
@@ -249,7 +251,7 @@ def test_a_patch_sends_only_what_was_set(daemon: FakeDaemon) -> None:
     assert daemon.requests[0].content == b'{"paused":true}'
 
 
-def test_engines_are_told_with_the_facts_of_the_moment(daemon: FakeDaemon) -> None:
+def test_engines_are_reported_with_the_facts_of_the_moment(daemon: FakeDaemon) -> None:
     daemon.engines = [{"engine_id": "e", "status": "busy", "free_gb": 3.5, "slots": 2, "jobs": []}]
     client = daemon.client()
     assert [(engine.status, engine.free_gb) for engine in client.engines()] == [("busy", 3.5)]

@@ -34,7 +34,7 @@ def clips(tmp_path: Path) -> list[Path]:
 # ----------------------------------------------------------------------------------------- submit
 
 
-def test_submit_sends_a_job_for_each_source_and_tells_its_id(
+def test_submit_sends_a_job_for_each_source_and_reports_its_id(
     run: Run, daemon: FakeDaemon, clips: list[Path]
 ) -> None:
     result = run("submit", *map(str, clips), "https://example.org/d.mkv", "--codec", "h265")
@@ -106,7 +106,7 @@ def test_submit_wait_exits_1_when_a_job_failed(
     assert "The source is cut off at 3.2 s." in result.stdout
 
 
-def test_submit_tells_the_daemons_refusal_and_exits_1(
+def test_submit_reports_the_daemons_refusal_and_exits_1(
     run: Run, daemon: FakeDaemon, clips: list[Path]
 ) -> None:
     result = run("submit", str(clips[0]), "-c", "wrong")
@@ -168,7 +168,7 @@ def test_status_of_an_unknown_job_exits_1_but_shows_the_others(
     assert [found.job_id for found in documents(result)] == [job.job_id]
 
 
-def test_jobs_are_a_table_of_whole_columns_when_there_is_no_terminal(
+def test_jobs_are_a_table_of_whole_columns_when_there_is_not_a_terminal(
     run: Run, daemon: FakeDaemon
 ) -> None:
     job = daemon.add(source_url="file:///" + "long" * 60 + ".mov")
@@ -225,7 +225,7 @@ def test_a_table_that_ends_early_says_so(run: Run, daemon: FakeDaemon) -> None:
     assert len(documents(run("jobs", "--json"))) == SHOWN_JOBS + 1
 
 
-def test_without_jobs_the_next_step_is_told(run: Run) -> None:
+def test_without_jobs_the_next_step_is_reported(run: Run) -> None:
     result = run("jobs")
     assert (result.stdout, result.exit_code) == ("", 0)
     assert "distconv submit" in result.stderr
@@ -250,7 +250,7 @@ def test_attempts_are_shown_with_their_logs_when_asked_for(run: Run, daemon: Fak
 # --------------------------------------------------------------------------------- cancel, retry
 
 
-def test_cancel_and_retry_tell_what_each_job_is_now(run: Run, daemon: FakeDaemon) -> None:
+def test_cancel_and_retry_report_what_each_job_is_now(run: Run, daemon: FakeDaemon) -> None:
     first, second = daemon.add().job_id, daemon.add().job_id
     assert run("cancel", first, second).stdout.count("cancelled") == 2
     (job,) = documents(run("retry", "--json", first))
@@ -267,7 +267,7 @@ def test_a_job_that_can_not_be_cancelled_exits_1_and_the_others_are(
     assert daemon.jobs[waiting.job_id].status is JobStatus.CANCELLED
 
 
-def test_pause_and_resume_tell_what_each_job_is_now(run: Run, daemon: FakeDaemon) -> None:
+def test_pause_and_resume_report_what_each_job_is_now(run: Run, daemon: FakeDaemon) -> None:
     running, ended = daemon.add(status=JobStatus.ASSIGNED), daemon.add(status=JobStatus.COMPLETED)
     assert run("pause", running.job_id).stdout.split()[1:3] == ["assigned,", "paused"]
     assert daemon.jobs[running.job_id].paused
@@ -297,7 +297,7 @@ def test_engines_are_listed_drained_resumed_and_forgotten(run: Run, daemon: Fake
     assert run("engines", "drain", "cellar").exit_code == 1
 
 
-def test_without_engines_the_next_step_is_told(run: Run) -> None:
+def test_without_engines_the_next_step_is_reported(run: Run) -> None:
     assert "distconv-engine" in run("engines").stderr
 
 
@@ -393,7 +393,7 @@ DOWN = httpx.ConnectError("[Errno 111] Connection refused")
 @pytest.mark.parametrize(
     "words", [["jobs"], ["status", "1", "2"], ["engines"], ["cancel", "1"], ["watch", "1"]]
 )
-def test_an_unreachable_daemon_is_told_in_two_lines(
+def test_an_unreachable_daemon_is_reported_in_two_lines(
     run: Run, daemon: FakeDaemon, words: list[str]
 ) -> None:
     daemon.faults = [DOWN] * 9
@@ -406,7 +406,7 @@ def test_an_unreachable_daemon_is_told_in_two_lines(
     ]
 
 
-def test_a_missing_key_is_told_with_where_to_put_it(run: Run, daemon: FakeDaemon) -> None:
+def test_a_missing_key_is_reported_with_where_to_put_it(run: Run, daemon: FakeDaemon) -> None:
     daemon.faults = [problem(401, "Unauthorized: Missing 'X-API-Key' header.")]
     result = run("status", "1")
     assert result.exit_code == 1
@@ -439,5 +439,5 @@ def test_ctrl_c_anywhere_else_ends_without_a_traceback(run: Run, daemon: FakeDae
     assert result.stderr == "distconv: interrupted.\n"
 
 
-def test_the_version_is_told(run: Run) -> None:
+def test_the_version_is_reported(run: Run) -> None:
     assert run("--version").stdout.startswith("distconv, version 0.")

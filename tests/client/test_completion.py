@@ -15,7 +15,7 @@ SHELLS = ("bash", "zsh", "fish")
 ENTRY = "import sys; sys.argv[0] = 'distconv'; from distconv_client.main import main; main()"
 
 
-def offered(shell: str, *words: str) -> list[str]:
+def completions(shell: str, *words: str) -> list[str]:
     """Return what is offered for the last word, which is being typed."""
     line = ("distconv", *words)
     environ = {
@@ -37,10 +37,10 @@ def test_every_shell_gets_a_script_that_asks_distconv(shell: str) -> None:
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_commands_flags_and_values_are_offered(shell: str) -> None:
-    assert offered(shell, "do") == ["doctor"]
-    assert "failed_permanently" in offered(shell, "jobs", "--status", "failed")
-    assert "--clip-dir" in offered(shell, "doctor", "--cl")
+def test_commands_flags_and_values_are_listed(shell: str) -> None:
+    assert completions(shell, "do") == ["doctor"]
+    assert "failed_permanently" in completions(shell, "jobs", "--status", "failed")
+    assert "--clip-dir" in completions(shell, "doctor", "--cl")
 
 
 def test_an_unknown_shell_is_refused_with_those_there_are() -> None:

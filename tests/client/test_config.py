@@ -66,7 +66,7 @@ def test_a_wrong_file_is_named_with_what_is_wrong(
     assert str(path) in caught.value.message
 
 
-def test_a_file_that_is_no_text_is_named(environ: dict[str, str]) -> None:
+def test_a_file_that_is_not_a_text_is_named(environ: dict[str, str]) -> None:
     path = config_path(environ)
     path.parent.mkdir(parents=True)
     path.write_bytes(b"\xff\xfe")
@@ -82,7 +82,7 @@ def test_a_broken_file_does_not_matter_when_everything_is_given(environ: dict[st
 @pytest.mark.parametrize(
     "server", ["localhost:8080", "ftp://a", "http://", "dispatch", "http://a:x"]
 )
-def test_an_address_that_is_none_is_refused_with_an_example(
+def test_an_invalid_address_is_refused_with_an_example(
     environ: dict[str, str], server: str
 ) -> None:
     with pytest.raises(BadInput, match="is not the URL of a daemon") as caught:
@@ -91,9 +91,7 @@ def test_an_address_that_is_none_is_refused_with_an_example(
 
 
 @pytest.mark.parametrize("port", [0, 65536, 99999])
-def test_a_port_that_there_is_not_is_refused_with_the_range(
-    environ: dict[str, str], port: int
-) -> None:
+def test_a_port_out_of_range_is_refused_with_the_range(environ: dict[str, str], port: int) -> None:
     with pytest.raises(BadInput, match="no port that there is") as caught:
         load_settings(f"http://127.0.0.1:{port}", environ=environ)
     assert "1 to 65535" in caught.value.hint

@@ -135,7 +135,7 @@ def test_children_are_stopped_politely_and_the_stubborn_killed(
     assert deaf.process.returncode == -9  # type: ignore[attr-defined]
 
 
-def test_a_child_that_ends_by_itself_is_told_with_its_log(
+def test_a_child_that_ends_by_itself_is_reported_with_its_log(
     demo: ModuleType, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     family = demo.Family()
@@ -143,7 +143,7 @@ def test_a_child_that_ends_by_itself_is_told_with_its_log(
     family.children[0].process.wait(DEADLINE_S)
     with pytest.raises(demo.DemoFailure, match="ended by itself with exit code 3") as caught:
         demo.wait_until(lambda: False, family, 5, "The daemon is")
-    demo.tell(caught.value)
+    demo.print_failure(caught.value)
     assert "the disk is full" in capsys.readouterr().err
     family.stop()
 
@@ -218,9 +218,9 @@ subprocess.Popen([sys.executable, "-c", "import time; time.sleep(61)"], start_ne
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_CHILD_SUBREAPER is Linux's")
 def test_a_process_that_a_child_left_behind_is_found_and_stopped(tmp_path: Path) -> None:
     process = parent(tmp_path, LEAVES_ONE_BEHIND, "child.process.wait()\nprint(family.stop())")
-    told, _ = process.communicate(timeout=DEADLINE_S)
-    assert "a process was left behind" in told
-    assert "time.sleep(61)" in told
+    printed, _ = process.communicate(timeout=DEADLINE_S)
+    assert "a process was left behind" in printed
+    assert "time.sleep(61)" in printed
 
 
 def job_for(demo: ModuleType, folder: Path, **fields: object) -> Job:
@@ -241,7 +241,7 @@ def job_for(demo: ModuleType, folder: Path, **fields: object) -> Job:
 
 
 @pytest.mark.e2e
-def test_a_right_result_passes_and_is_told_in_a_row(demo: ModuleType, folder: Path) -> None:
+def test_a_right_result_passes_and_is_reported_in_a_row(demo: ModuleType, folder: Path) -> None:
     job = job_for(demo, folder)
     row = demo.result_row(job, *demo.checked(job, demo.Family()))
     assert row == (
@@ -301,7 +301,7 @@ def test_a_result_with_frames_missing_is_never_a_success(demo: ModuleType, folde
 
 
 @pytest.mark.e2e
-def test_a_result_that_is_no_video_is_never_a_success(demo: ModuleType, folder: Path) -> None:
+def test_a_result_that_is_not_a_video_is_never_a_success(demo: ModuleType, folder: Path) -> None:
     job = job_for(demo, folder)
     (folder / "videos" / "out.mp4").write_bytes(b"no video")
     with pytest.raises(demo.DemoFailure, match="ffprobe"):
@@ -331,9 +331,9 @@ def test_a_daemon_that_does_not_start_makes_the_demo_fail_with_its_log(
     monkeypatch.setattr(demo, "BIN", tmp_path)
     with demo.own_folder():
         assert demo.supervised() == 1
-    told = capfd.readouterr().err
-    assert "distconvd ended by itself with exit code 78" in told
-    assert "no such flag --host" in told
+    printed = capfd.readouterr().err
+    assert "distconvd ended by itself with exit code 78" in printed
+    assert "no such flag --host" in printed
     assert not demo.child_pids()
 
 
@@ -366,7 +366,7 @@ def test_ctrl_c_stops_the_demo_and_everything_that_it_started(moment: str) -> No
         assert process.stdout is not None
         assert any(moment in line for line in process.stdout)
         process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=60)
-    assert process.returncode == 130, told
-    assert "left behind" not in told
-    assert "did not stop cleanly" not in told
+        _, printed = process.communicate(timeout=60)
+    assert process.returncode == 130, printed
+    assert "left behind" not in printed
+    assert "did not stop cleanly" not in printed

@@ -83,7 +83,7 @@ def test_an_ended_job_is_not_asked_about_again(daemon: FakeDaemon) -> None:
     assert not [request for request in daemon.requests if second.job_id in request.url.path]
 
 
-def test_an_outage_is_told_once_and_borne() -> None:
+def test_an_outage_is_reported_once_and_tolerated() -> None:
     notes, down = Notes(), Refused(503, "No", "draining")
     ended = follow(Flaky(DOWN, down, DOWN, JOB, DOWN, DONE), [JOB], notes, pace=Clock().pace())
     assert ended["1"] is DONE
@@ -97,7 +97,7 @@ def test_an_outage_that_lasts_too_long_ends_the_following() -> None:
     assert clock.now_s == 12
 
 
-def test_a_refusal_ends_the_following_at_once() -> None:
+def test_a_refusal_ends_the_following_immediately() -> None:
     with pytest.raises(NotFound):
         follow(Flaky(NotFound(404, "No", "Job not found")), [JOB], Notes(), pace=Clock().pace())
 

@@ -48,9 +48,7 @@ def test_every_help_page_has_examples_that_parse(
 
 
 @pytest.mark.parametrize("path, command", ALL, ids=[" ".join(path) for path, _ in ALL])
-def test_an_example_is_one_of_the_command_that_it_teaches(
-    path: tuple[str, ...], command: click.Command
-) -> None:
+def test_an_example_belongs_to_its_command(path: tuple[str, ...], command: click.Command) -> None:
     assert isinstance(command, help_examples.Command | help_examples.Group)
     for example in command.examples:
         assert " ".join(("distconv", *path)) in example

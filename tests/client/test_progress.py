@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from distconv_client import DaemonUnreachable, Job, JobResult, JobStatus, Progress
-from distconv_client.display.progress import BarsView, JsonView, LinesView, most_telling, opened
+from distconv_client.display.progress import BarsView, JsonView, LinesView, most_important, opened
 
 JOB = Job("17_1", "file:///srv/a%20b.mov", "h265")
 DOWN = DaemonUnreachable("Can not reach the daemon at http://a.")
@@ -125,12 +125,12 @@ def test_no_more_bars_than_the_terminal_has_lines_and_the_running_ones_first() -
     assert "10 of 30 ended" in str(visible[0].fields["how"])
 
 
-def test_running_jobs_are_more_telling_than_waiting_and_these_than_ended_ones() -> None:
+def test_running_jobs_come_before_waiting_ones_and_these_before_ended_ones() -> None:
     jobs = list(many(6))
     by_id = {job.job_id: job.status for job in jobs}
-    assert {by_id[job_id] for job_id in most_telling(jobs, 2)} == {"assigned"}
-    assert {by_id[job_id] for job_id in most_telling(jobs, 4)} == {"assigned", "pending"}
-    assert len(most_telling(jobs, 99)) == 6
+    assert {by_id[job_id] for job_id in most_important(jobs, 2)} == {"assigned"}
+    assert {by_id[job_id] for job_id in most_important(jobs, 4)} == {"assigned", "pending"}
+    assert len(most_important(jobs, 99)) == 6
 
 
 def test_a_job_that_is_let_go_leaves_a_line_above_the_bars() -> None:
@@ -142,7 +142,7 @@ def test_a_job_that_is_let_go_leaves_a_line_above_the_bars() -> None:
     assert len(view.bars.tasks) == 1
 
 
-def test_lines_are_chosen_when_stderr_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_are_chosen_when_stderr_is_not_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr", io.StringIO())
     with opened(terminal()) as view:
         assert isinstance(view, LinesView)

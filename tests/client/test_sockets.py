@@ -152,7 +152,7 @@ STATUS = {"version": "0.1.0", "uptime_s": 1.0, "jobs": {}, "engines": {}, "queue
     "words",
     [["top", "--once"], ["status", "1_1"], ["jobs", "--json"], ["completion", "bash"], ["--help"]],
 )
-def test_output_that_can_not_be_written_is_told_in_one_line(
+def test_output_that_can_not_be_written_is_reported_in_one_line(
     server: str, daemon: FakeDaemon, words: list[str]
 ) -> None:
     daemon.add(job_id="1_1")
@@ -163,11 +163,11 @@ def test_output_that_can_not_be_written_is_told_in_one_line(
             [*COMMAND, *words], stdout=full, stderr=subprocess.PIPE, text=True, timeout=DEADLINE_S,
             env={**os.environ, "DISTCONV_SERVER": server}, check=False,
         )  # fmt: skip
-    told = "distconv: Can not write the output: No space left on device.\n"
-    assert (done.returncode, done.stderr) == (1, told)
+    printed = "distconv: Can not write the output: No space left on device.\n"
+    assert (done.returncode, done.stderr) == (1, printed)
 
 
-def test_without_a_terminal_there_are_no_escapes(
+def test_without_a_terminal_there_are_not_escapes(
     server: str, daemon: FakeDaemon, clip: Path
 ) -> None:
     daemon.life = (completed,)
@@ -223,14 +223,14 @@ def test_ctrl_c_while_waiting_exits_130_and_says_how_to_look_again(
         assert "pending" in process.stderr.readline()
         assert "10%" in process.stderr.readline()
         process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=DEADLINE_S)
+        _, printed = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 130
-    assert "the jobs go on" in told
-    assert f"distconv watch {next(iter(daemon.jobs))}" in told
-    assert "Traceback" not in told
+    assert "the jobs go on" in printed
+    assert f"distconv watch {next(iter(daemon.jobs))}" in printed
+    assert "Traceback" not in printed
 
 
-def test_json_lines_come_at_once_while_the_watching_goes_on(
+def test_json_lines_come_immediately_while_the_watching_goes_on(
     server: str, daemon: FakeDaemon
 ) -> None:
     daemon.life = ()
@@ -260,9 +260,9 @@ def test_json_can_be_piped_and_cut_off(server: str, daemon: FakeDaemon) -> None:
         assert process.stderr is not None
         first = process.stdout.readline()
         process.stdout.close()  # what `head -1` does
-        told = process.stderr.read()
+        printed = process.stderr.read()
     assert msgspec.json.decode(first, type=Job).job_id in daemon.jobs
-    assert told == b""
+    assert printed == b""
 
 
 def test_the_key_comes_from_the_environment_or_a_file(tmp_path: Path) -> None:

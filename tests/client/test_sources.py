@@ -92,7 +92,7 @@ def test_any_file_name_survives_the_way_into_a_url(name: str) -> None:
     [("http://a/b", True), ("s3://b/k", True), ("file:///a", True), ("a.mov", False),
      ("C:/a.mov", False), ("dir/a:b.mov", False), ("a://", True), ("://", False)],
 )  # fmt: skip
-def test_urls_and_paths_are_told_apart(word: str, expected: bool) -> None:
+def test_urls_and_paths_are_distinguished(word: str, expected: bool) -> None:
     assert is_url(word) is expected
 
 

@@ -38,18 +38,18 @@ def test_a_job_is_dropped_with_what_the_flags_say_and_nothing_is_sent(
 
 def test_json_names_each_drop_on_a_line(run: Run, spool: Path) -> None:
     done = run("submit", "--json", "http://h/a", "http://h/b", "-c", "av1", "--spool", str(spool))
-    told = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [line["source_url"] for line in told] == ["http://h/a", "http://h/b"]
-    assert {line["drop"] for line in told} == {p.name for p in (spool / "incoming").iterdir()}
+    printed = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["source_url"] for line in printed] == ["http://h/a", "http://h/b"]
+    assert {line["drop"] for line in printed} == {p.name for p in (spool / "incoming").iterdir()}
 
 
-def test_a_folder_that_is_no_spool_is_refused_with_what_to_do(run: Run, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_spool_is_refused_with_what_to_do(run: Run, tmp_path: Path) -> None:
     done = run("submit", "http://h/a", "-c", "av1", "--spool", str(tmp_path))
     assert done.exit_code == 2
     assert "--spool-dir" in done.stderr
 
 
-def test_a_rejected_drop_is_told_under_wait_and_exits_1(
+def test_a_rejected_drop_is_reported_under_wait_and_exits_1(
     run: Run, spool: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def reject_then_look(root: Path, drop: Drop, **_: object) -> Outcome:

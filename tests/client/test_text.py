@@ -87,7 +87,7 @@ def test_priorities_have_words_and_strange_ones_their_number() -> None:
     assert [text.priority(value) for value in (0, 1, 2, 9)] == ["normal", "high", "urgent", "9"]
 
 
-def test_progress_tells_the_part_that_is_done_only_while_a_job_runs() -> None:
+def test_progress_reports_the_part_that_is_done_only_while_a_job_runs() -> None:
     now = Progress(0.42, fps=50.0, speed=2.04, eta_seconds=61, phase="encode")
     job = msgspec.structs.replace(JOB, status=JobStatus.ASSIGNED, progress=now)
     assert (text.progress(job), text.pace(job)) == ("42% encode", "50 fps 2x eta 1m01s")

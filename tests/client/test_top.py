@@ -16,9 +16,9 @@ import pytest
 from click.testing import CliRunner, Result
 from tests.client.fake import FakeDaemon, found, problem, running, served
 
-from distconv_client import cluster as farm_module
-from distconv_client.cluster import Farm, Lookout, Outage
-from distconv_client.display.dashboard import frame
+from distconv_client import cluster as snapshot_module
+from distconv_client.cluster import FarmSnapshot, FarmWatcher, Outage
+from distconv_client.display.dashboard import draw_dashboard
 from distconv_client.errors import DaemonUnreachable, Refused
 from distconv_client.follow import Pace
 from distconv_client.main import cli
@@ -49,17 +49,23 @@ def job(number: int, **fields: Any) -> Job:
     return Job(f"1763840000000000_{number}", f"file:///srv/film%20{number}.mov", "h265", **given)
 
 
-def farm(engines: int = 2, jobs: int = 2) -> Farm:
+def snapshot(engines: int = 2, jobs: int = 2) -> FarmSnapshot:
     at_ms = int(NOW_S * 1000) - 100
-    return Farm(at_ms, STATUS, [engine(n) for n in range(engines)], [job(n) for n in range(jobs)])
+    return FarmSnapshot(
+        at_ms, STATUS, [engine(n) for n in range(engines)], [job(n) for n in range(jobs)]
+    )
 
 
-def lines(seen: Farm | None, width: int = 120, height: int | None = None, **more: Any) -> list[str]:
-    drawn = frame(seen, server="http://d:8080", width=width, height=height, now_s=NOW_S, **more)
+def lines(
+    seen: FarmSnapshot | None, width: int = 120, height: int | None = None, **more: Any
+) -> list[str]:
+    drawn = draw_dashboard(
+        seen, server="http://d:8080", width=width, height=height, now_s=NOW_S, **more
+    )
     return [line.plain for line in drawn]
 
 
-AWAY: list[httpx.Response | Exception] = [httpx.ConnectError("refused")] * 4
+UNREACHABLE: list[httpx.Response | Exception] = [httpx.ConnectError("refused")] * 4
 """So often is a request repeated."""
 
 
@@ -71,7 +77,7 @@ def squeezed(line: str) -> str:
 
 
 def test_the_screen_shows_queue_engines_and_running_jobs() -> None:
-    shown = lines(farm())
+    shown = lines(snapshot())
     assert shown[0].startswith("distconvd 0.1.0 at http://d:8080, up 1h02m")
     assert shown[0].endswith("seen 0.1s ago")
     assert squeezed(shown[1]) == (
@@ -92,50 +98,50 @@ def test_the_screen_shows_queue_engines_and_running_jobs() -> None:
 def test_every_screen_fits_its_terminal(width: int) -> None:
     for height in (60, 24, 12, 8, 3, 1):
         for engines, jobs in ((0, 0), (1, 30), (30, 1), (30, 30)):
-            shown = lines(farm(engines, jobs), width, height)
+            shown = lines(snapshot(engines, jobs), width, height)
             assert len(shown) <= height
             assert max(map(len, shown)) <= width
 
 
-def test_a_narrow_screen_keeps_what_tells_most() -> None:
-    shown = lines(farm(), 42)
+def test_a_narrow_screen_keeps_the_most_important_columns() -> None:
+    shown = lines(snapshot(), 42)
     assert shown[5].split() == ["ENGINE", "STATE", "SLOTS", "BENCHMARK", "SEEN"]
     assert shown[9].split() == ["SOURCE", "PHASE", "DONE", "SPEED", "ETA"]
 
 
 def test_a_low_screen_shares_its_lines_and_says_how_many_rows_are_left_out() -> None:
-    shown = lines(farm(30, 30), 100, 24)
+    shown = lines(snapshot(30, 30), 100, 24)
     assert [line for line in shown if "more" in line] == ["… and 23 more", "… and 23 more"]
-    few_engines = lines(farm(2, 30), 100, 24)
+    few_engines = lines(snapshot(2, 30), 100, 24)
     assert [line for line in few_engines if "more" in line] == ["… and 17 more"]
-    assert lines(farm(30, 2), 100, 24)[-1].startswith("1763840000000000_1")
+    assert lines(snapshot(30, 2), 100, 24)[-1].startswith("1763840000000000_1")
 
 
-def test_a_farm_without_engines_is_told_what_to_do() -> None:
-    empty = Farm(0, StatusView("0.1.0", 1.0, {}, QueueView(), {}), [], [])
+def test_a_farm_without_engines_is_reported_what_to_do() -> None:
+    empty = FarmSnapshot(0, StatusView("0.1.0", 1.0, {}, QueueView(), {}), [], [])
     assert "none; start one: distconv-engine --server URL" in lines(empty)[3]
 
 
 def test_a_daemon_that_is_not_ready_says_why() -> None:
     status = StatusView("0.1.0", 1.0, {}, QueueView(), {}, {"store": "the disk\x1b is full"})
-    assert lines(Farm(0, status, [], []))[1] == "NOT READY, store: the disk\\x1b is full"
+    assert lines(FarmSnapshot(0, status, [], []))[1] == "NOT READY, store: the disk\\x1b is full"
 
 
 def test_paused_jobs_and_jobs_without_progress_are_shown_as_such() -> None:
-    seen = Farm(0, STATUS, [], [job(1, paused=True), job(2, progress=None)])
+    seen = FarmSnapshot(0, STATUS, [], [job(1, paused=True), job(2, progress=None)])
     paused, started = lines(seen)[-2:]
     assert " paused " in paused
     assert started.split()[-5:] == ["started", "░░░░░░░░░░░░", "0%", "-", "-"]
 
 
-def test_an_outage_is_told_above_what_was_seen_last() -> None:
+def test_an_outage_is_reported_above_what_was_seen_last() -> None:
     error = DaemonUnreachable("Can not reach the daemon.")
-    shown = lines(farm(), outage=Outage(NOW_S - 12, error))
+    shown = lines(snapshot(), outage=Outage(NOW_S - 12, error))
     assert shown[1] == "AWAY for 12s: Can not reach the daemon."
     assert "engine-0" in "\n".join(shown)
     assert "nothing seen yet" in lines(None, outage=Outage(NOW_S, error))[2]
-    assert lines(farm(), returned_s=NOW_S - 3)[1] == "The daemon is back."
-    assert lines(farm(), returned_s=NOW_S - 60)[1].startswith("jobs")
+    assert lines(snapshot(), returned_s=NOW_S - 3)[1] == "The daemon is back."
+    assert lines(snapshot(), returned_s=NOW_S - 60)[1].startswith("jobs")
 
 
 # -------------------------------------------------------------------------------------- looking
@@ -163,74 +169,74 @@ def daemon() -> Site:
     return site
 
 
-def test_a_look_asks_for_the_jobs_that_engines_hold_and_lists_none(daemon: Site) -> None:
-    lookout = Lookout(daemon.client())
-    lookout.look()
-    assert lookout.farm is not None
-    assert {seen.job_id for seen in lookout.farm.running} == {"1_0", "1_1", "1_2"}
+def test_a_refresh_asks_only_for_assigned_jobs(daemon: Site) -> None:
+    watcher = FarmWatcher(daemon.client())
+    watcher.refresh_snapshot()
+    assert watcher.snapshot is not None
+    assert {seen.job_id for seen in watcher.snapshot.running} == {"1_0", "1_1", "1_2"}
     paths = [request.url.path for request in daemon.requests]
     assert paths == ["/status", "/engines/", "/jobs/1_0", "/jobs/1_1", "/jobs/1_2", "/jobs/gone"]
 
 
 def test_no_more_jobs_are_asked_for_than_can_be_shown(daemon: Site) -> None:
-    Lookout(daemon.client()).look(jobs_max=2)
+    FarmWatcher(daemon.client()).refresh_snapshot(jobs_max=2)
     assert len([r for r in daemon.requests if r.url.path.startswith("/jobs/")]) == 2
 
 
 def test_many_jobs_are_asked_for_in_turn(daemon: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(farm_module, "ASKED_A_LOOK", 2)
-    lookout = Lookout(daemon.client())
+    monkeypatch.setattr(snapshot_module, "ASKED_PER_REFRESH", 2)
+    watcher = FarmWatcher(daemon.client())
     asked: list[list[str]] = []
     for _ in range(4):
         daemon.requests.clear()
-        lookout.look()
+        watcher.refresh_snapshot()
         jobs = [r.url.path for r in daemon.requests if r.url.path.startswith("/jobs/")]
         asked.append([path.rpartition("/")[2] for path in jobs])
     assert asked == [["1_0", "1_1"], ["1_2", "gone"], ["1_0", "1_1"], ["1_2", "gone"]]
-    assert lookout.farm is not None
-    assert len(lookout.farm.running) == 3
+    assert watcher.snapshot is not None
+    assert len(watcher.snapshot.running) == 3
 
 
 def test_too_many_requests_are_an_outage_and_no_end(daemon: Site) -> None:
     daemon.faults = [problem(429, "slower")] * 4
-    lookout = Lookout(daemon.client())
-    lookout.look()
-    assert lookout.outage is not None
+    watcher = FarmWatcher(daemon.client())
+    watcher.refresh_snapshot()
+    assert watcher.outage is not None
 
 
 def test_a_slow_daemon_is_looked_at_less_often(daemon: Site) -> None:
     moments = iter([0.0, 0.01, 10.0, 10.5, 20.0, 50.0])
-    lookout = Lookout(daemon.client(), ticker=lambda: next(moments))
+    watcher = FarmWatcher(daemon.client(), ticker=lambda: next(moments))
     pauses: list[float] = []
     for _ in range(3):
-        lookout.look()
-        pauses.append(lookout.next_in_s)
-    assert pauses == [farm_module.EVERY_S, 5.0, farm_module.EVERY_S_MAX]
+        watcher.refresh_snapshot()
+        pauses.append(watcher.next_in_s)
+    assert pauses == [snapshot_module.EVERY_S, 5.0, snapshot_module.EVERY_S_MAX]
 
 
 def test_an_outage_keeps_the_last_look_and_its_end_is_noted(daemon: Site) -> None:
     clock = iter([1.0, 100.0, 200.0, 300.0])
-    lookout = Lookout(daemon.client(), clock=lambda: next(clock))
-    lookout.look()
-    daemon.faults = [*AWAY, *[problem(503, "stopping")] * 4]
-    lookout.look()
-    assert lookout.outage is not None
-    assert isinstance(lookout.outage.error, DaemonUnreachable)
-    lookout.look()
-    refused = lookout.outage
+    watcher = FarmWatcher(daemon.client(), clock=lambda: next(clock))
+    watcher.refresh_snapshot()
+    daemon.faults = [*UNREACHABLE, *[problem(503, "stopping")] * 4]
+    watcher.refresh_snapshot()
+    assert watcher.outage is not None
+    assert isinstance(watcher.outage.error, DaemonUnreachable)
+    watcher.refresh_snapshot()
+    refused = watcher.outage
     assert isinstance(refused.error, Refused)
     assert refused.since_s == 100.0
-    lookout.look()
-    ended: Outage | None = lookout.outage
-    assert (ended, lookout.returned_s) == (None, 300.0)
-    assert lookout.farm is not None
-    assert lookout.farm.at_ms == 200_000
+    watcher.refresh_snapshot()
+    ended: Outage | None = watcher.outage
+    assert (ended, watcher.returned_s) == (None, 300.0)
+    assert watcher.snapshot is not None
+    assert watcher.snapshot.at_ms == 200_000
 
 
-def test_a_wrong_key_is_no_outage(daemon: Site) -> None:
+def test_a_wrong_key_is_not_a_outage(daemon: Site) -> None:
     daemon.faults = [problem(401, "Unauthorized")]
     with pytest.raises(Refused):
-        Lookout(daemon.client()).look()
+        FarmWatcher(daemon.client()).refresh_snapshot()
 
 
 # ------------------------------------------------------------------------------------ the command
@@ -257,8 +263,10 @@ def test_without_a_terminal_it_is_as_with_once(call: Callable[..., Result]) -> N
     assert call().exit_code == 0
 
 
-def test_once_exits_1_when_the_daemon_is_away(call: Callable[..., Result], daemon: Site) -> None:
-    daemon.faults = [*AWAY]
+def test_once_exits_1_when_the_daemon_is_unavailable(
+    call: Callable[..., Result], daemon: Site
+) -> None:
+    daemon.faults = [*UNREACHABLE]
     result = call("--once")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "Can not reach the daemon" in result.stderr
@@ -279,7 +287,7 @@ def test_json_goes_on_through_an_outage_until_interrupted(
     def sleep(seconds: float) -> None:
         what = next(looks)
         if what == "away":
-            daemon.faults = [*AWAY]
+            daemon.faults = [*UNREACHABLE]
         elif what == "stop":
             raise KeyboardInterrupt
 

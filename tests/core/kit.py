@@ -26,9 +26,9 @@ from distconvd.dispatch import (
     reports,
     submit,
 )
-from distconvd.dispatch.matching import Demand, demand_of
-from distconvd.dispatch.matching.queue import born_us
-from distconvd.dispatch.matching.requirements import filing_tag
+from distconvd.dispatch.matching import Requirements, requirements_of
+from distconvd.dispatch.matching.queue import created_us
+from distconvd.dispatch.matching.requirements import index_tag
 from distconvd.dispatch.records import decode_job
 from distconvd.dispatch.transaction import Transaction
 from distconvd.dispatch.why import why
@@ -112,7 +112,7 @@ class Core:
         fresh = Dispatcher(
             self.settings, self.policy, SizeAware(), self.now, snapshot_of(self.disk)
         )
-        write(self.disk, fresh.adopted)
+        write(self.disk, fresh.normalized)
         return fresh
 
     def reload(self) -> None:
@@ -140,13 +140,13 @@ class Core:
         end_s = self.mono_s + seconds
         self.wall_ms += int(wall_step_s * 1000)
         while True:
-            next_s = self.run(expiry.tick)
+            next_s = self.run(expiry.expire_due)
             if next_s is None or next_s > end_s:
                 break
             self._turn_to(max(next_s, self.mono_s + 0.001))
         if end_s > self.mono_s:
             self._turn_to(end_s)
-        self.run(expiry.tick)
+        self.run(expiry.expire_due)
 
     def _turn_to(self, mono_s: float) -> None:
         self.wall_ms += round((mono_s - self.mono_s) * 1000)
@@ -170,9 +170,9 @@ class Core:
         """Hear of an engine."""
         return self.run(engines.heartbeat, Heartbeat(engine_id, **fields), {})
 
-    def holds(self, engine_id: str, *held: tuple[str, int | None]) -> list[str]:
+    def heartbeat_verdicts(self, engine_id: str, *assigned: tuple[str, int | None]) -> list[str]:
         """Hear from an engine what it holds; return the verdicts."""
-        jobs = [HeldJob(job_id, attempt) for job_id, attempt in held]
+        jobs = [HeldJob(job_id, attempt) for job_id, attempt in assigned]
         return [verdict.verdict for verdict in self.beat(engine_id, jobs=jobs).jobs]
 
     def ask(self, engine_id: str) -> Job | None:
@@ -191,9 +191,9 @@ class Core:
         record = self.run(assign.assign_any)
         return None if record is None else decode_job(record)
 
-    def park(self, engine_id: str, by: int = 1) -> None:
+    def add_waiter(self, engine_id: str, by: int = 1) -> None:
         """Let a request of the engine wait for work."""
-        self.run(assign.park, engine_id, by)
+        self.run(assign.add_waiter, engine_id, by)
 
     def benchmark(self, engine_id: str, seconds: float, **benchmarks: float) -> None:
         """Report a benchmark."""
@@ -275,7 +275,7 @@ class Core:
         """Return why each job is where it is, for messages of failed tests."""
         return {job_id: self.why(job_id) for job_id in self.dispatcher.state.jobs}
 
-    def told(self, kind: str) -> int:
+    def published_count(self, kind: str) -> int:
         """Return how often something was told."""
         return sum(event.kind == kind for event in self.events)
 
@@ -303,8 +303,8 @@ def derived(dispatcher: Dispatcher) -> dict[str, Any]:
         "waiting": waiting,
         "delayed": state.delayed,
         "finished": set(getattr(state, "finished", ())),
-        "held": {engine: set(held) for engine, held in state.held.items() if held},
-        "engine held": {e.record.engine_id: set(e.held) for e in entries},
+        "held": {engine: set(assigned) for engine, assigned in state.assigned.items() if assigned},
+        "engine held": {e.record.engine_id: set(e.assigned) for e in entries},
         "engine records": {e.record.engine_id: e.record for e in entries},
         "abilities": {e.record.engine_id: (e.ability, e.benchmarks) for e in entries},
         "leased": set(dispatcher.leases),
@@ -338,55 +338,57 @@ def check_invariants(dispatcher: Dispatcher, *, over_slots_ok: bool = False) -> 
         assert sum(waits) == (job.status is JobStatus.PENDING) or job.paused, (job, waits)
         assert not (job.paused and any(waits[:3]))
         assert (job_id in dispatcher.leases) == (job.status is JobStatus.ASSIGNED)
-        holders = [engine for engine, held in state.held.items() if job_id in held]
-        is_held = job.status is JobStatus.ASSIGNED and job.assigned_engine is not None
-        assert holders == ([job.assigned_engine] if is_held else [])
+        holders = [engine for engine, assigned in state.assigned.items() if job_id in assigned]
+        is_assigned = job.status is JobStatus.ASSIGNED and job.assigned_engine is not None
+        assert holders == ([job.assigned_engine] if is_assigned else [])
         assert 0 <= job.retries <= max(0, job.max_retries)
         numbers = [a.number for a in state.history(job_id).attempts]
         assert numbers == sorted(numbers)
         assert not numbers or numbers[-1] <= job.attempt
     assert len(state.queue) == sum(job_id in state.queue for job_id in jobs)
-    lines: dict[Demand, list[tuple[int, int, str]]] = {}
+    requirement_queues: dict[Requirements, list[tuple[int, int, str]]] = {}
     for job_id, job in jobs.items():
         if job_id in state.queue:
-            place = (-job.priority, born_us(job_id), job_id)
-            lines.setdefault(demand_of(job), []).append(place)
-    for demand, line in lines.items():
-        assert [e.job_id for e in state.queue.in_order(demand)] == [i for *_, i in sorted(line)]
-    standing = set(dispatcher.timers._at)
-    assert {("delay", job_id) for job_id in state.delayed} <= standing
-    assert {("lease", job_id) for job_id in dispatcher.leases} <= standing
-    assert {("reservation", job_id) for job_id in state.reservations} <= standing
+            place = (-job.priority, created_us(job_id), job_id)
+            requirement_queues.setdefault(requirements_of(job), []).append(place)
+    for requirements, requirement_queue in requirement_queues.items():
+        assert [e.job_id for e in state.queue.in_order(requirements)] == [
+            i for *_, i in sorted(requirement_queue)
+        ]
+    timer_keys = set(dispatcher.timers._at)
+    assert {("delay", job_id) for job_id in state.delayed} <= timer_keys
+    assert {("lease", job_id) for job_id in dispatcher.leases} <= timer_keys
+    assert {("reservation", job_id) for job_id in state.reservations} <= timer_keys
     for engine_id, entry in pool.engines.items():
-        assert entry.held is state.held[engine_id]
-        assert over_slots_ok or len(entry.held) <= max(0, entry.record.slots)
+        assert entry.assigned is state.assigned[engine_id]
+        assert over_slots_ok or len(entry.assigned) <= max(0, entry.record.slots)
         reserved = {j for j, engine in state.reservations.items() if engine == engine_id}
         assert set(entry.reserved) == reserved
-        assert len(entry.held) + len(reserved) <= max(entry.record.slots, len(entry.held))
-        assert pool.is_offered(engine_id) == entry.available
-        assert entry.offline or ("engine", engine_id) in standing
+        assert len(entry.assigned) + len(reserved) <= max(entry.record.slots, len(entry.assigned))
+        assert pool.is_available(engine_id) == entry.available
+        assert entry.offline or ("engine", engine_id) in timer_keys
         if entry.record.quarantined_until is not None:
-            assert ("quarantine", engine_id) in standing
+            assert ("quarantine", engine_id) in timer_keys
     _check_indexes(dispatcher)
 
 
 def _check_indexes(dispatcher: Dispatcher) -> None:
     pool, queue = dispatcher.state.pool, dispatcher.state.queue
-    assert set(queue.heads._posted) == set(queue._lines)
-    for demand, bound in queue.heads._posted.items():
-        head = queue.head(demand)
+    assert set(queue.fronts._keys) == set(queue._requirement_queues)
+    for requirements, bound in queue.fronts._keys.items():
+        head = queue.front(requirements)
         assert head is not None
         assert bound <= head
-        filed = queue.heads._heaps[filing_tag(demand)]
-        assert (bound, demand) in filed
-    offered = {i: e for i, e in pool.engines.items() if pool.is_offered(i)}
-    assert pool.abilities == Counter(e.ability for e in offered.values())
-    assert pool.parked == sum(e.parked > 0 for e in offered.values())
-    for demand, index in pool._indexes.items():
-        members = {i: e for i, e in offered.items() if e.ability.can_take(demand)}
+        ages_entries = queue.fronts._heaps[index_tag(requirements)]
+        assert (bound, requirements) in ages_entries
+    available_engines = {i: e for i, e in pool.engines.items() if pool.is_available(i)}
+    assert pool.abilities == Counter(e.ability for e in available_engines.values())
+    assert pool.long_polls == sum(e.long_polls > 0 for e in available_engines.values())
+    for requirements, index in pool._indexes.items():
+        members = {i: e for i, e in available_engines.items() if e.ability.can_take(requirements)}
         assert index.members == members
-        assert set(index.parked) == {i for i, e in members.items() if e.parked}
-        ranked = [(e.benchmark_s(demand.codec), i, e) for i, e in members.items()]
+        assert set(index.long_polls) == {i for i, e in members.items() if e.long_polls}
+        ranked = [(e.benchmark_s(requirements.codec), i, e) for i, e in members.items()]
         known = sorted((s, i) for s, i, _ in ranked if s is not None)
         assert index.ranked == known
         streaming = sorted(

@@ -29,18 +29,18 @@ from distconvd.store import TABLES
 SUBMISSION = Submission("http://a/b", "h264", 60.0)
 
 
-class Desk:
+class LedgerFixture:
     """A ledger at work on a memory store, with what was told."""
 
     def __init__(self, store: MemoryStore, dispatcher: Dispatcher) -> None:
         self.store = store
         self.dispatcher = dispatcher
-        self.told: list[Event] = []
+        self.published: list[Event] = []
         self.batches: list[int] = []
         self.ledger = Ledger(
             dispatcher,
             store,
-            self.told.extend,
+            self.published.extend,
             self.now,
             lambda changes, duration_s: self.batches.append(changes),
         )
@@ -93,22 +93,22 @@ class Desk:
 
 
 @asynccontextmanager
-async def open_desk(**settings: Any) -> AsyncIterator[Desk]:
+async def open_ledger_fixture(**settings: Any) -> AsyncIterator[LedgerFixture]:
     """Run a ledger; it must end by itself on `close`, with memory equal to disk."""
     store = MemoryStore()
     snapshot = await store.load()
     now = Instant(START_MS, trio.current_time())
     policy = SizeAware()
     dispatcher = Dispatcher(DispatchSettings(**settings), policy, policy, now, snapshot)
-    desk = Desk(store, dispatcher)
+    fixture = LedgerFixture(store, dispatcher)
     async with trio.open_nursery() as nursery:
-        await nursery.start(desk.ledger.run)
+        await nursery.start(fixture.ledger.run)
         try:
-            yield desk
+            yield fixture
         finally:
-            desk.store.release()  # a test that fails must end, too
-        desk.ledger.close()
-    desk.check()
+            fixture.store.release()  # a test that fails must end, too
+        fixture.ledger.close()
+    fixture.check()
 
 
 class Outcome:

@@ -12,17 +12,17 @@ from tests.core.kit import Core
 
 from distconv_plugins.policy_size_aware import SizeAware
 from distconvd.dispatch import Event
-from distconvd.dispatch.matching import demand_of
+from distconvd.dispatch.matching import requirements_of
 from distconvd.dispatch.records import decode_job
 from distconvd.model import FailureClass, Job, JobStatus, canonical_codec
 from distconvd.policy import Hold, IdleEngines, Place
 
-LEASE_S, GRACE_S, ELSEWHERE_S = 60.0, 45.0, 50.0
+LEASE_S, GRACE_S, RETRY_ELSEWHERE_S = 60.0, 45.0, 50.0
 BACKOFF_S, BACKOFF_MAX_S = 5.0, 600.0
 LOST_MAX, TRANSIENT_MAX, QUARANTINE_AFTER = 3, 2, 3
 BACK = "its engine is back"
 ENDED = (JobStatus.COMPLETED, JobStatus.FAILED_PERMANENTLY, JobStatus.CANCELLED)
-Fate = Literal["new", "again", "conflict"]
+Expected = Literal["new", "again", "conflict"]
 
 
 @dataclass
@@ -71,7 +71,7 @@ class Naive:
             until = now_ms + int(1000 * min(BACKOFF_S * 2.0 ** (times - 1), BACKOFF_MAX_S))
             self.not_before = max(until, self.not_before or 0)
 
-    def may_go_on(self, attempt: int | None, engine: str | None) -> Fate:
+    def may_go_on(self, attempt: int | None, engine: str | None) -> Expected:
         """Judge a report that is not a repetition, apart from slots."""
         if self.status in ENDED:
             return "conflict"
@@ -116,7 +116,7 @@ class Modelled(RuleBasedStateMachine):
             policy=Watchful(self),
             lease_s=LEASE_S,
             start_grace_s=GRACE_S,
-            retry_elsewhere_s=ELSEWHERE_S,
+            retry_elsewhere_s=RETRY_ELSEWHERE_S,
             retry_backoff_s=BACKOFF_S,
             retry_backoff_max_s=BACKOFF_MAX_S,
             lost_attempts_max=LOST_MAX,
@@ -125,7 +125,7 @@ class Modelled(RuleBasedStateMachine):
             quarantine_s=120.0,
         )
         self.jobs: dict[str, Naive] = {}
-        self.heard = 0
+        self.received = 0
         self.started_s = self.core.mono_s
 
     @property
@@ -137,7 +137,7 @@ class Modelled(RuleBasedStateMachine):
         """The dispatcher's entry of an engine."""
         return self.state.pool.engines.get(engine_id)
 
-    def held_by(self, engine_id: str) -> list[str]:
+    def assigned_to(self, engine_id: str) -> list[str]:
         """Ids of the jobs that an engine holds, as the model has it."""
         return [
             i for i, n in self.jobs.items()
@@ -155,68 +155,68 @@ class Modelled(RuleBasedStateMachine):
         assert not codecs or canonical_codec(job.target_codec) in codecs
         assert set(job.requires) <= set(record.tags)
 
-    def is_shunned(self, naive: Naive, engine_id: str) -> bool:
+    def is_excluded(self, naive: Naive, engine_id: str) -> bool:
         """Whether a retry should wait for another engine than this one."""
         failed = naive.failed_on()
         if engine_id not in failed:
             return False
         since = max(naive.changed_ms, naive.not_before or 0)
-        if (self.core.wall_ms - since) / 1000 > ELSEWHERE_S:
+        if (self.core.wall_ms - since) / 1000 > RETRY_ELSEWHERE_S:
             return False
         return any(
-            e.ability.can_take(self.demand(naive)) and e.live and i not in failed
+            e.ability.can_take(self.requirements(naive)) and e.may_take_jobs and i not in failed
             for i, e in self.state.pool.engines.items()
         )
 
-    def demand(self, naive: Naive) -> Any:
+    def requirements(self, naive: Naive) -> Any:
         """What a job needs of an engine."""
-        return demand_of(naive.job)
+        return requirements_of(naive.job)
 
-    def hear(self) -> list[str]:
+    def receive_events(self) -> list[str]:
         """Take in what was told since the last time; return the jobs that were assigned."""
         assigned: list[str] = []
-        for event in self.core.events[self.heard :]:
+        for event in self.core.events[self.received :]:
             if event.job_id is not None and event.job_id in self.jobs:
                 naive = self.jobs[event.job_id]
                 if event.kind == "job.assigned":
-                    self.hear_assigned(naive, event)
+                    self.receive_assigned(naive, event)
                     assigned.append(event.job_id)
                 elif event.kind in ("job.requeued", "job.failed") and event.record is not None:
-                    told = decode_job(event.record)
-                    if told.error_class is FailureClass.LOST:
-                        self.hear_lost(naive, event, told)
-        self.heard = len(self.core.events)
+                    lost_job = decode_job(event.record)
+                    if lost_job.error_class is FailureClass.LOST:
+                        self.receive_lost(naive, event, lost_job)
+        self.received = len(self.core.events)
         return assigned
 
-    def hear_back(self) -> None:
+    def receive_reply(self) -> None:
         """Take in which attempts were given back to their engines, before anything else."""
-        new = self.core.events[self.heard :]
+        new = self.core.events[self.received :]
         back = [e for e in new if e.reason == BACK]
         for event in back:
-            self.hear_assigned(self.jobs[event.job_id or ""], event)
-        self.core.events[self.heard :] = [e for e in new if e.reason != BACK]
+            self.receive_assigned(self.jobs[event.job_id or ""], event)
+        self.core.events[self.received :] = [e for e in new if e.reason != BACK]
 
-    def hear_assigned(self, naive: Naive, event: Event) -> None:
+    def receive_assigned(self, naive: Naive, event: Event) -> None:
         """Check an assignment: to an engine that may have it, under a new number or its own."""
         assert naive.status is JobStatus.PENDING
         assert event.record is not None
-        told = decode_job(event.record)
+        lost_job = decode_job(event.record)
         assert event.engine_id is not None
         is_back = event.reason == BACK
         if is_back:
             assert naive.past[-1].outcome == "lost"
             assert naive.past.pop().engine == event.engine_id
-            assert told.attempt == naive.attempt
+            assert lost_job.attempt == naive.attempt
         else:
             assert not naive.paused
             assert naive.not_before is None or naive.not_before <= event.at_ms
-            assert told.attempt == naive.attempt + 1
+            assert lost_job.attempt == naive.attempt + 1
             self.check_can_take(naive.job, event.engine_id)
         naive.status, naive.engine = JobStatus.ASSIGNED, event.engine_id
-        naive.attempt, naive.not_before = told.attempt, None
+        naive.attempt, naive.not_before = lost_job.attempt, None
         naive.changed_ms = event.at_ms
         self.renew(naive, self.core.mono_s - (self.core.wall_ms - event.at_ms) / 1000)
-        assert len(self.held_by(event.engine_id)) <= max(self.entry_slots(event.engine_id), 1)
+        assert len(self.assigned_to(event.engine_id)) <= max(self.entry_slots(event.engine_id), 1)
 
     def slots_of(self, engine_id: str) -> int:
         """An engine's slots, 1 before it registers."""
@@ -232,19 +232,19 @@ class Modelled(RuleBasedStateMachine):
         """Let the attempt live for another lease."""
         naive.lease_s = max(now_s + LEASE_S, self.started_s + GRACE_S)
 
-    def hear_lost(self, naive: Naive, event: Event, told: Job) -> None:
+    def receive_lost(self, naive: Naive, event: Event, lost_job: Job) -> None:
         """Check a lost attempt: its time was up, or its engine was removed; no retry charged."""
         if naive.status is not JobStatus.ASSIGNED:
             return
         at_s = self.core.mono_s - (self.core.wall_ms - event.at_ms) / 1000
-        was_removed = "was removed" in (told.error_message or "")
+        was_removed = "was removed" in (lost_job.error_message or "")
         assert was_removed or abs(at_s - naive.lease_s) < 0.01, (at_s, naive.lease_s)
         lost = 1 + sum(p.outcome == "lost" for p in naive.since_restart())
         assert (event.kind == "job.failed") == (lost >= LOST_MAX)
-        assert told.retries == naive.retries
-        self.end(naive, "lost", naive.engine, told.error_message)
+        assert lost_job.retries == naive.retries
+        self.end(naive, "lost", naive.engine, lost_job.error_message)
         self.requeue(naive, event.at_ms, is_over=lost >= LOST_MAX)
-        naive.error = told.error_message
+        naive.error = lost_job.error_message
 
     def end(self, naive: Naive, outcome: str, engine: str | None, message: str | None) -> Past:
         """Note how the running attempt ended."""
@@ -271,26 +271,26 @@ class Modelled(RuleBasedStateMachine):
                 continue
             for other in waiting:
                 second = self.jobs[other]
-                if self.demand(first) != self.demand(second) or second.failed_on():
+                if self.requirements(first) != self.requirements(second) or second.failed_on():
                     continue
                 assert (-first.priority, taken) < (-second.priority, other)
         for engine_id, entry in self.state.pool.engines.items():
-            if entry.parked:
+            if entry.long_polls:
                 self.check_nothing_for(engine_id)
 
     def check_nothing_for(self, engine_id: str) -> None:
         """Assert that no job in line could go to this engine."""
         entry = self.entry(engine_id)
-        if not self.state.pool.is_offered(engine_id):
+        if not self.state.pool.is_available(engine_id):
             return
         for job_id, naive in self.jobs.items():
-            if job_id in self.state.queue and entry.ability.can_take(self.demand(naive)):
-                no_benchmark = entry.benchmark_s(self.demand(naive).codec) is None
-                assert no_benchmark or self.is_shunned(naive, engine_id), (job_id, engine_id)
+            if job_id in self.state.queue and entry.ability.can_take(self.requirements(naive)):
+                no_benchmark = entry.benchmark_s(self.requirements(naive).codec) is None
+                assert no_benchmark or self.is_excluded(naive, engine_id), (job_id, engine_id)
 
     def fate_of_failure(
         self, naive: Naive, attempt: int | None, engine: str | None, message: str
-    ) -> Fate:
+    ) -> Expected:
         """Predict what becomes of a failure report."""
         if attempt is None:
             is_same = naive.status is JobStatus.FAILED_PERMANENTLY and message == naive.error

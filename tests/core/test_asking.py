@@ -6,7 +6,7 @@ import pytest
 from tests.core.kit import Core, check_invariants
 
 from distconvd.dispatch import engines
-from distconvd.dispatch.assign import has_undelivered
+from distconvd.dispatch.assign import has_unacked
 from distconvd.model import JobStatus
 
 
@@ -34,7 +34,7 @@ def test_nothing_is_assigned_to_a_polling_engine_before_it_asks() -> None:
         core.beat("fast")
         core.sleep(2)
     assert core.job(job_id).status is JobStatus.PENDING
-    assert core.told("job.assigned") == 0
+    assert core.published_count("job.assigned") == 0
 
 
 def test_a_reservation_is_collected_by_its_engine() -> None:
@@ -72,7 +72,7 @@ def test_an_engine_that_let_a_job_lapse_is_considered_again_once_it_asks() -> No
     assert core.dispatcher.state.reservations == {small: "slow"}
 
 
-def test_a_reservation_made_anew_gets_its_whole_time() -> None:
+def test_a_reservation_made_again_gets_its_whole_time() -> None:
     """The reminder of an earlier reservation of the same job does not end it."""
     core = Core()
     job_id = reserved(core)
@@ -132,7 +132,7 @@ def test_an_engine_that_takes_a_lost_attempt_back_has_fewer_slots_to_reserve() -
         core.submit(1.0)
     assert core.must_ask("fast").assigned_engine == "fast"
     assert len(core.dispatcher.state.reservations) == 2
-    assert core.holds("slow", (job.job_id, 1)) == ["keep"]
+    assert core.heartbeat_verdicts("slow", (job.job_id, 1)) == ["keep"]
     assert len(core.dispatcher.state.reservations) == 1
     check_invariants(core.dispatcher)
 
@@ -145,7 +145,7 @@ def test_asking_again_after_a_lost_reply_gives_the_same_job_under_the_same_attem
     core.submit()
     job = core.must_ask("E1")
     assert core.must_ask("E1") == job
-    core.holds("E1", (job.job_id, job.attempt))
+    core.heartbeat_verdicts("E1", (job.job_id, job.attempt))
     assert core.ask("E1") is None
 
 
@@ -155,10 +155,10 @@ def test_an_assignment_that_a_heartbeat_does_not_name_is_handed_out_again() -> N
     core.engine("E1", slots=2)
     core.submit()
     job = core.must_ask("E1")
-    core.holds("E1")
+    core.heartbeat_verdicts("E1")
     assert core.ask("E1") is None
     core.sleep(5.1)
-    core.holds("E1")
+    core.heartbeat_verdicts("E1")
     assert core.must_ask("E1") == job
     assert core.ask("E1") is None
 
@@ -170,12 +170,12 @@ def test_an_assignment_is_not_handed_out_again_once_the_engine_names_it() -> Non
     core.submit()
     job = core.must_ask("E1")
     core.sleep(6)
-    core.holds("E1")
-    core.holds("E1", (job.job_id, 1))
+    core.heartbeat_verdicts("E1")
+    core.heartbeat_verdicts("E1", (job.job_id, 1))
     other = core.submit()
     assert core.must_ask("E1").job_id == other
     core.sleep(6)
-    core.holds("E1")
+    core.heartbeat_verdicts("E1")
     core.progress(job)
     assert core.must_ask("E1").job_id == other
     third = core.submit()
@@ -187,12 +187,12 @@ def test_an_engine_that_waits_here_gets_a_job_the_moment_there_is_one() -> None:
     core = Core()
     core.engine("E1")
     assert core.ask("E1") is None
-    core.park("E1")
+    core.add_waiter("E1")
     job_id = core.submit()
     assert core.job(job_id).status is JobStatus.ASSIGNED
-    assert core.run(has_undelivered, "E1")
+    assert core.run(has_unacked, "E1")
     assert core.must_ask("E1").job_id == job_id
-    assert not core.run(has_undelivered, "E1")
+    assert not core.run(has_unacked, "E1")
 
 
 def test_a_job_that_ends_before_its_engine_asks_again_leaves_no_note_behind() -> None:
@@ -200,16 +200,16 @@ def test_a_job_that_ends_before_its_engine_asks_again_leaves_no_note_behind() ->
     core = Core()
     core.engine("E1")
     for engine_is_removed in (False, True):
-        core.park("E1")
+        core.add_waiter("E1")
         job_id = core.submit()
-        assert core.dispatcher.undelivered["E1"] == {job_id: None}
-        core.park("E1", -1)
+        assert core.dispatcher.unacked["E1"] == {job_id: None}
+        core.add_waiter("E1", -1)
         if engine_is_removed:
             core.run(engines.remove, "E1")
         else:
             core.cancel(job_id)
-        assert not any(core.dispatcher.undelivered.values())
-    assert "E1" not in core.dispatcher.undelivered
+        assert not any(core.dispatcher.unacked.values())
+    assert "E1" not in core.dispatcher.unacked
 
 
 CAUSES = ["benchmark", "idle", "resume", "slot", "online", "codec", "unpause", "due", "requeue"]
@@ -220,7 +220,7 @@ def test_a_waiting_engine_gets_a_job_when_it_or_the_job_becomes_free(cause: str)
     """Whatever was in the way; the job is noted as not yet delivered."""
     core = Core(engine_timeout_s=10, start_grace_s=10)
     core.engine("E1", None if cause == "benchmark" else 5.0)
-    core.park("E1")
+    core.add_waiter("E1")
     if cause == "idle":
         core.beat("E1", status="busy")
     elif cause == "resume":
@@ -236,7 +236,7 @@ def test_a_waiting_engine_gets_a_job_when_it_or_the_job_becomes_free(cause: str)
         assert core.must_ask("E1").job_id == job_id
     else:
         assert core.job(job_id).status is JobStatus.PENDING
-        assert not core.run(has_undelivered, "E1")
+        assert not core.run(has_unacked, "E1")
     if cause == "benchmark":
         core.benchmark("E1", 3.0)
     elif cause == "idle":
@@ -259,7 +259,7 @@ def test_a_waiting_engine_gets_a_job_when_it_or_the_job_becomes_free(cause: str)
         assert core.job(job_id).status is JobStatus.PENDING
         core.patch(job_id, paused=False)
     assert core.job(job_id).status is JobStatus.ASSIGNED
-    assert core.run(has_undelivered, "E1")
+    assert core.run(has_unacked, "E1")
     assert core.must_ask("E1").job_id == job_id
     check_invariants(core.dispatcher)
 
@@ -271,7 +271,7 @@ def test_an_engine_that_begins_to_wait_gets_what_was_reserved_for_it_meanwhile()
     assert core.ask("slow") is None
     job_id = core.submit(1.0)
     assert core.ask("fast") is None
-    core.park("slow")
+    core.add_waiter("slow")
     assert core.job(job_id).assigned_engine == "slow"
     assert core.must_ask("slow").job_id == job_id
 
@@ -280,17 +280,17 @@ def test_a_waiting_engine_that_gives_up_gets_nothing_any_more() -> None:
     """Its parked requests are counted."""
     core = Core()
     core.engine("E1")
-    core.park("E1")
-    core.park("E1")
-    core.park("E1", -1)
+    core.add_waiter("E1")
+    core.add_waiter("E1")
+    core.add_waiter("E1", -1)
     first = core.submit()
     assert core.job(first).status is JobStatus.ASSIGNED
     core.complete(core.must_ask("E1"))
-    core.park("E1", -1)
+    core.add_waiter("E1", -1)
     second = core.submit()
     assert core.job(second).status is JobStatus.PENDING
-    core.park("ghost")
-    core.park("E1", -5)
+    core.add_waiter("ghost")
+    core.add_waiter("E1", -5)
     check_invariants(core.dispatcher)
 
 
@@ -299,17 +299,17 @@ def test_waiting_engines_share_the_jobs_as_the_policy_says() -> None:
     core = Core()
     two(core, slots=2)
     for engine_id in ("fast", "slow"):
-        core.park(engine_id)
+        core.add_waiter(engine_id)
     sizes = [1.0, 60.0, 1.0, 60.0, 1.0]
     got = [core.job(core.submit(size)).assigned_engine for size in sizes]
     assert got == ["slow", "fast", "slow", "fast", None]
 
 
-def test_a_job_for_an_engine_that_does_not_wait_is_reserved_beside_those_that_do() -> None:
+def test_a_job_for_an_engine_that_does_not_wait_is_reserved_next_to_those_that_do() -> None:
     """`slow` has not asked, `fast` waits: the small job is not given to `fast`."""
     core = Core()
     two(core)
-    core.park("fast")
+    core.add_waiter("fast")
     job_id = core.submit(1.0)
     assert core.dispatcher.state.reservations == {job_id: "slow"}
     core.sleep(15)
@@ -333,7 +333,7 @@ def test_jobs_that_a_waiting_engine_cannot_have_make_no_hot_loop() -> None:
     core = Core(policy=Counting())
     for n in range(20):
         core.engine(f"E{n}", None if n % 2 else float(n), supported_codecs=["h264", "vp9"])
-        core.park(f"E{n}")
+        core.add_waiter(f"E{n}")
     for n in range(40):
         core.submit(float(n * 5), "h264" if n % 3 else "vp9")
     assert core.dispatcher.state.statuses[JobStatus.ASSIGNED] == 10

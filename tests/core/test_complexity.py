@@ -79,7 +79,7 @@ def heartbeat(core: Core) -> Any:
 
 def named(core: Core) -> Any:
     """An engine names what it does not hold."""
-    core.holds("E0", ("1_1", 1))
+    core.heartbeat_verdicts("E0", ("1_1", 1))
 
 
 def registers(core: Core) -> Any:
@@ -135,9 +135,9 @@ def any_engine(core: Core) -> Any:
 
 def waits(core: Core) -> Any:
     """An engine waits here and gets a job."""
-    core.park("E0")
+    core.add_waiter("E0")
     job_id = core.submit(60.0)
-    core.park("E0", -1)
+    core.add_waiter("E0", -1)
     assert core.must_ask("E0").job_id == job_id
     core.complete(core.job(job_id))
 
@@ -151,7 +151,7 @@ def reserves(core: Core) -> Any:
 
 def time_passes(core: Core) -> Any:
     """Nothing is due."""
-    core.run(expiry.tick)
+    core.run(expiry.expire_due)
 
 
 def reads(core: Core) -> Any:
@@ -162,19 +162,19 @@ def reads(core: Core) -> Any:
     core.run(queries.list_jobs, JobFilter(), 20, some)
 
 
-def ages(core: Core) -> Any:
+def oldest_pending(core: Core) -> Any:
     """The oldest jobs in line are asked for."""
-    assert core.dispatcher.state.queue.ages.oldest()
+    assert core.dispatcher.state.queue.oldest_pending.oldest()
 
 
 ALL = [
-    heartbeat, named, registers, ages, whole_life, failing, cancelling, new_word,
+    heartbeat, named, registers, oldest_pending, whole_life, failing, cancelling, new_word,
     one_more_of_the_crowd, nothing_to_do, any_engine, waits, reserves, time_passes, reads,
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", ALL, ids=lambda f: f.__name__)
-def test_a_command_costs_the_same_beside_100000_jobs_that_nobody_can_take(
+def test_a_command_costs_the_same_next_to_100000_jobs_that_nobody_can_take(
     command: Callable[[Core], Any], worlds: dict[int, Core]
 ) -> None:
     """Within a fifth, or a few calls."""
@@ -205,7 +205,7 @@ def test_no_policy_is_asked_about_jobs_that_no_engine_can_take(worlds: dict[int,
     assert asked == [job_id]
 
 
-def test_an_engine_that_takes_any_codec_costs_no_more_beside_100000_jobs_of_other_tags(
+def test_an_engine_that_takes_any_codec_costs_no_more_next_to_100000_jobs_of_other_tags(
     worlds: dict[int, Core],
 ) -> None:
     """Nor beside as many codec words that it could take: it looks at those in front."""

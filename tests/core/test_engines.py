@@ -23,10 +23,10 @@ def test_the_first_heartbeat_registers_and_a_later_one_merges() -> None:
     assert (view["storage_capacity_gb"], view["hostname"]) == (5.0, "box")
     assert (view["benchmark_time"], view["benchmarks"]) == (7.0, {"h264": 6.0})
     assert (view["streaming_support"], view["free_gb"]) == (True, 3.0)
-    assert core.told("engine.registered") == 1
+    assert core.published_count("engine.registered") == 1
 
 
-def test_a_heartbeat_that_tells_nothing_new_costs_no_disk() -> None:
+def test_a_heartbeat_that_reports_nothing_new_costs_no_disk() -> None:
     """Momentary figures are never stored."""
     core = Core()
     core.engine("E1")
@@ -51,7 +51,7 @@ def test_a_benchmark_of_an_unknown_engine_is_refused() -> None:
         Core().benchmark("ghost", 1.0)
 
 
-def test_a_request_to_measure_anew_stays_until_a_benchmark_answers_it() -> None:
+def test_a_request_to_measure_again_stays_until_a_benchmark_answers_it() -> None:
     """It outlasts a restart, asking twice is asking once, and other benchmarks do not end it."""
     core = Core()
     core.engine("E1")
@@ -81,7 +81,7 @@ def test_engines_beyond_the_limit_are_refused_and_known_ones_are_not() -> None:
     core.engine("E1")
 
 
-def test_a_silent_engine_is_offline_until_it_is_heard_of() -> None:
+def test_a_silent_engine_is_offline_until_its_next_heartbeat() -> None:
     """Each change of that is told once."""
     core = Core(engine_timeout_s=30, start_grace_s=0)
     core.engine("E1")
@@ -94,11 +94,11 @@ def test_a_silent_engine_is_offline_until_it_is_heard_of() -> None:
     assert core.ask("E1") is None
     core.beat("E1")
     assert core.view("E1")["status"] == "idle"
-    assert (core.told("engine.offline"), core.told("engine.online")) == (1, 1)
+    assert (core.published_count("engine.offline"), core.published_count("engine.online")) == (1, 1)
     core.must_ask("E1")
 
 
-def test_a_draining_engine_finishes_what_it_holds_and_gets_nothing_new() -> None:
+def test_a_draining_engine_finishes_its_attempts_and_gets_nothing_new() -> None:
     """The heartbeat's reply tells it; it survives a restart; resume ends it."""
     core = Core()
     core.engine("E1", slots=2)
@@ -109,7 +109,7 @@ def test_a_draining_engine_finishes_what_it_holds_and_gets_nothing_new() -> None
     assert core.beat("E1").state == "draining"
     assert core.ask("E1") is None or core.must_ask("E1") == job
     core.reload()
-    assert core.holds("E1", (job.job_id, 1)) == ["keep"]
+    assert core.heartbeat_verdicts("E1", (job.job_id, 1)) == ["keep"]
     assert core.ask("E1") is None
     core.complete(job)
     assert core.ask("E1") is None
@@ -117,7 +117,7 @@ def test_a_draining_engine_finishes_what_it_holds_and_gets_nothing_new() -> None
     assert core.must_ask("E1").job_id != job.job_id
 
 
-def test_removing_an_engine_loses_what_it_holds_and_lets_it_register_again() -> None:
+def test_removing_an_engine_loses_its_attempts_and_lets_it_register_again() -> None:
     """Its jobs go to others, at no cost to them."""
     core = Core()
     core.engine("E1")
@@ -135,7 +135,7 @@ def test_removing_an_engine_loses_what_it_holds_and_lets_it_register_again() -> 
     assert core.must_ask("E1").attempt == 2
 
 
-def test_an_engine_never_holds_more_jobs_than_it_has_slots() -> None:
+def test_an_engine_never_has_more_jobs_than_slots() -> None:
     """Whoever asks, and also when it takes slots away."""
     core = Core()
     core.engine("E1", slots=3)
@@ -161,4 +161,4 @@ def test_listed_engines_come_by_id() -> None:
         core.engine(engine_id)
     views = [msgspec.json.decode(view) for view in core.run(list_engines)]
     assert [view["engine_id"] for view in views] == ["a", "b", "c"]
-    assert core.decisions[-1].saw_everything
+    assert core.decisions[-1].reads_all

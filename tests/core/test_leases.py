@@ -36,7 +36,7 @@ def test_a_lease_is_renewed_by_what_names_the_attempt_or_nothing_at_all(how: str
     for _ in range(10):
         core.sleep(59)
         if how == "jobs":
-            assert core.holds("E1", (job.job_id, job.attempt)) == ["keep"]
+            assert core.heartbeat_verdicts("E1", (job.job_id, job.attempt)) == ["keep"]
         elif how == "queue":
             assert core.beat("E1", local_job_queue=[job.job_id]).jobs[0].verdict == "keep"
         elif how == "progress":
@@ -69,7 +69,7 @@ def test_a_heartbeat_of_another_engine_renews_nothing() -> None:
     job = running(core)
     core.engine("E2")
     core.sleep(30)
-    assert core.holds("E2", (job.job_id, job.attempt)) == ["cancel"]
+    assert core.heartbeat_verdicts("E2", (job.job_id, job.attempt)) == ["cancel"]
     core.sleep(30.1)
     assert not is_alive(core, job)
 
@@ -122,7 +122,7 @@ def test_a_running_attempt_goes_on_under_its_number_after_a_restart() -> None:
     job = running(core)
     core.reload()
     check_invariants(core.dispatcher)
-    assert core.holds("E1", (job.job_id, 1)) == ["keep"]
+    assert core.heartbeat_verdicts("E1", (job.job_id, 1)) == ["keep"]
     core.complete(job)
     assert core.outcomes(job.job_id) == ["completed"]
 
@@ -146,7 +146,7 @@ def test_a_lost_attempt_goes_on_when_its_engine_is_back_before_anybody_else_bega
     core.sleep(61)
     assert not is_alive(core, job)
     if contact == "heartbeat":
-        assert core.holds("E1", (job.job_id, 1)) == ["keep"]
+        assert core.heartbeat_verdicts("E1", (job.job_id, 1)) == ["keep"]
     elif contact == "progress":
         assert core.progress(job).verdict == "keep"
     else:
@@ -171,7 +171,7 @@ def test_a_lost_attempt_is_over_once_somebody_else_began(contact: str) -> None:
     core.engine("E2")
     core.release(core.must_ask("E2"))
     if contact == "heartbeat":
-        assert core.holds("E1", (job.job_id, 1)) == ["cancel"]
+        assert core.heartbeat_verdicts("E1", (job.job_id, 1)) == ["cancel"]
     else:
         with pytest.raises(Conflict):
             core.progress(job) if contact == "progress" else core.complete(job)
@@ -187,7 +187,7 @@ def test_a_lost_attempt_does_not_go_on_beyond_the_slots_of_its_engine() -> None:
     core.beat("E1")
     other = core.submit()
     assert core.must_ask("E1").job_id == other
-    assert core.holds("E1", (job.job_id, 1), (other, 1)) == ["cancel", "keep"]
+    assert core.heartbeat_verdicts("E1", (job.job_id, 1), (other, 1)) == ["cancel", "keep"]
     with pytest.raises(Conflict):
         core.progress(job)
     core.complete(job)
@@ -199,7 +199,7 @@ def test_an_unknown_job_in_a_heartbeat_is_said_to_be_unknown() -> None:
     """The engine drops it."""
     core = Core()
     core.engine("E1")
-    assert core.holds("E1", ("1_1", 1), ("1_2", None)) == ["unknown", "unknown"]
+    assert core.heartbeat_verdicts("E1", ("1_1", 1), ("1_2", None)) == ["unknown", "unknown"]
 
 
 def test_a_cancelled_job_reaches_its_engine_at_its_next_contact() -> None:
@@ -208,7 +208,7 @@ def test_a_cancelled_job_reaches_its_engine_at_its_next_contact() -> None:
     job = running(core)
     core.cancel(job.job_id)
     assert core.outcomes(job.job_id) == ["cancelled"]
-    assert core.holds("E1", (job.job_id, 1)) == ["cancel"]
+    assert core.heartbeat_verdicts("E1", (job.job_id, 1)) == ["cancel"]
     with pytest.raises(Conflict):
         core.progress(job)
     core.sleep(1000)
@@ -264,7 +264,7 @@ def test_the_time_that_the_daemon_stood_still_counts_against_no_lease_and_no_eng
     core.engine("E1")
     core.submit()
     job = core.must_ask("E1")
-    core.run(expiry.forgive, 100.0)
+    core.run(expiry.extend_leases, 100.0)
     core.sleep(159)
     assert core.job(job.job_id).assigned_engine == "E1"
     assert core.view("E1")["status"] != "offline"

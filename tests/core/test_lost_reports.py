@@ -51,7 +51,7 @@ def test_an_engine_that_gave_an_attempt_up_as_lost_does_not_get_it_back(word: st
     first = core.fail(job, FailureClass.LOST, message="killed")
     before = dict(core.disk["jobs"]), dict(core.disk["attempts"])
     if word == "heartbeat":
-        assert core.holds("e", (job.job_id, job.attempt)) == ["cancel"]
+        assert core.heartbeat_verdicts("e", (job.job_id, job.attempt)) == ["cancel"]
     else:
         with pytest.raises(Conflict):
             getattr(core, word)(job)

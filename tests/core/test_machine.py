@@ -13,7 +13,7 @@ import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import initialize, invariant, precondition, rule
 from tests.core.kit import Core, audited, check_invariants, derived, empty_disk, write
-from tests.core.model import ENDED, LEASE_S, Fate, Modelled, Naive
+from tests.core.model import ENDED, LEASE_S, Expected, Modelled, Naive
 
 from distconv_plugins.policy_size_aware import SizeAware
 from distconvd.errors import Conflict
@@ -59,7 +59,7 @@ class Machine(Modelled):
         naive.changed_ms = self.core.wall_ms
         # What was assigned to a parked engine at once is told right behind.
         self.jobs[job_id] = naive
-        self.check_order(self.hear())
+        self.check_order(self.receive_events())
 
     def some(self, data: st.DataObject) -> Naive:
         """Choose a job; the later ones rather."""
@@ -70,28 +70,28 @@ class Machine(Modelled):
     def cancel(self, data: st.DataObject) -> None:
         """Cancel a job."""
         naive = self.some(data)
-        fate: Fate = "new" if naive.status not in ENDED else "conflict"
+        expected_reply: Expected = "new" if naive.status not in ENDED else "conflict"
         if naive.status is JobStatus.CANCELLED:
-            fate = "again"
-        self.expect(fate, lambda: self.core.cancel(naive.job.job_id))
-        if fate == "new":
+            expected_reply = "again"
+        self.expect(expected_reply, lambda: self.core.cancel(naive.job.job_id))
+        if expected_reply == "new":
             if naive.status is JobStatus.ASSIGNED:
                 self.end(naive, "cancelled", naive.engine, None)
             naive.status, naive.changed_ms = JobStatus.CANCELLED, self.core.wall_ms
-        self.check_order(self.hear())
+        self.check_order(self.receive_events())
 
     @rule(data=st.data())
     def restart(self, data: st.DataObject) -> None:
         """Start an ended job again."""
         naive = self.some(data)
-        fate: Fate = "new" if naive.status in ENDED else "conflict"
-        if fate == "new":
+        expected_reply: Expected = "new" if naive.status in ENDED else "conflict"
+        if expected_reply == "new":
             naive.status, naive.engine, naive.url = JobStatus.PENDING, None, None
             naive.retries, naive.base = 0, naive.attempt
             naive.not_before, naive.paused, naive.error = None, False, None
             naive.changed_ms = self.core.wall_ms
-        self.expect(fate, lambda: self.core.restart(naive.job.job_id))
-        self.check_order(self.hear())
+        self.expect(expected_reply, lambda: self.core.restart(naive.job.job_id))
+        self.check_order(self.receive_events())
 
     @rule(
         data=st.data(),
@@ -105,13 +105,13 @@ class Machine(Modelled):
         fields = dict(change)
         if "delay" in fields:
             fields = {"not_before": self.core.wall_ms + 1000 * fields["delay"]}
-        fate: Fate = "conflict" if naive.status in ENDED else "new"
-        if fate == "new":
+        expected_reply: Expected = "conflict" if naive.status in ENDED else "new"
+        if expected_reply == "new":
             for name, value in fields.items():
                 setattr(naive, name, value)
             naive.changed_ms = self.core.wall_ms
-        self.expect(fate, lambda: self.core.patch(naive.job.job_id, **fields))
-        self.check_order(self.hear())
+        self.expect(expected_reply, lambda: self.core.patch(naive.job.job_id, **fields))
+        self.check_order(self.receive_events())
 
     # ------------------------------------------------------------------ rules: engines
 
@@ -127,9 +127,9 @@ class Machine(Modelled):
     def beat(self, engine: str, change: dict[str, Any]) -> None:
         """Hear from an engine that names nothing: all that it holds is renewed."""
         self.core.beat(engine, **change)
-        for job_id in self.held_by(engine):
+        for job_id in self.assigned_to(engine):
             self.renew(self.jobs[job_id], self.core.mono_s)
-        self.check_order(self.hear())
+        self.check_order(self.receive_events())
 
     @rule(engine=st.sampled_from(ENGINES), data=st.data())
     def name_jobs(self, engine: str, data: st.DataObject) -> None:
@@ -140,48 +140,48 @@ class Machine(Modelled):
         for naive in {id(n): n for n in (self.some(data), self.some(data))}.values():
             attempt = data.draw(st.sampled_from([naive.attempt, naive.attempt - 1, None]))
             named.append((naive.job.job_id, attempt))
-            fate = naive.may_go_on(naive.attempt if attempt is None else attempt, engine)
-            is_back = fate == "new" and naive.status is JobStatus.PENDING
-            if is_back and len(self.held_by(engine)) + coming >= self.slots_of(engine):
-                fate = "conflict"
-            coming += is_back and fate == "new"
-            expected.append("keep" if fate == "new" else "cancel")
-        assert self.core.holds(engine, *named) == expected
-        self.hear_back()
+            expected_reply = naive.may_go_on(naive.attempt if attempt is None else attempt, engine)
+            is_back = expected_reply == "new" and naive.status is JobStatus.PENDING
+            if is_back and len(self.assigned_to(engine)) + coming >= self.slots_of(engine):
+                expected_reply = "conflict"
+            coming += is_back and expected_reply == "new"
+            expected.append("keep" if expected_reply == "new" else "cancel")
+        assert self.core.heartbeat_verdicts(engine, *named) == expected
+        self.receive_reply()
         for (job_id, _), verdict in zip(named, expected, strict=True):
             if verdict == "keep":
                 self.renew(self.jobs[job_id], self.core.mono_s)
-        self.check_order(self.hear())
+        self.check_order(self.receive_events())
 
     @rule(engine=st.sampled_from(ENGINES))
     def ask(self, engine: str) -> None:
         """An engine asks for work."""
         if self.entry(engine) is None:
             return
-        held_before = self.held_by(engine)
+        assigned_before = self.assigned_to(engine)
         job = self.core.ask(engine)
-        self.check_order(self.hear())
+        self.check_order(self.receive_events())
         if job is None:
             self.check_nothing_for(engine)
         else:
             assert job.status is JobStatus.ASSIGNED
             assert job.assigned_engine == engine
-            assert job.job_id in held_before or len(held_before) < self.slots_of(engine)
+            assert job.job_id in assigned_before or len(assigned_before) < self.slots_of(engine)
 
     @rule()
     def assign_any(self) -> None:
         """Somebody asks for any engine."""
         job = self.core.assign_any()
-        self.check_order(self.hear())
+        self.check_order(self.receive_events())
         if job is None:
             for engine_id in self.state.pool.engines:
                 self.check_nothing_for(engine_id)
 
     @rule(engine=st.sampled_from(ENGINES), by=st.sampled_from([1, -1]))
-    def park(self, engine: str, by: int) -> None:
+    def add_waiter(self, engine: str, by: int) -> None:
         """A request of an engine waits for work, or gives up."""
-        self.core.park(engine, by)
-        self.check_order(self.hear())
+        self.core.add_waiter(engine, by)
+        self.check_order(self.receive_events())
 
     @rule(engine=st.sampled_from(ENGINES), what=st.sampled_from(["drain", "resume", "remove"]))
     def order(self, engine: str, what: str) -> None:
@@ -192,21 +192,21 @@ class Machine(Modelled):
             self.core.remove(engine)
         else:
             self.core.drain(engine, draining=what == "drain")
-        self.check_order(self.hear())
+        self.check_order(self.receive_events())
 
     # ------------------------------------------------------------------ rules: reports
 
-    def expect(self, fate: Fate, call: Any) -> Any:
+    def expect(self, expected_reply: Expected, call: Any) -> Any:
         """Make a call that must be accepted or refused."""
         before = {t: dict(getattr(self.state, t)) for t in ("jobs", "attempts", "engines", "meta")}
         try:
             answer = call()
         except Conflict:
-            assert fate == "conflict"
+            assert expected_reply == "conflict"
             after = {t: getattr(self.state, t) for t in before}
             assert after == before, "a refused report changed something"
             return None
-        assert fate != "conflict"
+        assert expected_reply != "conflict"
         return answer
 
     def reporter(self, data: st.DataObject) -> tuple[Naive, int | None, str | None]:
@@ -226,21 +226,24 @@ class Machine(Modelled):
         naive, attempt, engine = self.reporter(data)
         if naive.status is JobStatus.COMPLETED:
             is_same = attempt in (None, naive.attempt) and url == naive.url
-            fate: Fate = "again" if is_same and engine in (None, naive.engine) else "conflict"
+            expected_reply: Expected = (
+                "again" if is_same and engine in (None, naive.engine) else "conflict"
+            )
         else:
-            fate = naive.may_go_on(attempt, engine)
-        self.hear()
+            expected_reply = naive.may_go_on(attempt, engine)
+        self.receive_events()
         job = naive.job
         self.expect(
-            fate, lambda: self.core.complete(job, url=url, attempt=attempt, engine_id=engine)
+            expected_reply,
+            lambda: self.core.complete(job, url=url, attempt=attempt, engine_id=engine),
         )
-        if fate == "new":
-            self.hear_back()
+        if expected_reply == "new":
+            self.receive_reply()
             naive.engine = engine or naive.engine
             self.end(naive, "completed", naive.engine, None)
             naive.status, naive.url = JobStatus.COMPLETED, url
             naive.changed_ms = self.core.wall_ms
-        self.check_order(self.hear())
+        self.check_order(self.receive_events())
 
     @rule(
         data=st.data(),
@@ -250,21 +253,21 @@ class Machine(Modelled):
     def fail(self, data: st.DataObject, kind: FailureClass | None, message: str) -> None:
         """An attempt is reported as failed."""
         naive, attempt, engine = self.reporter(data)
-        fate = self.fate_of_failure(naive, attempt, engine, message)
-        self.hear()
+        expected_reply = self.fate_of_failure(naive, attempt, engine, message)
+        self.receive_events()
         job, now_ms = naive.job, self.core.wall_ms
         self.expect(
-            fate,
+            expected_reply,
             lambda: self.core.fail(
                 job, kind, message=message, attempt=attempt, engine_id=engine
             ),
         )  # fmt: skip
-        if fate == "new":
-            self.hear_back()
+        if expected_reply == "new":
+            self.receive_reply()
             self.note_failure(
                 naive, engine or naive.engine, kind, message, now_ms, is_fenced=attempt is not None
             )
-        self.check_order(self.hear())
+        self.check_order(self.receive_events())
 
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
@@ -275,17 +278,19 @@ class Machine(Modelled):
         was = any(
             (p.number, p.outcome, p.engine) == (attempt, "released", engine) for p in naive.past
         )
-        fate: Fate = "again" if was else naive.may_go_on(attempt, engine)
-        self.hear()
+        expected_reply: Expected = "again" if was else naive.may_go_on(attempt, engine)
+        self.receive_events()
         job = naive.job
-        self.expect(fate, lambda: self.core.release(job, attempt=attempt, engine_id=engine))
-        if fate == "new":
-            self.hear_back()
+        self.expect(
+            expected_reply, lambda: self.core.release(job, attempt=attempt, engine_id=engine)
+        )
+        if expected_reply == "new":
+            self.receive_reply()
             times = sum(p.outcome == "released" for p in naive.since_restart())
             self.end(naive, "released", naive.engine, None)
             self.requeue(naive, self.core.wall_ms, is_over=False)
             naive.wait(self.core.wall_ms, times)
-        self.check_order(self.hear())
+        self.check_order(self.receive_events())
 
     @rule(data=st.data())
     def progress(self, data: st.DataObject) -> None:
@@ -293,27 +298,29 @@ class Machine(Modelled):
         naive, attempt, engine = self.reporter(data)
         if attempt is None:
             return
-        fate = naive.may_go_on(attempt, engine)
-        if fate == "new" and naive.status is JobStatus.PENDING:
+        expected_reply = naive.may_go_on(attempt, engine)
+        if expected_reply == "new" and naive.status is JobStatus.PENDING:
             back = naive.past[-1].engine or ""
-            if len(self.held_by(back)) >= self.slots_of(back):
-                fate = "conflict"
-        self.hear()
+            if len(self.assigned_to(back)) >= self.slots_of(back):
+                expected_reply = "conflict"
+        self.receive_events()
         job = naive.job
-        self.expect(fate, lambda: self.core.progress(job, attempt=attempt, engine_id=engine))
-        if fate == "new":
-            self.hear_back()
+        self.expect(
+            expected_reply, lambda: self.core.progress(job, attempt=attempt, engine_id=engine)
+        )
+        if expected_reply == "new":
+            self.receive_reply()
             self.renew(naive, self.core.mono_s)
-        self.check_order(self.hear())
+        self.check_order(self.receive_events())
 
     # ------------------------------------------------------------------ rules: time and faults
 
     @rule(seconds=st.sampled_from([0.0, 1.0, 6.0, 16.0, 31.0, 61.0, 130.0]))
     def sleep(self, seconds: float) -> None:
         """Time passes."""
-        self.hear()
+        self.receive_events()
         self.core.sleep(seconds)
-        self.hear()
+        self.receive_events()
         for naive in self.jobs.values():
             if naive.status is JobStatus.ASSIGNED:
                 assert naive.lease_s > self.core.mono_s - 0.01
@@ -322,7 +329,7 @@ class Machine(Modelled):
     @rule()
     def reload(self) -> None:
         """The daemon restarts: running attempts go on, with grace."""
-        self.hear()
+        self.receive_events()
         self.core.reload()
         self.started_s = self.core.mono_s
         for naive in self.jobs.values():
@@ -344,11 +351,15 @@ class Machine(Modelled):
     @rule(data=st.data(), count=st.integers(1, 4))
     def fail_a_commit(self, data: st.DataObject, count: int) -> None:
         """Several decisions that could not be made durable leave no trace."""
-        self.hear()
+        self.receive_events()
         before = derived(self.core.loaded())
-        undos = [undo for _ in range(count) if (undo := self.decide_something(data)) is not None]
-        for undo in reversed(undos):
-            self.core.dispatcher.take_back(undo)
+        rollbacks = [
+            rollback_changes
+            for _ in range(count)
+            if (rollback_changes := self.decide_something(data)) is not None
+        ]
+        for rollback_changes in reversed(rollbacks):
+            self.core.dispatcher.rollback(rollback_changes)
         assert derived(self.core.dispatcher) == before
         check_invariants(self.core.dispatcher, over_slots_ok=True)
         assert self.core.disk["jobs"] == self.state.jobs
@@ -383,12 +394,12 @@ class Machine(Modelled):
             ),
             "beat": (engines.heartbeat, Heartbeat(engine, tags=["new"], slots=3), {}),
             "remove": (engines.remove, engine),
-            "tick": (expiry.tick,),
+            "tick": (expiry.expire_due,),
         }
         name = data.draw(st.sampled_from(sorted(commands)), label="command")
         command, *args = commands[name]
         try:
-            return self.core.decide(command, *args).undo
+            return self.core.decide(command, *args).rollback_changes
         except (Conflict, LookupError):
             return None
         except Exception as error:

@@ -105,12 +105,12 @@ def test_an_engine_that_is_not_idle_is_left_out(how: Callable[[Core], None]) -> 
     core = Core(quarantine_after=2)
     three(core)
     how(core)
-    held = core.view("fast")["jobs"]
+    assigned = core.view("fast")["jobs"]
     core.submit(60.0)
     assert core.must_ask("streams").assigned_engine == "streams"
     core.submit(60.0)
     again = core.ask("fast")
-    assert again is None or [again.job_id] == held
+    assert again is None or [again.job_id] == assigned
     check_invariants(core.dispatcher)
 
 
@@ -252,7 +252,7 @@ def test_a_policy_that_fails_is_overruled_for_that_job_and_counted(
     assert "default policy decides" in caplog.text
 
 
-def test_a_policy_that_holds_a_job_gives_the_reason_that_why_shows() -> None:
+def test_a_policy_that_contains_a_job_gives_the_reason_that_why_shows() -> None:
     """And the jobs behind it are asked about, up to the lookahead."""
 
     class Picky:
@@ -268,12 +268,12 @@ def test_a_policy_that_holds_a_job_gives_the_reason_that_why_shows() -> None:
     policy = Picky()
     core = Core(policy=policy, lookahead=3)
     core.engine("E1")
-    held = [core.submit() for _ in range(3)]
+    assigned = [core.submit() for _ in range(3)]
     late = core.submit(labels={"ok": "1"})
     assert core.ask("E1") is None
-    assert policy.asked == held
-    assert "nights only" in core.why(held[0])
-    core.cancel(held[1])
+    assert policy.asked == assigned
+    assert "nights only" in core.why(assigned[0])
+    core.cancel(assigned[1])
     assert core.must_ask("E1").job_id == late
 
 
@@ -338,15 +338,15 @@ def test_a_walk_over_lines_puts_back_what_it_took_and_knows_what_changed_meanwhi
     """The first two are looked at; one ends, one gets a new first; then all are there in order."""
     core = Core()
     ids = [core.submit(codec=f"word{n // 2}") for n in range(8)]
-    heads = core.dispatcher.state.queue.heads
-    walk = heads.walk([frozenset()])
+    fronts = core.dispatcher.state.queue.fronts
+    walk = fronts.walk([frozenset()])
     assert [next(walk)[0].job_id for _ in range(2)] == [ids[0], ids[2]]
     core.cancel(ids[0])
     core.cancel(ids[2])
     core.cancel(ids[3])
     walk.close()
-    assert [head.job_id for head, _ in heads.walk([frozenset()])] == [ids[1], ids[4], ids[6]]
-    assert [head.job_id for head, _ in heads.walk([frozenset()])] == [ids[1], ids[4], ids[6]]
+    assert [head.job_id for head, _ in fronts.walk([frozenset()])] == [ids[1], ids[4], ids[6]]
+    assert [head.job_id for head, _ in fronts.walk([frozenset()])] == [ids[1], ids[4], ids[6]]
     check_invariants(core.dispatcher)
 
 

@@ -12,37 +12,37 @@ def job(number: int, priority: int = 0, codec: str = "h264") -> Job:
     return Job(f"{1_700_000_000_000_000 + number}_{number}", "http://h/a", codec, priority=priority)
 
 
-def test_the_oldest_in_line_is_told_by_priority_over_all_codecs() -> None:
+def test_the_oldest_in_line_is_reported_by_priority_over_all_codecs() -> None:
     queue = JobQueue()
     jobs = [job(0, 1, "av1"), job(1, 0, "vp9"), job(2, 0, "h264"), job(3, 1, "h264")]
     for one in reversed(jobs):
         queue.add(one)
-    assert queue.ages.oldest() == {0: jobs[1].job_id, 1: jobs[0].job_id}
+    assert queue.oldest_pending.oldest() == {0: jobs[1].job_id, 1: jobs[0].job_id}
     queue.discard(jobs[1].job_id)
     queue.discard(jobs[0].job_id)
     queue.discard(jobs[3].job_id)
-    assert queue.ages.oldest() == {0: jobs[2].job_id}
+    assert queue.oldest_pending.oldest() == {0: jobs[2].job_id}
 
 
-def test_a_job_that_changes_its_priority_is_told_under_the_new_one() -> None:
+def test_a_job_that_changes_its_priority_is_reported_under_the_new_one() -> None:
     queue = JobQueue()
     queue.add(job(0))
     queue.add(job(0, 2))
-    assert queue.ages.oldest() == {2: job(0).job_id}
+    assert queue.oldest_pending.oldest() == {2: job(0).job_id}
 
 
-def test_a_job_that_leaves_the_line_and_comes_back_in_another_is_told_once() -> None:
+def test_a_job_that_leaves_the_line_and_comes_back_in_another_is_reported_once() -> None:
     queue = JobQueue()
     queue.add(job(1, codec="av1"))
     for codec in ("h264", "av1", "h264", "vp9"):
         queue.discard(job(2).job_id)
         queue.add(job(2, codec=codec))  # behind the first, so that its dead entries stay
         queue.add(job(3, codec=codec))
-    assert queue.ages.oldest() == {0: job(1).job_id}
+    assert queue.oldest_pending.oldest() == {0: job(1).job_id}
     queue.discard(job(1).job_id)
-    assert queue.ages.oldest() == {0: job(2).job_id}
+    assert queue.oldest_pending.oldest() == {0: job(2).job_id}
     queue.discard(job(2).job_id)
-    assert queue.ages.oldest() == {0: job(3).job_id}
+    assert queue.oldest_pending.oldest() == {0: job(3).job_id}
 
 
 def test_whatever_comes_and_goes_the_oldest_is_right_and_dead_entries_stay_few() -> None:
@@ -72,14 +72,14 @@ def test_whatever_comes_and_goes_the_oldest_is_right_and_dead_entries_stay_few()
                 )
                 for p in {j.priority for j in live.values()}
             }
-            assert queue.ages.oldest() == expected
-    filed = sum(len(heap) for heap in queue.ages._heaps.values())
-    assert filed <= 3 * (2 * len(live) + 66)
+            assert queue.oldest_pending.oldest() == expected
+    by_age = sum(len(heap) for heap in queue.oldest_pending._heaps.values())
+    assert by_age <= 3 * (2 * len(live) + 66)
 
 
 def test_only_jobs_in_line_count_not_those_that_wait_for_a_time_are_paused_or_run() -> None:
     core = Core()
-    oldest = core.dispatcher.state.queue.ages.oldest
+    oldest = core.dispatcher.state.queue.oldest_pending.oldest
     first = core.submit(60.0)
     second = core.submit(60.0)
     core.submit(60.0, not_before=core.wall_ms + 10**9)
@@ -91,4 +91,4 @@ def test_only_jobs_in_line_count_not_those_that_wait_for_a_time_are_paused_or_ru
     core.patch(second, paused=False)
     assert oldest() == {0: second}
     core.reload()
-    assert core.dispatcher.state.queue.ages.oldest() == {0: second}
+    assert core.dispatcher.state.queue.oldest_pending.oldest() == {0: second}

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from tests.core.kit import START_MS, Core, check_invariants, empty_disk
 
-from distconvd.dispatch.records import adopt_engine, adopt_job, encode
+from distconvd.dispatch.records import encode, normalize_engine, normalize_job
 from distconvd.model import JobStatus
 from distconvd.store import Table
 
@@ -37,9 +37,9 @@ def test_a_job_of_the_original_is_taken_over_with_our_fields_at_their_defaults()
     job = core.job(JOB_ID)
     assert (job.status, job.retries, job.job_size) == (JobStatus.PENDING, 1, 75.0)
     assert (job.created_at, job.updated_at, job.attempt) == (START_MS, START_MS, 0)
-    assert [c.key for c in core.dispatcher.adopted] == [JOB_ID]
+    assert [c.key for c in core.dispatcher.normalized] == [JOB_ID]
     core.reload()
-    assert not core.dispatcher.adopted
+    assert not core.dispatcher.normalized
     core.engine("E1")
     assert core.must_ask("E1").job_id == JOB_ID
     check_invariants(core.dispatcher)
@@ -110,7 +110,7 @@ def test_a_job_whose_status_cannot_be_read_is_not_run_again_unasked(status: obje
     assert repr(status) in (job.error_message or "")
     core.engine("E1")
     assert core.ask("E1") is None
-    kept = {change.key: change.record for change in core.dispatcher.adopted}
+    kept = {change.key: change.record for change in core.dispatcher.normalized}
     assert json.loads(kept[f"as_found:jobs/{JOB_ID}"] or b"")["status"] == status
     check_invariants(core.dispatcher)
 
@@ -134,7 +134,7 @@ HOPELESS = [
 
 
 @pytest.mark.parametrize("record", HOPELESS, ids=lambda r: repr(r[:20]))
-def test_a_job_record_that_is_none_is_left_out_loudly_and_the_daemon_starts(
+def test_an_unreadable_job_record_is_logged_and_skipped_and_the_daemon_starts(
     record: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     """And what is beside it is loaded."""
@@ -178,7 +178,7 @@ def test_an_engine_of_any_shape_is_taken_over_and_can_register_again(
     check_invariants(core.dispatcher)
     assert core.view("E1")["engine_id"] == "E1"
     core.reload()
-    assert not core.dispatcher.adopted
+    assert not core.dispatcher.normalized
     core.sleep(1)
     core.engine("E1", slots=1)
     core.submit()
@@ -187,7 +187,7 @@ def test_an_engine_of_any_shape_is_taken_over_and_can_register_again(
 
 
 @pytest.mark.parametrize("record", [b"", b"[]", b"{", b'{"engine_id":"\xff"}', b"[" * 100_000])
-def test_an_engine_record_that_is_none_is_left_out_and_the_daemon_starts(record: bytes) -> None:
+def test_an_unreadable_engine_record_is_skipped_and_the_daemon_starts(record: bytes) -> None:
     """The engine registers anew."""
     core = core_with("engines", "E1", record)
     assert not core.dispatcher.state.engines
@@ -213,9 +213,9 @@ def test_a_record_of_ours_comes_back_byte_for_byte() -> None:
     core.engine("E1")
     job_id = core.submit(labels={"a": "b"}, requires=[])
     data = core.disk["jobs"][job_id]
-    found = adopt_job(job_id, data)
+    found = normalize_job(job_id, data)
     assert found is not None
     assert found[1] is data
-    engine = adopt_engine("E1", core.disk["engines"]["E1"])
+    engine = normalize_engine("E1", core.disk["engines"]["E1"])
     assert engine is not None
     assert engine[1] is core.disk["engines"]["E1"]

@@ -144,7 +144,7 @@ def test_a_report_of_the_last_attempt_counts_as_the_table_says(
 
 
 @pytest.mark.parametrize("state, report, answer", ROWS)
-def test_a_report_repeated_at_once_is_answered_as_before_and_changes_nothing(
+def test_a_report_repeated_immediately_is_answered_as_before_and_changes_nothing(
     state: str, report: str, answer: str
 ) -> None:
     """Its reply may have been lost."""
@@ -241,7 +241,7 @@ def test_a_legacy_report_is_credited_to_the_engine_that_sends_it() -> None:
     core.complete(job, attempt=None, engine_id="E1")
     assert core.job(job.job_id).assigned_engine == "E1"
     assert core.complete(job, attempt=None, engine_id="E1").endswith("marked as completed")
-    assert core.holds("E2", (job.job_id, 2)) == ["cancel"]
+    assert core.heartbeat_verdicts("E2", (job.job_id, 2)) == ["cancel"]
 
 
 def test_a_legacy_failure_that_repeats_on_a_waiting_job_counts_twice() -> None:
@@ -289,7 +289,7 @@ def test_a_report_on_an_unknown_job_is_refused() -> None:
             send(core, report, ghost, 1, "E1")
 
 
-def test_a_completion_tells_what_was_proved_and_clears_what_was_wrong() -> None:
+def test_a_completion_reports_what_was_verified_and_clears_the_error() -> None:
     """The error of an earlier attempt stays in the history only."""
     core = Core()
     failed_once(core)
@@ -319,7 +319,7 @@ def test_progress_is_shown_and_never_stored() -> None:
     assert core.job(job.job_id).progress is None
 
 
-def test_progress_of_a_paused_job_tells_the_engine_to_pause() -> None:
+def test_progress_of_a_paused_job_makes_the_engine_pause() -> None:
     """A running attempt is told at its next contact."""
     core = Core()
     job = assigned(core)

@@ -71,7 +71,7 @@ def test_transient_failures_cost_no_retry_until_there_are_too_many() -> None:
 @pytest.mark.parametrize(
     "kind, waits", [(ENGINE, [0, 5, 10, 20, 40, 60, 60]), (TRANSIENT, [5, 10, 20, 40, 60, 60])]
 )
-def test_the_first_retry_is_at_once_and_later_ones_wait_twice_as_long(
+def test_the_first_retry_is_immediately_and_later_ones_wait_twice_as_long(
     kind: FailureClass, waits: list[int]
 ) -> None:
     """A passing fault waits from the first; the wait is bounded."""
@@ -117,7 +117,7 @@ def test_a_retry_prefers_an_engine_that_has_not_failed_the_job() -> None:
     assert core.must_ask("E2").job_id == job_id
 
 
-def test_a_retry_waits_for_a_busy_engine_that_has_not_failed_it_but_not_for_ever() -> None:
+def test_a_retry_waits_for_a_busy_engine_that_has_not_failed_it_but_not_forever() -> None:
     """After `retry_elsewhere_s` any engine will do, one that waits here too."""
     core = Core(retry_elsewhere_s=30)
     core.engine("E1", 5.0)
@@ -127,7 +127,7 @@ def test_a_retry_waits_for_a_busy_engine_that_has_not_failed_it_but_not_for_ever
     core.fail(core.must_ask("E1"))
     assert core.ask("E1") is None
     assert "has not failed it" in core.why(job_id)
-    core.park("E1")
+    core.add_waiter("E1")
     core.sleep(29.9)
     assert core.job(job_id).status is JobStatus.PENDING
     core.sleep(0.2)
@@ -222,7 +222,7 @@ def test_an_engine_that_fails_different_jobs_in_a_row_is_quarantined_and_freed_a
     assert core.view("E1")["status"] == "idle"
     core.fail(core.must_ask("E1"))
     assert core.view("E1")["status"] == "quarantined"
-    assert core.told("engine.quarantined") == 2
+    assert core.published_count("engine.quarantined") == 2
     check_invariants(core.dispatcher)
 
 
@@ -311,7 +311,7 @@ def test_a_job_that_is_given_back_again_and_again_waits_between_ever_longer() ->
         core.beat("E1")
 
 
-def test_a_time_that_was_set_while_the_job_ran_holds_after_a_failure() -> None:
+def test_a_time_that_was_set_while_the_job_ran_contains_after_a_failure() -> None:
     """The backoff is shorter."""
     core = Core(retry_backoff_s=10, retry_elsewhere_s=0)
     core.engine("E1")

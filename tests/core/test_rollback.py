@@ -67,8 +67,8 @@ def ids(core: Core) -> dict[str, str]:
 def commands(core: Core) -> dict[str, tuple[Any, ...]]:
     """Return every command, in every state of a job that it can meet."""
     by_name = ids(core)
-    held = by_name["held"]
-    attempt = core.job(held).attempt
+    assigned = by_name["held"]
+    attempt = core.job(assigned).attempt
     found: dict[str, tuple[Any, ...]] = {
         "submit": (submit.submit, SUBMISSION),
         "submit with a key": (submit.submit, SUBMISSION, IdempotencyKey("new", "d")),
@@ -87,7 +87,7 @@ def commands(core: Core) -> dict[str, tuple[Any, ...]]:
             {},
         ),
         "benchmark": (engines.benchmark, BenchmarkReport("E1", 99.0, {"h264": 0.5})),
-        "complete": (reports.complete, held, CompleteReport("file:///x", attempt, "E1")),
+        "complete": (reports.complete, assigned, CompleteReport("file:///x", attempt, "E1")),
         "complete a lost one": (reports.complete, by_name["gone"], CompleteReport("file:///x", 1)),
         "complete a queued one": (reports.complete, by_name["queued"], CompleteReport("file:///x")),
         "complete a delayed one": (
@@ -95,7 +95,7 @@ def commands(core: Core) -> dict[str, tuple[Any, ...]]:
             by_name["delayed"],
             CompleteReport("file:///x"),
         ),
-        "release": (reports.release, held, ReleaseReport(attempt, "E1")),
+        "release": (reports.release, assigned, ReleaseReport(attempt, "E1")),
         "drain": (lambda tx: engines.drain(tx, "E1", draining=True),),
         "remove": (engines.remove, "E1"),
         "remove the other": (engines.remove, "E2"),
@@ -103,7 +103,7 @@ def commands(core: Core) -> dict[str, tuple[Any, ...]]:
     }
     for kind in (None, *FailureClass):
         report = FailReport("no", attempt, "E1", kind)
-        found[f"fail: {kind}"] = (reports.fail, held, report)
+        found[f"fail: {kind}"] = (reports.fail, assigned, report)
     for name, job_id in by_name.items():
         if core.job(job_id).status in (JobStatus.PENDING, JobStatus.ASSIGNED):
             found[f"cancel {name}"] = (submit.cancel, job_id)
@@ -125,15 +125,17 @@ def test_taking_a_decision_back_leaves_no_trace(name: str) -> None:
     core = scene()
     command, *args = commands(core)[name]
     before = derived(core.loaded())
-    offered = {e for e in core.dispatcher.state.engines if core.dispatcher.state.pool.is_offered(e)}
+    available = {
+        e for e in core.dispatcher.state.engines if core.dispatcher.state.pool.is_available(e)
+    }
     decision = core.decide(command, *args)
     check_invariants(core.dispatcher, over_slots_ok=True)
-    core.dispatcher.take_back(decision.undo)
+    core.dispatcher.rollback(decision.rollback_changes)
     assert derived(core.dispatcher) == before
     check_invariants(core.dispatcher)
     if not core.dispatcher.state.reservations:
         pool = core.dispatcher.state.pool
-        assert {e for e in core.dispatcher.state.engines if pool.is_offered(e)} == offered
+        assert {e for e in core.dispatcher.state.engines if pool.is_available(e)} == available
     again = core.decide(command, *args)
     if not name.startswith("submit"):  # an id is never given twice
         assert {c[:2] for c in again.changes} == {c[:2] for c in decision.changes}
@@ -151,8 +153,8 @@ def test_taking_back_what_became_due_leaves_no_trace_and_it_becomes_due_again(
     core.wall_ms += int(seconds * 1000)
     core.mono_s += seconds
     before = derived(core.loaded())
-    decision = core.decide(expiry.tick)
-    core.dispatcher.take_back(decision.undo)
+    decision = core.decide(expiry.expire_due)
+    core.dispatcher.rollback(decision.rollback_changes)
     after = derived(core.dispatcher)
     assert after | {"waiting": 0, "delayed": 0} == before | {"waiting": 0, "delayed": 0}
     check_invariants(core.dispatcher)
@@ -163,48 +165,48 @@ def test_taking_back_what_became_due_leaves_no_trace_and_it_becomes_due_again(
 
 @pytest.mark.parametrize("first", NAMES)
 @pytest.mark.parametrize("second", ["ask", "remove", "assign any", "forget", "heartbeat"])
-def test_two_decisions_on_top_of_each_other_are_taken_back_newest_first(
+def test_two_decisions_on_top_of_each_other_are_rolled_back_newest_first(
     first: str, second: str
 ) -> None:
     """A failed batch and what was decided on top of it."""
     core = scene()
     chosen = commands(core)
     before = derived(core.loaded())
-    undos = []
+    rollbacks = []
     for name in (first, second):
         command, *args = chosen[name]
         try:
-            undos.append(core.decide(command, *args).undo)
+            rollbacks.append(core.decide(command, *args).rollback_changes)
         except DistconvError:
             continue  # the first made the second impossible
-    for undo in reversed(undos):
-        core.dispatcher.take_back(undo)
+    for rollback_changes in reversed(rollbacks):
+        core.dispatcher.rollback(rollback_changes)
     assert derived(core.dispatcher) == before
     check_invariants(core.dispatcher)
 
 
-def test_a_delay_taken_back_is_looked_at_when_it_was_due_before() -> None:
+def test_a_delay_rolled_back_is_looked_at_when_it_was_due_before() -> None:
     """The reminder of the shorter delay has come and gone meanwhile."""
     core = Core()
     core.engine("E1")
     job_id = core.submit(not_before=core.wall_ms + 200_000)
     decision = core.decide(submit.patch, job_id, JobPatch(not_before=core.wall_ms + 10_000))
     core.sleep(11)
-    core.dispatcher.take_back(decision.undo)
+    core.dispatcher.rollback(decision.rollback_changes)
     check_invariants(core.dispatcher)
     assert job_id in core.dispatcher.state.delayed
     core.sleep(189.1)
     assert job_id in core.dispatcher.state.queue
 
 
-def test_an_end_taken_back_gives_the_attempt_a_lease_again() -> None:
+def test_an_end_rolled_back_gives_the_attempt_a_lease_again() -> None:
     """It runs on, and is lost like any other if its engine is gone."""
     core = Core()
     core.engine("E1")
     core.submit()
     job = core.must_ask("E1")
     report = CompleteReport("file:///x", 1, "E1")
-    core.dispatcher.take_back(core.decide(reports.complete, job.job_id, report).undo)
+    core.dispatcher.rollback(core.decide(reports.complete, job.job_id, report).rollback_changes)
     assert job.job_id in core.dispatcher.leases
     core.sleep(61)
     assert core.job(job.job_id).status is JobStatus.PENDING

@@ -9,7 +9,7 @@ from tests.core.kit import Core, check_invariants
 
 from distconv_plugins.policy_size_aware import SizeAware
 from distconvd.dispatch import DispatchSettings
-from distconvd.dispatch.matching import JobQueue, demand_of
+from distconvd.dispatch.matching import JobQueue, requirements_of
 from distconvd.dispatch.matching.shares import SHARES_MAX, Shares
 from distconvd.model import Job
 from distconvd.policy import Hold, IdleEngines, Place, Share, SharingPolicy
@@ -25,15 +25,15 @@ class ByTeam(SizeAware):
 class Whim:
     """A policy that holds the jobs of some teams."""
 
-    def __init__(self, *held: str) -> None:
-        self.held = held
+    def __init__(self, *held_teams: str) -> None:
+        self.held_teams = held_teams
 
     def share(self, job: Job) -> Share:
         return Share(job.labels.get("team", ""), 1.0)
 
     def place(self, job: Job, engines: IdleEngines, now_ms: int) -> Place | Hold:
         engine = engines.fastest()
-        if engine is None or job.labels.get("team") in self.held:
+        if engine is None or job.labels.get("team") in self.held_teams:
             return Hold("not this team")
         return Place(engine.engine_id, "any")
 
@@ -48,7 +48,7 @@ def served(core: Core, count: int) -> list[str]:
     return teams
 
 
-def test_a_policy_without_shares_is_no_sharing_policy() -> None:
+def test_a_policy_without_shares_is_not_a_sharing_policy() -> None:
     assert not isinstance(SizeAware(), SharingPolicy)
     assert isinstance(ByTeam(), SharingPolicy)
 
@@ -125,7 +125,7 @@ def test_a_share_whose_jobs_are_held_does_not_hide_the_others() -> None:
     check_invariants(core.dispatcher)
 
 
-def test_why_tells_with_whom_a_share_takes_turns() -> None:
+def test_why_reports_with_whom_a_share_takes_turns() -> None:
     core = Core(policy=ByTeam())
     first, second, _ = (core.submit(labels={"team": team}) for team in "aab")
     core.engine("e1")
@@ -137,7 +137,7 @@ def test_why_tells_with_whom_a_share_takes_turns() -> None:
 
 
 @pytest.mark.parametrize("answer", [None, "team", Share("a", 0.0), Share("a", float("nan")), 7])
-def test_a_policy_that_tells_no_share_is_counted_and_its_job_waits_all_the_same(
+def test_a_policy_that_returns_no_share_is_counted_and_its_job_still_waits(
     answer: object,
 ) -> None:
     class Broken(SizeAware):
@@ -163,7 +163,7 @@ def test_a_hold_until_a_time_is_asked_again_then_with_nothing_else_happening() -
     core = Core(policy=Later(), engine_timeout_s=10_000)
     opens_ms = core.wall_ms + 3_600_000
     core.engine("e1")
-    core.park("e1")
+    core.add_waiter("e1")
     job_id = core.submit()
     core.sleep(3_599)
     assert core.job(job_id).assigned_engine is None
@@ -201,18 +201,18 @@ class Model:
 
     def add(self, job: Job) -> None:
         self.discard(job.job_id)
-        if not self._lane(job):
-            self.shares.came(job.labels["team"])
+        if not self._share_queue(job):
+            self.shares.queue_added(job.labels["team"])
         self.jobs[job.job_id] = job
 
     def discard(self, job_id: str) -> None:
         job = self.jobs.pop(job_id, None)
-        if job is not None and not self._lane(job):
-            self.shares.left(job.labels["team"])
+        if job is not None and not self._share_queue(job):
+            self.shares.queue_removed(job.labels["team"])
 
-    def _lane(self, job: Job) -> list[Job]:
-        same = (demand_of(job), job.labels["team"])
-        return [j for j in self.jobs.values() if (demand_of(j), j.labels["team"]) == same]
+    def _share_queue(self, job: Job) -> list[Job]:
+        same = (requirements_of(job), job.labels["team"])
+        return [j for j in self.jobs.values() if (requirements_of(j), j.labels["team"]) == same]
 
     def head(self, codec: str) -> str | None:
         found = [j for j in self.jobs.values() if j.target_codec == codec]
@@ -242,7 +242,7 @@ def test_the_head_of_a_line_is_what_a_look_at_everything_finds(ops: list[Op]) ->
             queue.discard(job.job_id)
             model.discard(job.job_id)
         else:
-            head = queue.head(demand_of(job))
+            head = queue.front(requirements_of(job))
             if head is not None:
                 taken = model.jobs[head.job_id]
                 queue.charge(taken)
@@ -250,19 +250,19 @@ def test_the_head_of_a_line_is_what_a_look_at_everything_finds(ops: list[Op]) ->
                 queue.discard(head.job_id)
                 model.discard(head.job_id)
         for codec in CODECS:
-            demand = demand_of(Job("1_0", "file:///a", codec))
-            head = queue.head(demand)
+            requirements = requirements_of(Job("1_0", "file:///a", codec))
+            head = queue.front(requirements)
             assert (head and head.job_id) == model.head(codec)
-            before = [entry.job_id for entry in queue.in_order(demand)]
+            before = [entry.job_id for entry in queue.in_order(requirements)]
             assert sorted(before) == sorted(
                 j.job_id for j in model.jobs.values() if j.target_codec == codec
             )
-            partly = queue.in_order(demand)
+            partly = queue.in_order(requirements)
             assert [next(partly).job_id for _ in range(len(before) // 2)] == (
                 before[: len(before) // 2]
             )
             partly.close()
-            assert [entry.job_id for entry in queue.in_order(demand)] == before
+            assert [entry.job_id for entry in queue.in_order(requirements)] == before
             assert before[:1] == ([head.job_id] if head else [])
 
 
@@ -271,19 +271,19 @@ def test_turns_within_a_line_keep_priority_and_alternate() -> None:
     queue.share_of = ByTeam().share
     for number, (team, priority) in enumerate([(0, 0), (0, 0), (0, 2), (1, 0), (1, 1), (2, 0)]):
         queue.add(job_of(2 * number, team, priority))
-    order = [e.job_id for e in queue.in_order(demand_of(job_of(0, 0, 0)))]
+    order = [e.job_id for e in queue.in_order(requirements_of(job_of(0, 0, 0)))]
     assert order[:2] == ["1004_0", "1008_0"]
     assert order[2:] == ["1010_0", "1000_0", "1006_0", "1002_0"]
 
 
 def test_clocks_of_shares_that_never_come_again_are_bounded() -> None:
     shares = Shares()
-    shares.came("stays")
+    shares.queue_added("stays")
     for number in range(3 * SHARES_MAX):
         name = f"passing {number}"
-        shares.came(name)
+        shares.queue_added(name)
         shares.charge(name, 1.0)
-        shares.left(name)
+        shares.queue_removed(name)
     assert len(shares._clocks) <= SHARES_MAX + 2
 
 
@@ -302,17 +302,17 @@ def test_a_placement_looks_at_few_jobs_whatever_the_number_of_shares_and_jobs() 
         job = Job(f"{number}_0", "file:///a", "h264", labels={"team": str(number % 1_000)})
         jobs[job.job_id] = job
         queue.add(job)
-    demand = demand_of(jobs["0_0"])
+    requirements = requirements_of(jobs["0_0"])
     asked = 0
     seen = []
     for _ in range(2_000):
-        head = queue.head(demand)
+        head = queue.front(requirements)
         assert head is not None
         queue.charge(jobs[head.job_id])
         queue.discard(head.job_id)
         seen.append(jobs[head.job_id].labels["team"])
     assert asked == 2_000
     assert set(Counter(seen).values()) == {2}
-    line = queue._lines[demand]
-    assert len(line.turns) <= 2 * len(line.lanes) + 65
+    requirement_queue = queue._requirement_queues[requirements]
+    assert len(requirement_queue.schedule) <= 2 * len(requirement_queue.share_queues) + 65
     assert DispatchSettings().lookahead < 100

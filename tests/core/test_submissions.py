@@ -101,7 +101,7 @@ def test_priority_changed_moves_a_job_in_line() -> None:
     assert core.must_ask("E1").job_id == second
     core.complete(core.job(second))
     assert core.must_ask("E1").job_id == first
-    assert core.told("job.updated") == 1
+    assert core.published_count("job.updated") == 1
 
 
 def test_a_paused_job_waits_until_it_is_resumed() -> None:

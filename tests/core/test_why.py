@@ -112,4 +112,4 @@ def test_why_of_a_waiting_job_waits_for_all_that_is_in_flight() -> None:
     """It shows engines and the line."""
     core = Core()
     core.why(core.submit())
-    assert core.decisions[-1].saw_everything
+    assert core.decisions[-1].reads_all

@@ -71,7 +71,7 @@ async def test_a_half_line_that_a_crash_left_harms_neither_its_neighbours_nor_th
         assert await archive.find(retired(number).job_id) is not None
 
 
-async def test_a_full_disk_is_told_and_nothing_is_lost_by_trying_again() -> None:
+async def test_a_full_disk_is_reported_and_nothing_is_lost_by_trying_again() -> None:
     disk = FaultDisk()
     archive = Archive(Path("/archive"), disk)
     disk.fail_all("ENOSPC")

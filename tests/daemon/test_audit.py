@@ -89,10 +89,10 @@ def _by_legacy_reports(core: Core) -> None:
 
 
 def kinds(
-    disk: Disk, archive: Path | None = None, complaints: list[str] | None = None
+    disk: Disk, archive: Path | None = None, collect_damage: list[str] | None = None
 ) -> list[str]:
     files = iter(()) if archive is None else bucket_files(archive)
-    audit = StoredAudit(snapshot_of(disk), complaints or [])
+    audit = StoredAudit(snapshot_of(disk), collect_damage or [])
     return [finding.kind for finding in audit.findings(files)]
 
 
@@ -150,9 +150,9 @@ class Farm:
         return found
 
 
-Spoil = Callable[[Farm], object]
+Corrupt = Callable[[Farm], object]
 PROGRESS = {"fraction": 0.5, "phase": "encode"}
-SPOILT: dict[str, Spoil] = {
+CORRUPTED: dict[str, Corrupt] = {
     "no-end": lambda f: f.edit("jobs", f.first("completed", attempts=1), finished_at=None),
     "early-end": lambda f: f.edit("jobs", f.first("pending"), finished_at=1),
     "no-output": lambda f: f.edit("jobs", f.first("completed", attempts=1), output_url=None),
@@ -202,18 +202,18 @@ LAWFUL_BESIDES = {
 """What else such a fault may break."""
 
 
-@pytest.mark.parametrize("kind", SPOILT)
+@pytest.mark.parametrize("kind", CORRUPTED)
 def test_every_rule_fires_on_its_own_fault(kind: str) -> None:
-    spoilt = Farm()
-    SPOILT[kind](spoilt)
-    found = kinds(spoilt.disk)
+    corrupted = Farm()
+    CORRUPTED[kind](corrupted)
+    found = kinds(corrupted.disk)
     assert kind in found
     assert set(found) - {kind} <= LAWFUL_BESIDES.get(kind, set())
 
 
-def restarted(spoilt: Farm) -> str:
+def restarted(corrupted: Farm) -> str:
     """Return the id of a job that a person started again and an engine then failed once."""
-    jobs = map(spoilt.core.job, spoilt.disk["jobs"])
+    jobs = map(corrupted.core.job, corrupted.disk["jobs"])
     return next(job.job_id for job in jobs if job.base_attempt and job.retries == 1)
 
 
@@ -227,14 +227,14 @@ def restarted(spoilt: Farm) -> str:
     ],
 )
 def test_retries_are_counted_exactly_from_a_restart_on(kind: str, fields: dict[str, int]) -> None:
-    spoilt = Farm()
-    spoilt.edit("jobs", restarted(spoilt), **fields)
-    assert kind in kinds(spoilt.disk)
+    corrupted = Farm()
+    corrupted.edit("jobs", restarted(corrupted), **fields)
+    assert kind in kinds(corrupted.disk)
 
 
 @pytest.mark.parametrize("retries", [1, 3, 4])
 @pytest.mark.parametrize("end", ["complete", "fail", "lose", "release", "restart"])
-def test_retries_that_a_job_of_the_original_s_brought_are_no_fault(retries: int, end: str) -> None:
+def test_retries_that_a_job_of_the_original_s_brought_are_not_fault(retries: int, end: str) -> None:
     core = Core(retry_backoff_s=0, retry_elsewhere_s=0)
     job_id = "1700000000000000_0"
     core.disk["jobs"][job_id] = json.dumps({
@@ -263,13 +263,13 @@ def test_retries_that_a_job_of_the_original_s_brought_are_no_fault(retries: int,
 
 
 def test_every_kind_of_finding_has_a_fault_that_shows_it_and_a_remedy() -> None:
-    assert {*SPOILT, *ARCHIVED, "store", *LIVE_ONLY} == set(REMEDIES)
+    assert {*CORRUPTED, *ARCHIVED, "store", *LIVE_ONLY} == set(REMEDIES)
 
 
 def test_a_rule_that_a_new_attempt_number_would_overflow_does_not() -> None:
-    spoilt = Farm()
-    spoilt.edit("jobs", spoilt.first("completed", attempts=1), attempt=10**30)
-    assert set(kinds(spoilt.disk)) == {"attempt-missing"}
+    corrupted = Farm()
+    corrupted.edit("jobs", corrupted.first("completed", attempts=1), attempt=10**30)
+    assert set(kinds(corrupted.disk)) == {"attempt-missing"}
 
 
 # -------------------------------------------------------------------------------- the archive
@@ -291,7 +291,7 @@ def first_file(place: Path) -> Path:
     return min(place.glob("*/*.ndjson"))
 
 
-def spoil_line(place: Path, old: bytes, new: bytes) -> None:
+def corrupt_line(place: Path, old: bytes, new: bytes) -> None:
     path = first_file(place)
     path.write_bytes(path.read_bytes().replace(old, new, 1))
 
@@ -302,8 +302,8 @@ def move_file(place: Path) -> None:
 
 
 ARCHIVED: dict[str, Callable[[Core, Path], object]] = {
-    "archive-garbage": lambda core, place: spoil_line(place, b'"target_codec"', b"target_codec"),
-    "archive-open": lambda core, place: spoil_line(
+    "archive-garbage": lambda core, place: corrupt_line(place, b'"target_codec"', b"target_codec"),
+    "archive-open": lambda core, place: corrupt_line(
         place, b'"status":"completed"', b'"status":"pending"'
     ),
     "archive-misplaced": lambda core, place: move_file(place),
@@ -339,7 +339,7 @@ def test_no_command_that_changes_a_job_is_advised_for_an_archived_one(
     archived: tuple[Core, Path],
 ) -> None:
     core, place = archived
-    spoil_line(place, b'"output_url":"', b'"output_xxx":"')
+    corrupt_line(place, b'"output_url":"', b'"output_xxx":"')
     (finding,) = StoredAudit(snapshot_of(core.disk), []).findings(bucket_files(place))
     assert finding.kind == "no-output"
     assert "distconv retry" in REMEDIES[finding.kind]
@@ -347,7 +347,7 @@ def test_no_command_that_changes_a_job_is_advised_for_an_archived_one(
     assert "distconv retry" not in remedy_of(finding)
 
 
-def test_a_line_of_garbage_is_told_with_its_file(archived: tuple[Core, Path]) -> None:
+def test_a_line_of_garbage_is_reported_with_its_file(archived: tuple[Core, Path]) -> None:
     core, place = archived
     with first_file(place).open("ab") as file:
         file.write(b"\x00\xff\x1b[31m\n")
@@ -381,14 +381,14 @@ def print_of(place: Path) -> Iterator[tuple[str, str, int]]:
 @pytest.fixture(params=["json", "spool"])
 def stored(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path, Farm]:
     """A farm's store on disk, with what a crash leaves beside it."""
-    spoilt = Farm()
+    corrupted = Farm()
     place = tmp_path / "state"
     store = {"json": JsonStore, "spool": SpoolStore}[request.param](place)
-    trio.run(_put, store, spoilt.disk)
+    trio.run(_put, store, corrupted.disk)
     leftovers = [f"{place}.new"] if request.param == "json" else [f"{place}/tmp/7-0.json"]
     for name in leftovers:
         Path(name).write_bytes(b'{"half')
-    return request.param, place, spoilt
+    return request.param, place, corrupted
 
 
 @pytest.mark.e2e
@@ -405,17 +405,17 @@ def test_the_command_finds_a_sound_store_clean_and_changes_nothing(
 
 
 @pytest.mark.e2e
-def test_the_command_tells_each_fault_in_a_line_with_what_to_do_and_exits_1(
+def test_the_command_reports_each_fault_in_a_line_with_what_to_do_and_exits_1(
     stored: tuple[str, Path, Farm], tmp_path: Path
 ) -> None:
-    kind, _, spoilt = stored
-    SPOILT["no-end"](spoilt)
-    SPOILT["over-slots"](spoilt)
+    kind, _, corrupted = stored
+    CORRUPTED["no-end"](corrupted)
+    CORRUPTED["over-slots"](corrupted)
     other = tmp_path / "other"
-    trio.run(_put, JsonStore(other) if kind == "json" else SpoolStore(other), spoilt.disk)
+    trio.run(_put, JsonStore(other) if kind == "json" else SpoolStore(other), corrupted.disk)
     done = run("--store", kind, "--state-file", str(other), "audit", cwd=tmp_path)
     first, second, last = done.stdout.splitlines()
-    job_id = spoilt.first("completed", attempts=1)
+    job_id = corrupted.first("completed", attempts=1)
     assert first.startswith(f"job {job_id}: it is completed and has no finished_at [no-end]. ")
     assert first.endswith(f" `distconv retry {job_id}` starts the job anew.")
     assert second.startswith("engine E3: it holds 1 jobs and has 0 slots [over-slots]. ")
@@ -423,7 +423,7 @@ def test_the_command_tells_each_fault_in_a_line_with_what_to_do_and_exits_1(
     assert (done.returncode, done.stderr) == (1, "")
 
 
-def test_damage_that_the_store_would_repair_at_a_start_is_told_and_not_repaired(
+def test_damage_that_the_store_would_repair_at_a_start_is_reported_and_not_repaired(
     tmp_path: Path,
 ) -> None:
     state = tmp_path / "state.json"

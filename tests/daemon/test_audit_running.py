@@ -19,13 +19,13 @@ from distconvd.errors import ConfigError
 
 
 class Replies:
-    """A daemon's replies, from a real core, which `spoil` may change on their way."""
+    """A daemon's replies, from a real core, which `corrupt` may change on their way."""
 
     def __init__(self, core: Core) -> None:
         self.core = core
         self.asked: list[str] = []
         self.slept = 0
-        self.spoil: Callable[[str, Any], Any] = lambda path, reply: reply
+        self.corrupt: Callable[[str, Any], Any] = lambda path, reply: reply
 
     def get(self, path: str) -> tuple[bytes, str | None]:
         self.asked.append(path)
@@ -45,7 +45,7 @@ class Replies:
             reply = msgspec.to_builtins(self.core.attempts(segments[1]))
         else:
             reply = msgspec.to_builtins(self.core.job(segments[1]))
-        return json.dumps(self.spoil(parts.path, reply)).encode(), cursor
+        return json.dumps(self.corrupt(parts.path, reply)).encode(), cursor
 
     def _is_there(self, kind: str, key: str) -> bool:
         return key in self.core.disk["jobs" if kind == "jobs" else "engines"]
@@ -109,58 +109,58 @@ def test_attempts_of_ended_jobs_are_asked_for_within_a_bound(
     assert (audit.ended_asked, audit.ended_not_asked) == (2, 2)
 
 
-def spoil_engine(engine_id: str, **fields: Any) -> Callable[[str, Any], Any]:
-    def spoil(path: str, reply: Any) -> Any:
+def corrupt_engine(engine_id: str, **fields: Any) -> Callable[[str, Any], Any]:
+    def corrupt(path: str, reply: Any) -> Any:
         return reply | fields if path == f"/engines/{engine_id}" else reply
 
-    return spoil
+    return corrupt
 
 
-def test_every_fault_of_the_indexes_is_told(replies: Replies) -> None:
+def test_every_fault_of_the_indexes_is_reported(replies: Replies) -> None:
     (runs,) = ids(replies, "assigned")
     (ended,) = ids(replies, "completed")
-    replies.spoil = spoil_engine("E%2F1", jobs=[])
+    replies.corrupt = corrupt_engine("E%2F1", jobs=[])
     assert replies.audit() == [f"job {runs} held-apart"]
-    replies.spoil = spoil_engine("E3", jobs=[runs])
+    replies.corrupt = corrupt_engine("E3", jobs=[runs])
     assert replies.audit() == [f"job {runs} held-apart"]
-    replies.spoil = spoil_engine("E3", reserved=[ended, "1_1"])
+    replies.corrupt = corrupt_engine("E3", reserved=[ended, "1_1"])
     assert replies.audit() == [f"job {ended} reserved-apart", "job 1_1 reserved-apart"]
-    replies.spoil = spoil_engine("E%2F1", slots=0)
+    replies.corrupt = corrupt_engine("E%2F1", slots=0)
     assert replies.audit() == ["engine E/1 over-slots"]
 
 
-def test_faults_of_jobs_and_attempts_are_told(replies: Replies) -> None:
+def test_faults_of_jobs_and_attempts_are_reported(replies: Replies) -> None:
     (ended,) = ids(replies, "completed")
-    replies.spoil = lambda path, reply: [] if path == f"/jobs/{ended}/attempts" else reply
+    replies.corrupt = lambda path, reply: [] if path == f"/jobs/{ended}/attempts" else reply
     assert replies.audit() == [f"job {ended} attempt-missing"]
     (runs,) = ids(replies, "assigned")
-    replies.spoil = lambda path, reply: (
+    replies.corrupt = lambda path, reply: (
         reply | {"assigned_engine": "gone"} if path == f"/jobs/{runs}" else reply
     )
     assert f"job {runs} unknown-engine" in replies.audit()
 
 
-def test_a_job_that_is_listed_twice_is_told(
+def test_a_job_that_is_listed_twice_is_reported(
     replies: Replies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    replies.spoil = lambda path, reply: [*reply, reply[-1]] if path == "/jobs/" else reply
+    replies.corrupt = lambda path, reply: [*reply, reply[-1]] if path == "/jobs/" else reply
     last = replies.core.dispatcher.state.order[-1]
     assert replies.audit() == [f"job {last} listed-twice"]
 
 
-def test_what_was_only_between_two_states_is_not_told(replies: Replies) -> None:
+def test_an_inconsistency_between_two_requests_is_not_reported(replies: Replies) -> None:
     seen: list[str] = []
 
-    def spoil_once(path: str, reply: Any) -> Any:
+    def corrupt_once(path: str, reply: Any) -> Any:
         seen.append(path)
         return reply | {"jobs": []} if path == "/engines/E%2F1" and seen.count(path) < 3 else reply
 
-    replies.spoil = spoil_once
+    replies.corrupt = corrupt_once
     assert replies.audit() == []
     assert replies.slept == 1
 
 
-def test_a_job_that_never_stands_still_is_no_fault(replies: Replies) -> None:
+def test_a_job_that_never_stands_still_is_not_a_fault(replies: Replies) -> None:
     (runs,) = ids(replies, "assigned")
 
     def change(path: str, reply: Any) -> Any:
@@ -168,7 +168,7 @@ def test_a_job_that_never_stands_still_is_no_fault(replies: Replies) -> None:
             return reply | {"updated_at": len(replies.asked), "attempt": 99}
         return reply
 
-    replies.spoil = change
+    replies.corrupt = change
     assert replies.audit() == []
 
 
@@ -209,7 +209,7 @@ def test_a_daemon_that_says_not_now_or_hangs_up_is_asked_again() -> None:
 @pytest.mark.parametrize(
     "status,said", [("403 Forbidden", "403 your key may not read"), ("500 No", "500")]
 )
-def test_a_refusal_is_told_in_the_daemons_words(status: str, said: str) -> None:
+def test_a_refusal_is_reported_in_the_daemons_words(status: str, said: str) -> None:
     body = b'{"detail":"your key may not read"}'
     with answering(reply(status, body)) as url:
         daemon = RemoteDaemon(url, None)

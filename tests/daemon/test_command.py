@@ -85,7 +85,7 @@ def test_a_start_that_cannot_be_says_why_in_a_line_and_exits(
     assert "Traceback" not in done.stderr
 
 
-def test_a_port_in_use_is_told_and_the_store_let_go(tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_and_the_store_let_go(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = run("--port", str(port), cwd=tmp_path)
@@ -126,14 +126,14 @@ def test_the_originals_variables_set_key_port_state_file_and_log_level(tmp_path:
     assert (state["jobs"], state["engines"]) == ({}, {})
 
 
-@pytest.mark.parametrize("level,heard", [("DEBUG", True), ("INFO", True), ("WARN", False)])
+@pytest.mark.parametrize("level,is_logged", [("DEBUG", True), ("INFO", True), ("WARN", False)])
 def test_the_log_level_decides_whether_access_lines_are_written(
-    tmp_path: Path, level: str, heard: bool
+    tmp_path: Path, level: str, is_logged: bool
 ) -> None:
     with start(tmp_path, DISTCONV_LOG_LEVEL=level) as daemon:
         daemon.submit()
         assert daemon.stop() == 0
-    assert ("POST /jobs/ 200" in daemon.log) == heard
+    assert ("POST /jobs/ 200" in daemon.log) == is_logged
 
 
 def test_an_access_line_has_what_the_originals_log_recipes_look_for(tmp_path: Path) -> None:

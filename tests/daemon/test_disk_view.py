@@ -70,17 +70,17 @@ def test_what_cannot_be_done_on_a_disk_cannot_be_done_on_its_view(
         view.unlink(tmp_path / "never")
 
 
-def test_a_lock_that_is_held_is_told_with_its_holder_and_a_free_one_is_shared(
+def test_a_taken_lock_is_reported_with_its_owner_and_a_free_one_is_shared(
     view: DiskView, tmp_path: Path
 ) -> None:
     place = tmp_path / "lock"
     view.lock(place, "me").release()
     assert not place.exists()
-    held = REAL_DISK.lock(place, "4711")
+    held_lock = REAL_DISK.lock(place, "4711")
     with pytest.raises(BlockingIOError) as caught:
         view.lock(place, "me")
     assert caught.value.strerror == "4711"
-    held.release()
+    held_lock.release()
     shared, also = view.lock(place, "me"), view.lock(place, "me")
     with pytest.raises(BlockingIOError):
         REAL_DISK.lock(place, "a daemon")

@@ -22,7 +22,7 @@ async def test_a_commit_that_takes_long_is_one_warning_and_readyz_says_so(
 ) -> None:
     store = MemoryStore()
     async with open_daemon(store=store) as daemon, trio.open_nursery() as nursery:
-        store.hold()
+        store.block_commits()
         nursery.start_soon(daemon.client.post, "/jobs/", JOB)
         await trio.sleep(9)
         assert (await daemon.client.get("/readyz")).status == 200
@@ -33,8 +33,8 @@ async def test_a_commit_that_takes_long_is_one_warning_and_readyz_says_so(
         store.release()
         await trio.sleep(1)
         assert (await daemon.client.get("/readyz")).status == 200
-    told = [r for r in caplog.records if "commit has taken" in r.getMessage()]
-    assert [r.levelno for r in told] == [logging.WARNING]
+    warnings = [r for r in caplog.records if "commit has taken" in r.getMessage()]
+    assert [r.levelno for r in warnings] == [logging.WARNING]
 
 
 async def test_a_drain_ends_though_a_commit_does_not_and_what_was_acknowledged_is_kept(
@@ -47,7 +47,7 @@ async def test_a_drain_ends_though_a_commit_does_not_and_what_was_acknowledged_i
     async def serve_and_hang() -> None:
         async with open_daemon(store=store, drain_s=5) as daemon:
             kept.append((await daemon.client.post("/jobs/", JOB)).json()["job_id"])
-            store.hold()
+            store.block_commits()
             with trio.move_on_after(1):
                 await daemon.client.post("/jobs/", JOB)
 
@@ -55,13 +55,13 @@ async def test_a_drain_ends_though_a_commit_does_not_and_what_was_acknowledged_i
     with pytest.raises(StoreError, match="abandoned"), plain_refusals():
         await serve_and_hang()
     assert trio.current_time() - began_s < 10
-    told = [r.getMessage() for r in caplog.records if "is abandoned" in r.getMessage()]
-    assert len(told) == 1
-    assert told[0].startswith("the store memory has not ended a commit")
+    warnings = [r.getMessage() for r in caplog.records if "is abandoned" in r.getMessage()]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("the store memory has not ended a commit")
     assert list(memory.tables["jobs"]) == kept
 
 
-async def test_a_store_that_fails_when_it_is_closed_is_told_and_no_failure(
+async def test_a_store_that_fails_when_it_is_closed_is_reported_and_no_failure(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     class Sour(MemoryStore):

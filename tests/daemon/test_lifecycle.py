@@ -99,7 +99,7 @@ def test_sigterm_finishes_what_is_in_flight_answers_long_polls_and_exits_0(tmp_p
     assert list(state["jobs"]) == [job["job_id"], second["job_id"]]
 
 
-def test_a_second_sigterm_ends_at_once_and_loses_nothing(tmp_path: Path) -> None:
+def test_a_second_sigterm_ends_immediately_and_loses_nothing(tmp_path: Path) -> None:
     with start(tmp_path) as daemon:
         job = daemon.submit()
         slow = half_sent(daemon, json.dumps(JOB).encode())
@@ -283,7 +283,7 @@ def test_a_full_disk_refuses_changes_keeps_reads_and_is_got_over(small_disk: Pat
 
 
 @pytest.mark.slow
-def test_a_daemon_that_was_stopped_for_longer_than_a_lease_takes_no_job_away(
+def test_a_daemon_suspended_for_longer_than_a_lease_expires_no_lease(
     tmp_path: Path,
 ) -> None:
     flags = ["--set", "dispatch.lease_s=2", "--set", "dispatch.start_grace_s=0"]
@@ -295,8 +295,8 @@ def test_a_daemon_that_was_stopped_for_longer_than_a_lease_takes_no_job_away(
         daemon.process.send_signal(signal.SIGSTOP)
         time.sleep(4.5)  # real time has to pass
         daemon.process.send_signal(signal.SIGCONT)
-        holds = beat | {"jobs": [{"job_id": job_id, "attempt": 1}]}
-        verdict = json.loads(daemon.ask("POST", "/engines/heartbeat", holds)[1])["jobs"][0]
+        active_beat = beat | {"jobs": [{"job_id": job_id, "attempt": 1}]}
+        verdict = json.loads(daemon.ask("POST", "/engines/heartbeat", active_beat)[1])["jobs"][0]
         assert verdict["verdict"] == "keep"
         assert daemon.jobs()[job_id]["attempt"] == 1
         assert "the daemon stood still" in daemon.log

@@ -18,7 +18,7 @@ from distconvd.auth_keys.key_file import add_key
 from distconvd.commands.listening import open_all
 from distconvd.config import load_config
 from distconvd.edge import listeners
-from distconvd.edge.bind_address import Place, parse_place
+from distconvd.edge.bind_address import ListenAddress, parse_listen_address
 from distconvd.errors import ConfigError
 
 pytestmark = pytest.mark.e2e
@@ -49,7 +49,7 @@ def served(
         process.stdout.close()
 
 
-def told(sock: socket.socket) -> bytes:
+def notifications(sock: socket.socket) -> bytes:
     """Ask for the version, and return the whole reply."""
     said = b""
     with sock:
@@ -70,21 +70,21 @@ def port_of(url: str) -> int:
 @pytest.mark.parametrize(
     "text, place",
     [
-        ("127.0.0.1:8080", Place("127.0.0.1", 8080)),
-        ("[::1]:0", Place("::1", 0)),
-        ("unix:/run/d.sock", Place(path="/run/d.sock")),
-        ("systemd", Place(inherited=True)),
+        ("127.0.0.1:8080", ListenAddress("127.0.0.1", 8080)),
+        ("[::1]:0", ListenAddress("::1", 0)),
+        ("unix:/run/d.sock", ListenAddress(path="/run/d.sock")),
+        ("systemd", ListenAddress(inherited=True)),
     ],
 )
-def test_a_place_is_read_as_it_is_written(text: str, place: Place) -> None:
-    assert parse_place(text) == place
+def test_a_place_is_read_as_it_is_written(text: str, place: ListenAddress) -> None:
+    assert parse_listen_address(text) == place
     assert str(place) == text
 
 
 @pytest.mark.parametrize(
     "text", ["", "8080", "host:", ":80", "::1:80", "h:65536", "h:1x", "unix:d.sock", "unix:"]
 )
-def test_what_is_no_place_is_refused_with_what_it_should_be(text: str) -> None:
+def test_an_invalid_listen_address_is_refused_with_the_expected_form(text: str) -> None:
     with pytest.raises(ConfigError, match="listen: "):
         load_config({"listen": [text]}, {})
 
@@ -95,17 +95,17 @@ def test_the_world_is_refused_without_a_key_wherever_it_stands_in_the_list() -> 
     load_config({"listen": ["[::1]:1", "unix:/run/d.sock"]}, {})
 
 
-def test_several_listeners_are_served_at_once_ipv6_and_unix_among_them(tmp_path: Path) -> None:
+def test_several_listeners_are_served_together_ipv6_and_unix_among_them(tmp_path: Path) -> None:
     path = tmp_path / "d.sock"
-    places = ["--listen", "127.0.0.1:0", "--listen", f"unix:{path}", "--listen", "[::1]:0"]
-    with served(tmp_path, *places) as (_, urls):
+    listen_flags = ["--listen", "127.0.0.1:0", "--listen", f"unix:{path}", "--listen", "[::1]:0"]
+    with served(tmp_path, *listen_flags) as (_, urls):
         assert urls[1] == f"unix:{path}"
         assert path.stat().st_mode & 0o777 == 0o660
         v4 = socket.create_connection(("127.0.0.1", port_of(urls[0])), 10)
         v6 = socket.create_connection(("::1", port_of(urls[2])), 10)
         unix = socket.socket(socket.AF_UNIX)
         unix.connect(str(path))
-        assert [told(sock)[:15] for sock in (v4, v6, unix)] == [b"HTTP/1.1 200 OK"] * 3
+        assert [notifications(sock)[:15] for sock in (v4, v6, unix)] == [b"HTTP/1.1 200 OK"] * 3
 
 
 async def test_a_unix_socket_that_was_left_behind_is_replaced_a_live_one_or_a_file_is_not(
@@ -139,7 +139,7 @@ def test_sockets_that_systemd_passes_are_served_without_further_words(tmp_path: 
         with served(tmp_path, fds=(sock.fileno(),), wrap=wrap, LISTEN_FDS="1") as (_, urls):
             assert urls == [f"http://127.0.0.1:{port}"]
             asked = socket.create_connection(("127.0.0.1", port), 10)
-            assert told(asked).startswith(b"HTTP/1.1 200 OK")
+            assert notifications(asked).startswith(b"HTTP/1.1 200 OK")
 
 
 async def test_sockets_for_another_process_are_left_alone() -> None:
@@ -149,13 +149,13 @@ async def test_sockets_for_another_process_are_left_alone() -> None:
 
 
 @pytest.mark.parametrize("count", ["x", "-1", "", "9" * 5000])
-async def test_a_count_of_passed_sockets_that_is_none_is_told(count: str) -> None:
+async def test_an_invalid_count_of_passed_sockets_is_reported(count: str) -> None:
     config = load_config({}, {}).config
     with pytest.raises(ConfigError, match=r"no number of sockets.*unset it"):
         await open_all(config, {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": count})
 
 
-async def test_a_passed_descriptor_that_is_no_socket_is_told_with_what_to_do(
+async def test_a_passed_descriptor_that_is_not_a_socket_is_reported_with_a_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with (tmp_path / "plain").open("w") as file:
@@ -209,15 +209,15 @@ def test_tls_is_spoken_from_1_2_on_and_no_plain_http(tmp_path: Path, site: Site)
         for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
             context = site.client()
             context.minimum_version = context.maximum_version = version
-            assert told(connected(urls[0], context)).startswith(b"HTTP/1.1 200 OK")
+            assert notifications(connected(urls[0], context)).startswith(b"HTTP/1.1 200 OK")
         old = site.client()
         with pytest.warns(DeprecationWarning, match=r"TLSv1_1"):
             old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
         with pytest.raises(ssl.SSLError):
             connected(urls[0], old)
         plain = socket.create_connection(("127.0.0.1", port_of(urls[0])), 10)
-        assert b"200" not in told(plain)
-        assert told(connected(urls[0], site.client())).startswith(b"HTTP/1.1 200 OK")
+        assert b"200" not in notifications(plain)
+        assert notifications(connected(urls[0], site.client())).startswith(b"HTTP/1.1 200 OK")
     assert "Traceback" not in (tmp_path / "log").read_text()
 
 
@@ -235,7 +235,7 @@ def test_sighup_takes_a_new_certificate_and_open_connections_live_on(
                     break
         else:
             pytest.fail((tmp_path / "log").read_text())
-        assert told(before).startswith(b"HTTP/1.1 200 OK")
+        assert notifications(before).startswith(b"HTTP/1.1 200 OK")
 
 
 def test_a_bad_certificate_on_sighup_changes_nothing(tmp_path: Path, site: Site) -> None:
@@ -244,8 +244,8 @@ def test_a_bad_certificate_on_sighup_changes_nothing(tmp_path: Path, site: Site)
         process.send_signal(signal.SIGHUP)
         log = tmp_path / "log"
         while "could not be reloaded" not in log.read_text():
-            assert told(connected(urls[0], site.client())).startswith(b"HTTP/1.1 200 OK")
-        assert told(connected(urls[0], site.client())).startswith(b"HTTP/1.1 200 OK")
+            assert notifications(connected(urls[0], site.client())).startswith(b"HTTP/1.1 200 OK")
+        assert notifications(connected(urls[0], site.client())).startswith(b"HTTP/1.1 200 OK")
     assert "Traceback" not in log.read_text()
     assert "is no PEM that OpenSSL takes" in log.read_text()
 
@@ -259,12 +259,12 @@ def test_with_a_client_authority_a_client_without_its_certificate_gets_nothing(
     with served(tmp_path, *flags) as (_, urls):
         known = site.client()
         authority.issue_cert("engine-001@example.org").configure_cert(known)
-        assert told(connected(urls[0], known)).startswith(b"HTTP/1.1 200 OK")
+        assert notifications(connected(urls[0], known)).startswith(b"HTTP/1.1 200 OK")
         foreign = site.client()
         trustme.CA().issue_cert("engine-002@example.org").configure_cert(foreign)
         for context in (foreign, site.client()):
             try:
-                said = told(connected(urls[0], context))
+                said = notifications(connected(urls[0], context))
             except (ssl.SSLError, ConnectionError):
                 continue
             assert said == b""  # with TLS 1.3 the client's side is through before the refusal
@@ -307,7 +307,7 @@ def test_a_state_file_that_is_the_key_file_is_refused_and_left_as_it_is(tmp_path
     assert keys.read_bytes() == before
 
 
-def test_check_tells_each_part_and_starts_nothing(tmp_path: Path) -> None:
+def test_check_reports_each_part_and_starts_nothing(tmp_path: Path) -> None:
     done = run("--port", "0", "check", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
@@ -321,7 +321,7 @@ def test_check_tells_each_part_and_starts_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "flags, part, told",
+    "flags, part, notifications",
     [
         (["--policy", "no-such"], "policy", "no-such"),
         (["--auth", "no-such"], "auth", "no-such"),
@@ -331,20 +331,20 @@ def test_check_tells_each_part_and_starts_nothing(tmp_path: Path) -> None:
     ],
 )
 def test_check_names_each_fault_of_a_start_under_its_own_heading(
-    tmp_path: Path, flags: list[str], part: str, told: str
+    tmp_path: Path, flags: list[str], part: str, notifications: str
 ) -> None:
     (tmp_path / "plain").write_text("x")
     done = run("--port", "0", *flags, "check", cwd=tmp_path)
     assert done.returncode == 78
     faults = [line for line in done.stdout.splitlines() if line.startswith("fail")]
     assert faults[0].startswith(f"fail  {part}: ")
-    assert told in faults[0]
+    assert notifications in faults[0]
     assert all(f": see {part}" in fault for fault in faults[1:])
     assert run("--port", "0", *flags, cwd=tmp_path).returncode == 78
     assert list(tmp_path.glob("*spool*")) == []
 
 
-def test_check_finds_every_fault_at_once_and_exits_78(tmp_path: Path) -> None:
+def test_check_reports_all_faults_together_and_exits_78(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         flags = ["--port", port, "--state-file", str(tmp_path / "no" / "such" / "state.json")]
@@ -375,7 +375,7 @@ def test_check_leaves_nothing_behind(tmp_path: Path, store: str) -> None:
     assert left_in(tmp_path) == {"watch": None}
 
 
-def test_check_tells_of_a_damaged_state_and_changes_nothing_of_it(tmp_path: Path) -> None:
+def test_check_reports_a_damaged_state_and_changes_nothing_of_it(tmp_path: Path) -> None:
     (tmp_path / "state.json").write_bytes(b'{"jobs": {')
     before = left_in(tmp_path)
     done = run("--port", "0", "--state-file", "state.json", "check", cwd=tmp_path)
@@ -414,7 +414,7 @@ def received(manager: socket.socket) -> str:
 
 
 @pytest.mark.parametrize("abstract", [False, True], ids=["path", "abstract"])
-def test_the_service_manager_hears_of_ready_reload_stop_and_signs_of_life(
+def test_the_service_manager_is_notified_of_ready_reload_stop_and_watchdog(
     tmp_path: Path, abstract: bool
 ) -> None:
     name = f"@distconv-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
@@ -422,23 +422,23 @@ def test_the_service_manager_hears_of_ready_reload_stop_and_signs_of_life(
         manager.settimeout(20)
         manager.bind(name.replace("@", "\0", 1))
         flags = ["--host", "127.0.0.1", "--port", "0"]
-        heard: list[str] = []
+        notified: list[str] = []
         with served(tmp_path, *flags, NOTIFY_SOCKET=name, WATCHDOG_USEC="200000") as (process, _):
-            while heard.count("WATCHDOG=1") < 2:
-                heard.append(received(manager))
-            assert heard[0] == "READY=1"
+            while notified.count("WATCHDOG=1") < 2:
+                notified.append(received(manager))
+            assert notified[0] == "READY=1"
             process.send_signal(signal.SIGHUP)
-            while not heard[-1].startswith("RELOADING=1\nMONOTONIC_USEC="):
-                heard.append(received(manager))
-            while heard[-1] != "READY=1":
-                heard.append(received(manager))
+            while not notified[-1].startswith("RELOADING=1\nMONOTONIC_USEC="):
+                notified.append(received(manager))
+            while notified[-1] != "READY=1":
+                notified.append(received(manager))
             process.send_signal(signal.SIGTERM)
-            while heard[-1] != "STOPPING=1":
-                heard.append(received(manager))
+            while notified[-1] != "STOPPING=1":
+                notified.append(received(manager))
             assert process.wait(20) == 0
 
 
-def test_a_manager_that_does_not_listen_is_no_reason_to_stop(tmp_path: Path) -> None:
+def test_a_manager_that_does_not_listen_is_not_a_reason_to_stop(tmp_path: Path) -> None:
     flags = ["--host", "127.0.0.1", "--port", "0"]
     with served(tmp_path, *flags, NOTIFY_SOCKET=str(tmp_path / "nobody")):
         pass

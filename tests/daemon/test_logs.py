@@ -43,10 +43,14 @@ def test_an_exceptions_text_can_not_pass_for_an_entry() -> None:
 
 
 def test_a_field_can_not_take_the_place_of_the_entrys_own() -> None:
-    told = json.loads(
+    logged = json.loads(
         JsonFormatter().format(entry("m", level="forged", time="never", job_id="1_0"))
     )
-    assert (told["level"], told["time"], told["job_id"]) == ("INFO", stamp(1_700_000_000.5), "1_0")
+    assert (logged["level"], logged["time"], logged["job_id"]) == (
+        "INFO",
+        stamp(1_700_000_000.5),
+        "1_0",
+    )
 
 
 def test_the_originals_levels_are_known() -> None:

@@ -86,13 +86,13 @@ def test_the_audit_of_the_original_s_file_finds_nothing_and_changes_nothing(copy
     assert [path.name for path in copy.parent.iterdir()] == [copy.name]
 
 
-def test_all_of_the_original_s_jobs_are_served_with_what_they_held(copy: Path) -> None:
+def test_all_of_the_original_s_jobs_are_served_with_their_contents(copy: Path) -> None:
     with start(copy.parent) as daemon:
         served = daemon.jobs()
         for each in JOBS:
-            told = served[each["job_id"]]
-            assert {name: told[name] for name in each} == each
-            assert told["created_at"] == int(each["job_id"][:13])
+            migrated = served[each["job_id"]]
+            assert {name: migrated[name] for name in each} == each
+            assert migrated["created_at"] == int(each["job_id"][:13])
         assert served[RUNNING]["attempt"] == 0
 
 

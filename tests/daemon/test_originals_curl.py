@@ -54,8 +54,8 @@ def test_every_curl_command_of_the_readme_works_as_it_is_printed(
             )
             if "/fail" in command:
                 # In the original's order the failure comes for a job that is completed already.
-                told = json.loads(done.stdout)
-                assert told.get("status") == 409 or "message" in told, done
+                answer = json.loads(done.stdout)
+                assert answer.get("status") == 409 or "message" in answer, done
                 continue
             assert done.returncode == 0, (command, done.stdout, done.stderr)
             if "-X POST" in command and "/jobs/ " in command:

@@ -79,7 +79,7 @@ def test_a_name_that_is_taken_is_refused_with_both_plugins_named(tmp_path: Path)
         loaded.collect("distconvd_register_policies", "policy")
 
 
-def test_a_hook_that_fails_is_told_with_its_plugin(tmp_path: Path) -> None:
+def test_a_hook_that_fails_is_reported_with_its_plugin(tmp_path: Path) -> None:
     text = "@hookimpl\ndef distconvd_register_policies(registrar):\n    raise KeyError('x')\n"
     with pytest.raises(ConfigError, match="plugin 'mine' failed in distconvd_register_policies"):
         Plugins([plugin(tmp_path, text)]).collect("distconvd_register_policies", "policy")

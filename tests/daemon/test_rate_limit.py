@@ -127,7 +127,7 @@ async def test_a_request_over_the_rate_changes_nothing(limited: Limited) -> None
     assert len(limited.daemon.parts.dispatcher.state.jobs) == 5
 
 
-async def test_after_retry_after_seconds_the_next_request_is_heard(
+async def test_after_retry_after_seconds_the_next_request_is_served(
     autojump_clock: MockClock, limited: Limited
 ) -> None:
     anna = limited.as_("anna")

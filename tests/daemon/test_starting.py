@@ -69,13 +69,13 @@ def test_readyz_is_red_while_the_state_is_read_and_the_same_connection_is_served
         assert process.stdout.readline() == "loading\n"
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
         assert asked(connection, "GET", "/livez")[:2] == (200, b"OK")
-        status, told, after = asked(connection, "GET", "/readyz")
+        status, answer, after = asked(connection, "GET", "/readyz")
         assert (status, after) == (503, "1")
-        assert told["ready"] is False
-        assert "reads its state" in told["causes"]["starting"]
+        assert answer["ready"] is False
+        assert "reads its state" in answer["causes"]["starting"]
         for method, path in (("GET", "/jobs/"), ("POST", "/jobs/"), ("GET", "/"), ("PUT", "/x/y")):
-            status, told, after = asked(connection, method, path)
-            assert (status, told["type"], after) == (503, "urn:distconv:problem:unavailable", "1")
+            status, answer, after = asked(connection, method, path)
+            assert (status, answer["type"], after) == (503, "urn:distconv:problem:unavailable", "1")
         os.close(opener)
         assert " ready on " in process.stdout.readline()
         assert asked(connection, "GET", "/readyz")[0] == 200
@@ -128,9 +128,9 @@ async def test_connections_of_the_start_are_served_by_the_real_routes_as_soon_as
         await server.drain(1)
 
 
-@pytest.mark.parametrize("at_once_max,is_beside", [(4, True), (5, False)])
-async def test_a_large_state_is_taken_over_beside_the_event_loop_a_small_one_at_once(
-    monkeypatch: pytest.MonkeyPatch, at_once_max: int, is_beside: bool
+@pytest.mark.parametrize("inline_max,in_thread", [(4, True), (5, False)])
+async def test_a_large_state_is_loaded_outside_the_event_loop_a_small_one_inline(
+    monkeypatch: pytest.MonkeyPatch, inline_max: int, in_thread: bool
 ) -> None:
     threads: list[int] = []
 
@@ -139,11 +139,11 @@ async def test_a_large_state_is_taken_over_beside_the_event_loop_a_small_one_at_
             threads.append(threading.get_ident())
             super().__init__(*args)
 
-    monkeypatch.setattr("distconvd.daemon.LOADED_AT_ONCE_MAX", at_once_max)
+    monkeypatch.setattr("distconvd.daemon.LOADED_INLINE_MAX", inline_max)
     monkeypatch.setattr("distconvd.daemon.Dispatcher", Spy)
     memory = Memory()
     for job_id in (f"{n}_0" for n in range(5)):
         memory.tables["jobs"][job_id] = encode(Job(job_id, "http://h/a", "h264"))
     async with open_daemon(store=MemoryStore(memory)) as daemon:
         assert len((await daemon.client.get("/jobs/")).json()) == 5
-    assert (threads[0] != threading.get_ident()) == is_beside
+    assert (threads[0] != threading.get_ident()) == in_thread

@@ -107,7 +107,7 @@ def test_a_store_in_use_is_neither_exported_nor_filled(exported: Path, tmp_path:
             assert f"in use by process {daemon.process.pid}" in done.stderr
 
 
-def test_a_reader_that_goes_away_is_an_error_without_a_traceback(
+def test_a_reader_that_disconnects_is_an_error_without_a_traceback(
     exported: Path, tmp_path: Path
 ) -> None:
     many = tmp_path / "many.json"
@@ -152,7 +152,7 @@ def test_an_import_into_memory_is_refused(exported: Path) -> None:
     assert "nothing would be kept; name one on disk" in done.stderr
 
 
-async def test_a_disk_that_fails_on_the_way_leaves_a_target_that_is_told_to_be_emptied(
+async def test_a_disk_that_fails_on_the_way_leaves_a_target_that_is_reported_to_be_emptied(
     exported: Path,
 ) -> None:
     target = MemoryStore()

@@ -41,8 +41,8 @@ def start_daemon(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
                 command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=tmp_path, env=environ
             )
         assert process.stdout is not None
-        told = process.stdout.readline()
-        if "ready" not in told:
+        printed = process.stdout.readline()
+        if "ready" not in printed:
             end(process)
             pytest.fail((tmp_path / "daemon.log").read_text())
         started.append(process)

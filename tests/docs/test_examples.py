@@ -34,8 +34,8 @@ def examples(name: str) -> Iterator[tuple[pages.Block, pages.Block | None]]:
 def run(daemon: Daemon, command: str) -> tuple[int, dict[str, str], str]:
     """Run a curl command; return status, headers and body of its (last) reply."""
     heads = daemon.folder / "heads"
-    told = command.replace("localhost:8080", f"127.0.0.1:{daemon.port}")
-    script = f'curl() {{ command curl -sS --max-time 20 -D "{heads}" "$@"; }}\n{told}'
+    command_line = command.replace("localhost:8080", f"127.0.0.1:{daemon.port}")
+    script = f'curl() {{ command curl -sS --max-time 20 -D "{heads}" "$@"; }}\n{command_line}'
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=daemon.folder,

@@ -31,7 +31,7 @@ def signature_of(name: str) -> str:
     return re.sub(r"\s+", " ", found[1]).replace("( ", "(").replace(" )", ")")
 
 
-def test_every_hook_is_told_with_its_signature_and_no_other() -> None:
+def test_every_hook_is_documented_with_its_signature_and_no_other() -> None:
     shown = "\n".join(b.text for b in pages.blocks(TEXT) if b.language == "text")
     assert dict(_SIGNATURE.findall(shown)) == {name: signature_of(name) for name in HOOKS}
 
@@ -45,7 +45,7 @@ def test_every_hook_has_a_section_that_says_when_it_is_called_and_what_raising_d
         assert word in section, word
 
 
-def test_every_kind_of_event_is_told() -> None:
+def test_every_kind_of_event_is_documented() -> None:
     from typing import get_args
 
     from distconvd.dispatch.decision import EventKind
@@ -54,13 +54,13 @@ def test_every_kind_of_event_is_told() -> None:
     assert [kind for kind in get_args(EventKind) if f"`{kind}`" not in section] == []
 
 
-def test_the_bundled_plugins_that_are_told_are_those_that_are_there() -> None:
-    told = {
+def test_the_documented_bundled_plugins_are_the_real_ones() -> None:
+    documented = {
         cells[0].strip("`")
         for cells in pages.table_cells(pages.section(TEXT, "## Bundled plugins"))
     }
     loaded = {p.name for p in Plugins([]).listing() if p.origin.startswith("distconv_plugins")}
-    assert told - {"plugin"} == loaded
+    assert documented - {"plugin"} == loaded
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ async def test_the_example_runs_in_a_daemon(example: Path, tmp_path: Path) -> No
     assert isinstance(policy.place(batch, engines, 0), Hold)
 
 
-def test_the_example_reviews_and_hears_as_the_page_says(
+def test_the_example_reviews_and_receives_events_as_the_page_says(
     example: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plugins = Plugins([str(example)])
@@ -133,5 +133,5 @@ def test_the_example_reviews_and_hears_as_the_page_says(
     listener = dict(plugins.implementations("distconvd_event"))["night_shift"]
     listener(Event("job.failed", 1, job_id="1_0", reason="no such file"))
     listener(Event("job.submitted", 1, job_id="1_0"))
-    told = capsys.readouterr().err.splitlines()
-    assert [json.loads(line) for line in told] == [{"failed": "1_0", "why": "no such file"}]
+    documented = capsys.readouterr().err.splitlines()
+    assert [json.loads(line) for line in documented] == [{"failed": "1_0", "why": "no such file"}]

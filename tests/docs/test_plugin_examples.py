@@ -51,7 +51,7 @@ def test_the_example_of_a_hook_is_a_plugin_that_has_it(hook: str, plugin: Write)
 
 
 @pytest.mark.parametrize("hook", HOOKS)
-def test_the_bundled_plugins_that_use_a_hook_are_told(hook: str) -> None:
+def test_the_bundled_plugins_that_use_a_hook_are_documented(hook: str) -> None:
     using = {
         p.name
         for p in Plugins([]).listing()
@@ -187,14 +187,14 @@ def test_the_tests_that_are_shown_pass(tmp_path: Path) -> None:
     assert " passed" in done.stdout
 
 
-def test_the_kit_that_is_told_is_the_kit_that_is_there() -> None:
+def test_the_documented_kit_is_the_real_kit() -> None:
     import distconvd.testing
 
-    told = {
+    documented = {
         name
         for cells in pages.table_cells(pages.section(TEXT, "## Testing a plugin"))
         for name in re.findall(r"`(\w+)`", cells[0])
     }
     assert distconvd.testing.__file__
     folder = Path(distconvd.testing.__file__).parent
-    assert told == {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    assert documented == {path.stem for path in folder.glob("*.py")} - {"__init__"}

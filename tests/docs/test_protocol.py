@@ -91,7 +91,9 @@ async def test_every_route_has_a_heading_and_every_heading_a_route(routes: list[
     assert headings == {shown_path(route) for route in routes}
 
 
-async def test_the_table_of_endpoints_tells_every_route_and_its_role(routes: list[Route]) -> None:
+async def test_the_table_of_endpoints_documents_every_route_and_its_role(
+    routes: list[Route],
+) -> None:
     rows = {
         cells[0].strip("`"): cells[2]
         for cells in pages.table_cells(TEXT)
@@ -119,7 +121,7 @@ def bounds(section: str) -> dict[str, float]:
     }
 
 
-def test_every_limit_is_told_with_its_value() -> None:
+def test_every_limit_is_documented_with_its_value() -> None:
     messages, _, rest = pages.section(TEXT, "## Limits").partition("The edge:")
     edge, _, websocket = rest.partition("A websocket:")
     limits = {name: value for name, value in vars(Limits).items() if not name.startswith("_")}
@@ -128,7 +130,7 @@ def test_every_limit_is_told_with_its_value() -> None:
     assert bounds(websocket) == {field.name: field.default for field in fields(PushLimits)}
 
 
-def test_every_message_and_close_code_of_the_websocket_is_told() -> None:
+def test_every_message_and_close_code_of_the_websocket_is_documented() -> None:
     section = pages.section(TEXT, "### GET /engines/{id}/ws")
     tags = [
         tag
@@ -137,9 +139,9 @@ def test_every_message_and_close_code_of_the_websocket_is_told() -> None:
     ]
     assert len(tags) == 11
     assert [tag for tag in tags if f"`{tag}`" not in section] == []
-    told = {cells[0] for cells in pages.table_cells(section) if cells[0].isdigit()}
+    documented = {cells[0] for cells in pages.table_cells(section) if cells[0].isdigit()}
     codes = {value for name, value in vars(push).items() if name.startswith("CLOSE_")}
-    assert told == {str(code) for code in codes - {push.CLOSE_GOING_AWAY}}
+    assert documented == {str(code) for code in codes - {push.CLOSE_GOING_AWAY}}
 
 
 @pytest.mark.e2e
@@ -168,7 +170,7 @@ async def test_the_websocket_s_conversation_goes_as_it_is_shown(
                 assert shown.differences(wanted, came) == []
 
 
-def test_the_settings_of_the_edge_have_the_defaults_that_the_limits_tell() -> None:
+def test_the_documented_defaults_of_the_edge_are_the_real_ones() -> None:
     defaults = {field.name: field.default for field in fields(EdgeLimits)}
     settings = EdgeSettings()
     for name in settings.__struct_fields__:
@@ -181,15 +183,15 @@ def errors(kind: type[DistconvError] = DistconvError) -> Iterator[type[DistconvE
         yield from errors(child)
 
 
-def test_every_error_is_told_with_its_status_and_type() -> None:
+def test_every_error_is_documented_with_its_status_and_type() -> None:
     assert distconv_plugins.media_store.plugin.DigestMismatch in set(errors())
-    told = {
+    documented = {
         (int(cells[0]), "urn:distconv:problem:" + cells[1].strip("`"))
         for cells in pages.table_cells(pages.section(TEXT, "## Errors"))
         if cells[0].isdigit()
     }
     ours = {kind for kind in errors() if kind.__module__.startswith(("distconvd.", "distconv_p"))}
-    assert told == {(kind.status, type_of(kind)) for kind in ours - ABSTRACT}
+    assert documented == {(kind.status, type_of(kind)) for kind in ours - ABSTRACT}
 
 
 @pytest.mark.parametrize(
@@ -203,19 +205,19 @@ def test_every_error_is_told_with_its_status_and_type() -> None:
     ],
     ids=lambda given: getattr(given, "__name__", None),
 )
-def test_every_field_of_a_record_is_told(kind: type, heading: str) -> None:
-    told = pages.section(TEXT, heading)
-    missing = [name for name in kind.__struct_fields__ if f"`{name}`" not in told]  # type: ignore[attr-defined]
+def test_every_field_of_a_record_is_documented(kind: type, heading: str) -> None:
+    documented = pages.section(TEXT, heading)
+    missing = [name for name in kind.__struct_fields__ if f"`{name}`" not in documented]  # type: ignore[attr-defined]
     assert missing == []
 
 
 def test_the_table_of_codecs_is_the_one_that_daemon_and_engine_use() -> None:
-    told = {
+    documented = {
         cells[0].strip("`"): [cell.replace("`", "") for cell in cells[1:]]
         for cells in pages.table_cells(pages.section(TEXT, "### Options"))
         if len(cells) == 8 and cells[0] != "codec"
     }
-    assert told == {
+    assert documented == {
         name: [
             ", ".join(row.encoders),
             ", ".join(row.containers),
@@ -237,26 +239,26 @@ def words(known: tuple[str, ...]) -> str:
 
 
 def test_the_table_of_containers_is_the_one_that_daemon_and_engine_use() -> None:
-    told = {
+    documented = {
         cells[0].strip("`"): cells[1:]
         for cells in pages.table_cells(pages.section(TEXT, "### Options"))
         if len(cells) == 4 and cells[0] != "container"
     }
-    assert told == {
+    assert documented == {
         name: [", ".join(sorted(row.video)), ", ".join(row.audio), "yes" if row.faststart else "no"]
         for name, row in CONTAINERS.items()
     }
 
 
-def test_the_defaults_of_a_submission_are_told() -> None:
-    told = {
+def test_the_defaults_of_a_submission_are_documented() -> None:
+    documented = {
         cells[0].strip("`"): cells[2].strip("`")
         for cells in pages.table_cells(pages.section(TEXT, "### Submission"))
         if len(cells) == 4
     }
     job = Submission("", "")
     for name in ("job_size", "max_retries", "priority"):
-        assert told[name] == str(getattr(job, name)), name
+        assert documented[name] == str(getattr(job, name)), name
 
 
 @pytest.mark.parametrize(
@@ -274,10 +276,12 @@ def test_the_defaults_of_a_submission_are_told() -> None:
     ],
     ids=lambda given: getattr(given, "__name__", None),
 )
-def test_every_field_of_a_message_is_told_with_its_endpoint(kind: type, heading: str) -> None:
-    told = pages.section(TEXT, heading)
+def test_every_field_of_a_message_is_documented_with_its_endpoint(kind: type, heading: str) -> None:
+    documented = pages.section(TEXT, heading)
     names: tuple[str, ...] = kind.__struct_fields__  # type: ignore[attr-defined]
-    missing = [name for name in names if f"`{name}`" not in told and f'"{name}"' not in told]
+    missing = [
+        name for name in names if f"`{name}`" not in documented and f'"{name}"' not in documented
+    ]
     assert missing == []
 
 
@@ -294,15 +298,15 @@ def test_every_field_of_a_message_is_told_with_its_endpoint(kind: type, heading:
         f"Names have 1 to {SEGMENTS_MAX} segments of\nup to {SEGMENT_BYTES_MAX} bytes",
     ],
 )
-def test_a_bound_that_is_told_in_a_sentence_is_the_real_one(sentence: str) -> None:
+def test_a_documented_bound_is_the_real_one(sentence: str) -> None:
     assert re.sub(r"\s+", " ", sentence) in re.sub(r"\s+", " ", TEXT)
 
 
-def test_a_setting_that_is_told_with_its_value_has_that_value() -> None:
+def test_a_documented_setting_value_is_the_real_one() -> None:
     settings = DispatchSettings()
     named = re.findall(r"`(?:dispatch\.)?(\w+)` \(([\d,]+)(?: s)?\)", TEXT)
     named += [(name, value) for value, name in re.findall(r"([\d,]+) \(`(\w+)`\)", TEXT)]
     named += [(name, value) for value, name in re.findall(r"beyond ([\d,]+)\s+\(`(\w+)`\)", TEXT)]
-    told = {name: number(value) for name, value in named if hasattr(settings, name)}
-    assert len(told) >= 6
-    assert told == {name: getattr(settings, name) for name in told}
+    documented = {name: number(value) for name, value in named if hasattr(settings, name)}
+    assert len(documented) >= 6
+    assert documented == {name: getattr(settings, name) for name in documented}

@@ -75,7 +75,7 @@ def all_said() -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("message", MESSAGES)
-def test_a_message_that_the_guide_quotes_is_one_that_is_told(message: str, all_said: str) -> None:
+def test_a_message_quoted_in_the_guide_exists(message: str, all_said: str) -> None:
     assert fragments(message)
     for fragment in fragments(message):
         assert fragment in all_said
@@ -83,7 +83,7 @@ def test_a_message_that_the_guide_quotes_is_one_that_is_told(message: str, all_s
 
 def test_the_checks_of_a_result_are_those_that_the_guide_explains() -> None:
     section = pages.section(GUIDE, "## What a result has passed")
-    told = {
+    documented = {
         name
         for cells in pages.table_cells(section)
         for name in re.findall(r"`([a-z-]+)`", cells[0] + cells[1])
@@ -93,6 +93,6 @@ def test_the_checks_of_a_result_are_those_that_the_guide_explains() -> None:
         for module in ("checks/output", "checks/source", "media/structure/check", "pipeline/run")
         for text in literals(pages.ROOT / f"engine/distconv_engine/{module}.py")
     }
-    assert {name for name in told if name != "fallback-from-"} <= named
+    assert {name for name in documented if name != "fallback-from-"} <= named
     for name in ("container-complete", "frames", "durations", "decodes", "source-unchanged"):
-        assert name in told
+        assert name in documented

@@ -25,7 +25,7 @@ def rows(heading: str) -> dict[str, str]:
     }
 
 
-def as_told(value: object) -> str:
+def as_documented(value: object) -> str:
     """Return a default as the guide writes it."""
     if value is None or value == [] or value == {}:
         return "–"
@@ -45,26 +45,26 @@ def flat(settings: msgspec.Struct, prefix: str = "") -> Iterator[tuple[str, Any]
             yield prefix + name, value
 
 
-def test_the_guide_tells_the_settings_of_the_daemon() -> None:
-    ours = {name: as_told(value) for name, value in flat(daemon.Config())}
+def test_the_guide_documents_the_settings_of_the_daemon() -> None:
+    ours = {name: as_documented(value) for name, value in flat(daemon.Config())}
     for name, kind in PLUGINS.items():
-        ours |= {f"plugin.{key}": as_told(v) for key, v in flat(kind(), f"{name}.")}
+        ours |= {f"plugin.{key}": as_documented(v) for key, v in flat(kind(), f"{name}.")}
     assert rows("### Settings of the daemon") == ours
 
 
-def test_the_guide_tells_the_settings_of_the_engine() -> None:
-    ours = {name: as_told(value) for name, value in flat(engine.Config())}
+def test_the_guide_documents_the_settings_of_the_engine() -> None:
+    ours = {name: as_documented(value) for name, value in flat(engine.Config())}
     assert rows("### Settings of the engine") == ours
 
 
-def test_the_guide_tells_the_settings_of_the_client() -> None:
+def test_the_guide_documents_the_settings_of_the_client() -> None:
     assert set(rows("### Settings of the client")) == set(FILE_KEYS)
 
 
-def test_the_guide_tells_every_metric() -> None:
+def test_the_guide_documents_every_metric() -> None:
     from distconv_plugins.listener_prometheus import JobMetrics
     from distconv_plugins.metrics_disk import DiskMetrics
-    from distconvd.core.event_bus import Teller
+    from distconvd.core.event_bus import EventBus
     from distconvd.core.metrics import Metrics
     from distconvd.dispatch import Dispatcher, DispatchSettings, Instant
 
@@ -73,7 +73,7 @@ def test_the_guide_tells_every_metric() -> None:
             raise NotImplementedError
 
     core = Dispatcher(DispatchSettings(), Never(), Never(), Instant(0, 0.0))
-    metrics = Metrics(core, Teller())
+    metrics = Metrics(core, EventBus())
     lines = metrics.render().decode().splitlines()
     names = {line.split()[2] for line in lines if line.startswith("# TYPE")}
     names |= {

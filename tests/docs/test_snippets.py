@@ -9,7 +9,7 @@ import pytest
 from tests.docs import pages
 
 from distconv_client.config import read_file
-from distconv_plugins.hot_folder.settings import make_room
+from distconv_plugins.hot_folder.settings import make_output_rule
 from distconvd import hookspecs
 from distconvd.api.decode import decode
 from distconvd.config import load_config
@@ -48,7 +48,7 @@ def check_toml(text: str, path: Path) -> None:
     elif "source_url" in found:
         assert decode(encode(found), Submission).source_url == found["source_url"]
     elif "output" in found and "options" in found:  # the settings of a hot folder
-        assert make_room(Path("/srv/watch"), "h265", text.encode()).settings.output
+        assert make_output_rule(Path("/srv/watch"), "h265", text.encode()).settings.output
     elif "project" in found:
         assert list(found["project"]["entry-points"]) == [hookspecs.PROJECT]
     else:

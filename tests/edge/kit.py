@@ -15,7 +15,7 @@ from trio.testing import memory_stream_pair
 
 from distconvd.edge.access import Exchange
 from distconvd.edge.app import App
-from distconvd.edge.app_slot import Door
+from distconvd.edge.app_slot import AppSlot
 from distconvd.edge.connection import serve_connection
 from distconvd.edge.deadlines import Deadlines, keep_deadlines
 from distconvd.edge.drain import Drain
@@ -125,7 +125,7 @@ def small_app(journal: Journal, *extra: Route) -> App:
     async def stream(_request: Request) -> Response:
         return Response(200, pieces(journal, 3), "text/plain")
 
-    async def hold(_request: Request) -> Response:
+    async def wait(_request: Request) -> Response:
         journal.begun.set()
         await trio.sleep(5)
         return Response(200, b"held", "text/plain")
@@ -146,7 +146,7 @@ def small_app(journal: Journal, *extra: Route) -> App:
         Route("GET", "/missing", missing, role="public"),
         Route("GET", "/nothing", nothing, role="public"),
         Route("GET", "/stream", stream, role="public"),
-        Route("GET", "/hold", hold, role="public"),
+        Route("GET", "/hold", wait, role="public"),
         Route("GET", "/jobs/{id}", item, role="public"),
         Route("GET", "/media/{name...}", item, role="public"),
         *extra,
@@ -189,7 +189,7 @@ class Site:
     async def _serve(self, stream: trio.abc.Stream) -> None:
         await serve_connection(
             stream,
-            door=Door(self._app),
+            app_slot=AppSlot(self._app),
             limits=self.limits,
             peer="client:1",
             drain=self.drain,

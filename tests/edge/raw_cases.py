@@ -232,19 +232,19 @@ def tables() -> str:
     """Return the cases as Markdown."""
     parts: list[str] = []
     for heading, cases in GROUPS.items():
-        rows = [f"| {case.title} | {_shown(case)} | {_told(case)} |" for case in cases]
+        rows = [f"| {case.title} | {_shown(case)} | {_status_text(case)} |" for case in cases]
         parts.append(
             "\n".join([f"### {heading}", "", "| | sent | reply |", "|---|---|---|", *rows])
         )
     return "\n\n".join(parts) + "\n"
 
 
-def _told(case: Case) -> str:
+def _status_text(case: Case) -> str:
     """Return what comes back, as the page says it."""
     counted = case.replies if len(case.replies) < 10 else case.replies[:4]
-    told = ", ".join(str(status) for status in counted)
-    told += ", …" if len(counted) < len(case.replies) else ""
-    return f"{told}{', ' if told else ''}closed" if case.closes else told
+    statuses = ", ".join(str(status) for status in counted)
+    statuses += ", …" if len(counted) < len(case.replies) else ""
+    return f"{statuses}{', ' if statuses else ''}closed" if case.closes else statuses
 
 
 def _shown(case: Case) -> str:

@@ -90,7 +90,7 @@ async def send_until_refused(client: trio.SocketStream, piece: bytes, number: in
         return
 
 
-class Holdings(NamedTuple):
+class OpenConnections(NamedTuple):
     """What a process holds: whatever is left of a connection shows in one of these."""
 
     descriptors: int
@@ -99,7 +99,7 @@ class Holdings(NamedTuple):
     """Of memory, as Python counts them: less than one for each object."""
 
     @classmethod
-    def now(cls) -> "Holdings":
+    def now(cls) -> "OpenConnections":
         # trio drops the deadlines of what has been cancelled only once there are a thousand of them.
         GLOBAL_RUN_CONTEXT.runner.deadlines._prune()
         gc.collect()

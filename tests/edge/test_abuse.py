@@ -17,7 +17,7 @@ import trustme
 from tests.edge.raw_cases import CHUNKED, FIXED, JOB, LENGTH, chunks, get, post
 from tests.edge.sockets import (
     PATIENCE_S,
-    Holdings,
+    OpenConnections,
     Port,
     open_port,
     reset,
@@ -164,22 +164,22 @@ def limits_for(abuse: Abuse) -> EdgeLimits:
     return SHORT if abuse in waits else EdgeLimits()
 
 
-async def crowd(port: Port, abuse: Abuse, numbers: Sequence[int]) -> Holdings:
+async def crowd(port: Port, abuse: Abuse, numbers: Sequence[int]) -> OpenConnections:
     """Have it done by a crowd at once; return what is held once all have gone."""
     with trio.fail_after(PATIENCE_S):
         async with trio.open_nursery() as nursery:
             for number in numbers:
                 nursery.start_soon(abuse, port, number)
     await port.wait_until_left()
-    return Holdings.now()
+    return OpenConnections.now()
 
 
 async def assert_nothing_is_left(port: Port, abuse: Abuse, number: int) -> None:
     jobs = port.jobs()
-    held = [await crowd(port, abuse, range(number)) for _ in range(TIMES)]
-    assert {h.descriptors for h in held[1:]} == {held[1].descriptors}
-    assert {h.tasks for h in held[1:]} == {held[1].tasks}
-    growths = [later.blocks - before.blocks for before, later in pairwise(held)]
+    counts = [await crowd(port, abuse, range(number)) for _ in range(TIMES)]
+    assert {h.descriptors for h in counts[1:]} == {counts[1].descriptors}
+    assert {h.tasks for h in counts[1:]} == {counts[1].tasks}
+    growths = [later.blocks - before.blocks for before, later in pairwise(counts)]
     # The least of several: a leak is there every time, what something else allocates is not.
     assert min(growths) < number, growths
     assert port.jobs() == jobs

@@ -113,9 +113,9 @@ async def test_a_handler_that_fails_after_it_forged_a_field_of_logging_s_is_answ
     async with open_site(app) as site:
         (reply,) = await site.ask(get("/x"))
     assert reply.status == 500
-    (told,) = [r for r in caplog.records if r.name == "distconvd.edge"]
-    assert vars(told)["job_id"] == "1_0"
-    assert vars(told)["request_id"] == vars(lines(caplog)[0])["request_id"]
+    (log_record,) = [r for r in caplog.records if r.name == "distconvd.edge"]
+    assert vars(log_record)["job_id"] == "1_0"
+    assert vars(log_record)["request_id"] == vars(lines(caplog)[0])["request_id"]
 
 
 async def test_nothing_is_formatted_when_the_log_is_off(

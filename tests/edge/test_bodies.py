@@ -52,7 +52,7 @@ async def test_a_streamed_body_has_no_limit_on_its_sum(site: Site) -> None:
     assert reply.body == b"3000000"
 
 
-async def test_curl_s_default_type_is_told_how_to_do_better(site: Site) -> None:
+async def test_curl_s_default_content_type_is_refused_with_advice(site: Site) -> None:
     form = "Content-Type: application/x-www-form-urlencoded"
     replies = await site.ask(post("/echo", b"{}", form) + get("/"))
     assert [reply.status for reply in replies] == [415, 200]
@@ -125,7 +125,7 @@ async def test_a_large_or_endless_unread_body_costs_the_connection(
     assert (reply.status, reply.headers["connection"]) == (200, "close")
 
 
-async def test_a_reply_is_heard_by_a_client_that_still_sends(site: Site) -> None:
+async def test_a_client_that_still_sends_receives_the_reply(site: Site) -> None:
     client = site.connect()
     await client.send_all(get("/locked", "Content-Length: 9999999", method="POST"))
     for _ in range(100):

@@ -61,20 +61,26 @@ async def test_a_page_on_the_list_may_read_replies_problems_too(path: str, statu
         assert reply.status == status
         assert reply.headers["access-control-allow-origin"] == PAGE
         assert reply.headers["vary"] == "Origin"
-        told = words(reply.headers["access-control-expose-headers"])
-        assert told >= {"etag", "x-next-cursor", "retry-after", "x-request-id", "www-authenticate"}
+        exposed_names = words(reply.headers["access-control-expose-headers"])
+        assert exposed_names >= {
+            "etag",
+            "x-next-cursor",
+            "retry-after",
+            "x-request-id",
+            "www-authenticate",
+        }
         assert "access-control-allow-credentials" not in reply.headers
 
 
 @pytest.mark.parametrize("origin", FOREIGN)
-async def test_a_page_that_is_not_on_the_list_is_told_nothing(origin: str) -> None:
+async def test_a_page_that_is_not_on_the_list_gets_no_cors_headers(origin: str) -> None:
     async with open_daemon(cors_origins=[PAGE]) as daemon:
         reply = await daemon.client.get("/jobs/", origin=origin)
         assert cors_headers(reply) == {"vary": "Origin"}
         assert cors_headers(await preflight(daemon, "/jobs/", "POST", origin)) == {"vary": "Origin"}
 
 
-async def test_a_missing_key_is_told_to_the_page_that_lacks_it() -> None:
+async def test_a_page_without_a_key_gets_a_readable_401() -> None:
     async with open_daemon(cors_origins=[PAGE]) as daemon:
         reply = await daemon.anonymous.get("/jobs/", origin=PAGE)
         assert reply.status == 401
@@ -86,7 +92,7 @@ async def test_a_reply_to_nobody_s_page_still_varies_for_the_caches() -> None:
         assert cors_headers(await daemon.client.get("/jobs/")) == {"vary": "Origin"}
 
 
-async def test_a_preflight_needs_no_key_and_tells_methods_headers_and_for_how_long() -> None:
+async def test_a_preflight_needs_no_key_and_reports_methods_headers_and_for_how_long() -> None:
     async with open_daemon(cors_origins=[PAGE]) as daemon:
         reply = await preflight(daemon, "/jobs/17", "PATCH")
         assert reply.status == 204
@@ -99,7 +105,7 @@ async def test_a_preflight_needs_no_key_and_tells_methods_headers_and_for_how_lo
         assert reply.headers["access-control-max-age"] == str(PREFLIGHT_MAX_AGE_S)
 
 
-async def test_a_page_may_send_and_read_every_header_that_some_route_takes_or_tells() -> None:
+async def test_a_page_may_send_and_read_every_header_that_some_route_takes_or_reports() -> None:
     async with open_daemon(cors_origins=[PAGE]) as daemon:
         reply = await preflight(daemon, "/jobs/", "POST")
         allowed = words(reply.headers["access-control-allow-headers"])
@@ -112,9 +118,11 @@ async def test_a_page_may_send_and_read_every_header_that_some_route_takes_or_te
                 p["name"].lower() for p in operation.get("parameters", []) if p["in"] == "header"
             }
             answers = [a for a in operation["responses"].values() if "$ref" not in a]
-            told = {name.lower() for answer in answers for name in answer.get("headers", {})}
+            exposed_names = {
+                name.lower() for answer in answers for name in answer.get("headers", {})
+            }
             assert taken <= allowed
-            assert told <= exposed
+            assert exposed_names <= exposed
 
 
 async def test_any_origin_is_allowed_as_such_and_never_with_credentials() -> None:
@@ -133,7 +141,7 @@ async def _answer(_request: Request) -> Response:
     return Response()
 
 
-def test_what_a_plugin_s_route_takes_and_tells_is_open_to_pages_and_its_vary_is_kept() -> None:
+def test_what_a_plugin_s_route_takes_and_reports_is_open_to_pages_and_its_vary_is_kept() -> None:
     doc = Doc(
         {200: Answer("It.", maybe_headers={"X-Told": "Something."})},
         parameters=(Parameter("X-Sent", "header", "Something."),),
@@ -254,7 +262,7 @@ def test_an_origin_is_taken_as_browsers_send_it(given: str, origin: str) -> None
         *("https://farm.example:443", "http://farm.example:80", "https://u:p@farm.example"),
     ],
 )
-def test_what_is_no_origin_stops_the_start_and_says_so(given: str) -> None:
+def test_an_invalid_origin_stops_the_start_and_is_named(given: str) -> None:
     with pytest.raises(ConfigError, match="cors_origins: "):
         load_config({"api_key": "k", "cors_origins": [given]}, {})
 

@@ -38,7 +38,7 @@ async def test_a_client_may_close_after_any_byte_of_its_request(
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-async def test_a_client_may_half_close_after_any_byte_and_hears_only_whole_replies(
+async def test_a_client_may_half_close_after_any_byte_and_receives_only_whole_replies(
     site: Site, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     data = REQUESTS[name]

@@ -121,9 +121,9 @@ async def three_jobs(farm: Farm) -> list[str]:
     ended = await farm.assigned()
     await farm.client.post(f"/jobs/{ended['job_id']}/complete", {"output_url": "file:///o"})
     await farm.beat()
-    held = await farm.assigned()
+    assigned_job = await farm.assigned()
     waiting = await farm.submit()
-    return [waiting["job_id"], held["job_id"], ended["job_id"]]
+    return [waiting["job_id"], assigned_job["job_id"], ended["job_id"]]
 
 
 def named(data: bytes, ids: list[str]) -> bytes:

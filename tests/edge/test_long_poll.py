@@ -80,7 +80,7 @@ async def test_a_client_that_closes_ends_the_wait(polled: Site, poll: Poll) -> N
     assert (poll.waiting, poll.over, polled.open) == (0, True, 0)
 
 
-async def test_a_client_that_half_closes_is_answered_at_once_with_what_there_is(
+async def test_a_client_that_half_closes_is_answered_immediately_with_what_there_is(
     polled: Site, poll: Poll
 ) -> None:
     client = await _begin(polled, poll)
@@ -124,7 +124,7 @@ async def test_a_drain_ends_the_wait(polled: Site, poll: Poll) -> None:
     assert (reply.body, reply.headers["connection"]) == (b"none", "close")
 
 
-async def test_a_wait_that_begins_in_a_drain_is_over_at_once(polled: Site, poll: Poll) -> None:
+async def test_a_wait_that_begins_in_a_drain_is_over_immediately(polled: Site, poll: Poll) -> None:
     client = polled.connect()
     await client.send_all(b"GET /poll")
     await wait_all_tasks_blocked()
@@ -133,7 +133,7 @@ async def test_a_wait_that_begins_in_a_drain_is_over_at_once(polled: Site, poll:
     assert (await client.receive_some()).endswith(b"none")
 
 
-async def test_an_error_in_the_wait_is_told_as_itself() -> None:
+async def test_an_error_in_the_wait_is_raised_unwrapped() -> None:
     async def fail() -> None:
         raise NotFound("Job not found")
 

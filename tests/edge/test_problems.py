@@ -42,5 +42,5 @@ def test_a_detail_may_quote_any_text() -> None:
     assert document(BadRequest("no: \ud800 \x00 é"))["detail"] == "no: \ud800 \x00 é"
 
 
-def test_a_crash_tells_its_request_id_and_nothing_else() -> None:
+def test_a_crash_reports_its_request_id_and_nothing_else() -> None:
     assert "id-9" in str(document(Crash("id-9"))["detail"])

@@ -73,11 +73,11 @@ async def talk(port: Port, case: Case, pieces: list[bytes], *, follow: bool) -> 
     pieces = [*pieces, probe(job["job_id"])] if follows else pieces
     said = await said_after(port, case, *pieces)
     replies = read_replies(said, [*methods_of(case), *["GET"] * 100])
-    heard = follows and not case.closes
-    assert [reply.status for reply in replies] == [*case.replies, *([200] if heard else [])]
+    received = follows and not case.closes
+    assert [reply.status for reply in replies] == [*case.replies, *([200] if received else [])]
     after = (await port.daemon.client.get(f"/jobs/{job['job_id']}")).json()
-    assert after["status"] == ("cancelled" if heard else "pending")
-    if not heard and set(case.replies) <= {*range(400, 600)}:
+    assert after["status"] == ("cancelled" if received else "pending")
+    if not received and set(case.replies) <= {*range(400, 600)}:
         assert port.jobs() == before
     judge(replies, case)
 

@@ -73,7 +73,7 @@ async def test_a_body_that_204_may_not_have_is_not_sent() -> None:
     assert [(r.status, r.body[:5]) for r in read_replies(said)] == [(204, b""), (200, b'{"hel')]
 
 
-async def test_a_problem_is_told_with_its_field(site: Site) -> None:
+async def test_a_problem_is_reported_with_its_field(site: Site) -> None:
     (reply,) = await site.ask(get("/missing"))
     assert reply.headers["content-type"] == "application/problem+json"
     problem = json.loads(reply.body)
@@ -97,7 +97,7 @@ async def _served(route: Route, *paths: str) -> bytes:
         return await site.talk(b"".join(get(path) for path in paths))
 
 
-async def test_an_error_out_of_a_handler_s_nursery_is_told_as_itself() -> None:
+async def test_an_error_out_of_a_handler_s_nursery_is_reported_unwrapped() -> None:
     async def fail() -> None:
         raise NotFound("Job not found")
 

@@ -47,7 +47,7 @@ async def test_an_idempotency_key_in_two_lines_is_refused(site: Site) -> None:
     assert json.loads(reply.body)["field"] == "idempotency-key"
 
 
-async def test_requests_sent_at_once_are_answered_in_their_order(site: Site) -> None:
+async def test_pipelined_requests_are_answered_in_order(site: Site) -> None:
     replies = await site.ask(b"".join(post("/echo", b"%d" % n) for n in range(20)))
     assert [reply.body for reply in replies] == [b"%d" % n for n in range(20)]
 
@@ -114,7 +114,7 @@ async def test_an_unknown_path_needs_no_key(site: Site) -> None:
     assert (await site.ask(get("/nope")))[0].status == 404
 
 
-async def test_options_tells_what_a_path_takes(site: Site) -> None:
+async def test_options_reports_what_a_path_takes(site: Site) -> None:
     (reply,) = await site.ask(get("/locked", method="OPTIONS"), methods=["OPTIONS"])
     assert (reply.status, reply.body) == (204, b"")
     assert reply.headers["allow"] == "GET, HEAD, OPTIONS, POST"
@@ -132,7 +132,7 @@ async def test_a_wrong_method_is_405_with_allow(site: Site) -> None:
     assert reply.headers["allow"] == "OPTIONS, POST"
 
 
-async def test_a_sane_request_id_is_kept_and_told(site: Site) -> None:
+async def test_a_sane_request_id_is_kept_and_reported(site: Site) -> None:
     (reply,) = await site.ask(get("/nope", "X-Request-Id: ticket-42/a"))
     assert reply.headers["x-request-id"] == "ticket-42/a"
     assert json.loads(reply.body)["request_id"] == "ticket-42/a"

@@ -113,7 +113,9 @@ def test_an_unknown_path_is_not_found(router: Router, path: str) -> None:
         ("/media/x", "OPTIONS, PUT"),
     ],
 )
-def test_a_wrong_method_is_told_the_right_ones(router: Router, path: str, allow: str) -> None:
+def test_a_wrong_method_gets_405_with_the_allowed_ones(
+    router: Router, path: str, allow: str
+) -> None:
     with pytest.raises(MethodNotAllowed) as caught:
         router.match("PATCH", path)
     assert caught.value.headers == {"Allow": allow}
@@ -137,7 +139,7 @@ def test_head_is_served_by_the_route_for_get(router: Router) -> None:
         [route("GET", "/{x}/{x}")],
     ],
 )
-def test_a_table_that_is_ambiguous_or_malformed_is_refused_at_once(routes: list[Route]) -> None:
+def test_a_table_that_is_ambiguous_or_malformed_is_refused_immediately(routes: list[Route]) -> None:
     with pytest.raises(ValueError, match=r"two routes|pattern"):
         Router(routes)
 

@@ -62,7 +62,7 @@ async def test_requests_are_served_on_real_sockets(journal: Journal) -> None:
     assert journal.requests[0].peer.startswith("127.0.0.1:")
 
 
-async def test_one_connection_too_many_is_told_503_and_when_to_come_again(
+async def test_one_connection_too_many_gets_503_with_retry_after(
     journal: Journal,
 ) -> None:
     async with running(journal, limits=EdgeLimits(connections_max=2)) as (_, port):
@@ -100,7 +100,7 @@ async def test_hundreds_of_connections_opened_and_left_leave_nothing(journal: Jo
                 await client.aclose()
 
 
-async def test_requests_are_served_beside_hundreds_of_slow_heads(journal: Journal) -> None:
+async def test_requests_are_served_next_to_hundreds_of_slow_heads(journal: Journal) -> None:
     async with running(journal) as (server, port):
         slow = [await connect(port) for _ in range(300)]
         for client in slow:
@@ -146,7 +146,7 @@ async def test_running_out_of_descriptors_is_waited_out(
 # ------------------------------------------------------------------------------------- the drain
 
 
-async def test_a_drain_closes_idle_connections_at_once_and_finishes_requests(
+async def test_a_drain_closes_idle_connections_immediately_and_finishes_requests(
     journal: Journal,
 ) -> None:
     release = trio.Event()
@@ -156,8 +156,8 @@ async def test_a_drain_closes_idle_connections_at_once_and_finishes_requests(
         await release.wait()
         return Response(200, b"done")
 
-    held = Route("GET", "/held", handle, role="public")
-    async with running(journal, held) as (server, port):
+    slow_route = Route("GET", "/held", handle, role="public")
+    async with running(journal, slow_route) as (server, port):
         idle, busy, fresh = await connect(port), await connect(port), await connect(port)
         await idle.send_all(get("/"))
         await idle.receive_some()
@@ -196,7 +196,7 @@ async def test_a_drain_cancels_what_outlives_its_deadline(journal: Journal) -> N
         await client.aclose()
 
 
-async def test_a_drain_answers_long_polls_at_once(journal: Journal) -> None:
+async def test_a_drain_answers_long_polls_immediately(journal: Journal) -> None:
     async def handle(request: Request) -> Response:
         journal.begun.set()
         await wait_while_wanted(request, trio.sleep_forever, 600)
@@ -252,7 +252,7 @@ def test_connections_are_kept_below_what_the_process_may_open(
 # ----------------------------------------------------------------------------------- listeners
 
 
-async def test_a_port_in_use_is_told_with_what_to_do() -> None:
+async def test_a_port_in_use_is_reported_with_a_remedy() -> None:
     (listener,) = await open_listeners("127.0.0.1", 0)
     port = listener.socket.getsockname()[1]
     with pytest.raises(OSError, match=rf"127\.0\.0\.1:{port} is in use.*--port") as caught:
@@ -261,12 +261,12 @@ async def test_a_port_in_use_is_told_with_what_to_do() -> None:
     await listener.aclose()
 
 
-async def test_an_address_of_another_machine_is_told() -> None:
+async def test_an_address_of_another_machine_is_reported() -> None:
     with pytest.raises(OSError, match=r"192\.0\.2\.1:0 is no address of this machine"):
         await open_listeners("192.0.2.1", 0)
 
 
-async def test_a_port_can_be_listened_on_again_at_once() -> None:
+async def test_a_port_can_be_listened_on_again_immediately() -> None:
     (listener,) = await open_listeners("127.0.0.1", 0)
     port = listener.socket.getsockname()[1]
     client = await connect(port)
@@ -313,6 +313,6 @@ def test_addresses_are_written_as_people_do(address: object, name: str) -> None:
     assert name_of(address) == name
 
 
-async def test_a_stream_that_is_no_socket_has_no_address() -> None:
+async def test_a_stream_that_is_not_a_socket_has_no_address() -> None:
     near, _ = trio.testing.memory_stream_pair()
     assert peer_of(near) == "-"

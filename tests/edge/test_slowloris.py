@@ -65,14 +65,14 @@ def p99(took: list[float]) -> float:
 
 def measure(drip: Callable[[], None], one: socket.socket, other: socket.socket) -> float:
     """Return how much longer the slowest in a hundred requests take beside the slow clients."""
-    beside: list[float] = []
+    latencies: list[float] = []
     alone: list[float] = []
     for _ in range(REQUESTS):
         drip()
-        beside.append(ask(one))
+        latencies.append(ask(one))
         alone.append(ask(other))
-    log.info("p99 %.2f ms alone, %.2f ms beside %d", p99(alone) * 1e3, p99(beside) * 1e3, SLOW)
-    return p99(beside) / p99(alone)
+    log.info("p99 %.2f ms alone, %.2f ms beside %d", p99(alone) * 1e3, p99(latencies) * 1e3, SLOW)
+    return p99(latencies) / p99(alone)
 
 
 @pytest.mark.e2e
@@ -81,10 +81,10 @@ def test_500_slow_clients_do_not_slow_the_others_threefold(tmp_path: Path) -> No
     with_them.mkdir()
     without.mkdir()
     # Long enough for the slow ones to last as long as the run.
-    patient = ("--set", "edge.head_timeout_s=120", "--set", "edge.body_timeout_s=120")
+    patience_s = ("--set", "edge.head_timeout_s=120", "--set", "edge.body_timeout_s=120")
     with (
-        kit.start(with_them, *patient) as beset,
-        kit.start(without, *patient) as quiet,
+        kit.start(with_them, *patience_s) as beset,
+        kit.start(without, *patience_s) as quiet,
         slow_clients(beset.port) as drip,
         connect(beset) as one,
         connect(quiet) as other,

@@ -66,7 +66,7 @@ async def test_a_folded_header_is_read_as_one_line(site: Site, journal: Journal)
     assert journal.requests[0].headers["x-long"] == "a b"
 
 
-async def test_a_folded_transfer_coding_is_no_way_round_the_check(site: Site) -> None:
+async def test_a_folded_transfer_coding_is_not_a_way_round_the_check(site: Site) -> None:
     data = POST + b"Content-Length: 3\r\nTransfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n"
     assert [reply.status for reply in await site.ask(data)] == [400]
 

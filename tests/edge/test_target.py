@@ -22,7 +22,7 @@ def test_a_target_is_split_into_path_and_query(target: str, parts: tuple[str, st
 
 
 @pytest.mark.parametrize("target", ["jobs", "host:80", "ftp://host/x", "?x=1"])
-def test_a_target_that_is_no_path_is_refused(target: str) -> None:
+def test_a_target_that_is_not_a_path_is_refused(target: str) -> None:
     with pytest.raises(BadRequest, match="begins with '/'"):
         split_target(target)
 
@@ -32,7 +32,7 @@ def test_segments_are_decoded_after_they_were_split() -> None:
 
 
 @pytest.mark.parametrize("path", ["/%", "/%4", "/%zz", "/%ff", "/%C3", "/a%00b"])
-def test_what_is_no_text_once_decoded_is_refused(path: str) -> None:
+def test_a_target_that_decodes_to_invalid_text_is_refused(path: str) -> None:
     with pytest.raises(BadRequest):
         decode_segments(path)
 

@@ -155,7 +155,7 @@ async def test_a_reply_may_take_as_long_to_be_made_as_it_needs(
         assert read_replies(await read_all(client))[0].body == b"event" * 3
 
 
-async def test_a_client_that_neither_reads_nor_closes_cannot_linger_for_ever(
+async def test_a_client_that_neither_reads_nor_closes_cannot_linger_forever(
     autojump_clock: MockClock, site: Site
 ) -> None:
     client = site.connect()
@@ -165,7 +165,7 @@ async def test_a_client_that_neither_reads_nor_closes_cannot_linger_for_ever(
     assert site.open == 0
 
 
-async def test_a_client_that_sends_for_ever_cannot_linger_for_ever(
+async def test_a_client_that_sends_forever_cannot_linger_forever(
     autojump_clock: MockClock, site: Site
 ) -> None:
     client = site.connect()

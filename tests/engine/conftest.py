@@ -15,14 +15,14 @@ from tests.engine.daemon import FakeDaemon, running_daemon
 from tests.engine.pipeline.rows import all_rows
 from tests.engine.pipeline.verdicts import Verdicts
 
-from distconv_engine.attempts.context import Attempt, Workshop
+from distconv_engine.attempts.context import Attempt, EngineContext
 from distconv_engine.attempts.journal import Journal
 from distconv_engine.attempts.progress_tracker import Tracker
 from distconv_engine.config import Config
 from distconv_engine.ffmpeg.run import Controls
 from distconv_engine.ffmpeg.tools import Tools, find_tools
 from distconv_engine.host.benchmark import measure
-from distconv_engine.host.capabilities import Capabilities, prove
+from distconv_engine.host.capabilities import Capabilities, verify_encoders
 from distconv_engine.logs import Log
 from distconv_engine.pipeline.run import run_attempt
 from distconvd.model import CompleteReport, Job
@@ -45,7 +45,7 @@ def capabilities(tools: Tools, tmp_path_factory: pytest.TempPathFactory) -> Capa
     folder = tmp_path_factory.mktemp("proof")
 
     async def run() -> Capabilities:
-        return await prove(tools, Controls(), folder, hardware=False)
+        return await verify_encoders(tools, Controls(), folder, hardware=False)
 
     return trio.run(run)
 
@@ -120,9 +120,9 @@ def run_job(
         folder.mkdir(parents=True, exist_ok=True)
         log = Log()
         journal = Journal(work / "held", log)
-        shop = Workshop(config, "e1", own_tools, own_capabilities, client, journal, log)
+        context = EngineContext(config, "e1", own_tools, own_capabilities, client, journal, log)
         job = _job(job_id, url, codec, options, output, sha256, job_size)
-        return await run_attempt(shop, Attempt(job, folder, tracker, controls))
+        return await run_attempt(context, Attempt(job, folder, tracker, controls))
 
     return run
 

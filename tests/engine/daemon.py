@@ -47,7 +47,7 @@ class FakeDaemon:
     def __init__(self) -> None:
         self.changed = threading.Condition()
         self.queue: list[dict[str, Any]] = []
-        self.held: dict[str, dict[str, Any]] = {}
+        self.assigned: dict[str, dict[str, Any]] = {}
         self.beats: list[dict[str, Any]] = []
         self.benchmarks: list[dict[str, Any]] = []
         self.benchmark_requested_at: int | None = None
@@ -61,11 +61,11 @@ class FakeDaemon:
         self.puts: list[tuple[str, dict[str, str]]] = []
         self.put_statuses: list[int] = []
         self.files: dict[str, Served] = {}
-        self.spoil_put: Callable[[bytes], bytes] = bytes
+        self.corrupt_put: Callable[[bytes], bytes] = bytes
         self.break_put_after = 0
         self.chunks = 0
         self.broken_puts = 0
-        self.away = False
+        self.is_unavailable = False
         self.lose_replies_to: str | None = None
         self.url = ""
 
@@ -111,7 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         raw = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        if self.daemon.away:
+        if self.daemon.is_unavailable:
             self.close_connection = True
             return
         if self.headers.get("X-API-Key") != KEY:
@@ -173,8 +173,10 @@ class _Handler(BaseHTTPRequestHandler):
         prefer = self.headers.get("Prefer", "")
         match = re.match(r"^wait=([\d.]+)$", prefer)
         wait_s = float(match[1]) if match else 0.0
-        self.daemon.changed.wait_for(lambda: self.daemon.queue or self.daemon.away, min(wait_s, 5))
-        if not self.daemon.queue or self.daemon.away:
+        self.daemon.changed.wait_for(
+            lambda: self.daemon.queue or self.daemon.is_unavailable, min(wait_s, 5)
+        )
+        if not self.daemon.queue or self.daemon.is_unavailable:
             return 204, None
         return 200, self.daemon.queue.pop(0)
 
@@ -210,7 +212,7 @@ class _Handler(BaseHTTPRequestHandler):
                 status = 400
             if status == 201:
                 self.daemon.media[unquote(self.path)] = content
-                self.daemon.files[unquote(self.path)] = Served(self.daemon.spoil_put(content))
+                self.daemon.files[unquote(self.path)] = Served(self.daemon.corrupt_put(content))
             self.daemon.changed.notify_all()
         self._reply(status, {"url": self.path})
 

@@ -97,7 +97,7 @@ class Site:
         assert self.engine is not None
         return psutil.Process(self.engine.pid).children(recursive=True)
 
-    def undelivered(self) -> list[Path]:
+    def undelivered_reports(self) -> list[Path]:
         """Return the reports that lie in the engine's outbox."""
         return list((self.work / "outbox").glob("*.json"))
 

@@ -58,7 +58,7 @@ def encoding(job_id: str) -> Callable[[FakeDaemon], object]:
     return lambda d: any(j == job_id and p["phase"] == "encode" for j, p in d.progress)
 
 
-def test_an_engine_registers_proves_itself_works_reports_and_drains(
+def test_an_engine_registers_verifies_its_encoders_works_reports_and_drains(
     daemon: FakeDaemon, start: Start, clips: Clips, tmp_path: Path
 ) -> None:
     daemon.submit("1_1", clips.plain().as_uri(), "vp9")
@@ -133,7 +133,7 @@ def test_sigterm_gives_a_running_job_back_at_the_deadline(
     assert not any(child.is_running() for child in children)
 
 
-def test_a_second_sigterm_ends_at_once(daemon: FakeDaemon, start: Start, clips: Clips) -> None:
+def test_a_second_sigterm_ends_immediately(daemon: FakeDaemon, start: Start, clips: Clips) -> None:
     submit_long(daemon, clips)
     process = start("--drain-s", "60")
     daemon.wait_for(encoding("1_1"))
@@ -155,16 +155,16 @@ def test_sigterm_lets_a_job_finish_that_makes_the_deadline(
     assert (daemon.report_of("1_1") or ("",))[0] == "complete"
 
 
-def test_an_encode_goes_on_while_the_daemon_is_away_and_its_result_comes_later(
+def test_an_encode_goes_on_while_the_daemon_is_unavailable_and_its_result_comes_later(
     daemon: FakeDaemon, start: Start, clips: Clips, tmp_path: Path
 ) -> None:
     daemon.submit("1_1", clips.long().as_uri(), "h264", options={"preset": "medium"})
     start()
     daemon.wait_for(encoding("1_1"))
-    daemon.away = True
+    daemon.is_unavailable = True
     wait_until(lambda: list((tmp_path / "work" / "outbox").glob("*.json")), 120)
     assert not daemon.reports
-    daemon.away = False
+    daemon.is_unavailable = False
     daemon.wait_for(lambda d: d.report_of("1_1"))
     assert (daemon.report_of("1_1") or ("",))[0] == "complete"
     assert len(daemon.reports) == 1
@@ -202,7 +202,9 @@ def test_a_lost_reply_to_a_report_does_no_harm(
     assert all(body == reports[0] for body in reports)
 
 
-def test_two_slots_run_two_jobs_at_once(daemon: FakeDaemon, start: Start, clips: Clips) -> None:
+def test_two_slots_run_two_jobs_concurrently(
+    daemon: FakeDaemon, start: Start, clips: Clips
+) -> None:
     submit_long(daemon, clips, "1_1")
     submit_long(daemon, clips, "1_2")
     process = start("--slots", "2")
@@ -227,7 +229,7 @@ def test_pause_stops_the_encode_where_it_is_and_resume_lets_it_go_on(
     wait_until(lambda: not ffmpegs_of(process))
 
 
-def test_an_engine_that_is_asked_measures_itself_anew_once_its_job_stands_still(
+def test_an_engine_that_is_asked_measures_itself_again_once_its_job_stands_still(
     daemon: FakeDaemon, start: Start, clips: Clips, tmp_path: Path
 ) -> None:
     submit_long(daemon, clips)
@@ -275,7 +277,7 @@ def test_a_full_disk_takes_no_job_and_says_so(
     assert not daemon.reports
 
 
-def test_a_source_that_the_settings_forbid_is_told_without_a_class_whatever_its_name(
+def test_a_forbidden_source_is_reported_without_a_failure_class(
     daemon: FakeDaemon, start: Start
 ) -> None:
     daemon.submit("1_1", "file:///elsewhere/bad%FF.mp4", "h264")

@@ -140,7 +140,7 @@ def test_a_key_file_may_end_its_line_as_it_likes_and_hold_more_than_ascii(
 
 
 @pytest.mark.parametrize("content", [b"", b"\r\n", b"sesame\r\nother", b"sesame\xff"])
-def test_a_file_that_holds_no_one_key_is_refused_without_showing_it(
+def test_a_file_that_contains_no_one_key_is_refused_without_showing_it(
     content: bytes, tmp_path: Path
 ) -> None:
     file = tmp_path / "key"

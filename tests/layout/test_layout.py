@@ -108,7 +108,7 @@ def committed_texts() -> Iterator[tuple[Path, str]]:
 
 
 @pytest.mark.parametrize("package", sorted(PACKAGES))
-def test_layers_hold_between_the_packages(package: str) -> None:
+def test_layers_are_kept_between_the_packages(package: str) -> None:
     wrong = [
         f"{module} imports {target}"
         for module, targets in IMPORTS.items()
@@ -295,7 +295,7 @@ def test_no_module_name_has_the_prefix_of_a_package_that_was_not_made() -> None:
 
 
 @pytest.mark.parametrize("folder", sorted(SOURCE_ROOTS))
-def test_a_source_root_holds_exactly_its_one_package(folder: str) -> None:
+def test_a_source_root_contains_exactly_its_one_package(folder: str) -> None:
     top = {path.relative_to(ROOT / folder).parts[0] for path in (ROOT / folder).rglob("*.py")}
     assert top == {SOURCE_ROOTS[folder]}
 
@@ -305,7 +305,7 @@ def test_a_package_says_that_it_is_typed(folder: str) -> None:
     assert (ROOT / folder / SOURCE_ROOTS[folder] / "py.typed").is_file()
 
 
-def test_the_wheel_holds_the_same_packages() -> None:
+def test_the_wheel_contains_the_same_packages() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     built = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     assert built == [f"{folder}/{package}" for folder, package in SOURCE_ROOTS.items()]

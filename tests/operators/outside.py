@@ -21,13 +21,17 @@ from distconvd import config as daemon_config
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTRIB = ROOT / "contrib"
-_PLACES = ["/usr/sbin", "/sbin", *(str(ROOT / ".tools" / p) for p in ("usr/sbin", "usr/bin"))]
+_BIN_DIRECTORIES = [
+    "/usr/sbin",
+    "/sbin",
+    *(str(ROOT / ".tools" / p) for p in ("usr/sbin", "usr/bin")),
+]
 
 
 def maybe_program(name: str) -> str | None:
     """Return the place of a program, or None where there is none."""
     named = os.environ.get(f"DISTCONV_TEST_{name.upper()}")
-    places = os.pathsep.join([os.environ.get("PATH", ""), *_PLACES])
+    places = os.pathsep.join([os.environ.get("PATH", ""), *_BIN_DIRECTORIES])
     return named or shutil.which(name, path=places)
 
 

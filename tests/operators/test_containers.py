@@ -112,11 +112,11 @@ def test_the_install_makes_an_environment_of_locked_files_only(tmp_path: Path) -
         env=environ, capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    told = subprocess.run(
+    printed = subprocess.run(
         [str(target / "bin" / "distconvd"), "--version"],
         capture_output=True, text=True, timeout=30, check=True,
     )  # fmt: skip
-    assert told.stdout.startswith("distconvd ")
+    assert printed.stdout.startswith("distconvd ")
     (packages,) = target.glob("lib/python*/site-packages")
     there = {path.name.partition("-")[0] for path in packages.glob("*.dist-info")}
     assert {"distconv", "trio", "h11"} <= there
@@ -160,8 +160,8 @@ def test_compose_sets_what_the_programs_read_and_env_example_all_that_it_asks_fo
     assert set(SERVICES["engine"]["environment"]) <= outside.engine_settings()
     assert set(SERVICES["daemon"]["environment"]) <= outside.daemon_settings()
     asked = set(re.findall(r"\$\{(\w+)", (CONTAINERS / "compose.yaml").read_text()))
-    told = re.findall(r"^(\w+)=", (CONTAINERS / "env.example").read_text(), re.MULTILINE)
-    assert asked == set(told)
+    printed = re.findall(r"^(\w+)=", (CONTAINERS / "env.example").read_text(), re.MULTILINE)
+    assert asked == set(printed)
 
 
 def test_compose_publishes_to_this_machine_only_and_without_a_key_not_at_all() -> None:
@@ -174,7 +174,7 @@ def test_compose_publishes_to_this_machine_only_and_without_a_key_not_at_all() -
 
 
 @pytest.mark.e2e
-def test_health_tells_of_a_daemon_and_of_an_engine(
+def test_health_reports_a_daemon_and_of_an_engine(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     health = outside.load(CONTAINERS / "health.py")
@@ -247,7 +247,7 @@ def daemon_with_tls(folder: Path, *flags: str) -> Generator[int]:
 
 
 @pytest.mark.e2e
-def test_health_tells_of_a_daemon_with_a_certificate_of_its_own(tmp_path: Path) -> None:
+def test_health_reports_a_daemon_with_a_certificate_of_its_own(tmp_path: Path) -> None:
     health = outside.load(CONTAINERS / "health.py")
     issued = trustme.CA().issue_cert("dispatch.example.org")  # not as the loopback is called
     issued.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "both.pem"))

@@ -162,7 +162,7 @@ def test_a_rollback_without_a_release_before_is_refused(releases: Releases, site
     assert (ended.returncode, "no release before" in ended.stderr) == (1, True)
 
 
-def test_new_defaults_lie_beside_configuration_that_was_changed(
+def test_new_defaults_are_next_to_configuration_that_was_changed(
     releases: Releases, tmp_path: Path
 ) -> None:
     root = tmp_path / "root"
@@ -183,7 +183,7 @@ def test_new_defaults_lie_beside_configuration_that_was_changed(
     assert not (etc / "engine.toml.new").exists()  # its default has not changed
 
 
-def test_a_unit_that_was_changed_by_hand_is_kept_beside_the_new_one(
+def test_a_unit_that_was_changed_by_hand_is_kept_next_to_the_new_one(
     releases: Releases, site: Path
 ) -> None:
     unit = site / "etc/systemd/system/distconv-dispatch.service"
@@ -241,7 +241,7 @@ def key_in(folder: Path, text: str) -> Path:
     return path
 
 
-def test_an_engine_beside_a_daemon_gets_the_server_and_key_that_it_is_given(
+def test_an_engine_next_to_a_daemon_gets_the_server_and_key_that_it_is_given(
     releases: Releases, tmp_path: Path
 ) -> None:
     root, key = tmp_path / "root", key_in(tmp_path, "dck_of-another")
@@ -290,7 +290,7 @@ def test_configuration_changed_by_hand_stays_and_the_warning_says_what_is_there_
     assert "distconvd keys add" in admin
 
 
-def test_a_value_that_is_there_already_is_no_reason_to_warn(
+def test_a_value_that_is_there_already_is_not_a_reason_to_warn(
     releases: Releases, tmp_path: Path
 ) -> None:
     root, key = tmp_path / "root", key_in(tmp_path, "dck_by-hand")
@@ -340,7 +340,7 @@ def test_an_upgrade_that_fails_at_any_change_leaves_all_as_it_was(
     assert fail_each(releases, releases.flags(site, "2.0"), site, "fail") > 8
 
 
-def test_a_failure_leaves_what_lay_beside_configuration_and_units(
+def test_a_failure_leaves_what_lay_next_to_configuration_and_units(
     releases: Releases, tmp_path: Path
 ) -> None:
     root = tmp_path / "root"
@@ -396,17 +396,17 @@ def test_an_upgrade_that_is_killed_loses_no_state(releases: Releases, site: Path
     assert (site / "opt/distconv/current").readlink().name.startswith("2.0-")
 
 
-def test_two_installs_at_once_are_one_and_a_refusal(releases: Releases, site: Path) -> None:
+def test_of_two_concurrent_installs_one_is_refused(releases: Releases, site: Path) -> None:
     with subprocess.Popen(
         ["flock", site, "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as holder:
-        assert holder.stdin is not None
-        assert holder.stdout is not None
-        holder.stdin.write(b"held\n")
-        holder.stdin.flush()
-        assert holder.stdout.readline() == b"held\n"
+    ) as lock_owner:
+        assert lock_owner.stdin is not None
+        assert lock_owner.stdout is not None
+        lock_owner.stdin.write(b"held\n")
+        lock_owner.stdin.flush()
+        assert lock_owner.stdout.readline() == b"held\n"
         ended = run(releases.install, *releases.flags(site, "2.0"))
-        holder.stdin.close()
+        lock_owner.stdin.close()
     assert ended.returncode == 1
     assert "another install or uninstall is at work" in ended.stderr
 
@@ -430,7 +430,7 @@ def test_two_installs_at_once_are_one_and_a_refusal(releases: Releases, site: Pa
         (["--rollback", "--server", "http://dispatch:8080"], "--rollback changes no configuration"),
     ],
 )
-def test_wrong_usage_is_told_in_a_line_and_exits_2(words: list[str], said: str) -> None:
+def test_wrong_usage_is_reported_in_a_line_and_exits_2(words: list[str], said: str) -> None:
     # Dry, for one that is not refused would be an install on this machine.
     ended = run(INSTALL, "--dry-run", *words)
     assert ended.returncode == 2

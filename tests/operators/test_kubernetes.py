@@ -63,7 +63,7 @@ def test_every_manifest_is_valid_by_the_strict_schema(version: str) -> None:
     assert [fault for document in RESOURCES for fault in faults(document, version)] == []
 
 
-def test_the_schema_would_see_a_field_that_there_is_not() -> None:
+def test_the_schema_rejects_an_unknown_field() -> None:
     wrong = json.loads(json.dumps(BY_NAME["StatefulSet/distconvd"]))
     wrong["spec"]["template"]["spec"]["containers"][0]["readynessProbe"] = {}
     assert len(list(faults(wrong, VERSIONS[-1]))) == 1
@@ -139,7 +139,7 @@ async def test_probes_ask_for_what_is_there_and_needs_no_key() -> None:
     assert ENGINE["containers"][0]["readinessProbe"]["exec"]["command"][-1] == "engine"
 
 
-def test_the_daemons_configuration_is_one(tmp_path: Path) -> None:
+def test_the_daemons_configuration_is_valid(tmp_path: Path) -> None:
     path = tmp_path / "distconvd.toml"
     path.write_text(BY_NAME["ConfigMap/distconvd"]["data"]["distconvd.toml"])
     config: Config = load_config({}, {"DISTCONV_CONFIG": str(path)}).config
@@ -195,14 +195,14 @@ def test_the_network_is_shut_but_for_what_is_named() -> None:
     assert "10.0.0.0/8" in outward[0]["except"]
 
 
-async def test_engines_are_scaled_by_metrics_that_the_daemon_tells() -> None:
+async def test_engines_are_scaled_by_metrics_that_the_daemon_reports() -> None:
     (trigger,) = KEDA["spec"]["triggers"]
     asked = set(re.findall(r"distconv_\w+", trigger["metadata"]["query"]))
     async with open_daemon() as daemon:
         text = (await daemon.client.get("/metrics")).body.decode()
-    told = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
+    metrics = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
     assert asked == {"distconv_queue_jobs", "distconv_engine_slots_held"}
-    assert asked <= told
+    assert asked <= metrics
     target = KEDA["spec"]["scaleTargetRef"]
     assert f"{target['kind']}/{target['name']}" in BY_NAME
     assert KEDA["metadata"]["namespace"] == KUSTOMIZATION["namespace"]

@@ -48,7 +48,7 @@ def expressions() -> Iterator[tuple[str, str]]:
 EXPRESSIONS = list(expressions())
 
 
-def told_by_the_guide() -> dict[str, set[str]]:
+def documented_metrics() -> dict[str, set[str]]:
     """The labels of each metric, as the user guide has them."""
     guide = pages.section(pages.read("docs/user_guide.md"), "## Metrics")
     return {
@@ -78,17 +78,17 @@ def family_of(name: str, families: set[str]) -> str:
 # ------------------------------------------------------------------------------------- the metrics
 
 
-async def test_every_metric_that_is_asked_for_is_told_by_a_daemon() -> None:
+async def test_every_metric_queried_is_exported_by_a_daemon() -> None:
     async with open_daemon() as daemon:
         text = (await daemon.client.get("/metrics")).body.decode()
-    told = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
+    metrics = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
     asked = {name for _, expression in EXPRESSIONS for name, _ in metrics_of(expression)}
     assert len(asked) > 20
-    assert {name for name in asked if family_of(name, told) not in told} == set()
+    assert {name for name in asked if family_of(name, metrics) not in metrics} == set()
 
 
-async def test_the_labels_that_the_guide_tells_are_those_of_the_samples() -> None:
-    guide = told_by_the_guide()
+async def test_the_documented_labels_are_those_of_the_samples() -> None:
+    guide = documented_metrics()
     async with open_daemon() as daemon:
         await daemon.client.post("/jobs/", {"source_url": "http://h/a", "target_codec": "av1"})
         text = (await daemon.client.get("/metrics")).body.decode()
@@ -100,8 +100,8 @@ async def test_the_labels_that_the_guide_tells_are_those_of_the_samples() -> Non
 
 
 @pytest.mark.parametrize("name, expression", EXPRESSIONS, ids=[name for name, _ in EXPRESSIONS])
-def test_every_label_that_is_asked_for_is_one_of_its_metric(name: str, expression: str) -> None:
-    guide = told_by_the_guide()
+def test_every_label_queried_exists_on_its_metric(name: str, expression: str) -> None:
+    guide = documented_metrics()
     found = list(metrics_of(expression))
     known = {"le", *OF_THE_SCRAPE}
     for metric, labels in found:

@@ -76,9 +76,9 @@ def test_nginx_takes_the_file_without_a_warning(nginx: str, tmp_path: Path) -> N
         [nginx, "-t", "-p", str(tmp_path), "-c", str(main)],
         capture_output=True, text=True, timeout=20, check=False,
     )  # fmt: skip
-    told = done.stderr + (tmp_path / "error.log").read_text()
-    assert done.returncode == 0, told
-    assert "[warn]" not in told
+    printed = done.stderr + (tmp_path / "error.log").read_text()
+    assert done.returncode == 0, printed
+    assert "[warn]" not in printed
 
 
 def test_its_times_stand_above_the_daemons() -> None:
@@ -109,8 +109,8 @@ def test_http_is_sent_to_https_without_becoming_a_get(proxy: Proxy) -> None:
 
 def test_curl_reaches_the_daemon_by_tls(proxy: Proxy) -> None:
     assert proxy.curl("/").stdout == b"OK"
-    told = json.loads(proxy.curl("/version").stdout)
-    assert told["name"] == "distconvd"
+    printed = json.loads(proxy.curl("/version").stdout)
+    assert printed["name"] == "distconvd"
     head = proxy.curl("/", "-I").stdout.decode().lower()
     assert "strict-transport-security: max-age=" in head
 
@@ -129,10 +129,10 @@ def test_curl_reaches_the_daemon_by_tls(proxy: Proxy) -> None:
 def test_a_path_arrives_as_it_was_written(proxy: Proxy, daemon: Running, path: str) -> None:
     status, headers, body = proxy.ask("GET", path)
     straight, said = daemon.ask("GET", path)
-    told = [json.loads(text) for text in (body, said)]
-    for document in told:
+    printed = [json.loads(text) for text in (body, said)]
+    for document in printed:
         document.pop("request_id", None)
-    assert (status, told[0]) == (straight, told[1])
+    assert (status, printed[0]) == (straight, printed[1])
     logged = f" GET {path.partition('?')[0]} {status} "
     request_id = headers["x-request-id"]
     wait_until(lambda: request_id in daemon.log)
@@ -171,7 +171,7 @@ def test_a_long_body_is_refused_in_json_by_whoever_refuses_it(proxy: Proxy) -> N
         assert json.loads(body)["type"] == "urn:distconv:problem:body-too-large"
 
 
-def test_who_asks_too_much_is_told_to_wait_in_json(nginx: str, tmp_path: Path) -> None:
+def test_too_many_requests_get_a_retry_after_in_json(nginx: str, tmp_path: Path) -> None:
     burst, rate = 400, 100
     text = kit.CONFIGURATION.read_text()
     assert f"burst={burst} nodelay" in text
@@ -184,12 +184,12 @@ def test_who_asks_too_much_is_told_to_wait_in_json(nginx: str, tmp_path: Path) -
     ):
         connection.connect()
         connection.sock.sendall(asked)
-        told = b""
-        while b"HTTP/1.1 429 " not in told or not told.endswith(b"}"):
+        printed = b""
+        while b"HTTP/1.1 429 " not in printed or not printed.endswith(b"}"):
             piece = connection.sock.recv(1_000_000)
             assert piece, "everything was let through"
-            told += piece
-        refused = told.partition(b"HTTP/1.1 429 ")[2]
+            printed += piece
+        refused = printed.partition(b"HTTP/1.1 429 ")[2]
         head, _, rest = refused.partition(b"\r\n\r\n")
         assert b"\r\nRetry-After: 1" in head
         assert b"\r\nContent-Type: application/problem+json" in head
@@ -201,7 +201,7 @@ def test_who_asks_too_much_is_told_to_wait_in_json(nginx: str, tmp_path: Path) -
 # --------------------------------------------------------------------------------- long requests
 
 
-def test_events_come_at_once(proxy: Proxy) -> None:
+def test_events_come_immediately(proxy: Proxy) -> None:
     # The reader's patience is shorter than the 15 s after which a comment would push out the rest.
     with closing(proxy.connect(timeout_s=10)) as connection:
         connection.request("GET", "/api/v1/events?kind=job.submitted", headers=kit.keyed({}))
@@ -301,9 +301,7 @@ def test_an_upload_is_passed_on_as_it_comes_and_can_be_gone_on_with(proxy: Proxy
     assert json.loads(body)["sha256"] == hashlib.sha256(content).hexdigest()
 
 
-def test_an_upload_without_a_key_hears_that_and_not_that_the_daemon_is_away(
-    proxy: Proxy, tmp_path: Path
-) -> None:
+def test_an_upload_without_a_key_gets_401_and_not_502(proxy: Proxy, tmp_path: Path) -> None:
     source = tmp_path / "large.mp4"
     source.write_bytes(PIECE * 8)
     done = proxy.curl("/media/none.mp4", "-T", str(source), "-w", "%{http_code}", key=None)
@@ -341,7 +339,7 @@ def test_an_engine_works_through_it_by_websocket(
     wait_until(lambda: '"GET /engines/behind-nginx/ws" 101' in proxy.access_log)
 
 
-def test_a_daemon_that_is_away_is_told_in_json(nginx: str, tmp_path: Path) -> None:
+def test_a_daemon_that_is_unavailable_is_reported_in_json(nginx: str, tmp_path: Path) -> None:
     with kit.running(nginx, tmp_path, kit.free_port()) as proxy:
         status, headers, body = proxy.ask("GET", "/jobs/")
         assert (status, headers["retry-after"]) == (503, "2")

@@ -57,7 +57,7 @@ def test_a_key_that_is_given_goes_over_the_file(file: Path) -> None:
     ],
     ids=["missing", "empty", "two lines", "binary", "too long"],
 )
-def test_a_file_that_holds_no_key_is_refused_by_both_with_its_name(
+def test_a_file_that_contains_no_key_is_refused_by_both_with_its_name(
     tmp_path: Path, content: bytes | None, said: str
 ) -> None:
     path = tmp_path / "api-key"

@@ -75,9 +75,9 @@ def test_yes_keeps_a_backup_and_the_results_and_removes_the_rest(
     assert ours(site) == [RESULT]
     assert str(backup) in said
     assert mode(backup) == "0600"  # it holds keys
-    with tarfile.open(backup) as kept:
-        names = kept.getnames()
-        file = kept.extractfile("etc/distconv/distconvd.toml")
+    with tarfile.open(backup) as kept_unit_backup:
+        names = kept_unit_backup.getnames()
+        file = kept_unit_backup.extractfile("etc/distconv/distconvd.toml")
         assert file is not None
         assert file.read() == b"port = 9000\n"
     assert "var/lib/distconv/state.json" in names
@@ -220,16 +220,16 @@ def test_an_earlier_backup_of_the_same_name_is_kept(site: Path, tmp_path: Path) 
 def test_the_originals_unit_stays_but_for_purge_and_is_in_the_backup(
     site: Path, tmp_path: Path
 ) -> None:
-    kept = site / "etc/systemd/system/distconv-dispatch.service.old"
-    kept.write_text("the original's")
+    kept_unit_backup = site / "etc/systemd/system/distconv-dispatch.service.old"
+    kept_unit_backup.write_text("the original's")
     backup = tmp_path / "b.tar.gz"
     said = done(UNINSTALL, "--yes", "--backup", backup, "--root", site)
-    assert kept.read_text() == "the original's"
-    assert f"{kept} stays" in said
+    assert kept_unit_backup.read_text() == "the original's"
+    assert f"{kept_unit_backup} stays" in said
     with tarfile.open(backup) as file:
         assert "etc/systemd/system/distconv-dispatch.service.old" in file.getnames()
     done(UNINSTALL, "--purge", "--root", site)
-    assert not kept.exists()
+    assert not kept_unit_backup.exists()
 
 
 def test_a_dry_run_changes_nothing(site: Path) -> None:
@@ -303,9 +303,9 @@ def test_on_a_terminal_it_asks_for_backup_and_results(
     shown = ask(site, answers)
     assert "Keep a copy of configuration and state in" in shown
     assert "Remove the finished results" in shown
-    kept = [name for name in ours(site) if name.startswith("var/backups/")]
-    assert len(kept) == backups
-    assert [name for name in ours(site) if name not in kept] == left
+    kept_unit_backup = [name for name in ours(site) if name.startswith("var/backups/")]
+    assert len(kept_unit_backup) == backups
+    assert [name for name in ours(site) if name not in kept_unit_backup] == left
 
 
 @pytest.mark.parametrize(
@@ -317,7 +317,7 @@ def test_on_a_terminal_it_asks_for_backup_and_results(
         (["--root", "/dev/null/none", "--purge"], 1, "there is no such folder"),
     ],
 )
-def test_wrong_usage_is_told_in_a_line(words: list[str], code: int, said: str) -> None:
+def test_wrong_usage_is_reported_in_a_line(words: list[str], code: int, said: str) -> None:
     # Dry, for one that is not refused would be an uninstall on this machine.
     ended = run(UNINSTALL, "--dry-run", *words)
     assert (ended.returncode, said in ended.stderr) == (code, True), ended.stderr

@@ -73,7 +73,7 @@ def test_systemd_finds_nothing_to_say_of_the_drop_ins(tree: Path, drop_in: Path)
 
 @wants_systemd
 @pytest.mark.parametrize("name, most", [(DISPATCH, 15), (ENGINE, 20)])
-def test_the_units_are_exposed_no_more_than_told(name: str, most: int) -> None:
+def test_the_units_are_exposed_no_more_than_documented(name: str, most: int) -> None:
     ended = run(
         "systemd-analyze", "security", "--offline=true", f"--threshold={most}", SAMPLES / name
     )
@@ -111,7 +111,7 @@ def test_an_ffmpeg_that_eats_all_memory_dies_alone() -> None:
     assert service["MemoryMax"].endswith("%")
 
 
-def test_every_setting_in_the_samples_is_one_and_has_its_default(tmp_path: Path) -> None:
+def test_every_setting_in_the_samples_exists_and_has_its_default(tmp_path: Path) -> None:
     sample = re.sub(r"^# (?=\w+ = )", "", (SAMPLES / "distconvd.toml").read_text(), flags=re.M)
     sample = re.sub(r"^# (?=\[\w+\]$)", "", sample, flags=re.M)
     (tmp_path / "d.toml").write_text(sample)
@@ -126,7 +126,7 @@ def test_every_setting_in_the_samples_is_one_and_has_its_default(tmp_path: Path)
 
 
 @pytest.mark.parametrize("file", ["dispatch.env", "engine.env"])
-def test_every_variable_in_the_samples_is_one_and_none_is_set(file: str) -> None:
+def test_every_variable_in_the_samples_exists_and_none_is_set(file: str) -> None:
     lines = (SAMPLES / file).read_text().splitlines()
     assert [line for line in lines if line and not line.startswith("#")] == []
     known = Config.__struct_fields__ if file == "dispatch.env" else EngineConfig.__struct_fields__
@@ -138,7 +138,7 @@ def test_every_variable_in_the_samples_is_one_and_none_is_set(file: str) -> None
 @pytest.mark.parametrize(
     "path", [SAMPLES / DISPATCH, SAMPLES / ENGINE, *DROP_INS], ids=lambda p: p.name
 )
-def test_every_variable_and_flag_that_a_unit_gives_is_one(path: Path) -> None:
+def test_every_variable_and_flag_in_a_unit_exists(path: Path) -> None:
     text = path.read_text()
     known = {*Config.__struct_fields__, *EngineConfig.__struct_fields__, "config"}
     flags = re.findall(r" --([a-z-]+) ", re.sub(r"(?m)^ExecStartPre=.*$", "", text))

@@ -54,21 +54,21 @@ class Context:
         return msgspec.convert(self._settings, kind)
 
 
-class Offers(Generic[T]):
+class RegistrarFixture(Generic[T]):
     """What a plugin registers, by name."""
 
     def __init__(self) -> None:
         self.made: dict[str, T] = {}
 
-    def add(self, name: str, offered: T) -> None:
-        self.made[name] = offered
+    def add(self, name: str, registered: T) -> None:
+        self.made[name] = registered
 
 
-def offered(register: Callable[[Registrar[T]], None], name: str) -> T:
+def registered(register: Callable[[Registrar[T]], None], name: str) -> T:
     """Return what a plugin's hook offers under a name."""
-    offers = Offers[T]()
-    register(offers)
-    return offers.made[name]
+    registrar = RegistrarFixture[T]()
+    register(registrar)
+    return registrar.made[name]
 
 
 def each_fault(

@@ -66,7 +66,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "keys.json"
 
 
-def test_a_key_is_long_and_random_and_the_file_holds_its_hash_only(path: Path) -> None:
+def test_a_key_is_long_and_random_and_the_file_contains_its_hash_only(path: Path) -> None:
     one, two = (add_key(path, name, ["read"], NOW_MS) for name in ("one", "two"))
     assert one != two
     assert len(one) == len("dck_") + 43
@@ -119,7 +119,7 @@ def test_a_damaged_file_is_refused_by_name(path: Path, text: str) -> None:
         read_keys(path)
 
 
-def test_a_missing_file_says_how_to_make_one_and_a_folder_is_none(path: Path) -> None:
+def test_a_missing_key_file_says_how_to_make_one_and_a_folder_is_refused(path: Path) -> None:
     with pytest.raises(ConfigError, match="distconvd keys add"):
         read_keys(path)
     path.mkdir()
@@ -168,14 +168,14 @@ def test_a_reload_that_fails_keeps_the_keys(path: Path) -> None:
     assert keys.authenticate(key, PEER).name == "anna"
 
 
-async def test_a_change_of_the_file_is_seen_without_being_told_and_damage_is_not_taken_over(
+async def test_a_change_of_the_file_is_seen_without_being_reported_and_damage_is_not_taken_over(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "distconvd.auth")
     key = add_key(path, "anna", ["read"], NOW_MS)
     keys = KeyFile(path, poll_s=0.01)
 
-    async def told(text: str) -> None:
+    async def write_keys(text: str) -> None:
         while text not in caplog.text:
             await trio.sleep(0.005)
 
@@ -183,11 +183,11 @@ async def test_a_change_of_the_file_is_seen_without_being_told_and_damage_is_not
         async with trio.open_nursery() as nursery:
             await nursery.start(keys.run)
             path.write_text("{ half of it")
-            await told("the keys stay as they were")
+            await write_keys("the keys stay as they were")
             assert keys.authenticate(key, PEER).name == "anna"
             path.unlink()
             other = add_key(path, "bob", ["read"], NOW_MS)
-            await told("has changed: 1 keys")
+            await write_keys("has changed: 1 keys")
             assert keys.authenticate(other, PEER).name == "bob"
             with pytest.raises(Unauthorized):
                 keys.authenticate(key, PEER)
@@ -208,7 +208,7 @@ async def test_a_daemon_asks_the_file_and_reloads_on_demand(path: Path) -> None:
         assert (await bob.get("/jobs/")).status == 403
 
 
-async def test_a_single_key_beside_a_key_file_is_told_to_open_nothing(
+async def test_a_single_key_next_to_a_key_file_is_logged_as_unused(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     add_key(path, "anna", ["read"], NOW_MS)
@@ -232,7 +232,7 @@ async def bound(path: Path) -> Any:
         yield daemon, {name: daemon.client_with({"x-api-key": key}) for name, key in keys.items()}
 
 
-async def held_by(daemon: Daemon, clients: dict[str, Client]) -> dict[str, Any]:
+async def reports_on(daemon: Daemon, clients: dict[str, Client]) -> dict[str, Any]:
     """Return a job that e1 holds."""
     await clients["root"].post("/jobs/", JOB)
     one = VirtualEngine(daemon, "e1", client=clients["e1"])
@@ -260,11 +260,11 @@ async def test_a_key_of_an_engine_speaks_for_no_other(bound: Any) -> None:
 
 @pytest.mark.parametrize("report", ["complete", "fail", "release", "progress"])
 @pytest.mark.parametrize("says", ["nothing", "itself", "the holder"])
-async def test_a_key_of_an_engine_reports_only_on_jobs_that_its_engine_holds(
+async def test_an_engines_key_reports_only_on_jobs_assigned_to_it(
     bound: Any, report: str, says: str
 ) -> None:
     daemon, clients = bound
-    job = await held_by(daemon, clients)
+    job = await reports_on(daemon, clients)
     bodies: dict[str, dict[str, Any]] = {
         "complete": {"output_url": "file:///o"}, "fail": {"error_message": "no"},
         "release": {"reason": "no"}, "progress": {"fraction": 0.5},
@@ -281,11 +281,11 @@ async def test_a_key_of_an_engine_reports_only_on_jobs_that_its_engine_holds(
     assert (await clients["e1"].post(at, body)).status == 200
 
 
-async def test_a_late_legacy_report_of_the_engine_that_held_the_job_is_the_dispatchers_to_judge(
+async def test_a_late_legacy_report_of_the_last_engine_is_left_to_the_dispatcher(
     bound: Any,
 ) -> None:
     daemon, clients = bound
-    job = await held_by(daemon, clients)
+    job = await reports_on(daemon, clients)
     one = VirtualEngine(daemon, "e1", client=clients["e1"])
     await one.release(job)
     at = f"/jobs/{job['job_id']}/complete"
@@ -323,7 +323,7 @@ def exhausted() -> WrongKeys:
     return wrong
 
 
-def test_a_key_that_was_good_is_heard_whatever_its_neighbours_do() -> None:
+def test_a_valid_key_is_accepted_whatever_its_neighbours_do() -> None:
     exhausted().check("good", "10.0.0.7")
 
 
@@ -443,7 +443,7 @@ def test_the_key_file_may_stand_before_the_command_or_in_the_environment(
 
 
 @pytest.mark.e2e
-def test_sighup_reads_the_keys_anew_and_does_not_end_the_daemon(tmp_path: Path) -> None:
+def test_sighup_reads_the_keys_again_and_does_not_end_the_daemon(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     add_key(path, "anna", ["admin"], NOW_MS)
     flags = ("--key-file", str(path), "--set", "plugin.key-file.poll_s=1000")

@@ -38,14 +38,16 @@ def python(tmp_path: Path) -> Path:
     home = tmp_path / "clean"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(home)], check=True)
     python = home / "bin" / "python"
-    told = subprocess.run(
+    printed = subprocess.run(
         [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
         check=True,
         capture_output=True,
         text=True,
     )
     base = sysconfig.get_path("purelib")
-    (Path(told.stdout.strip()) / "base.pth").write_text(f"import site; site.addsitedir({base!r})\n")
+    (Path(printed.stdout.strip()) / "base.pth").write_text(
+        f"import site; site.addsitedir({base!r})\n"
+    )
     return python
 
 

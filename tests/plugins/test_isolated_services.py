@@ -119,9 +119,9 @@ async def test_each_poisonous_drop_is_rejected_alone_and_the_good_one_after_them
         drop(spool, f"{1:032x}.json")
         await until(lambda: [*(spool / "accepted").iterdir()])
         await until(lambda: len([*(spool / "rejected").iterdir()]) == 2 * len(POISON))
-        told = [json.loads(p.read_text()) for p in (spool / "rejected").glob("*.problem.json")]
-        assert {problem["drop"] for problem in told} == {name for name, _ in POISON}
-        assert {problem["status"] for problem in told} == {400}
+        printed = [json.loads(p.read_text()) for p in (spool / "rejected").glob("*.problem.json")]
+        assert {problem["drop"] for problem in printed} == {name for name, _ in POISON}
+        assert {problem["status"] for problem in printed} == {400}
         assert not daemon.parts.service_failures
 
 
@@ -306,9 +306,9 @@ def test_the_command_says_in_one_line_which_service_does_not_start(
     with pytest.raises(SystemExit) as end:
         main(["--port", "0", "--store", "memory", "--plugin", name])
     assert end.value.code == 78
-    told = capsys.readouterr().err.splitlines()[-1]
+    printed = capsys.readouterr().err.splitlines()[-1]
     assert (
-        told
+        printed
         == "distconvd: the service 'mine' of plugin 'mine' does not start: ValueError('no lamp')"
     )
 
@@ -378,14 +378,14 @@ async def test_a_service_that_ran_well_for_long_is_run_again_soon(
     assert waits_s == [1, 2, 4, services.AGAIN_S_MAX + 1 + 1, 2]
 
 
-def test_a_service_that_blocks_is_told_of_with_its_line_while_it_goes_on(
+def test_a_service_that_blocks_is_reported_with_its_line_while_it_goes_on(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     watch = HookWatch(1e9)
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(watch.beat_for_ever)
+            nursery.start_soon(watch.beat_forever)
             await trio.testing.wait_all_tasks_blocked()
             stuck(caplog, "has been blocked")
             nursery.cancel_scope.cancel()
@@ -450,7 +450,7 @@ async def test_a_store_that_loads_nonsense_stops_the_start_by_name(
         await assemble(load_config({"store": "mine"}, {}).config, Plugins([name]))
 
 
-async def test_a_service_that_raises_what_is_no_exception_is_run_again(
+async def test_a_service_that_raises_a_base_exception_is_restarted(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     class Panic(BaseException): ...

@@ -14,7 +14,7 @@ from tests.plugins.kit import HEAD, JOB, Write, stuck
 from distconvd.config import load_config
 from distconvd.daemon import assemble
 from distconvd.errors import ConfigError
-from distconvd.faults import let_pass
+from distconvd.faults import reraise_if_cancelled
 from distconvd.main import main
 from distconvd.plugin_host import loading, watchdog
 from distconvd.plugin_host.loading import Plugins
@@ -40,7 +40,7 @@ async def see_the_policy_overruled(daemon: Daemon) -> None:
 
 # ------------------------------------------------------------------------ refused at the start
 
-OFFERS = """
+REGISTRATIONS = """
 def make(*args): return {answer}
 @hookimpl
 def distconvd_register_{hook}(registrar): registrar.add("mine", make)
@@ -63,14 +63,14 @@ async def test_a_factory_that_makes_nonsense_stops_the_start_by_name(
 ) -> None:
     if kind == "service" and answer == "None":
         pytest.skip("a service may say that it is not in this configuration")
-    name = plugin(OFFERS.format(hook=hook, answer=answer))
+    name = plugin(REGISTRATIONS.format(hook=hook, answer=answer))
     with pytest.raises(ConfigError, match=f"the {kind} 'mine'"):
         await assemble(load_config({"store": "memory", **chosen}, {}).config, Plugins([name]))
 
 
 @pytest.mark.parametrize("answer", ["[42]", "'GET /x'", "()"])
-async def test_routes_that_are_none_stop_the_start_by_name(plugin: Write, answer: str) -> None:
-    name = plugin(OFFERS.format(hook="routes", answer=answer))
+async def test_invalid_routes_stop_the_start_and_are_named(plugin: Write, answer: str) -> None:
+    name = plugin(REGISTRATIONS.format(hook="routes", answer=answer))
     with pytest.raises(ConfigError, match="the set of routes 'mine'"):
         async with open_daemon(plugins=[name]):
             pass
@@ -148,7 +148,7 @@ async def test_a_policy_that_fails_is_overruled_for_that_job_named_and_counted(
     name = plugin(
         "class Policy:\n    name = 'mine'\n"
         "    def place(self, job, engines, now_ms): raise RuntimeError('oh no')\n"
-        + OFFERS.format(hook="policies", answer="Policy()")
+        + REGISTRATIONS.format(hook="policies", answer="Policy()")
     )
     async with open_daemon(plugins=[name], policy="mine") as daemon:
         await see_the_policy_overruled(daemon)
@@ -162,7 +162,7 @@ async def test_an_authenticator_that_answers_nonsense_lets_nobody_in(
     for answer in ("'anna'", "None", "True", "1/0"):
         name = plugin(
             f"class Auth:\n    def authenticate(self, key, peer): return {answer}\n"
-            + OFFERS.format(hook="authenticators", answer="Auth()")
+            + REGISTRATIONS.format(hook="authenticators", answer="Auth()")
         )
         async with open_daemon(plugins=[name], auth="mine") as daemon:
             assert (await daemon.client.get("/jobs/")).status == 500
@@ -212,7 +212,7 @@ SKIPS = "class Panic(BaseException): ...\n"
 
 
 @pytest.mark.parametrize("raised", ["exit('no')", "raise GeneratorExit", "raise Panic"])
-async def test_what_is_no_exception_is_a_failure_of_its_hook_all_the_same(
+async def test_a_base_exception_is_a_failure_of_its_hook_too(
     plugin: Write, raised: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A panic in another language, the skip of a test framework, an exit: each stays alone."""
@@ -220,8 +220,8 @@ async def test_what_is_no_exception_is_a_failure_of_its_hook_all_the_same(
         SKIPS + "def place(self, job, engines, now_ms): " + raised + "\n"
         "def collect(self): " + raised + "\n"
         "Mine = type('Mine', (), {'place': place, 'collect': collect})\n"
-        + OFFERS.format(hook="policies", answer="Mine()")
-        + OFFERS.format(hook="metrics", answer="Mine()")
+        + REGISTRATIONS.format(hook="policies", answer="Mine()")
+        + REGISTRATIONS.format(hook="metrics", answer="Mine()")
     )
     async with open_daemon(plugins=[name], policy="mine") as daemon:
         await see_the_policy_overruled(daemon)
@@ -240,9 +240,9 @@ async def test_cancellation_and_an_interrupt_pass_through_a_hook() -> None:
             await trio.lowlevel.checkpoint()
         except BaseException as error:
             with pytest.raises(trio.Cancelled):
-                let_pass(error)
+                reraise_if_cancelled(error)
             with pytest.raises(BaseExceptionGroup):
-                let_pass(BaseExceptionGroup("both", [error, ValueError()]))
+                reraise_if_cancelled(BaseExceptionGroup("both", [error, ValueError()]))
             raise
 
 
@@ -260,7 +260,7 @@ async def test_a_route_that_fails_is_a_500_of_its_own_that_names_its_plugin(
 ) -> None:
     name = plugin(
         f"from distconvd.edge.http import Response, Route\nasync def broken(request): {does}\n"
-        + OFFERS.format(hook="routes", answer="[Route('GET', '/a', broken, 'public')]"),
+        + REGISTRATIONS.format(hook="routes", answer="[Route('GET', '/a', broken, 'public')]"),
         name="owner",
     )
     async with open_daemon(plugins=[name]) as daemon:
@@ -271,14 +271,16 @@ async def test_a_route_that_fails_is_a_500_of_its_own_that_names_its_plugin(
     assert "GET /a of plugin owner failed" in caplog.text
 
 
-async def test_a_start_that_an_offer_stops_names_the_plugin_that_it_is_from(plugin: Write) -> None:
+async def test_a_registration_that_stops_the_start_is_reported_with_its_plugin(
+    plugin: Write,
+) -> None:
     late = "type('Late', (), {'run': lambda self, *, task_status: 1 / 0})()"
     route = "from distconvd.edge.http import Route\n"
     for hook, answer, head in (
         ("services", "42", ""), ("services", late, ""), ("routes", "42", ""),
         ("routes", "[Route('GET', 'no-slash', None)]", route),
     ):  # fmt: skip
-        name = plugin(head + OFFERS.format(hook=hook, answer=answer), name="owner")
+        name = plugin(head + REGISTRATIONS.format(hook=hook, answer=answer), name="owner")
         with pytest.raises(ConfigError, match="of plugin 'owner'"), plain_refusals():
             async with open_daemon(plugins=[name]):
                 pass
@@ -344,13 +346,15 @@ async def test_every_synchronous_call_into_a_plugin_is_timed_logged_and_counted(
     assert len(said) == 1, "one line in so long"
 
 
-async def test_a_hook_that_is_quick_enough_is_not_told(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_hook_that_is_quick_enough_is_not_reported(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async with open_daemon(hook_slow_ms=10_000) as daemon:
         await daemon.client.post("/jobs/", JOB)
         assert not daemon.parts.watch.slow
 
 
-def test_slow_calls_that_were_not_told_are_in_the_next_line(
+def test_slow_calls_that_were_not_reported_are_in_the_next_line(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     watch = HookWatch(0.0)
@@ -424,9 +428,9 @@ async def test_a_table_that_does_not_fit_its_type_stops_the_start_and_config_ali
     with pytest.raises(SystemExit) as end:
         main(["--plugin", name, "--set", f"plugin.mine.{setting}", "config"])
     assert end.value.code == 78
-    told = capsys.readouterr().err
-    assert "[plugin.mine]" in told
-    assert said in told
+    printed = capsys.readouterr().err
+    assert "[plugin.mine]" in printed
+    assert said in printed
     table = {"mine": {said: ["x"]}}
     with pytest.raises(ConfigError, match=said):
         async with open_daemon(plugins=[name], plugin=table):
@@ -441,7 +445,7 @@ async def test_a_table_that_is_declared_as_no_struct_is_refused(plugin: Write, k
 
 
 @pytest.mark.parametrize("given", ["7", "''", "None"])
-async def test_an_offer_under_what_is_no_name_is_refused(plugin: Write, given: str) -> None:
+async def test_a_registration_under_an_invalid_name_is_refused(plugin: Write, given: str) -> None:
     text = f"@hookimpl\ndef distconvd_register_policies(registrar): registrar.add({given}, None)"
     with pytest.raises(ConfigError, match="plugin 'mine' offers a policy under"):
         async with open_daemon(plugins=[plugin(text)]):
@@ -466,8 +470,8 @@ async def test_a_table_that_nobody_reads_is_reported_at_the_start(
 ) -> None:
     async with open_daemon(plugin={"size-awful": {"x": 1}, "size-aware": {"large_from_mb": 200}}):
         pass
-    told = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-    assert told == ["[plugin.size-awful] of the configuration is read by no loaded plugin"]
+    printed = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert printed == ["[plugin.size-awful] of the configuration is read by no loaded plugin"]
 
 
 async def test_a_policy_that_waits_for_nobody_is_asked_at_the_pace_of_its_engines(
@@ -477,7 +481,7 @@ async def test_a_policy_that_waits_for_nobody_is_asked_at_the_pace_of_its_engine
     name = plugin(
         "asked = []\nclass Policy:\n    def place(self, job, engines, now_ms):\n"
         "        asked.append(job.job_id)\n        return Hold('never')\n"
-        + OFFERS.format(hook="policies", answer="Policy()")
+        + REGISTRATIONS.format(hook="policies", answer="Policy()")
     )
     async with open_daemon(plugins=[name], policy="mine") as daemon:
         for _ in range(50):

@@ -57,7 +57,7 @@ class Receiver:
     def __init__(self) -> None:
         self.answers: list[tuple[int, dict[str, str]]] = []
         """What to answer next; 200 where there is nothing."""
-        self.heard: list[tuple[dict[str, str], bytes]] = []
+        self.received: list[tuple[dict[str, str], bytes]] = []
         self.is_mute = False
         self.url = ""
 
@@ -95,7 +95,7 @@ class Receiver:
             if self.is_mute:
                 await trio.sleep_forever()
             status, headers = self.answers.pop(0) if self.answers else (200, {})
-            self.heard.append((head, body))
+            self.received.append((head, body))
             reply = h11.Response(
                 status_code=status, headers=[("Content-Length", "0"), *headers.items()]
             )
@@ -108,12 +108,12 @@ class Receiver:
             await trio.aclose_forcefully(stream)
 
     async def wait_for(self, count: int) -> None:
-        while len(self.heard) < count:
+        while len(self.received) < count:
             await trio.sleep(0.002)
 
     @property
-    def told(self) -> list[Any]:
-        return [json.loads(body) for _, body in self.heard]
+    def deliveries(self) -> list[Any]:
+        return [json.loads(body) for _, body in self.received]
 
 
 @asynccontextmanager
@@ -153,9 +153,9 @@ async def test_an_event_is_posted_whole_and_signed(tmp_path: Path) -> None:
     async with receiving() as receiver, running(tmp_path / "q", receiver.url) as hook:
         hook.on_event(DONE)
         await receiver.wait_for(1)
-    [(head, body)] = receiver.heard
-    told = json.loads(body)
-    assert told == {
+    [(head, body)] = receiver.received
+    deliveries = json.loads(body)
+    assert deliveries == {
         "id": head["x-distconv-delivery"], "kind": "job.completed", "at_ms": 1_700_000_000_000,
         "job_id": "1_0", "engine_id": "e1", "attempt": 1, "record": {"job_id": "1_0"},
         "reason": None,
@@ -170,7 +170,7 @@ async def test_an_event_is_posted_whole_and_signed(tmp_path: Path) -> None:
     assert signature_of("another of sixteen", 1_700_000_000, body) != head["x-distconv-signature"]
 
 
-async def test_only_the_events_that_were_asked_for_are_told(tmp_path: Path) -> None:
+async def test_only_the_events_that_were_asked_for_are_published(tmp_path: Path) -> None:
     events = ["engine.*"]
     async with (
         receiving() as receiver,
@@ -179,12 +179,12 @@ async def test_only_the_events_that_were_asked_for_are_told(tmp_path: Path) -> N
         hook.on_event(DONE)
         hook.on_event(Event("engine.offline", 1, engine_id="e1"))
         await receiver.wait_for(1)
-    assert [one["kind"] for one in receiver.told] == ["engine.offline"]
+    assert [one["kind"] for one in receiver.deliveries] == ["engine.offline"]
 
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("status", [500, 503, 408, 429])
-async def test_a_receiver_that_cannot_now_is_told_again_with_the_same_id_and_in_order(
+async def test_a_delivery_that_fails_is_repeated_with_the_same_id_and_in_order(
     tmp_path: Path, status: int
 ) -> None:
     async with receiving() as receiver, running(tmp_path / "q", receiver.url) as hook:
@@ -192,13 +192,13 @@ async def test_a_receiver_that_cannot_now_is_told_again_with_the_same_id_and_in_
         hook.on_event(DONE)
         hook.on_event(DONE._replace(job_id="2_0"))
         await receiver.wait_for(5)
-    ids = [one["id"] for one in receiver.told]
+    ids = [one["id"] for one in receiver.deliveries]
     assert ids[:4] == [ids[0]] * 4
-    assert [one["job_id"] for one in receiver.told] == ["1_0"] * 4 + ["2_0"]
+    assert [one["job_id"] for one in receiver.deliveries] == ["1_0"] * 4 + ["2_0"]
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 410, 301, 302])
-async def test_a_receiver_that_will_never_is_told_once_and_the_log_says_so(
+async def test_a_permanently_failing_delivery_is_tried_once_and_logged(
     tmp_path: Path, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with receiving() as receiver, running(tmp_path / "q", receiver.url) as hook:
@@ -206,7 +206,7 @@ async def test_a_receiver_that_will_never_is_told_once_and_the_log_says_so(
         hook.on_event(DONE)
         hook.on_event(DONE._replace(job_id="2_0"))
         await receiver.wait_for(2)
-    assert [one["job_id"] for one in receiver.told] == ["1_0", "2_0"]
+    assert [one["job_id"] for one in receiver.deliveries] == ["1_0", "2_0"]
     assert f"answered {status} to job.completed: dropped" in caplog.text
 
 
@@ -220,8 +220,8 @@ async def test_the_path_of_a_url_is_never_logged_as_it_is_often_as_good_as_a_key
             receiver.answers = [(503, {}), (404, {})]
             hook.on_event(DONE)
             await receiver.wait_for(2)
-    told = [r for r in caplog.records if r.name == "distconvd.webhook"]
-    assert {vars(record)["job_id"] for record in told} == {"1_0"}
+    deliveries = [r for r in caplog.records if r.name == "distconvd.webhook"]
+    assert {vars(record)["job_id"] for record in deliveries} == {"1_0"}
     assert "http://localhost:" in caplog.text
     with pytest.raises(ConfigError, match="user") as refused:
         Webhook(WebhookSettings(urls=["https://anna:PASSW0RD@x/T0KEN"], secret=SECRET), tmp_path)
@@ -230,7 +230,7 @@ async def test_the_path_of_a_url_is_never_logged_as_it_is_often_as_good_as_a_key
 
 
 @pytest.mark.usefixtures("quick")
-async def test_a_receiver_that_is_mute_or_away_does_not_hold_up_another(
+async def test_a_receiver_that_is_mute_or_away_does_not_delay_another(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with receiving() as mute, receiving() as good:
@@ -242,11 +242,11 @@ async def test_a_receiver_that_is_mute_or_away_does_not_hold_up_another(
             await good.wait_for(5)
             while "no reply in 0.05 s" not in caplog.text:
                 await trio.sleep(0.005)
-    assert [one["job_id"] for one in good.told] == [f"{number}_0" for number in range(5)]
+    assert [one["job_id"] for one in good.deliveries] == [f"{number}_0" for number in range(5)]
 
 
 @pytest.mark.usefixtures("quick")
-async def test_what_was_not_acknowledged_is_told_after_a_restart(tmp_path: Path) -> None:
+async def test_what_was_not_acknowledged_is_reported_after_a_restart(tmp_path: Path) -> None:
     async with receiving() as receiver:
         receiver.answers = [(503, {"Retry-After": "1000"})]
         async with running(tmp_path / "q", receiver.url) as hook:
@@ -257,13 +257,13 @@ async def test_what_was_not_acknowledged_is_told_after_a_restart(tmp_path: Path)
             await receiver.wait_for(3)
         async with running(tmp_path / "q", receiver.url) as hook:
             hook.on_event(DONE._replace(job_id="3_0"))
-            while receiver.told[-1]["job_id"] != "3_0":
+            while receiver.deliveries[-1]["job_id"] != "3_0":
                 await trio.sleep(0.002)
-    told = [one["job_id"] for one in receiver.told]
-    assert told[:3] == ["1_0", "1_0", "2_0"]
+    deliveries = [one["job_id"] for one in receiver.deliveries]
+    assert deliveries[:3] == ["1_0", "1_0", "2_0"]
     # One whose acknowledgement was on its way when the daemon ended is told once more.
-    assert list(dict.fromkeys(told)) == ["1_0", "2_0", "3_0"]
-    assert len({one["id"] for one in receiver.told}) == 3
+    assert list(dict.fromkeys(deliveries)) == ["1_0", "2_0", "3_0"]
+    assert len({one["id"] for one in receiver.deliveries}) == 3
     assert (tmp_path / "q").stat().st_mode & 0o777 == 0o600
 
 
@@ -280,11 +280,11 @@ async def test_https_is_verified(tmp_path: Path) -> None:
         other = receiver.url.replace("localhost", "127.0.0.1")
         with pytest.raises(OSError, match=r"certificate|CERTIFICATE|SSL"):
             await post(other, b"", {}, tls=trusting)
-    assert len(receiver.heard) == 1
+    assert len(receiver.received) == 1
 
 
 @pytest.mark.parametrize("raw", [b"", b"nonsense\r\n\r\n", b"HTTP/1.1 200", b"x" * 200_000])
-async def test_a_reply_that_is_none_is_an_error_of_the_way(raw: bytes) -> None:
+async def test_an_invalid_reply_is_a_delivery_error(raw: bytes) -> None:
     async def talk(stream: trio.SocketStream) -> None:
         async with stream:
             await stream.receive_some()
@@ -391,10 +391,10 @@ async def test_a_disk_that_is_full_for_a_while_delays_events_and_loses_none(
         for number in range(3):
             hook.on_event(DONE._replace(job_id=f"{number}_0"))
         await receiver.wait_for(3)
-    assert [one["job_id"] for one in receiver.told] == ["0_0", "1_0", "2_0"]
+    assert [one["job_id"] for one in receiver.deliveries] == ["0_0", "1_0", "2_0"]
 
 
-async def test_a_daemon_tells_its_receivers_of_a_jobs_end(tmp_path: Path) -> None:
+async def test_a_daemon_reports_its_receivers_of_a_jobs_end(tmp_path: Path) -> None:
     async with receiving() as receiver:
         settings = {
             "urls": [receiver.url], "secret": SECRET, "queue_file": str(tmp_path / "queue"),
@@ -406,7 +406,7 @@ async def test_a_daemon_tells_its_receivers_of_a_jobs_end(tmp_path: Path) -> Non
             await daemon.client.post("/jobs/", body)
             done = await one.complete(await one.must_ask())
             await receiver.wait_for(1)
-    assert receiver.told[0]["record"] == done
+    assert receiver.deliveries[0]["record"] == done
 
 
 # ----------------------------------------------------------------------------------- exec
@@ -430,8 +430,8 @@ async def executing(*command: str, **settings: Any) -> AsyncGenerator[Exec]:
             nursery.cancel_scope.cancel()
 
 
-async def until(holds: Callable[[], bool]) -> None:
-    while not holds():
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
         await trio.sleep(0.005)
 
 
@@ -456,8 +456,8 @@ async def test_a_command_gets_the_event_on_stdin_and_in_its_environment_and_no_s
 
 
 def test_what_an_event_does_not_say_is_not_in_the_environment() -> None:
-    told = environment_of(Event("job.submitted", 1))
-    assert {name for name in told if name.startswith("DISTCONV_")} == {"DISTCONV_EVENT"}
+    deliveries = environment_of(Event("job.submitted", 1))
+    assert {name for name in deliveries if name.startswith("DISTCONV_")} == {"DISTCONV_EVENT"}
 
 
 @pytest.mark.e2e
@@ -503,7 +503,7 @@ async def test_a_command_that_fails_is_logged_and_the_next_event_is_served(
             await until(lambda count=count: caplog.text.count(said) >= count)  # type: ignore[misc]
 
 
-async def test_so_many_commands_run_at_once_and_so_many_events_wait(
+async def test_commands_and_waiting_events_are_bounded(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.ERROR)
@@ -521,7 +521,7 @@ async def test_so_many_commands_run_at_once_and_so_many_events_wait(
     assert "4 dropped" in caplog.text
 
 
-def test_a_listener_exec_for_an_event_that_there_is_not_is_refused() -> None:
+def test_a_listener_exec_for_an_unknown_event_is_refused() -> None:
     with pytest.raises(ConfigError, match="'x'"):
         Exec(ExecSettings(command=["true"], events=["x"]))
 

@@ -15,7 +15,7 @@ from distconvd.testing.daemon import open_daemon
 WAIT_S = 10
 
 
-def told(metrics: DiskMetrics) -> dict[tuple[str, str], float]:
+def values(metrics: DiskMetrics) -> dict[tuple[str, str], float]:
     """What a scrape shows now."""
     families: list[Metric] = list(metrics.collect())
     return {(s.name, s.labels["place"]): s.value for f in families for s in f.samples}
@@ -28,7 +28,7 @@ def test_a_place_that_is_not_made_yet_is_on_its_parents_disk(tmp_path: Path) -> 
     assert 0 < free <= size
 
 
-async def test_the_daemon_tells_the_room_for_state_and_media(tmp_path: Path) -> None:
+async def test_the_daemon_reports_disk_space_for_state_and_media(tmp_path: Path) -> None:
     state = str(tmp_path / "state.json")
     async with open_daemon(state_file=state, spool_dir=str(tmp_path / "spool")) as daemon:
         with trio.fail_after(WAIT_S):
@@ -51,12 +51,12 @@ def test_a_disk_that_hangs_keeps_no_scrape_waiting_and_no_second_thread() -> Non
 
     metrics = DiskMetrics({"state": Path("/")}, read)
     try:
-        assert [told(metrics) for _ in range(5)] == [{}] * 5
+        assert [values(metrics) for _ in range(5)] == [{}] * 5
         assert len(begun) <= 1
     finally:
         hangs.set()
         metrics.wait(WAIT_S)
-    assert told(metrics)["distconv_disk_free_bytes", "state"] == 1
+    assert values(metrics)["distconv_disk_free_bytes", "state"] == 1
     metrics.wait(WAIT_S)
 
 
@@ -74,9 +74,9 @@ def test_an_old_reading_is_not_shown() -> None:
     metrics = DiskMetrics({"media": Path("/")}, read, lambda: now[0])
     metrics.wait(WAIT_S)
     now[0] = OLD_S - 1
-    assert told(metrics)["distconv_disk_size_bytes", "media"] == 20
+    assert values(metrics)["distconv_disk_size_bytes", "media"] == 20
     now[0] = OLD_S
-    assert told(metrics) == {}
+    assert values(metrics) == {}
     hangs.set()
     metrics.wait(WAIT_S)
 
@@ -92,9 +92,9 @@ def test_a_disk_that_is_gone_takes_its_metric_with_it_and_leaves_the_others() ->
     metrics = DiskMetrics({"media": Path("/a"), "state": Path("/b")}, read)
     metrics.wait(WAIT_S)
     gone.append(Path("/a"))
-    assert len(told(metrics)) == 4
+    assert len(values(metrics)) == 4
     metrics.wait(WAIT_S)
-    assert set(told(metrics)) == {
+    assert set(values(metrics)) == {
         ("distconv_disk_free_bytes", "state"), ("distconv_disk_size_bytes", "state"),
     }  # fmt: skip
     metrics.wait(WAIT_S)

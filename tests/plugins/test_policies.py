@@ -138,6 +138,6 @@ async def test_a_policy_may_go_around_another_and_not_around_itself(tmp_path: Pa
             pass
 
 
-def test_a_hold_of_the_other_policy_stays_one() -> None:
+def test_a_hold_of_the_other_policy_stays_a_hold() -> None:
     policy = FairShare(FairShareSettings(), SizeAware())
     assert isinstance(policy.place(job(), SomeEngines([engine("new", None)]), NOW_MS), Hold)

@@ -87,14 +87,14 @@ async def test_an_event_that_was_asked_for_is_a_line_with_the_record_as_it_then_
     wanted = {"event-log": {"file": str(path), "events": ["job.assigned", "job.c*"]}}
     async with open_daemon(plugin=wanted) as daemon:
         await job_is_done(daemon)
-    told = lines_of(path)
-    assert [line["kind"] for line in told] == ["job.assigned", "job.completed"]
-    assert [line["record"]["status"] for line in told] == ["assigned", "completed"]
-    assert [(line["engine_id"], line["attempt"]) for line in told] == [("e1", 1), ("e1", 1)]
+    logged = lines_of(path)
+    assert [line["kind"] for line in logged] == ["job.assigned", "job.completed"]
+    assert [line["record"]["status"] for line in logged] == ["assigned", "completed"]
+    assert [(line["engine_id"], line["attempt"]) for line in logged] == [("e1", 1), ("e1", 1)]
     assert path.stat().st_mode & 0o007 == 0, "it is nobody else's to read"
 
 
-async def test_a_file_of_events_may_be_moved_away_at_any_time(tmp_path: Path) -> None:
+async def test_a_file_of_events_may_be_moved_at_any_time(tmp_path: Path) -> None:
     path = tmp_path / "events.ndjson"
     async with open_daemon(plugin={"event-log": {"file": str(path)}}) as daemon:
         await daemon.client.post("/jobs/", JOB)
@@ -103,13 +103,13 @@ async def test_a_file_of_events_may_be_moved_away_at_any_time(tmp_path: Path) ->
     assert len(lines_of(path)) == len(lines_of(tmp_path / "old.ndjson")) == 1
 
 
-async def test_a_disk_that_refuses_is_told_and_counted_and_holds_up_nothing(
+async def test_a_disk_that_refuses_is_reported_and_counted_and_delays_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     nowhere = str(tmp_path / "no" / "such" / "folder")
     async with open_daemon(plugin={"event-log": {"file": nowhere}}) as daemon:
         assert (await daemon.client.post("/jobs/", JOB)).status == 200
-        assert daemon.parts.teller.failures == {"event-log": 1}
+        assert daemon.parts.event_bus.failures == {"event-log": 1}
     assert "No such file or directory" in caplog.text
 
 

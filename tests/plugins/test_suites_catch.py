@@ -86,7 +86,7 @@ class Hoards(Fair):
         (Tires, PolicySuite.test_a_plain_job_is_still_placed_after_thousands_of_others),
         (
             Clings,
-            PolicySuite.test_every_answer_is_a_place_among_the_engines_or_a_hold_with_a_reason,
+            PolicySuite.test_every_answer_is_an_available_engine_or_a_hold_with_a_reason,
         ),
         (Scribbles, PolicySuite.test_a_decision_does_not_change_what_it_was_made_of),
         (Hoards, PolicySuite.test_decisions_do_not_become_slower_with_the_number_of_jobs),

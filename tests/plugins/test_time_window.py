@@ -192,14 +192,14 @@ async def test_a_job_begins_when_its_window_opens_with_nothing_else_happening(
     async with open_daemon(
         policy="time-window", plugin=settings, clock=clock, dispatch=dispatch
     ) as daemon:
-        desk = VirtualEngine(daemon, "desk-1")
-        await desk.beat()
+        engine_client = VirtualEngine(daemon, "desk-1")
+        await engine_client.beat()
         body = {"source_url": "file:///a.mov", "target_codec": "h264"}
         job_id = (await daemon.client.post("/jobs/", body)).json()["job_id"]
-        assert await desk.ask() is None
+        assert await engine_client.ask() is None
         told = (await daemon.client.get(f"/jobs/{job_id}/why")).json()
         assert "outside of their hours" in told["summary"]
         await clock.sleep_until("2026-03-04T21:59:45+00:00")
-        assert (await desk.must_ask(wait_s=30))["job_id"] == job_id
+        assert (await engine_client.must_ask(wait_s=30))["job_id"] == job_id
         late_s = (clock.now().wall_ms - ms_of("2026-03-04T22:00:00+00:00")) / 1000
         assert 0 <= late_s < 2

@@ -42,7 +42,7 @@ class Engine:
         await self.socket.send_message(msgspec.json.encode(message).decode())
         return self._last_id
 
-    async def hear(self) -> dict[str, Any]:
+    async def receive(self) -> dict[str, Any]:
         """Return the next message."""
         if self._put_by:
             return self._put_by.pop(0)
@@ -53,7 +53,7 @@ class Engine:
         """Send a message; return its ack. What comes before it is heard afterwards."""
         number = await self.say(kind, body, **fields)
         before: list[dict[str, Any]] = []
-        while (message := await self.hear())["type"] != "ack":
+        while (message := await self.receive())["type"] != "ack":
             before.append(message)
         self._put_by = before
         assert message["id"] == number, message
@@ -68,7 +68,7 @@ class Engine:
 
     async def job(self) -> dict[str, Any]:
         """Return the next message's job; it has to be an assignment."""
-        message = await self.hear()
+        message = await self.receive()
         assert message["type"] == "assigned", message
         job: dict[str, Any] = message["job"]
         return job

@@ -120,7 +120,7 @@ async def test_a_message_in_fragments_is_one_message(daemon: Daemon) -> None:
     await trio.aclose_forcefully(stream)
 
 
-async def test_a_ping_while_the_daemon_closes_is_no_fault(
+async def test_a_ping_while_the_daemon_closes_is_not_a_fault(
     autojump_clock: MockClock, daemon: Daemon, caplog: pytest.LogCaptureFixture
 ) -> None:
     stream = await raw_socket(daemon)
@@ -141,7 +141,7 @@ async def test_a_half_open_connection_is_pinged_and_then_closed(
     assert said[0] == 0x89
     assert (1011).to_bytes(2, "big") in said
     assert daemon.parts.push.sessions == {}
-    assert daemon.parts.dispatcher.state.engine("e1").parked == 0
+    assert daemon.parts.dispatcher.state.engine("e1").long_polls == 0
 
 
 @pytest.mark.slow
@@ -164,7 +164,7 @@ async def test_a_slow_reader_is_dropped_with_1013_and_keeps_its_lease(
     for _ in range(40):
         await farm.client.post("/engines/e1/drain")
         await farm.client.post("/engines/e1/resume")
-    assert daemon.parts.dispatcher.state.engine("e1").parked == 0
+    assert daemon.parts.dispatcher.state.engine("e1").long_polls == 0
     said += await read_until_end(stream)
     assert (1013).to_bytes(2, "big") in said
     assert said.count(b"draining") == 1
@@ -199,14 +199,14 @@ async def test_an_engine_that_talks_without_listening_is_slowed_down_and_then_dr
     assert 64 <= sent <= 70
 
 
-async def test_of_two_connections_with_one_id_the_newest_wins_and_the_old_one_is_told(
+async def test_of_two_connections_with_one_id_the_newest_wins_and_the_old_one_is_reported(
     daemon: Daemon, farm: Farm, wall: Wall
 ) -> None:
     old = await wall.ready()
     new = await wall.plug()
     assert await old.end() == (4001, "another connection of this engine has come")
     await wait_all_tasks_blocked()
-    assert daemon.parts.dispatcher.state.engine("e1").parked == 1
+    assert daemon.parts.dispatcher.state.engine("e1").long_polls == 1
     submitted = await farm.submit()
     assert (await new.job())["job_id"] == submitted["job_id"]
 
@@ -290,12 +290,12 @@ async def test_an_assignment_lost_by_http_is_delivered_by_websocket(
 # --------------------------------------------------------------------- nothing before its commit
 
 
-async def test_no_assignment_is_told_before_it_is_durable(autojump_clock: MockClock) -> None:
+async def test_no_assignment_is_reported_before_it_is_durable(autojump_clock: MockClock) -> None:
     store = MemoryStore()
     async with open_daemon(store=store) as daemon, trio.open_nursery() as nursery:
         farm, wall = Farm(daemon), Wall(daemon, nursery)
         engine = await wall.ready()
-        store.hold()
+        store.block_commits()
         nursery.start_soon(farm.submit)
         assert await engine.is_silent()
         store.release()
@@ -304,7 +304,7 @@ async def test_no_assignment_is_told_before_it_is_durable(autojump_clock: MockCl
         nursery.cancel_scope.cancel()
 
 
-async def test_an_assignment_that_cannot_be_stored_is_never_told(
+async def test_an_assignment_that_cannot_be_stored_is_never_reported(
     autojump_clock: MockClock,
 ) -> None:
     store = MemoryStore()

@@ -27,7 +27,7 @@ class Member:
     def __init__(self, number: int, stream: trio.abc.Stream) -> None:
         self.engine_id = f"e{number}"
         self._stream = stream
-        self._heard = b""
+        self._received = b""
         body = {
             "engine_id": self.engine_id,
             "status": "idle",
@@ -39,23 +39,23 @@ class Member:
     async def join(self) -> None:
         """Connect, register and wait for the ack."""
         await self._stream.send_all(handshake(self.engine_id))
-        while not self._heard.endswith(b"\r\n\r\n"):
-            self._heard += await self._stream.receive_some()
-        self._heard = b""
+        while not self._received.endswith(b"\r\n\r\n"):
+            self._received += await self._stream.receive_some()
+        self._received = b""
         await self._stream.send_all(frame(1, self._beat))
-        assert (await self.hear())["type"] == "ack"
+        assert (await self.receive())["type"] == "ack"
 
-    async def hear(self) -> dict[str, Any]:
+    async def receive(self) -> dict[str, Any]:
         """Return the next message."""
         while True:
-            start = 4 if self._heard[1:2] == b"\x7e" else 2
-            size = int.from_bytes(self._heard[2:4] if start == 4 else self._heard[1:2], "big")
-            if self._heard and len(self._heard) >= start + size:
-                payload = self._heard[start : start + size]
-                self._heard = self._heard[start + size :]
+            start = 4 if self._received[1:2] == b"\x7e" else 2
+            size = int.from_bytes(self._received[2:4] if start == 4 else self._received[1:2], "big")
+            if self._received and len(self._received) >= start + size:
+                payload = self._received[start : start + size]
+                self._received = self._received[start + size :]
                 message: dict[str, Any] = msgspec.json.decode(payload)
                 return message
-            self._heard += await self._stream.receive_some()
+            self._received += await self._stream.receive_some()
 
 
 async def joined(members: list[Member]) -> float:
@@ -84,12 +84,12 @@ async def test_with_two_thousand_idle_engines_each_job_reaches_exactly_the_right
     last_s = await joined(crowd[-FEW:])
     assert last_s < GROWTH * first_s
     assert len(daemon.parts.push.sessions) == ENGINES
-    heard: list[tuple[str, str]] = []
+    received: list[tuple[str, str]] = []
 
     async def listen(member: Member) -> None:
         while True:
-            message = await member.hear()
-            heard.append((member.engine_id, message["job"]["job_id"]))
+            message = await member.receive()
+            received.append((member.engine_id, message["job"]["job_id"]))
 
     async with trio.open_nursery() as nursery:
         for member in crowd:
@@ -101,7 +101,7 @@ async def test_with_two_thousand_idle_engines_each_job_reaches_exactly_the_right
                 job = await farm.submit(job_size=size, target_codec="codec2")
                 wanted.append((f"e{number}", job["job_id"]))
         await wait_all_tasks_blocked()
-        assert heard == wanted
+        assert received == wanted
         nursery.cancel_scope.cancel()
     for stream in streams:
         await trio.aclose_forcefully(stream)

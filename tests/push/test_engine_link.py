@@ -12,10 +12,10 @@ from tests.api.kit import Farm
 from trio.testing import MockClock, wait_all_tasks_blocked
 from trio_websocket import wrap_client_stream
 
-from distconv_engine.attempts.active import Holdings
-from distconv_engine.daemon_link.http import Away, Refused
-from distconv_engine.daemon_link.socket import Closed, NotOffered, Socket, WebSocket
-from distconv_engine.daemon_link.websocket import ACK_S, OFFER_AGAIN_S, PushLink
+from distconv_engine.attempts.active import ActiveAttempts
+from distconv_engine.daemon_link.http import DaemonUnavailable, Rejected
+from distconv_engine.daemon_link.socket import Closed, EngineSocket, NotSupported, WebSocket
+from distconv_engine.daemon_link.websocket import ACK_S, RETRY_UPGRADE_S, PushLink
 from distconv_engine.logs import Log
 from distconvd.model import Job, Verdict
 from distconvd.model.push import CLOSE_RESTART, SUBPROTOCOL
@@ -34,7 +34,7 @@ class Plug:
         self.streams: list[trio.abc.Stream] = []
 
     @asynccontextmanager
-    async def open(self) -> AsyncGenerator[Socket]:
+    async def open(self) -> AsyncGenerator[EngineSocket]:
         self.tries_at_s.append(trio.current_time())
         if self.refuse is not None:
             raise self.refuse
@@ -70,7 +70,7 @@ async def plug(daemon: Daemon) -> AsyncGenerator[Plug]:
 async def link(plug: Plug, farm: Farm, nursery: trio.Nursery) -> PushLink:
     """A link that is open, of an engine that has registered."""
     await farm.beat(slots=2)
-    link = PushLink(plug.open, Holdings(), Log())
+    link = PushLink(plug.open, ActiveAttempts(), Log())
     nursery.start_soon(link.run)
     await wait_all_tasks_blocked()
     return link
@@ -118,56 +118,58 @@ async def test_a_refusal_is_final_and_a_daemon_in_trouble_is_not(
 ) -> None:
     job = await farm.submit()
     body = b'{"output_url": "http://example.com/o", "attempt": 9}'
-    with pytest.raises(Refused, match="Attempt 9 was never given") as refused:
+    with pytest.raises(Rejected, match="Attempt 9 was never given") as refused:
         await link.maybe_ask("completed", job["job_id"], body)
     assert refused.value.status == 409
     daemon.store.fail_next(OSError("full"), 1)  # type: ignore[attr-defined]
     body = b'{"output_url": "http://example.com/o", "attempt": 1}'
-    with pytest.raises(Away):
+    with pytest.raises(DaemonUnavailable):
         await link.maybe_ask("completed", job["job_id"], body)
 
 
-class ToldHoldings(Holdings):
+class RecordingAttempts(ActiveAttempts):
     """Holdings that keep what they are told."""
 
     def __init__(self) -> None:
         super().__init__()
         self.verdicts: list[Verdict] = []
 
-    def obey(self, verdicts: list[Verdict]) -> None:
+    def apply(self, verdicts: list[Verdict]) -> None:
         self.verdicts += verdicts
-        super().obey(verdicts)
+        super().apply(verdicts)
 
 
-async def test_a_cancel_is_for_what_is_held_and_forgets_what_is_not_begun(
+async def test_a_cancel_stops_active_attempts_and_forgets_those_not_begun(
     plug: Plug, farm: Farm, nursery: trio.Nursery
 ) -> None:
     await farm.beat(slots=2)
-    holdings = ToldHoldings()
-    link = PushLink(plug.open, holdings, Log())
+    active_attempts = RecordingAttempts()
+    link = PushLink(plug.open, active_attempts, Log())
     nursery.start_soon(link.run)
     jobs = [(await farm.submit())["job_id"] for _ in range(2)]
     assert await link.next_job(never) is not None
     for job_id in jobs:
         await farm.client.delete(f"/jobs/{job_id}")
     await wait_all_tasks_blocked()
-    assert holdings.verdicts == [Verdict(job_id, 1, "cancel") for job_id in jobs]
+    assert active_attempts.verdicts == [Verdict(job_id, 1, "cancel") for job_id in jobs]
     assert link.take_waiting() == []
 
 
-async def test_a_pause_is_for_what_is_held_and_for_what_is_not_begun(
+async def test_a_pause_applies_to_active_attempts_and_to_those_not_begun(
     plug: Plug, farm: Farm, nursery: trio.Nursery
 ) -> None:
     await farm.beat(slots=2)
-    holdings = ToldHoldings()
-    link = PushLink(plug.open, holdings, Log())
+    active_attempts = RecordingAttempts()
+    link = PushLink(plug.open, active_attempts, Log())
     nursery.start_soon(link.run)
     first, second = [(await farm.submit())["job_id"] for _ in range(2)]
     assert await link.next_job(never) is not None
     for job_id in (first, second):
         await farm.client.patch(f"/jobs/{job_id}", {"paused": True})
     await wait_all_tasks_blocked()
-    assert holdings.verdicts == [Verdict(job, 1, "keep", paused=True) for job in (first, second)]
+    assert active_attempts.verdicts == [
+        Verdict(job, 1, "keep", paused=True) for job in (first, second)
+    ]
     waiting = await link.next_job(never)
     assert waiting is not None
     assert (waiting.job_id, waiting.paused) == (second, True)
@@ -178,7 +180,7 @@ async def test_a_request_for_a_benchmark_comes_over_the_socket(
 ) -> None:
     await farm.beat()
     asked: list[int] = []
-    nursery.start_soon(PushLink(plug.open, Holdings(), Log(), asked.append).run)
+    nursery.start_soon(PushLink(plug.open, ActiveAttempts(), Log(), asked.append).run)
     await wait_all_tasks_blocked()
     reply = await farm.client.post("/engines/e1/benchmark")
     await wait_all_tasks_blocked()
@@ -188,7 +190,7 @@ async def test_a_request_for_a_benchmark_comes_over_the_socket(
 async def test_without_a_socket_nothing_is_said_over_it_and_work_is_asked_for(
     plug: Plug, daemon: Daemon
 ) -> None:
-    link = PushLink(plug.open, Holdings(), Log())
+    link = PushLink(plug.open, ActiveAttempts(), Log())
     assert await link.maybe_ask("heartbeat", None, beat()) is None
     job = Job("1_1", "http://example.com/a", "h264")
 
@@ -202,7 +204,7 @@ async def test_a_poll_is_given_up_for_a_job_that_is_pushed_meanwhile(
     plug: Plug, farm: Farm, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     await farm.beat()
-    link = PushLink(plug.open, Holdings(), Log())
+    link = PushLink(plug.open, ActiveAttempts(), Log())
     found: list[Job | None] = []
 
     async def ask() -> None:
@@ -216,7 +218,7 @@ async def test_a_poll_is_given_up_for_a_job_that_is_pushed_meanwhile(
     assert [job and job.job_id for job in found] == [submitted["job_id"]]
 
 
-@pytest.mark.parametrize("error", [Away("gone"), Refused(404, "who?")])
+@pytest.mark.parametrize("error", [DaemonUnavailable("gone"), Rejected(404, "who?")])
 async def test_a_poll_that_fails_fails_as_without_a_link(
     error: Exception, plug: Plug, daemon: Daemon
 ) -> None:
@@ -224,7 +226,7 @@ async def test_a_poll_that_fails_fails_as_without_a_link(
         raise error
 
     with pytest.raises(type(error)):
-        await PushLink(plug.open, Holdings(), Log()).next_job(poll)
+        await PushLink(plug.open, ActiveAttempts(), Log()).next_job(poll)
 
 
 async def test_waiting_for_work_ends_with_the_socket_so_that_it_is_asked_for(
@@ -247,7 +249,7 @@ async def test_a_question_that_is_in_flight_when_the_socket_breaks_goes_by_http(
     link: PushLink, plug: Plug, daemon: Daemon, nursery: trio.Nursery
 ) -> None:
     store: Any = daemon.store
-    store.hold()
+    store.block_commits()
     answers: list[bytes | None] = []
 
     async def ask() -> None:
@@ -265,7 +267,7 @@ async def test_a_daemon_that_does_not_answer_is_asked_by_http_and_the_socket_giv
     link: PushLink, plug: Plug, daemon: Daemon, autojump_clock: MockClock
 ) -> None:
     store: Any = daemon.store
-    store.hold()
+    store.block_commits()
     began_s = trio.current_time()
     assert await link.maybe_ask("heartbeat", None, beat(slots=7)) is None
     assert trio.current_time() - began_s == pytest.approx(ACK_S)
@@ -289,37 +291,37 @@ async def test_a_lost_socket_is_opened_again_with_backoff(
     assert await link.next_job(never) is not None
 
 
-async def test_where_there_is_no_socket_to_be_had_it_is_tried_seldom(
+async def test_where_there_is_not_a_socket_to_be_had_it_is_tried_seldom(
     plug: Plug, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    plug.refuse = NotOffered("the daemon answered 404")
-    nursery.start_soon(PushLink(plug.open, Holdings(), Log()).run)
-    await trio.sleep(OFFER_AGAIN_S + 1)
-    assert plug.tries_at_s == pytest.approx([0, OFFER_AGAIN_S])
+    plug.refuse = NotSupported("the daemon answered 404")
+    nursery.start_soon(PushLink(plug.open, ActiveAttempts(), Log()).run)
+    await trio.sleep(RETRY_UPGRADE_S + 1)
+    assert plug.tries_at_s == pytest.approx([0, RETRY_UPGRADE_S])
 
 
-async def test_of_two_engines_with_one_id_the_older_is_told_and_never_comes_back(
+async def test_of_two_engines_with_one_id_the_older_is_reported_and_never_comes_back(
     farm: Farm, plug: Plug, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     await farm.beat(slots=2)
-    told: list[str] = []
+    received: list[str] = []
     links = [
-        PushLink(plug.open, Holdings(), Log(), on_replaced=partial(told.append, name))
+        PushLink(plug.open, ActiveAttempts(), Log(), on_replaced=partial(received.append, name))
         for name in ("older", "newer")
     ]
     for link in links:
         nursery.start_soon(link.run)
         await trio.sleep(1)
-    await trio.sleep(OFFER_AGAIN_S + 1)
+    await trio.sleep(RETRY_UPGRADE_S + 1)
     assert [link.is_open for link in links] == [False, True]
-    assert told == ["older"]
+    assert received == ["older"]
     assert len(plug.tries_at_s) == 2
 
 
 async def test_a_silent_daemon_is_pinged_and_given_up(
     plug: Plug, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    silent = PushLink(lambda: _silent(plug), Holdings(), Log())
+    silent = PushLink(lambda: _silent(plug), ActiveAttempts(), Log())
     nursery.start_soon(silent.run)
     await trio.sleep(1)
     assert silent.is_open
@@ -361,6 +363,6 @@ class _Silent:
 
 
 @asynccontextmanager
-async def _silent(plug: Plug) -> AsyncGenerator[Socket]:
+async def _silent(plug: Plug) -> AsyncGenerator[EngineSocket]:
     plug.tries_at_s.append(trio.current_time())
     yield _Silent()

@@ -99,8 +99,8 @@ async def test_a_report_by_websocket_has_a_log_line_with_its_ids(
     job_id = (await farm.submit())["job_id"]
     await engine.job()
     await engine.ask("completed", {"output_url": "http://h/o", "attempt": 1}, job_id=job_id)
-    (told,) = [r for r in caplog.records if "marked as completed" in r.getMessage()]
-    assert (vars(told)["job_id"], vars(told)["engine_id"], vars(told)["attempt"]) == (
+    (record,) = [r for r in caplog.records if "marked as completed" in r.getMessage()]
+    assert (vars(record)["job_id"], vars(record)["engine_id"], vars(record)["attempt"]) == (
         job_id, "e1", 1,
     )  # fmt: skip
 
@@ -122,8 +122,8 @@ async def test_a_heartbeat_is_answered_with_a_verdict_on_each_attempt(
     engine = await wall.ready()
     job_id = (await farm.submit())["job_id"]
     await engine.job()
-    held = [{"job_id": job_id, "attempt": 1}, {"job_id": "0_0", "attempt": 1}]
-    reply = await engine.beat(jobs=held)
+    active = [{"job_id": job_id, "attempt": 1}, {"job_id": "0_0", "attempt": 1}]
+    reply = await engine.beat(jobs=active)
     assert [verdict["verdict"] for verdict in reply["jobs"]] == ["keep", "unknown"]
 
 
@@ -138,15 +138,15 @@ async def test_an_open_websocket_alone_renews_no_lease(
     assert (await farm.client.get("/engines/e1")).json()["status"] == "offline"
 
 
-async def test_a_cancel_is_told_at_once(farm: Farm, wall: Wall) -> None:
+async def test_a_cancel_is_pushed_immediately(farm: Farm, wall: Wall) -> None:
     engine = await wall.ready()
     job_id = (await farm.submit())["job_id"]
     await engine.job()
     await farm.client.delete(f"/jobs/{job_id}")
-    assert await engine.hear() == {"type": "cancel", "job_id": job_id, "attempt": 1}
+    assert await engine.receive() == {"type": "cancel", "job_id": job_id, "attempt": 1}
 
 
-async def test_a_pause_and_its_end_are_told_at_once_and_keep_the_lease(
+async def test_a_pause_and_its_end_are_pushed_immediately_and_keep_the_lease(
     farm: Farm, wall: Wall
 ) -> None:
     engine = await wall.ready()
@@ -154,8 +154,8 @@ async def test_a_pause_and_its_end_are_told_at_once_and_keep_the_lease(
     await engine.job()
     for paused in (True, False):
         await farm.client.patch(f"/jobs/{job_id}", {"paused": paused})
-        told = {"type": "pause", "job_id": job_id, "attempt": 1, "paused": paused}
-        assert await engine.hear() == told
+        record = {"type": "pause", "job_id": job_id, "attempt": 1, "paused": paused}
+        assert await engine.receive() == record
         body = {"engine_id": "e1", "jobs": [{"job_id": job_id, "attempt": 1}]}
         (verdict,) = (await engine.ask("heartbeat", body))["body"]["jobs"]
         assert (verdict["verdict"], verdict["paused"]) == ("keep", paused)
@@ -164,43 +164,47 @@ async def test_a_pause_and_its_end_are_told_at_once_and_keep_the_lease(
     assert (await farm.job(job_id))["status"] == "assigned"
 
 
-async def test_a_paused_job_that_nobody_has_is_no_news_to_an_engine(farm: Farm, wall: Wall) -> None:
+async def test_a_paused_job_that_nobody_has_is_not_a_news_to_an_engine(
+    farm: Farm, wall: Wall
+) -> None:
     engine = await wall.ready(status="starting")
     job_id = (await farm.submit())["job_id"]
     await farm.client.patch(f"/jobs/{job_id}", {"paused": True})
     assert await engine.is_silent()
 
 
-async def test_a_request_for_a_benchmark_is_told_at_once_and_once(farm: Farm, wall: Wall) -> None:
+async def test_a_request_for_a_benchmark_is_pushed_immediately_and_once(
+    farm: Farm, wall: Wall
+) -> None:
     engine = await wall.ready()
     reply = await farm.client.post("/engines/e1/benchmark")
     asked = reply.json()["benchmark_requested_at"]
-    assert await engine.hear() == {"type": "benchmark", "requested_at": asked}
+    assert await engine.receive() == {"type": "benchmark", "requested_at": asked}
     await farm.client.post("/engines/e1/benchmark")
     await engine.beat(tags=["new"])
     assert await engine.is_silent()
     report = {"engine_id": "e1", "benchmark_time": 3.0, "requested_at": asked}
     await farm.client.post("/engines/benchmark_result", report)
     again = (await farm.client.post("/engines/e1/benchmark")).json()["benchmark_requested_at"]
-    assert await engine.hear() == {"type": "benchmark", "requested_at": again}
+    assert await engine.receive() == {"type": "benchmark", "requested_at": again}
 
 
-async def test_a_drain_and_its_end_are_told_at_once_and_once(farm: Farm, wall: Wall) -> None:
+async def test_a_drain_and_its_end_are_pushed_immediately_and_once(farm: Farm, wall: Wall) -> None:
     engine = await wall.ready()
     await farm.client.post("/engines/e1/drain")
-    assert await engine.hear() == {"type": "drain", "draining": True}
+    assert await engine.receive() == {"type": "drain", "draining": True}
     await farm.submit()
     await farm.client.post("/engines/e1/drain")
     assert await engine.is_silent()
 
 
-async def test_resuming_is_told_and_work_goes_on(farm: Farm, wall: Wall) -> None:
+async def test_resuming_is_pushed_and_work_goes_on(farm: Farm, wall: Wall) -> None:
     await farm.beat()
     await farm.client.post("/engines/e1/drain")
     engine = await wall.plug()
     await farm.submit()
     await farm.client.post("/engines/e1/resume")
-    assert await engine.hear() == {"type": "drain", "draining": False}
+    assert await engine.receive() == {"type": "drain", "draining": False}
     await engine.job()
 
 

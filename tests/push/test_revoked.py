@@ -113,7 +113,7 @@ async def test_a_stream_of_events_ends_when_its_key_would_not_be_let_in(
 
 
 @pytest.mark.parametrize("change", ["revoked", "another role"])
-async def test_an_engine_that_waits_with_a_revoked_key_is_told_401_and_no_job_stays_with_it(
+async def test_a_waiting_engine_with_a_revoked_key_gets_401_and_no_job_stays_with_it(
     autojump_clock: MockClock, switched: Daemon, nursery: trio.Nursery, change: str
 ) -> None:
     farm = Farm(switched)
@@ -146,7 +146,7 @@ async def test_a_long_poll_for_work_ends_within_seconds_of_its_key(
     assert (await farm.job(job["job_id"]))["attempt"] == 0  # nothing was begun for it
 
 
-async def test_a_reader_that_waits_with_a_revoked_key_is_told_401(
+async def test_a_waiting_reader_with_a_revoked_key_gets_401(
     autojump_clock: MockClock, switched: Daemon, nursery: trio.Nursery
 ) -> None:
     farm = Farm(switched)

@@ -37,7 +37,7 @@ class Audit:
         """Return every contradiction."""
         found = [*self._books.faults, *self._chronicle.faults, *self._submissions()]
         found += audited(self._disk, over_slots_ok=True)
-        found += self._told()
+        found += self._assignments_shown()
         for job_id, job in self._jobs.items():
             history = self._histories.get(job_id, [])
             reports = self._books.reports.get(job_id, [])
@@ -109,12 +109,12 @@ class Audit:
 
     # --------------------------------------------------------------------- attempts
 
-    def _told(self) -> list[str]:
+    def _assignments_shown(self) -> list[str]:
         """No attempt was given to two engines, and each was given as the disk has it."""
         return [
             f"attempt {attempt} of {job_id} was given to {sorted(engines)},"
             f" on disk it is {self._chronicle.given.get((job_id, attempt))}'s"
-            for (job_id, attempt), engines in self._books.told.items()
+            for (job_id, attempt), engines in self._books.assignments.items()
             if engines != {self._chronicle.given.get((job_id, attempt), ("",))[0]}
         ]
 
@@ -189,8 +189,8 @@ class Audit:
                 if a["engine_id"] not in self._books.removed:
                     faults.append(f"nobody removed {a['engine_id']}: {a}")
                 continue
-            heard = [ms for ms in self._books.renewed.get(key, []) if ms < a["ended_at"]]
-            since_ms = max([a["started_at"], *heard])
+            received = [ms for ms in self._books.renewed.get(key, []) if ms < a["ended_at"]]
+            since_ms = max([a["started_at"], *received])
             if a["ended_at"] < since_ms + LEASE_S * 1000 - 1:
                 faults.append(f"{key} was lost {a['ended_at'] - since_ms} ms after it was heard")
         return faults
@@ -276,7 +276,7 @@ def _rank(job: Record) -> tuple[int, int]:
     return -job["priority"], int(job["job_id"].partition("_")[0])
 
 
-def settled(daemon: Daemon, world: World) -> list[str]:
+def wait_quiet(daemon: Daemon, world: World) -> list[str]:
     """Compare the daemon's memory with the disk; with all jobs ended and all engines silent
     nothing may be left over."""
     core = daemon.parts.dispatcher
@@ -287,21 +287,21 @@ def settled(daemon: Daemon, world: World) -> list[str]:
     pool = state.pool
     left: dict[str, object] = {
         "leases": core.leases,
-        "held jobs": {e: list(held) for e, held in state.held.items() if held},
+        "held jobs": {e: list(assigned) for e, assigned in state.assigned.items() if assigned},
         "progress": state.progress,
         "reservations": state.reservations,
         "delayed jobs": state.delayed,
         "jobs in line": len(state.queue),
         "hold reasons": state.hold_reasons,
         "reserved": [e for e, entry in pool.engines.items() if entry.reserved],
-        "parked engines": [e for e, entry in pool.engines.items() if entry.parked],
-        "parked count": pool.parked,
+        "parked engines": [e for e, entry in pool.engines.items() if entry.long_polls],
+        "parked count": pool.long_polls,
         "engines on line": [e for e, entry in pool.engines.items() if not entry.offline],
-        "undelivered": {e: list(jobs) for e, jobs in core.undelivered.items() if jobs},
+        "undelivered": {e: list(jobs) for e, jobs in core.unacked.items() if jobs},
         "reminders": core.timers.next_s(),
         "store failure": daemon.parts.ledger.failure,
         "policy failures": core.policy_failures,
-        "listener failures": sum(daemon.parts.teller.failures.values()),
+        "listener failures": sum(daemon.parts.event_bus.failures.values()),
     }
     faults += [f"left over: {name}: {what}" for name, what in left.items() if what]
     return faults

@@ -46,7 +46,9 @@ class Books:
 
     jobs: dict[str, Submitted] = field(default_factory=dict[str, Submitted])
     """By uid."""
-    told: dict[tuple[str, int], set[str]] = field(default_factory=dict[tuple[str, int], set[str]])
+    assignments: dict[tuple[str, int], set[str]] = field(
+        default_factory=dict[tuple[str, int], set[str]]
+    )
     """(job, attempt) to the engines that were given it."""
     reports: dict[str, list[Try]] = field(default_factory=dict[str, list[Try]])
     """Job to what engines reported of it, in the order of sending."""

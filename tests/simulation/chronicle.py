@@ -38,11 +38,11 @@ class Chronicle:
         self.cancels: Counter[str] = Counter()
         self.open = 0
         """Jobs that have not ended."""
-        self.readopted = 0
+        self.resumed = 0
         self.changed = trio.Event()
         """Set, and replaced, at every commit."""
         self._slots = slots
-        self._held: Counter[str] = Counter()
+        self._active_count: Counter[str] = Counter()
 
     def note(self, changes: Sequence[Change]) -> None:
         """Take in what has just become durable."""
@@ -66,11 +66,11 @@ class Chronicle:
         self.records.add(change.record)
         self.jobs[change.key] = new
         if old is None:
-            self._born(new)
+            self._created(new)
         else:
             self._moved(old, new)
 
-    def _born(self, new: dict[str, Any]) -> None:
+    def _created(self, new: dict[str, Any]) -> None:
         self.open += 1
         if (new["status"], new["attempt"], new["retries"]) != ("pending", 0, 0):
             self._fault(f"{new['job_id']} was born as {new}")
@@ -80,7 +80,7 @@ class Chronicle:
         self.moves[was, now] += was != now
         self.open += (now not in ENDED) - (was not in ENDED)
         if was == "assigned" and now != "assigned":
-            self._held[old["assigned_engine"]] -= 1
+            self._active_count[old["assigned_engine"]] -= 1
         if new["retries"] > new["max_retries"]:
             self._fault(f"{job_id} is at retry {new['retries']} of {new['max_retries']}")
         if was in ENDED:
@@ -110,15 +110,15 @@ class Chronicle:
             if (attempt, engine) != (old["attempt"], old["assigned_engine"]):
                 self._fault(f"{job_id} was taken from {old} for {new}")
             return
-        self._held[engine] += 1
+        self._active_count[engine] += 1
         before = self.given.get((job_id, attempt))
         if before is not None:
-            self.readopted += 1
+            self.resumed += 1
             if before[0] != engine:
                 self._fault(f"attempt {attempt} of {job_id}: {before[0]}'s and {engine}'s")
             return
         if attempt != old["attempt"] + 1:
             self._fault(f"{job_id} went from attempt {old['attempt']} to {attempt}")
-        if self._held[engine] > self._slots.get(engine, 0):
-            self._fault(f"{engine} holds {self._held[engine]} jobs, with {job_id}")
+        if self._active_count[engine] > self._slots.get(engine, 0):
+            self._fault(f"{engine} holds {self._active_count[engine]} jobs, with {job_id}")
         self.given[job_id, attempt] = (engine, new["started_at"])

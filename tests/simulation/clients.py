@@ -80,28 +80,28 @@ class Client:
         return True
 
     async def _look_after(self, job: Submitted, job_id: str, dice: random.Random) -> None:
-        fate = dice.random()
+        chance = dice.random()
         path = f"/jobs/{job_id}"
         await trio.sleep(dice.expovariate(1 / 20))
-        if fate < 0.06:
+        if chance < 0.06:
             await self._change(job, "cancel", "DELETE", path)
-            if fate < 0.01:
+            if chance < 0.01:
                 await self._change(job, "cancel", "DELETE", path)
-        elif fate < 0.10:
+        elif chance < 0.10:
             await self._change(job, "patch", "PATCH", path, {"priority": dice.choice([0, 1, 2])})
-        elif fate < 0.12:
+        elif chance < 0.12:
             labels = {**job.body["labels"], "note": str(dice.random())}
             await self._change(job, "patch", "PATCH", path, {"labels": labels})
-        elif fate < 0.15:
+        elif chance < 0.15:
             await self._change(job, "patch", "PATCH", path, {"paused": True})
             await trio.sleep(dice.uniform(1, 40))
             await self._change(job, "patch", "PATCH", path, {"paused": False})
-        elif fate < 0.19:
+        elif chance < 0.19:
             await self._start_again(job, job_id)
-        elif fate < 0.21:
+        elif chance < 0.21:
             status, _ = await self._world.insist("GET", f"{path}/why")
             self._books.expect("why", status, 200)
-        elif fate < 0.23:
+        elif chance < 0.23:
             status, _ = await self._world.insist("POST", f"{path}/retry")
             self._note_restart(job, status)
 

@@ -39,39 +39,39 @@ class Engine:
         self.world, self.books, self.is_a = world, world.books, character
         self.name = character.name
         self.dice = world.dice(self.name)
-        self.held: dict[str, int] = {}
+        self.active: dict[str, int] = {}
         self._stopped: set[tuple[str, int]] = set()
         self._hung_until_s = self._beaten_s = 0.0
         self._life = trio.CancelScope()
-        self._away_s = 0.0
+        self._silent_s = 0.0
         self._freed = trio.Event()
 
     async def run(self) -> None:
         """Live, die, come back, until cancelled or gone for good."""
         lively_s = self.world.size.submitting_s * 0.7
         await trio.sleep(0 if self.is_a.manner == "steady" else self.dice.uniform(0, lively_s))
-        while self._away_s < float("inf"):
-            await trio.sleep(self._away_s)
+        while self._silent_s < float("inf"):
+            await trio.sleep(self._silent_s)
             self._life = trio.CancelScope()
             with self._life:
                 await self._live()
 
     async def _live(self) -> None:
         async with trio.open_nursery() as nursery:
-            for job_id, attempt in self.held.items():
+            for job_id, attempt in self.active.items():
                 nursery.start_soon(self._encode, job_id, attempt)
             await self.beat()
-            nursery.start_soon(self._beat_for_ever)
+            nursery.start_soon(self._beat_forever)
             if self.dice.random() < 0.05:
                 await self._benchmark()
-            await self._ask_for_ever(nursery)
+            await self._ask_forever(nursery)
 
     # ------------------------------------------------------------------------- heartbeats
 
     async def beat(self) -> None:
         """Say what it is and holds; take in what the daemon makes of that."""
         self._beaten_s = trio.current_time()
-        held = dict(self.held)
+        active = dict(self.active)
         beat: dict[str, Any] = {
             "engine_id": self.name,
             "status": "idle",
@@ -81,7 +81,7 @@ class Engine:
         }
         if self.is_a.manner != "legacy":
             beat |= {"slots": self.is_a.slots, "tags": self.is_a.tags}
-            beat["jobs"] = [{"job_id": j, "attempt": n} for j, n in held.items()]
+            beat["jobs"] = [{"job_id": j, "attempt": n} for j, n in active.items()]
         sent_ms = wall_ms()
         status, reply = await self.world.insist("POST", "/engines/heartbeat", beat)
         self.books.expect("heartbeat", status, 200)
@@ -103,11 +103,11 @@ class Engine:
             self.books.faults.append(f"{self.name} may keep {verdict}, which is {given}'s")
         self.books.renewed.setdefault((job_id, attempt), []).append(sent_ms)
 
-    async def _beat_for_ever(self) -> None:
+    async def _beat_forever(self) -> None:
         while True:
             await trio.sleep(LEASE_S / 2.5)
             await self._until_awake()
-            if self.held or (self._is_long_silent and not self.is_a.polls_s):
+            if self.active or (self._is_long_silent and not self.is_a.polls_s):
                 await self.beat()
 
     @property
@@ -125,11 +125,11 @@ class Engine:
 
     # ------------------------------------------------------------------------- asking
 
-    async def _ask_for_ever(self, nursery: trio.Nursery) -> None:
+    async def _ask_forever(self, nursery: trio.Nursery) -> None:
         pause_s = 30.0
         while True:
             await self._until_awake()
-            if len(self.held) >= self.is_a.slots:
+            if len(self.active) >= self.is_a.slots:
                 self._freed = trio.Event()
                 await self._freed.wait()
             if self._is_long_silent:
@@ -137,10 +137,10 @@ class Engine:
             job = await self._ask()
             if job is not None:
                 pause_s = 30.0
-                if self.held.get(job["job_id"]) == job["attempt"]:
+                if self.active.get(job["job_id"]) == job["attempt"]:
                     await trio.sleep(1)  # it is told again of what it has
                 else:
-                    self.held[job["job_id"]] = job["attempt"]
+                    self.active[job["job_id"]] = job["attempt"]
                     nursery.start_soon(self._encode, job["job_id"], job["attempt"])
             elif not self.is_a.polls_s:
                 await trio.sleep(self.dice.uniform(0.1, 5))
@@ -174,7 +174,7 @@ class Engine:
             self.books.faults.append(f"told before it was durable: {reply!r}")
         if job["status"] != "assigned" or job["assigned_engine"] != self.name:
             self.books.faults.append(f"{self.name} was given {reply!r}")
-        known = self.books.told.setdefault((job["job_id"], job["attempt"]), set())
+        known = self.books.assignments.setdefault((job["job_id"], job["attempt"]), set())
         if not known:
             self.world.gossip.append((job["job_id"], job["attempt"], self.name))
         known.add(self.name)
@@ -189,8 +189,8 @@ class Engine:
             await self._work(job_id)
             if (job_id, attempt) not in self._stopped or self.dice.random() < 0.1:
                 await self._report(job_id, attempt)
-            if self.held.get(job_id) == attempt:
-                del self.held[job_id]
+            if self.active.get(job_id) == attempt:
+                del self.active[job_id]
             self._freed.set()
             if self.is_a.manner == "liar" or self.dice.random() < 0.1:
                 await self.beat()
@@ -199,26 +199,26 @@ class Engine:
 
     async def _work(self, job_id: str) -> None:
         await trio.sleep(min(200, self.dice.expovariate(1 / 15)))
-        fate = self.dice.random()
-        if self.is_a.manner == "flaky" and fate < 0.35:
-            self._crash(fate)
+        chance = self.dice.random()
+        if self.is_a.manner == "flaky" and chance < 0.35:
+            self._crash(chance)
             await trio.lowlevel.checkpoint()
-        elif fate < {"hanging": 0.5, "lane": 0.04}.get(self.is_a.manner, 0.0):
+        elif chance < {"hanging": 0.5, "lane": 0.04}.get(self.is_a.manner, 0.0):
             self.books.counts["hang"] += 1
             self._hung_until_s = trio.current_time() + self.dice.uniform(0.5, 3) * LEASE_S
-        elif fate > 0.8 and self.is_a.manner != "legacy":
-            await self._tell_progress(job_id)
+        elif chance > 0.8 and self.is_a.manner != "legacy":
+            await self._report_progress(job_id)
         await self._until_awake()
 
-    def _crash(self, fate: float) -> None:
+    def _crash(self, chance: float) -> None:
         self.books.counts["crash"] += 1
-        self._away_s = float("inf") if fate < 0.1 else self.dice.expovariate(1 / 60)
-        if fate < 0.2:
-            self.held.clear()
+        self._silent_s = float("inf") if chance < 0.1 else self.dice.expovariate(1 / 60)
+        if chance < 0.2:
+            self.active.clear()
         self._life.cancel()
 
-    async def _tell_progress(self, job_id: str) -> None:
-        attempt = self.held.get(job_id)
+    async def _report_progress(self, job_id: str) -> None:
+        attempt = self.active.get(job_id)
         if attempt is None:
             return
         body = {"attempt": attempt, "engine_id": self.name, "fraction": self.dice.random()}

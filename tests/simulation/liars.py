@@ -83,13 +83,13 @@ class Liar(Engine):
         if found is None:
             return
         job_id, attempt = found
-        known = [{"job_id": j, "attempt": n} for j, n in self.held.items()]
+        known = [{"job_id": j, "attempt": n} for j, n in self.active.items()]
         claims: list[dict[str, Any]] = [
             {"job_id": job_id, "attempt": attempt},
             {"job_id": job_id, "attempt": attempt + 1},
             {"job_id": "no-such-job", "attempt": 1},
         ]
-        if job_id not in self.held:
+        if job_id not in self.active:
             claims.append({"job_id": job_id})
         beat = {"engine_id": self.name, "jobs": known + claims}
         sent_ms = wall_ms()

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import trio
-from tests.simulation.audit import Audit, settled, shown
+from tests.simulation.audit import Audit, shown, wait_quiet
 from tests.simulation.clients import LANES, Client, Operator
 from tests.simulation.engines import Character, Engine, Manner
 from tests.simulation.liars import Liar
@@ -82,10 +82,10 @@ async def _rule(world: World, ready: trio.Event, over: trio.Event, faults: list[
         await over.wait()
         # Nobody is there any more; whatever still waits for its time, sees it come.
         await trio.sleep(SILENCE_S)
-        faults += settled(daemon, world) + await shown(daemon, world)
+        faults += wait_quiet(daemon, world) + await shown(daemon, world)
     async with world.reign() as (daemon, _):
         await trio.sleep(SILENCE_S)
-        faults += [f"after a restart: {f}" for f in settled(daemon, world)]
+        faults += [f"after a restart: {f}" for f in wait_quiet(daemon, world)]
 
 
 def _cast(world: World) -> list[Engine]:
@@ -120,7 +120,7 @@ def _counts(world: World) -> dict[str, int]:
     history = [a for tries in world.books.reports.values() for a in tries]
     moves = {f"{was} to {now}": n for (was, now), n in world.chronicle.moves.items()}
     counts: dict[str, Any] = dict(world.books.counts) | moves
-    return counts | {"report tries": len(history), "readopted": world.chronicle.readopted}
+    return counts | {"report tries": len(history), "readopted": world.chronicle.resumed}
 
 
 def _summary(world: World, faults: list[str]) -> str:
@@ -131,7 +131,7 @@ def _summary(world: World, faults: list[str]) -> str:
         f"simulation seed {world.seed}: {len(world.chronicle.jobs)} jobs,"
         f" {world.size.engines} engines, {world.wire.calls} exchanges in"
         f" {trio.current_time():.0f} s, {len(world.chronicle.given)} attempts"
-        f" ({moves['assigned', 'pending']} put back, {world.chronicle.readopted} readopted),"
+        f" ({moves['assigned', 'pending']} put back, {world.chronicle.resumed} readopted),"
         f" ends {ends}, {counts['crash']} crashes, {counts['hang']} hangs, {lies} lies,"
         f" {world.failed_commits} failed commits, {world.size.deaths} deaths of the daemon,"
         f" {len(faults)} faults; transcript {world.wire.transcript}"

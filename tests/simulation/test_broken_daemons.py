@@ -11,7 +11,7 @@ from tests.simulation.world import Size
 from distconvd.api import engines as engines_api
 from distconvd.core.ledger import Ledger
 from distconvd.dispatch import Dispatcher, engines, reports, retries, submit
-from distconvd.dispatch.assign import park
+from distconvd.dispatch.assign import add_waiter
 from distconvd.dispatch.matching import JobQueue
 from distconvd.errors import Conflict
 from distconvd.model import TERMINAL_STATUSES, FailureClass, Verdict
@@ -35,10 +35,12 @@ def last_report_wins(patch: Patch) -> None:
     patch.setattr(reports, "_was_completed_so", lambda job, report: job.status == "completed")
 
 
-def an_undo_is_dropped(patch: Patch) -> None:
+def a_rollback_is_incomplete(patch: Patch) -> None:
     """A failed commit's newest change stays in memory."""
-    was = Dispatcher.take_back
-    patch.setattr(Dispatcher, "take_back", lambda self, undo: was(self, undo[1:]))
+    was = Dispatcher.rollback
+    patch.setattr(
+        Dispatcher, "rollback", lambda self, rollback_changes: was(self, rollback_changes[1:])
+    )
 
 
 def lost_costs_a_retry(patch: Patch) -> None:
@@ -50,13 +52,13 @@ def lost_costs_a_retry(patch: Patch) -> None:
     )  # fmt: skip
 
 
-def told_too_early(patch: Patch) -> None:
+def published_too_early(patch: Patch) -> None:
     """Replies do not wait for their commit."""
 
-    async def has_come_true(self: Any, batch: Any) -> bool:
+    async def wait_durable(self: Any, batch: Any) -> bool:
         return True
 
-    patch.setattr(Ledger, "_has_come_true", has_come_true)
+    patch.setattr(Ledger, "_wait_durable", wait_durable)
 
 
 def leases_too_short(patch: Patch) -> None:
@@ -86,28 +88,30 @@ def keys_are_forgotten(patch: Patch) -> None:
 def every_claim_is_believed(patch: Patch) -> None:
     """A heartbeat may keep whatever it names."""
     patch.setattr(
-        engines, "_judge", lambda tx, entry, held: Verdict(held.job_id, held.attempt, "keep")
+        engines, "_judge", lambda tx, entry, active: Verdict(active.job_id, active.attempt, "keep")
     )
 
 
-def parked_for_ever(patch: Patch) -> None:
+def polls_never_end(patch: Patch) -> None:
     """A long poll that ends is still counted as waiting."""
     patch.setattr(
-        engines_api, "park", lambda tx, engine_id, by: park(tx, engine_id, by) if by > 0 else None
+        engines_api,
+        "add_waiter",
+        lambda tx, engine_id, by: add_waiter(tx, engine_id, by) if by > 0 else None,
     )
 
 
 BREAKS: dict[str, tuple[Callable[[Patch], None], str]] = {
     "no attempt check": (no_attempt_check, "not (409,)"),
     "last report wins": (last_report_wins, "contradiction"),
-    "an undo is dropped": (an_undo_is_dropped, ""),
+    "an undo is dropped": (a_rollback_is_incomplete, ""),
     "lost costs a retry": (lost_costs_a_retry, "retries, not"),
-    "told too early": (told_too_early, "told before it was durable"),
+    "told too early": (published_too_early, "told before it was durable"),
     "leases too short": (leases_too_short, "after it was heard"),
     "priority is ignored": (priority_is_ignored, "overtaken"),
     "keys are forgotten": (keys_are_forgotten, "doubled"),
     "every claim is believed": (every_claim_is_believed, "may keep"),
-    "parked for ever": (parked_for_ever, ""),
+    "parked for ever": (polls_never_end, ""),
 }
 """A break, and a word of what it must be caught by."""
 

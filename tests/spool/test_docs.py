@@ -39,7 +39,7 @@ def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "# FINISHED 1753900000000000_1" in code
 
 
-def test_the_drop_in_toml_is_one() -> None:
+def test_the_toml_drop_in_the_docs_is_valid() -> None:
     assert b"source_url" in to_json("holiday.toml", blocks("toml")[0].encode())
 
 

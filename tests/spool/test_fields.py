@@ -24,7 +24,7 @@ def test_a_toml_drop_becomes_the_same_fields_in_json() -> None:
 
 
 @pytest.mark.parametrize("name, data", [("a.json", b"{}"), ("a.toml", b"a = 1")])
-def test_a_byte_order_mark_is_no_part_of_the_fields(name: str, data: bytes) -> None:
+def test_a_byte_order_mark_is_not_a_part_of_the_fields(name: str, data: bytes) -> None:
     assert to_json(name, b"\xef\xbb\xbf" + data) == to_json(name, data)
 
 

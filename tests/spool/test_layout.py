@@ -82,7 +82,7 @@ def test_a_file_in_place_of_a_folder_is_refused(tmp_path: Path) -> None:
         check(layout.root)
 
 
-def test_a_folder_that_is_no_spool_is_refused_with_what_is_missing(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_spool_is_refused_with_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(SpoolUnusable, match="tmp is missing"):
         check(tmp_path)
 

@@ -46,19 +46,19 @@ def test_a_name_that_ends_in_json_or_toml_is_a_drop(name: str) -> None:
         "json",
     ],
 )
-def test_a_copy_in_progress_and_a_companion_file_are_no_drops(name: str) -> None:
+def test_a_copy_in_progress_and_a_companion_file_are_not_drops(name: str) -> None:
     assert not is_drop(name)
 
 
 @given(file_names)
 def test_a_tag_comes_off_any_name_again(name: str) -> None:
-    assert untagged(tagged("1_2", name, room_bytes=400)) == ("1_2", name)
+    assert untagged(tagged("1_2", name, name_bytes_max=400)) == ("1_2", name)
 
 
 @given(file_names, st.integers(min_value=60, max_value=255))
-def test_a_tagged_name_fits_the_room_and_keeps_its_suffix(name: str, room_bytes: int) -> None:
-    file = tagged(mint_key(), name, room_bytes)
-    assert len(os.fsencode(file)) <= room_bytes
+def test_a_tagged_name_fits_the_length_and_keeps_its_suffix(name: str, name_bytes_max: int) -> None:
+    file = tagged(mint_key(), name, name_bytes_max)
+    assert len(os.fsencode(file)) <= name_bytes_max
     assert file.endswith(".json")
 
 

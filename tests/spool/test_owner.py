@@ -13,12 +13,12 @@ def layout(tmp_path: Path) -> Layout:
 
 
 @pytest.mark.parametrize("name", ["", "..", ".hidden", "a/b", "a b", "a\n", "-rf", "x" * 65])
-def test_an_owner_that_is_no_plain_folder_name_is_refused(layout: Layout, name: str) -> None:
+def test_an_owner_that_is_not_a_plain_folder_name_is_refused(layout: Layout, name: str) -> None:
     with pytest.raises(SpoolUnusable, match="cannot be a spool owner"):
         Owner(layout, name)
 
 
-def test_an_owners_name_is_held_until_it_is_closed(layout: Layout) -> None:
+def test_an_owners_name_is_locked_until_it_is_closed(layout: Layout) -> None:
     owner = Owner(layout, "me")
     with pytest.raises(SpoolBusy, match="'me'"):
         Owner(layout, "me")

@@ -140,7 +140,7 @@ class VanishingDisk(OsDisk):
         super().unlink(path)
 
 
-def test_what_another_daemon_has_removed_meanwhile_is_no_failure(layout: Layout) -> None:
+def test_what_another_daemon_has_removed_meanwhile_is_not_a_failure(layout: Layout) -> None:
     fill(layout)
     assert prune(layout, VanishingDisk()).failures == []
     assert {folder: names(layout.root / folder) for folder in KEPT} == KEPT
@@ -155,7 +155,7 @@ class StuckDisk(OsDisk):
         super().unlink(path)
 
 
-def test_a_file_that_cannot_be_removed_keeps_what_tells_of_it_and_no_other(layout: Layout) -> None:
+def test_a_file_that_cannot_be_removed_keeps_only_its_own_record(layout: Layout) -> None:
     fill(layout)
     pruned = prune(layout, StuckDisk())
     assert (pruned.results, pruned.rejections, len(pruned.failures)) == (0, 1, 1)

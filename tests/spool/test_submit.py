@@ -47,7 +47,7 @@ def test_what_can_never_be_a_job_is_refused_before_anything_is_written(
     assert list(layout.tmp.iterdir()) == list(layout.incoming.iterdir()) == []
 
 
-def test_a_folder_that_is_no_spool_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_spool_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SpoolUnusable):
         submit(tmp_path, FIELDS)
 

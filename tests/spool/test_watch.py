@@ -58,7 +58,7 @@ def test_a_drop_is_followed_from_waiting_to_finished(layout: Layout) -> None:
     owner.close()
 
 
-def test_a_rejected_drop_tells_its_problem(layout: Layout) -> None:
+def test_a_rejected_drop_reports_its_problem(layout: Layout) -> None:
     drop = submit(layout.root, {"a": 1})
     owner = Owner(layout, "me")
     claims, _ = owner.claim(owner.waiting())
@@ -101,7 +101,7 @@ def test_wait_does_not_wait_for_the_end_of_a_rejected_drop(layout: Layout) -> No
     assert wait(layout.root, drop, timeout_s=1e9).problem == {"status": 400}
 
 
-def test_a_damaged_result_is_told_and_not_taken_for_none(layout: Layout) -> None:
+def test_a_damaged_result_is_reported_and_not_taken_for_missing(layout: Layout) -> None:
     (layout.results / "17_1.json").write_text("{")
     with pytest.raises(BadDrop, match="damaged"):
         read_result(layout.root, "17_1")

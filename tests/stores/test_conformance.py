@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from distconv_plugins.stores.json_store.store import FoldBounds, JsonStore
+from distconv_plugins.stores.json_store.store import CheckpointBounds, JsonStore
 from distconv_plugins.stores.memory import Memory, MemoryStore
 from distconv_plugins.stores.spool_store.store import SpoolStore
 from distconvd.testing.faultdisk import Fault, FaultDisk
@@ -39,10 +39,10 @@ class TestJsonStore(StoreSuite):
         return lambda: JsonStore(tmp_path / "new" / "state.json")
 
 
-class TestJsonStoreThatFoldsAllTheTime(StoreSuite):
+class TestJsonStoreThatAlwaysCheckpoints(StoreSuite):
     @pytest.fixture
     def open_store(self, tmp_path: Path) -> OpenStore:
-        bounds = FoldBounds(quiet_s=0.0, journal_bytes_min=0, ratio=0.0)
+        bounds = CheckpointBounds(quiet_s=0.0, journal_bytes_min=0, ratio=0.0)
         return lambda: JsonStore(tmp_path / "state.json", bounds=bounds)
 
 

@@ -107,7 +107,7 @@ def test_a_dump_in_which_any_byte_was_changed_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    "corrupt",
     [
         lambda lines: [lines[0], lines[2], lines[1], *lines[3:]],
         lambda lines: [lines[0], *lines[2:]],
@@ -119,12 +119,12 @@ def test_a_dump_in_which_any_byte_was_changed_is_refused() -> None:
     ids=["moved", "missing", "doubled", "more behind", "two in one", "no header"],
 )
 def test_a_dump_whose_lines_were_touched_is_refused(
-    spoil: Callable[[list[bytes]], list[bytes]],
+    corrupt: Callable[[list[bytes]], list[bytes]],
 ) -> None:
     snapshot = Snapshot({"1_1": b'{"a":1}', "1_2": b'{"a":2}'}, {}, {}, {})
     lines = written(snapshot).splitlines(keepends=True)
     with pytest.raises(StoreError):
-        read(b"".join(spoil(lines)))
+        read(b"".join(corrupt(lines)))
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_a_dump_whose_lines_were_touched_is_refused(
         (b"", "is no record"),
     ],
 )
-def test_a_line_that_is_no_record_is_told_with_its_number(line: bytes, said: str) -> None:
+def test_a_line_that_is_not_a_record_is_reported_with_its_number(line: bytes, said: str) -> None:
     header = written(EMPTY).splitlines(keepends=True)[0]
     with pytest.raises(StoreError, match=f"line 2 of the export .*{said}"):
         read(header + line + b"\n")
@@ -151,7 +151,7 @@ def test_a_newer_format_is_refused_with_the_version_that_wrote_it() -> None:
         read(newer)
 
 
-def test_what_is_no_export_at_all_is_told_by_its_beginning() -> None:
+def test_a_file_that_is_not_an_export_is_recognized_by_its_first_line() -> None:
     for data in (b"", b"\x1f\x8b\x08", b'{"jobs":{}}\n', b"null\n"):
         with pytest.raises(StoreError, match=r"cut off|no export of distconvd"):
             read(data)
@@ -167,5 +167,5 @@ def test_a_line_without_end_is_not_read_into_memory(monkeypatch: pytest.MonkeyPa
     assert file.tell() <= len(header) + 100
 
 
-def test_a_summary_tells_counts_by_table() -> None:
+def test_a_summary_reports_counts_by_table() -> None:
     assert str(Summary(dict.fromkeys(TABLES, 0), "")) == "0 jobs, 0 engines, 0 attempts, 0 meta"

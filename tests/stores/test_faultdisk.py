@@ -104,9 +104,9 @@ def test_a_short_write_takes_half_and_a_torn_one_raises_as_well() -> None:
     disk.fail(1, "short")
     assert file.write(b"12345678") == 4
     disk.fail(2, "torn")
-    with pytest.raises(OSError, match="No space") as told:
+    with pytest.raises(OSError, match="No space") as raised:
         file.write(b"abcd")
-    assert told.value.errno == errno.ENOSPC
+    assert raised.value.errno == errno.ENOSPC
     assert read_all(disk, A) == b"1234ab"
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from distconv_plugins.stores.json_store.files import JsonFiles
-from distconv_plugins.stores.json_store.store import FoldBounds, JsonStore
+from distconv_plugins.stores.json_store.store import CheckpointBounds, JsonStore
 from distconvd.store import Snapshot
 from distconvd.testing.faultdisk import FaultDisk
 from distconvd.testing.store_suite import commit, contents, delete, put, record
 
 STATE = Path("/state.json")
-NEVER = FoldBounds(small_bytes=0, journal_bytes_min=1 << 40)
+NEVER = CheckpointBounds(small_bytes=0, journal_bytes_min=1 << 40)
 
 
 @pytest.fixture
@@ -30,13 +30,13 @@ def journals(disk: FaultDisk) -> list[Path]:
     return [path for path in disk.files() if path.name.startswith("state.json.journal-")]
 
 
-def unfolded() -> FaultDisk:
+def is_behind() -> FaultDisk:
     """A disk whose state file has `a`, and the journal after it `b`, `c` and `d`; then a kill."""
     disk = FaultDisk()
     files = JsonFiles(disk, STATE)
     files.open()
     files.commit([put("a", n=1)])
-    files.fold()
+    files.checkpoint()
     for name in "bcd":
         files.commit([put(name, n=1, text="x" * 40)])
     disk.restart()
@@ -82,7 +82,7 @@ async def test_a_useless_state_file_is_kept_aside_and_the_start_is_empty(
 @pytest.mark.parametrize(
     "text", ["{}", '{"jobs":{}}', '{"engines":{}}', '{"engines":{},"x":1}', '{"meta":{}}']
 )
-async def test_a_state_file_that_lacks_parts_is_one_and_not_set_aside(
+async def test_a_state_file_that_lacks_parts_is_accepted_and_not_set_aside(
     state: Path, text: str
 ) -> None:
     state.write_text(text)
@@ -149,10 +149,10 @@ async def test_a_backup_of_the_state_file_alone_is_all_that_is_needed(
     assert (await contents(lambda: JsonStore(backup))).jobs == {"a": record(n=1)}
 
 
-def test_an_error_while_reading_is_no_reason_to_set_a_file_aside(
+def test_an_error_while_reading_is_not_a_reason_to_set_a_file_aside(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    disk = unfolded()
+    disk = is_behind()
 
     def fail(_path: Path) -> int:
         raise OSError(5, "Input/output error")
@@ -169,7 +169,7 @@ def test_an_error_while_reading_is_no_reason_to_set_a_file_aside(
 
 @pytest.mark.slow
 def test_a_journal_cut_at_any_byte_gives_its_whole_batches() -> None:
-    whole = unfolded()
+    whole = is_behind()
     path = journals(whole)[-1]
     text = whole.contents(path)
     for size in range(len(text) + 1):
@@ -184,7 +184,7 @@ def test_a_journal_cut_at_any_byte_gives_its_whole_batches() -> None:
 def test_a_journal_with_any_byte_flipped_gives_the_batches_before(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    whole = unfolded()
+    whole = is_behind()
     path = journals(whole)[-1]
     text = whole.contents(path)
     for place in range(len(text)):
@@ -205,10 +205,10 @@ def test_a_journal_that_is_gone_is_noticed(caplog: pytest.LogCaptureFixture) -> 
     files = JsonFiles(disk, STATE)
     files.open()
     files.commit([put("a", n=1)])
-    view = files.begin_fold()
+    view = files.begin_checkpoint()
     assert view is not None
     files.commit([put("b", n=1)])
-    files.end_fold(view, files.write_fold(view))
+    files.end_checkpoint(view, files.write_checkpoint(view))
     files.commit([put("c", n=1)])
     disk.restart()
     middle = journals(disk)[0]

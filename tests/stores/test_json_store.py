@@ -15,7 +15,7 @@ import trio
 
 from distconv_plugins.stores.json_store.files import JsonFiles
 from distconv_plugins.stores.json_store.state_file import read_state, write_state
-from distconv_plugins.stores.json_store.store import FoldBounds, JsonStore
+from distconv_plugins.stores.json_store.store import CheckpointBounds, JsonStore
 from distconvd.disk import REAL_DISK, DiskFile, OpenMode, RealDisk
 from distconvd.errors import StoreError, StoreLocked, StoreTooNew
 from distconvd.store import TABLES, Change
@@ -50,8 +50,8 @@ ORIGINAL = """{
 }"""
 """As version 1.0.0 of the original writes it."""
 
-NEVER = FoldBounds(small_bytes=0, journal_bytes_min=1 << 40)
-AT_ONCE = FoldBounds(quiet_s=0.0)
+NEVER = CheckpointBounds(small_bytes=0, journal_bytes_min=1 << 40)
+IMMEDIATELY = CheckpointBounds(quiet_s=0.0)
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ def test_our_own_layout_and_any_other_read_the_same(tmp_path: Path) -> None:
 
 async def test_a_small_state_file_follows_the_last_change(state: Path) -> None:
     disk = WatchedDisk()
-    store = JsonStore(state, disk=disk, bounds=AT_ONCE)
+    store = JsonStore(state, disk=disk, bounds=IMMEDIATELY)
     await store.load()
     await disk.wait_installed()
     for name in ("a", "b"):
@@ -173,12 +173,12 @@ async def test_a_small_state_file_follows_the_last_change(state: Path) -> None:
 
 
 def test_by_default_it_follows_within_a_second() -> None:
-    assert FoldBounds().quiet_s < 1.0
+    assert CheckpointBounds().quiet_s < 1.0
 
 
 async def test_a_state_file_that_is_up_to_date_is_not_written_again(state: Path) -> None:
     disk = WatchedDisk()
-    store = JsonStore(state, disk=disk, bounds=AT_ONCE)
+    store = JsonStore(state, disk=disk, bounds=IMMEDIATELY)
     await store.load()
     await store.commit([put("a", n=1)])
     await disk.wait_installed()
@@ -191,7 +191,7 @@ async def test_a_state_file_that_is_up_to_date_is_not_written_again(state: Path)
 
 async def test_a_big_state_file_waits_until_the_journal_outgrows_it(state: Path) -> None:
     disk = WatchedDisk()
-    bounds = FoldBounds(small_bytes=0, journal_bytes_min=3000, ratio=1.0)
+    bounds = CheckpointBounds(small_bytes=0, journal_bytes_min=3000, ratio=1.0)
     store = JsonStore(state, disk=disk, bounds=bounds)
     await store.load()
     await disk.wait_installed()
@@ -214,7 +214,7 @@ async def test_closing_folds(state: Path) -> None:
 
 async def test_commits_go_on_while_a_state_file_is_written(state: Path) -> None:
     disk = WatchedDisk()
-    store = JsonStore(state, disk=disk, bounds=AT_ONCE)
+    store = JsonStore(state, disk=disk, bounds=IMMEDIATELY)
     await store.load()
     disk.writing.clear()
     disk.go_on.clear()
@@ -231,7 +231,7 @@ async def test_a_fold_that_fails_is_tried_again(
     state: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     disk = WatchedDisk()
-    bounds = AT_ONCE._replace(retry_s=0.0)
+    bounds = IMMEDIATELY._replace(retry_s=0.0)
     store = JsonStore(state, disk=disk, bounds=bounds)
     await store.load()
     await disk.wait_installed()
@@ -249,12 +249,12 @@ def test_a_fold_is_durable_when_it_returns() -> None:
     files = JsonFiles(disk, path)
     files.open()
     files.commit([put("a", n=1)])
-    files.fold()
+    files.checkpoint()
     nothing = disk.after_power_cut(survivals(0, 0)[0])
     assert list(json.loads(nothing.contents(path))["jobs"]) == ["a"]
 
 
-async def test_the_files_beside_the_state_file_do_not_pile_up(state: Path) -> None:
+async def test_the_files_next_to_the_state_file_do_not_pile_up(state: Path) -> None:
     for n in range(12):
         await commit(lambda: JsonStore(state), [put(f"job-{n}", n=n)])
         await contents(lambda: JsonStore(state))
@@ -318,7 +318,7 @@ async def test_a_state_file_that_a_person_has_edited_loads(state: Path) -> None:
     assert (await contents(lambda: JsonStore(state))).jobs == {"a": record(n=2), "b": record(n=1)}
 
 
-async def test_records_that_are_no_objects_are_left_out_and_the_file_kept(
+async def test_records_that_are_not_objects_are_left_out_and_the_file_kept(
     state: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     text = '{"jobs": {"good": {"n":1}, "bad": 7, "worse": [1], "none": null}}'
@@ -358,7 +358,7 @@ async def test_a_newer_journal_is_refused(state: Path) -> None:
         await JsonStore(state).load()
 
 
-async def test_the_second_daemon_is_told_who_holds_the_store(state: Path) -> None:
+async def test_the_second_daemon_is_refused_with_the_owner_of_the_lock(state: Path) -> None:
     store = JsonStore(state)
     await store.load()
     with pytest.raises(StoreLocked, match=rf"in use by process {os.getpid()}; stop that daemon"):
@@ -372,13 +372,13 @@ def in_a_file(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "place, told",
+    "place, message",
     [(in_a_file, "its directory must be writable"), (lambda path: path, "is a directory")],
 )
-async def test_a_place_that_cannot_be_is_told_with_what_to_do(
-    tmp_path: Path, place: Callable[[Path], Path], told: str
+async def test_an_unusable_state_path_is_reported_with_a_remedy(
+    tmp_path: Path, place: Callable[[Path], Path], message: str
 ) -> None:
-    with pytest.raises(StoreError, match=told):
+    with pytest.raises(StoreError, match=message):
         await JsonStore(place(tmp_path)).load()
 
 

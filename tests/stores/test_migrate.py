@@ -68,14 +68,14 @@ async def test_a_target_that_is_not_empty_is_refused_and_left_alone(tmp_path: Pa
     assert list((await contents(lambda: JsonStore(place))).jobs) == ["mine"]
 
 
-async def test_a_target_that_keeps_something_else_is_told(tmp_path: Path) -> None:
+async def test_a_target_that_keeps_something_else_is_reported(tmp_path: Path) -> None:
     other = await memory_with([put("a", v=1), put("b", v=2)])
     source = await memory_with([put("a", v=1), put("b", v=1)])
     with pytest.raises(StoreError, match="of jobs, 1 records differ"):
         await migrate(source, MemoryStore(), other)
 
 
-async def test_a_disk_that_fills_up_is_told_with_what_to_do() -> None:
+async def test_a_disk_that_fills_up_is_reported_with_a_remedy() -> None:
     target = MemoryStore()
     target.fail_next(OSError(errno.ENOSPC, "No space left on device"))
     source = await memory_with(SOME)

@@ -47,13 +47,13 @@ class JsonSubject:
 
     def step(self, name: str) -> None:
         if name == "fold":
-            self.files.fold()
+            self.files.checkpoint()
         elif name == "begin fold":
-            self.view = self.files.begin_fold()
+            self.view = self.files.begin_checkpoint()
         elif self.view is not None and name == "write fold":
-            self.size = self.files.write_fold(self.view)
+            self.size = self.files.write_checkpoint(self.view)
         elif self.view is not None and self.size and name == "end fold":
-            self.files.end_fold(self.view, self.size)
+            self.files.end_checkpoint(self.view, self.size)
 
     def close(self) -> None:
         self.files.close()

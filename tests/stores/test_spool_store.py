@@ -73,7 +73,7 @@ async def test_a_batch_syncs_each_file_once_and_each_directory_once() -> None:
     assert sum(name == "fsync_dir" for name, _path in operations) == len(shards) + 1
 
 
-async def test_a_file_that_is_no_record_is_kept_aside(
+async def test_a_file_that_is_not_a_record_is_kept_aside(
     top: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     await commit(lambda: SpoolStore(top), [put("good", n=1), put("bad", n=1), put("moved", n=1)])
@@ -112,14 +112,14 @@ async def test_a_newer_format_is_refused(top: Path) -> None:
         await SpoolStore(top).load()
 
 
-async def test_a_format_that_cannot_be_read_is_told_with_what_to_do(top: Path) -> None:
+async def test_a_format_that_cannot_be_read_is_reported_with_a_remedy(top: Path) -> None:
     await commit(lambda: SpoolStore(top), [put("a", n=1)])
     (top / "format.json").write_text("")
     with pytest.raises(StoreError, match=r'write \{"format":1\} to it'):
         await SpoolStore(top).load()
 
 
-async def test_a_file_in_place_of_the_directory_is_told_with_what_to_do(top: Path) -> None:
+async def test_a_file_in_place_of_the_directory_is_reported_with_a_remedy(top: Path) -> None:
     top.write_text("")
     with pytest.raises(StoreError, match="must be writable"):
         await SpoolStore(top).load()
@@ -142,9 +142,9 @@ def test_a_batch_that_counts_but_cannot_be_placed_is_placed_later() -> None:
     files.open()
     disk.fail(rename, "EIO", lasting=True)
     files.commit([put("a", n=1)])
-    with pytest.raises(OSError, match="Input/output") as told:
+    with pytest.raises(OSError, match="Input/output") as raised:
         files.commit([put("b", n=1)])
-    assert told.value.errno == errno.EIO
+    assert raised.value.errno == errno.EIO
     disk.heal()
     files.commit([put("a", n=2)])
     disk.restart()

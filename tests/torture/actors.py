@@ -24,7 +24,9 @@ class Books:
     """Submission uid to the body that was sent, answered or not."""
     submitted: dict[str, str] = field(default_factory=dict[str, str])
     """Submission uid to the job id that a 2xx gave."""
-    told: dict[tuple[str, int], set[str]] = field(default_factory=dict[tuple[str, int], set[str]])
+    assignments: dict[tuple[str, int], set[str]] = field(
+        default_factory=dict[tuple[str, int], set[str]]
+    )
     """(job, attempt) to the engines that were given it."""
     completed: dict[str, list[tuple[int, str]]] = field(
         default_factory=dict[str, list[tuple[int, str]]]
@@ -93,7 +95,7 @@ class Engine:
         self._random = random.Random(seed)
         self._wire, self._beats = Wire(port), Wire(port)
         self._speed_s = self._random.uniform(10, 300)
-        self._held: dict[str, int] = {}
+        self._active_attempts: dict[str, int] = {}
         self._stopped: set[tuple[str, int]] = set()
         """Attempts that the daemon told it to stop."""
 
@@ -102,7 +104,7 @@ class Engine:
         try:
             async with trio.open_nursery() as nursery:
                 await self._beat()
-                nursery.start_soon(self._beat_for_ever)
+                nursery.start_soon(self._beat_forever)
                 while True:
                     await self._work_once()
         finally:
@@ -112,21 +114,21 @@ class Engine:
     @property
     def is_at_work(self) -> bool:
         """Whether it still has something to report."""
-        return bool(self._held)
+        return bool(self._active_attempts)
 
-    async def _beat_for_ever(self) -> None:
+    async def _beat_forever(self) -> None:
         while True:
             await self._beat()
             await trio.sleep(0.5)
 
     async def _beat(self) -> None:
-        held = [{"job_id": j, "attempt": n} for j, n in self._held.items()]
+        assigned = [{"job_id": j, "attempt": n} for j, n in self._active_attempts.items()]
         beat = {
             "engine_id": self._name,
-            "status": "busy" if held else "idle",
+            "status": "busy" if assigned else "idle",
             "benchmark_time": self._speed_s,
             "streaming_support": self._speed_s < 100,
-            "jobs": held,
+            "jobs": assigned,
         }
         status, reply = await _until_answered(
             lambda: self._beats.call("POST", "/engines/heartbeat", beat)
@@ -158,15 +160,15 @@ class Engine:
 
     async def _encode(self, job: dict[str, Any]) -> None:
         job_id, attempt = job["job_id"], job["attempt"]
-        self._books.told.setdefault((job_id, attempt), set()).add(self._name)
-        self._held[job_id] = attempt
+        self._books.assignments.setdefault((job_id, attempt), set()).add(self._name)
+        self._active_attempts[job_id] = attempt
         began_s = trio.current_time()
         await trio.sleep(self._random.expovariate(4.0))
         if any(began_s < death_s for death_s in self._deaths):
             self._books.spanning += 1
         if (job_id, attempt) not in self._stopped:
             await self._report(job_id, attempt)
-        del self._held[job_id]
+        del self._active_attempts[job_id]
         await self._beat()
 
     async def _report(self, job_id: str, attempt: int) -> None:

@@ -53,7 +53,7 @@ def _assignments(books: Books) -> list[str]:
     """No attempt was given to two engines."""
     return [
         f"shared: attempt {attempt} of {job_id} was given to {sorted(engines)}"
-        for (job_id, attempt), engines in books.told.items()
+        for (job_id, attempt), engines in books.assignments.items()
         if len(engines) > 1
     ]
 

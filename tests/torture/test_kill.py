@@ -50,7 +50,7 @@ async def test_nothing_acknowledged_is_lost_and_nothing_is_done_twice(
         victim.slay()
     report = (
         f"torture {store} seed {SEED}: {victim.kills} kills, {len(books.submitted)} jobs"
-        f" acknowledged, {len(books.told)} attempts, {len(books.completed)} completed,"
+        f" acknowledged, {len(books.assignments)} attempts, {len(books.completed)} completed,"
         f" {len(books.cancelled)} cancelled, {books.spanning} attempts lived through a kill,"
         f" {len(faults)} faults"
     )

@@ -20,14 +20,14 @@ class Wire:
         self._port = port
         self._stream: trio.SocketStream | None = None
         self._machine = h11.Connection(h11.CLIENT)
-        self._turn = trio.Lock()
+        self._lock = trio.Lock()
 
     async def call(
         self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None
     ) -> tuple[int, object]:
         """Return (status, decoded body or None); raises `Gone`."""
         try:
-            async with self._turn:
+            async with self._lock:
                 with trio.fail_after(30):
                     return await self._call(method, path, body, headers or {})
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:

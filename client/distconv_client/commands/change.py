@@ -25,7 +25,7 @@ def cancel(flags: Flags, job_ids: tuple[str, ...]) -> None:
     With --json: each job's document, one a line. Exits 1 if one could not be cancelled.
     """
     with flags.client() as client:
-        each(job_ids, client.cancel, lambda job: tell(job, flags))
+        each(job_ids, client.cancel, lambda job: print_job(job, flags))
 
 
 @click.command(
@@ -45,7 +45,7 @@ def pause(flags: Flags, job_ids: tuple[str, ...]) -> None:
     one could not be paused.
     """
     with flags.client() as client:
-        each(job_ids, client.pause, lambda job: tell(job, flags))
+        each(job_ids, client.pause, lambda job: print_job(job, flags))
 
 
 @click.command(cls=Command, examples=("distconv resume 1763840000000000_1",))
@@ -58,7 +58,7 @@ def resume(flags: Flags, job_ids: tuple[str, ...]) -> None:
     With --json: each job's document, one a line. Exits 1 if one could not be resumed.
     """
     with flags.client() as client:
-        each(job_ids, client.resume, lambda job: tell(job, flags))
+        each(job_ids, client.resume, lambda job: print_job(job, flags))
 
 
 @click.command(
@@ -77,10 +77,10 @@ def retry(flags: Flags, job_ids: tuple[str, ...]) -> None:
     With --json: each job's document, one a line. Exits 1 if one could not be started.
     """
     with flags.client() as client:
-        each(job_ids, client.retry, lambda job: tell(job, flags))
+        each(job_ids, client.retry, lambda job: print_job(job, flags))
 
 
-def tell(job: Job, flags: Flags) -> None:
+def print_job(job: Job, flags: Flags) -> None:
     """Print what a job is now."""
     if flags.as_json:
         return print_json(job)

@@ -10,7 +10,7 @@ from rich.text import Text
 from distconv_client.config import load_settings
 from distconv_client.display import text
 from distconv_client.display.terminal import print_json, stdout_console
-from distconv_client.doctor import Finding, Patient, examine
+from distconv_client.doctor import DoctorConfig, Finding, run_checks
 from distconv_client.errors import BadInput
 from distconv_client.help_examples import Command
 from distconv_client.shared import Flags, pass_flags, shared_flags
@@ -73,23 +73,23 @@ def doctor(flags: Flags, clip_dir: Path | None, work_dir: Path | None, timeout_s
             f"{work_dir} is no folder that you can see.", hint="Name that of an engine here."
         )
     settings = load_settings(flags.server, flags.api_key)
-    patient = Patient(settings, clip_dir, timeout_s, work_dir)
+    doctor_config = DoctorConfig(settings, clip_dir, timeout_s, work_dir)
     console = stdout_console()
     failures = 0
-    for finding in examine(patient):
+    for finding in run_checks(doctor_config):
         failures += finding.outcome == "fail"
         if flags.as_json:
             print_json(finding)
         else:
-            tell(finding, console)
+            print_finding(finding, console)
     if failures:
         click.get_current_context().exit(1)
 
 
-def tell(finding: Finding, console: Console) -> None:
+def print_finding(finding: Finding, console: Console) -> None:
     """Print one finding, and below it what to do."""
     line = Text(f"{finding.outcome:<5}", style=_STYLES[finding.outcome])
-    line.append(f" {finding.check:<11}{text.clean(finding.told)}", style="default")
+    line.append(f" {finding.check:<11}{text.clean(finding.detail)}", style="default")
     console.print(line, soft_wrap=True)
     if finding.remedy:
         console.print(Text(f"{'':17}{text.clean(finding.remedy)}", style="yellow"), soft_wrap=True)

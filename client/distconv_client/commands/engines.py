@@ -55,7 +55,7 @@ def list_engines(flags: Flags) -> None:
 def drain(flags: Flags, engine_ids: tuple[str, ...]) -> None:
     """Let engines finish what they hold, and give them nothing new."""
     with flags.client() as client:
-        each(engine_ids, client.drain_engine, lambda engine: tell(engine, flags))
+        each(engine_ids, client.drain_engine, lambda engine: print_engine(engine, flags))
 
 
 @engines.command(cls=Command, examples=("distconv engines resume attic-1",))
@@ -65,7 +65,7 @@ def drain(flags: Flags, engine_ids: tuple[str, ...]) -> None:
 def resume(flags: Flags, engine_ids: tuple[str, ...]) -> None:
     """Give engines work again that were drained or quarantined."""
     with flags.client() as client:
-        each(engine_ids, client.resume_engine, lambda engine: tell(engine, flags))
+        each(engine_ids, client.resume_engine, lambda engine: print_engine(engine, flags))
 
 
 @engines.command(cls=Command, examples=("distconv engines benchmark attic-1",))
@@ -78,7 +78,7 @@ def benchmark(flags: Flags, engine_ids: tuple[str, ...]) -> None:
     Each takes nothing new until its jobs have ended and it has measured itself.
     """
     with flags.client() as client:
-        each(engine_ids, client.benchmark_engine, lambda engine: tell(engine, flags))
+        each(engine_ids, client.benchmark_engine, lambda engine: print_engine(engine, flags))
 
 
 @engines.command(cls=Command, examples=("distconv engines forget attic-1",))
@@ -93,10 +93,10 @@ def forget(flags: Flags, engine_ids: tuple[str, ...]) -> None:
             client.forget_engine(engine_id)
             return engine_id
 
-        each(engine_ids, forget_one, lambda engine_id: tell_forgotten(engine_id, flags))
+        each(engine_ids, forget_one, lambda engine_id: print_forgotten(engine_id, flags))
 
 
-def tell(engine: EngineView, flags: Flags) -> None:
+def print_engine(engine: EngineView, flags: Flags) -> None:
     """Print what an engine is now."""
     if flags.as_json:
         return print_json(engine)
@@ -104,7 +104,7 @@ def tell(engine: EngineView, flags: Flags) -> None:
     return stdout_console().out(line, highlight=False)
 
 
-def tell_forgotten(engine_id: str, flags: Flags) -> None:
+def print_forgotten(engine_id: str, flags: Flags) -> None:
     """Print that an engine is off the list."""
     if flags.as_json:
         return print_json({"engine_id": engine_id, "forgotten": True})

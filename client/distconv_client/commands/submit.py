@@ -123,12 +123,12 @@ def submit_by_spool(
         return
     outcomes = list(wait_for_drops(spool, drops))
     for outcome, drop in zip(outcomes, drops, strict=True):
-        tell_outcome(outcome, drop, as_json=as_json)
+        print_outcome(outcome, drop, as_json=as_json)
     if not all(map(has_succeeded, outcomes)):
         click.get_current_context().exit(1)
 
 
-def tell_outcome(outcome: Outcome, drop: Drop, *, as_json: bool) -> None:
+def print_outcome(outcome: Outcome, drop: Drop, *, as_json: bool) -> None:
     """Print what became of one drop."""
     job = job_of(outcome)
     if as_json:
@@ -173,11 +173,11 @@ def submitted(
         if as_json and not wait:
             print_json(job)
         else:
-            tell(job, stderr_console() if as_json else stdout_console())
+            print_job(job, stderr_console() if as_json else stdout_console())
         yield job
 
 
-def tell(job: Job, console: Console) -> None:
+def print_job(job: Job, console: Console) -> None:
     """Print the id that a source got."""
     line = f"{text.clean(job.job_id)}  {text.clean(job.target_codec)}  {text.place(job.source_url)}"
     console.out(line, highlight=False)

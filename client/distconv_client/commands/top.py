@@ -8,8 +8,8 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from distconv_client.cluster import Lookout
-from distconv_client.display.dashboard import frame
+from distconv_client.cluster import FarmWatcher
+from distconv_client.display.dashboard import draw_dashboard
 from distconv_client.display.keyboard import raw_keys
 from distconv_client.display.terminal import print_json, stdout_console
 from distconv_client.help_examples import Command
@@ -43,15 +43,15 @@ def top(flags: Flags, once: bool) -> None:
     under --once.
     """
     with flags.client() as client:
-        lookout = Lookout(client)
+        watcher = FarmWatcher(client)
         try:
             if flags.as_json:
-                print_looks(lookout, flags, once=once)
+                print_snapshots(watcher, flags, once=once)
             elif once or not is_live():
-                look_once(lookout)
-                print_frame(lookout, stdout_console())
+                refresh_once(watcher)
+                print_dashboard(watcher, stdout_console())
             else:
-                watch(lookout, stdout_console())
+                watch(watcher, stdout_console())
         except KeyboardInterrupt:
             click.echo(err=True)  # leaving is no failure
 
@@ -62,46 +62,46 @@ def is_live() -> bool:
     return sys.stdout.isatty() and console.is_terminal and not console.is_dumb_terminal
 
 
-def look_once(lookout: Lookout) -> None:
+def refresh_once(watcher: FarmWatcher) -> None:
     """Look; raises what made it impossible."""
-    lookout.look()
-    if lookout.outage is not None:
-        raise lookout.outage.error
+    watcher.refresh_snapshot()
+    if watcher.outage is not None:
+        raise watcher.outage.error
 
 
-def print_looks(lookout: Lookout, flags: Flags, *, once: bool) -> None:
+def print_snapshots(watcher: FarmWatcher, flags: Flags, *, once: bool) -> None:
     """Print a document a look; an outage is told on stderr when it begins."""
-    look_once(lookout)
+    refresh_once(watcher)
     while True:
-        if lookout.outage is None:
-            print_json(lookout.farm)
+        if watcher.outage is None:
+            print_json(watcher.snapshot)
         if once:
             return
-        was_away = lookout.outage is not None
-        flags.pace.sleep(lookout.next_in_s)
-        lookout.look()
-        if lookout.outage is not None and not was_away:
-            click.echo(f"distconv: {lookout.outage.error.message} Trying again.", err=True)
+        was_unreachable = watcher.outage is not None
+        flags.pace.sleep(watcher.next_in_s)
+        watcher.refresh_snapshot()
+        if watcher.outage is not None and not was_unreachable:
+            click.echo(f"distconv: {watcher.outage.error.message} Trying again.", err=True)
 
 
-def print_frame(lookout: Lookout, console: Console) -> None:
+def print_dashboard(watcher: FarmWatcher, console: Console) -> None:
     """Print one screen, whole: what is piped on is not cut to a height."""
-    for line in drawn(lookout, console.width if console.is_terminal else PLAIN_WIDTH, None):
+    for line in drawn(watcher, console.width if console.is_terminal else PLAIN_WIDTH, None):
         if console.is_terminal:
             console.print(line, soft_wrap=True)
         else:
             console.out(line.plain, highlight=False)
 
 
-def watch(lookout: Lookout, console: Console) -> None:
+def watch(watcher: FarmWatcher, console: Console) -> None:
     """Draw the screen again and again until a key or Ctrl-C."""
-    view = Live(Screen(lookout), console=console, screen=True, auto_refresh=False)
+    view = Live(Screen(watcher), console=console, screen=True, auto_refresh=False)
     with raw_keys() as wait, view:
         due_in_s = 0.0
         while True:
             if due_in_s <= 0:
-                lookout.look(console.height)
-                due_in_s = lookout.next_in_s
+                watcher.refresh_snapshot(console.height)
+                due_in_s = watcher.next_in_s
             view.refresh()
             pause_s = min(REDRAW_S, due_in_s)
             if wait(pause_s):
@@ -118,8 +118,8 @@ class Screen:
 
     overflow: ClassVar[str] = "crop"
 
-    def __init__(self, lookout: Lookout) -> None:
-        self._lookout = lookout
+    def __init__(self, watcher: FarmWatcher) -> None:
+        self._lookout = watcher
 
     def __rich_console__(self, console: Console, options: object) -> list[Group]:
         """Draw it in the terminal's present size; the last line stays free for the cursor."""
@@ -129,14 +129,14 @@ class Screen:
         return [Group(*lines)]
 
 
-def drawn(lookout: Lookout, width: int, height: int | None) -> list[Text]:
+def drawn(watcher: FarmWatcher, width: int, height: int | None) -> list[Text]:
     """Return the lines of the screen as of now."""
-    return frame(
-        lookout.farm,
-        server=lookout.client.server,
+    return draw_dashboard(
+        watcher.snapshot,
+        server=watcher.client.server,
         width=width,
         height=height,
-        now_s=lookout.clock(),
-        outage=lookout.outage,
-        returned_s=lookout.returned_s,
+        now_s=watcher.clock(),
+        outage=watcher.outage,
+        returned_s=watcher.returned_s,
     )

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from rich.text import Text
 
-from distconv_client.cluster import Farm, Outage
+from distconv_client.cluster import FarmSnapshot, Outage
 from distconv_client.display import text
 from distconv_client.display.tables import STYLES
 from distconv_client.views import EngineView, StatusView
@@ -60,8 +60,8 @@ JOB_COLUMNS = (
 )
 
 
-def frame(
-    farm: Farm | None,
+def draw_dashboard(
+    snapshot: FarmSnapshot | None,
     *,
     server: str,
     width: int,
@@ -81,34 +81,34 @@ def frame(
         outage: the daemon is away.
         returned_s: when it came back, the last time.
     """
-    lines = [_head(farm, server, width, now_s), *_news(farm, outage, returned_s, now_s)]
-    if farm is not None:
-        lines += _counts(farm.status)
+    lines = [_head(snapshot, server, width, now_s), *_news(snapshot, outage, returned_s, now_s)]
+    if snapshot is not None:
+        lines += _counts(snapshot.status)
         rest = None if height is None else max(0, height - len(lines))
-        lines += _tables(farm, width, rest, now_s)
+        lines += _tables(snapshot, width, rest, now_s)
     for line in lines:
         line.truncate(width, overflow="ellipsis")
     return lines if height is None else lines[:height]
 
 
-def _head(farm: Farm | None, server: str, width: int, now_s: float) -> Text:
+def _head(snapshot: FarmSnapshot | None, server: str, width: int, now_s: float) -> Text:
     left = f"distconvd at {text.clean(server)}"
-    if farm is not None:
-        up = text.duration(farm.status.uptime_s)
-        left = f"distconvd {text.clean(farm.status.version)} at {text.clean(server)}, up {up}"
-        seen = f"seen {text.ago(farm.at_ms, now_s)} ago"
+    if snapshot is not None:
+        up = text.duration(snapshot.status.uptime_s)
+        left = f"distconvd {text.clean(snapshot.status.version)} at {text.clean(server)}, up {up}"
+        seen = f"seen {text.ago(snapshot.at_ms, now_s)} ago"
         if len(left) + len(GAP) + len(seen) <= width:
             left = f"{left}{seen:>{width - len(left)}}"
     return Text(left, style="bold")
 
 
 def _news(
-    farm: Farm | None, outage: Outage | None, returned_s: float | None, now_s: float
+    snapshot: FarmSnapshot | None, outage: Outage | None, returned_s: float | None, now_s: float
 ) -> list[Text]:
     """Return what is wrong, or was until just now."""
     if outage is not None:
         since = text.duration(max(0.0, now_s - outage.since_s))
-        last = "nothing seen yet" if farm is None else "what follows is how it was"
+        last = "nothing seen yet" if snapshot is None else "what follows is how it was"
         return [
             Text(f"AWAY for {since}: {text.clean(outage.error.message)}", style="bold red"),
             Text(f"Jobs that run go on; trying again; {last}.", style="yellow"),
@@ -116,7 +116,7 @@ def _news(
     lines: list[Text] = []
     if returned_s is not None and now_s - returned_s < BACK_SHOWN_S:
         lines.append(Text("The daemon is back.", style="green"))
-    for cause, reason in farm.status.not_ready.items() if farm is not None else ():
+    for cause, reason in snapshot.status.not_ready.items() if snapshot is not None else ():
         lines.append(
             Text(f"NOT READY, {text.clean(cause)}: {text.clean(reason)}", style="bold red")
         )
@@ -141,10 +141,10 @@ def _counts(status: StatusView) -> list[Text]:
     return [jobs, Text(f"queue    {queue.ready} may go{oldest}{later}"), engines]
 
 
-def _tables(farm: Farm, width: int, rows: int | None, now_s: float) -> list[Text]:
+def _tables(snapshot: FarmSnapshot, width: int, rows: int | None, now_s: float) -> list[Text]:
     """Return both tables, in so many lines: each gets half, and what the other does not need."""
-    engines = [engine_cells(engine, now_s) for engine in farm.engines]
-    jobs = [job_cells(job) for job in farm.running]
+    engines = [engine_cells(engine, now_s) for engine in snapshot.engines]
+    jobs = [job_cells(job) for job in snapshot.running]
     for_engines, for_jobs = _shared_out(rows, len(engines), len(jobs))
     return [
         *_table(ENGINE_COLUMNS, engines, width, for_engines),
@@ -170,10 +170,10 @@ def _table(
         return []
     shown = rows if len(rows) <= rows_max else rows[: max(0, rows_max - 1)]
     cut = [tuple(map(_cut, row, columns)) for row in shown]
-    heads = tuple(column.name for column in columns)
-    widths = [max(map(len, cells)) for cells in zip(heads, *cut, strict=True)]
+    columns_shown = tuple(column.name for column in columns)
+    widths = [max(map(len, cells)) for cells in zip(columns_shown, *cut, strict=True)]
     kept = _fitting(columns, widths, width)
-    lines = [Text(), _row(heads, kept, columns, widths, "bold")]
+    lines = [Text(), _row(columns_shown, kept, columns, widths, "bold")]
     lines += [_row(row, kept, columns, widths, "") for row in cut]
     if len(shown) < len(rows):
         lines.append(Text(f"… and {len(rows) - len(shown)} more", style="dim"))

@@ -53,14 +53,14 @@ class JsonView:
     """Each job whenever it has changed, as a line of JSON."""
 
     def __init__(self) -> None:
-        self._told: dict[str, Job] = {}
+        self._shown: dict[str, Job] = {}
 
     def show(self, jobs: Mapping[str, Job]) -> None:
         """Print the jobs that changed since the last time."""
         for job_id, job in jobs.items():
-            if self._told.get(job_id) != job:
+            if self._shown.get(job_id) != job:
                 print_json(job)
-        self._told = dict(jobs)
+        self._shown = dict(jobs)
 
     def outage(self, error: ClientError) -> None:
         """Tell it on stderr, so that stdout stays JSON."""
@@ -76,15 +76,15 @@ class LinesView:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._told: dict[str, tuple[object, ...]] = {}
+        self._shown: dict[str, tuple[object, ...]] = {}
 
     def show(self, jobs: Mapping[str, Job]) -> None:
         """Print a line for each job that got on noticeably."""
-        told = {job_id: landmark(job) for job_id, job in jobs.items()}
-        for job_id, mark in told.items():
-            if self._told.get(job_id) != mark:
+        landmarks = {job_id: landmark(job) for job_id, job in jobs.items()}
+        for job_id, mark in landmarks.items():
+            if self._shown.get(job_id) != mark:
                 self._console.out(job_line(jobs[job_id]), highlight=False)
-        self._told = told
+        self._shown = landmarks
 
     def outage(self, error: ClientError) -> None:
         """Print one line for it."""
@@ -138,7 +138,7 @@ class BarsView:
         for job_id in self._last.keys() - jobs.keys():
             self.bars.remove_task(self._tasks.pop(job_id))
             self.bars.console.print(Text(job_line(self._last[job_id])), soft_wrap=True)
-        shown = most_telling(jobs.values(), max(1, self._console.height - 3))
+        shown = most_important(jobs.values(), max(1, self._console.height - 3))
         for job in jobs.values():
             self._update(job, visible=job.job_id in shown)
         ended = sum(job.status in TERMINAL_STATUSES for job in jobs.values())
@@ -202,10 +202,10 @@ def state(job: Job) -> Text:
     return Text(job.status, style=colour)
 
 
-TELLING = (JobStatus.ASSIGNED, JobStatus.PENDING)
+SHOWN_FIRST = (JobStatus.ASSIGNED, JobStatus.PENDING)
 
 
-def most_telling(jobs: Iterable[Job], count: int) -> set[str]:
+def most_important(jobs: Iterable[Job], count: int) -> set[str]:
     """Return the ids of the `count` jobs to show: running ones first, then waiting, then ended."""
-    ranked = sorted(jobs, key=lambda job: (*(job.status is not one for one in TELLING),))
+    ranked = sorted(jobs, key=lambda job: (*(job.status is not one for one in SHOWN_FIRST),))
     return {job.job_id for job in ranked[:count]}

@@ -1,6 +1,6 @@
-"""Examining the way from this machine to a finished job, step by step; see `examine`."""
+"""Examining the way from this machine to a finished job, step by step; see `run_checks`."""
 
 from distconv_client.doctor.finding import Finding
-from distconv_client.doctor.run import Patient, examine
+from distconv_client.doctor.run import DoctorConfig, run_checks
 
-__all__ = ["Finding", "Patient", "examine"]
+__all__ = ["DoctorConfig", "Finding", "run_checks"]

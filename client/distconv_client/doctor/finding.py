@@ -20,29 +20,29 @@ class Finding(msgspec.Struct, frozen=True):
     Attributes:
         check: its name, one word or two.
         outcome: `skip` where it makes no sense, or what it needs has failed.
-        told: what was found.
+        detail: what was found; `told` in JSON.
         remedy: what to do about a failure.
     """
 
     check: str
     outcome: Outcome
-    told: str
+    detail: str = msgspec.field(name="told")
     remedy: str = ""
 
 
-def ok(check: str, told: str) -> Finding:
+def ok(check: str, detail: str) -> Finding:
     """Return that all is well."""
-    return Finding(check, "ok", told)
+    return Finding(check, "ok", detail)
 
 
-def fail(check: str, told: str, remedy: str) -> Finding:
+def fail(check: str, detail: str, remedy: str) -> Finding:
     """Return a failure with what to do about it."""
-    return Finding(check, "fail", told, remedy)
+    return Finding(check, "fail", detail, remedy)
 
 
-def skip(check: str, told: str) -> Finding:
+def skip(check: str, detail: str) -> Finding:
     """Return that there was nothing to check."""
-    return Finding(check, "skip", told)
+    return Finding(check, "skip", detail)
 
 
 def within(seconds: float, call: Callable[[], T]) -> T:

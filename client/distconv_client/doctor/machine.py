@@ -21,7 +21,7 @@ from distconv_client.doctor.finding import Finding, fail, ok, skip
 
 PACKAGE = "distconv_engine"
 SELFTEST_S_MAX = 120.0
-ROOM_MB = 100.0
+FREE_MB_MIN = 100.0
 """A client needs next to nothing; below this other things break, too."""
 USUAL = ("h264", "hevc", "vp8", "vp9", "av1")
 UNIT_CONFIG = Path("/etc/distconv/engine.toml")
@@ -96,33 +96,33 @@ def check_disk(
         free_mb: replaces the look at the disk, for tests.
     """
     if report is not None and report.work_dir is not None:
-        return _room_of_engine(report, report.work_dir)
+        return _disk_space_of_engine(report, report.work_dir)
     if report is not None and work_dir is None:
         return skip("disk", "where the engine works is not known; name it with --work-dir DIR")
     folder = work_dir or Path(tempfile.gettempdir())
     remedy = f"Make room there{'' if work_dir else ', or name another place with TMPDIR'}."
-    return _judged(folder, (free_mb or _free_mb)(folder), ROOM_MB, remedy)
+    return _judged(folder, (free_mb or _free_mb)(folder), FREE_MB_MIN, remedy)
 
 
-def _room_of_engine(report: EngineReport, work_dir: str) -> Finding:
+def _disk_space_of_engine(report: EngineReport, work_dir: str) -> Finding:
     folder = Path(work_dir)
     if not os.path.isdir(folder):
         # The engine makes every name of a folder absolute that somebody gave it, and no other.
         if not folder.is_absolute():
-            told = "no engine has worked in this folder; name an engine's with --work-dir DIR"
-            return skip("disk", told)
+            detail = "no engine has worked in this folder; name an engine's with --work-dir DIR"
+            return skip("disk", detail)
         remedy = "An engine makes it when it starts; name the engine's own with --work-dir DIR."
         return fail("disk", text.clean(f"there is no folder {work_dir} to be seen"), remedy)
     remedy = "Below its reserve an engine takes no job: make room, or give it another --work-dir."
     free = _free_mb(folder) if report.free_mb is None else report.free_mb
-    return _judged(folder, free, report.reserve_mb or ROOM_MB, remedy)
+    return _judged(folder, free, report.reserve_mb or FREE_MB_MIN, remedy)
 
 
 def _judged(folder: Path, free_mb: float, needed_mb: float, remedy: str) -> Finding:
-    told = text.clean(f"{text.size(free_mb * 1e6)} free in {folder}")
+    detail = text.clean(f"{text.size(free_mb * 1e6)} free in {folder}")
     if free_mb >= needed_mb:
-        return ok("disk", told)
-    return fail("disk", f"{told}, {text.size(needed_mb * 1e6)} needed", remedy)
+        return ok("disk", detail)
+    return fail("disk", f"{detail}, {text.size(needed_mb * 1e6)} needed", remedy)
 
 
 def _as_the_unit(environ: Mapping[str, str], work_dir: Path | None) -> dict[str, str]:

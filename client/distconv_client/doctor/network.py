@@ -90,8 +90,8 @@ def check_port(target: Target, network: Network) -> tuple[Finding, str | None]:
         )
         return fail("port", f"nobody listens at {where}", remedy), None
     except OSError as error:
-        told = f"{where} cannot be reached: {error.strerror or error}"
-        return fail("port", told, f"{_LOOK} and the network between."), None
+        detail = f"{where} cannot be reached: {error.strerror or error}"
+        return fail("port", detail, f"{_LOOK} and the network between."), None
     return ok("port", f"{where} is open"), here
 
 
@@ -105,8 +105,8 @@ def check_tls(target: Target, network: Network) -> tuple[Finding, bool]:
     try:
         certificate = _certificate(target, network)
     except ssl.SSLCertVerificationError as error:
-        told = f"the certificate is not good: {error.verify_message}"
-        return fail("tls", told, _mend(error)), False
+        detail = f"the certificate is not good: {error.verify_message}"
+        return fail("tls", detail, _mend(error)), False
     except OSError as error:
         reason = getattr(error, "reason", None) or error.strerror or error
         remedy = "If the daemon has no certificate, write http:// for https://."
@@ -116,10 +116,10 @@ def check_tls(target: Target, network: Network) -> tuple[Finding, bool]:
 
 def _expiry(certificate: dict[str, Any]) -> Finding:
     left_days = (ssl.cert_time_to_seconds(certificate["notAfter"]) - time.time()) / 86_400
-    told = f"the certificate is good for {left_days:.0f} more days"
+    detail = f"the certificate is good for {left_days:.0f} more days"
     if left_days < EXPIRES_SOON_DAYS:
-        return fail("tls", told, "Renew it; distconvd takes the new file on SIGHUP.")
-    return ok("tls", told)
+        return fail("tls", detail, "Renew it; distconvd takes the new file on SIGHUP.")
+    return ok("tls", detail)
 
 
 def _certificate(target: Target, network: Network) -> dict[str, Any]:

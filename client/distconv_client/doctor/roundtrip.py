@@ -14,7 +14,7 @@ from distconv_client.api import Client
 from distconv_client.display import text
 from distconv_client.doctor.clip import FRAMES, make_clip
 from distconv_client.doctor.finding import Finding, fail, ok
-from distconv_client.doctor.transport import Visit, by_folder, by_http
+from distconv_client.doctor.transport import Transport, by_folder, by_http
 from distconv_client.errors import ClientError, Conflict
 from distconv_client.views import EngineView
 from distconvd.model import TERMINAL_STATUSES, Job, JobStatus, Output, Submission
@@ -65,28 +65,28 @@ class RoundTrip:
         that cannot be used."""
         clip = make_clip()
         began_s = self._ticker()
-        with self._visit(clip) as visit:
-            job = self._client.submit(self._submission(visit, len(clip)))
+        with self._transport(clip) as transport:
+            job = self._client.submit(self._submission(transport, len(clip)))
             try:
                 job = self._followed(job, began_s + self._timeout_s)
-                return self._judged(job, visit, self._ticker() - began_s)
+                return self._judged(job, transport, self._ticker() - began_s)
             finally:
                 self._clean_up(job)
 
-    def _visit(self, clip: bytes) -> AbstractContextManager[Visit]:
+    def _transport(self, clip: bytes) -> AbstractContextManager[Transport]:
         if self._clip_dir is not None:
             return by_folder(self._clip_dir, clip)
         return by_http(self._address, clip)
 
-    def _submission(self, visit: Visit, size_bytes: int) -> Submission:
+    def _submission(self, transport: Transport, size_bytes: int) -> Submission:
         return Submission(
-            visit.source_url,
+            transport.source_url,
             self._codec,
             size_bytes / 1e6,
             max_retries=0,
             priority=PRIORITY_URGENT,
             labels={"distconv": "doctor"},
-            output=Output(url=visit.output_url),
+            output=Output(url=transport.output_url),
         )
 
     def _followed(self, job: Job, deadline_s: float) -> Job:
@@ -98,45 +98,45 @@ class RoundTrip:
                 return job
             self._sleep(POLL_S)
 
-    def _judged(self, job: Job, visit: Visit, took_s: float) -> Finding:
+    def _judged(self, job: Job, transport: Transport, took_s: float) -> Finding:
         if job.status is JobStatus.COMPLETED:
-            return self._compared(job, visit.result(), took_s)
+            return self._compared(job, transport.result(), took_s)
         if job.error_message is not None:
             return self._failed(job)
         if job.status is JobStatus.PENDING:
             why = self._client.why(job.job_id).summary
-            told = f"the job still waits after {took_s:.0f} s: {why}"
+            detail = f"the job still waits after {took_s:.0f} s: {why}"
             remedy = "Do what that sentence says, or give it longer: --timeout SECONDS"
-            return fail(NAME, text.clean(told), remedy)
-        told = f"the job is {text.progress(job)} after {took_s:.0f} s on {job.assigned_engine}"
-        return fail(NAME, text.clean(told), "The engine is slow or stuck: look at its log.")
+            return fail(NAME, text.clean(detail), remedy)
+        detail = f"the job is {text.progress(job)} after {took_s:.0f} s on {job.assigned_engine}"
+        return fail(NAME, text.clean(detail), "The engine is slow or stuck: look at its log.")
 
     def _failed(self, job: Job) -> Finding:
         """Tell a failure; most often the engine could not get the clip, or not bring the result."""
-        told = f"the job failed: {job.error_message}"
+        detail = f"the job failed: {job.error_message}"
         remedy = f"See `distconv attempts --log {job.job_id}`"
         if self._clip_dir is None:
             remedy += f"; if the engine cannot reach this machine ({self._address}), {_FOLDER}"
         else:
             remedy += "; the folder must lie within an engine's --source-root, and be writable"
-        return fail(NAME, text.clean(told), f"{remedy}.")
+        return fail(NAME, text.clean(detail), f"{remedy}.")
 
     def _compared(self, job: Job, data: bytes | None, took_s: float) -> Finding:
         """Hold the result against what the engine said of it."""
         result, engine = job.result, text.clean(job.assigned_engine or "an engine")
         remedy = f"Something changes files on the way; see `distconv status {job.job_id}`."
         if data is None:
-            told = f"{engine} says that it is done, and the result is not where it should be"
-            return fail(NAME, told, remedy)
+            detail = f"{engine} says that it is done, and the result is not where it should be"
+            return fail(NAME, detail, remedy)
         if result is None or result.sha256 != hashlib.sha256(data).hexdigest():
             return fail(NAME, f"what came back is not what {engine} says that it made", remedy)
         if result.video_frames != FRAMES:
-            told = f"{result.video_frames} frames came back of {FRAMES}"
-            return fail(NAME, told, "Report it, with the engine's log.")
-        told = (
+            detail = f"{result.video_frames} frames came back of {FRAMES}"
+            return fail(NAME, detail, "Report it, with the engine's log.")
+        detail = (
             f"{engine} made {FRAMES} frames of {self._codec} in {took_s:.1f} s, and all came back"
         )
-        return ok(NAME, told)
+        return ok(NAME, detail)
 
     def _clean_up(self, job: Job) -> None:
         if job.status not in TERMINAL_STATUSES:

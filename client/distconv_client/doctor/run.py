@@ -28,7 +28,7 @@ _NO_DAEMON = (httpx.HTTPError, ValueError, AttributeError, msgspec.DecodeError)
 
 
 @dataclass
-class Patient:
+class DoctorConfig:
     """Whom to examine, and how; the callables are doors for tests.
 
     Args:
@@ -44,80 +44,82 @@ class Patient:
     work_dir: Path | None = None
     make_client: Callable[..., Client] = Client
     transport: httpx.BaseTransport | None = None
-    doors: network.Network = field(default_factory=network.Network)
+    network_calls: network.Network = field(default_factory=network.Network)
     ask_engine: Callable[[Path | None], EngineReport | None] = machine.ask_engine
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
     ticker: Callable[[], float] = time.monotonic
 
 
-def examine(patient: Patient) -> Iterator[Finding]:
+def run_checks(doctor_config: DoctorConfig) -> Iterator[Finding]:
     """Yield each finding as soon as there is one."""
-    examination = _Examination(patient)
-    yield from examination.way()
-    yield from examination.service()
-    yield from examination.machine()
-    yield examination.round_trip()
+    check_run = _CheckRun(doctor_config)
+    yield from check_run.check_network()
+    yield from check_run.service()
+    yield from check_run.machine()
+    yield check_run.round_trip()
 
 
-class _Examination:
-    def __init__(self, patient: Patient) -> None:
-        self._patient = patient
-        self._target = network.Target(httpx.URL(patient.settings.server))
+class _CheckRun:
+    def __init__(self, doctor_config: DoctorConfig) -> None:
+        self._doctor_config = doctor_config
+        self._target = network.Target(httpx.URL(doctor_config.settings.server))
         self._here = "127.0.0.1"
-        self._hindrance: str | None = None
+        self._blocker: str | None = None
         """The check that failed and that what follows needs."""
         self._roles: list[str] = []
         self._engines: list[EngineView] = []
 
     def _noted(self, finding: Finding) -> Finding:
-        if finding.outcome == "fail" and self._hindrance is None:
-            self._hindrance = finding.check
+        if finding.outcome == "fail" and self._blocker is None:
+            self._blocker = finding.check
         return finding
 
-    def way(self) -> Iterator[Finding]:
+    def check_network(self) -> Iterator[Finding]:
         """Name, port, TLS."""
-        doors = self._patient.doors
-        proxy = network.proxy_for(self._target, doors)
+        network_calls = self._doctor_config.network_calls
+        proxy = network.proxy_for(self._target, network_calls)
         if proxy is not None:
             through = f"requests go through the proxy {httpx.URL(proxy).host}"
             yield from (skip(check, through) for check in ("name", "port", "tls"))
             return
-        yield self._noted(network.check_name(self._target, doors))
-        if self._hindrance is not None:
+        yield self._noted(network.check_name(self._target, network_calls))
+        if self._blocker is not None:
             yield from self._skipped("port", "tls")
             return
-        finding, here = network.check_port(self._target, doors)
+        finding, here = network.check_port(self._target, network_calls)
         self._here = here or self._here
         yield self._noted(finding)
         if finding.outcome == "fail":
             yield from self._skipped("tls")
             return
-        tls, is_usable = network.check_tls(self._target, doors)
+        tls, is_usable = network.check_tls(self._target, network_calls)
         yield tls if is_usable else self._noted(tls)
 
     def service(self) -> Iterator[Finding]:
         """What answers there."""
-        if self._hindrance is not None:
+        if self._blocker is not None:
             yield from self._skipped("http", "clock", "key", "version", "ready", "engines")
             return
         with self._http() as http:
-            service = Service(http, self._patient.clock)
+            service = Service(http, self._doctor_config.clock)
             try:
                 yield from self._asked(service)
             except (*_NO_DAEMON, TimeoutError) as error:
-                told = f"the daemon stopped answering as one: {str(error) or type(error).__name__}"
-                yield self._noted(fail("http", told, "Try again; see the daemon's log."))
+                detail = (
+                    f"the daemon stopped answering as one: {str(error) or type(error).__name__}"
+                )
+                yield self._noted(fail("http", detail, "Try again; see the daemon's log."))
             self._roles = service.roles
 
     def _asked(self, service: Service) -> Iterator[Finding]:
         first, *clock = within(SERVICE_S, service.check_http)
         yield self._noted(first)
-        if self._hindrance is not None:
+        if self._blocker is not None:
             yield from self._skipped("clock", "key", "version", "ready", "engines")
             return
         yield from clock
-        has_key = self._patient.settings.api_key is not None
+        has_key = self._doctor_config.settings.api_key is not None
         yield self._noted(within(SERVICE_S, lambda: service.check_key(has_key=has_key)))
         yield within(SERVICE_S, service.check_version)
         yield self._noted(within(SERVICE_S, service.check_ready))
@@ -126,46 +128,48 @@ class _Examination:
 
     def machine(self) -> Iterator[Finding]:
         """What this machine has."""
-        report = self._patient.ask_engine(self._patient.work_dir)
+        report = self._doctor_config.ask_engine(self._doctor_config.work_dir)
         yield machine.check_ffmpeg(report)
-        yield machine.check_disk(report, self._patient.work_dir)
+        yield machine.check_disk(report, self._doctor_config.work_dir)
 
     def round_trip(self) -> Finding:
         """A clip to an engine and back."""
-        if self._hindrance is not None:
+        if self._blocker is not None:
             return next(self._skipped(ROUND_TRIP))
         if not {"read", "submit"} <= set(self._roles):
             return skip(ROUND_TRIP, "the key may not both read and submit; one that may would tell")
-        patient = self._patient
-        with patient.make_client(patient.settings.server, patient.settings.api_key) as client:
+        doctor_config = self._doctor_config
+        with doctor_config.make_client(
+            doctor_config.settings.server, doctor_config.settings.api_key
+        ) as client:
             trip = RoundTrip(
                 client,
                 self._engines,
                 self._here,
-                clip_dir=patient.clip_dir,
-                timeout_s=patient.timeout_s,
-                sleep=patient.sleep,
-                ticker=patient.ticker,
+                clip_dir=doctor_config.clip_dir,
+                timeout_s=doctor_config.timeout_s,
+                sleep=doctor_config.sleep,
+                ticker=doctor_config.ticker,
             )
             try:
                 return trip.check()
             except ClientError as error:
                 return fail(ROUND_TRIP, error.message, error.hint or "See the daemon's log.")
             except OSError as error:
-                told = f"this machine cannot listen at {self._here}: {error.strerror or error}"
-                return fail(ROUND_TRIP, told, "Name a shared folder instead: --clip-dir DIR")
+                detail = f"this machine cannot listen at {self._here}: {error.strerror or error}"
+                return fail(ROUND_TRIP, detail, "Name a shared folder instead: --clip-dir DIR")
 
     def _skipped(self, *checks: str) -> Iterator[Finding]:
         for check in checks:
-            yield skip(check, f"needs what failed before: {self._hindrance}")
+            yield skip(check, f"needs what failed before: {self._blocker}")
 
     def _http(self) -> httpx.Client:
-        settings = self._patient.settings
+        settings = self._doctor_config.settings
         return httpx.Client(
             base_url=settings.server.rstrip("/"),
             headers=key_headers(settings.api_key),
             timeout=CHECK_S,
-            transport=self._patient.transport,
-            verify=verification(self._patient.transport),
+            transport=self._doctor_config.transport,
+            verify=verification(self._doctor_config.transport),
             trust_env=self._target.host not in LOOPBACK_HOSTS,
         )

@@ -72,12 +72,12 @@ class Service:
         ahead_s = (
             there_s - self._clock() if there_s > self._clock() else min(0.0, there_s + 1 - sent_s)
         )
-        told = f"the clocks differ by {abs(ahead_s):.0f} s"
+        detail = f"the clocks differ by {abs(ahead_s):.0f} s"
         if abs(ahead_s) <= SKEW_S_MAX:
-            return ok("clock", told)
+            return ok("clock", detail)
         which = "behind" if ahead_s > 0 else "ahead of"
         remedy = "Set both by NTP (`timedatectl set-ntp true`); times of jobs are the daemon's."
-        return fail("clock", f"{told}: this machine is {which} the daemon", remedy)
+        return fail("clock", f"{detail}: this machine is {which} the daemon", remedy)
 
     def check_key(self, *, has_key: bool) -> Finding:
         """Which roles the key has, by what is not refused."""
@@ -90,16 +90,18 @@ class Service:
             else:
                 self.roles.append(role)
         if self.roles:
-            told = f"{'' if has_key else 'none is needed; '}roles: {', '.join(self.roles)}"
-            return ok("key", told)
+            detail = f"{'' if has_key else 'none is needed; '}roles: {', '.join(self.roles)}"
+            return ok("key", detail)
         if not has_key:
             remedy = (
                 "Give it with --api-key, DISTCONV_API_KEY or api_key in the configuration file."
             )
             return fail("key", "the daemon asks for a key, and none is given", remedy)
         remedy = "Compare it with the daemon's; in a key file it may have been revoked or expired (`distconvd keys list`)."
-        told = "the daemon does not know this key" if 401 in refusals else "this key may do nothing"
-        return fail("key", told, remedy)
+        detail = (
+            "the daemon does not know this key" if 401 in refusals else "this key may do nothing"
+        )
+        return fail("key", detail, remedy)
 
     def _ask(self, method: str, path: str, body: msgspec.Struct | None) -> int:
         headers = {} if body is None else {"Content-Type": "application/json"}
@@ -123,9 +125,9 @@ class Service:
         if reply.is_success:
             return ok("ready", "it accepts jobs")
         causes = reply.json().get("causes") or {"unknown": f"HTTP {reply.status_code}"}
-        told = "; ".join(f"{cause}: {reason}" for cause, reason in causes.items())
+        detail = "; ".join(f"{cause}: {reason}" for cause, reason in causes.items())
         remedy = "See the daemon's log; most often its disk is full or fails, or it is stopping."
-        return fail("ready", text.clean(f"it accepts none: {told}"), remedy)
+        return fail("ready", text.clean(f"it accepts none: {detail}"), remedy)
 
     def check_engines(self) -> tuple[Finding, list[EngineView]]:
         """Whether there is an engine that works, and which do."""

@@ -22,7 +22,7 @@ RESULT_BYTES_MAX = 10_000_000
 REQUEST_S_MAX = 30.0
 
 
-class Visit(Protocol):
+class Transport(Protocol):
     """How the clip goes out and the result comes in."""
 
     @property
@@ -40,7 +40,7 @@ class Visit(Protocol):
         ...
 
 
-class _Folder(NamedTuple):
+class _SharedFolder(NamedTuple):
     source: Path
     output: Path
 
@@ -60,10 +60,10 @@ class _Folder(NamedTuple):
 
 
 @contextmanager
-def by_folder(folder: Path, clip: bytes) -> Generator[Visit]:
+def by_folder(folder: Path, clip: bytes) -> Generator[Transport]:
     """Put the clip into a folder, and take everything away afterwards; raises `BadInput`."""
     stem = folder.absolute() / f"distconv-doctor-{secrets.token_hex(6)}"
-    place = _Folder(stem.with_suffix(".y4m"), stem.with_suffix(".mp4"))
+    place = _SharedFolder(stem.with_suffix(".y4m"), stem.with_suffix(".mp4"))
     try:
         place.source.write_bytes(clip)
         place.source.chmod(0o644)  # engines may run as another user
@@ -103,7 +103,7 @@ class _Listening:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    visit: _Listening
+    transport: _Listening
 
 
 class _Server6(_Server):
@@ -116,9 +116,9 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = REQUEST_S_MAX
 
     @property
-    def _visit(self) -> _Listening:
+    def _transport(self) -> _Listening:
         assert isinstance(self.server, _Server)
-        return self.server.visit
+        return self.server.transport
 
     def do_GET(self) -> None:
         """Give the clip."""
@@ -131,21 +131,21 @@ class _Handler(BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         """Take the result."""
         size = self.headers.get("Content-Length", "")
-        if self.path != self._visit.output_path:
+        if self.path != self._transport.output_path:
             return self._answer(404)
         if not size.isdigit() or int(size) > RESULT_BYTES_MAX:
             return self._answer(413)
         data = self.rfile.read(int(size))
-        is_good = len(data) == int(size) and self._visit.bring(
+        is_good = len(data) == int(size) and self._transport.bring(
             data, self.headers.get("Repr-Digest")
         )
         return self._answer(201 if is_good else 400)
 
     def _give(self, *, with_body: bool) -> None:
-        if self.path != self._visit.source_path:
+        if self.path != self._transport.source_path:
             return self._answer(404)
-        self._visit.was_fetched = True
-        self._answer(200, self._visit.clip, with_body=with_body)
+        self._transport.was_fetched = True
+        self._answer(200, self._transport.clip, with_body=with_body)
         return None
 
     def _answer(self, status: int, body: bytes = b"", *, with_body: bool = True) -> None:
@@ -169,12 +169,12 @@ def by_http(address: str, clip: bytes) -> Generator[_Listening]:
     """
     server = (_Server6 if ":" in address else _Server)((address, 0), _Handler)
     host = f"[{address}]" if ":" in address else address
-    visit = _Listening(f"http://{host}:{server.server_address[1]}", clip)
-    server.visit = visit
+    transport = _Listening(f"http://{host}:{server.server_address[1]}", clip)
+    server.transport = transport
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
-        yield visit
+        yield transport
     finally:
         server.shutdown()
         thread.join()

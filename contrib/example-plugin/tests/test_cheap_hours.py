@@ -16,7 +16,7 @@ DEAR_NOW = {"cheap-hours": {"prices": [0.1] * 20 + [0.5] * 4}}
 
 
 def engine(name: str, benchmark_s: float | None, *tags: str) -> EngineInfo:
-    return EngineInfo(name, benchmark_s, False, frozenset(tags), slots=1, held=0)
+    return EngineInfo(name, benchmark_s, False, frozenset(tags), slots=1, decision=0)
 
 
 FAST, SUNNY = engine("fast", 1.0), engine("sunny", 5.0, "solar")
@@ -45,9 +45,9 @@ def test_without_a_tagged_engine_the_fastest_is_taken() -> None:
 
 def test_a_normal_job_waits_for_the_end_of_the_dear_hours_and_a_high_one_does_not() -> None:
     policy = CheapHours(CheapHoursSettings())
-    held = policy.place(Job("1", "", "av1"), SomeEngines([FAST]), EVENING + 5)
-    assert isinstance(held, Hold)
-    assert held.until_ms == 21 * HOUR_MS
+    decision = policy.place(Job("1", "", "av1"), SomeEngines([FAST]), EVENING + 5)
+    assert isinstance(decision, Hold)
+    assert decision.until_ms == 21 * HOUR_MS
     placed = policy.place(Job("1", "", "av1", priority=1), SomeEngines([FAST]), EVENING)
     assert isinstance(placed, Place)
 
@@ -95,8 +95,8 @@ async def test_an_urgent_giant_is_refused(autojump_clock: object) -> None:
         assert (await daemon.client.post("/jobs/", {**job, "priority": 1})).status == 200
 
 
-async def test_the_route_tells_the_price(autojump_clock: object) -> None:
+async def test_the_route_reports_the_price(autojump_clock: object) -> None:
     async with open_daemon(plugin=CHEAP_ALWAYS) as daemon:
-        told = (await daemon.client.get("/cheap-hours")).json()
-        assert (told["price"], told["is_dear"]) == (0.1, False)
+        answer = (await daemon.client.get("/cheap-hours")).json()
+        assert (answer["price"], answer["is_dear"]) == (0.1, False)
         assert (await daemon.anonymous.get("/cheap-hours")).status == 401

@@ -13,13 +13,13 @@ from distconvd.api.validate import (
 )
 from distconvd.api.waiting import check_let_in, wait_while_let_in
 from distconvd.auth import require_engine
-from distconvd.core.event_bus import Teller
+from distconvd.core.event_bus import EventBus
 from distconvd.core.ledger import Ledger
 from distconvd.dispatch import engines
-from distconvd.dispatch.assign import ask, assign_any, has_undelivered, park
+from distconvd.dispatch.assign import add_waiter, ask, assign_any, has_unacked
 from distconvd.dispatch.queries import get_engine, list_engines
 from distconvd.dispatch.records import decode_job
-from distconvd.dispatch.unacknowledged import give_back_undelivered
+from distconvd.dispatch.unacknowledged import release_unacked
 from distconvd.edge.http import Request, Response, Route
 from distconvd.errors import Unauthorized
 from distconvd.model import AssignRequest, BenchmarkReport, Heartbeat
@@ -28,9 +28,9 @@ from distconvd.model import AssignRequest, BenchmarkReport, Heartbeat
 class EnginesApi:
     """Handlers of `/engines/…` and `/assign_job/`."""
 
-    def __init__(self, ledger: Ledger, teller: Teller) -> None:
+    def __init__(self, ledger: Ledger, event_bus: EventBus) -> None:
         self._ledger = ledger
-        self._teller = teller
+        self._event_bus = event_bus
 
     def routes(self) -> list[Route]:
         """Return the rows of the route table."""
@@ -136,24 +136,26 @@ class EnginesApi:
         is given back; raises `Unauthorized` then.
         """
         try:
-            return await self._wait_parked(request, engine_id, wait_s)
+            return await self._wait_in_long_poll(request, engine_id, wait_s)
         except Unauthorized:
-            self._ledger.execute_nowait(give_back_undelivered, engine_id)
+            self._ledger.execute_nowait(release_unacked, engine_id)
             raise
 
-    async def _wait_parked(self, request: Request, engine_id: str, wait_s: float) -> bytes | None:
+    async def _wait_in_long_poll(
+        self, request: Request, engine_id: str, wait_s: float
+    ) -> bytes | None:
         deadline_s = trio.current_time() + wait_s
         while (left_s := deadline_s - trio.current_time()) > 0:
-            with self._teller.expect("assigned", engine_id) as assigned:
-                self._ledger.execute_nowait(park, engine_id, 1)
+            with self._event_bus.expect("assigned", engine_id) as assigned:
+                self._ledger.execute_nowait(add_waiter, engine_id, 1)
                 try:
-                    if not self._ledger.execute_nowait(has_undelivered, engine_id):
+                    if not self._ledger.execute_nowait(has_unacked, engine_id):
                         await wait_while_let_in(request, assigned, left_s)
                 finally:
-                    self._ledger.execute_nowait(park, engine_id, -1)
+                    self._ledger.execute_nowait(add_waiter, engine_id, -1)
             if request.link is not None and request.link.over:
                 return None
-            if self._ledger.execute_nowait(has_undelivered, engine_id):
+            if self._ledger.execute_nowait(has_unacked, engine_id):
                 check_let_in(request)
                 record = await self._ledger.execute(ask, engine_id)
                 if record is not None:

@@ -16,7 +16,7 @@ import msgspec
 import trio
 
 from distconvd.api.openapi.operations import EVENTS
-from distconvd.core.event_bus import NumberedEvent, Teller
+from distconvd.core.event_bus import EventBus, NumberedEvent
 from distconvd.dispatch import Event
 from distconvd.dispatch.decision import EventKind
 from distconvd.edge.http import RECHECK_S, Request, Response, Route, still_let_in
@@ -33,8 +33,8 @@ KINDS = frozenset(get_args(EventKind))
 class EventsApi:
     """The handler of `/events`."""
 
-    def __init__(self, teller: Teller) -> None:
-        self._teller = teller
+    def __init__(self, event_bus: EventBus) -> None:
+        self._event_bus = event_bus
 
     def routes(self) -> list[Route]:
         """Return the rows of the route table."""
@@ -54,7 +54,7 @@ class EventsApi:
         self, request: Request, since: int | None, kinds: frozenset[str], job_id: str | None
     ) -> AsyncIterator[bytes]:
         """Yield events as they are told, until the reader leaves, lags or the daemon drains."""
-        last = self._teller.number if since is None else since
+        last = self._event_bus.number if since is None else since
         yield b": distconvd events\n\n"  # the head goes out at once
         if not self._reaches_back_to(last):
             yield _gap(last)
@@ -71,38 +71,38 @@ class EventsApi:
                 return
             fresh = self._after(last)
             for at in range(0, len(fresh), PIECE_EVENTS):
-                yield b"".join(_told(fresh[at : at + PIECE_EVENTS], kinds, job_id))
+                yield b"".join(_event_json(fresh[at : at + PIECE_EVENTS], kinds, job_id))
             last = fresh[-1].number if fresh else last
-            if last == self._teller.number:
-                told = await wait_while_wanted(request, self._wait, HEARTBEAT_S)
-                if told is None:
+            if last == self._event_bus.number:
+                waited = await wait_while_wanted(request, self._wait, HEARTBEAT_S)
+                if waited is None:
                     yield b": still here\n\n"
 
     async def _wait(self) -> bool:
-        await self._teller.wait_for_any()
+        await self._event_bus.wait_for_any()
         return True
 
     def _first(self) -> int:
         """Return the number of the oldest event in the buffer (of the next one, without any)."""
-        recent = self._teller.recent
-        return recent[0].number if recent else self._teller.number + 1
+        recent = self._event_bus.recent
+        return recent[0].number if recent else self._event_bus.number + 1
 
     def _reaches_back_to(self, last: int) -> bool:
         """Whether every event after number `last` is still in the buffer; not, for a number that
         this daemon never gave."""
-        return self._first() - 1 <= last <= self._teller.number
+        return self._first() - 1 <= last <= self._event_bus.number
 
     def _after(self, last: int) -> Sequence[NumberedEvent]:
         """Return the events after number `last`, at the cost of those alone."""
         fresh: list[NumberedEvent] = []
-        for numbered in reversed(self._teller.recent):
+        for numbered in reversed(self._event_bus.recent):
             if numbered.number <= last:
                 break
             fresh.append(numbered)
         return fresh[::-1]
 
 
-def _told(
+def _event_json(
     events: Iterable[NumberedEvent], kinds: frozenset[str], job_id: str | None
 ) -> Iterable[bytes]:
     """Yield those events that a reader wants, as on the wire."""

@@ -4,7 +4,7 @@ from distconvd.dispatch.transaction import Transaction
 from distconvd.errors import Forbidden
 
 
-def require_holder(tx: Transaction, job_id: str, engine_id: str) -> None:
+def require_assigned_engine(tx: Transaction, job_id: str, engine_id: str) -> None:
     """Raise `Forbidden` where an engine neither holds the job nor ever held it.
 
     One that held it is the dispatcher's to judge: late work is still work, stale work is 409.

@@ -10,18 +10,18 @@ from distconvd.api.admission import Admission, find_job, require_archived
 from distconvd.api.batch import CONTENT_TYPE as NDJSON
 from distconvd.api.batch import Batch
 from distconvd.api.decode import decode
-from distconvd.api.holders import require_holder
+from distconvd.api.holders import require_assigned_engine
 from distconvd.api.openapi import jobs as docs
 from distconvd.api.openapi.jobs import PAGE_MAX, Order
 from distconvd.api.replies import (
     array_of,
     count_of,
     encoded,
+    etag_matches_strong,
     etag_of,
     flag_of,
     job_reply,
     json_reply,
-    names_exactly,
     names_version,
     wait_s_of,
 )
@@ -35,7 +35,7 @@ from distconvd.api.validate import (
 from distconvd.api.waiting import wait_while_let_in
 from distconvd.auth import require_engine
 from distconvd.core.archive import Archive
-from distconvd.core.event_bus import Teller
+from distconvd.core.event_bus import EventBus
 from distconvd.core.ledger import Ledger
 from distconvd.dispatch import reports, submit
 from distconvd.dispatch.queries import JobFilter, Page, attempts, list_jobs
@@ -65,11 +65,11 @@ class JobsApi:
     """Handlers of `/jobs/…`."""
 
     def __init__(
-        self, ledger: Ledger, teller: Teller, admission: Admission, archive: Archive | None
+        self, ledger: Ledger, event_bus: EventBus, admission: Admission, archive: Archive | None
     ) -> None:
         self._archive = archive
         self._ledger = ledger
-        self._teller = teller
+        self._event_bus = event_bus
         self._admission = admission
         self._batch = Batch(ledger, admission)
 
@@ -99,8 +99,8 @@ class JobsApi:
             ),
             Route("GET", f"{job}/why", self.why, "read", summary="Why it waits", doc=docs.WHY),
             *(
-                Route("POST", f"{job}/{name}", handler, "engine", "whole", summary=told, doc=doc)
-                for name, handler, told, doc in (
+                Route("POST", f"{job}/{name}", handler, "engine", "whole", summary=command_of, doc=doc)
+                for name, handler, command_of, doc in (
                     ("complete", self.complete, "Mark a job complete", docs.COMPLETE),
                     ("fail", self.fail, "Report a job failure", docs.FAIL),
                     ("release", self.release, "Give a job back", docs.RELEASE),
@@ -149,7 +149,7 @@ class JobsApi:
         known = request.headers.get("if-none-match")
         deadline_s = trio.current_time() + wait_s_of(request.headers)
         while True:
-            with self._teller.expect("job", job_id) as change:
+            with self._event_bus.expect("job", job_id) as change:
                 record = await find_job(self._ledger, self._archive, job_id)
                 left_s = deadline_s - trio.current_time()
                 if left_s <= 0 or _is_news(record, known):
@@ -222,7 +222,7 @@ class JobsApi:
         report = _spoken_for(request, report)
 
         def command(tx: Transaction) -> Verdict:
-            _require_holder(tx, request, job_id)
+            _require_assigned_engine(tx, request, job_id)
             return reports.progress(tx, job_id, report)
 
         return encoded(await self._ledger.execute(command))
@@ -233,7 +233,7 @@ class JobsApi:
         expected = request.headers.get("if-match", "*")
 
         def command(tx: Transaction) -> bytes:
-            if not names_exactly(expected, etag_of(tx.job_view(job_id))):
+            if not etag_matches_strong(expected, etag_of(tx.job_view(job_id))):
                 raise PreconditionFailed(
                     "The job has changed since the version that If-Match names; read it again."
                 )
@@ -257,7 +257,7 @@ class JobsApi:
         report = _spoken_for(request, report)
 
         def command(tx: Transaction) -> tuple[str, bytes]:
-            _require_holder(tx, request, job_id)
+            _require_assigned_engine(tx, request, job_id)
             return take(tx, job_id, report), tx.job_view(job_id)
 
         sentence, record = await self._ledger.execute(command)
@@ -297,11 +297,11 @@ def _spoken_for(request: Request, report: R) -> R:
     return report
 
 
-def _require_holder(tx: Transaction, request: Request, job_id: str) -> None:
+def _require_assigned_engine(tx: Transaction, request: Request, job_id: str) -> None:
     """Raise `Forbidden` where the key's engine, if it is one's, has nothing to do with the job."""
     bound = request.principal.engine if request.principal else None
     if bound is not None:
-        require_holder(tx, job_id, bound)
+        require_assigned_engine(tx, job_id, bound)
 
 
 def _is_news(record: bytes, known: str | None) -> bool:

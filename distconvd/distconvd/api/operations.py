@@ -109,7 +109,7 @@ class OperationsApi:
 
     def _render(self, tx: Transaction) -> bytes:
         """Render as a read of everything, so that no gauge shows what is not on disk."""
-        tx.saw_everything = True
+        tx.reads_all = True
         return self._metrics.render()
 
     async def plugins(self, request: Request) -> Response:

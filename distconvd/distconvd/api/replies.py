@@ -49,7 +49,7 @@ def names_version(header: str, etag: str) -> bool:
     return "*" in named or etag in named
 
 
-def names_exactly(header: str, etag: str) -> bool:
+def etag_matches_strong(header: str, etag: str) -> bool:
     """Whether an `If-Match` names this version (section 13.1.1: strongly compared)."""
     named = [part.strip() for part in header.split(",")]
     return "*" in named or etag in named

@@ -114,7 +114,7 @@ def check_heartbeat(beat: Heartbeat) -> None:
             _check_text(value, name, 256)
     if isinstance(beat.jobs, list):
         _check_count(beat.jobs, "jobs", Limits.held_jobs)
-        _check_held(beat.jobs)
+        _check_active(beat.jobs)
     if isinstance(beat.local_job_queue, list):
         _check_count(beat.local_job_queue, "local_job_queue", Limits.held_jobs)
         for job_id in beat.local_job_queue:
@@ -284,14 +284,14 @@ def _check_text(value: str, field: str, most: int) -> None:
         raise BadRequest(f"'{field}' is longer than {most} characters.", field=field)
 
 
-def _check_held(jobs: list[HeldJob]) -> None:
-    for held in jobs:
-        _check_text(held.job_id, "jobs", Limits.id_chars)
-        _check_count_of(held.attempt, "jobs.attempt")
-        if held.progress is not None:
-            _check_text(held.progress.phase, "jobs.progress.phase", 64)
+def _check_active(jobs: list[HeldJob]) -> None:
+    for active in jobs:
+        _check_text(active.job_id, "jobs", Limits.id_chars)
+        _check_count_of(active.attempt, "jobs.attempt")
+        if active.progress is not None:
+            _check_text(active.progress.phase, "jobs.progress.phase", 64)
             for name in Progress.__struct_fields__:
-                value = getattr(held.progress, name)
+                value = getattr(active.progress, name)
                 if isinstance(value, float):
                     check_number(value, f"jobs.progress.{name}", 1e15)
 

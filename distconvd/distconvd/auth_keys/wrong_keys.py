@@ -77,7 +77,7 @@ class RateLimit:
     """
 
     def __init__(self, per_s: float, burst: int, clock: Callable[[], float]) -> None:
-        self._told = f"{per_s:g} requests a second, {burst} at once"
+        self._limit_text = f"{per_s:g} requests a second, {burst} at once"
         self.buckets = Buckets(burst, 1 / per_s, clock)
 
     def take(self, principal: Principal, route: Route, peer: str, *, keyed: bool) -> None:
@@ -94,7 +94,7 @@ class RateLimit:
         name = f"key {principal.name!r}" if keyed else f"address {address_of(peer)}"
         wait_s = self.buckets.wait_s(name)
         if wait_s > 0:
-            raise _slowed(f"Over the rate limit of {name} ({self._told})", wait_s)
+            raise _slowed(f"Over the rate limit of {name} ({self._limit_text})", wait_s)
         self.buckets.take(name)
 
 

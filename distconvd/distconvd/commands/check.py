@@ -15,20 +15,20 @@ import trio
 
 from distconvd.auth_keys.key_file import read_keys
 from distconvd.commands.listening import load_tls, open_all
-from distconvd.commands.open_read_only import complaints, damaged
+from distconvd.commands.open_read_only import collect_damage, damaged
 from distconvd.commands.read_only_disk import DiskView
 from distconvd.config import Config
 from distconvd.daemon import assemble, check_apart
-from distconvd.edge.bind_address import Place
+from distconvd.edge.bind_address import ListenAddress
 from distconvd.errors import ConfigError, StoreError
-from distconvd.plugin_host.loading import Context, Plugins, made
+from distconvd.plugin_host.loading import Context, Plugins, build_checked
 from distconvd.store import Change, Snapshot, Store
 
-Found = tuple[str, bool, str]
+CheckResult = tuple[str, bool, str]
 """What was tried, whether it is fine, and what was found or what to do."""
 
 
-async def check(config: Config) -> list[Found]:
+async def check(config: Config) -> list[CheckResult]:
     """Try every part; the configuration itself has been read."""
     found = [("configuration", True, "read")]
     services: list[tuple[str, object]] = []
@@ -47,9 +47,9 @@ async def check(config: Config) -> list[Found]:
         try:
             found.append((name, True, await try_it(config)))
         except (ConfigError, StoreError) as error:
-            told = str(error)
-            first = next((part for part, fine, t in found if not fine and t == told), None)
-            found.append((name, False, told if first is None else f"see {first}"))
+            detail = str(error)
+            first = next((part for part, fine, t in found if not fine and t == detail), None)
+            found.append((name, False, detail if first is None else f"see {first}"))
     return found
 
 
@@ -65,15 +65,23 @@ async def _settings(config: Config) -> str:
 
 
 async def _policy(config: Config) -> str:
-    offered = Plugins(config.plugins).collect("distconvd_register_policies", "policy")
-    Context(config, offered).policy(config.policy)
+    registered_factories = Plugins(config.plugins).collect("distconvd_register_policies", "policy")
+    Context(config, registered_factories).policy(config.policy)
     return config.policy
 
 
 async def _auth(config: Config) -> str:
     name = config.authenticator
-    offered = Plugins(config.plugins).collect("distconvd_register_authenticators", "authenticator")
-    made("authenticator", name, offered.pick(name), Context(config), owner=offered.owner(name))
+    registered_factories = Plugins(config.plugins).collect(
+        "distconvd_register_authenticators", "authenticator"
+    )
+    build_checked(
+        "authenticator",
+        name,
+        registered_factories.pick(name),
+        Context(config),
+        owner=registered_factories.owner(name),
+    )
     return name
 
 
@@ -95,7 +103,7 @@ async def _store(services: list[tuple[str, object]], config: Config) -> str:
     """
     context = Context(config, disk=DiskView())
     registrar = Plugins(config.plugins).collect("distconvd_register_stores", "store")
-    store: Store = made(
+    store: Store = build_checked(
         "store",
         config.store,
         registrar.pick(config.store),
@@ -105,14 +113,14 @@ async def _store(services: list[tuple[str, object]], config: Config) -> str:
     is_looked_at = context.disk_was_taken
     if is_looked_at:
         _check_writable(context.state_file)
-    with complaints() as heard:
+    with collect_damage() as damage:
         parts = await assemble(
             config, Plugins(config.plugins), store=store if is_looked_at else _Unopened()
         )
     await parts.store.aclose()
     services += parts.services
-    if heard:
-        raise damaged(heard)
+    if damage:
+        raise damaged(damage)
     if not is_looked_at:
         return f"{config.store}: made; it is not opened, as it might change what it finds"
     return f"{config.store} at {config.state_file}: {len(parts.dispatcher.state.jobs)} jobs"
@@ -164,18 +172,22 @@ class _Unopened:
 
 async def _listen(config: Config) -> str:
     """Open every place; but systemd passes its sockets only to the daemon itself."""
-    named = [place for place in config.places if not place.inherited]
-    told = ["systemd's, which it passes at the start"] if len(named) < len(config.places) else []
+    named = [place for place in config.listen_addresses if not place.inherited]
+    detail = (
+        ["systemd's, which it passes at the start"]
+        if len(named) < len(config.listen_addresses)
+        else []
+    )
     if named:
         opened = await open_all(msgspec.structs.replace(config, listen=[str(p) for p in named]), {})
         await opened.aclose()
         _remove_sockets(named)
-        told = [*opened.urls, *told]
-    return ", ".join(told)
+        detail = [*opened.urls, *detail]
+    return ", ".join(detail)
 
 
-def _remove_sockets(places: Sequence[Place]) -> None:
+def _remove_sockets(listen_addresses: Sequence[ListenAddress]) -> None:
     """Remove the unix sockets that have just been made; a daemon would, too, find nobody there."""
-    for place in places:
+    for place in listen_addresses:
         if place.path:
             Path(place.path).unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import trio
 
 from distconvd.config import Config
-from distconvd.edge.bind_address import Place
+from distconvd.edge.bind_address import ListenAddress
 from distconvd.edge.listeners import (
     inherited_listeners,
     name_of,
@@ -45,8 +45,12 @@ async def open_all(config: Config, environ: MutableMapping[str, str] = os.enviro
     opened = Listening([], [], tls)
     try:
         passed = inherited_listeners(environ)
-        places = [Place(inherited=True)] if passed and not config.listen else config.places
-        for place in places:
+        listen_addresses = (
+            [ListenAddress(inherited=True)]
+            if passed and not config.listen
+            else config.listen_addresses
+        )
+        for place in listen_addresses:
             await _open(place, passed, opened, config)
     except OSError as error:
         await opened.aclose()
@@ -72,7 +76,7 @@ def load_tls(config: Config) -> TlsFiles | None:
 
 
 async def _open(
-    place: Place, passed: list[trio.SocketListener], opened: Listening, config: Config
+    place: ListenAddress, passed: list[trio.SocketListener], opened: Listening, config: Config
 ) -> None:
     if place.inherited:
         if not passed:

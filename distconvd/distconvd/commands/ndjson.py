@@ -207,8 +207,8 @@ class DumpReader:
         except msgspec.DecodeError as error:
             raise self._bad(f"is no end of an export ({error})") from error
         found = self._tally.summary()
-        told = {table: getattr(trailer, table) for table in TABLES}
-        if trailer.sha256 != found.sha256 or told != found.counts:
+        totals = {table: getattr(trailer, table) for table in TABLES}
+        if trailer.sha256 != found.sha256 or totals != found.counts:
             raise self._bad(
                 "does not fit what is before it: the file was changed or damaged since it was made"
             )

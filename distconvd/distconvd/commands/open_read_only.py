@@ -15,13 +15,13 @@ from typing import NamedTuple
 from distconvd.commands.read_only_disk import DiskView
 from distconvd.config import Config
 from distconvd.errors import ConfigError, StoreError
-from distconvd.plugin_host.loading import Context, Plugins, made
+from distconvd.plugin_host.loading import Context, Plugins, build_checked
 from distconvd.store import Snapshot, Store
 
-COMPLAINTS_MAX = 1000
+DAMAGE_MAX = 1000
 
 
-class Looked(NamedTuple):
+class StoreView(NamedTuple):
     """What a store holds.
 
     Attributes:
@@ -32,11 +32,11 @@ class Looked(NamedTuple):
 
     place: str
     snapshot: Snapshot
-    complaints: list[str]
+    collect_damage: list[str]
 
 
 @asynccontextmanager
-async def look_at_store(config: Config, *, is_tolerant: bool) -> AsyncGenerator[Looked]:
+async def open_read_only(config: Config, *, is_tolerant: bool) -> AsyncGenerator[StoreView]:
     """Open the store of a configuration and hold it, so that no daemon starts meanwhile.
 
     Args:
@@ -48,7 +48,7 @@ async def look_at_store(config: Config, *, is_tolerant: bool) -> AsyncGenerator[
         StoreError: a daemon holds it, it is damaged, or it cannot be read.
     """
     context = Context(config, disk=DiskView())
-    store = _made(config, context)
+    store = _build_store(config, context)
     if not context.state_file.exists():
         raise ConfigError(
             f"there is nothing at {context.state_file}; name the store with --store and "
@@ -56,12 +56,12 @@ async def look_at_store(config: Config, *, is_tolerant: bool) -> AsyncGenerator[
             exit_code=2,
         )
     require_storage(context.state_file)
-    with complaints() as heard:
+    with collect_damage() as damage:
         snapshot = await store.load()
     try:
-        if heard and not is_tolerant:
-            raise damaged(heard)
-        yield Looked(f"{config.store}:{config.state_file}", snapshot, heard)
+        if damage and not is_tolerant:
+            raise damaged(damage)
+        yield StoreView(f"{config.store}:{config.state_file}", snapshot, damage)
     finally:
         await store.aclose()
 
@@ -78,30 +78,30 @@ def require_storage(path: Path) -> None:
 
 
 @contextmanager
-def complaints() -> Generator[list[str]]:
+def collect_damage() -> Generator[list[str]]:
     """Give what stores complain of in a block, instead of having it logged."""
-    ear = _Ear()
+    ear = _DamageHandler()
     log = logging.getLogger("distconvd.store")
     log.addHandler(ear)
     was_propagated, log.propagate = log.propagate, False
     try:
-        yield ear.heard
+        yield ear.damage
     finally:
         log.propagate = was_propagated
         log.removeHandler(ear)
 
 
-def damaged(heard: list[str]) -> StoreError:
+def damaged(damage: list[str]) -> StoreError:
     """Return the error for a store that complained."""
     return StoreError(
-        f"the store is damaged: {heard[0]}; `distconvd audit` tells all; a start of the "
+        f"the store is damaged: {damage[0]}; `distconvd audit` tells all; a start of the "
         "daemon recovers what can be recovered"
     )
 
 
-def _made(config: Config, context: Context) -> Store:
+def _build_store(config: Config, context: Context) -> Store:
     stores = Plugins(config.plugins).collect("distconvd_register_stores", "store")
-    store: Store = made(
+    store: Store = build_checked(
         "store", config.store, stores.pick(config.store), context, owner=stores.owner(config.store)
     )
     if not context.disk_was_taken:
@@ -114,13 +114,13 @@ def _made(config: Config, context: Context) -> Store:
     return store
 
 
-class _Ear(logging.Handler):
+class _DamageHandler(logging.Handler):
     """Remembers what a store complains of."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
-        self.heard: list[str] = []
+        self.damage: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        if len(self.heard) < COMPLAINTS_MAX:
-            self.heard.append(record.getMessage())
+        if len(self.damage) < DAMAGE_MAX:
+            self.damage.append(record.getMessage())

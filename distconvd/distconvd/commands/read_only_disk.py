@@ -39,7 +39,7 @@ class DiskView:
         self._real = real
         self._names: dict[Path, _Node | None] = {}
         """Names that changed; None: it is gone."""
-        self._made: set[Path] = set()
+        self._build_store: set[Path] = set()
         """Directories that were made here."""
 
     def open(self, path: Path, mode: OpenMode) -> DiskFile:
@@ -68,14 +68,14 @@ class DiskView:
         """Tell whether a directory is there."""
         if path in self._names:
             return False
-        return path in self._made or self._real.is_directory(path)
+        return path in self._build_store or self._real.is_directory(path)
 
     def listdir(self, path: Path) -> list[str]:
         """Return the names in a directory."""
         names: set[str] = set()
-        if path not in self._made:
+        if path not in self._build_store:
             names.update(self._real.listdir(path))
-        names |= {made.name for made in self._made if made.parent == path}
+        names |= {made.name for made in self._build_store if made.parent == path}
         for changed, node in self._names.items():
             if changed.parent == path:
                 (names.discard if node is None else names.add)(changed.name)
@@ -85,7 +85,7 @@ class DiskView:
         """Make a directory here."""
         if self._exists(path):
             raise FileExistsError(errno.EEXIST, "there is something of that name", str(path))
-        self._made.add(path)
+        self._build_store.add(path)
         self._names.pop(path, None)
 
     def rename(self, source: Path, target: Path) -> None:

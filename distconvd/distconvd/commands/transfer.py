@@ -24,10 +24,10 @@ import trio
 from distconvd.commands.audit.command import add_store_flags
 from distconvd.commands.migrate import batches, read_store, refuse_unless_empty
 from distconvd.commands.ndjson import DumpReader, Summary, summary_of, write_dump
-from distconvd.commands.open_read_only import look_at_store, require_storage
+from distconvd.commands.open_read_only import open_read_only, require_storage
 from distconvd.config import Config
 from distconvd.errors import ConfigError, StoreError
-from distconvd.plugin_host.loading import Context, Plugins, made
+from distconvd.plugin_host.loading import Context, Plugins, build_checked
 from distconvd.store import Store
 
 _COPY_BYTES = 1 << 20
@@ -81,7 +81,7 @@ def run(given: argparse.Namespace, config: Config) -> None:
 
 
 async def _export(config: Config, out: IO[bytes]) -> Summary:
-    async with look_at_store(config, is_tolerant=False) as looked:
+    async with open_read_only(config, is_tolerant=False) as looked:
         summary = write_dump(looked.snapshot, out.write)
     out.flush()
     if stat.S_ISREG(os.fstat(out.fileno()).st_mode):
@@ -121,7 +121,7 @@ def _rewindable(source: IO[bytes]) -> Generator[tuple[IO[bytes], int]]:
 
 def _store(config: Config) -> Store:
     stores = Plugins(config.plugins).collect("distconvd_register_stores", "store")
-    store: Store = made(
+    store: Store = build_checked(
         "store",
         config.store,
         stores.pick(config.store),

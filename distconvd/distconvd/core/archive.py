@@ -17,7 +17,7 @@ import trio
 
 from distconvd.core.ledger import Ledger
 from distconvd.disk import Disk
-from distconvd.dispatch.matching.queue import born_us
+from distconvd.dispatch.matching.queue import created_us
 from distconvd.dispatch.records import decode_history
 from distconvd.dispatch.retire import Retired, forget, retirable
 from distconvd.errors import CommitFailed
@@ -49,7 +49,7 @@ class Line(msgspec.Struct, frozen=True):
 
 def bucket_of(job_id: str) -> int:
     """Return the number of the file that a job is archived in."""
-    return born_us(job_id) // BUCKET_US
+    return created_us(job_id) // BUCKET_US
 
 
 class BucketFile(NamedTuple):
@@ -164,7 +164,7 @@ class _Id(msgspec.Struct, frozen=True):
     job_id: str
 
 
-async def retire_for_ever(ledger: Ledger, archive: Archive) -> None:
+async def retire_forever(ledger: Ledger, archive: Archive) -> None:
     """Move ended jobs over the limits to the archive, a bounded batch at a time."""
     while True:
         try:

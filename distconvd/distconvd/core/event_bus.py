@@ -35,7 +35,7 @@ class _Waiting:
         self.count = 0
 
 
-class Teller:
+class EventBus:
     """Fans events out to listeners and to tasks that wait for one thing.
 
     Args:
@@ -56,7 +56,7 @@ class Teller:
         """Have `listener` called with every event; `name` is for logs and metrics."""
         self._listeners.append((name, listener))
 
-    def tell(self, events: Sequence[Event]) -> None:
+    def publish(self, events: Sequence[Event]) -> None:
         """Tell of events that are durable."""
         for event in events:
             self.number += 1

@@ -22,7 +22,7 @@ import trio
 from distconvd.dispatch import Decision, Dispatcher, Event, Instant
 from distconvd.dispatch.transaction import Transaction
 from distconvd.errors import CommitFailed, DistconvError, StoreError
-from distconvd.faults import let_pass
+from distconvd.faults import reraise_if_cancelled
 from distconvd.store import Change, Store, Table
 
 log = logging.getLogger("distconvd.ledger")
@@ -49,15 +49,15 @@ class _Batch:
 
     def __init__(self) -> None:
         self.changes: list[Change] = []
-        self.undo: list[Sequence[Change]] = []
+        self.rollback_changes: list[Sequence[Change]] = []
         self.events: list[Event] = []
         self.keys: set[tuple[Table, str]] = set()
-        self.settled = trio.Event()
-        self.is_refused = False
+        self.finished = trio.Event()
+        self.has_failed = False
 
     def add(self, decision: Decision[T]) -> None:
         self.changes.extend(decision.changes)
-        self.undo.append(decision.undo)
+        self.rollback_changes.append(decision.rollback_changes)
         self.events.extend(decision.events)
         self.keys.update((change.table, change.key) for change in decision.changes)
 
@@ -77,13 +77,13 @@ class Ledger:
         self,
         dispatcher: Dispatcher,
         store: Store,
-        tell: Callable[[Sequence[Event]], None],
+        publish: Callable[[Sequence[Event]], None],
         clock: Callable[[], Instant],
         observe: Callable[[int, float], None] = lambda changes, duration_s: None,
     ) -> None:
         self._dispatcher = dispatcher
         self._store = store
-        self._tell = tell
+        self._publish = publish
         self._clock = clock
         self._observe = observe
         self._filling = _Batch()
@@ -110,26 +110,26 @@ class Ledger:
         `CommitFailed` when its changes could not be stored. A command that changes nothing and
         saw what was then taken back is run again.
         """
-        seen: list[Transaction] = []
+        transactions: list[Transaction] = []
 
-        def watched(tx: Transaction) -> T:
-            seen.append(tx)
+        def recorded(tx: Transaction) -> T:
+            transactions.append(tx)
             return command(tx, *args, **kwargs)
 
         while True:
             try:
-                decision = self._dispatcher.decide(watched, self._clock())
+                decision = self._dispatcher.decide(recorded, self._clock())
             except DistconvError:
-                tx = seen.pop()
-                if await self._has_come_true(self._last_in_flight(tx.saw, tx.saw_everything)):
+                tx = transactions.pop()
+                if await self._wait_durable(self._last_in_flight(tx.read_set, tx.reads_all)):
                     raise
                 continue
             if not decision.is_read:
-                await self.settle(decision)
+                await self.commit_decision(decision)
                 return decision.reply
-            batch = self._last_in_flight(decision.saw, decision.saw_everything)
-            self._enter(decision)
-            if await self._has_come_true(batch):
+            batch = self._last_in_flight(decision.read_set, decision.reads_all)
+            self._enqueue(decision)
+            if await self._wait_durable(batch):
                 return decision.reply
 
     def execute_nowait(
@@ -141,37 +141,37 @@ class Ledger:
         """Run a command that reveals nothing to anybody; what it changes is committed later."""
         decision = self._dispatcher.decide(command, self._clock(), *args, **kwargs)
         if decision.changes and self.failure is not None:
-            self._dispatcher.take_back(decision.undo)
+            self._dispatcher.rollback(decision.rollback_changes)
         else:
-            self._enter(decision)
+            self._enqueue(decision)
         return decision.reply
 
-    async def settle(self, decision: Decision[T]) -> None:
+    async def commit_decision(self, decision: Decision[T]) -> None:
         """Wait until a decision is durable; call it right after `decide`, with no wait between."""
         if decision.changes and self.failure is not None:
-            self._dispatcher.take_back(decision.undo)
-            raise _refusal(self.failure)
-        self._enter(decision)
+            self._dispatcher.rollback(decision.rollback_changes)
+            raise _commit_failed(self.failure)
+        self._enqueue(decision)
         if decision.changes:
             batch: _Batch | None = self._filling
         else:
-            batch = self._last_in_flight(decision.saw, decision.saw_everything)
-        if not await self._has_come_true(batch):
-            raise _refusal(self.failure or "the commit failed")
+            batch = self._last_in_flight(decision.read_set, decision.reads_all)
+        if not await self._wait_durable(batch):
+            raise _commit_failed(self.failure or "the commit failed")
 
-    def _enter(self, decision: Decision[T]) -> None:
+    def _enqueue(self, decision: Decision[T]) -> None:
         """Put a decision into the batch that is being filled."""
         if decision.changes:
             self._filling.add(decision)
             self._work.set()
         elif decision.events:
-            self._tell_after(decision.events)
+            self._publish_later(decision.events)
 
-    async def _has_come_true(self, batch: _Batch | None) -> bool:
+    async def _wait_durable(self, batch: _Batch | None) -> bool:
         """Wait for a batch; return whether it is durable (None: nothing to wait for)."""
         if batch is not None:
-            await batch.settled.wait()
-        return batch is None or not batch.is_refused
+            await batch.finished.wait()
+        return batch is None or not batch.has_failed
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Commit batch after batch until `close`; what is decided by then is committed first."""
@@ -212,11 +212,11 @@ class Ledger:
 
     async def watch(self) -> NoReturn:
         """Warn, once each, of commits that take long."""
-        told_s: float | None = None
+        last_logged_s: float | None = None
         while True:
             began_s = self._commit_began_s
-            if self.commit_takes_s() > COMMIT_LONG_S and began_s != told_s:
-                told_s = began_s
+            if self.commit_takes_s() > COMMIT_LONG_S and began_s != last_logged_s:
+                last_logged_s = began_s
                 log.warning(
                     "the store's commit has taken %.0f s and goes on; changes wait for it",
                     self.commit_takes_s(),
@@ -246,26 +246,26 @@ class Ledger:
         except _Abandoned:
             raise
         except BaseException as error:  # noqa: BLE001 - a plugin's store may raise anything
-            let_pass(error)
+            reraise_if_cancelled(error)
             _log_what_no_store_should_raise(error)
-            self._refuse(batch, error)
+            self._roll_back(batch, error)
             return
         self._writing = None
         self._observe(len(batch.changes), trio.current_time() - began_s)
-        batch.settled.set()
-        self._tell(batch.events)
+        batch.finished.set()
+        self._publish(batch.events)
 
-    def _refuse(self, batch: _Batch, error: BaseException) -> None:
+    def _roll_back(self, batch: _Batch, error: BaseException) -> None:
         """Take back a batch that is not durable and the one that was decided on top of it."""
         self.failure = str(error) or type(error).__name__
-        self._dispatcher.is_frozen = True
+        self._dispatcher.read_only = True
         log.error("commit failed, refusing changes until the store recovers: %s", self.failure)
         later, self._filling, self._writing = self._filling, _Batch(), None
         for lost in (later, batch):
-            for undo in reversed(lost.undo):
-                self._dispatcher.take_back(undo)
-            lost.is_refused = True
-            lost.settled.set()
+            for rollback_changes in reversed(lost.rollback_changes):
+                self._dispatcher.rollback(rollback_changes)
+            lost.has_failed = True
+            lost.finished.set()
         self._work.set()
 
     async def _wait_until_store_recovers(self) -> None:
@@ -277,35 +277,35 @@ class Ledger:
             except _Abandoned:
                 raise
             except BaseException as error:  # noqa: BLE001 - as above
-                let_pass(error)
+                reraise_if_cancelled(error)
                 self.failure = str(error) or type(error).__name__
                 await trio.sleep(PROBE_INTERVAL_S)
             else:
                 self._dispatcher.state.apply(probe)
                 self.failure = None
-                self._dispatcher.is_frozen = False
+                self._dispatcher.read_only = False
                 log.warning("the store has recovered; changes are accepted again")
                 return
 
     def _last_in_flight(
-        self, saw: AbstractSet[tuple[Table, str]], saw_everything: bool
+        self, read_set: AbstractSet[tuple[Table, str]], reads_all: bool
     ) -> _Batch | None:
         """Return the batch that a reply must wait for, or None when all it shows is durable."""
         for batch in (self._filling, self._writing):
             if batch is None or not batch.changes:
                 continue
-            if saw_everything or not batch.keys.isdisjoint(saw):
+            if reads_all or not batch.keys.isdisjoint(read_set):
                 return batch
         return None
 
-    def _tell_after(self, events: Sequence[Event]) -> None:
+    def _publish_later(self, events: Sequence[Event]) -> None:
         """Tell of something that needs no disk, but not before what was decided earlier."""
         if self._filling.changes:
             self._filling.events.extend(events)
         elif self._writing is not None:
             self._writing.events.extend(events)
         else:
-            self._tell(events)
+            self._publish(events)
 
 
 def _log_what_no_store_should_raise(error: BaseException) -> None:
@@ -314,7 +314,7 @@ def _log_what_no_store_should_raise(error: BaseException) -> None:
         log.error("the store raised what is neither OSError nor StoreError", exc_info=error)
 
 
-def _refusal(reason: str) -> CommitFailed:
+def _commit_failed(reason: str) -> CommitFailed:
     return CommitFailed(
         f"The change could not be made durable and was taken back ({reason}); try again.",
         retry_after_s=2,

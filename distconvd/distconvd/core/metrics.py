@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from distconvd.core.event_bus import Teller
+from distconvd.core.event_bus import EventBus
 from distconvd.dispatch import Dispatcher
 from distconvd.dispatch.matching import EngineEntry
 from distconvd.edge.access import Exchange
@@ -43,7 +43,7 @@ class Metrics:
     def __init__(
         self,
         dispatcher: Dispatcher,
-        teller: Teller,
+        event_bus: EventBus,
         slow_hooks: Mapping[tuple[str, str], int] | None = None,
         sources: Sequence[tuple[str, Collect]] = (),
         service_failures: Mapping[str, int] | None = None,
@@ -88,7 +88,7 @@ class Metrics:
         )
         slow: Mapping[tuple[str, str], int] = {} if slow_hooks is None else slow_hooks
         failed: Mapping[str, int] = {} if service_failures is None else service_failures
-        plugins = _PluginCollector(teller, slow, failed)
+        plugins = _PluginCollector(event_bus, slow, failed)
         self._registry.register(_StateCollector(dispatcher))
         self._registry.register(plugins)
         taken = {family.name for family in self._registry.collect()}
@@ -163,29 +163,29 @@ class _StateCollector(Collector):
         yield GaugeMetricFamily(
             "distconv_queue_delayed_jobs", "Pending jobs that wait for a time.", len(state.delayed)
         )
-        ages = GaugeMetricFamily(
+        oldest_by_priority = GaugeMetricFamily(
             "distconv_queue_age_seconds",
             "Age of the oldest job in line, 0 without any.",
             labels=["priority"],
         )
-        oldest = state.queue.ages.oldest()
+        oldest = state.queue.oldest_pending.oldest()
         for priority in _PRIORITIES:
             age_ms = 0
             if priority in oldest:
                 # A record of another's making may not say when it was made.
                 created_ms = state.job(oldest[priority]).created_at or state.wall_ms
                 age_ms = max(0, state.wall_ms - created_ms)
-            ages.add_metric([str(priority)], age_ms / 1000)
-        yield ages
+            oldest_by_priority.add_metric([str(priority)], age_ms / 1000)
+        yield oldest_by_priority
 
     def _engines(self) -> Iterator[Metric]:
         counts = dict.fromkeys(EngineState, 0)
-        slots = held = 0
+        slots = assigned = 0
         speeds: dict[str, float] = {}
         for engine_id, entry in self._dispatcher.state.pool.engines.items():
             counts[entry.state] += 1
             slots += entry.record.slots
-            held += len(entry.held)
+            assigned += len(entry.assigned)
             speed = self._speed_of(entry)
             if speed is not None:
                 shown = engine_id if len(speeds) < ENGINES_SHOWN_MAX else OTHERS
@@ -195,7 +195,7 @@ class _StateCollector(Collector):
             engines.add_metric([engine_state.value], count)
         yield engines
         yield GaugeMetricFamily("distconv_engine_slots", "Slots of all engines.", slots)
-        yield GaugeMetricFamily("distconv_engine_slots_held", "Slots with a job.", held)
+        yield GaugeMetricFamily("distconv_engine_slots_held", "Slots with a job.", assigned)
         told = GaugeMetricFamily(
             "distconv_ffmpeg_speed",
             "Seconds of media that an engine's running encodes make in one second, all together.",
@@ -208,7 +208,7 @@ class _StateCollector(Collector):
     def _speed_of(self, entry: EngineEntry) -> float | None:
         """Return the sum over its encodes as it last reported them; None without any."""
         progress = self._dispatcher.state.progress
-        told = [progress[job_id].speed for job_id in entry.held if job_id in progress]
+        told = [progress[job_id].speed for job_id in entry.assigned if job_id in progress]
         speeds = [speed for speed in told if speed is not None]
         return sum(speeds) if speeds else None
 
@@ -218,11 +218,11 @@ class _PluginCollector(Collector):
 
     def __init__(
         self,
-        teller: Teller,
+        event_bus: EventBus,
         slow_hooks: Mapping[tuple[str, str], int],
         service_failures: Mapping[str, int],
     ) -> None:
-        self._teller = teller
+        self._event_bus = event_bus
         self._slow_hooks = slow_hooks
         self._service_failures = service_failures
         self.metrics = PluginMetrics(())
@@ -232,7 +232,7 @@ class _PluginCollector(Collector):
         failures = CounterMetricFamily(
             "distconv_listener_failures", "Events that a listener failed on.", labels=["listener"]
         )
-        for name, count in self._teller.failures.items():
+        for name, count in self._event_bus.failures.items():
             failures.add_metric([name], count)
         yield failures
         services = CounterMetricFamily(

@@ -14,16 +14,16 @@ from collections.abc import Collection, Generator, Iterable, Iterator
 from typing import NamedTuple
 
 from distconvd.dispatch.lifecycle import JobEvent
-from distconvd.dispatch.matching import AvailableEngines, Demand, EngineEntry
-from distconvd.dispatch.matching.fronts import Filed
-from distconvd.dispatch.matching.pool import Ability, DemandIndex
+from distconvd.dispatch.matching import AvailableEngines, EngineEntry, Requirements
+from distconvd.dispatch.matching.fronts import IndexedFront
+from distconvd.dispatch.matching.pool import Ability, RequirementIndex
 from distconvd.dispatch.matching.queue import QueueEntry
 from distconvd.dispatch.transaction import Transaction
 from distconvd.errors import NotFound
 from distconvd.model import AttemptOutcome, Job
 from distconvd.policy import Place
 
-DEMANDS_MAX = 256
+REQUIREMENTS_MAX = 256
 """Lines that a policy may leave without placing a job of them before an engine is told that there
 is nothing for it: each is of another codec or other tags, and together they can be very many."""
 
@@ -43,23 +43,23 @@ def ask(tx: Transaction, engine_id: str) -> bytes | None:
     nothing. Raises `NotFound` for an engine that never sent a heartbeat.
     """
     state = tx.state
-    tx.saw.add(("engines", engine_id))
+    tx.read_set.add(("engines", engine_id))
     entry = state.pool.engines.get(engine_id)
     if entry is None:
         raise NotFound("Engine not found: send a heartbeat first")
-    _take_note_of_interest(tx, entry)
-    held = undelivered_job(tx, entry)
-    if held is None and len(entry.held) >= entry.record.slots:
-        held = next((job_id for job_id in entry.held if job_id not in entry.named), None)
-    if held is None:
-        held = _match_for(tx, entry)
-    if held is None:
+    _clear_expired_reservation(tx, entry)
+    assigned = unacked_job(tx, entry)
+    if assigned is None and len(entry.assigned) >= entry.record.slots:
+        assigned = next((job_id for job_id in entry.assigned if job_id not in entry.named), None)
+    if assigned is None:
+        assigned = _match_for(tx, entry)
+    if assigned is None:
         return None
-    tx.core.undelivered.get(engine_id, {}).pop(held, None)
-    return tx.job_view(held)
+    tx.runtime.unacked.get(engine_id, {}).pop(assigned, None)
+    return tx.job_view(assigned)
 
 
-def park(tx: Transaction, engine_id: str, by: int) -> None:
+def add_waiter(tx: Transaction, engine_id: str, by: int) -> None:
     """Note that `by` more (or, negative, fewer) requests of the engine wait for work here.
 
     What was reserved for it since it asked is decided afresh, now that it can be told.
@@ -67,27 +67,30 @@ def park(tx: Transaction, engine_id: str, by: int) -> None:
     entry = tx.state.pool.engines.get(engine_id)
     if entry is None:
         return
-    tx.state.pool.withdraw(engine_id)
-    entry.parked = max(0, entry.parked + by)
+    tx.state.pool.unindex_engine(engine_id)
+    entry.long_polls = max(0, entry.long_polls + by)
     if by > 0:
-        _take_note_of_interest(tx, entry)
+        _clear_expired_reservation(tx, entry)
         for job_id in list(entry.reserved):
             tx.state.unreserve(job_id, requeue=True)
-    tx.state.pool.offer(engine_id)
+    tx.state.pool.index_engine(engine_id)
 
 
-def has_undelivered(tx: Transaction, engine_id: str) -> bool:
+def has_unacked(tx: Transaction, engine_id: str) -> bool:
     """Whether a job was assigned to the engine that did not reach it yet."""
     entry = tx.state.pool.engines.get(engine_id)
-    return entry is not None and undelivered_job(tx, entry) is not None
+    return entry is not None and unacked_job(tx, entry) is not None
 
 
 def assign_any(tx: Transaction) -> bytes | None:
     """Assign the next job that the policy can place to whichever engine it chooses, or None."""
     for job_id in list(tx.state.reservations):
         tx.state.unreserve(job_id, requeue=True)
-    with contextlib.closing(_heads(tx, list(tx.state.pool.abilities))) as heads:
-        found = (_place_next(tx, demand) for _, demand in itertools.islice(heads, DEMANDS_MAX))
+    with contextlib.closing(_fronts(tx, list(tx.state.pool.abilities))) as fronts:
+        found = (
+            _place_next(tx, requirements)
+            for _, requirements in itertools.islice(fronts, REQUIREMENTS_MAX)
+        )
         placed = next((placed for placed in found if placed is not None), None)
     if placed is None:
         return None
@@ -95,107 +98,113 @@ def assign_any(tx: Transaction) -> bytes | None:
     return tx.job_view(placed[0].job_id)
 
 
-def serve_parked(tx: Transaction) -> None:
+def serve_long_polls(tx: Transaction) -> None:
     """Place jobs on engines that are waiting, after something made a job or an engine free."""
     state = tx.state
-    if not state.pool.parked:
-        state.queue.woken.clear()
-        state.pool.woken.clear()
-    while state.queue.woken or state.pool.woken:
-        demands, state.queue.woken = state.queue.woken, {}
-        engines, state.pool.woken = state.pool.woken, {}
-        for demand in demands:
-            while state.pool.index(demand).parked and _match_once(tx, demand, frozenset()):
+    if not state.pool.long_polls:
+        state.queue.dirty.clear()
+        state.pool.dirty.clear()
+    while state.queue.dirty or state.pool.dirty:
+        requirement_list, state.queue.dirty = state.queue.dirty, {}
+        engines, state.pool.dirty = state.pool.dirty, {}
+        for requirements in requirement_list:
+            while state.pool.index(requirements).long_polls and _match_once(
+                tx, requirements, frozenset()
+            ):
                 pass
         for engine_id in engines:
             entry = state.pool.engines.get(engine_id)
-            while entry is not None and entry.parked and state.pool.is_offered(engine_id):
+            while entry is not None and entry.long_polls and state.pool.is_available(engine_id):
                 job_id = _match_for(tx, entry)
                 if job_id is None:
                     break
-                _note_undelivered(tx, engine_id, job_id)
+                _note_unacked(tx, engine_id, job_id)
         # Matching takes an engine out of the pool and puts it back, which wakes it again; but what
         # there was for these has just been found.
         for engine_id in engines:
-            state.pool.woken.pop(engine_id, None)
+            state.pool.dirty.pop(engine_id, None)
 
 
-def _take_note_of_interest(tx: Transaction, entry: EngineEntry) -> None:
+def _clear_expired_reservation(tx: Transaction, entry: EngineEntry) -> None:
     """An engine asks, so jobs may be meant for it again even if it let one lapse."""
-    if entry.uncollected:
-        tx.state.pool.withdraw(entry.record.engine_id)
-        entry.uncollected = False
-        tx.state.pool.offer(entry.record.engine_id)
+    if entry.reservation_expired:
+        tx.state.pool.unindex_engine(entry.record.engine_id)
+        entry.reservation_expired = False
+        tx.state.pool.index_engine(entry.record.engine_id)
 
 
-def undelivered_job(tx: Transaction, entry: EngineEntry) -> str | None:
+def unacked_job(tx: Transaction, entry: EngineEntry) -> str | None:
     """Return a job that was assigned to the engine while it waited, but never reached it."""
-    waiting = tx.core.undelivered.get(entry.record.engine_id, {})
+    waiting = tx.runtime.unacked.get(entry.record.engine_id, {})
     for job_id in list(waiting):
-        if job_id in entry.held:
+        if job_id in entry.assigned:
             return job_id
         del waiting[job_id]
     return None
 
 
-def _note_undelivered(tx: Transaction, engine_id: str, job_id: str) -> None:
-    tx.core.undelivered.setdefault(engine_id, {})[job_id] = None
+def _note_unacked(tx: Transaction, engine_id: str, job_id: str) -> None:
+    tx.runtime.unacked.setdefault(engine_id, {})[job_id] = None
 
 
 def _match_for(tx: Transaction, entry: EngineEntry) -> str | None:
     """Match until a job is assigned to this engine; return its id, or None when none is meant for
     it. Jobs that the policy places elsewhere are assigned or reserved there on the way."""
     state, engine_id = tx.state, entry.record.engine_id
-    state.settle_engine(engine_id)
+    state.refresh_engine(engine_id)
     # Decided afresh, so that a job that came later but goes before is not overtaken.
     for job_id in list(entry.reserved):
         state.unreserve(job_id, requeue=True)
-    if not state.pool.is_offered(engine_id):
+    if not state.pool.is_available(engine_id):
         return None
-    with contextlib.closing(_heads(tx, [entry.ability])) as heads:
-        return _match_in_order(tx, engine_id, heads)
+    with contextlib.closing(_fronts(tx, [entry.ability])) as fronts:
+        return _match_in_order(tx, engine_id, fronts)
 
 
-def _match_in_order(tx: Transaction, engine_id: str, heads: Iterator[Filed]) -> str | None:
+def _match_in_order(tx: Transaction, engine_id: str, fronts: Iterator[IndexedFront]) -> str | None:
     """Place jobs, first in line first, until one is assigned to this engine, see `_match_for`."""
-    again: list[Filed] = []
-    fresh = next(heads, None)
+    again: list[IndexedFront] = []
+    fresh = next(fronts, None)
     looked_at = 0
-    while looked_at < DEMANDS_MAX and (again or fresh is not None):
+    while looked_at < REQUIREMENTS_MAX and (again or fresh is not None):
         if fresh is not None and (not again or fresh < again[0]):
-            head, demand = fresh
-            fresh = next(heads, None)
+            front, requirements = fresh
+            fresh = next(fronts, None)
         else:
-            head, demand = heapq.heappop(again)
-        present = tx.state.queue.head(demand)
+            front, requirements = heapq.heappop(again)
+        present = tx.state.queue.front(requirements)
         if present is None:
             continue
-        if present > head:
-            heapq.heappush(again, (present, demand))  # its share has had a turn meanwhile
+        if present > front:
+            heapq.heappush(again, (present, requirements))  # its share has had a turn meanwhile
             continue
-        placed = _match_once(tx, demand, frozenset({engine_id}))
+        placed = _match_once(tx, requirements, frozenset({engine_id}))
         if placed is None:
             looked_at += 1
             continue
         if placed[1] == engine_id:
             return placed[0].job_id
-        following = tx.state.queue.head(demand)
+        following = tx.state.queue.front(requirements)
         if following is not None:
-            heapq.heappush(again, (following, demand))
+            heapq.heappush(again, (following, requirements))
     return None
 
 
-def _heads(tx: Transaction, abilities: Collection[Ability]) -> Generator[Filed]:
+def _fronts(tx: Transaction, abilities: Collection[Ability]) -> Generator[IndexedFront]:
     """Yield the lines that engines of these abilities can take, each once, first head first.
 
     Engines that list codecs find their few lines at once; for those that take any, lines are looked
     at one by one, as far as they are asked for.
     """
     queue = tx.state.queue
-    listed = {d for codecs, tags in abilities if codecs for d in queue.demands_for(codecs, tags)}
-    heap = [(head, d) for d in listed if (head := queue.head(d)) is not None]
+    listed = {
+        d for codecs, tags in abilities if codecs for d in queue.requirements_for(codecs, tags)
+    }
+    heap = [(front, d) for d in listed if (front := queue.front(d)) is not None]
     heapq.heapify(heap)
-    with contextlib.closing(queue.heads.walk([t for codecs, t in abilities if not codecs])) as walk:
+    with contextlib.closing(
+        queue.fronts.walk([t for codecs, t in abilities if not codecs])
+    ) as walk:
         anything = next(walk, None)
         while heap or anything is not None:
             if anything is not None and (not heap or anything <= heap[0]):
@@ -206,57 +215,59 @@ def _heads(tx: Transaction, abilities: Collection[Ability]) -> Generator[Filed]:
                 yield heapq.heappop(heap)
 
 
-def _match_once(tx: Transaction, demand: Demand, asking: frozenset[str]) -> _Placed | None:
+def _match_once(
+    tx: Transaction, requirements: Requirements, asking: frozenset[str]
+) -> _Placed | None:
     """Place one job of a demand: assign it to an asking engine, reserve it for any other."""
-    placed = _place_next(tx, demand, asking)
+    placed = _place_next(tx, requirements, asking)
     if placed is None:
         return None
     job, engine_id, _ = placed
-    if engine_id in asking or tx.state.pool.engines[engine_id].parked:
+    if engine_id in asking or tx.state.pool.engines[engine_id].long_polls:
         _assign(tx, *placed)
         if engine_id not in asking:
-            _note_undelivered(tx, engine_id, job.job_id)
+            _note_unacked(tx, engine_id, job.job_id)
     else:
         until_s = tx.now.mono_s + tx.settings.pickup_s
         tx.state.reserve(job.job_id, engine_id, until_s)
-        tx.core.timers.add(until_s, "reservation", job.job_id)
+        tx.runtime.timers.add(until_s, "reservation", job.job_id)
     return placed
 
 
 def _place_next(
-    tx: Transaction, demand: Demand, asking: frozenset[str] = frozenset()
+    tx: Transaction, requirements: Requirements, asking: frozenset[str] = frozenset()
 ) -> _Placed | None:
     """Ask the policy about the first few jobs of a demand; return the first that it places."""
     state = tx.state
-    index = state.pool.index(demand)
+    index = state.pool.index(requirements)
     if not index.members:
         return None
-    line = state.queue.in_order(demand)
-    with contextlib.closing(line):
-        first_few = itertools.islice(line, tx.settings.lookahead)
+    entries = state.queue.in_order(requirements)
+    with contextlib.closing(entries):
+        first_few = itertools.islice(entries, tx.settings.lookahead)
         return _first_placed(tx, index, asking, first_few)
 
 
 def _first_placed(
-    tx: Transaction, index: DemandIndex, asking: frozenset[str], line: Iterable[QueueEntry]
+    tx: Transaction, index: RequirementIndex, asking: frozenset[str], entries: Iterable[QueueEntry]
 ) -> _Placed | None:
     state = tx.state
-    for entry in line:
+    for entry in entries:
         job = state.job(entry.job_id)
-        engines = AvailableEngines(index, _shunned(tx, job, index.demand), asking)
+        engines = AvailableEngines(index, _excluded_engines(tx, job, index.requirements), asking)
         if not engines:
             state.hold_reasons[job.job_id] = "waits for an engine that has not failed it"
             continue
-        answer = tx.core.place(job, engines, tx.now.wall_ms)
+        answer = tx.runtime.place(job, engines, tx.now.wall_ms)
         if isinstance(answer, Place):
             return _Placed(job, answer.engine_id, answer.reason)
         state.hold_reasons[job.job_id] = answer.reason
         if answer.until_ms is not None and answer.until_ms > tx.now.wall_ms:
-            tx.core.timers.add(tx.core.wall_to_mono_s(answer.until_ms), "held", job.job_id)
+            tx.runtime.timers.add(tx.runtime.wall_to_mono_s(answer.until_ms), "held", job.job_id)
     return None
 
 
-def _shunned(tx: Transaction, job: Job, demand: Demand) -> frozenset[str]:
+def _excluded_engines(tx: Transaction, job: Job, requirements: Requirements) -> frozenset[str]:
     """Return the engines that failed this job, as long as another one may take it instead."""
     if job.attempt == job.base_attempt:
         return frozenset()
@@ -273,10 +284,10 @@ def _shunned(tx: Transaction, job: Job, demand: Demand) -> frozenset[str]:
     left_s = tx.settings.retry_elsewhere_s - (tx.now.wall_ms - since_ms) / 1000
     if not failed or left_s < 0:
         return frozenset()
-    fresh = (e for e in tx.state.pool.live_for(demand) if e.record.engine_id not in failed)
+    fresh = (e for e in tx.state.pool.engines_for(requirements) if e.record.engine_id not in failed)
     if next(fresh, None) is None:
         return frozenset()
-    tx.core.timers.add(tx.now.mono_s + left_s + 0.001, "elsewhere", job.job_id)
+    tx.runtime.timers.add(tx.now.mono_s + left_s + 0.001, "elsewhere", job.job_id)
     return frozenset(failed)
 
 
@@ -296,10 +307,10 @@ def _assign(tx: Transaction, job: Job, engine_id: str, reason: str) -> Job:
         error_message=None,
         error_class=None,
     )
-    tx.core.grant_lease(job.job_id, tx.now.mono_s)
-    tx.saw.add(("jobs", job.job_id))
-    tx.tell("job.assigned", job, reason=reason)
+    tx.runtime.grant_lease(job.job_id, tx.now.mono_s)
+    tx.read_set.add(("jobs", job.job_id))
+    tx.emit("job.assigned", job, reason=reason)
     return job
 
 
-__all__ = ["ask", "assign_any", "has_undelivered", "park", "serve_parked", "undelivered_job"]
+__all__ = ["add_waiter", "ask", "assign_any", "has_unacked", "serve_long_polls", "unacked_job"]

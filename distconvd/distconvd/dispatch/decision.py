@@ -50,15 +50,15 @@ class Event(NamedTuple):
 
 @dataclass(slots=True)
 class Decision(Generic[T]):
-    """One decided command. `undo` restores the records before it, in the order to apply."""
+    """One decided command. `rollback_changes` restores the records before it, in the order to apply."""
 
     reply: T
     changes: Sequence[Change] = ()
-    undo: Sequence[Change] = ()
+    rollback_changes: Sequence[Change] = ()
     events: Sequence[Event] = ()
-    saw: set[tuple[Table, str]] = field(default_factory=set[tuple[Table, str]])
+    read_set: set[tuple[Table, str]] = field(default_factory=set[tuple[Table, str]])
     """The records that the reply shows: it must wait for those still in flight."""
-    saw_everything: bool = False
+    reads_all: bool = False
     """The reply shows a listing: it must wait for all that is in flight."""
     is_read: bool = False
     """The command itself changed no record; `changes` then are what parked engines got."""

@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from typing import Concatenate, ParamSpec, TypeVar
 
 from distconvd.dispatch.answers import checked_answer
-from distconvd.dispatch.assign import serve_parked
+from distconvd.dispatch.assign import serve_long_polls
 from distconvd.dispatch.decision import Decision, Instant
 from distconvd.dispatch.matching import AvailableEngines
-from distconvd.dispatch.matching.queue import ONE_SHARE, born_us
-from distconvd.dispatch.records import adopt_engine, adopt_job
+from distconvd.dispatch.matching.queue import ONE_SHARE, created_us
+from distconvd.dispatch.records import normalize_engine, normalize_job
 from distconvd.dispatch.retire import floor_of
 from distconvd.dispatch.settings import DispatchSettings
 from distconvd.dispatch.state import State
@@ -21,7 +21,7 @@ from distconvd.store import Change, Snapshot
 
 log = logging.getLogger("distconvd.dispatch")
 
-AS_FOUND_PREFIX = "as_found:jobs/"
+ORIGINAL_PREFIX = "as_found:jobs/"
 """In `meta`: a job's record as the store held it, where not all of it could be read."""
 
 P = ParamSpec("P")
@@ -58,9 +58,9 @@ class Dispatcher:
         self.timers = Timers()
         self.leases: dict[str, float] = {}
         """Job id to when its running attempt is lost (monotonic seconds)."""
-        self.undelivered: dict[str, dict[str, None]] = {}
+        self.unacked: dict[str, dict[str, None]] = {}
         """Engine id to jobs assigned while it waited, that no reply has carried yet."""
-        self.is_frozen = False
+        self.read_only = False
         """Set while changes cannot be made durable: parked engines are not served meanwhile."""
         self.started_s = now.mono_s
         self.clock_offset_s = now.wall_ms / 1000 - now.mono_s
@@ -69,7 +69,7 @@ class Dispatcher:
         self.id_counter = 0
         self.policy_failures = 0
         self.leases_expired = 0
-        self.adopted: list[Change] = []
+        self.normalized: list[Change] = []
         """Records that had to be rewritten on loading; the first commit makes them durable."""
         if snapshot is not None:
             self._load(snapshot, now)
@@ -86,18 +86,24 @@ class Dispatcher:
         try:
             reply = command(tx, *args, **kwargs)
             is_read = not tx.changes
-            if not self.is_frozen:
-                serve_parked(tx)
+            if not self.read_only:
+                serve_long_polls(tx)
         except BaseException:
-            self.take_back(tx.undo[::-1])
+            self.rollback(tx.rollback_changes[::-1])
             raise
         return Decision(
-            reply, tx.changes, tx.undo[::-1], tx.events, tx.saw, tx.saw_everything, is_read
+            reply,
+            tx.changes,
+            tx.rollback_changes[::-1],
+            tx.events,
+            tx.read_set,
+            tx.reads_all,
+            is_read,
         )
 
-    def take_back(self, undo: Sequence[Change]) -> None:
+    def rollback(self, rollback_changes: Sequence[Change]) -> None:
         """Restore records, newest change first, after a failed command or commit."""
-        for change in undo:
+        for change in rollback_changes:
             self.state.apply(change)
             if change.table == "jobs":
                 self._watch_restored(change.key)
@@ -177,39 +183,41 @@ class Dispatcher:
         state.wall_ms, state.mono_s = now.wall_ms, now.mono_s
         state.attempts, state.meta = snapshot.attempts, snapshot.meta
         for engine_id, data in snapshot.engines.items():
-            engine = adopt_engine(engine_id, data)
+            engine = normalize_engine(engine_id, data)
             if engine is None:
                 ids = {"engine_id": engine_id}
                 log.error("engine record %r cannot be read and is left out", engine_id, extra=ids)
                 continue
-            self._adopt(Change("engines", engine_id, engine[1]), rewritten=engine[1] is not data)
+            self._load_record(
+                Change("engines", engine_id, engine[1]), rewritten=engine[1] is not data
+            )
             self._watch_engine(engine_id, engine[0].quarantined_until)
         ended: list[tuple[int, str]] = []
         for job_id in sorted(snapshot.jobs):
-            found = adopt_job(job_id, snapshot.jobs[job_id])
+            found = normalize_job(job_id, snapshot.jobs[job_id])
             if found is None:
                 ids = {"job_id": job_id}
                 log.error("job record %r cannot be read and is left out", job_id, extra=ids)
                 continue
             job, before = found.job, snapshot.jobs[job_id]
             if found.is_repaired:
-                kept = Change("meta", f"{AS_FOUND_PREFIX}{job_id}", before)
-                self._adopt(kept, rewritten=True)
-            self._adopt(
+                original_change = Change("meta", f"{ORIGINAL_PREFIX}{job_id}", before)
+                self._load_record(original_change, rewritten=True)
+            self._load_record(
                 Change("jobs", job_id, found.record), job, rewritten=found.record is not before
             )
             self._watch_job(job)
             if job.status in TERMINAL_STATUSES:
                 ended.append((job.finished_at or job.updated_at, job_id))
         state.finished = dict.fromkeys(job_id for _, job_id in sorted(ended))
-        state.queue.woken.clear()
-        state.pool.woken.clear()
+        state.queue.dirty.clear()
+        state.pool.dirty.clear()
         self.last_id_us = max(self.last_id_us, floor_of(state))
 
-    def _adopt(self, change: Change, job: Job | None = None, *, rewritten: bool) -> None:
+    def _load_record(self, change: Change, job: Job | None = None, *, rewritten: bool) -> None:
         self.state.apply(change, None, job)
         if rewritten:
-            self.adopted.append(change)
+            self.normalized.append(change)
 
     def _watch_engine(self, engine_id: str, quarantined_until: int | None) -> None:
         grace_s = max(self.settings.engine_timeout_s, self.settings.start_grace_s)
@@ -218,7 +226,7 @@ class Dispatcher:
             self.timers.add(self.wall_to_mono_s(quarantined_until), "quarantine", engine_id)
 
     def _watch_job(self, job: Job) -> None:
-        self.last_id_us = max(self.last_id_us, born_us(job.job_id))
+        self.last_id_us = max(self.last_id_us, created_us(job.job_id))
         if job.status is JobStatus.ASSIGNED:
             self.grant_lease(job.job_id, self.started_s)
         else:

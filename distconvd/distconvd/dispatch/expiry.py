@@ -3,61 +3,63 @@
 from collections.abc import Callable
 
 from distconvd.dispatch.engines import lose_attempt
-from distconvd.dispatch.matching import demand_of
+from distconvd.dispatch.matching import requirements_of
 from distconvd.dispatch.timers import TimerKind
 from distconvd.dispatch.transaction import Transaction
 from distconvd.model import JobStatus
 
 CLOCK_STEP_S = 1.0
 """A difference between the clocks that is worth looking at all delays again."""
-TICK_MAX = 2_000
+EXPIRED_MAX = 2_000
 """Reminders that one tick handles, so that requests get their turn in between."""
 
 
-def tick(tx: Transaction) -> float | None:
+def expire_due(tx: Transaction) -> float | None:
     """Do what is due, within a bound; return when to call again (monotonic seconds), or None."""
     _mind_clock_steps(tx)
-    for kind, key in tx.core.timers.due(tx.now.mono_s, TICK_MAX):
+    for kind, key in tx.runtime.timers.due(tx.now.mono_s, EXPIRED_MAX):
         _HANDLERS[kind](tx, key)
-    return tx.core.timers.next_s()
+    return tx.runtime.timers.next_s()
 
 
-def forgive(tx: Transaction, away_s: float) -> None:
+def extend_leases(tx: Transaction, suspended_s: float) -> None:
     """Let leases and engines live longer by the time (s) that the daemon itself stood still, as when
     it was stopped by a signal: nobody could be heard then."""
-    for job_id in tx.core.leases:
-        tx.core.leases[job_id] += away_s  # its reminder comes too early and asks for another
+    for job_id in tx.runtime.leases:
+        tx.runtime.leases[job_id] += (
+            suspended_s  # its reminder comes too early and asks for another
+        )
     for entry in tx.state.pool.engines.values():
-        entry.last_seen_s += away_s
+        entry.last_seen_s += suspended_s
 
 
 def _mind_clock_steps(tx: Transaction) -> None:
     """Where the wall clock was set forward, what waits for a time of day is due earlier; where it
     was set back, the reminder comes too early and asks for another."""
     offset_s = tx.now.wall_ms / 1000 - tx.now.mono_s
-    if abs(offset_s - tx.core.clock_offset_s) < CLOCK_STEP_S:
+    if abs(offset_s - tx.runtime.clock_offset_s) < CLOCK_STEP_S:
         return
-    tx.core.clock_offset_s = offset_s
+    tx.runtime.clock_offset_s = offset_s
     for job_id in tx.state.delayed:
-        tx.core.watch_delay(tx.state.job(job_id))
+        tx.runtime.watch_delay(tx.state.job(job_id))
     for engine_id, entry in tx.state.pool.engines.items():
         if entry.record.quarantined_until is not None:
-            until_s = tx.core.wall_to_mono_s(entry.record.quarantined_until)
-            tx.core.timers.add(until_s, "quarantine", engine_id)
+            until_s = tx.runtime.wall_to_mono_s(entry.record.quarantined_until)
+            tx.runtime.timers.add(until_s, "quarantine", engine_id)
 
 
 def _lease(tx: Transaction, job_id: str) -> None:
-    until_s = tx.core.leases.get(job_id)
+    until_s = tx.runtime.leases.get(job_id)
     if until_s is None:
         return
     if until_s > tx.now.mono_s:
-        tx.core.timers.add(until_s, "lease", job_id)
+        tx.runtime.timers.add(until_s, "lease", job_id)
         return
     job = tx.state.job(job_id)
     if job.status is not JobStatus.ASSIGNED:
-        del tx.core.leases[job_id]
+        del tx.runtime.leases[job_id]
         return
-    tx.core.leases_expired += 1
+    tx.runtime.leases_expired += 1
     lose_attempt(
         tx,
         job_id,
@@ -72,12 +74,12 @@ def _engine(tx: Transaction, engine_id: str) -> None:
         return
     silent_from_s = entry.last_seen_s + tx.settings.engine_timeout_s
     if silent_from_s > tx.now.mono_s:
-        tx.core.timers.add(silent_from_s, "engine", engine_id)
+        tx.runtime.timers.add(silent_from_s, "engine", engine_id)
         return
-    tx.state.pool.withdraw(engine_id)
+    tx.state.pool.unindex_engine(engine_id)
     entry.offline = True
-    tx.state.settle_engine(engine_id)
-    tx.tell("engine.offline", engine_id=engine_id)
+    tx.state.refresh_engine(engine_id)
+    tx.emit("engine.offline", engine_id=engine_id)
 
 
 def _reservation(tx: Transaction, job_id: str) -> None:
@@ -89,11 +91,11 @@ def _reservation(tx: Transaction, job_id: str) -> None:
     until_s = entry.reserved[job_id]
     if until_s > tx.now.mono_s:
         # The reminder was for an earlier reservation of the same job.
-        tx.core.timers.add(until_s, "reservation", job_id)
+        tx.runtime.timers.add(until_s, "reservation", job_id)
         return
-    tx.state.pool.withdraw(engine_id)
-    entry.uncollected = True
-    tx.state.settle_engine(engine_id)
+    tx.state.pool.unindex_engine(engine_id)
+    entry.reservation_expired = True
+    tx.state.refresh_engine(engine_id)
 
 
 def _delay(tx: Transaction, job_id: str) -> None:
@@ -101,22 +103,22 @@ def _delay(tx: Transaction, job_id: str) -> None:
         return
     job = tx.state.job(job_id)
     if job.not_before is not None and job.not_before > tx.now.wall_ms:
-        tx.core.timers.add(tx.core.wall_to_mono_s(job.not_before), "delay", job_id)
+        tx.runtime.timers.add(tx.runtime.wall_to_mono_s(job.not_before), "delay", job_id)
         return
     tx.state.delayed.discard(job_id)
     tx.state.queue.add(job)
 
 
-def _elsewhere(tx: Transaction, job_id: str) -> None:
+def _retry_anywhere(tx: Transaction, job_id: str) -> None:
     """A retry has waited long enough for an engine that has not failed it: any will do."""
     if job_id in tx.state.queue:
-        tx.state.queue.woken[demand_of(tx.state.job(job_id))] = None
+        tx.state.queue.dirty[requirements_of(tx.state.job(job_id))] = None
 
 
-def _held(tx: Transaction, job_id: str) -> None:
+def _hold_ended(tx: Transaction, job_id: str) -> None:
     """The policy held a job until now: it is asked again."""
     if job_id in tx.state.queue:
-        tx.state.queue.woken[demand_of(tx.state.job(job_id))] = None
+        tx.state.queue.dirty[requirements_of(tx.state.job(job_id))] = None
 
 
 def _quarantine(tx: Transaction, engine_id: str) -> None:
@@ -124,12 +126,12 @@ def _quarantine(tx: Transaction, engine_id: str) -> None:
     if entry is None or entry.record.quarantined_until is None:
         return
     if entry.record.quarantined_until > tx.now.wall_ms:
-        until_s = tx.core.wall_to_mono_s(entry.record.quarantined_until)
-        tx.core.timers.add(until_s, "quarantine", engine_id)
+        until_s = tx.runtime.wall_to_mono_s(entry.record.quarantined_until)
+        tx.runtime.timers.add(until_s, "quarantine", engine_id)
         return
     tx.edit_engine(entry.record, quarantined_until=None)
-    tx.state.settle_engine(engine_id)
-    tx.tell("engine.changed", engine_id=engine_id)
+    tx.state.refresh_engine(engine_id)
+    tx.emit("engine.changed", engine_id=engine_id)
 
 
 _HANDLERS: dict[TimerKind, Callable[[Transaction, str], None]] = {
@@ -137,7 +139,7 @@ _HANDLERS: dict[TimerKind, Callable[[Transaction, str], None]] = {
     "engine": _engine,
     "reservation": _reservation,
     "delay": _delay,
-    "elsewhere": _elsewhere,
-    "held": _held,
+    "elsewhere": _retry_anywhere,
+    "held": _hold_ended,
     "quarantine": _quarantine,
 }

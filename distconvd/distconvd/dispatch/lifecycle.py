@@ -17,7 +17,7 @@ class JobEvent(StrEnum):
     REQUEUE = "requeue"
     GIVE_UP = "give up"
     CANCEL = "cancel"
-    READOPT = "readopt"
+    RESUME = "readopt"
     RESTART = "restart"
 
 
@@ -33,7 +33,7 @@ JOB_TABLE: dict[tuple[JobStatus, JobEvent], JobStatus] = {
     (_PENDING, JobEvent.GIVE_UP): _FAILED,
     (_PENDING, JobEvent.CANCEL): _CANCELLED,
     # The engine of an attempt that was given up as lost is back before anybody else began.
-    (_PENDING, JobEvent.READOPT): _ASSIGNED,
+    (_PENDING, JobEvent.RESUME): _ASSIGNED,
     (_ASSIGNED, JobEvent.COMPLETE): _COMPLETED,
     (_ASSIGNED, JobEvent.REQUEUE): _PENDING,
     (_ASSIGNED, JobEvent.GIVE_UP): _FAILED,

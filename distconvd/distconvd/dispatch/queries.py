@@ -58,7 +58,7 @@ def list_jobs(
     tx: Transaction, which: JobFilter, limit: int, cursor: str | None, *, newest_first: bool = False
 ) -> Page:
     """Return up to `limit` jobs behind `cursor`, oldest first unless told otherwise."""
-    tx.saw_everything = True
+    tx.reads_all = True
     records: list[bytes] = []
     last: str | None = None
     in_order = tx.state.job_ids_before if newest_first else tx.state.job_ids_after
@@ -85,7 +85,7 @@ def attempts(tx: Transaction, job_id: str) -> list[Attempt]:
 
 def list_engines(tx: Transaction) -> list[bytes]:
     """Return every engine as on the wire, by id."""
-    tx.saw_everything = True
+    tx.reads_all = True
     return [engine_view(tx, engine_id) for engine_id in sorted(tx.state.engines)]
 
 
@@ -104,7 +104,7 @@ class Counts(msgspec.Struct, frozen=True):
 
 def counts(tx: Transaction) -> Counts:
     """Count jobs, the queue and engines."""
-    tx.saw_everything = True
+    tx.reads_all = True
     state = tx.state
     engines = Counter(entry.state.value for entry in state.pool.engines.values())
     return Counts(
@@ -117,7 +117,10 @@ def counts(tx: Transaction) -> Counts:
 
 
 def _oldest_s(tx: Transaction) -> float | None:
-    created = [tx.state.job(job_id).created_at for job_id in tx.state.queue.ages.oldest().values()]
+    created = [
+        tx.state.job(job_id).created_at
+        for job_id in tx.state.queue.oldest_pending.oldest().values()
+    ]
     return max(0.0, (tx.now.wall_ms - min(created)) / 1000) if created else None
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from distconvd.dispatch.matching.queue import born_us
+from distconvd.dispatch.matching.queue import created_us
 from distconvd.model import AttemptHistory, EngineRecord, Job, JobStatus
 
 log = logging.getLogger("distconvd.records")
@@ -50,7 +50,7 @@ def decode_history(job_id: str, data: bytes) -> AttemptHistory:
         return AttemptHistory(job_id)
 
 
-class Adopted(NamedTuple):
+class NormalizedJob(NamedTuple):
     """A job as it was taken over, and its record as ours."""
 
     job: Job
@@ -59,7 +59,7 @@ class Adopted(NamedTuple):
     """A field could not be read, so the record says less than the one that it was made from."""
 
 
-def adopt_job(job_id: str, data: bytes) -> Adopted | None:
+def normalize_job(job_id: str, data: bytes) -> NormalizedJob | None:
     """Return a job of any origin with its record as ours, or None where it cannot be understood.
 
     A record of ours comes back as it is; one of the original's gets our fields with defaults.
@@ -68,15 +68,19 @@ def adopt_job(job_id: str, data: bytes) -> Adopted | None:
         job = decode_job(data)
     except UNREADABLE:
         repaired = _repair_job(job_id, data)
-        return None if repaired is None else Adopted(repaired, encode(repaired), is_repaired=True)
+        return (
+            None
+            if repaired is None
+            else NormalizedJob(repaired, encode(repaired), is_repaired=True)
+        )
     if job.job_id == job_id and job.created_at:
-        return Adopted(job, data)
-    created_ms = born_us(job_id) // 1000
+        return NormalizedJob(job, data)
+    created_ms = created_us(job_id) // 1000
     stamp = job.created_at or created_ms
     job = msgspec.structs.replace(
         job, job_id=job_id, created_at=stamp, updated_at=job.updated_at or stamp
     )
-    return Adopted(job, encode(job))
+    return NormalizedJob(job, encode(job))
 
 
 def _repair_job(job_id: str, data: bytes) -> Job | None:
@@ -103,7 +107,7 @@ def _repair_job(job_id: str, data: bytes) -> Job | None:
                 kept[name] = fields[name]
     if not {"source_url", "target_codec"} <= kept.keys():
         return None
-    created_ms = born_us(job_id) // 1000
+    created_ms = created_us(job_id) // 1000
     kept.setdefault("created_at", created_ms)
     kept.setdefault("updated_at", created_ms)
     if "status" not in kept:
@@ -116,7 +120,7 @@ def _repair_job(job_id: str, data: bytes) -> Job | None:
     return msgspec.convert(kept, Job)
 
 
-def adopt_engine(engine_id: str, data: bytes) -> tuple[EngineRecord, bytes] | None:
+def normalize_engine(engine_id: str, data: bytes) -> tuple[EngineRecord, bytes] | None:
     """Return an engine of any origin with its record as ours, or None."""
     try:
         record = decode_engine(data)

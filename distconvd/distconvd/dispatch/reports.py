@@ -53,7 +53,7 @@ def complete(tx: Transaction, job_id: str, report: CompleteReport) -> str:
     end_attempt(tx, job, AttemptOutcome.COMPLETED, engine_id=engine_id, reported=True)
     _note_success(tx, engine_id)
     _free_legacy_engine(tx, engine_id)
-    tx.tell("job.completed", done)
+    tx.emit("job.completed", done)
     return sentence
 
 
@@ -63,9 +63,9 @@ def fail(tx: Transaction, job_id: str, report: FailReport) -> str:
     What happens next is decided by the failure's class, see `retries`. Raises as `complete`.
     """
     job = tx.job(job_id)
-    told = _told_before(tx, job, report)
-    if told is not None:
-        return told
+    earlier_answer = _earlier_answer(tx, job, report)
+    if earlier_answer is not None:
+        return earlier_answer
     job = _require_open(tx, job, report.attempt, report.engine_id)
     engine_id = report.engine_id or job.assigned_engine
     failure = report.error_class or FailureClass.ENGINE
@@ -107,7 +107,7 @@ def release(tx: Transaction, job_id: str, report: ReleaseReport) -> str:
     tx.move_job(job, JobEvent.REQUEUE, assigned_engine=None, progress=None, not_before=again_at)
     reason = report.reason[: Limits.message_chars]
     end_attempt(tx, job, AttemptOutcome.RELEASED, message=reason, requeued=True, reported=True)
-    tx.tell("job.requeued", tx.job(job_id), reason=reason)
+    tx.emit("job.requeued", tx.job(job_id), reason=reason)
     return sentence
 
 
@@ -125,9 +125,9 @@ def progress(tx: Transaction, job_id: str, report: ProgressReport) -> Verdict:
         report.phase,
     )
     tx.state.progress[job_id] = shown
-    tx.core.grant_lease(job_id, tx.now.mono_s)
-    tx.core.undelivered.get(job.assigned_engine or "", {}).pop(job_id, None)
-    tx.tell("job.progress", job)
+    tx.runtime.grant_lease(job_id, tx.now.mono_s)
+    tx.runtime.unacked.get(job.assigned_engine or "", {}).pop(job_id, None)
+    tx.emit("job.progress", job)
     return Verdict(job_id, job.attempt, "keep", job.paused)
 
 
@@ -147,9 +147,9 @@ def end_attempt(
 
     A legacy report on a pending job ends no attempt of ours and still leaves a trace.
     """
-    tx.core.leases.pop(job.job_id, None)
+    tx.runtime.leases.pop(job.job_id, None)
     tx.state.progress.pop(job.job_id, None)
-    tx.core.undelivered.get(job.assigned_engine or "", {}).pop(job.job_id, None)
+    tx.runtime.unacked.get(job.assigned_engine or "", {}).pop(job.job_id, None)
     engine_id = engine_id or job.assigned_engine
     tx.close_attempt(
         job,
@@ -168,7 +168,7 @@ def end_attempt(
     )
 
 
-def readopt(
+def resume_attempt(
     tx: Transaction, job: Job, engine_id: str | None, *, to_go_on: bool = True
 ) -> Job | None:
     """Give a job back to the engine whose attempt was written off as lost, if nobody else began.
@@ -187,11 +187,11 @@ def readopt(
     if last.reported:
         return None  # its engine gave it up itself, and the first word counts
     entry = tx.state.pool.engines.get(last.engine_id or "")
-    if to_go_on and entry is not None and len(entry.held) >= entry.record.slots:
+    if to_go_on and entry is not None and len(entry.assigned) >= entry.record.slots:
         return None
     again = tx.move_job(
         job,
-        JobEvent.READOPT,
+        JobEvent.RESUME,
         assigned_engine=last.engine_id,
         started_at=last.started_at,
         not_before=None,
@@ -200,8 +200,8 @@ def readopt(
     )
     shorter = AttemptHistory(job.job_id, history.attempts[:-1], history.dropped)
     tx.put("attempts", job.job_id, encode(shorter) if shorter.attempts else None)
-    tx.core.grant_lease(job.job_id, tx.now.mono_s)
-    tx.tell("job.assigned", again, reason="its engine is back")
+    tx.runtime.grant_lease(job.job_id, tx.now.mono_s)
+    tx.emit("job.assigned", again, reason="its engine is back")
     return again
 
 
@@ -227,7 +227,7 @@ def _require_open(
             f"Attempt {attempt} {was}; the job is at attempt {job.attempt}. Stop this one."
         )
     if job.status is JobStatus.PENDING:
-        again = readopt(tx, job, engine_id, to_go_on=to_go_on)
+        again = resume_attempt(tx, job, engine_id, to_go_on=to_go_on)
         if again is None:
             raise Conflict(f"Attempt {attempt} is over; the job waits for another. Stop this one.")
         return again
@@ -256,7 +256,7 @@ def _was_released_so(tx: Transaction, job: Job, report: ReleaseReport) -> bool:
     )
 
 
-def _told_before(tx: Transaction, job: Job, report: FailReport) -> str | None:
+def _earlier_answer(tx: Transaction, job: Job, report: FailReport) -> str | None:
     """Return what was answered to this very failure report before, or None when it is new.
 
     A legacy report on a job that still waits cannot be told from a second failure: it is one.
@@ -303,17 +303,17 @@ def _note_failure(tx: Transaction, engine_id: str | None, job_id: str) -> None:
     tx.edit_engine(
         entry.record, failed_jobs=failed[len(failed) - limit + 1 :], quarantined_until=until
     )
-    tx.state.settle_engine(entry.record.engine_id)
-    tx.core.timers.add(
+    tx.state.refresh_engine(entry.record.engine_id)
+    tx.runtime.timers.add(
         tx.now.mono_s + tx.settings.quarantine_s, "quarantine", entry.record.engine_id
     )
     reason = f"{limit} different jobs in a row failed on it"
-    tx.tell("engine.quarantined", engine_id=entry.record.engine_id, reason=reason)
+    tx.emit("engine.quarantined", engine_id=entry.record.engine_id, reason=reason)
 
 
 def _free_legacy_engine(tx: Transaction, engine_id: str | None) -> None:
     """An engine that said `busy` and has just ended its last job is idle, as with the original;
     ours says so itself in its next heartbeat."""
     entry = tx.state.pool.engines.get(engine_id or "")
-    if entry is not None and entry.record.status == "busy" and not entry.held:
+    if entry is not None and entry.record.status == "busy" and not entry.assigned:
         tx.edit_engine(entry.record, status="idle")

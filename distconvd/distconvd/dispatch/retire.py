@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from distconvd.dispatch.matching.queue import born_us
+from distconvd.dispatch.matching.queue import created_us
 from distconvd.dispatch.state import State
 from distconvd.dispatch.transaction import Transaction
 from distconvd.model import TERMINAL_STATUSES
@@ -51,8 +51,8 @@ def retirable(tx: Transaction, count: int) -> list[Retired]:
             job = state.job(job_id)
             if (job.finished_at or job.updated_at) >= ended_before_ms:
                 break
-        tx.saw.add(("jobs", job_id))
-        tx.saw.add(("attempts", job_id))
+        tx.read_set.add(("jobs", job_id))
+        tx.read_set.add(("attempts", job_id))
         found.append(Retired(job_id, state.jobs[job_id], state.attempts.get(job_id)))
     return found
 
@@ -67,7 +67,7 @@ def forget(tx: Transaction, retired: list[Retired]) -> int:
             continue
         if state.job(entry.job_id).status not in TERMINAL_STATUSES:
             continue
-        floor_us = max(floor_us, born_us(entry.job_id))
+        floor_us = max(floor_us, created_us(entry.job_id))
         tx.put("jobs", entry.job_id, None)
         if entry.attempts is not None:
             tx.put("attempts", entry.job_id, None)

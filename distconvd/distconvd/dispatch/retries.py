@@ -33,7 +33,7 @@ def requeue_or_give_up(tx: Transaction, job: Job, failure: FailureClass, message
             error_message=message,
             error_class=failure,
         )
-        tx.tell("job.failed", ended, reason=message)
+        tx.emit("job.failed", ended, reason=message)
         return ended
     again = tx.move_job(
         job,
@@ -45,7 +45,7 @@ def requeue_or_give_up(tx: Transaction, job: Job, failure: FailureClass, message
         error_message=message,
         error_class=failure,
     )
-    tx.tell("job.requeued", again, reason=message)
+    tx.emit("job.requeued", again, reason=message)
     return again
 
 

@@ -37,7 +37,7 @@ class State:
         self.meta: dict[str, bytes] = {}
         self.queue = JobQueue()
         self.pool = EnginePool()
-        self.held: dict[str, dict[str, None]] = {}
+        self.assigned: dict[str, dict[str, None]] = {}
         """Engine id to the jobs assigned to it, oldest first; also for engines not registered."""
         self.delayed: set[str] = set()
         """Pending jobs that wait for their `not_before`."""
@@ -105,7 +105,7 @@ class State:
         job_id, record = change.key, change.record
         before = self.jobs.get(job_id)
         if before is not None:
-            self._job_left(old or decode_job(before))
+            self._unindex_job(old or decode_job(before))
         if record is None:
             self.jobs.pop(job_id, None)
             if before is not None:
@@ -117,9 +117,9 @@ class State:
                 self.order.append(job_id)
             else:
                 insort(self.order, job_id)
-        self._job_came(new or decode_job(record))
+        self._index_job(new or decode_job(record))
 
-    def _job_left(self, job: Job) -> None:
+    def _unindex_job(self, job: Job) -> None:
         """Take a job out of every index of the state that it was in."""
         self.statuses[job.status] -= 1
         if job.status is JobStatus.PENDING:
@@ -128,18 +128,18 @@ class State:
             self.hold_reasons.pop(job.job_id, None)
             self.unreserve(job.job_id)
         elif job.status is JobStatus.ASSIGNED and job.assigned_engine is not None:
-            self._hold(job.assigned_engine, job.job_id, holds=False)
+            self._index_assignment(job.assigned_engine, job.job_id, is_assigned=False)
         else:
             self.finished.pop(job.job_id, None)
 
-    def _job_came(self, job: Job) -> None:
+    def _index_job(self, job: Job) -> None:
         """Put a job into the indexes of the state that it is in now."""
         self.statuses[job.status] += 1
         if job.status in TERMINAL_STATUSES:
             self.finished[job.job_id] = None
         if job.status is JobStatus.ASSIGNED:
             if job.assigned_engine is not None:
-                self._hold(job.assigned_engine, job.job_id, holds=True)
+                self._index_assignment(job.assigned_engine, job.job_id, is_assigned=True)
             return
         self.progress.pop(job.job_id, None)
         if job.status is JobStatus.PENDING and not job.paused:
@@ -148,65 +148,65 @@ class State:
             else:
                 self.queue.add(job)
 
-    def _hold(self, engine_id: str, job_id: str, *, holds: bool) -> None:
-        self.pool.withdraw(engine_id)
-        held = self.held.setdefault(engine_id, {})
-        if holds:
-            held[job_id] = None
+    def _index_assignment(self, engine_id: str, job_id: str, *, is_assigned: bool) -> None:
+        self.pool.unindex_engine(engine_id)
+        assigned = self.assigned.setdefault(engine_id, {})
+        if is_assigned:
+            assigned[job_id] = None
         else:
-            held.pop(job_id, None)
-            if not held and engine_id not in self.pool.engines:
-                del self.held[engine_id]
+            assigned.pop(job_id, None)
+            if not assigned and engine_id not in self.pool.engines:
+                del self.assigned[engine_id]
         if engine_id in self.pool.engines:
-            self.settle_engine(engine_id)
+            self.refresh_engine(engine_id)
 
     def _apply_engine(self, change: Change) -> None:
         engine_id = change.key
-        self.pool.withdraw(engine_id)
+        self.pool.unindex_engine(engine_id)
         if change.record is None:
             self.engines.pop(engine_id, None)
             entry = self.pool.engines.pop(engine_id, None)
             for job_id in list(entry.reserved if entry else ()):
                 self.unreserve(job_id, requeue=True)
-            if not self.held.get(engine_id):
-                self.held.pop(engine_id, None)
+            if not self.assigned.get(engine_id):
+                self.assigned.pop(engine_id, None)
             return
         self.engines[engine_id] = change.record
         record = decode_engine(change.record)
         entry = self.pool.engines.get(engine_id)
         if entry is None:
-            self._engine_came(record)
+            self._add_engine(record)
         else:
             entry.set_record(record)
-            self.settle_engine(engine_id)
+            self.refresh_engine(engine_id)
 
-    def _engine_came(self, record: EngineRecord) -> None:
+    def _add_engine(self, record: EngineRecord) -> None:
         entry = EngineEntry(record, self.mono_s, self.wall_ms)
-        entry.held = self.held.setdefault(record.engine_id, {})
+        entry.assigned = self.assigned.setdefault(record.engine_id, {})
         self.pool.engines[record.engine_id] = entry
-        self.pool.offer(record.engine_id)
+        self.pool.index_engine(record.engine_id)
 
-    def settle_engine(self, engine_id: str) -> None:
+    def refresh_engine(self, engine_id: str) -> None:
         """Bring an engine's place in the pool up to date after a change of what it holds or is.
 
         Jobs reserved for one that is not idle any more, or for more slots than are left, go back
         in line.
         """
-        self.pool.withdraw(engine_id)
+        self.pool.unindex_engine(engine_id)
         entry = self.pool.engines[engine_id]
-        is_idle = not entry.uncollected and entry.state is EngineState.IDLE
-        left = entry.record.slots - len(entry.held) if is_idle else 0
+        is_idle = not entry.reservation_expired and entry.state is EngineState.IDLE
+        left = entry.record.slots - len(entry.assigned) if is_idle else 0
         for job_id in list(entry.reserved)[left:]:
             self.unreserve(job_id, requeue=True)
-        self.pool.offer(engine_id)
+        self.pool.index_engine(engine_id)
 
     def reserve(self, job_id: str, engine_id: str, until_s: float) -> None:
         """Take a job out of line and mean it for an engine that has not asked yet."""
         self.queue.discard(job_id)
-        self.pool.withdraw(engine_id)
+        self.pool.unindex_engine(engine_id)
         self.reservations[job_id] = engine_id
         self.pool.engines[engine_id].reserved[job_id] = until_s
-        self.pool.offer(engine_id)
+        self.pool.index_engine(engine_id)
 
     def unreserve(self, job_id: str, *, requeue: bool = False) -> None:
         """End a reservation, if there is one; with `requeue` the job goes back in line."""
@@ -215,9 +215,9 @@ class State:
             return
         entry = self.pool.engines.get(engine_id)
         if entry is not None:
-            self.pool.withdraw(engine_id)
+            self.pool.unindex_engine(engine_id)
             entry.reserved.pop(job_id, None)
-            self.pool.offer(engine_id)
+            self.pool.index_engine(engine_id)
         if requeue:
             self.queue.add(self.job(job_id))
 

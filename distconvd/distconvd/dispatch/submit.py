@@ -60,7 +60,7 @@ def submit(
     tx.put_job(None, job)
     if idempotency is not None:
         remember(tx, idempotency, job.job_id)
-    tx.tell("job.submitted", job)
+    tx.emit("job.submitted", job)
     return tx.job_view(job.job_id)
 
 
@@ -103,7 +103,7 @@ def patch(tx: Transaction, job_id: str, change: JobPatch) -> bytes:
     }
     changed = tx.edit_job(job, **given)
     reason = "paused" if changed.paused else "resumed"
-    tx.tell("job.updated", changed, reason=None if changed.paused == job.paused else reason)
+    tx.emit("job.updated", changed, reason=None if changed.paused == job.paused else reason)
     return tx.job_view(job_id)
 
 
@@ -128,7 +128,7 @@ def cancel(tx: Transaction, job_id: str) -> bytes:
     )
     if was_assigned:
         end_attempt(tx, job, AttemptOutcome.CANCELLED)
-    tx.tell("job.cancelled", cancelled)
+    tx.emit("job.cancelled", cancelled)
     return tx.job_view(job_id)
 
 
@@ -154,14 +154,14 @@ def restart(tx: Transaction, job_id: str) -> bytes:
         base_attempt=job.attempt,
         paused=False,
     )
-    tx.tell("job.restarted", restarted)
+    tx.emit("job.restarted", restarted)
     return tx.job_view(job_id)
 
 
 def _new_job(tx: Transaction, submission: Submission) -> Job:
     fields = {name: getattr(submission, name) for name in Submission.__struct_fields__}
     return Job(
-        job_id=tx.core.new_job_id(tx.now.wall_ms * 1000),
+        job_id=tx.runtime.new_job_id(tx.now.wall_ms * 1000),
         created_at=tx.now.wall_ms,
         updated_at=tx.now.wall_ms,
         **fields,

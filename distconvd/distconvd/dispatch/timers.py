@@ -16,8 +16,8 @@ class Timers:
 
     def add(self, at_s: float, kind: TimerKind, key: str) -> None:
         """Remind at `at_s` (monotonic seconds), unless an earlier reminder stands already."""
-        standing = self._at.get((kind, key))
-        if standing is None or at_s < standing:
+        present_s = self._at.get((kind, key))
+        if present_s is None or at_s < present_s:
             self._at[kind, key] = at_s
             heapq.heappush(self._heap, (at_s, kind, key))
 

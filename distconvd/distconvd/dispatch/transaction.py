@@ -19,14 +19,14 @@ from distconvd.policy import Hold, Place
 from distconvd.store import Change, Table
 
 
-class Core(Protocol):
+class TransactionRuntime(Protocol):
     """What a command needs of the dispatcher besides the state; see `Dispatcher` for each."""
 
     state: State
     settings: DispatchSettings
     timers: Timers
     leases: dict[str, float]
-    undelivered: dict[str, dict[str, None]]
+    unacked: dict[str, dict[str, None]]
     leases_expired: int
     clock_offset_s: float
 
@@ -55,28 +55,36 @@ class Transaction:
     """The scope of one command; see the module."""
 
     __slots__ = (
-        "changes", "core", "events", "now", "saw", "saw_everything", "settings", "state", "undo",
+        "changes",
+        "events",
+        "now",
+        "read_set",
+        "reads_all",
+        "rollback_changes",
+        "runtime",
+        "settings",
+        "state",
     )  # fmt: skip
 
-    def __init__(self, core: Core, now: Instant) -> None:
-        self.core = core
-        self.state = core.state
-        self.settings = core.settings
+    def __init__(self, runtime: TransactionRuntime, now: Instant) -> None:
+        self.runtime = runtime
+        self.state = runtime.state
+        self.settings = runtime.settings
         self.now = now
         self.changes: list[Change] = []
-        self.undo: list[Change] = []
+        self.rollback_changes: list[Change] = []
         self.events: list[Event] = []
-        self.saw: set[tuple[Table, str]] = set()
-        self.saw_everything = False
+        self.read_set: set[tuple[Table, str]] = set()
+        self.reads_all = False
 
     def job(self, job_id: str) -> Job:
         """Return a job and note that the reply depends on it; raises `NotFound`."""
-        self.saw.add(("jobs", job_id))
+        self.read_set.add(("jobs", job_id))
         return self.state.job(job_id)
 
     def job_view(self, job_id: str) -> bytes:
         """Return a job as on the wire, noting that the reply shows it."""
-        self.saw.add(("jobs", job_id))
+        self.read_set.add(("jobs", job_id))
         return self.state.job_view(job_id)
 
     def put(
@@ -86,14 +94,14 @@ class Transaction:
         """Put or delete one record, in memory now and on disk at the commit."""
         before: dict[str, bytes] = getattr(self.state, table)
         change = Change(table, key, record)
-        self.undo.append(Change(table, key, before.get(key)))
+        self.rollback_changes.append(Change(table, key, before.get(key)))
         self.changes.append(change)
         self.state.apply(change, old, new)
 
     def put_job(self, old: Job | None, new: Job) -> Job:
         """Store a new version of a job; `old` is the version that it was made from."""
         self.put("jobs", new.job_id, encode(new), old, new)
-        self.core.watch_delay(new)
+        self.runtime.watch_delay(new)
         return new
 
     def move_job(self, job: Job, event: JobEvent, **fields: Any) -> Job:
@@ -118,10 +126,10 @@ class Transaction:
         history = self.state.history(job.job_id)
         attempts = [*history.attempts, attempt]
         surplus = max(0, len(attempts) - HISTORY_MAX)
-        kept = AttemptHistory(job.job_id, attempts[surplus:], history.dropped + surplus)
-        self.put("attempts", job.job_id, encode(kept))
+        shortened = AttemptHistory(job.job_id, attempts[surplus:], history.dropped + surplus)
+        self.put("attempts", job.job_id, encode(shortened))
 
-    def tell(
+    def emit(
         self, kind: EventKind, job: Job | None = None, *, engine_id: str | None = None,
         reason: str | None = None,
     ) -> None:  # fmt: skip

@@ -1,16 +1,16 @@
 """Jobs that were assigned to an engine while it waited here, and that it is not to have after all."""
 
-from distconvd.dispatch.assign import undelivered_job
+from distconvd.dispatch.assign import unacked_job
 from distconvd.dispatch.reports import release
 from distconvd.dispatch.transaction import Transaction
 from distconvd.model import ReleaseReport
 
 
-def give_back_undelivered(tx: Transaction, engine_id: str) -> None:
+def release_unacked(tx: Transaction, engine_id: str) -> None:
     """Give back what never reached an engine of whose requests none waits here any more."""
     entry = tx.state.pool.engines.get(engine_id)
-    if entry is None or entry.parked:
+    if entry is None or entry.long_polls:
         return
-    while (job_id := undelivered_job(tx, entry)) is not None:
+    while (job_id := unacked_job(tx, entry)) is not None:
         attempt = tx.state.job(job_id).attempt
         release(tx, job_id, ReleaseReport(attempt, engine_id, "its key is not let in any more"))

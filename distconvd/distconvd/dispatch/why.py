@@ -4,8 +4,8 @@ from typing import Any
 
 import msgspec
 
-from distconvd.dispatch.matching import Demand
-from distconvd.dispatch.matching.queue import demand_of
+from distconvd.dispatch.matching import Requirements
+from distconvd.dispatch.matching.queue import requirements_of
 from distconvd.dispatch.state import State
 from distconvd.dispatch.transaction import Transaction
 from distconvd.model import EngineState, Job, JobStatus
@@ -25,14 +25,16 @@ def why(tx: Transaction, job_id: str) -> Why:
     job = tx.job(job_id)
     facts: dict[str, Any] = {"attempt": job.attempt, "retries": job.retries}
     if job.status is JobStatus.PENDING:
-        tx.saw_everything = True
+        tx.reads_all = True
         summary = _why_waiting(tx, job)
         facts["priority"] = job.priority
-        facts["codec"] = demand_of(job).codec
+        facts["codec"] = requirements_of(job).codec
         facts["requires"] = job.requires
-        facts["idle_engines_that_can_take_it"] = len(tx.state.pool.index(demand_of(job)).members)
+        facts["idle_engines_that_can_take_it"] = len(
+            tx.state.pool.index(requirements_of(job)).members
+        )
     elif job.status is JobStatus.ASSIGNED:
-        lease_s = tx.core.leases.get(job_id, tx.now.mono_s) - tx.now.mono_s
+        lease_s = tx.runtime.leases.get(job_id, tx.now.mono_s) - tx.now.mono_s
         has = "has it, paused" if job.paused else "has it"
         summary = f"Engine {job.assigned_engine} {has}: {job.placement or 'no reason recorded'}."
         facts["lease_left_s"] = round(lease_s, 1)
@@ -75,34 +77,36 @@ def _why_waiting(tx: Transaction, job: Job) -> str:
             f"It is reserved for engine {state.reservations[job.job_id]}, where the policy wants"
             " it, until that engine asks for work."
         )
-    demand = demand_of(job)
-    blocked = _why_no_engine(tx, demand)
+    requirements = requirements_of(job)
+    blocked = _why_no_engine(tx, requirements)
     if blocked:
         return blocked
     if job.job_id in state.hold_reasons:
         return f"The scheduling policy holds it: {state.hold_reasons[job.job_id]}."
     ahead = state.queue.ahead_of(job.job_id) if job.job_id in state.queue else 0
     if ahead:
-        return f"{ahead} jobs that the same engines can take come before it{_turns(state, job)}."
+        return f"{ahead} jobs that the same engines can take come before it{_other_shares(state, job)}."
     if job.job_id in state.queue and (rivals := state.queue.rivals_of(job.job_id)):
         return f"It is the next of its share, which takes turns with {_some(rivals)}."
     return "It is next in line; an idle engine can take it, and none has asked for work yet."
 
 
-def _why_no_engine(tx: Transaction, demand: Demand) -> str | None:
+def _why_no_engine(tx: Transaction, requirements: Requirements) -> str | None:
     """Return what keeps every engine from such a job, or None when one is free for it."""
     engines = list(tx.state.pool.engines.values())
     if not engines:
         return "No engine has registered yet."
-    speaking = [e for e in engines if e.ability.codecs is None or demand.codec in e.ability.codecs]
+    speaking = [
+        e for e in engines if e.ability.codecs is None or requirements.codec in e.ability.codecs
+    ]
     if not speaking:
-        return f"None of the {len(engines)} engines lists the codec {demand.codec}."
-    able = [e for e in speaking if e.ability.can_take(demand)]
+        return f"None of the {len(engines)} engines lists the codec {requirements.codec}."
+    able = [e for e in speaking if e.ability.can_take(requirements)]
     if not able:
-        tags = ", ".join(sorted(demand.requires))
-        return f"No engine that lists {demand.codec} has the tags {tags}."
-    if any(tx.state.pool.is_offered(e.record.engine_id) for e in able):
-        ranked = [e for e in able if e.benchmark_s(demand.codec) is not None]
+        tags = ", ".join(sorted(requirements.requires))
+        return f"No engine that lists {requirements.codec} has the tags {tags}."
+    if any(tx.state.pool.is_available(e.record.engine_id) for e in able):
+        ranked = [e for e in able if e.benchmark_s(requirements.codec) is not None]
         return None if ranked else "The engines that could take it have no benchmark yet."
     counts: dict[str, int] = {}
     for entry in able:
@@ -112,7 +116,7 @@ def _why_no_engine(tx: Transaction, demand: Demand) -> str | None:
     return f"Of {len(able)} engines that can take it none is free: {listed}."
 
 
-def _turns(state: State, job: Job) -> str:
+def _other_shares(state: State, job: Job) -> str:
     """Return what a policy of shares adds to the number of jobs ahead."""
     rivals = state.queue.rivals_of(job.job_id)
     return f" in its share, which takes turns with {_some(rivals)}" if rivals else ""

@@ -44,11 +44,11 @@ def ids_of(request: Request) -> dict[str, object]:
 
     Without those of a handler that have the name of one of logging's own, which raises for them.
     """
-    told = {name: value for name, value in request.log.items() if name not in _LOGGINGS_OWN}
-    return {**told, "request_id": request.request_id}
+    logged = {name: value for name, value in request.log.items() if name not in _LOGGINGS_OWN}
+    return {**logged, "request_id": request.request_id}
 
 
-def tell(exchange: Exchange, request_id: str, observers: Iterable[Observer]) -> None:
+def log_access(exchange: Exchange, request_id: str, observers: Iterable[Observer]) -> None:
     """Write the access line and call the observers; a failing one is logged and harms nothing."""
     if log.isEnabledFor(logging.INFO):
         _write(exchange, request_id)

@@ -22,7 +22,7 @@ from distconvd.edge.problems import Crash, problem
 from distconvd.edge.router import Router
 from distconvd.edge.target import decode_query, split_target
 from distconvd.errors import DistconvError, UnsupportedMediaType
-from distconvd.faults import only_leaf
+from distconvd.faults import unwrap_group
 
 log = logging.getLogger("distconvd.edge")
 
@@ -63,7 +63,7 @@ class App:
         try:
             reply = await self._answer(request)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a handler raises is one 500
-            reply = _told(only_leaf(error), request)
+            reply = _describe_error(unwrap_group(error), request)
         return self._cors.opened(reply, request)
 
     async def _answer(self, request: Request) -> Reply:
@@ -107,7 +107,7 @@ def _has_body(request: Request) -> bool:
     return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
 
 
-def _told(error: BaseException, request: Request) -> Response:
+def _describe_error(error: BaseException, request: Request) -> Response:
     if isinstance(error, DistconvError):
         return problem(error, request.request_id)
     if isinstance(error, ClientDisconnected):

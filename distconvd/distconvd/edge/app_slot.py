@@ -8,7 +8,7 @@ the real routes as soon as there are some.
 from distconvd.edge.app import App
 
 
-class Door:
+class AppSlot:
     """Holds the app that answers.
 
     Args:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 SYSTEMD = "systemd"
 
 
-class Place(NamedTuple):
+class ListenAddress(NamedTuple):
     """One place to listen at; `path` for a unix socket, `inherited` for those of systemd."""
 
     host: str = ""
@@ -29,15 +29,15 @@ class Place(NamedTuple):
         return f"{host}:{self.port}"
 
 
-def parse_place(text: str) -> Place:
+def parse_listen_address(text: str) -> ListenAddress:
     """Return the place that a text names; raises `ValueError` that says what is wrong."""
     if text == SYSTEMD:
-        return Place(inherited=True)
+        return ListenAddress(inherited=True)
     if text.startswith("unix:"):
         path = text.removeprefix("unix:")
         if not path.startswith("/") or len(path.encode()) > 107:
             raise ValueError(f"{text!r}: a unix socket needs an absolute path of up to 107 bytes")
-        return Place(path=path)
+        return ListenAddress(path=path)
     host, colon, port = text.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
@@ -45,7 +45,7 @@ def parse_place(text: str) -> Place:
         raise ValueError(f"{text!r}: write an IPv6 address in brackets, as [::1]:8080")
     if not (colon and host and port.isascii() and port.isdecimal() and int(port[:6]) <= 65535):
         raise ValueError(f"{text!r} is no HOST:PORT, no unix:/PATH and not 'systemd'")
-    return Place(host, int(port))
+    return ListenAddress(host, int(port))
 
 
 def is_loopback(host: str) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 import h11
 import trio
 
-from distconvd.edge.connection_io import Wire
+from distconvd.edge.connection_io import ConnectionIO
 from distconvd.edge.limits import EdgeLimits
 from distconvd.errors import BadRequest, BodyTooLarge, RequestTimeout
 
@@ -34,7 +34,7 @@ class RequestBody:
         "length",
     )
 
-    def __init__(self, wire: Wire, limits: EdgeLimits, headers: Mapping[str, str]) -> None:
+    def __init__(self, wire: ConnectionIO, limits: EdgeLimits, headers: Mapping[str, str]) -> None:
         self._wire = wire
         self._limits = limits
         self._waited_s = 0.0

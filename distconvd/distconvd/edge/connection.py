@@ -21,15 +21,15 @@ import time
 import h11
 import trio
 
-from distconvd.edge.access import Exchange, ids_of, tell
-from distconvd.edge.app_slot import Door
+from distconvd.edge.access import Exchange, ids_of, log_access
+from distconvd.edge.app_slot import AppSlot
 from distconvd.edge.body import RequestBody
-from distconvd.edge.connection_io import Wire, linger
+from distconvd.edge.connection_io import ConnectionIO, linger
 from distconvd.edge.deadlines import Deadlines
 from distconvd.edge.drain import Drain
 from distconvd.edge.http import ClientDisconnected, Request, Response, Upgrade
 from distconvd.edge.limits import EdgeLimits
-from distconvd.edge.long_poll import Link
+from distconvd.edge.long_poll import LongPoll
 from distconvd.edge.problems import Crash, problem
 from distconvd.edge.reply import send_reply
 from distconvd.edge.request_head import (
@@ -50,7 +50,7 @@ _MAY_REPLY = (h11.IDLE, h11.SEND_RESPONSE)
 async def serve_connection(
     stream: trio.abc.Stream,
     *,
-    door: Door,
+    app_slot: AppSlot,
     limits: EdgeLimits,
     peer: str,
     drain: Drain,
@@ -62,7 +62,7 @@ async def serve_connection(
 
     Resource handling: the stream is closed in any case, gracefully unless cancelled.
     """
-    connection = _Connection(stream, door, limits, peer, drain)
+    connection = _Connection(stream, app_slot, limits, peer, drain)
     deadlines.add(connection.watch)
     try:
         await connection.run()
@@ -83,12 +83,17 @@ class _Connection:
     """The state that lasts from request to request."""
 
     def __init__(
-        self, stream: trio.abc.Stream, door: Door, limits: EdgeLimits, peer: str, drain: Drain
+        self,
+        stream: trio.abc.Stream,
+        app_slot: AppSlot,
+        limits: EdgeLimits,
+        peer: str,
+        drain: Drain,
     ) -> None:
-        self._wire = Wire(stream, limits.head_bytes_max, limits.send_timeout_s)
+        self._wire = ConnectionIO(stream, limits.head_bytes_max, limits.send_timeout_s)
         self.watch = self._wire.watch
-        self._link = Link(self._wire, drain, limits.head_bytes_max)
-        self._door = door
+        self._link = LongPoll(self._wire, drain, limits.head_bytes_max)
+        self._app_slot = app_slot
         self._limits = limits
         self._peer = peer
         self._drain = drain
@@ -96,7 +101,7 @@ class _Connection:
         self._in_head = False
         """A head has begun and not ended: what `watch` ends then is told with 408."""
         self._head_start_bytes = 0
-        self._told_bytes = 0
+        self._logged_bytes = 0
 
     async def run(self) -> None:
         """Serve requests until one side wants no more, then linger if the client still sends."""
@@ -128,7 +133,7 @@ class _Connection:
             return False
         started = time.perf_counter()
         request, body = self._make_request(head)
-        reply = self._checked(head, request) or await self._door.app(request)
+        reply = self._checked(head, request) or await self._app_slot.app(request)
         if isinstance(reply, Upgrade):
             await self._upgrade(reply, head, request, started)
             return False
@@ -136,8 +141,8 @@ class _Connection:
             await self._reply(reply, request, body)
         finally:
             # Also for a reply that broke off: an event stream ends in no other way.
-            self._tell(head, request, reply.status, started)
-        return await self._settle(body)
+            self._log_access(head, request, reply.status, started)
+        return await self._finish_request(body)
 
     # ------------------------------------------------------------------------------- the head
 
@@ -228,7 +233,7 @@ class _Connection:
         except (DistconvError, ClientDisconnected):
             return True  # what follows the request is no longer to be understood
 
-    async def _settle(self, body: RequestBody) -> bool:
+    async def _finish_request(self, body: RequestBody) -> bool:
         """Get past what is left of the request; tell whether the next one may begin."""
         wire = self._wire
         if wire.machine.our_state is h11.DONE and wire.machine.their_state is h11.SEND_BODY:
@@ -252,22 +257,22 @@ class _Connection:
         with trio.move_on_after(self._limits.send_timeout_s):
             await send_reply(wire, response, request_id, close=True, head_only=False)
         exchange = Exchange("-", "-", None, response.status, wire.sent_bytes, 0, self._peer, None)
-        tell(exchange, request_id, self._door.app.observers)
+        log_access(exchange, request_id, self._app_slot.app.observers)
 
-    def _tell(self, head: h11.Request, request: Request, status: int, started: float) -> None:
+    def _log_access(self, head: h11.Request, request: Request, status: int, started: float) -> None:
         wire = self._wire
         exchange = Exchange(
             method=request.method,
             path=head.target.decode("ascii").partition("?")[0],
             route=request.route,
             status=status,
-            bytes_sent=wire.sent_bytes - self._told_bytes,
+            bytes_sent=wire.sent_bytes - self._logged_bytes,
             duration_s=time.perf_counter() - started,
             peer=self._peer,
             request=request,
         )
-        self._told_bytes = wire.sent_bytes
-        tell(exchange, request.request_id, self._door.app.observers)
+        self._logged_bytes = wire.sent_bytes
+        log_access(exchange, request.request_id, self._app_slot.app.observers)
 
     # -------------------------------------------------------------------------------- the end
 
@@ -283,7 +288,7 @@ class _Connection:
         except Exception:
             log.exception("an upgraded connection failed", extra=ids_of(request))
         finally:
-            self._tell(head, request, 101, started)
+            self._log_access(head, request, 101, started)
 
     async def _linger(self) -> None:
         """Close our half and listen for a while, so that a client in mid-sentence sees the reply.
@@ -293,9 +298,9 @@ class _Connection:
         """
         wire = self._wire
         state = wire.machine.their_state
-        told_all = state in (h11.IDLE, h11.CLOSED) or (
+        all_sent = state in (h11.IDLE, h11.CLOSED) or (
             state is h11.MUST_CLOSE and not isinstance(wire.stream, trio.abc.HalfCloseableStream)
         )
-        if not (wire.ended or told_all):
+        if not (wire.ended or all_sent):
             with trio.move_on_after(self._limits.linger_s):
                 await linger(wire.stream, self._limits.linger_bytes_max)

@@ -16,7 +16,7 @@ RECEIVE_BYTES = 16_384
 SEND_BYTES = 65_536
 
 
-class Wire:
+class ConnectionIO:
     """A stream under h11's eyes.
 
     Args:
@@ -59,7 +59,7 @@ class Wire:
         except h11.RemoteProtocolError as fault:
             if self.ended:
                 raise ClientDisconnected("closed in the middle of a message") from None
-            raise _told(fault) from None
+            raise _protocol_error(fault) from None
 
     async def receive(self) -> int:
         """Wait for more bytes and give them to h11; returns how many, 0 at the end."""
@@ -99,7 +99,7 @@ class Wire:
         return self.machine.our_state is h11.DONE and self.machine.their_state is h11.DONE
 
 
-def _told(fault: h11.RemoteProtocolError) -> DistconvError:
+def _protocol_error(fault: h11.RemoteProtocolError) -> DistconvError:
     """Return the error that tells what h11 found wrong."""
     if fault.error_status_hint == 431:
         return HeadTooLarge("The request line and headers (or a chunk's) are too long together.")
@@ -120,8 +120,8 @@ async def linger(stream: trio.abc.Stream, bytes_max: int) -> None:
     try:
         if isinstance(stream, trio.abc.HalfCloseableStream):
             await stream.send_eof()
-        heard_bytes = 0
-        while heard_bytes < bytes_max and (data := await stream.receive_some(SEND_BYTES)):
-            heard_bytes += len(data)
+        received_bytes_total = 0
+        while received_bytes_total < bytes_max and (data := await stream.receive_some(SEND_BYTES)):
+            received_bytes_total += len(data)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         return  # the peer is gone, so it is through

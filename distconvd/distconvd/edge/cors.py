@@ -67,14 +67,14 @@ class Cors:
         self._any = ANY in self._origins
         docs = [route.doc for route in routes if route.doc is not None]
         sent = {p.name for doc in docs for p in doc.parameters if p.where == "header"}
-        told = {
+        exposed = {
             name
             for doc in docs
             for answer in doc.answers.values()
             for name in (*answer.headers, *answer.maybe_headers)
         }
         self._sent = ", ".join(sorted(sent.union(_REQUEST_HEADERS)))
-        self._told = ", ".join(sorted(told.union(_REPLY_HEADERS)))
+        self._exposed_headers = ", ".join(sorted(exposed.union(_REPLY_HEADERS)))
 
     def opened(self, reply: Reply, request: Request) -> Reply:
         """Return the reply with what a browser must be told; as it is while nobody is on the list."""
@@ -88,7 +88,7 @@ class Cors:
         if origin is not None and self._allows(origin):
             headers["Access-Control-Allow-Origin"] = ANY if self._any else origin
             headers |= self._for_preflight(reply, request) or {
-                "Access-Control-Expose-Headers": self._told
+                "Access-Control-Expose-Headers": self._exposed_headers
             }
         return replace(reply, headers=headers)
 

@@ -104,14 +104,18 @@ def inherited_listeners(environ: MutableMapping[str, str]) -> list[trio.SocketLi
     """
     if environ.get("LISTEN_PID") != str(os.getpid()):
         return []
-    told = environ.get("LISTEN_FDS", "0")
-    if not (told.isascii() and told.isdecimal() and int(told[:6]) <= INHERITED_MAX):
+    descriptor_count = environ.get("LISTEN_FDS", "0")
+    if not (
+        descriptor_count.isascii()
+        and descriptor_count.isdecimal()
+        and int(descriptor_count[:6]) <= INHERITED_MAX
+    ):
         raise OSError(
             errno.EINVAL,
-            f"LISTEN_FDS is {told[:80]!r}, no number of sockets: systemd sets it; unset it to start"
+            f"LISTEN_FDS is {descriptor_count[:80]!r}, no number of sockets: systemd sets it; unset it to start"
             " by hand",
         )
-    count = int(told)
+    count = int(descriptor_count)
     for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
         environ.pop(name, None)
     listeners: list[trio.SocketListener] = []

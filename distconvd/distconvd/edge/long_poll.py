@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import trio
 
-from distconvd.edge.connection_io import Wire
+from distconvd.edge.connection_io import ConnectionIO
 from distconvd.edge.drain import Drain
 from distconvd.edge.http import ClientDisconnected, Request
 
@@ -37,12 +37,12 @@ async def wait_while_wanted(
     return None
 
 
-class Link:
+class LongPoll:
     """The `ClientLink` of one connection; it reads ahead, so no body may be read meanwhile."""
 
     __slots__ = ("_ahead_bytes_max", "_drain", "_wire")
 
-    def __init__(self, wire: Wire, drain: Drain, ahead_bytes_max: int) -> None:
+    def __init__(self, wire: ConnectionIO, drain: Drain, ahead_bytes_max: int) -> None:
         self._wire = wire
         self._drain = drain
         self._ahead_bytes_max = ahead_bytes_max

@@ -17,7 +17,7 @@ from http import HTTPStatus
 
 import h11
 
-from distconvd.edge.connection_io import SEND_BYTES, Wire
+from distconvd.edge.connection_io import SEND_BYTES, ConnectionIO
 from distconvd.edge.http import Response
 
 _BODILESS = frozenset((204, 304))
@@ -40,7 +40,7 @@ class BadReply(Exception):
 
 
 async def send_reply(
-    wire: Wire, response: Response, request_id: str, *, close: bool, head_only: bool
+    wire: ConnectionIO, response: Response, request_id: str, *, close: bool, head_only: bool
 ) -> None:
     """Send a whole reply.
 
@@ -76,10 +76,10 @@ async def send_reply(
         await wire.send(head + closing + body)
 
 
-def _begin(wire: Wire, *, close: bool) -> bytes:
+def _begin(wire: ConnectionIO, *, close: bool) -> bytes:
     """Tell h11 that a reply begins; returns the end of its head."""
-    told = wire.machine.send(_CLOSES if close else _KEEPS)
-    return b"Connection: close\r\n\r\n" if b"close" in told else b"\r\n"
+    sent_head = wire.machine.send(_CLOSES if close else _KEEPS)
+    return b"Connection: close\r\n\r\n" if b"close" in sent_head else b"\r\n"
 
 
 def _head(response: Response, request_id: str, framing: str) -> bytes:
@@ -131,7 +131,7 @@ def _extra(headers: Mapping[str, str]) -> str:
 
 
 async def _send_iterated(
-    wire: Wire,
+    wire: ConnectionIO,
     response: Response,
     body: AsyncIterator[bytes],
     request_id: str,
@@ -159,14 +159,14 @@ async def _send_iterated(
             await aclose()
 
 
-async def _send_chunks(wire: Wire, body: AsyncIterator[bytes]) -> None:
+async def _send_chunks(wire: ConnectionIO, body: AsyncIterator[bytes]) -> None:
     async for piece in body:
         if piece:
             await wire.send(b"%x\r\n%b\r\n" % (len(piece), piece))
     await wire.send(b"0\r\n\r\n")
 
 
-async def _send_counted(wire: Wire, body: AsyncIterator[bytes], length: int | None) -> None:
+async def _send_counted(wire: ConnectionIO, body: AsyncIterator[bytes], length: int | None) -> None:
     sent = 0
     async for piece in body:
         sent += len(piece)

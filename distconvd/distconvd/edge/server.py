@@ -12,9 +12,9 @@ from typing import cast
 
 import trio
 
-from distconvd.edge.access import Exchange, tell
+from distconvd.edge.access import Exchange, log_access
 from distconvd.edge.app import App
-from distconvd.edge.app_slot import Door
+from distconvd.edge.app_slot import AppSlot
 from distconvd.edge.connection import serve_connection
 from distconvd.edge.connection_io import linger
 from distconvd.edge.deadlines import Deadlines, keep_deadlines
@@ -45,7 +45,7 @@ class Server:
     """
 
     def __init__(self, app: App, limits: EdgeLimits) -> None:
-        self._door = Door(app)
+        self._app_slot = AppSlot(app)
         self._limits = limits
         self._drain = Drain()
         self._deadlines = Deadlines()
@@ -59,7 +59,7 @@ class Server:
 
     def answer_with(self, app: App) -> None:
         """Have another app answer, from the next request of each connection on."""
-        self._door.app = app
+        self._app_slot.app = app
 
     def start_drain(self, grace_s: float) -> None:
         """Stop accepting, let requests in flight finish for up to `grace_s`, then cancel the rest.
@@ -143,7 +143,7 @@ class Server:
         try:
             await serve_connection(
                 stream,
-                door=self._door,
+                app_slot=self._app_slot,
                 limits=self._limits,
                 peer=peer_of(stream),
                 drain=self._drain,
@@ -166,7 +166,7 @@ class Server:
         finally:
             self._refusals -= 1
             await trio.aclose_forcefully(stream)
-        tell(exchange, request_id, self._door.app.observers)
+        log_access(exchange, request_id, self._app_slot.app.observers)
 
     def _refusal(self, stream: trio.abc.Stream) -> tuple[bytes, Exchange, str]:
         request_id = new_request_id()

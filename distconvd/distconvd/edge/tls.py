@@ -49,7 +49,7 @@ class TlsFiles:
                 context.load_verify_locations(place)
                 context.verify_mode = ssl.CERT_REQUIRED
         except ssl.SSLError as fault:
-            raise OSError(fault.errno, _told(fault, place, self._key)) from fault
+            raise OSError(fault.errno, _describe_error(fault, place, self._key)) from fault
         except OSError as fault:
             files = ", ".join(str(p) for p in (place, self._key) if p is not None)
             raise OSError(fault.errno, f"cannot read {files}: {fault.strerror}") from fault
@@ -82,7 +82,7 @@ def _no_passphrase() -> str:
     raise OSError(None, "it has a passphrase, which nobody is here to type; store it without")
 
 
-def _told(fault: ssl.SSLError, place: Path, key: Path | None) -> str:
+def _describe_error(fault: ssl.SSLError, place: Path, key: Path | None) -> str:
     reason = fault.reason or str(fault)
     if reason == "KEY_VALUES_MISMATCH":
         return f"the key {key or place} does not belong to the certificate {place}"

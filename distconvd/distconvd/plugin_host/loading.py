@@ -24,7 +24,7 @@ from distconvd import hookspecs
 from distconvd.config import Config, check_table
 from distconvd.disk import REAL_DISK, Disk
 from distconvd.errors import ConfigError, StoreError
-from distconvd.faults import let_pass
+from distconvd.faults import reraise_if_cancelled
 from distconvd.hookspecs import HOOK_VERSION, PROJECT, PolicyFactory, S
 from distconvd.policy import Policy
 
@@ -49,32 +49,32 @@ class NamedRegistrar(Generic[T]):
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
-        self._offers: dict[str, T] = {}
+        self._registered: dict[str, T] = {}
         self._from: dict[str, str] = {}
         self.current = ""
         """Name of the plugin that is being asked."""
 
-    def add(self, name: str, offered: T) -> None:
+    def add(self, name: str, registered: T) -> None:
         """Offer something; raises `ConfigError` for a name that is none, or is taken."""
         given: object = name
         if not isinstance(given, str) or not given.strip():  # pyright: ignore[reportUnnecessaryIsInstance] - a plugin may give anything
             raise ConfigError(
                 f"plugin {self.current!r} offers a {self._kind} under {name!r}, which is no name"
             )
-        if name in self._offers:
+        if name in self._registered:
             raise ConfigError(
                 f"plugin {self.current!r} offers the {self._kind} {name!r}, which plugin"
                 f" {self._from[name]!r} has already; remove one of them"
             )
-        self._offers[name] = offered
+        self._registered[name] = registered
         self._from[name] = self.current
 
     def pick(self, name: str) -> T:
         """Return the offer of that name; raises `ConfigError` that lists what there is."""
-        if name not in self._offers:
-            known = ", ".join(sorted(self._offers)) or "none"
+        if name not in self._registered:
+            known = ", ".join(sorted(self._registered)) or "none"
             raise ConfigError(f"there is no {self._kind} {name!r}; installed ones: {known}")
-        return self._offers[name]
+        return self._registered[name]
 
     def owner(self, name: str) -> str:
         """Return the name of the plugin that offers it."""
@@ -82,7 +82,7 @@ class NamedRegistrar(Generic[T]):
 
     def items(self) -> Iterator[tuple[str, T]]:
         """Yield (name, offer)."""
-        yield from self._offers.items()
+        yield from self._registered.items()
 
 
 class Plugins:
@@ -99,7 +99,7 @@ class Plugins:
         self._manager.add_hookspecs(hookspecs)
         self._origins: dict[str, tuple[str, Distribution | None]] = {}
         """Where each comes from: what was named, and the distribution that it is installed with."""
-        self._offers: dict[str, NamedRegistrar[Any]] = {}
+        self._registered: dict[str, NamedRegistrar[Any]] = {}
         """What was collected, by hook."""
         self._is_traced = os.environ.get("DISTCONV_TRACE_PLUGINS", "0") not in ("", "0")
         for point in sorted(entry_points(group=GROUP), key=lambda p: p.name):
@@ -120,9 +120,9 @@ class Plugins:
 
     def collect(self, hook: str, kind: str) -> NamedRegistrar[Any]:
         """Return what every plugin offers through one registration hook; each is asked once."""
-        if hook not in self._offers:
-            self._offers[hook] = self._collect(hook, NamedRegistrar[Any](kind))
-        return self._offers[hook]
+        if hook not in self._registered:
+            self._registered[hook] = self._collect(hook, NamedRegistrar[Any](kind))
+        return self._registered[hook]
 
     def _collect(self, hook: str, registrar: NamedRegistrar[Any]) -> NamedRegistrar[Any]:
         caller = getattr(self._manager.hook, hook)
@@ -133,7 +133,7 @@ class Plugins:
             except ConfigError:
                 raise
             except BaseException as error:
-                let_pass(error)
+                reraise_if_cancelled(error)
                 raise ConfigError(
                     f"plugin {implementation.plugin_name!r} failed in {hook}: {error!r}"
                 ) from error
@@ -181,14 +181,14 @@ class Plugins:
         except ConfigError as error:
             log.error("installed plugin left out: %s", error)
         except BaseException as error:
-            let_pass(error)
+            reraise_if_cancelled(error)
             log.exception("installed plugin %r (%s) left out: %r", point.name, point.value, error)
 
     def _load_wanted(self, name: str) -> None:
         try:
             module = _import_file(Path(name)) if _is_file(name) else importlib.import_module(name)
         except BaseException as error:
-            let_pass(error)
+            reraise_if_cancelled(error)
             raise ConfigError(f"--plugin {name}: cannot be loaded: {error!r}") from error
         known_as = Path(name).stem if _is_file(name) else name
         self._register(known_as, module, name, None)
@@ -288,7 +288,7 @@ class Context:
         self._being_made.append(name)
         try:
             make = self._policies.pick(name)
-            return made("policy", name, make, self, owner=self._policies.owner(name))
+            return build_checked("policy", name, make, self, owner=self._policies.owner(name))
         finally:
             self._being_made.pop()
 
@@ -309,7 +309,7 @@ _NEVER_WAIT = ("place", "share", "authenticate", "reload", "on_event")
 """Methods that are called, and not awaited, wherever an object has them."""
 
 
-def made(kind: str, name: str, make: Callable[..., T], *arguments: Any, owner: str) -> T:
+def build_checked(kind: str, name: str, make: Callable[..., T], *arguments: Any, owner: str) -> T:
     """Return what a plugin makes; whatever it raises, or lacks, stops the start with its
     name and with that of `owner`, the plugin that offers it."""
     subject = f"the {kind} {name!r} of plugin {owner!r}"
@@ -318,7 +318,7 @@ def made(kind: str, name: str, make: Callable[..., T], *arguments: Any, owner: s
     except (ConfigError, StoreError):
         raise
     except BaseException as error:
-        let_pass(error)
+        reraise_if_cancelled(error)
         raise ConfigError(f"{subject} cannot be made: {error!r}") from error
     if thing is None and kind == "service":
         return thing  # not in this configuration

@@ -12,7 +12,7 @@ from prometheus_client import generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from distconvd.faults import let_pass
+from distconvd.faults import reraise_if_cancelled
 
 log = logging.getLogger("distconvd.plugins")
 
@@ -45,7 +45,7 @@ class PluginMetrics:
         try:
             text = generate_latest(_Families(self._checked(name, collect())))
         except BaseException as error:
-            let_pass(error)
+            reraise_if_cancelled(error)
             self.failures[name] += 1
             if name not in self._failing:
                 log.exception("the metrics %s are left out of /metrics", name)

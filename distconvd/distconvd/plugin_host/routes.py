@@ -10,7 +10,7 @@ from http import HTTPStatus
 from distconvd.edge.access import ids_of
 from distconvd.edge.http import ClientDisconnected, Reply, Request, Response, Route, Upgrade
 from distconvd.errors import DistconvError, PluginFailed
-from distconvd.faults import let_pass, only_leaf
+from distconvd.faults import reraise_if_cancelled, unwrap_group
 
 log = logging.getLogger("distconvd.plugins")
 
@@ -22,8 +22,8 @@ def isolated(route: Route, plugin: str) -> Route:
         try:
             return _checked(await route.handler(request))
         except BaseException as error:
-            let_pass(error)
-            leaf = only_leaf(error)
+            reraise_if_cancelled(error)
+            leaf = unwrap_group(error)
             if isinstance(leaf, DistconvError | ClientDisconnected):
                 raise
             log.exception(
@@ -48,7 +48,7 @@ def _checked(reply: object) -> Reply:
     if not (isinstance(body, bytes) or hasattr(body, "__aiter__")):
         raise TypeError(f"the body is {body!r:.80}, neither bytes nor an async iterator of bytes")
     HTTPStatus(reply.status)  # raises ValueError for what is no status
-    told: list[object] = [reply.content_type, *reply.headers, *reply.headers.values()]
-    if not all(isinstance(text, str) for text in told):
-        raise TypeError(f"the content type and the headers are {told!r:.200}, not all str")
+    types: list[object] = [reply.content_type, *reply.headers, *reply.headers.values()]
+    if not all(isinstance(text, str) for text in types):
+        raise TypeError(f"the content type and the headers are {types!r:.200}, not all str")
     return reply

@@ -14,14 +14,14 @@ from contextlib import contextmanager
 import trio
 
 from distconvd.errors import ConfigError, StoreError
-from distconvd.faults import HookFault, let_pass, only_leaf
+from distconvd.faults import HookFault, reraise_if_cancelled, unwrap_group
 from distconvd.hookspecs import Service
 
 log = logging.getLogger("distconvd.services")
 
 START_S_MAX = 60.0
 """A service that is not ready after this does not start."""
-LOOK_S = 0.5
+POLL_S = 0.5
 """Time between two looks at that."""
 AGAIN_S = 1.0
 """How long after its first failure a service is run again; doubled with each one that follows."""
@@ -65,7 +65,7 @@ class _Run(trio.TaskStatus[None]):
                 if not self.is_started:
                     raise RuntimeError("it returned without calling task_status.started()")
         except* (Exception, SystemExit) as group:  # noqa: BLE001 - a plugin may raise anything
-            self.failure = only_leaf(group)
+            self.failure = unwrap_group(group)
 
     async def _run_service(self) -> None:
         try:
@@ -73,7 +73,7 @@ class _Run(trio.TaskStatus[None]):
         except (Exception, SystemExit):
             raise
         except BaseException as error:
-            let_pass(error)
+            reraise_if_cancelled(error)
             if isinstance(error, GeneratorExit):
                 raise  # the loop is being thrown away
             raise HookFault(f"it raised {error!r}") from error
@@ -88,7 +88,7 @@ class _Run(trio.TaskStatus[None]):
                     f"it has not called task_status.started() within {START_S_MAX:g} s"
                 )
                 scope.cancel()
-            await trio.sleep(LOOK_S)
+            await trio.sleep(POLL_S)
 
     def refusal(self) -> ConfigError | StoreError:
         """Return why the daemon does not start, where the service has not."""
@@ -142,7 +142,7 @@ def plain_refusals() -> Generator[None]:
     try:
         yield
     except BaseExceptionGroup as group:
-        refusal = only_leaf(group)
+        refusal = unwrap_group(group)
         if isinstance(refusal, ConfigError | StoreError):
             raise refusal from refusal.__cause__
         raise

@@ -18,7 +18,7 @@ from typing import NamedTuple, NoReturn, ParamSpec, TypeVar
 
 import trio
 
-from distconvd.faults import HookFault, let_pass
+from distconvd.faults import HookFault, reraise_if_cancelled
 from distconvd.policy import Policy, SharingPolicy
 
 log = logging.getLogger("distconvd.plugins")
@@ -54,8 +54,8 @@ class HookWatch:
         self._running: _Running | None = None
         self._beat_s: float | None = None
         """When the daemon last went on; None while nothing beats."""
-        self._told_s: dict[tuple[str, str], float] = {}
-        self._untold: dict[tuple[str, str], int] = {}
+        self._last_logged_s: dict[tuple[str, str], float] = {}
+        self._suppressed: dict[tuple[str, str], int] = {}
 
     def timed(self, plugin: str, hook: str, function: Callable[P, T]) -> Callable[P, T]:
         """Return a function that does the same and is timed; `plugin` and `hook` name it.
@@ -71,7 +71,7 @@ class HookWatch:
             except Exception:
                 raise
             except BaseException as error:
-                let_pass(error)
+                reraise_if_cancelled(error)
                 raise HookFault(f"it raised {error!r}") from error
             finally:
                 self._running = outer
@@ -85,7 +85,7 @@ class HookWatch:
         """Return a policy that decides the same and is timed."""
         return _TimedPolicy(name, policy, self)
 
-    async def beat_for_ever(self) -> NoReturn:
+    async def beat_forever(self) -> NoReturn:
         """Show, for `alarm`, that the daemon goes on."""
         try:
             while True:
@@ -97,23 +97,23 @@ class HookWatch:
     @contextmanager
     def alarm(self, blocked_s: float = BLOCKED_S) -> Generator[None]:
         """Report calls that do not return, while the block runs, about this thread; and, where
-        `beat_for_ever` runs, anything else that blocks it."""
+        `beat_forever` runs, anything else that blocks it."""
         over = threading.Event()
         caller = threading.get_ident()
 
-        def look_for_ever() -> None:
-            told: _Running | float | None = None
+        def watch_until_over() -> None:
+            last_logged: _Running | float | None = None
             while not over.wait(blocked_s / 4):
                 running, beat_s = self._running, self._beat_s
                 blocking = beat_s if running is None else running
                 since_s = beat_s if running is None else running.began_s
-                if blocking is None or since_s is None or blocking == told:
+                if blocking is None or since_s is None or blocking == last_logged:
                     continue
                 if time.perf_counter() - since_s >= blocked_s:
-                    told = blocking
-                    _tell_blocked(running, blocked_s, caller)
+                    last_logged = blocking
+                    _log_blocked(running, blocked_s, caller)
 
-        thread = threading.Thread(target=look_for_ever, name="hook-watch", daemon=True)
+        thread = threading.Thread(target=watch_until_over, name="hook-watch", daemon=True)
         thread.start()
         try:
             yield
@@ -124,12 +124,12 @@ class HookWatch:
     def _note(self, plugin: str, hook: str, took_s: float) -> None:
         at, now_s = (plugin, hook), time.perf_counter()
         self.slow[at] += 1
-        if now_s - self._told_s.get(at, -QUIET_S) < QUIET_S:
-            self._untold[at] = self._untold.get(at, 0) + 1
+        if now_s - self._last_logged_s.get(at, -QUIET_S) < QUIET_S:
+            self._suppressed[at] = self._suppressed.get(at, 0) + 1
             return
-        self._told_s[at] = now_s
-        untold = self._untold.pop(at, 0)
-        also = f", and {untold} more slow calls since the last such line" if untold else ""
+        self._last_logged_s[at] = now_s
+        suppressed = self._suppressed.pop(at, 0)
+        also = f", and {suppressed} more slow calls since the last such line" if suppressed else ""
         log.warning(
             "plugin %s is slow: %s took %.0f ms, and everybody waited%s",
             plugin, hook, took_s * 1000, also,
@@ -147,7 +147,7 @@ class _TimedPolicy:
             self.share = watch.timed(name, "share", policy.share)
 
 
-def _tell_blocked(running: _Running | None, blocked_s: float, thread: int) -> None:
+def _log_blocked(running: _Running | None, blocked_s: float, thread: int) -> None:
     frame = sys._current_frames().get(thread)  # pyright: ignore[reportPrivateUsage] - the documented way to another thread's stack
     where = "".join(traceback.format_stack(frame)[-3:]) if frame is not None else ""
     if running is None:

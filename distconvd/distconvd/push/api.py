@@ -64,14 +64,14 @@ class PushApi:
         if session is None:
             return
         if event.kind in ("job.assigned", "engine.registered"):
-            session.look_for_work()
+            session.check_for_work()
         elif event.kind == "job.cancelled" and event.job_id and event.attempt:
             session.cancel(event.job_id, event.attempt)
         elif event.kind == "job.updated" and event.reason and event.job_id and event.attempt:
             session.pause(event.job_id, event.attempt, paused=event.reason == "paused")
         elif event.kind == "engine.changed" and event.record is not None:
             engine = decode_engine(event.record)
-            session.tell_draining(draining=engine.draining)
+            session.send_draining(draining=engine.draining)
             session.ask_for_benchmark(engine.benchmark_requested_at)
 
     def drain(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from distconvd.api.decode import decode
-from distconvd.api.holders import require_holder
+from distconvd.api.holders import require_assigned_engine
 from distconvd.api.validate import (
     check_complete,
     check_fail,
@@ -85,7 +85,7 @@ class Inbox:
         if isinstance(message, AckMessage):
             return message
         try:
-            body = await self._obey(message)
+            body = await self._handle(message)
         except DistconvError as error:
             return _refusal(message.id, error)
         except Exception:
@@ -95,7 +95,7 @@ class Inbox:
             return _refusal(message.id, Crash(f"websocket of {self._engine_id}"))
         return AckMessage(message.id, msgspec.Raw(body))
 
-    async def _obey(self, message: FromEngine) -> bytes:
+    async def _handle(self, message: FromEngine) -> bytes:
         body = bytes(message.body)
         if isinstance(message, HeartbeatMessage):
             return await self._heartbeat(body)
@@ -136,7 +136,7 @@ class Inbox:
 
         def command(tx: Transaction) -> tuple[str, bytes]:
             if _has_no_number(report):
-                require_holder(tx, message.job_id, self._engine_id)
+                require_assigned_engine(tx, message.job_id, self._engine_id)
             return take(tx, message.job_id, report), tx.job_view(message.job_id)
 
         sentence, record = await self._ledger.execute(command)

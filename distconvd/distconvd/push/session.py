@@ -40,11 +40,11 @@ from distconvd.push.socket import SocketClosed
 log = logging.getLogger("distconvd.push")
 
 
-class Socket(Protocol):
+class PushSocket(Protocol):
     """What a session needs of `distconvd.push.socket.Socket`; see there."""
 
     @property
-    def heard_at_s(self) -> float:
+    def last_received_s(self) -> float:
         """When the last byte came."""
         ...
 
@@ -86,7 +86,7 @@ class Session:
     def __init__(
         self,
         engine_id: str,
-        socket: Socket,
+        socket: PushSocket,
         ledger: Ledger,
         limits: PushLimits,
         is_let_in: Callable[[], bool],
@@ -100,14 +100,14 @@ class Session:
         self._inbox = Inbox(ledger, engine_id)
         self._queue: deque[str] = deque()
         self._wake = trio.Event()
-        self._room = trio.Event()
+        self._send_capacity = trio.Event()
         self._may_have_work = True
         self._ending: Ending | None = None
         self._sending = trio.CancelScope()
         self._is_pinging = False
-        self._parked_at: EngineEntry | None = None
-        self._told_benchmark: int | None = None
-        self._told_draining = ledger.execute_nowait(commands.is_draining, engine_id)
+        self._waiting_entry: EngineEntry | None = None
+        self._sent_benchmark: int | None = None
+        self._sent_draining = ledger.execute_nowait(commands.is_draining, engine_id)
 
     # ------------------------------------------------------------------- what others may call
 
@@ -119,15 +119,15 @@ class Session:
         if self._ending is not None:
             return
         self._ending = Ending(code, reason)
-        self._ledger.execute_nowait(commands.leave, self.engine_id, self._parked_at)
-        self._parked_at = None
+        self._ledger.execute_nowait(commands.leave, self.engine_id, self._waiting_entry)
+        self._waiting_entry = None
         late_s = trio.current_time() + self._limits.close_timeout_s
         self._sending.deadline = min(self._sending.deadline, late_s)
         self._wake.set()
-        self._room.set()
+        self._send_capacity.set()
         log.info("websocket ends: %d %s", code, reason, extra={"engine_id": self.engine_id})
 
-    def look_for_work(self) -> None:
+    def check_for_work(self) -> None:
         """Have the engine's undelivered assignments delivered."""
         self._may_have_work = True
         self._wake.set()
@@ -142,14 +142,14 @@ class Session:
 
     def ask_for_benchmark(self, requested_at: int | None) -> None:
         """Tell the engine to measure anew, when that is news."""
-        if requested_at not in (None, self._told_benchmark):
+        if requested_at not in (None, self._sent_benchmark):
             self._push(BenchmarkMessage(requested_at))
-        self._told_benchmark = requested_at
+        self._sent_benchmark = requested_at
 
-    def tell_draining(self, *, draining: bool) -> None:
+    def send_draining(self, *, draining: bool) -> None:
         """Tell the engine that it gets nothing new, or that it does again, when that is news."""
-        if draining != self._told_draining:
-            self._told_draining = draining
+        if draining != self._sent_draining:
+            self._sent_draining = draining
             self._push(DrainMessage(draining))
 
     # ------------------------------------------------------------------------------- the life
@@ -159,15 +159,15 @@ class Session:
         self._ledger.execute_nowait(commands.deliver_again, self.engine_id)
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._receive_for_ever)
-                is_clean = await self._send_for_ever(nursery)
+                nursery.start_soon(self._receive_forever)
+                is_clean = await self._send_forever(nursery)
                 nursery.cancel_scope.cancel()
         finally:
             self.close(0, "")
         if is_clean and self._ending is not None and self._ending.code:
             await self._socket.close(*self._ending)
 
-    async def _receive_for_ever(self) -> None:
+    async def _receive_forever(self) -> None:
         while True:
             try:
                 message = await self._socket.receive()
@@ -187,11 +187,11 @@ class Session:
     async def _answer(self, ack: AckMessage) -> None:
         """Queue an ack once there is room for it."""
         while len(self._queue) >= self._limits.queue_messages_max and self._ending is None:
-            self._room = trio.Event()
-            await self._room.wait()
+            self._send_capacity = trio.Event()
+            await self._send_capacity.wait()
         self._queue.append(encoded(ack))
         # A heartbeat may have registered the engine, or shown that it missed an assignment.
-        self.look_for_work()
+        self.check_for_work()
 
     def _push(self, message: msgspec.Struct) -> None:
         """Queue what the daemon has to say; an engine that leaves no room for it is dropped."""
@@ -205,7 +205,7 @@ class Session:
 
     # ------------------------------------------------------------------------------- sending
 
-    async def _send_for_ever(self, nursery: trio.Nursery) -> bool:
+    async def _send_forever(self, nursery: trio.Nursery) -> bool:
         """Send what there is, and what comes; return whether the last frame was sent whole."""
         while self._ending is None:
             self._wake = trio.Event()
@@ -213,7 +213,7 @@ class Session:
                 self.close(CLOSE_NOT_LET_IN, "the key is not let in any more")
             elif self._queue:
                 text = self._queue.popleft()
-                self._room.set()
+                self._send_capacity.set()
                 if not await self._send(text):
                     return False
             elif self._may_have_work:
@@ -238,7 +238,7 @@ class Session:
         if silence.cancelled_caught:
             # An assignment can also become undelivered without an event: a heartbeat over HTTP.
             self._may_have_work = True
-            is_silent = trio.current_time() - self._socket.heard_at_s >= self._limits.ping_s
+            is_silent = trio.current_time() - self._socket.last_received_s >= self._limits.ping_s
             if is_silent and not self._is_pinging:
                 self._is_pinging = True
                 nursery.start_soon(self._ping)
@@ -250,16 +250,18 @@ class Session:
                 await self._socket.ping()
             except SocketClosed as end:
                 self.close(0, str(end))
-        if patience.cancelled_caught and self._socket.heard_at_s <= asked_at_s:
+        if patience.cancelled_caught and self._socket.last_received_s <= asked_at_s:
             self.close(CLOSE_NO_PONG, "no answer to a ping")
         self._is_pinging = False
 
     async def _deliver(self) -> bool:
         """Send every assignment that is durable and was not sent; return as `_send` does."""
         ledger, engine_id = self._ledger, self.engine_id
-        self._parked_at = ledger.execute_nowait(commands.settle, engine_id, self._parked_at)
-        while ledger.execute_nowait(commands.next_undelivered, engine_id) is not None:
-            found = await ledger.execute(commands.next_undelivered, engine_id)
+        self._waiting_entry = ledger.execute_nowait(
+            commands.reclaim_long_poll, engine_id, self._waiting_entry
+        )
+        while ledger.execute_nowait(commands.next_unacked, engine_id) is not None:
+            found = await ledger.execute(commands.next_unacked, engine_id)
             if found is None or self._ending is not None:
                 break
             job_id, record = found

@@ -58,9 +58,9 @@ class Socket:
         return self._connection.closed
 
     @property
-    def heard_at_s(self) -> float:
+    def last_received_s(self) -> float:
         """When the last byte came, in trio's time."""
-        return self._wire.heard_at_s
+        return self._wire.last_received_s
 
     async def receive(self) -> str | bytes:
         """Return the next message."""
@@ -140,7 +140,7 @@ class _Wire(trio.abc.Stream):
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream
-        self.heard_at_s = trio.current_time()
+        self.last_received_s = trio.current_time()
         self.said_close = False
         self._closed = False
 
@@ -148,7 +148,7 @@ class _Wire(trio.abc.Stream):
         """Receive, and note when."""
         self._check()
         data = await self.stream.receive_some(max_bytes)
-        self.heard_at_s = trio.current_time()
+        self.last_received_s = trio.current_time()
         return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
@@ -168,8 +168,8 @@ class _Wire(trio.abc.Stream):
 
     async def say_close(self, code: int, reason: str) -> None:
         """Send a close frame, whatever the library thinks of it; quietly if nobody hears it."""
-        told = reason.encode()[:REASON_BYTES].decode(errors="ignore").encode()
-        payload = code.to_bytes(2, "big") + told
+        reason_bytes = reason.encode()[:REASON_BYTES].decode(errors="ignore").encode()
+        payload = code.to_bytes(2, "big") + reason_bytes
         try:
             await self.stream.send_all(bytes([_CLOSE, len(payload)]) + payload)
         except (trio.BrokenResourceError, trio.ClosedResourceError):

@@ -67,7 +67,7 @@ class AuthenticatorSuite:
             assert principal.name.isprintable()
             assert principal.name
 
-    def test_a_principal_does_not_give_its_key_away(self, authenticator: Authenticator) -> None:
+    def test_a_principal_does_not_reveal_its_key(self, authenticator: Authenticator) -> None:
         for key in self.good_keys:
             assert key not in repr(authenticator.authenticate(key, PEER))
 

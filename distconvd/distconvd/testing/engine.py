@@ -88,8 +88,8 @@ class VirtualEngine:
 
     async def _report(self, what: str, job: JobFields, **fields: Any) -> JobFields:
         body = {"attempt": job["attempt"], "engine_id": self.engine_id, **fields}
-        told = _ok(await self._client.post(f"/jobs/{job['job_id']}/{what}", body))
-        found: JobFields = told["job"]
+        answer = _ok(await self._client.post(f"/jobs/{job['job_id']}/{what}", body))
+        found: JobFields = answer["job"]
         return found
 
 

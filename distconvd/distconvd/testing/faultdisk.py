@@ -38,7 +38,7 @@ Operation = Literal[
     "fsync_dir",
 ]  # fmt: skip
 
-_NEED_ROOM: tuple[Operation, ...] = ("create", "write", "link", "mkdir")
+_NEED_SPACE: tuple[Operation, ...] = ("create", "write", "link", "mkdir")
 
 BLOCK_BYTES = 64
 """Small, so that a test's small files have several that a power cut can tell apart."""
@@ -175,7 +175,7 @@ class FaultDisk:
         self._lasting: tuple[int, Fault] | None = None
         self._cut_at: int | None = None
         self._locks: dict[Path, str] = {}
-        self._turn = threading.RLock()
+        self._lock = threading.RLock()
 
     # -------------------------------------------------------------------------- what a test tells
 
@@ -256,7 +256,7 @@ class FaultDisk:
 
     def open(self, path: Path, mode: OpenMode) -> DiskFile:
         """Open a file."""
-        with self._turn:
+        with self._lock:
             if mode != "create":
                 return _File(self, path, self._file(path))
             self._in_directory(path)
@@ -281,7 +281,7 @@ class FaultDisk:
 
     def listdir(self, path: Path) -> list[str]:
         """Return the names in a directory."""
-        with self._turn:
+        with self._lock:
             if not self.is_directory(path):
                 raise _error(errno.ENOTDIR if str(path) in self._now else errno.ENOENT, path)
             start = f"{path}/".replace("//", "/")
@@ -291,7 +291,7 @@ class FaultDisk:
 
     def mkdir(self, path: Path) -> None:
         """Make a directory."""
-        with self._turn:
+        with self._lock:
             self._in_directory(path)
             self.operation("mkdir", path)
             if str(path) in self._now:
@@ -300,7 +300,7 @@ class FaultDisk:
 
     def rename(self, source: Path, target: Path) -> None:
         """Rename a file."""
-        with self._turn:
+        with self._lock:
             node = self._file(source)
             self._in_directory(target)
             self.operation("rename", target)
@@ -315,7 +315,7 @@ class FaultDisk:
 
     def link(self, source: Path, target: Path) -> None:
         """Give a file a second name."""
-        with self._turn:
+        with self._lock:
             node = self._file(source)
             self._in_directory(target)
             self.operation("link", target)
@@ -325,14 +325,14 @@ class FaultDisk:
 
     def unlink(self, path: Path) -> None:
         """Remove a name."""
-        with self._turn:
+        with self._lock:
             self._file(path)
             self.operation("unlink", path)
             self._change(_NameChange(path.parent, {path: None}))
 
     def fsync_dir(self, path: Path) -> None:
         """Make a directory's entries durable."""
-        with self._turn:
+        with self._lock:
             self.operation("fsync_dir", path)
             wanted = [change for change in self._pending if change.directory == str(path)]
             wanted += [change.needs for change in wanted if change.needs is not None]
@@ -342,7 +342,7 @@ class FaultDisk:
 
     def lock(self, path: Path, note: str) -> DiskLock:
         """Take a lock."""
-        with self._turn:
+        with self._lock:
             if path in self._locks:
                 raise BlockingIOError(errno.EAGAIN, self._locks[path], str(path))
             self._locks[path] = note
@@ -359,7 +359,7 @@ class FaultDisk:
         fault = self._faults.get(number)
         if fault is None and self._lasting is not None and number >= self._lasting[0]:
             fault = self._lasting[1]
-            if fault == "ENOSPC" and operation not in _NEED_ROOM:
+            if fault == "ENOSPC" and operation not in _NEED_SPACE:
                 return None
         if fault is None:
             return None

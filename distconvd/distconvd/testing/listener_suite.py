@@ -70,18 +70,18 @@ class ListenerSuite:
     def listener(self) -> Listener:
         raise NotImplementedError("give a fixture `listener` that makes yours")
 
-    def test_it_hears_every_kind_of_event_and_answers_nothing(self, listener: Listener) -> None:
+    def test_it_accepts_every_kind_of_event_and_returns_nothing(self, listener: Listener) -> None:
         for event in odd_events():
             assert listener.on_event(event) is None  # type: ignore[func-returns-value]
 
-    def test_it_returns_at_once_also_in_a_burst(self, listener: Listener) -> None:
+    def test_it_returns_immediately_also_in_a_burst(self, listener: Listener) -> None:
         event = odd_events()[0]
         began_s = time.perf_counter()
         for _ in range(BURST):
             listener.on_event(event)
         assert (time.perf_counter() - began_s) * 1000 / BURST < EVENT_MS_MAX
 
-    def test_a_service_starts_and_ends_when_it_is_told_to_also_with_events_waiting(
+    def test_a_service_starts_and_stops_on_request_also_with_events_waiting(
         self, listener: Listener
     ) -> None:
         run: Any = getattr(listener, "run", None)
@@ -124,7 +124,7 @@ async def _run_once(listener: Listener, run: Any) -> None:
             await nursery.start(run)
             for event in odd_events():
                 listener.on_event(event)
-            told_s = time.perf_counter()
+            started_s = time.perf_counter()
             nursery.cancel_scope.cancel()
     # Not by the timeout above, as a service can shield itself from that, too.
-    assert time.perf_counter() - told_s < END_S_MAX, "it does not end when it is told to"
+    assert time.perf_counter() - started_s < END_S_MAX, "it does not end when it is told to"

@@ -42,8 +42,8 @@ def load_policy(name: str, *plugins: str, **tables: dict[str, object]) -> Policy
         plugins: files or modules, as with `--plugin`.
         tables: its settings and others', `**{"my-policy": {"hour": 22}}`.
     """
-    offers = Plugins(list(plugins)).collect("distconvd_register_policies", "policy")
-    return Context(Config(plugin=tables), offers).policy(name)
+    registrar = Plugins(list(plugins)).collect("distconvd_register_policies", "policy")
+    return Context(Config(plugin=tables), registrar).policy(name)
 
 
 class SomeEngines:
@@ -122,7 +122,7 @@ class PolicySuite:
     def policy(self) -> Policy:
         raise NotImplementedError("give a fixture `policy` that makes yours")
 
-    def test_every_answer_is_a_place_among_the_engines_or_a_hold_with_a_reason(
+    def test_every_answer_is_an_available_engine_or_a_hold_with_a_reason(
         self, policy: Policy
     ) -> None:
         for each, farm, now_ms in itertools.product(ODD_JOBS, FARMS, WEEK_MS[::9]):
@@ -133,9 +133,7 @@ class PolicySuite:
             if isinstance(answer, Place):
                 assert answer.engine_id in {one.engine_id for one in farm}
 
-    def test_whoever_asks_is_no_reason_to_answer_anything_else_than_that(
-        self, policy: Policy
-    ) -> None:
+    def test_the_caller_does_not_change_the_answer(self, policy: Policy) -> None:
         for each, farm in itertools.product(ODD_JOBS, FARMS):
             for asking in (farm[0].engine_id, farm[-1].engine_id):
                 answer = policy.place(each, SomeEngines(farm, asking), NOW_MS)

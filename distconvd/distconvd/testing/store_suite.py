@@ -135,13 +135,13 @@ def _exit_of(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-async def _commit_for_ever(open_store: OpenStore, first: int, tell: int) -> NoReturn:
+async def _commit_forever(open_store: OpenStore, first: int, progress_fd: int) -> NoReturn:
     """Commit batch after batch, and tell of each that is acknowledged."""
     store = open_store()
     await store.load()
     for n in itertools.count(first):
         await store.commit([put(f"{n}-{each}", v=n) for each in range(BATCH)])
-        os.write(tell, b".")
+        os.write(progress_fd, b".")
     raise AssertionError("there are always more")
 
 
@@ -214,7 +214,9 @@ class StoreSuite:
         assert (await contents(open_store)).jobs == {"b": record(v=1)}
 
     @in_trio
-    async def test_a_delete_of_what_is_not_there_is_no_error(self, open_store: OpenStore) -> None:
+    async def test_a_delete_of_what_is_not_there_is_not_an_error(
+        self, open_store: OpenStore
+    ) -> None:
         await commit(open_store, [delete("a"), delete("b", "meta")], [put("a", v=1)])
         assert (await contents(open_store)).jobs == {"a": record(v=1)}
 
@@ -228,7 +230,7 @@ class StoreSuite:
         assert (await contents(open_store)).jobs == {"a": record(v=3)}
 
     @in_trio
-    async def test_odd_keys_are_told_apart(self, open_store: OpenStore) -> None:
+    async def test_odd_keys_are_distinguished(self, open_store: OpenStore) -> None:
         await commit(open_store, [put(key, n=n) for n, key in enumerate(ODD_KEYS)])
         jobs = (await contents(open_store)).jobs
         assert jobs == {key: record(n=n) for n, key in enumerate(ODD_KEYS)}
@@ -293,14 +295,14 @@ class StoreSuite:
         assert await contents(open_store) == ({"a": record(v=1), "b": record(v=1)}, {}, {}, {})
 
     @in_trio
-    async def test_a_second_one_is_told_that_the_store_is_in_use(
+    async def test_a_second_open_fails_because_the_store_is_in_use(
         self, open_store: OpenStore
     ) -> None:
         store = open_store()
         await store.load()
-        with pytest.raises(StoreLocked) as told:
+        with pytest.raises(StoreLocked) as raised:
             await open_store().load()
-        assert len(str(told.value)) > 20, "the message says what to do"
+        assert len(str(raised.value)) > 20, "the message says what to do"
         await store.commit([put("a", v=1)])
         await store.aclose()
         assert (await contents(open_store)).jobs == {"a": record(v=1)}
@@ -397,10 +399,10 @@ class StoreSuite:
         self._require_a_life_after()
         first = 0
         for acknowledged_at_least in (1, 2, 3, 5, 8):
-            told, tell = os.pipe()
-            child = _forked(functools.partial(_commit_for_ever, open_store, first, tell))
-            os.close(tell)
-            with os.fdopen(told, "rb") as pipe:
+            raised, progress_fd = os.pipe()
+            child = _forked(functools.partial(_commit_forever, open_store, first, progress_fd))
+            os.close(progress_fd)
+            with os.fdopen(raised, "rb") as pipe:
                 pipe.read(acknowledged_at_least)
                 os.kill(child, signal.SIGKILL)
                 acknowledged = acknowledged_at_least + len(pipe.read())

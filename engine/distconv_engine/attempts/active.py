@@ -12,7 +12,7 @@ StopReason = Literal["cancelled", "released"]
 
 
 @dataclass(slots=True, eq=False)
-class Held:
+class ActiveAttempt:
     """One attempt, and the handle to stop it."""
 
     attempt: Attempt
@@ -29,7 +29,7 @@ class Held:
         self.stopped = self.stopped or reason
         self.scope.cancel()
 
-    def obey(self, verdict: Verdict) -> None:
+    def apply(self, verdict: Verdict) -> None:
         """Do what the daemon says of it. `unknown` is a cancel: nobody will take its result."""
         if verdict.verdict != "keep":
             self.stop("cancelled")
@@ -37,48 +37,48 @@ class Held:
             self.attempt.controls.set_paused(verdict.paused)
 
 
-class Holdings:
+class ActiveAttempts:
     """All of them, by job and attempt."""
 
     def __init__(self) -> None:
-        self._held: dict[tuple[str, int], Held] = {}
+        self._active: dict[tuple[str, int], ActiveAttempt] = {}
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._active)
 
     def __contains__(self, attempt: tuple[str, int]) -> bool:
-        return attempt in self._held
+        return attempt in self._active
 
-    def add(self, held: Held) -> None:
+    def add(self, active: ActiveAttempt) -> None:
         """Note one more."""
-        self._held[held.job.job_id, held.job.attempt] = held
+        self._active[active.job.job_id, active.job.attempt] = active
 
-    def remove(self, held: Held) -> None:
+    def remove(self, active: ActiveAttempt) -> None:
         """Forget one."""
-        del self._held[held.job.job_id, held.job.attempt]
+        del self._active[active.job.job_id, active.job.attempt]
 
-    def told(self) -> list[HeldJob]:
+    def for_heartbeat(self) -> list[HeldJob]:
         """Return what a heartbeat says of them."""
         return [
-            HeldJob(held.job.job_id, held.job.attempt, held.attempt.tracker.now)
-            for held in self._held.values()
+            HeldJob(active.job.job_id, active.job.attempt, active.attempt.tracker.now)
+            for active in self._active.values()
         ]
 
-    def obey(self, verdicts: list[Verdict]) -> None:
+    def apply(self, verdicts: list[Verdict]) -> None:
         """Apply the verdicts of a heartbeat's reply."""
         for verdict in verdicts:
-            for held in list(self._held.values()):
-                if held.job.job_id == verdict.job_id and verdict.attempt in (
+            for active in list(self._active.values()):
+                if active.job.job_id == verdict.job_id and verdict.attempt in (
                     None,
-                    held.job.attempt,
+                    active.job.attempt,
                 ):
-                    held.obey(verdict)
+                    active.apply(verdict)
 
-    def are_still(self) -> bool:
+    def are_all_paused(self) -> bool:
         """Whether nothing is running: there are none, or all are paused."""
-        return all(held.attempt.controls.paused for held in self._held.values())
+        return all(active.attempt.controls.paused for active in self._active.values())
 
     def stop_all(self, reason: StopReason) -> None:
         """Stop them all."""
-        for held in list(self._held.values()):
-            held.stop(reason)
+        for active in list(self._active.values()):
+            active.stop(reason)

@@ -5,20 +5,20 @@ from pathlib import Path
 
 import httpx
 
-from distconv_engine.attempts.journal import HeldAttempt, Journal
+from distconv_engine.attempts.journal import Journal, JournalEntry
 from distconv_engine.attempts.progress_tracker import Tracker
 from distconv_engine.config import Config
 from distconv_engine.ffmpeg.run import Controls
 from distconv_engine.ffmpeg.tools import Tools
 from distconv_engine.files import safe_name
 from distconv_engine.host.capabilities import Capabilities
-from distconv_engine.host.disk_backoff import Shortage
+from distconv_engine.host.disk_backoff import SpaceBackoff
 from distconv_engine.logs import Log
 from distconvd.model import Job
 
 
 @dataclass(frozen=True, slots=True)
-class Workshop:
+class EngineContext:
     """What all attempts of an engine share."""
 
     config: Config
@@ -28,7 +28,7 @@ class Workshop:
     client: httpx.AsyncClient
     journal: Journal
     log: Log
-    shortage: Shortage = field(default_factory=lambda: Shortage(0.0))
+    space_backoff: SpaceBackoff = field(default_factory=lambda: SpaceBackoff(0.0))
 
 
 @dataclass(slots=True)
@@ -51,7 +51,7 @@ def token_of(job: Job) -> str:
     return f"{safe_name(job.job_id)}.{job.attempt}"
 
 
-def held_of(attempt: Attempt, *partials: Path) -> HeldAttempt:
+def journal_entry_of(attempt: Attempt, *partials: Path) -> JournalEntry:
     """Return the journal's entry for an attempt."""
     folder, names = str(attempt.folder), [str(path) for path in partials]
-    return HeldAttempt(attempt.job.job_id, attempt.job.attempt, folder, names)
+    return JournalEntry(attempt.job.job_id, attempt.job.attempt, folder, names)

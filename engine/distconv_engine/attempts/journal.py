@@ -14,7 +14,7 @@ from distconv_engine.files import fsync_directory, safe_name, write_durably
 from distconv_engine.logs import Log
 
 
-class HeldAttempt(msgspec.Struct, frozen=True):
+class JournalEntry(msgspec.Struct, frozen=True):
     """One attempt, and every place where it may leave a partial file."""
 
     job_id: str
@@ -33,23 +33,23 @@ class Journal:
         self._log = log
         directory.mkdir(parents=True, exist_ok=True)
 
-    def hold(self, held: HeldAttempt) -> None:
+    def record(self, entry: JournalEntry) -> None:
         """Note an attempt, durably; again, to add a partial file."""
         # The standard library's JSON: a path need not be UTF-8, and msgspec's takes no other text.
-        content = json.dumps(msgspec.to_builtins(held)).encode()
-        write_durably(self._path(held.job_id, held.attempt), content)
+        content = json.dumps(msgspec.to_builtins(entry)).encode()
+        write_durably(self._path(entry.job_id, entry.attempt), content)
 
     def release(self, job_id: str, attempt: int) -> None:
         """Forget an attempt whose report is durable."""
         self._path(job_id, attempt).unlink(missing_ok=True)
         fsync_directory(self._directory)
 
-    def left_behind(self) -> list[HeldAttempt]:
+    def unfinished(self) -> list[JournalEntry]:
         """Return what an earlier run held when it was killed."""
-        found: list[HeldAttempt] = []
+        found: list[JournalEntry] = []
         for path in sorted(self._directory.glob("*.json")):
             try:
-                found.append(msgspec.convert(json.loads(path.read_bytes()), HeldAttempt))
+                found.append(msgspec.convert(json.loads(path.read_bytes()), JournalEntry))
             except (ValueError, msgspec.ValidationError) as error:
                 self._log.error("unreadable journal entry dropped", path=path, reason=error)
                 path.unlink()
@@ -59,8 +59,8 @@ class Journal:
         return self._directory / f"{safe_name(job_id)}.{attempt}.json"
 
 
-def remove_partials(held: HeldAttempt) -> None:
+def remove_partials(entry: JournalEntry) -> None:
     """Remove whatever the attempt left; never raises for what is gone already."""
-    shutil.rmtree(held.folder, ignore_errors=True)
-    for partial in held.partials:
+    shutil.rmtree(entry.folder, ignore_errors=True)
+    for partial in entry.partials:
         Path(partial).unlink(missing_ok=True)

@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 
 from distconv_engine.encode.command import Request
 from distconv_engine.encode.plan import Plan
-from distconv_engine.failures import InputFault, NoRoom, VerificationFault
+from distconv_engine.failures import InputFault, InsufficientSpace, VerificationFault
 from distconv_engine.ffmpeg.child import LineSplitter
 from distconv_engine.ffmpeg.inputs import STDIN, read_arguments
 from distconv_engine.ffmpeg.progress import EncodeProgress, ProgressParser
-from distconv_engine.ffmpeg.run import Controls, Ended, run
+from distconv_engine.ffmpeg.run import Controls, RunResult, run
 from distconv_engine.ffmpeg.stderr import LOG_LEVEL, Diagnosis
-from distconv_engine.media.packet_hashes import HASH, PacketSums
+from distconv_engine.media.packet_hashes import HASH, PacketHashes
 from distconv_engine.media.packets import PacketScan
 
 _PARSERS = {
@@ -32,25 +32,27 @@ _PARSERS = {
 class Decoded:
     """What was decoded, and from which packets."""
 
-    ended: Ended
-    sums: PacketSums
+    result: RunResult
+    hashes: PacketHashes
 
     def renumbered(self, indices: Sequence[int]) -> "Decoded":
         """Return the same with stream `n` as stream `indices[n]`."""
-        diagnosis, sums = replace(self.ended.diagnosis, read={}), PacketSums()
+        diagnosis, hashes = replace(self.result.diagnosis, read={}), PacketHashes()
         for number, index in enumerate(indices):
-            if read := self.ended.diagnosis.read.get(number):
+            if read := self.result.diagnosis.read.get(number):
                 diagnosis.read[index] = read
-            sums.streams[index] = self.sums.of(number)
-        return Decoded(replace(self.ended, diagnosis=diagnosis), sums)
+            hashes.streams[index] = self.hashes.of(number)
+        return Decoded(replace(self.result, diagnosis=diagnosis), hashes)
 
-    def is_of(self, plan: Plan, scan: PacketScan, sums: PacketSums) -> bool:
+    def is_of(self, plan: Plan, scan: PacketScan, hashes: PacketHashes) -> bool:
         """Whether a file, as scanned, holds exactly what was decoded, and hides no picture."""
-        for index, kept in plan.played:
-            read, found = self.ended.diagnosis.read.get(index), scan.of(index)
-            if read is None or not read.packets == found.count == sums.of(index).count:
+        for index, stream_out in plan.av_streams:
+            read, found = self.result.diagnosis.read.get(index), scan.of(index)
+            if read is None or not read.packets == found.count == hashes.of(index).count:
                 return False
-            if self.sums.of(index) != sums.of(index) or (kept.stream.is_video and found.hidden):
+            if self.hashes.of(index) != hashes.of(index) or (
+                stream_out.stream.is_video and found.hidden
+            ):
                 return False
         return True
 
@@ -63,7 +65,7 @@ async def decode_output(
     duration_s: float,
     *,
     stdin: int | None = None,
-) -> Ended:
+) -> RunResult:
     """Decode all pictures and sounds of the output."""
     last = [EncodeProgress()]
 
@@ -82,17 +84,17 @@ async def decode_output(
 
 async def decode_pipe(request: Request, stdin: int, controls: Controls) -> Decoded:
     """Decode the pictures and sounds that come through the pipe `stdin`, and sum their packets."""
-    sums = PacketSums()
+    hashes = PacketHashes()
     # Threads cost something, and beside an encoder one for every other core keeps up with it.
     threads = max(1, (os.cpu_count() or 1) // 2)
     argv = [*_decoder(request, STDIN, "-threads", str(threads)), "-map", "0", "-c", "copy"]
     # Or ffmpeg would wake this process for each packet.
     argv += ["-flush_packets", "0", "-f", "framehash", "-hash", HASH, "pipe:1"]
-    lines = LineSplitter(sums.framehash_line)
+    lines = LineSplitter(hashes.framehash_line)
     # Nice as it is, it would take long to end by itself where others want the cores.
-    ended = await run(argv, controls, on_stdout=lines.feed, stdin=stdin, grace_s=0)
+    result = await run(argv, controls, on_stdout=lines.feed, stdin=stdin, grace_s=0)
     lines.close()
-    return Decoded(ended, sums)
+    return Decoded(result, hashes)
 
 
 def _decoder(request: Request, url: str, *options: str) -> list[str]:
@@ -110,38 +112,47 @@ def _decoder(request: Request, url: str, *options: str) -> list[str]:
     return [*argv, "-f", "null", "-"]
 
 
-def check_unaltered(decoded: Decoded, plan: Plan, sums: PacketSums) -> None:
+def check_unaltered(decoded: Decoded, plan: Plan, hashes: PacketHashes) -> None:
     """Raise for a file with the packets that were decoded, but other bytes in them; pure.
 
     They may decode all the same, so this finds what decoding the file would not.
     """
-    for index, kept in plan.played:
-        made, found = decoded.sums.of(index), sums.of(index)
+    for index, stream_out in plan.av_streams:
+        made, found = decoded.hashes.of(index), hashes.of(index)
         is_alike = (made.count, made.total_bytes) == (found.count, found.total_bytes)
         if is_alike and made.chain != found.chain:
             raise VerificationFault(
-                f"{kept.stream.label}: the disk gives other bytes than the encoder wrote."
+                f"{stream_out.stream.label}: the disk gives other bytes than the encoder wrote."
             )
 
 
-def check_decoding(request: Request, ended: Ended) -> None:
+def check_decoding(request: Request, result: RunResult) -> None:
     """Raise the failure of an output that does not decode whole; pure."""
-    diagnosis = ended.diagnosis
+    diagnosis = result.diagnosis
     if diagnosis.disk_full:
-        raise NoRoom("The engine's disk is full.", log_tail=diagnosis.tail)
-    if diagnosis.damage or diagnosis.decode_errors or ended.code != 0:
-        _blame(request, diagnosis)
+        raise InsufficientSpace("The engine's disk is full.", log_tail=diagnosis.tail)
+    if diagnosis.damage or diagnosis.decode_errors or result.code != 0:
+        _attribute_fault(request, diagnosis)
 
 
-def _blame(request: Request, diagnosis: Diagnosis) -> None:
+def _attribute_fault(request: Request, diagnosis: Diagnosis) -> None:
     """Raise for an output that does not decode: the source's fault where it was only copied."""
     found = (diagnosis.damage or ["some frames cannot be decoded"])[0]
-    copied = [kept for kept in request.plan.kept if kept.action == "copy"]
-    made = {kept.codec for kept in request.plan.kept if kept.action == "encode"}
+    copied = [
+        stream_out for stream_out in request.plan.output_streams if stream_out.action == "copy"
+    ]
+    made = {
+        stream_out.codec
+        for stream_out in request.plan.output_streams
+        if stream_out.action == "encode"
+    }
     bad = {count.kind for count in diagnosis.read.values() if count.errors}
-    for kept in copied:
-        if kept.codec not in made and (found.startswith(kept.codec) or kept.stream.kind in bad):
+    for stream_out in copied:
+        if stream_out.codec not in made and (
+            found.startswith(stream_out.codec) or stream_out.stream.kind in bad
+        ):
             raise InputFault(
-                f"The source is damaged: {kept.stream.label}: {found}", log_tail=diagnosis.tail
+                f"The source is damaged: {stream_out.stream.label}: {found}",
+                log_tail=diagnosis.tail,
             )
     raise VerificationFault(f"The output does not decode: {found}", log_tail=diagnosis.tail)

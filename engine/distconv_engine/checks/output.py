@@ -15,15 +15,15 @@ import trio
 from distconv_engine.checks.decode import Decoded, check_decoding, check_unaltered, decode_output
 from distconv_engine.checks.source import Source
 from distconv_engine.encode.command import Request, is_ten_bit, target_fps, target_size
-from distconv_engine.encode.plan import Kept
+from distconv_engine.encode.plan import OutputStream
 from distconv_engine.encode.run import Encoded
 from distconv_engine.failures import InputFault, VerificationFault
 from distconv_engine.ffmpeg.inputs import file_url
-from distconv_engine.ffmpeg.run import Controls, Ended
+from distconv_engine.ffmpeg.run import Controls, RunResult
 from distconv_engine.ffmpeg.stderr import Diagnosis
 from distconv_engine.ffmpeg.tools import Tools
 from distconv_engine.files import hash_file
-from distconv_engine.media.packet_hashes import PacketSums
+from distconv_engine.media.packet_hashes import PacketHashes
 from distconv_engine.media.packets import PacketScan, StreamPackets, scan_packets
 from distconv_engine.media.probe import Probe, Stream, probe
 
@@ -59,10 +59,10 @@ class Evidence:
     found: Probe | InputFault
     """What ffprobe tells of it, or why it cannot."""
     scan: PacketScan
-    decoded: Ended
+    decoded: RunResult
     sha256: str
     size_bytes: int
-    decoded_beside: bool = False
+    decoded_concurrently: bool = False
     """The frames were decoded beside the encode, from the very packets that are in the file."""
 
 
@@ -73,27 +73,31 @@ async def verify(
     path: Path,
     controls: Controls,
     on_progress: Callable[[float], None],
-    beside: Decoded | None = None,
+    concurrent_decode: Decoded | None = None,
 ) -> Verified:
     """Prove the output at `path`; raises a `JobFailure` that names the first difference.
 
-    `beside` is what was decoded while it was made; if the file holds anything else, or if there is
+    `concurrent_decode` is what was decoded while it was made; if the file holds anything else, or if there is
     none, the file itself is decoded.
     """
     url = file_url(path)
     found = await probe_output(request.tools, url, controls)
-    sums = PacketSums() if beside else None
-    scan = await scan_packets(request.tools, url, controls, sums=sums)
-    if beside and sums:
-        check_unaltered(beside, request.plan, sums)
-    is_same = beside is not None and sums is not None and beside.is_of(request.plan, scan, sums)
-    if beside and is_same:
-        ended = beside.ended
+    hashes = PacketHashes() if concurrent_decode else None
+    scan = await scan_packets(request.tools, url, controls, hashes=hashes)
+    if concurrent_decode and hashes:
+        check_unaltered(concurrent_decode, request.plan, hashes)
+    is_same = (
+        concurrent_decode is not None
+        and hashes is not None
+        and concurrent_decode.is_of(request.plan, scan, hashes)
+    )
+    if concurrent_decode and is_same:
+        result = concurrent_decode.result
     else:
-        ended = await decode_output(request, url, controls, on_progress, source.duration_s)
+        result = await decode_output(request, url, controls, on_progress, source.duration_s)
     digest, size = await trio.to_thread.run_sync(hash_file, path)
-    evidence = Evidence(found, scan, ended, digest, size, decoded_beside=is_same)
-    return judge_output(request, source, encoded, evidence)
+    evidence = Evidence(found, scan, result, digest, size, decoded_concurrently=is_same)
+    return check_output(request, source, encoded, evidence)
 
 
 async def probe_output(
@@ -106,7 +110,7 @@ async def probe_output(
         return fault
 
 
-def judge_output(
+def check_output(
     request: Request, source: Source, encoded: Encoded, evidence: Evidence
 ) -> Verified:
     """Hold the evidence against plan, source and encode; pure."""
@@ -117,7 +121,7 @@ def judge_output(
     _check_scan(scan)
     check_decoding(request, evidence.decoded)
     checks += check_counts(request, source, encoded, scan, decoded)
-    if evidence.decoded_beside:
+    if evidence.decoded_concurrently:
         checks.append("packets-as-decoded")
     video, audio = found.main_video, found.of_kind("audio")
     number = _number_of_video(request)
@@ -142,32 +146,32 @@ def check_shape(request: Request, found: Probe) -> list[str]:
     if plan.container.demuxer not in found.format.split(","):
         raise VerificationFault(f"The output is {found.format}, not {plan.container.name}.")
     streams = [stream for stream in found.streams if stream.kind != "data"]  # a chapter track
-    wanted = list(plan.kept)
+    wanted = list(plan.output_streams)
     if len(streams) != len(wanted):
         raise VerificationFault(
             f"The output has {len(streams)} streams, {len(wanted)} were asked for."
         )
-    for kept in wanted:
-        _check_stream(request, kept, streams)
+    for stream_out in wanted:
+        _check_stream(request, stream_out, streams)
     if plan.keep_chapters and not found.chapters:
         raise VerificationFault("The output has lost its chapters.")
     return ["container", "streams", "codecs", "picture-size", "colour-tags"]
 
 
-def _check_stream(request: Request, kept: Kept, streams: list[Stream]) -> None:
-    """Find the stream that `kept` became, by its kind."""
-    alike = [k for k in request.plan.kept if _kind(k.stream) == _kind(kept.stream)]
-    found = [stream for stream in streams if _kind(stream) == _kind(kept.stream)]
-    place = alike.index(kept)
+def _check_stream(request: Request, stream_out: OutputStream, streams: list[Stream]) -> None:
+    """Find the stream that `stream_out` became, by its kind."""
+    alike = [k for k in request.plan.output_streams if _kind(k.stream) == _kind(stream_out.stream)]
+    found = [stream for stream in streams if _kind(stream) == _kind(stream_out.stream)]
+    place = alike.index(stream_out)
     if place >= len(found):
-        raise VerificationFault(f"The output has lost {kept.stream.label}.")
+        raise VerificationFault(f"The output has lost {stream_out.stream.label}.")
     stream = found[place]
-    if kept.stream.kind != "attachment" and stream.codec != kept.codec:
+    if stream_out.stream.kind != "attachment" and stream.codec != stream_out.codec:
         raise VerificationFault(
-            f"{kept.stream.label} became {stream.codec}, {kept.codec} was asked for."
+            f"{stream_out.stream.label} became {stream.codec}, {stream_out.codec} was asked for."
         )
-    if kept.stream.is_video:
-        _check_picture(request, kept.stream, stream)
+    if stream_out.stream.is_video:
+        _check_picture(request, stream_out.stream, stream)
 
 
 def _kind(stream: Stream) -> str:
@@ -196,29 +200,29 @@ def check_counts(
     request: Request, source: Source, encoded: Encoded, output: PacketScan, decoded: Diagnosis
 ) -> list[str]:
     """Follow each stream from the source's packets to the output's decoded frames; pure."""
-    for number, kept in enumerate(request.plan.kept):
-        before = source.scan.of(kept.stream.index)
+    for number, stream_out in enumerate(request.plan.output_streams):
+        before = source.scan.of(stream_out.stream.index)
         after = output.of(number)
-        if kept.stream.is_video:
-            _check_video(request, kept, before, after, encoded, decoded, number)
-        elif kept.stream.kind == "audio":
-            _check_audio(kept, before, after)
-        elif kept.stream.kind == "subtitle" and before.shown and not after.count:
-            raise VerificationFault(f"{kept.stream.label} is empty in the output.")
+        if stream_out.stream.is_video:
+            _check_video(request, stream_out, before, after, encoded, decoded, number)
+        elif stream_out.stream.kind == "audio":
+            _check_audio(stream_out, before, after)
+        elif stream_out.stream.kind == "subtitle" and before.shown and not after.count:
+            raise VerificationFault(f"{stream_out.stream.label} is empty in the output.")
     return ["packets-read", "frames", "durations", "decodes" if request.reader else "parses"]
 
 
 def _check_video(
     request: Request,
-    kept: Kept,
+    stream_out: OutputStream,
     before: StreamPackets,
     after: StreamPackets,
     encoded: Encoded,
     decoded: Diagnosis,
     number: int,
 ) -> None:
-    label = kept.stream.label
-    read = encoded.diagnosis.read.get(kept.stream.index)
+    label = stream_out.stream.label
+    read = encoded.diagnosis.read.get(stream_out.stream.index)
     written = encoded.diagnosis.written.get(number)
     again = decoded.read.get(number)
     if read is None or written is None or again is None or written.frames is None:
@@ -227,8 +231,8 @@ def _check_video(
         raise VerificationFault(
             f"{label}: the source has {before.shown} packets, ffmpeg read {read.packets}."
         )
-    _check_decoded(kept.stream, before, read.frames or 0)
-    if target_fps(kept.stream, request.options) is None:
+    _check_decoded(stream_out.stream, before, read.frames or 0)
+    if target_fps(stream_out.stream, request.options) is None:
         lost = encoded.last.drop_frames - encoded.last.dup_frames
         if written.frames != (read.frames or 0) - lost or lost > max(2, before.shown // 100):
             raise VerificationFault(
@@ -239,7 +243,7 @@ def _check_video(
         raise VerificationFault(
             f"{label}: {written.frames} frames were encoded, {found} are in the output."
         )
-    fps = target_fps(kept.stream, request.options) or kept.stream.fps or 25.0
+    fps = target_fps(stream_out.stream, request.options) or stream_out.stream.fps or 25.0
     slack = max(VIDEO_SLACK_S, VIDEO_SLACK_FRAMES / fps)
     _check_span(label, before, after, slack)
 
@@ -259,19 +263,21 @@ def _check_decoded(stream: Stream, before: StreamPackets, frames: int) -> None:
         )
 
 
-def _check_audio(kept: Kept, before: StreamPackets, after: StreamPackets) -> None:
-    if kept.action == "copy" and kept.codec.startswith("pcm_"):
-        _check_samples(kept, before, after)
-    elif kept.action == "copy" and abs(after.count - before.count) > before.hidden + 2:
+def _check_audio(stream_out: OutputStream, before: StreamPackets, after: StreamPackets) -> None:
+    if stream_out.action == "copy" and stream_out.codec.startswith("pcm_"):
+        _check_samples(stream_out, before, after)
+    elif stream_out.action == "copy" and abs(after.count - before.count) > before.hidden + 2:
         raise VerificationFault(
-            f"{kept.stream.label}: {before.count} packets were copied, {after.count} are there."
+            f"{stream_out.stream.label}: {before.count} packets were copied, {after.count} are there."
         )
-    elif kept.action == "copy" and abs(after.shown - before.shown) > _primed(before, after) + 2:
+    elif (
+        stream_out.action == "copy" and abs(after.shown - before.shown) > _primed(before, after) + 2
+    ):
         raise VerificationFault(
-            f"{kept.stream.label}: players show {before.shown} of the source's packets, and "
+            f"{stream_out.stream.label}: players show {before.shown} of the source's packets, and "
             f"{after.shown} of their copies."
         )
-    _check_span(kept.stream.label, before, after, AUDIO_SLACK_S)
+    _check_span(stream_out.stream.label, before, after, AUDIO_SLACK_S)
 
 
 def _primed(*sides: StreamPackets) -> int:
@@ -279,12 +285,12 @@ def _primed(*sides: StreamPackets) -> int:
     return sum(side.hidden for side in sides if side.edit is None)
 
 
-def _check_samples(kept: Kept, before: StreamPackets, after: StreamPackets) -> None:
+def _check_samples(stream_out: OutputStream, before: StreamPackets, after: StreamPackets) -> None:
     """Compare bytes, since uncompressed sound has no packets of its own: each muxer makes others."""
     slack = (before.hidden + 2) * before.total_bytes / max(1, before.count)
     if abs(after.total_bytes - before.total_bytes) > slack:
         raise VerificationFault(
-            f"{kept.stream.label}: {before.total_bytes} bytes of sound were copied, "
+            f"{stream_out.stream.label}: {before.total_bytes} bytes of sound were copied, "
             f"{after.total_bytes} are there."
         )
 
@@ -295,14 +301,14 @@ def _check_span(label: str, before: StreamPackets, after: StreamPackets, slack_s
         return  # an elementary stream without a clock: what is counted has to do
     slack = slack_s + SPAN_SHARE * before.span_s
     spans = abs(before.span_s - after.span_s) <= slack
-    sums = bool(before.jumps) and abs(before.total_s - after.span_s) <= slack + before.jumps
-    if not spans and not sums and before.back:
+    hashes = bool(before.jumps) and abs(before.total_s - after.span_s) <= slack + before.jumps
+    if not spans and not hashes and before.back:
         raise InputFault(
             f"The source's clock goes back from {before.back[0]:.2f} s to {before.back[1]:.2f} s in "
             f"{label}, and its pieces do not add up ({before.total_s:.2f} s, {after.span_s:.2f} s in"
             " the output): it is several recordings in one. Convert each alone."
         )
-    if not spans and not sums:
+    if not spans and not hashes:
         raise VerificationFault(
             f"{label}: {before.span_s:.2f} s in the source, {after.span_s:.2f} s in the output."
         )
@@ -314,8 +320,8 @@ def _frames_of(decoded: Diagnosis, number: int | None) -> int | None:
 
 
 def _number_of_video(request: Request) -> int | None:
-    for number, kept in enumerate(request.plan.kept):
-        if kept.stream.is_video:
+    for number, stream_out in enumerate(request.plan.output_streams):
+        if stream_out.stream.is_video:
             return number
     return None
 

@@ -9,7 +9,7 @@ Each check catches what the others miss:
 | readable at all | text, playlists, a header without data, a missing index | `probe` |
 | every packet | broken chains of packets, lost sync, flagged packets | `packets` |
 | header against packets | a stated duration or frame count that is not there | here |
-| zeroed blocks | unfinished downloads, lost disk blocks, which decoders may show as pictures | `zeros` |
+| zeroed blocks | unfinished downloads, lost disk blocks, which decoders may show as pictures | `zero_runs` |
 | decoding all of it | damage inside frames; copied sound is decoded from the output | `encode`, `verify` |
 | the file itself | shrinks, grows, is written to or replaced while it is read | `check_unchanged` |
 
@@ -116,10 +116,12 @@ async def check_source(tools: Tools, path: Path, controls: Controls) -> Source:
     checks = await trio.to_thread.run_sync(check_structure, path)
     found = await probe(tools, file_url(path), controls)
     suspects = suspects_of(found)
-    zeros = await trio.to_thread.run_sync(find_zero_runs, path) if suspects else None
-    scan = await scan_packets(tools, file_url(path), controls, zeros=zeros, zero_streams=suspects)
-    judge(found, scan)
-    judge_tail(found, scan, state.size_bytes)
+    zero_runs = await trio.to_thread.run_sync(find_zero_runs, path) if suspects else None
+    scan = await scan_packets(
+        tools, file_url(path), controls, zero_runs=zero_runs, zero_streams=suspects
+    )
+    check_source_packets(found, scan)
+    check_end_of_source(found, scan, state.size_bytes)
     await trio.to_thread.run_sync(_check_tail, path, scan.end_byte)
     return Source(path, state, found, scan, (*checks, *_PASSED))
 
@@ -151,12 +153,12 @@ async def check_remote(
     checks = await trio.to_thread.run_sync(_remote_structure, reader)
     found = await probe(tools, url, controls)
     suspects = suspects_of(found)
-    zeros, digest = await reader.read_whole(on_progress)
+    zero_runs, digest = await reader.read_whole(on_progress)
     if sha256 is not None and digest != sha256.lower():
         raise InputFault(f"The source has SHA-256 {digest}, the job says {sha256.lower()}.")
-    scan = await scan_packets(tools, url, controls, zeros=zeros, zero_streams=suspects)
-    judge(found, scan)
-    judge_tail(found, scan, reader.size_bytes)
+    scan = await scan_packets(tools, url, controls, zero_runs=zero_runs, zero_streams=suspects)
+    check_source_packets(found, scan)
+    check_end_of_source(found, scan, reader.size_bytes)
     await trio.to_thread.run_sync(_check_remote_tail, reader, scan.end_byte)
     state = FileState(reader.size_bytes, 0, 0)
     return Source(None, state, found, scan, (*checks, *_PASSED, "streamed"), url)
@@ -193,24 +195,24 @@ def suspects_of(found: Probe) -> list[int]:
     return [stream.index for stream in found.streams if stream.codec in NEVER_ZERO]
 
 
-def judge(found: Probe, scan: PacketScan) -> None:
+def check_source_packets(found: Probe, scan: PacketScan) -> None:
     """Hold what the header says against the packets; pure. Raises `InputFault`."""
     if scan.diagnosis.damage:
         back = next((stream.back for stream in scan.streams.values() if stream.back), None)
-        joined = "" if back is None else f", or joined (its clock goes back {_clock(back)})"
+        concatenated = "" if back is None else f", or joined (its clock goes back {_clock(back)})"
         raise InputFault(
-            f"The source is cut or damaged{joined}: {scan.diagnosis.damage[0]}",
+            f"The source is cut or damaged{concatenated}: {scan.diagnosis.damage[0]}",
             log_tail=scan.diagnosis.tail,
         )
     if scan.exit_code != 0:
         raise InputFault("The source cannot be read to its end.", log_tail=scan.diagnosis.tail)
     for stream in found.streams:
         if stream.is_video or stream.kind == "audio":
-            _judge_stream(found, stream, scan)
-    _judge_duration(found, scan)
+            _check_stream(found, stream, scan)
+    _check_duration(found, scan)
 
 
-def judge_tail(found: Probe, scan: PacketScan, size: int) -> None:
+def check_end_of_source(found: Probe, scan: PacketScan, size: int) -> None:
     """Refuse a half packet at the end, where the demuxer drops it silently; pure."""
     if _first_name(found) in _NO_TAIL and scan.end_byte < size:
         raise InputFault(
@@ -219,7 +221,7 @@ def judge_tail(found: Probe, scan: PacketScan, size: int) -> None:
         )
 
 
-def _judge_stream(found: Probe, stream: Stream, scan: PacketScan) -> None:
+def _check_stream(found: Probe, stream: Stream, scan: PacketScan) -> None:
     packets = scan.of(stream.index)
     if packets.count == 0:
         raise InputFault(f"The source is cut or empty: {stream.label} has no data.")
@@ -249,7 +251,7 @@ def _clock(back: tuple[float, float]) -> str:
     return f"from {back[0]:.2f} s to {back[1]:.2f} s"
 
 
-def _judge_duration(found: Probe, scan: PacketScan) -> None:
+def _check_duration(found: Probe, scan: PacketScan) -> None:
     end_s = scan.end_s
     stated = found.duration_s
     if stated is None or end_s is None or _first_name(found) not in _TRUSTED_DURATION:

@@ -1,7 +1,7 @@
 """The daemon's HTTP API as the engine sees it, with one question answered for every reply: is
 this final, or is it worth another try?
 
-Error handling: `Away` means try again (no connection, time-out, 408, 425, 429, 5xx); `Refused`
+Error handling: `DaemonUnavailable` means try again (no connection, time-out, 408, 425, 429, 5xx); `Rejected`
 means that the daemon has decided (any other 4xx). Nothing else is raised for what a daemon may do.
 """
 
@@ -31,11 +31,11 @@ _POLL_SLACK_S = 15.0
 """How much later than promised the reply of a long poll may come."""
 
 
-class Away(Exception):
+class DaemonUnavailable(Exception):
     """The daemon cannot answer now; the same call may succeed later."""
 
 
-class Refused(Exception):
+class Rejected(Exception):
     """The daemon has said no, finally."""
 
     def __init__(self, status: int, detail: str) -> None:
@@ -118,19 +118,21 @@ class DaemonApi:
                 follow_redirects=False,  # the key goes to the daemon and nowhere else
             )
         except httpx.TransportError as error:
-            raise Away(str(error) or type(error).__name__) from error
+            raise DaemonUnavailable(str(error) or type(error).__name__) from error
         if reply.is_success:
             return reply.content
         if reply.is_redirect:
-            raise Away(f"it redirects to {reply.headers.get('Location')}: is --server right?")
+            raise DaemonUnavailable(
+                f"it redirects to {reply.headers.get('Location')}: is --server right?"
+            )
         raise fault_of(reply.status_code, _detail_of(reply))
 
 
-def fault_of(status: int, detail: str) -> Away | Refused:
+def fault_of(status: int, detail: str) -> DaemonUnavailable | Rejected:
     """Return the error that says whether another try is worth it."""
     if status >= 500 or status in _TRY_AGAIN:
-        return Away(f"the daemon answered {status}")
-    return Refused(status, detail)
+        return DaemonUnavailable(f"the daemon answered {status}")
+    return Rejected(status, detail)
 
 
 class _Problem(msgspec.Struct):
@@ -149,4 +151,4 @@ def _decode(content: bytes, kind: type[T]) -> T:
         return msgspec.json.decode(content, type=kind)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         # Not the daemon that we know: a proxy's page, or another version. It may pass.
-        raise Away(f"the daemon's answer is not understood: {error}") from error
+        raise DaemonUnavailable(f"the daemon's answer is not understood: {error}") from error

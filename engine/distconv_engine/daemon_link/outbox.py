@@ -14,7 +14,7 @@ import msgspec
 import trio
 
 from distconv_engine.backoff import Backoff
-from distconv_engine.daemon_link.http import Away, DaemonApi, Refused
+from distconv_engine.daemon_link.http import DaemonApi, DaemonUnavailable, Rejected
 from distconv_engine.files import fsync_directory, safe_name, write_durably
 from distconv_engine.logs import Log
 from distconvd.model import HeldJob
@@ -58,7 +58,7 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def told(self) -> list[HeldJob]:
+    def for_heartbeat(self) -> list[HeldJob]:
         """Return what a heartbeat says of them: still held, until the daemon knows how they ended."""
         return [HeldJob(job_id, attempt) for job_id, attempt in self._entries]
 
@@ -105,10 +105,10 @@ class Outbox:
                 await self._api.report(
                     entry.report.job_id, entry.report.kind, bytes(entry.report.body)
                 )
-            except Away as error:
+            except DaemonUnavailable as error:
                 self._log.debug("report not delivered yet", job_id=key[0], reason=error)
                 continue
-            except Refused as error:
+            except Rejected as error:
                 self._log.warning("report refused", job_id=key[0], attempt=key[1], reason=error)
                 if error.status in _KEY_TROUBLE:
                     continue

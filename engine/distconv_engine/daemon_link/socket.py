@@ -1,6 +1,6 @@
 """One websocket to the daemon; the only module of the engine that knows trio-websocket.
 
-Error handling: whatever the network, a proxy or the daemon does becomes `NotOffered` (there is no
+Error handling: whatever the network, a proxy or the daemon does becomes `NotSupported` (there is no
 such thing behind this address) or `Closed` (there was, or there may be again).
 """
 
@@ -31,10 +31,10 @@ _LIBRARY = (
     trio.BrokenResourceError,
     trio.ClosedResourceError,
 )
-_NOT_OFFERED = frozenset({400, 404, 405, 426, 501})
+_NOT_SUPPORTED = frozenset({400, 404, 405, 426, 501})
 
 
-class NotOffered(Exception):
+class NotSupported(Exception):
     """The daemon answers, but has no websocket for engines."""
 
 
@@ -46,7 +46,7 @@ class Closed(Exception):
         self.code = code
 
 
-class Socket(Protocol):
+class EngineSocket(Protocol):
     """An open websocket. All methods raise `Closed` once it is over."""
 
     async def receive(self) -> str:
@@ -63,7 +63,7 @@ class Socket(Protocol):
 
 
 class WebSocket:
-    """A `Socket` by trio-websocket."""
+    """A `EngineSocket` by trio-websocket."""
 
     def __init__(self, connection: WebSocketConnection) -> None:
         self._connection = connection
@@ -94,10 +94,12 @@ class WebSocket:
 
 
 @asynccontextmanager
-async def open_socket(server: str, engine_id: str, api_key: str | None) -> AsyncGenerator[Socket]:
+async def open_socket(
+    server: str, engine_id: str, api_key: str | None
+) -> AsyncGenerator[EngineSocket]:
     """Open the websocket of an engine for the length of the block.
 
-    Raises `NotOffered` or `Closed`; the latter also for what goes wrong inside the library: push
+    Raises `NotSupported` or `Closed`; the latter also for what goes wrong inside the library: push
     only saves latency and may never end an engine.
     """
     # http to ws, https to wss.
@@ -115,8 +117,8 @@ async def open_socket(server: str, engine_id: str, api_key: str | None) -> Async
         ) as connection:
             yield WebSocket(connection)
     except ConnectionRejected as error:
-        if error.status_code in _NOT_OFFERED:
-            raise NotOffered(f"the daemon answered {error.status_code}") from error
+        if error.status_code in _NOT_SUPPORTED:
+            raise NotSupported(f"the daemon answered {error.status_code}") from error
         raise Closed(f"the daemon answered {error.status_code}") from error
     except ConnectionClosed as end:
         raise _closed(end) from None

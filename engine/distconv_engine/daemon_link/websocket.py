@@ -17,10 +17,10 @@ from contextlib import AbstractAsyncContextManager
 import msgspec
 import trio
 
-from distconv_engine.attempts.active import Holdings
+from distconv_engine.attempts.active import ActiveAttempts
 from distconv_engine.backoff import Backoff
-from distconv_engine.daemon_link.http import Away, Refused, fault_of
-from distconv_engine.daemon_link.socket import Closed, NotOffered, Socket
+from distconv_engine.daemon_link.http import DaemonUnavailable, Rejected, fault_of
+from distconv_engine.daemon_link.socket import Closed, EngineSocket, NotSupported
 from distconv_engine.logs import Log
 from distconvd.model import Job, Verdict
 from distconvd.model.push import (
@@ -37,10 +37,10 @@ ACK_S = 10.0
 """An ack that takes longer is not waited for: the socket is given up, and HTTP is asked."""
 PING_S = 15.0
 PONG_S = 10.0
-OFFER_AGAIN_S = 300.0
+RETRY_UPGRADE_S = 300.0
 """How long after a daemon said that it has no websocket it is asked again."""
 
-OpenSocket = Callable[[], AbstractAsyncContextManager[Socket]]
+OpenSocket = Callable[[], AbstractAsyncContextManager[EngineSocket]]
 _decoder: msgspec.json.Decoder[ToEngine] = msgspec.json.Decoder(ToEngine)
 
 
@@ -52,7 +52,7 @@ class _Asked:
     """A message that waits for its ack."""
 
     def __init__(self) -> None:
-        self.settled = trio.Event()
+        self.finished = trio.Event()
         self.ack: AckMessage | None = None
 
 
@@ -70,13 +70,13 @@ class PushLink:
     def __init__(
         self,
         open_socket: OpenSocket,
-        holdings: Holdings,
+        active_attempts: ActiveAttempts,
         log: Log,
         on_benchmark: Callable[[int], None] = _nothing,
         on_replaced: Callable[[], None] = _nothing,
     ) -> None:
         self._open_socket = open_socket
-        self._holdings = holdings
+        self._active_attempts = active_attempts
         self._log = log
         self._on_benchmark = on_benchmark
         self._on_replaced = on_replaced
@@ -94,7 +94,7 @@ class PushLink:
 
     async def maybe_ask(self, kind: str, job_id: str | None, body: bytes) -> bytes | None:
         """Say something and return the body of its ack; None where the socket is not there, or is
-        lost before the ack. Raises `Away` and `Refused` as `DaemonApi` does."""
+        lost before the ack. Raises `DaemonUnavailable` and `Rejected` as `DaemonApi` does."""
         if not self.is_open:
             return None
         self._last_id += 1
@@ -103,7 +103,7 @@ class PushLink:
         self._queue(number, kind, job_id, body)
         try:
             with trio.move_on_after(ACK_S) as patience:
-                await asked.settled.wait()
+                await asked.finished.wait()
         finally:
             self._asked.pop(number, None)
         if patience.cancelled_caught:
@@ -150,9 +150,9 @@ class PushLink:
             async with self._open_socket() as socket:
                 self._log.info("websocket open: work is pushed")
                 end = await self._serve(socket)
-        except NotOffered as error:
+        except NotSupported as error:
             self._log.info("no websocket here: work is asked for", reason=error)
-            return OFFER_AGAIN_S
+            return RETRY_UPGRADE_S
         except Closed as error:
             end = error
         if end.code == CLOSE_REPLACED:
@@ -161,7 +161,7 @@ class PushLink:
         self._log.info("no websocket for now: work is asked for", reason=end)
         return pause_s
 
-    async def _serve(self, socket: Socket) -> Closed:
+    async def _serve(self, socket: EngineSocket) -> Closed:
         """Use an open socket until it is over; return why it is."""
         end = Closed("given up")
         self.is_open = True
@@ -169,44 +169,44 @@ class PushLink:
         try:
             with trio.CancelScope() as self._scope:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._send_for_ever, socket)
+                    nursery.start_soon(self._send_forever, socket)
                     nursery.start_soon(self._keep_alive, socket)
-                    end = await self._receive_for_ever(socket)
+                    end = await self._receive_forever(socket)
                     nursery.cancel_scope.cancel()
         finally:
             self.is_open = False
             self._outgoing.clear()
             for asked in self._asked.values():
-                asked.settled.set()
+                asked.finished.set()
             self._changed.set()
         return end
 
-    async def _receive_for_ever(self, socket: Socket) -> Closed:
+    async def _receive_forever(self, socket: EngineSocket) -> Closed:
         while True:
             try:
                 text = await socket.receive()
             except Closed as end:
                 return end
             try:
-                self._obey(_decoder.decode(text))
+                self._handle(_decoder.decode(text))
             except (msgspec.DecodeError, RecursionError) as error:
                 # Of a newer daemon, perhaps; what matters can be learnt by HTTP as well.
                 self._log.warning("message of the daemon not understood", reason=error)
 
-    def _obey(self, message: ToEngine) -> None:
+    def _handle(self, message: ToEngine) -> None:
         self._backoff.reset()
         if isinstance(message, AckMessage):
             asked = self._asked.get(message.id)
             if asked is not None:
                 asked.ack = message
-                asked.settled.set()
+                asked.finished.set()
         elif isinstance(message, AssignedMessage):
             job = msgspec.json.decode(message.job, type=Job)
             self._jobs[job.job_id, job.attempt] = job
             self._changed.set()
         elif isinstance(message, CancelMessage):
             self._jobs.pop((message.job_id, message.attempt), None)
-            self._holdings.obey([Verdict(message.job_id, message.attempt, "cancel")])
+            self._active_attempts.apply([Verdict(message.job_id, message.attempt, "cancel")])
         elif isinstance(message, PauseMessage):
             self._pause(message)
         elif isinstance(message, BenchmarkMessage):
@@ -221,9 +221,9 @@ class PushLink:
                 self._jobs[attempt], paused=message.paused
             )
         verdict = Verdict(message.job_id, message.attempt, "keep", message.paused)
-        self._holdings.obey([verdict])
+        self._active_attempts.apply([verdict])
 
-    async def _send_for_ever(self, socket: Socket) -> None:
+    async def _send_forever(self, socket: EngineSocket) -> None:
         """The only sender, so that nobody who is cancelled leaves half a frame."""
         while True:
             while self._outgoing:
@@ -234,7 +234,7 @@ class PushLink:
             self._wake = trio.Event()
             await self._wake.wait()
 
-    async def _keep_alive(self, socket: Socket) -> None:
+    async def _keep_alive(self, socket: EngineSocket) -> None:
         while True:
             await trio.sleep(PING_S)
             with trio.move_on_after(PONG_S) as patience:
@@ -257,12 +257,12 @@ class PushLink:
 
     async def _polled(self, poll: Callable[[], Awaitable[Job | None]]) -> Job | None:
         job: Job | None = None
-        failure: Away | Refused | None = None
+        failure: DaemonUnavailable | Rejected | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._until_pushed, nursery.cancel_scope)
             try:
                 job = await poll()
-            except (Away, Refused) as error:
+            except (DaemonUnavailable, Rejected) as error:
                 failure = error  # raised below: a nursery would wrap it
             nursery.cancel_scope.cancel()
         if failure is not None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from distconv_engine.encode.encoders import Encoder, pixel_filter
-from distconv_engine.encode.plan import Kept, Plan
+from distconv_engine.encode.plan import OutputStream, Plan
 from distconv_engine.failures import EngineFault, InputFault
 from distconv_engine.ffmpeg.inputs import read_arguments
 from distconv_engine.ffmpeg.stderr import LOG_LEVEL
@@ -32,7 +32,7 @@ _TAGS = {
     "mkv": {"aac": "0x00ff", "mp2": "0x0050", "mp3": "0x0055", "ac3": "0x2000"},
 }
 """Of sound for which sources of other kinds have tags of their own."""
-_TWIN_FRAGMENT_US = 500_000
+_TEE_FRAGMENT_US = 500_000
 """How much film the decoder beside the encode gets at a time."""
 _BITS_A_PIXEL_VP8 = 0.12
 """libvpx needs a ceiling for VP8 also with constant quality."""
@@ -52,9 +52,9 @@ class Request:
     """From `sources.file_url`."""
     reader: str | None = None
     """The ffmpeg that can decode what the encoder makes; None: there is none."""
-    live: bool = False
+    streaming: bool = False
     """The output is sent while it is made, so nothing of it can be written again later."""
-    twin: int | None = None
+    tee_fd: int | None = None
     """The descriptor of a pipe that gets the pictures and sounds, too; `output` is then a name
     without any letter that the tee muxer gives a meaning to, in the folder where ffmpeg runs."""
 
@@ -108,10 +108,10 @@ def cover_commands(request: Request) -> list[list[str]]:
         [
             *(request.tools.ffmpeg, "-hide_banner", "-nostdin", "-y", "-loglevel", LOG_LEVEL),
             *read_arguments(request.source),
-            *("-map", f"0:{kept.stream.index}", "-c", "copy", "-frames:v", "1"),
-            *("-f", "rawvideo", f"file:{_cover_file(request.plan, kept)}"),
+            *("-map", f"0:{stream_out.stream.index}", "-c", "copy", "-frames:v", "1"),
+            *("-f", "rawvideo", f"file:{_cover_file(request.plan, stream_out)}"),
         ]
-        for kept in request.plan.attached_covers
+        for stream_out in request.plan.attached_covers
     ]
 
 
@@ -162,14 +162,14 @@ def _last_pass(request: Request, pass_number: int | None) -> list[str]:
     plan, container = request.plan, request.plan.container
     argv = _head(request)
     attached = plan.attached_covers
-    for kept in plan.kept:
-        argv += [] if kept in attached else ["-map", f"0:{kept.stream.index}"]
+    for stream_out in plan.output_streams:
+        argv += [] if stream_out in attached else ["-map", f"0:{stream_out.stream.index}"]
     argv += ["-map_metadata", "0", "-map_chapters", "0" if plan.keep_chapters else "-1"]
-    for number, kept in enumerate(plan.kept):
-        argv += _stream(request, kept, number, pass_number)
+    for number, stream_out in enumerate(plan.output_streams):
+        argv += _stream(request, stream_out, number, pass_number)
     argv += ["-max_muxing_queue_size", "9999"]
-    if request.twin is not None:
-        return [*argv, *_tee(request, request.twin)]
+    if request.tee_fd is not None:
+        return [*argv, *_tee(request, request.tee_fd)]
     movflags = _movflags(request)
     argv += ["-movflags", movflags] if movflags else []
     return [*argv, "-f", container.format, request.output]
@@ -179,66 +179,68 @@ def _movflags(request: Request) -> str | None:
     """Where the index goes: to the front, to the end, or, live, in pieces between the frames."""
     if request.plan.container.name not in ("mp4", "mov"):
         return None
-    if request.live:
+    if request.streaming:
         return "+frag_keyframe+delay_moov+default_base_moof"
     return None if request.options.faststart is False else "+faststart"
 
 
-def _adapted(request: Request, kept: Kept, number: int) -> list[str]:
+def _adapted(request: Request, stream_out: OutputStream, number: int) -> list[str]:
     """Give copied sound the tag and the clock that its muxer would, behind which the tee stands."""
-    if kept.stream.kind != "audio":
+    if stream_out.stream.kind != "audio":
         return []
     container = request.plan.container.name
-    tag = _TAGS.get(container, {}).get(kept.codec)
+    tag = _TAGS.get(container, {}).get(stream_out.codec)
     argv = [] if tag is None else [f"-tag:{number}", tag]
     if container in ("mp4", "mov"):
-        argv += [f"-time_base:{number}", f"1/{kept.stream.sample_rate}"]
+        argv += [f"-time_base:{number}", f"1/{stream_out.stream.sample_rate}"]
     return argv
 
 
-def _unpacked(request: Request, kept: Kept, number: int) -> list[str]:
+def _unpacked(request: Request, stream_out: OutputStream, number: int) -> list[str]:
     """Take ADTS off AAC: MP4's muxer does that by itself, but too late for an index that comes first."""
-    needed = kept.stream.is_adts and request.plan.container.name in ("mp4", "mov")
+    needed = stream_out.stream.is_adts and request.plan.container.name in ("mp4", "mov")
     return [f"-bsf:{number}", "aac_adtstoasc"] if needed else []
 
 
-def _tee(request: Request, twin: int) -> list[str]:
-    """Hand each packet to the output and, if it is picture or sound, to the pipe `twin`.
+def _tee(request: Request, tee_fd: int) -> list[str]:
+    """Hand each packet to the output and, if it is picture or sound, to the pipe `tee_fd`.
 
     The pipe comes first: it ends before the output's index is written.
     """
     container = request.plan.container
     piped = [f"f={container.format}", r"select=\'V,a\'", "onfail=ignore"]
     if container.name in ("mp4", "mov"):
-        piped += ["movflags=+delay_moov+default_base_moof", f"frag_duration={_TWIN_FRAGMENT_US}"]
+        piped += ["movflags=+delay_moov+default_base_moof", f"frag_duration={_TEE_FRAGMENT_US}"]
     movflags = _movflags(request)
     written = [f"f={container.format}", *([f"movflags={movflags}"] if movflags else [])]
-    slaves = f"[{':'.join(piped)}]pipe:{twin}|[{':'.join(written)}]{request.output}"
+    slaves = f"[{':'.join(piped)}]pipe:{tee_fd}|[{':'.join(written)}]{request.output}"
     # All these containers want it; ffmpeg would ask them, but it asks the tee muxer.
     return ["-flags", "+global_header", "-f", "tee", slaves]
 
 
-def _stream(request: Request, kept: Kept, number: int, pass_number: int | None) -> list[str]:
-    stream = kept.stream
-    if kept.action == "copy":
-        if kept in request.plan.attached_covers:
-            return _attached(request, kept, number)
+def _stream(
+    request: Request, stream_out: OutputStream, number: int, pass_number: int | None
+) -> list[str]:
+    stream = stream_out.stream
+    if stream_out.action == "copy":
+        if stream_out in request.plan.attached_covers:
+            return _attached(request, stream_out, number)
         cover = [f"-disposition:{number}", "attached_pic"] if stream.is_cover else []
         # ffmpeg before 6 calls FLAC in MP4 an experiment, long after it had become a standard.
         strict = ["-strict", "-2"] if stream.codec == "flac" else []
-        adapted = _adapted(request, kept, number) if request.twin is not None else []
-        adapted += _unpacked(request, kept, number)
+        adapted = _adapted(request, stream_out, number) if request.tee_fd is not None else []
+        adapted += _unpacked(request, stream_out, number)
         return [f"-c:{number}", "copy", *cover, *strict, *adapted]
     if stream.kind == "video":
-        return _video(request, kept, str(number), pass_number)
+        return _video(request, stream_out, str(number), pass_number)
     if stream.kind == "audio":
-        return _audio(request, kept, number)
-    return [f"-c:{number}", _SUBTITLE_ENCODERS[kept.codec]]
+        return _audio(request, stream_out, number)
+    return [f"-c:{number}", _SUBTITLE_ENCODERS[stream_out.codec]]
 
 
-def _attached(request: Request, kept: Kept, number: int) -> list[str]:
-    name = _cover_file(request.plan, kept)
-    kind = "image/png" if kept.codec == "png" else "image/jpeg"
+def _attached(request: Request, stream_out: OutputStream, number: int) -> list[str]:
+    name = _cover_file(request.plan, stream_out)
+    kind = "image/png" if stream_out.codec == "png" else "image/jpeg"
     return [
         *("-attach", f"file:{name}"),
         *(f"-metadata:s:{number}", f"mimetype={kind}"),
@@ -246,14 +248,18 @@ def _attached(request: Request, kept: Kept, number: int) -> list[str]:
     ]
 
 
-def _cover_file(plan: Plan, kept: Kept) -> str:
+def _cover_file(plan: Plan, stream_out: OutputStream) -> str:
     """Return its name in the folder where ffmpeg runs; players look for one named `cover`."""
-    place = plan.attached_covers.index(kept)
-    return f"cover{f'-{place + 1}' if place else ''}.{'png' if kept.codec == 'png' else 'jpg'}"
+    place = plan.attached_covers.index(stream_out)
+    return (
+        f"cover{f'-{place + 1}' if place else ''}.{'png' if stream_out.codec == 'png' else 'jpg'}"
+    )
 
 
-def _video(request: Request, kept: Kept, spec: str, pass_number: int | None) -> list[str]:
-    encoder, options, stream = request.encoder, request.options, kept.stream
+def _video(
+    request: Request, stream_out: OutputStream, spec: str, pass_number: int | None
+) -> list[str]:
+    encoder, options, stream = request.encoder, request.options, stream_out.stream
     argv = [f"-c:{spec}", encoder.name]
     argv += [f"-filter:{spec}", ",".join(_filters(request, stream))]
     argv += [f"-fps_mode:{spec}", "vfr", *_rate(request, stream)]
@@ -315,31 +321,33 @@ def _colour(stream: Stream) -> list[str]:
     return [part for option, value in pairs if value for part in (option, value)]
 
 
-def _audio(request: Request, kept: Kept, number: int) -> list[str]:
-    kbps = request.options.audio_bitrate_kbps or _audio_kbps(kept)
-    most = _OPUS_KBPS_A_CHANNEL * kept.stream.channels
-    if kept.codec == "opus" and kbps > most:
+def _audio(request: Request, stream_out: OutputStream, number: int) -> list[str]:
+    kbps = request.options.audio_bitrate_kbps or _audio_kbps(stream_out)
+    most = _OPUS_KBPS_A_CHANNEL * stream_out.stream.channels
+    if stream_out.codec == "opus" and kbps > most:
         raise InputFault(
-            f"'options.audio_bitrate_kbps' must be at most {most} for the {kept.stream.channels}"
-            f" channels of {kept.stream.label} in opus."
+            f"'options.audio_bitrate_kbps' must be at most {most} for the {stream_out.stream.channels}"
+            f" channels of {stream_out.stream.label} in opus."
         )
-    argv = [f"-c:{number}", _AUDIO_ENCODERS[kept.codec], f"-b:{number}", f"{kbps}k"]
+    argv = [f"-c:{number}", _AUDIO_ENCODERS[stream_out.codec], f"-b:{number}", f"{kbps}k"]
     chain: list[str] = []
-    if kept.relabelled is not None:
-        places = "|".join(str(place) for place in range(kept.stream.channels))
-        chain.append(f"channelmap={places}:{kept.relabelled}")
-    if kept.codec == "opus":
+    if stream_out.relabelled is not None:
+        places = "|".join(str(place) for place in range(stream_out.stream.channels))
+        chain.append(f"channelmap={places}:{stream_out.relabelled}")
+    if stream_out.codec == "opus":
         chain.append(_OPUS_LAYOUTS)
-    elif kept.is_folded:
+    elif stream_out.is_folded:
         chain.append(_AAC_FOLDED)
     if chain:
         argv += [f"-filter:{number}", ",".join(chain)]
-    elif not kept.stream.has_layout:  # the encoder wants one: the usual one of so many channels
-        argv += [f"-ac:{number}", str(kept.stream.channels)]
+    elif (
+        not stream_out.stream.has_layout
+    ):  # the encoder wants one: the usual one of so many channels
+        argv += [f"-ac:{number}", str(stream_out.stream.channels)]
     return argv
 
 
-def _audio_kbps(kept: Kept) -> int:
-    table = _AUDIO_KBPS[kept.codec]
-    fitting: Sequence[int] = [n for n in sorted(table) if n >= kept.stream.channels]
+def _audio_kbps(stream_out: OutputStream) -> int:
+    table = _AUDIO_KBPS[stream_out.codec]
+    fitting: Sequence[int] = [n for n in sorted(table) if n >= stream_out.stream.channels]
     return table[fitting[0] if fitting else max(table)]

@@ -42,7 +42,7 @@ _USUAL = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class OutputStream:
     """One stream of the output."""
 
     stream: Stream
@@ -53,7 +53,7 @@ class Kept:
     """Of a copy: which part of it the output has to hide, as the source does."""
 
     @property
-    def is_played(self) -> bool:
+    def is_av(self) -> bool:
         """Whether it is moving pictures or sound."""
         return self.stream.is_video or self.stream.kind == "audio"
 
@@ -88,30 +88,42 @@ class Plan:
 
     codec: str
     container: Container
-    kept: tuple[Kept, ...]
+    output_streams: tuple[OutputStream, ...]
     """In the output's order: every container has its covers behind the tracks."""
     dropped: tuple[str, ...]
     keep_chapters: bool
 
     @property
-    def video(self) -> Kept | None:
+    def video(self) -> OutputStream | None:
         """The video stream, if there is one."""
-        return next((kept for kept in self.kept if kept.stream.is_video), None)
+        return next(
+            (stream_out for stream_out in self.output_streams if stream_out.stream.is_video), None
+        )
 
     @property
-    def played(self) -> list[tuple[int, Kept]]:
+    def av_streams(self) -> list[tuple[int, OutputStream]]:
         """Pictures and sounds, each with its index in the file."""
-        return [(number, kept) for number, kept in enumerate(self.kept) if kept.is_played]
+        return [
+            (number, stream_out)
+            for number, stream_out in enumerate(self.output_streams)
+            if stream_out.is_av
+        ]
 
     @property
-    def attached_covers(self) -> list[Kept]:
+    def attached_covers(self) -> list[OutputStream]:
         """Covers that become attachments: ffmpeg takes those from files, and not from streams."""
         attached = self.container.covers == "attachment"
-        return [kept for kept in self.kept if attached and kept.stream.is_cover]
+        return [
+            stream_out
+            for stream_out in self.output_streams
+            if attached and stream_out.stream.is_cover
+        ]
 
     def labels(self) -> list[str]:
         """What is kept, as the result tells it."""
-        return [kept.label for kept in self.kept] + (["chapters"] if self.keep_chapters else [])
+        return [stream_out.label for stream_out in self.output_streams] + (
+            ["chapters"] if self.keep_chapters else []
+        )
 
 
 @dataclass(slots=True)
@@ -119,7 +131,7 @@ class _Draft:
     """A plan for one container, and what it could not hold."""
 
     container: Container
-    kept: list[Kept]
+    output_streams: list[OutputStream]
     dropped: list[str]
     unsupported: list[str]
     """What the container cannot hold."""
@@ -182,12 +194,14 @@ def _finish(codec: str, options: TranscodeOptions, probe: Probe, draft: _Draft) 
             f"A {container.name} file with {codec} cannot hold {', '.join(unsupported)}. Choose "
             "another container, or set options.on_unsupported to 'drop'."
         )
-    if not any(kept.stream.kind in ("video", "audio") for kept in draft.kept):
+    if not any(stream_out.stream.kind in ("video", "audio") for stream_out in draft.output_streams):
         raise InputFault("Nothing would be left: the output would have no video and no audio.")
     return Plan(
         codec=codec,
         container=container,
-        kept=tuple(sorted(draft.kept, key=lambda kept: kept.stream.is_cover)),
+        output_streams=tuple(
+            sorted(draft.output_streams, key=lambda stream_out: stream_out.stream.is_cover)
+        ),
         dropped=tuple(draft.dropped + unsupported),
         keep_chapters=chapters and container.chapters,
     )
@@ -229,12 +243,12 @@ def _place_video(
         draft.unsupported.append(f"the HDR colours of {stream.label}")
     if stream.has_alpha:  # none of these codecs is made with any, so another container is no help
         draft.dropped.append(f"the alpha channel of {stream.label}")
-    draft.kept.append(Kept(stream, "encode", codec))
+    draft.output_streams.append(OutputStream(stream, "encode", codec))
 
 
 def _place_cover(draft: _Draft, container: Container, stream: Stream) -> None:
     if container.covers and stream.codec in ("mjpeg", "png"):
-        draft.kept.append(Kept(stream, "copy", stream.codec))
+        draft.output_streams.append(OutputStream(stream, "copy", stream.codec))
     else:
         draft.unsupported.append(stream.label)
 
@@ -264,7 +278,7 @@ def _encode_audio(draft: _Draft, stream: Stream, codec: str) -> None:
     if stream.channels > _CHANNELS_MAX and (codec == "aac" or not stream.has_layout):
         draft.unsupported.append(f"the {stream.channels} channels of {stream.label} as {codec}")
     else:
-        draft.kept.append(Kept(stream, "encode", codec))
+        draft.output_streams.append(OutputStream(stream, "encode", codec))
 
 
 def _copy_audio(
@@ -274,7 +288,7 @@ def _copy_audio(
     # ffmpeg copies what is hidden, too; and but for a beginning it would then be heard.
     hides = edit is None or (edit == "head" and container.edit_lists)
     if can and hides:
-        draft.kept.append(Kept(stream, "copy", stream.codec, edit))
+        draft.output_streams.append(OutputStream(stream, "copy", stream.codec, edit))
     elif must:
         lost = f"a copy of {stream.label} with its edit list" if can else stream.label
         draft.unsupported.append(lost)
@@ -288,18 +302,18 @@ def _place_subtitle(
     if options.subtitles == "drop":
         draft.dropped.append(stream.label)
     elif stream.codec in container.subtitles_copied:
-        draft.kept.append(Kept(stream, "copy", stream.codec))
+        draft.output_streams.append(OutputStream(stream, "copy", stream.codec))
     elif stream.codec in TEXT_SUBTITLES and container.text_made:
         if stream.codec in ("ass", "ssa") and not container.styled_text:
             draft.degraded.append(stream.label)
-        draft.kept.append(Kept(stream, "encode", container.text_made))
+        draft.output_streams.append(OutputStream(stream, "encode", container.text_made))
     else:
         draft.unsupported.append(stream.label)
 
 
 def _place_attachment(draft: _Draft, container: Container, stream: Stream) -> None:
     if container.attachments:
-        draft.kept.append(Kept(stream, "copy", stream.codec))
+        draft.output_streams.append(OutputStream(stream, "copy", stream.codec))
     else:
         draft.unsupported.append(stream.label)
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distconv_engine.encode.command import Request, commands, cover_commands
-from distconv_engine.failures import EngineFault, InputFault, NoRoom
+from distconv_engine.failures import EngineFault, InputFault, InsufficientSpace
 from distconv_engine.ffmpeg.child import LineSplitter
 from distconv_engine.ffmpeg.progress import EncodeProgress, ProgressParser
-from distconv_engine.ffmpeg.run import Controls, Ended, run
+from distconv_engine.ffmpeg.run import Controls, RunResult, run
 from distconv_engine.ffmpeg.stderr import Diagnosis
 from distconv_engine.media.probe import last_words
 
@@ -49,11 +49,11 @@ async def encode(
     """
     lists = commands(request)
     for argv in cover_commands(request):
-        judge_end(await run(argv, controls, cwd=cwd))
+        classify_exit(await run(argv, controls, cwd=cwd))
     encoded = None
     for number, argv in enumerate(lists):
         part = _Part(number, len(lists), duration_s, on_progress)
-        encoded = await _run_one(argv, controls, part, cwd, request.twin)
+        encoded = await _run_one(argv, controls, part, cwd, request.tee_fd)
     assert encoded is not None
     return encoded
 
@@ -75,28 +75,28 @@ class _Part:
 
 
 async def _run_one(
-    argv: list[str], controls: Controls, part: _Part, cwd: Path, twin: int | None
+    argv: list[str], controls: Controls, part: _Part, cwd: Path, tee_fd: int | None
 ) -> Encoded:
     parser = ProgressParser(part.take)
-    ended = await run(
+    result = await run(
         argv,
         controls,
         on_stdout=LineSplitter(parser.line).feed,
         sign_of_life=lambda: (part.last.frame, part.last.out_time_s, part.last.total_bytes),
         stop_on_damage=True,
         cwd=cwd,
-        pass_fds=() if twin is None else (twin,),
-        batch=True,
+        pass_fds=() if tee_fd is None else (tee_fd,),
+        batch_scheduling=True,
     )
-    judge_end(ended)
-    return Encoded(ended.diagnosis, part.last)
+    classify_exit(result)
+    return Encoded(result.diagnosis, part.last)
 
 
-def judge_end(ended: Ended) -> None:
+def classify_exit(result: RunResult) -> None:
     """Raise the failure that the end of ffmpeg tells; return when it ended well. Pure."""
-    diagnosis, tail = ended.diagnosis, ended.diagnosis.tail
+    diagnosis, tail = result.diagnosis, result.diagnosis.tail
     if diagnosis.disk_full:
-        raise NoRoom("The engine's disk is full.", log_tail=tail)
+        raise InsufficientSpace("The engine's disk is full.", log_tail=tail)
     if diagnosis.damage:
         raise InputFault(f"The source is damaged: {diagnosis.damage[0]}", log_tail=tail)
     if diagnosis.decode_errors:
@@ -105,18 +105,18 @@ def judge_end(ended: Ended) -> None:
             log_tail=tail,
         )
     too_low = _BITRATE_TOO_LOW.search(tail)
-    if ended.code != 0 and too_low:
+    if result.code != 0 and too_low:
         raise InputFault(
             "'options.video_bitrate_kbps' is too low for two passes over this source; the encoder"
             f" says: {too_low[0]}",
             log_tail=tail,
         )
-    if ended.code < 0:
-        name = signal.Signals(-ended.code).name
+    if result.code < 0:
+        name = signal.Signals(-result.code).name
         hint = " (out of memory?)" if name == "SIGKILL" else ""
         raise EngineFault(f"ffmpeg was ended by {name}{hint}.", log_tail=tail)
     if found := _NO_DECODER.search(tail):
         raise EngineFault(f"This engine's ffmpeg has no decoder for {found[1]}.", log_tail=tail)
-    if ended.code != 0:
+    if result.code != 0:
         words = last_words(tail.splitlines()) or "no message"
-        raise EngineFault(f"ffmpeg failed (exit code {ended.code}): {words}", log_tail=tail)
+        raise EngineFault(f"ffmpeg failed (exit code {result.code}): {words}", log_tail=tail)

@@ -153,12 +153,12 @@ async def open_child(
     stdin: int | None = None,
     pass_fds: Sequence[int] = (),
     grace_s: float = STOP_GRACE_S,
-    batch: bool = False,
+    batch_scheduling: bool = False,
 ) -> AsyncGenerator[Child, None]:
     """Start `argv` and yield it; it is dead and reaped when the block is left.
 
     `grace_s` is its time to end by itself when it has to be stopped; with 0 it is not asked.
-    `batch`: see `become_batch`.
+    `batch_scheduling`: see `become_batch`.
     """
     parent = os.getpid()
     granted = limits or ChildLimits()
@@ -170,7 +170,7 @@ async def open_child(
         cwd=cwd,
         pass_fds=pass_fds,
         process_group=0,
-        preexec_fn=lambda: _in_child(parent, granted, batch),
+        preexec_fn=lambda: _in_child(parent, granted, batch_scheduling),
     )
     child = Child(popen, grace_s)
     try:
@@ -180,14 +180,14 @@ async def open_child(
             await child.aclose()
 
 
-def _in_child(parent: int, limits: ChildLimits, batch: bool) -> None:
+def _in_child(parent: int, limits: ChildLimits, batch_scheduling: bool) -> None:
     if _PRCTL is not None:
         _PRCTL(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it died before the line above
             os._exit(1)
     if limits.niceness:
         os.nice(limits.niceness)
-    if batch:
+    if batch_scheduling:
         become_batch()
     if limits.memory_mb is not None:
         _limit(resource.RLIMIT_AS, limits.memory_mb * 1e6)

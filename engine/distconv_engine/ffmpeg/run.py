@@ -17,7 +17,7 @@ from distconv_engine.ffmpeg.stderr import Diagnosis
 
 CPU_IDLE_S = 0.05
 """CPU seconds between two looks that count as none: a sleeping ffmpeg still wakes up."""
-_LOOKS_PER_STALL = 8
+_CHECKS_PER_STALL = 8
 _XCPU = f"received signal {int(signal.SIGXCPU)}"
 """What ffmpeg says when it ends itself for SIGXCPU."""
 _CRASHES = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS})
@@ -46,7 +46,7 @@ class Controls:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class RunResult:
     """How a run ended."""
 
     code: int
@@ -68,8 +68,8 @@ async def run(
     stdin: int | None = None,
     pass_fds: Sequence[int] = (),
     grace_s: float = STOP_GRACE_S,
-    batch: bool = False,
-) -> Ended:
+    batch_scheduling: bool = False,
+) -> RunResult:
     """Run `argv` to its end.
 
     Args:
@@ -83,16 +83,16 @@ async def run(
         stdin: a descriptor for its standard input; stays the caller's.
         pass_fds: more descriptors that it inherits, under the same numbers.
         grace_s: see `open_child`.
-        batch: it is an encode, for which cores are kept longer; see `batch`.
+        batch: it is an encode, for which cores are kept longer; see `batch_scheduling`.
 
     Raises:
         EngineFault: it stalled, or went beyond the limits of the attempt.
     """
     diagnosis = Diagnosis()
-    seen = _Seen()
+    activity = _Activity()
 
     def take(piece: bytes) -> None:
-        seen.pieces += 1
+        activity.pieces += 1
         on_stdout(piece)
 
     async with open_child(
@@ -102,7 +102,7 @@ async def run(
         stdin=stdin,
         pass_fds=pass_fds,
         grace_s=grace_s,
-        batch=batch,
+        batch_scheduling=batch_scheduling,
     ) as child:
         controls.children.add(child)
 
@@ -116,8 +116,8 @@ async def run(
             child.pause()
         try:
             async with trio.open_nursery() as watchers:
-                life = sign_of_life or (lambda: seen.pieces)
-                watchers.start_soon(_watch_for_stall, child, controls.stall_s, life, seen)
+                life = sign_of_life or (lambda: activity.pieces)
+                watchers.start_soon(_watch_for_stall, child, controls.stall_s, life, activity)
                 async with trio.open_nursery() as readers:
                     readers.start_soon(child.read_stdout, take)
                     readers.start_soon(child.read_stderr, lines.feed)
@@ -126,48 +126,48 @@ async def run(
         finally:
             controls.children.discard(child)
         lines.close()
-    if seen.stalled:
+    if activity.stalled:
         raise EngineFault(
             f"ffmpeg stood still for {controls.stall_s:g} s (no progress, no CPU) and was ended.",
             log_tail=diagnosis.tail,
         )
-    ended = Ended(code, diagnosis)
-    judge_limits(ended, controls.limits)
-    return ended
+    result = RunResult(code, diagnosis)
+    check_limits(result, controls.limits)
+    return result
 
 
-def judge_limits(ended: Ended, limits: ChildLimits) -> None:
+def check_limits(result: RunResult, limits: ChildLimits) -> None:
     """Raise `EngineFault` where the operator's limits ended a child, whatever else its end looks
     like: the source is not to blame, and another engine may grant more."""
-    code, tail = ended.code, ended.diagnosis.tail
+    code, tail = result.code, result.diagnosis.tail
     if limits.cpu_s is not None and (code == -signal.SIGXCPU or (code and _XCPU in tail)):
         words = f"ffmpeg used more CPU time than the setting cpu_limit_s ({limits.cpu_s:g}) allows."
         raise EngineFault(words, log_tail=tail)
-    starved = ended.diagnosis.out_of_memory or -code in _CRASHES
+    starved = result.diagnosis.out_of_memory or -code in _CRASHES
     if limits.memory_mb is not None and code and starved:
         words = f"ffmpeg needs more memory than memory_limit_mb ({limits.memory_mb:g}) allows."
         raise EngineFault(words, log_tail=tail)
 
 
 @dataclass(slots=True)
-class _Seen:
+class _Activity:
     pieces: int = 0
     stalled: bool = False
 
 
 async def _watch_for_stall(
-    child: Child, stall_s: float, sign_of_life: Callable[[], object], seen: _Seen
+    child: Child, stall_s: float, sign_of_life: Callable[[], object], activity: _Activity
 ) -> None:
     """Stop the child once neither its progress nor its CPU time has moved for `stall_s`."""
     if stall_s == float("inf"):
         return
     moved_at, life, cpu_s = trio.current_time(), sign_of_life(), child.cpu_seconds()
     while True:
-        await trio.sleep(stall_s / _LOOKS_PER_STALL)
+        await trio.sleep(stall_s / _CHECKS_PER_STALL)
         now_life, now_cpu_s = sign_of_life(), child.cpu_seconds()
         if now_life != life or now_cpu_s - cpu_s > CPU_IDLE_S or child.paused:
             moved_at, life, cpu_s = trio.current_time(), now_life, now_cpu_s
         elif trio.current_time() - moved_at >= stall_s:
-            seen.stalled = True
+            activity.stalled = True
             child.kill()
             return

@@ -15,7 +15,7 @@ LOG_LEVEL = "repeat+level+verbose"
 TAIL_LINES = 60
 _OUT_OF_MEMORY = re.compile(r"[Cc]annot allocate memory|[Oo]ut of memory")
 _DISK_FULL = re.compile(r"No space left on device|Disk quota exceeded")
-DAMAGE_KEPT = 20
+DAMAGE_MAX = 20
 
 _LINE = re.compile(r"^((?:\[[^\]]+ @ 0x[0-9a-fA-F]+\] )*)\[(\w+)\] ?(.*)$")
 _SPEAKER = re.compile(r"\[([^\]]+) @ 0x[0-9a-fA-F]+\]")
@@ -36,7 +36,7 @@ _HARMLESS_WORDS = (
     r"non monotonically increasing dts",  # the null muxer's affair
     r"Could not update timestamps for (?:skipped|discarded) samples",
     r"Referenced QT chapter track not found",
-    r"no decoder found for",  # of this ffmpeg; `judge_end` tells
+    r"no decoder found for",  # of this ffmpeg; `classify_exit` tells
     r"Unsupported channel layout",  # of an encoder, which speaks by its decoder's name
 )
 HARMLESS = re.compile("|".join(_HARMLESS_WORDS))
@@ -78,7 +78,7 @@ class Diagnosis:
     """Everything worth keeping of one run's stderr, within bounds."""
 
     damage: list[str] = field(default_factory=list[str])
-    """Lines that prove damage in what was read, the first `DAMAGE_KEPT` of them."""
+    """Lines that prove damage in what was read, the first `DAMAGE_MAX` of them."""
     disk_full: bool = False
     out_of_memory: bool = False
     read: dict[int, ReadCount] = field(default_factory=dict[int, ReadCount])
@@ -100,7 +100,7 @@ class Diagnosis:
         self._tail.append(text)
         self.disk_full = self.disk_full or _DISK_FULL.search(message) is not None
         self.out_of_memory = self.out_of_memory or _OUT_OF_MEMORY.search(message) is not None
-        if is_damage(speakers, level, message) and len(self.damage) < DAMAGE_KEPT:
+        if is_damage(speakers, level, message) and len(self.damage) < DAMAGE_MAX:
             self.damage.append(f"{speakers[-1]}: {message}" if speakers else message)
 
     @property

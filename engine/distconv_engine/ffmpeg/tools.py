@@ -35,7 +35,7 @@ def find_tools(configured: Path | None) -> Tools:
     if configured is not None:
         return _with_spares(_configured(configured))
     for candidate in (_from_system(), _bundled()):
-        tools = _examine(candidate) if candidate else None
+        tools = _read_version(candidate) if candidate else None
         if tools and is_new_enough(tools.version):
             return _with_spares(tools)
     oldest = ".".join(map(str, OLDEST_VERSION))
@@ -69,9 +69,9 @@ def _configured(ffmpeg: Path) -> Tools:
     found = shutil.which(str(ffmpeg))
     if found is None:
         raise ConfigError(f"Setting ffmpeg: {ffmpeg} is not a program.")
-    beside = Path(found).with_name(Path(found).name.replace("ffmpeg", "ffprobe"))
-    ffprobe = str(beside) if beside.is_file() else shutil.which("ffprobe")
-    tools = _examine((found, ffprobe)) if ffprobe else None
+    ffprobe_path = Path(found).with_name(Path(found).name.replace("ffmpeg", "ffprobe"))
+    ffprobe = str(ffprobe_path) if ffprobe_path.is_file() else shutil.which("ffprobe")
+    tools = _read_version((found, ffprobe)) if ffprobe else None
     if tools is None:
         raise ConfigError(f"Setting ffmpeg: {ffmpeg} does not run, or has no ffprobe beside it.")
     if not is_new_enough(tools.version):
@@ -92,7 +92,7 @@ def _bundled() -> tuple[str, str] | None:
     return str(binaries.ffmpeg), str(binaries.ffprobe)
 
 
-def _examine(pair: tuple[str, str]) -> Tools | None:
+def _read_version(pair: tuple[str, str]) -> Tools | None:
     """Return the pair with its version, or None when one of them does not run."""
     versions = [_version_of(program) for program in pair]
     if versions[0] is None or versions[1] is None:

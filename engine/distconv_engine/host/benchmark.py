@@ -2,7 +2,7 @@
 
 The result is kept in the work directory and used again as long as ffmpeg, the processor, the
 graphics cards and the clip stay the same, so a restart costs nothing and is scheduled like before.
-When it is measured anew all the same is `upkeep`'s affair.
+When it is measured anew all the same is `scheduler`'s affair.
 """
 
 import hashlib
@@ -61,15 +61,15 @@ async def measure(
     controls: Controls,
     cache: Path,
     *,
-    anew: bool = False,
+    force: bool = False,
 ) -> Benchmark:
-    """Return the figures from `cache` if they still hold, else, or `anew`, time each codec in turn.
+    """Return the figures from `cache` if they still hold, else, or `force`, time each codec in turn.
 
     Raises:
         EngineFault: an encoder failed; the cache is as it was.
     """
     key = benchmark_key(tools, capabilities)
-    known = None if anew else _read(cache)
+    known = None if force else _read(cache)
     if known is not None and known.key == key:
         return known
     seconds: dict[str, float] = {}
@@ -84,10 +84,10 @@ async def _time_one(tools: Tools, encoder: Encoder, controls: Controls) -> float
     argv = [*encode_arguments(tools, encoder, CLIP_SIZE, CLIP_FRAMES), "-f", "null", "-"]
     start = trio.current_time()
     with trio.move_on_after(RUN_S_MAX):
-        ended = await run(argv, controls, batch=True)
-        if ended.code != 0:
+        result = await run(argv, controls, batch_scheduling=True)
+        if result.code != 0:
             raise EngineFault(
-                f"The benchmark of {encoder.name} failed.", log_tail=ended.diagnosis.tail
+                f"The benchmark of {encoder.name} failed.", log_tail=result.diagnosis.tail
             )
     return round(trio.current_time() - start, 4)
 

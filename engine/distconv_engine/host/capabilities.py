@@ -14,7 +14,7 @@ import trio
 from distconv_engine.encode.encoders import ENCODERS, Encoder, pixel_filter
 from distconv_engine.failures import EngineFault
 from distconv_engine.ffmpeg.inputs import file_url, read_arguments
-from distconv_engine.ffmpeg.run import Controls, Ended, run
+from distconv_engine.ffmpeg.run import Controls, RunResult, run
 from distconv_engine.ffmpeg.stderr import LOG_LEVEL
 from distconv_engine.ffmpeg.tools import Tools
 from distconvd.model import CODECS
@@ -45,7 +45,9 @@ def candidates(*, hardware: bool) -> list[Encoder]:
     return [row for row in ENCODERS.values() if hardware or not row.hardware]
 
 
-async def prove(tools: Tools, controls: Controls, folder: Path, *, hardware: bool) -> Capabilities:
+async def verify_encoders(
+    tools: Tools, controls: Controls, folder: Path, *, hardware: bool
+) -> Capabilities:
     """Try every candidate in `folder`, as many at once as there are cores."""
     encoders: dict[str, Encoder] = {}
     readers: dict[str, str] = {}
@@ -65,13 +67,13 @@ async def prove(tools: Tools, controls: Controls, folder: Path, *, hardware: boo
     async with trio.open_nursery() as nursery:
         for encoder in candidates(hardware=hardware):
             nursery.start_soon(try_one, encoder)
-    by_codec = {codec: _proven_of(codec, encoders) for codec in CODECS}
+    by_codec = {codec: _verified_of(codec, encoders) for codec in CODECS}
     return Capabilities(by_codec, readers)
 
 
-def _proven_of(codec: str, proven: dict[str, Encoder]) -> tuple[Encoder, ...]:
+def _verified_of(codec: str, verified: dict[str, Encoder]) -> tuple[Encoder, ...]:
     names = [row.name for row in ENCODERS.values() if row.codec == codec]
-    return tuple(proven[name] for name in names if name in proven)
+    return tuple(verified[name] for name in names if name in verified)
 
 
 async def encodes(tools: Tools, controls: Controls, encoder: Encoder, clip: Path) -> bool:
@@ -106,7 +108,7 @@ async def _decodes(program: str, controls: Controls, clip: Path) -> bool:
     return read is not None and read.frames == _FRAMES and not read.errors
 
 
-async def _run_briefly(argv: list[str], controls: Controls) -> Ended | None:
+async def _run_briefly(argv: list[str], controls: Controls) -> RunResult | None:
     """Run to the end; None for a failure or when it takes too long, as a driver that hangs."""
     with trio.move_on_after(_TEST_S_MAX):
         try:

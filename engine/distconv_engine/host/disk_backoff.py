@@ -12,13 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from distconv_engine.failures import NoRoom
+from distconv_engine.failures import InsufficientSpace
 from distconv_engine.host.metrics import free_bytes
 from distconvd.model import Job
 
 MB = 1e6
 PAUSE_MAX_S = 300.0
-_KEPT = 100
+_NEEDS_MAX = 100
 """So many jobs are remembered."""
 _CLEARLY = 0.01
 """Free space goes up and down by itself, by less than this share."""
@@ -34,7 +34,7 @@ class _Need:
     def is_met(self) -> bool:
         return free_bytes(self.place) >= self.needed
 
-    def holds_for(self, job: Job) -> bool:
+    def applies_to(self, job: Job) -> bool:
         """Whether `job` needs as much: it is the same, or no smaller and made in the same way."""
         if job.job_id == self.job.job_id:
             return True
@@ -43,7 +43,7 @@ class _Need:
 
 
 @dataclass(slots=True)
-class Shortage:
+class SpaceBackoff:
     """The jobs that did not fit, and the pause after the last of them."""
 
     pause_s: float
@@ -63,7 +63,7 @@ class Shortage:
         self._last = _Need(job, place, needed)
         self._needs.pop(job.job_id, None)
         self._needs[job.job_id] = self._last
-        while len(self._needs) > _KEPT:
+        while len(self._needs) > _NEEDS_MAX:
             del self._needs[next(iter(self._needs))]
         self._until = self.clock() + min(PAUSE_MAX_S, self.pause_s * 2.0 ** min(self._times, 30))
         self._times += 1
@@ -78,10 +78,10 @@ class Shortage:
         self._times = 0
 
     def check(self, job: Job) -> None:
-        """Raise `NoRoom` for a job that is known not to fit."""
+        """Raise `InsufficientSpace` for a job that is known not to fit."""
         for need in self._needs.values():
-            if need.holds_for(job) and not need.is_met:
-                raise NoRoom(
+            if need.applies_to(job) and not need.is_met:
+                raise InsufficientSpace(
                     f"The disk of {need.place} has {free_bytes(need.place) / MB:.0f} MB free, which was "
                     f"too little for {_which(need.job, job)}: it needs more than "
                     f"{need.needed / MB:.0f} MB.",

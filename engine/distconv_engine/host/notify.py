@@ -33,20 +33,20 @@ class Notifier:
 
     def ready(self) -> None:
         """The engine has proved what it can."""
-        self._tell("READY=1")
+        self._notify("READY=1")
 
     def stopping(self, drain_s: float) -> None:
         """The drain begins; it may take `drain_s`, whatever the unit says (`TimeoutStopSec`)."""
-        self._tell("STOPPING=1")
-        self._tell(f"EXTEND_TIMEOUT_USEC={int((drain_s + STOP_MARGIN_S) * 1e6)}")
+        self._notify("STOPPING=1")
+        self._notify(f"EXTEND_TIMEOUT_USEC={int((drain_s + STOP_MARGIN_S) * 1e6)}")
 
     async def watch(self) -> None:
         """Give signs of life for as long as the event loop turns; returns if nobody watches."""
         while self.watchdog_s is not None:
-            self._tell("WATCHDOG=1")
+            self._notify("WATCHDOG=1")
             await trio.sleep(self.watchdog_s / 2)
 
-    def _tell(self, state: str) -> None:
+    def _notify(self, state: str) -> None:
         if self._address is None:
             return
         try:

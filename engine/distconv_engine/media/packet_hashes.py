@@ -34,7 +34,7 @@ class PacketSum:
 
 
 @dataclass(slots=True)
-class PacketSums:
+class PacketHashes:
     """The sums of all streams, by the reader's stream numbers."""
 
     streams: dict[int, PacketSum] = field(default_factory=dict[int, PacketSum])

@@ -13,7 +13,7 @@ from distconv_engine.ffmpeg.inputs import read_arguments
 from distconv_engine.ffmpeg.run import Controls, run
 from distconv_engine.ffmpeg.stderr import Diagnosis
 from distconv_engine.ffmpeg.tools import Tools
-from distconv_engine.media.packet_hashes import HASH, PacketSums
+from distconv_engine.media.packet_hashes import HASH, PacketHashes
 from distconv_engine.media.zero_runs import ZeroRuns
 
 _ENTRIES = "packet=stream_index,pts_time,dts_time,duration_time,size,pos,flags"
@@ -139,11 +139,11 @@ async def scan_packets(
     url: str,
     controls: Controls,
     *,
-    zeros: ZeroRuns | None = None,
+    zero_runs: ZeroRuns | None = None,
     zero_streams: Sequence[int] = (),
     formats: str | None = None,
     stdin: int | None = None,
-    sums: PacketSums | None = None,
+    hashes: PacketHashes | None = None,
 ) -> PacketScan:
     """Count the packets of `url`.
 
@@ -158,12 +158,12 @@ async def scan_packets(
         sums: takes which packets they are, where that is asked.
     """
     scan = PacketScan()
-    suspects = frozenset(zero_streams) if zeros else frozenset[int]()
+    suspects = frozenset(zero_streams) if zero_runs else frozenset[int]()
 
     def take(line: str) -> None:
         fields = line.split(",", 7)
         if len(fields) < 7:
-            _take_extradata(fields, sums)
+            _take_extradata(fields, hashes)
             return
         index, size = int(fields[0]), _integer(fields[4])
         stream = scan.streams.setdefault(index, StreamPackets())
@@ -171,29 +171,29 @@ async def scan_packets(
         stream.add(_seconds(fields[1]), duration_s, size, fields[6], _seconds(fields[2]))
         position = _integer(fields[5])
         scan.end_byte = max(scan.end_byte, position + size)
-        if zeros is not None and index in suspects and zeros.touch(position, size):
+        if zero_runs is not None and index in suspects and zero_runs.touch(position, size):
             stream.zeroed += 1
-        if sums is not None and len(fields) > 7:
+        if hashes is not None and len(fields) > 7:
             packet_hash = fields[7].partition(",")[0]  # side data may follow
-            sums.of(index).add(size, packet_hash.removeprefix(f"{HASH}:"))
+            hashes.of(index).add(size, packet_hash.removeprefix(f"{HASH}:"))
 
     splitter = LineSplitter(take)
     argv = [tools.ffprobe, "-hide_banner", "-loglevel", "repeat+level+warning"]
     entries = _ENTRIES
-    if sums is not None:
+    if hashes is not None:
         argv += ["-show_data_hash", HASH]
         entries += _HASHES
     argv += ["-show_entries", entries, "-of", "csv=p=0", *read_arguments(url, formats)]
-    ended = await run(argv, controls, on_stdout=splitter.feed, stdin=stdin)
+    result = await run(argv, controls, on_stdout=splitter.feed, stdin=stdin)
     splitter.close()
-    scan.diagnosis, scan.exit_code = ended.diagnosis, ended.code
+    scan.diagnosis, scan.exit_code = result.diagnosis, result.code
     return scan
 
 
-def _take_extradata(fields: Sequence[str], sums: PacketSums | None) -> None:
+def _take_extradata(fields: Sequence[str], hashes: PacketHashes | None) -> None:
     """Take a line of a stream: its number and the hash of its extradata, if it has any."""
-    if sums is not None and len(fields) == 2 and fields[1].startswith(f"{HASH}:"):
-        sums.of(int(fields[0])).extradata = fields[1].removeprefix(f"{HASH}:")
+    if hashes is not None and len(fields) == 2 and fields[1].startswith(f"{HASH}:"):
+        hashes.of(int(fields[0])).extradata = fields[1].removeprefix(f"{HASH}:")
 
 
 def _seconds(text: str) -> float | None:

@@ -179,18 +179,18 @@ async def probe(
     argv = [tools.ffprobe, "-hide_banner", "-loglevel", "repeat+level+error"]
     argv += ["-show_format", "-show_streams", "-show_chapters", "-of", "json=compact=1"]
     argv += read_arguments(url, formats)
-    ended = await run(argv, controls, on_stdout=keep, stdin=stdin)
-    if found := _NOT_TAKEN.search(ended.diagnosis.tail):
+    result = await run(argv, controls, on_stdout=keep, stdin=stdin)
+    if found := _NOT_TAKEN.search(result.diagnosis.tail):
         raise InputFault(
             f"The source is of the format '{found[1]}', which is not taken: it may name other files, "
             "or damage in it cannot be told. Convert it to Matroska first."
         )
-    if ended.code != 0:
-        words = last_words(ended.diagnosis.tail.splitlines())
-        reason = words.removeprefix("[error] ").removeprefix(f"{url}: ") or f"exit {ended.code}"
+    if result.code != 0:
+        words = last_words(result.diagnosis.tail.splitlines())
+        reason = words.removeprefix("[error] ").removeprefix(f"{url}: ") or f"exit {result.code}"
         raise InputFault(
             f"The source is not a media file that can be read: {reason}",
-            log_tail=ended.diagnosis.tail,
+            log_tail=result.diagnosis.tail,
         )
     return parse_probe(bytes(output))
 
@@ -213,10 +213,10 @@ def parse_probe(raw: bytes) -> Probe:
 
 def last_words(lines: Sequence[str]) -> str:
     """Return the most telling line of a failed run, without addresses."""
-    told = [re.sub(r" @ 0x[0-9a-f]+", "", line).strip() for line in lines if line.strip()]
-    told = [line for line in told if not line.endswith("Conversion failed!")]
-    errors = [line for line in told if "[error]" in line or "[fatal]" in line]
-    return (errors or told or [""])[-1]
+    messages = [re.sub(r" @ 0x[0-9a-f]+", "", line).strip() for line in lines if line.strip()]
+    messages = [line for line in messages if not line.endswith("Conversion failed!")]
+    errors = [line for line in messages if "[error]" in line or "[fatal]" in line]
+    return (errors or messages or [""])[-1]
 
 
 def _stream(raw: _RawStream) -> Stream:

@@ -38,7 +38,7 @@ class ZeroRuns:
         return False
 
 
-class ZeroFinder:
+class ZeroRunFinder:
     """Finds the runs while the bytes pass by."""
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class ZeroFinder:
 
 def find_zero_runs(path: Path) -> ZeroRuns:
     """Read `path` once and return its runs of zero bytes; call it in a thread."""
-    finder = ZeroFinder()
+    finder = ZeroRunFinder()
     with path.open("rb") as file:
         while not finder.is_full and (chunk := file.read(_CHUNK_BYTES)):
             finder.feed(chunk)
@@ -79,12 +79,12 @@ def _runs_of(
     """Add the runs that end within `chunk`; returns where one begins that reaches its end."""
     at = 0
     if open_start is not None:
-        at = _zeros_from(chunk, 0)
+        at = _zero_runs_from(chunk, 0)
         if at == len(chunk):
             return open_start
         runs.append((open_start, offset + at))
     while (found := chunk.find(_NEEDLE, at)) >= 0:
-        at = _zeros_from(chunk, found)
+        at = _zero_runs_from(chunk, found)
         if at == len(chunk):
             return offset + found
         runs.append((offset + found, offset + at))
@@ -92,6 +92,6 @@ def _runs_of(
     return offset + len(chunk) - trailing if trailing else None
 
 
-def _zeros_from(chunk: bytes, start: int) -> int:
+def _zero_runs_from(chunk: bytes, start: int) -> int:
     """Return the first place at or after `start` that is not zero."""
     return len(chunk) - len(chunk[start:].lstrip(b"\0"))

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import trio
 
-from distconv_engine.attempts.context import Attempt, Workshop
+from distconv_engine.attempts.context import Attempt, EngineContext
 from distconv_engine.checks.decode import Decoded, decode_pipe
 from distconv_engine.checks.source import Source
 from distconv_engine.encode.command import Request
@@ -37,8 +37,8 @@ _NICEST = 19
 take none, but where others want the cores it would take seconds to die."""
 _PIPE_BYTES = 1 << 20
 """So much the decoder may lag behind before the encoder waits."""
-_LOOK_S = 0.25
-_HELD_UP_S = 2.0
+_POLL_S = 0.25
+_BLOCKED_S = 2.0
 """The encoder waited so long, at every look: others leave the decoder too little."""
 _TAIL_SHARE = 0.05
 """The decoder may end so much later than the encoder, as a part of the encoder's time: decoding
@@ -48,7 +48,7 @@ _NO_HEADER = re.compile(r"\[tee @ .*error writing header")
 """A stream to be copied that its muxer would take, but not with the tag that it has in its source."""
 
 
-def can_decode_beside(request: Request) -> bool:
+def can_decode_concurrently(request: Request) -> bool:
     """Whether this output can be decoded while it is made."""
     plan = request.plan
     keeps_all = plan.container.name != "ts" and not plan.keep_chapters
@@ -56,19 +56,19 @@ def can_decode_beside(request: Request) -> bool:
 
 
 async def encode_and_decode(
-    shop: Workshop, attempt: Attempt, source: Source, request: Request, path: Path
+    context: EngineContext, attempt: Attempt, source: Source, request: Request, path: Path
 ) -> Work:
     """Run the encode of `request` into `path`, in the attempt's folder, and decode it meanwhile."""
-    if not can_decode_beside(request):
+    if not can_decode_concurrently(request):
         return await encode_to(request, attempt, source, path)
-    decoder = _Decoder(shop, attempt, request)
+    decoder = _Decoder(context, attempt, request)
     work: Work | None = None
     failure: JobFailure | OSError | None = None
     async with trio.open_nursery() as nursery:
         try:
             nursery.start_soon(decoder.run)
             # The tee muxer has a syntax of its own for names, so it gets one without any.
-            teed = replace(request, output=f"file:{path.name}", twin=decoder.write_end)
+            teed = replace(request, output=f"file:{path.name}", tee_fd=decoder.write_end)
             work = await encode_to(teed, attempt, source, path)
         except (JobFailure, OSError) as error:
             failure = error
@@ -77,7 +77,7 @@ async def encode_and_decode(
             decoder.end()
     if failure is not None:
         if isinstance(failure, EngineFault) and _NO_HEADER.search(failure.log_tail or ""):
-            shop.log.info("ffmpeg's tee muxer cannot take this output", reason=failure.message)
+            context.log.info("ffmpeg's tee muxer cannot take this output", reason=failure.message)
             return await encode_to(request, attempt, source, path)
         raise failure
     assert work is not None
@@ -87,8 +87,8 @@ async def encode_and_decode(
 class _Decoder:
     """Decodes what comes through its pipe; `found` is None where that proved nothing."""
 
-    def __init__(self, shop: Workshop, attempt: Attempt, request: Request) -> None:
-        self._log = shop.log.bind(job_id=attempt.job.job_id, attempt=attempt.job.attempt)
+    def __init__(self, context: EngineContext, attempt: Attempt, request: Request) -> None:
+        self._log = context.log.bind(job_id=attempt.job.job_id, attempt=attempt.job.attempt)
         self._attempt = attempt
         self._request = request
         self._read_end, self.write_end = os.pipe()
@@ -97,7 +97,7 @@ class _Decoder:
             with suppress(OSError):
                 fcntl.fcntl(self.write_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self.found: Decoded | None = None
-        self._ended = trio.Event()
+        self._encoder_ended = trio.Event()
 
     async def run(self) -> None:
         """Decode until the end of the pipe, or until it is given up."""
@@ -112,7 +112,7 @@ class _Decoder:
     def end(self) -> None:
         """The encoder has ended: let the decoder see it."""
         os.close(self.write_end)
-        self._ended.set()
+        self._encoder_ended.set()
 
     async def _decode(self) -> None:
         given = self._attempt.controls
@@ -125,21 +125,21 @@ class _Decoder:
         except (EngineFault, OSError) as error:
             self._give_up(str(error))
             return
-        diagnosis = decoded.ended.diagnosis
-        if decoded.ended.code or diagnosis.damage or diagnosis.decode_errors:
+        diagnosis = decoded.result.diagnosis
+        if decoded.result.code or diagnosis.damage or diagnosis.decode_errors:
             self._give_up((diagnosis.damage or [diagnosis.tail])[0])
             return
-        self.found = decoded.renumbered([index for index, _ in self._request.plan.played])
+        self.found = decoded.renumbered([index for index, _ in self._request.plan.av_streams])
 
     async def _watch(self, scope: trio.CancelScope) -> None:
         """End the decoder once the encoder, or its attempt, waits for it."""
-        began_at, held_up_s = trio.current_time(), 0.0
-        while not self._ended.is_set() and held_up_s < _HELD_UP_S:
-            with trio.move_on_after(_LOOK_S):
-                await self._ended.wait()
-            waits = not self._ended.is_set() and not self._attempt.controls.paused
-            held_up_s = held_up_s + _LOOK_S if waits and self._is_full() else 0.0
-        if self._ended.is_set():
+        began_at, blocked_s = trio.current_time(), 0.0
+        while not self._encoder_ended.is_set() and blocked_s < _BLOCKED_S:
+            with trio.move_on_after(_POLL_S):
+                await self._encoder_ended.wait()
+            waits = not self._encoder_ended.is_set() and not self._attempt.controls.paused
+            blocked_s = blocked_s + _POLL_S if waits and self._is_full() else 0.0
+        if self._encoder_ended.is_set():
             await trio.sleep(max(_TAIL_S_MIN, _TAIL_SHARE * (trio.current_time() - began_at)))
         self._give_up("the others leave its decoder too little time")
         scope.cancel()

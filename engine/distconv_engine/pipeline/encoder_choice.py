@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from distconv_engine.attempts.context import Attempt, Workshop
+from distconv_engine.attempts.context import Attempt, EngineContext
 from distconv_engine.attempts.progress_tracker import Tracker
 from distconv_engine.checks.decode import Decoded
 from distconv_engine.checks.source import Source
@@ -36,7 +36,7 @@ class Work:
 
 
 async def tools_for(
-    shop: Workshop, attempt: Attempt, plan: Plan, encoders: Sequence[Encoder]
+    context: EngineContext, attempt: Attempt, plan: Plan, encoders: Sequence[Encoder]
 ) -> tuple[Tools, tuple[Encoder, ...]]:
     """Return an ffmpeg that decodes the source, and those of `encoders` that it may have.
 
@@ -49,13 +49,13 @@ async def tools_for(
     """
     codec = plan.video.stream.codec if plan.video else None
     if codec not in CODECS:
-        return shop.tools, tuple(encoders)
-    reader = shop.capabilities.readers.get(codec)
+        return context.tools, tuple(encoders)
+    reader = context.capabilities.readers.get(codec)
     if reader is None:
         raise EngineFault(f"This engine's ffmpeg cannot decode {codec} video.")
-    if reader == shop.tools.ffmpeg:
-        return shop.tools, tuple(encoders)
-    tools = replace(shop.tools, ffmpeg=reader)
+    if reader == context.tools.ffmpeg:
+        return context.tools, tuple(encoders)
+    tools = replace(context.tools, ffmpeg=reader)
     controls = Controls(attempt.controls.limits)  # a pause meanwhile would prove nothing
     clip = attempt.folder / "proof.mkv"
     found = [row for row in encoders if row.hardware or await encodes(tools, controls, row, clip)]
@@ -67,7 +67,7 @@ async def tools_for(
 
 
 async def first_that_works(
-    shop: Workshop, encoders: Sequence[Encoder], work: Callable[[Encoder], Awaitable[T]]
+    context: EngineContext, encoders: Sequence[Encoder], work: Callable[[Encoder], Awaitable[T]]
 ) -> tuple[T, tuple[str, ...]]:
     """Do `work` with the first encoder that can; a hardware one may give way, where allowed.
 
@@ -78,15 +78,17 @@ async def first_that_works(
         try:
             return await work(encoder), tuple(fallbacks)
         except EngineFault as fault:
-            if not (encoder.hardware and shop.config.software_fallback):
+            if not (encoder.hardware and context.config.software_fallback):
                 raise
-            shop.log.warning("hardware encoder failed", encoder=encoder.name, reason=fault.message)
+            context.log.warning(
+                "hardware encoder failed", encoder=encoder.name, reason=fault.message
+            )
             fallbacks.append(f"fallback-from-{encoder.name}")
     raise EngineFault("Every encoder of this engine failed: " + ", ".join(fallbacks))
 
 
 def request_for(
-    shop: Workshop,
+    context: EngineContext,
     attempt: Attempt,
     source: Source,
     plan: Plan,
@@ -94,9 +96,9 @@ def request_for(
     path: Path,
     *,
     tools: Tools,
-    live: bool = False,
+    streaming: bool = False,
 ) -> Request:
-    """Return what to run; see `Request` for what `live` does.
+    """Return what to run; see `Request` for what `streaming` does.
 
     Raises the `JobFailure` of what this encoder cannot do, before anything is begun.
     """
@@ -107,8 +109,8 @@ def request_for(
         attempt.job.options,
         encoder,
         file_url(path),
-        reader=shop.capabilities.readers.get(plan.codec),
-        live=live,
+        reader=context.capabilities.readers.get(plan.codec),
+        streaming=streaming,
     )
     check_request(request)
     return request
@@ -119,15 +121,17 @@ async def encode_to(request: Request, attempt: Attempt, source: Source, path: Pa
     encoded = await encode(
         request,
         attempt.controls,
-        _teller(attempt.tracker, source.duration_s),
+        _progress_reporter(attempt.tracker, source.duration_s),
         cwd=attempt.folder,
         duration_s=source.duration_s,
     )
     return Work(request, encoded, path)
 
 
-def _teller(tracker: Tracker, duration_s: float) -> Callable[[EncodeProgress, float], None]:
-    def tell(progress: EncodeProgress, part: float) -> None:
+def _progress_reporter(
+    tracker: Tracker, duration_s: float
+) -> Callable[[EncodeProgress, float], None]:
+    def report(progress: EncodeProgress, part: float) -> None:
         tracker.encoding(progress, part, duration_s)
 
-    return tell
+    return report

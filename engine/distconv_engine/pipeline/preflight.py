@@ -2,16 +2,16 @@
 
 from urllib.parse import urlsplit
 
-from distconv_engine.attempts.context import Workshop
+from distconv_engine.attempts.context import EngineContext
 from distconv_engine.encode.encoders import Encoder
 from distconv_engine.failures import EngineFault, InputFault
 from distconvd.model import CODECS, Job, canonical_codec
 
 
-def preflight(shop: Workshop, job: Job) -> tuple[Encoder, ...]:
+def preflight(context: EngineContext, job: Job) -> tuple[Encoder, ...]:
     """Refuse what this engine cannot do at all; returns the encoders to try, best first."""
     codec = canonical_codec(job.target_codec)
-    encoders = shop.capabilities.encoders(codec)
+    encoders = context.capabilities.encoders(codec)
     if not encoders:
         if codec not in CODECS:
             raise InputFault(f"'{job.target_codec}' is not a codec that DistConv engines make.")

@@ -1,6 +1,6 @@
 """The report of a success: what became of the source, and all that was proved."""
 
-from distconv_engine.attempts.context import Workshop
+from distconv_engine.attempts.context import EngineContext
 from distconv_engine.checks.output import Verified
 from distconv_engine.checks.source import Source
 from distconv_engine.pipeline.encoder_choice import Work
@@ -8,31 +8,31 @@ from distconvd.model import JobResult
 
 
 def result_of(
-    shop: Workshop,
+    context: EngineContext,
     source: Source,
     work: Work,
-    proved: Verified,
+    verified: Verified,
     wall_s: float,
     *more_checks: str,
 ) -> JobResult:
     """Return it; `more_checks` are what else the job's record should say."""
     plan = work.request.plan
     return JobResult(
-        size_bytes=proved.size_bytes,
-        sha256=proved.sha256,
-        duration_s=round(proved.duration_s, 3),
-        video_frames=proved.video_frames,
+        size_bytes=verified.size_bytes,
+        sha256=verified.sha256,
+        duration_s=round(verified.duration_s, 3),
+        video_frames=verified.video_frames,
         video_codec=plan.codec if plan.video else None,
-        audio_codec=proved.audio_codec,
-        width=proved.width,
-        height=proved.height,
+        audio_codec=verified.audio_codec,
+        width=verified.width,
+        height=verified.height,
         source_size_bytes=source.state.size_bytes,
         source_duration_s=round(source.duration_s, 3),
-        engine_id=shop.engine_id,
-        ffmpeg_version=shop.tools.version,
+        engine_id=context.engine_id,
+        ffmpeg_version=context.tools.version,
         encoder=work.request.encoder.name if plan.video else None,
         wall_s=round(wall_s, 3),
         kept=plan.labels(),
         dropped=list(plan.dropped),
-        checks=[*source.checks, *proved.checks, *more_checks],
+        checks=[*source.checks, *verified.checks, *more_checks],
     )

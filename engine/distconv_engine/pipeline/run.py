@@ -13,12 +13,12 @@ from urllib.parse import urlsplit
 
 import trio
 
-from distconv_engine.attempts.context import Attempt, Workshop, held_of
+from distconv_engine.attempts.context import Attempt, EngineContext, journal_entry_of
 from distconv_engine.checks.output import Verified, verify
 from distconv_engine.checks.source import Source, check_source, check_unchanged
 from distconv_engine.encode.encoders import Encoder
 from distconv_engine.encode.plan import make_plan
-from distconv_engine.host.disk_space import MB, require_room, require_room_for_output
+from distconv_engine.host.disk_space import MB, require_disk_space, require_space_for_output
 from distconv_engine.pipeline.decode_while_encoding import encode_and_decode
 from distconv_engine.pipeline.encoder_choice import Work, first_that_works, request_for, tools_for
 from distconv_engine.pipeline.preflight import preflight
@@ -36,26 +36,26 @@ from distconv_engine.transfer.range_reader import NotStreamable
 from distconvd.model import CompleteReport
 
 
-async def run_attempt(shop: Workshop, attempt: Attempt) -> CompleteReport:
+async def run_attempt(context: EngineContext, attempt: Attempt) -> CompleteReport:
     """Do the work of one attempt; its folder exists already and is removed by the caller."""
     start = trio.current_time()
     attempt.tracker.phase("preflight")
-    encoders = preflight(shop, attempt.job)
-    if is_large(shop.config, attempt.job):
+    encoders = preflight(context, attempt.job)
+    if is_large(context.config, attempt.job):
         try:
-            return await run_streamed(shop, attempt, encoders)
+            return await run_streamed(context, attempt, encoders)
         except NotStreamable as reason:
-            shop.log.info("job is fetched, not streamed", reason=reason)
-    return await _run_stored(shop, attempt, encoders, start)
+            context.log.info("job is fetched, not streamed", reason=reason)
+    return await _run_stored(context, attempt, encoders, start)
 
 
 async def _run_stored(
-    shop: Workshop, attempt: Attempt, encoders: tuple[Encoder, ...], start: float
+    context: EngineContext, attempt: Attempt, encoders: tuple[Encoder, ...], start: float
 ) -> CompleteReport:
-    job, tracker, config = attempt.job, attempt.tracker, shop.config
-    path = await _fetch(shop, attempt)
+    job, tracker, config = attempt.job, attempt.tracker, context.config
+    path = await _fetch(context, attempt)
     tracker.phase("probe")
-    source = await check_source(shop.tools, path, attempt.controls)
+    source = await check_source(context.tools, path, attempt.controls)
     plan = make_plan(job, source.probe, source.edits)
     target = choose_target(
         job,
@@ -64,52 +64,54 @@ async def _run_stored(
         server=config.server,
         roots=config.source_root,
     )
-    require_room_for_output(config, target, source.state.size_bytes)
-    tools, encoders = await tools_for(shop, attempt, plan, encoders)
+    require_space_for_output(config, target, source.state.size_bytes)
+    tools, encoders = await tools_for(context, attempt, plan, encoders)
     tracker.phase("encode")
     output = attempt.folder / f"output{plan.container.suffix}"
 
     async def work_with(encoder: Encoder) -> Work:
-        request = request_for(shop, attempt, source, plan, encoder, output, tools=tools)
-        return await encode_and_decode(shop, attempt, source, request, output)
+        request = request_for(context, attempt, source, plan, encoder, output, tools=tools)
+        return await encode_and_decode(context, attempt, source, request, output)
 
-    work, fallbacks = await first_that_works(shop, encoders, work_with)
+    work, fallbacks = await first_that_works(context, encoders, work_with)
     tracker.phase("verify")
-    proved = await verify(
+    verified = await verify(
         work.request,
         source,
         work.encoded,
         work.path,
         attempt.controls,
         tracker.part,
-        beside=work.decoded,
+        concurrent_decode=work.decoded,
     )
     check_unchanged(source)
     tracker.phase("publish")
-    url = await _publish(shop, attempt, source, work, proved, target)
+    url = await _publish(context, attempt, source, work, verified, target)
     tracker.phase("report")
     wall_s = trio.current_time() - start
     checks = ("source-unchanged", *fallbacks)
-    result = result_of(shop, source, work, proved, wall_s, *checks)
-    return CompleteReport(url, job.attempt, shop.engine_id, result)
+    result = result_of(context, source, work, verified, wall_s, *checks)
+    return CompleteReport(url, job.attempt, context.engine_id, result)
 
 
-async def _fetch(shop: Workshop, attempt: Attempt) -> Path:
-    job, config = attempt.job, shop.config
+async def _fetch(context: EngineContext, attempt: Attempt) -> Path:
+    job, config = attempt.job, context.config
     if urlsplit(job.source_url).scheme == "file":
         path = local_path(job.source_url, config.source_root)
     else:
         # Source and output. The size that the job gives may be wrong, the server's comes later.
-        require_room(config, (config.work_dir, 2 * job.job_size * MB))
+        require_disk_space(config, (config.work_dir, 2 * job.job_size * MB))
         attempt.tracker.phase("fetch")
         path = attempt.folder / "source"
         await download(
-            shop.client,
+            context.client,
             job.source_url,
             path,
             tries=config.fetch_tries,
             key=config.api_key if is_media_store(job.source_url, config.server) else None,
-            on_total=lambda total, here: require_room(config, (config.work_dir, 2 * total - here)),
+            on_total=lambda total, here: require_disk_space(
+                config, (config.work_dir, 2 * total - here)
+            ),
             on_progress=attempt.tracker.part,
         )
     if job.source_sha256:
@@ -118,23 +120,23 @@ async def _fetch(shop: Workshop, attempt: Attempt) -> Path:
 
 
 async def _publish(
-    shop: Workshop,
+    context: EngineContext,
     attempt: Attempt,
     source: Source,
     work: Work,
-    proved: Verified,
+    verified: Verified,
     target: Target,
 ) -> str:
     if isinstance(target, FileTarget):
         temporary = temporary_of(target, attempt.token)
-        await trio.to_thread.run_sync(shop.journal.hold, held_of(attempt, temporary))
-        return await publish_file(work.path, proved.sha256, target, temporary, source.path)
+        await trio.to_thread.run_sync(context.journal.record, journal_entry_of(attempt, temporary))
+        return await publish_file(work.path, verified.sha256, target, temporary, source.path)
     return await publish_http(
-        shop.client,
+        context.client,
         work.path,
-        proved.sha256,
+        verified.sha256,
         target,
-        key=shop.config.api_key,
+        key=context.config.api_key,
         content_type=content_type_of(work.request.plan.container.name),
         on_progress=attempt.tracker.part,
     )

@@ -4,7 +4,7 @@ The proof is the same as for a stored job. The source is read three times throug
 (zeroed blocks, digest), by ffprobe (every packet) and by the encode; one ETag or date covers all.
 
 - To a directory, ffmpeg writes beside the final name, and the output is read back from there.
-- To a URL, the output goes out while it is made (`live`), and is read back from the server.
+- To a URL, the output goes out while it is made (`streaming`), and is read back from the server.
 
 Live, nothing that was sent can be written again: MP4 and MOV become fragmented, Matroska and WebM
 get no index at their end, and what would need more (covers, chapters, attachments, subtitles and
@@ -15,13 +15,13 @@ any AVI, WAV, WMV or MXF.
 
 import trio
 
-from distconv_engine.attempts.context import Attempt, Workshop, held_of
+from distconv_engine.attempts.context import Attempt, EngineContext, journal_entry_of
 from distconv_engine.checks.output import Verified, verify
 from distconv_engine.checks.source import Source, check_remote
 from distconv_engine.config import Config
 from distconv_engine.encode.encoders import Encoder
 from distconv_engine.encode.plan import Plan, make_plan
-from distconv_engine.host.disk_space import require_room
+from distconv_engine.host.disk_space import require_disk_space
 from distconv_engine.pipeline.encoder_choice import (
     Work,
     encode_to,
@@ -30,7 +30,7 @@ from distconv_engine.pipeline.encoder_choice import (
     tools_for,
 )
 from distconv_engine.pipeline.report import result_of
-from distconv_engine.pipeline.upload_while_encoding import encode_live, read_back
+from distconv_engine.pipeline.upload_while_encoding import encode_and_upload, read_back
 from distconv_engine.transfer.destination import (
     FileTarget,
     HttpTarget,
@@ -49,45 +49,51 @@ def is_large(config: Config, job: Job) -> bool:
     return remote and 0 < config.stream_min_mb <= job.job_size
 
 
-def why_not_live(plan: Plan, options: TranscodeOptions) -> str | None:
+def why_not_streamed(plan: Plan, options: TranscodeOptions) -> str | None:
     """Return why this output cannot be sent while it is made; None: it can. Pure."""
     mp4 = plan.container.name in ("mp4", "mov")
     if mp4 and options.faststart:
         return "options.faststart asks for an index that is written last and stands first"
     if plan.keep_chapters:
         return "chapters are written last"
-    for kept in plan.kept:
-        if kept.edit is not None:
-            return f"{kept.stream.label} needs an edit list, which needs an index"
-        if plan.container.name == "mkv" and kept.action == "copy" and kept.stream.is_adts:
-            return f"{kept.stream.label} tells its parameters later than an mkv wants them"
-        moved = kept.stream.is_cover or kept.stream.kind == "attachment"
-        if moved or (mp4 and kept.stream.kind == "subtitle"):
-            return f"{kept.stream.label} does not fit a {plan.container.name} that is sent live"
+    for stream_out in plan.output_streams:
+        if stream_out.edit is not None:
+            return f"{stream_out.stream.label} needs an edit list, which needs an index"
+        if (
+            plan.container.name == "mkv"
+            and stream_out.action == "copy"
+            and stream_out.stream.is_adts
+        ):
+            return f"{stream_out.stream.label} tells its parameters later than an mkv wants them"
+        moved = stream_out.stream.is_cover or stream_out.stream.kind == "attachment"
+        if moved or (mp4 and stream_out.stream.kind == "subtitle"):
+            return (
+                f"{stream_out.stream.label} does not fit a {plan.container.name} that is sent live"
+            )
     return None
 
 
 async def run_streamed(
-    shop: Workshop, attempt: Attempt, encoders: tuple[Encoder, ...]
+    context: EngineContext, attempt: Attempt, encoders: tuple[Encoder, ...]
 ) -> CompleteReport:
     """Do the work of one attempt; raises `NotStreamable` when it has to be fetched."""
-    start, job, config = trio.current_time(), attempt.job, shop.config
-    require_room(config, (config.work_dir, 0))
+    start, job, config = trio.current_time(), attempt.job, context.config
+    require_disk_space(config, (config.work_dir, 0))
     key = config.api_key if is_media_store(job.source_url, config.server) else None
-    reader = RangeReader(shop.client, job.source_url, key=key, tries=config.fetch_tries)
+    reader = RangeReader(context.client, job.source_url, key=key, tries=config.fetch_tries)
     await reader.open()
     report: CompleteReport | None = None
     async with open_relay(reader) as relay:
         attempt.tracker.phase("probe")
         source = await check_remote(
-            shop.tools,
+            context.tools,
             reader,
             relay.url,
             attempt.controls,
             sha256=job.source_sha256,
             on_progress=attempt.tracker.part,
         )
-        report = await _Streamed(shop, attempt, reader, source, encoders, start).run()
+        report = await _Streamed(context, attempt, reader, source, encoders, start).run()
     assert report is not None
     return report
 
@@ -97,14 +103,14 @@ class _Streamed:
 
     def __init__(
         self,
-        shop: Workshop,
+        context: EngineContext,
         attempt: Attempt,
         reader: RangeReader,
         source: Source,
         encoders: tuple[Encoder, ...],
         start: float,
     ) -> None:
-        self._shop = shop
+        self._context = context
         self._attempt = attempt
         self._reader = reader
         self._source = source
@@ -112,7 +118,7 @@ class _Streamed:
         self._start = start
 
     async def run(self) -> CompleteReport:
-        shop, attempt, config = self._shop, self._attempt, self._shop.config
+        context, attempt, config = self._context, self._attempt, self._context.config
         plan = make_plan(attempt.job, self._source.probe, self._source.edits)
         target = choose_target(
             attempt.job,
@@ -121,65 +127,67 @@ class _Streamed:
             server=config.server,
             roots=config.source_root,
         )
-        if isinstance(target, HttpTarget) and (reason := why_not_live(plan, attempt.job.options)):
+        if isinstance(target, HttpTarget) and (
+            reason := why_not_streamed(plan, attempt.job.options)
+        ):
             raise NotStreamable(reason)
-        self._tools, encoders = await tools_for(shop, attempt, plan, self._encoders)
+        self._tools, encoders = await tools_for(context, attempt, plan, self._encoders)
         attempt.tracker.phase("encode")
         if isinstance(target, FileTarget):
-            require_room(config, (target.directory, self._source.state.size_bytes))
+            require_disk_space(config, (target.directory, self._source.state.size_bytes))
             return await self._to_directory(plan, target, encoders)
         return await self._to_url(plan, target, encoders)
 
     async def _to_directory(
         self, plan: Plan, target: FileTarget, encoders: tuple[Encoder, ...]
     ) -> CompleteReport:
-        shop, attempt, source = self._shop, self._attempt, self._source
+        context, attempt, source = self._context, self._attempt, self._source
         temporary = temporary_of(target, attempt.token)
-        await trio.to_thread.run_sync(shop.journal.hold, held_of(attempt, temporary))
+        await trio.to_thread.run_sync(context.journal.record, journal_entry_of(attempt, temporary))
         with directory_faults(target):
             await trio.Path(target.directory).mkdir(parents=True, exist_ok=True)
 
         async def work_with(encoder: Encoder) -> Work:
             request = request_for(
-                shop, attempt, source, plan, encoder, temporary, tools=self._tools
+                context, attempt, source, plan, encoder, temporary, tools=self._tools
             )
             return await encode_to(request, attempt, source, temporary)
 
-        work, fallbacks = await first_that_works(shop, encoders, work_with)
+        work, fallbacks = await first_that_works(context, encoders, work_with)
         attempt.tracker.phase("verify")
-        proved = await verify(
+        verified = await verify(
             work.request, source, work.encoded, temporary, attempt.controls, attempt.tracker.part
         )
         await self._reader.check_unchanged()
         attempt.tracker.phase("publish")
-        url = await publish_file(temporary, proved.sha256, target, temporary, None)
-        return self._report(url, work, proved, *fallbacks)
+        url = await publish_file(temporary, verified.sha256, target, temporary, None)
+        return self._report(url, work, verified, *fallbacks)
 
     async def _to_url(
         self, plan: Plan, target: HttpTarget, encoders: tuple[Encoder, ...]
     ) -> CompleteReport:
-        shop, attempt, source = self._shop, self._attempt, self._source
+        context, attempt, source = self._context, self._attempt, self._source
 
         async def work_with(encoder: Encoder) -> tuple[Work, Verified]:
             fifo = attempt.folder / "output"
             request = request_for(
-                shop, attempt, source, plan, encoder, fifo, tools=self._tools, live=True
+                context, attempt, source, plan, encoder, fifo, tools=self._tools, streaming=True
             )
-            return await encode_live(
-                shop, attempt, source, request, fifo, target, self._reader.check_unchanged
+            return await encode_and_upload(
+                context, attempt, source, request, fifo, target, self._reader.check_unchanged
             )
 
-        (work, proved), fallbacks = await first_that_works(shop, encoders, work_with)
+        (work, verified), fallbacks = await first_that_works(context, encoders, work_with)
         attempt.tracker.phase("publish")
-        key = shop.config.api_key if target.is_media_store else None
-        again = await read_back(shop.client, target, key, proved)
+        key = context.config.api_key if target.is_media_store else None
+        again = await read_back(context.client, target, key, verified)
         form = ["fragmented"] if plan.container.name in ("mp4", "mov") else ["unindexed"]
-        return self._report(target.url, work, proved, *form, *again, *fallbacks)
+        return self._report(target.url, work, verified, *form, *again, *fallbacks)
 
-    def _report(self, url: str, work: Work, proved: Verified, *checks: str) -> CompleteReport:
+    def _report(self, url: str, work: Work, verified: Verified, *checks: str) -> CompleteReport:
         self._attempt.tracker.phase("report")
         wall_s = trio.current_time() - self._start
         result = result_of(
-            self._shop, self._source, work, proved, wall_s, "source-unchanged", *checks
+            self._context, self._source, work, verified, wall_s, "source-unchanged", *checks
         )
-        return CompleteReport(url, self._attempt.job.attempt, self._shop.engine_id, result)
+        return CompleteReport(url, self._attempt.job.attempt, self._context.engine_id, result)

@@ -19,9 +19,9 @@ from pathlib import Path
 import httpx
 import trio
 
-from distconv_engine.attempts.context import Attempt, Workshop
+from distconv_engine.attempts.context import Attempt, EngineContext
 from distconv_engine.checks.decode import decode_output
-from distconv_engine.checks.output import Evidence, Verified, judge_output, probe_output
+from distconv_engine.checks.output import Evidence, Verified, check_output, probe_output
 from distconv_engine.checks.source import Source
 from distconv_engine.encode.command import Request
 from distconv_engine.failures import (
@@ -32,7 +32,7 @@ from distconv_engine.failures import (
     VerificationFault,
 )
 from distconv_engine.ffmpeg.inputs import STDIN
-from distconv_engine.ffmpeg.run import Controls, Ended
+from distconv_engine.ffmpeg.run import Controls, RunResult
 from distconv_engine.key import with_key
 from distconv_engine.media.packets import PacketScan, scan_packets
 from distconv_engine.media.probe import Probe
@@ -56,7 +56,7 @@ class _Proof:
 
     found: Probe | InputFault | None = None
     scan: PacketScan | None = None
-    decoded: Ended | None = None
+    decoded: RunResult | None = None
 
 
 class _Tee:
@@ -146,7 +146,7 @@ class _Tee:
 class _Run:
     """What the tasks of one live encode share."""
 
-    shop: Workshop
+    context: EngineContext
     attempt: Attempt
     source: Source
     request: Request
@@ -156,8 +156,8 @@ class _Run:
     uploaded: trio.Event = field(default_factory=trio.Event)
 
 
-async def encode_live(
-    shop: Workshop,
+async def encode_and_upload(
+    context: EngineContext,
     attempt: Attempt,
     source: Source,
     request: Request,
@@ -167,12 +167,12 @@ async def encode_live(
 ) -> tuple[Work, Verified]:
     """Encode, prove and send at the same time; returns once the server has taken all of it."""
     tee = _Tee(fifo)
-    run = _Run(shop, attempt, source, request, tee, target)
+    run = _Run(context, attempt, source, request, tee, target)
     done: tuple[Work, Verified] | None = None
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_upload, run)
-            done = await _encode_and_judge(run, fifo)
+            done = await _encode_and_verify(run, fifo)
             await check_unchanged()
             tee.release()
             await run.uploaded.wait()
@@ -190,7 +190,7 @@ def _first(group: BaseExceptionGroup[JobFailure]) -> JobFailure:
     return _first(found) if isinstance(found, BaseExceptionGroup) else found
 
 
-async def _encode_and_judge(run: _Run, fifo: Path) -> tuple[Work, Verified]:
+async def _encode_and_verify(run: _Run, fifo: Path) -> tuple[Work, Verified]:
     work: Work | None = None
     async with trio.open_nursery() as nursery:
         for reader in (_probe, _scan, _decode):
@@ -204,10 +204,10 @@ async def _encode_and_judge(run: _Run, fifo: Path) -> tuple[Work, Verified]:
     assert proof.decoded is not None
     digest, size = run.tee.digest.hexdigest(), run.tee.size_bytes
     evidence = Evidence(proof.found, proof.scan, proof.decoded, digest, size)
-    return work, judge_output(run.request, run.source, work.encoded, evidence)
+    return work, check_output(run.request, run.source, work.encoded, evidence)
 
 
-def _patient(controls: Controls) -> Controls:
+def _with_backoff(controls: Controls) -> Controls:
     """Return the same for a reader that may wait as long as the encoder does.
 
     The encode itself is watched, and one that is blocked by a reader stands still.
@@ -216,19 +216,19 @@ def _patient(controls: Controls) -> Controls:
 
 
 async def _probe(run: _Run, end: int) -> None:
-    controls = _patient(run.attempt.controls)
+    controls = _with_backoff(run.attempt.controls)
     run.proof.found = await probe_output(run.request.tools, STDIN, controls, stdin=end)
     run.tee.leave(end)
 
 
 async def _scan(run: _Run, end: int) -> None:
-    controls = _patient(run.attempt.controls)
+    controls = _with_backoff(run.attempt.controls)
     run.proof.scan = await scan_packets(run.request.tools, STDIN, controls, stdin=end)
     run.tee.leave(end)
 
 
 async def _decode(run: _Run, end: int) -> None:
-    controls = _patient(run.attempt.controls)
+    controls = _with_backoff(run.attempt.controls)
     run.proof.decoded = await decode_output(
         run.request, STDIN, controls, lambda _: None, run.source.duration_s, stdin=end
     )
@@ -239,11 +239,11 @@ async def _decode(run: _Run, end: int) -> None:
 
 
 async def _upload(run: _Run) -> None:
-    target, config = run.target, run.shop.config
+    target, config = run.target, run.context.config
     key = config.api_key if target.is_media_store else None
     headers = with_key({"Content-Type": content_type_of(run.request.plan.container.name)}, key)
     try:
-        reply = await run.shop.client.put(
+        reply = await run.context.client.put(
             target.url,
             content=run.tee.body(),
             headers=headers,
@@ -263,7 +263,7 @@ async def _upload(run: _Run) -> None:
 
 
 async def read_back(
-    client: httpx.AsyncClient, target: HttpTarget, key: str | None, proved: Verified
+    client: httpx.AsyncClient, target: HttpTarget, key: str | None, verified: Verified
 ) -> list[str]:
     """Read the output from where it was put; returns the check's name, none if that is forbidden.
 
@@ -274,7 +274,7 @@ async def read_back(
     reason = ""
     for _ in range(_READ_BACK_TRIES):
         try:
-            return await _read_back_once(client, target, key, proved)
+            return await _read_back_once(client, target, key, verified)
         except httpx.TransportError as error:
             reason = str(error) or type(error).__name__
         await trio.sleep(1)
@@ -282,7 +282,7 @@ async def read_back(
 
 
 async def _read_back_once(
-    client: httpx.AsyncClient, target: HttpTarget, key: str | None, proved: Verified
+    client: httpx.AsyncClient, target: HttpTarget, key: str | None, verified: Verified
 ) -> list[str]:
     headers = with_key({"Accept-Encoding": "identity"}, key)
     digest, size = hashlib.sha256(), 0
@@ -296,8 +296,8 @@ async def _read_back_once(
         async for piece in reply.aiter_raw():
             digest.update(piece)
             size += len(piece)
-    if (digest.hexdigest(), size) != (proved.sha256, proved.size_bytes):
+    if (digest.hexdigest(), size) != (verified.sha256, verified.size_bytes):
         raise VerificationFault(
-            f"{target.url} gives {size} other bytes than the {proved.size_bytes} that were sent."
+            f"{target.url} gives {size} other bytes than the {verified.size_bytes} that were sent."
         )
     return ["target-read-back"]

@@ -16,7 +16,7 @@ import httpx
 import trio
 
 from distconv_engine.backoff import Backoff
-from distconv_engine.failures import InputFault, NoRoom, NotAllowedHere
+from distconv_engine.failures import InputFault, InsufficientSpace, NotAllowedHere
 from distconv_engine.files import hash_file, is_full
 from distconv_engine.transfer.remote import BAD_URL, TIMEOUT, Again, RemoteFile, bad_url, begin
 
@@ -104,7 +104,7 @@ async def download(
                 raise state.given_up(tries, str(error) or type(error).__name__) from error
         except OSError as error:
             if is_full(error):
-                raise NoRoom("The engine's disk is full.") from error
+                raise InsufficientSpace("The engine's disk is full.") from error
             raise
         await trio.sleep(backoff.next_s() if state.best == reached else 0)
 

@@ -25,7 +25,7 @@ from distconv_engine.transfer.destination import FileTarget, HttpTarget
 
 _CHUNK_BYTES = 1 << 18
 _TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
-_NO_ROOM_THERE = 507
+_REMOTE_DISK_FULL = 507
 PUT_TRIES = 6
 PUT_TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 
@@ -163,11 +163,11 @@ async def publish_http(
             if reply.is_success:
                 return target.url
             reason = f"it answered {reply.status_code} {reply.reason_phrase}"
-            if reply.status_code == _NO_ROOM_THERE:
+            if reply.status_code == _REMOTE_DISK_FULL:
                 break  # not soon: another try would send all of it again
             # 400: the digest did not match; 409: its part has gone, or another upload took over.
-            start_anew = target.is_media_store and reply.status_code in (400, 409)
-            if reply.status_code not in _TRY_AGAIN and not start_anew:
+            start_over = target.is_media_store and reply.status_code in (400, 409)
+            if reply.status_code not in _TRY_AGAIN and not start_over:
                 raise EngineFault(f"The output cannot be put to {target.url}: {reason}.")
         await trio.sleep(backoff.next_s())
     raise TransientFault(f"The output cannot be put to {target.url}: {reason}.")

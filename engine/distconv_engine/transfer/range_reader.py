@@ -15,7 +15,7 @@ from trio.lowlevel import checkpoint
 
 from distconv_engine.backoff import Backoff
 from distconv_engine.failures import InputFault, TransientFault
-from distconv_engine.media.zero_runs import ZeroFinder, ZeroRuns
+from distconv_engine.media.zero_runs import ZeroRunFinder, ZeroRuns
 from distconv_engine.transfer.remote import BAD_URL, TIMEOUT, Again, RemoteFile, bad_url, begin
 
 Sink = Callable[[bytes], Awaitable[None]]
@@ -105,19 +105,19 @@ class RangeReader:
 
     async def read_whole(self, on_progress: Callable[[float], None]) -> tuple[ZeroRuns, str]:
         """Read it once from end to end; returns its runs of zero bytes and its SHA-256."""
-        zeros, digest, seen = ZeroFinder(), hashlib.sha256(), 0
+        zero_runs, digest, received_bytes = ZeroRunFinder(), hashlib.sha256(), 0
 
         async def take(piece: bytes) -> None:
-            nonlocal seen
+            nonlocal received_bytes
             digest.update(piece)
-            zeros.feed(piece)
-            seen += len(piece)
-            on_progress(seen / self.size_bytes)
+            zero_runs.feed(piece)
+            received_bytes += len(piece)
+            on_progress(received_bytes / self.size_bytes)
             await checkpoint()
 
         await self.copy(0, self.size_bytes, take)
         self._seen_whole = True
-        return zeros.close(), digest.hexdigest()
+        return zero_runs.close(), digest.hexdigest()
 
     async def check_unchanged(self) -> None:
         """Raise `InputFault` when the server has another file now."""

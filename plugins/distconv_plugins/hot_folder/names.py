@@ -43,9 +43,11 @@ def report_name(video: str, tag: str = "") -> str:
     """
     ending = os.fsencode(f".{tag}{REPORT_SUFFIX}" if tag else REPORT_SUFFIX)
     raw = os.fsencode(video)
-    room_bytes = _NAME_BYTES_MAX - len(ending)
-    if len(raw) > room_bytes:
-        least = room_bytes - 3  # a character has four bytes at most; other names are any bytes
-        while room_bytes > least and raw[room_bytes] & 0xC0 == 0x80:  # never within a character
-            room_bytes -= 1
-    return os.fsdecode(raw[:room_bytes] + ending)
+    name_bytes_max = _NAME_BYTES_MAX - len(ending)
+    if len(raw) > name_bytes_max:
+        least = name_bytes_max - 3  # a character has four bytes at most; other names are any bytes
+        while (
+            name_bytes_max > least and raw[name_bytes_max] & 0xC0 == 0x80
+        ):  # never within a character
+            name_bytes_max -= 1
+    return os.fsdecode(raw[:name_bytes_max] + ending)

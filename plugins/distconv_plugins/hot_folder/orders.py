@@ -32,7 +32,7 @@ from distconv_plugins.hot_folder.records import (
 )
 from distconv_plugins.hot_folder.reports import write_report
 from distconv_plugins.hot_folder.settings import is_within, submission
-from distconv_plugins.hot_folder.tree import Look, Tree, Video
+from distconv_plugins.hot_folder.tree import Scan, Tree, Video
 from distconv_spool import Disk, mint_key, printable
 from distconvd.errors import DistconvError
 from distconvd.model import Job
@@ -41,7 +41,7 @@ PROBLEM_NAME = SETTINGS_NAME + ".problem.json"
 _FAILED = "failed_permanently"
 
 
-class Tag(NamedTuple):
+class OrderId(NamedTuple):
     """Names an order: its record, and its place there. On the job as the label `hot-folder`."""
 
     record: str
@@ -51,7 +51,7 @@ class Tag(NamedTuple):
         return f"{self.record}.{self.at}"
 
     @classmethod
-    def maybe_from(cls, label: str | None) -> "Tag | None":
+    def maybe_from(cls, label: str | None) -> "OrderId | None":
         """Return the tag that a label holds."""
         record, _, at = (label or "").partition(".")
         if len(record) != 32 or not record.isalnum() or not at.isdecimal() or len(at) > 9:
@@ -59,10 +59,10 @@ class Tag(NamedTuple):
         return cls(record, int(at))
 
 
-class Ticket(NamedTuple):
+class PendingOrder(NamedTuple):
     """An order that is to be submitted, perhaps once more."""
 
-    tag: Tag
+    order_id: OrderId
     key: str
     fields: bytes
     path: str
@@ -71,10 +71,10 @@ class Ticket(NamedTuple):
     """What it was ordered for, where that is at hand."""
 
 
-class End(NamedTuple):
+class EndedOrder(NamedTuple):
     """An order that has ended: its job did, or the daemon refused it."""
 
-    tag: Tag
+    order_id: OrderId
     job: Job | None = None
     refusal: DistconvError | None = None
 
@@ -82,13 +82,13 @@ class End(NamedTuple):
 class OpenOrders(NamedTuple):
     """What is still to be brought to an end."""
 
-    orders: list[tuple[Ticket, str | None]]
+    orders: list[tuple[PendingOrder, str | None]]
     """Orders, and the ids of their jobs as far as they are known."""
     troubles: set[str]
     """Records that cannot be read."""
 
 
-class Desk:
+class OrderBook:
     """See the module.
 
     Args:
@@ -118,49 +118,52 @@ class Desk:
         """Let another process serve the folder."""
         self._records.close()
 
-    def look(self, now_s: float) -> Look:
+    def scan(self, now_s: float) -> Scan:
         """Look at the tree; tell of wrong settings beside them."""
-        look = self._tree.look(now_s)
-        inside = {os.path.realpath(r.base) for r in self._tree.rooms() if not r.is_remote}
+        scan = self._tree.scan(now_s)
+        inside = {os.path.realpath(r.base) for r in self._tree.output_rules() if not r.is_remote}
         inside = {base for base in inside if is_within(base, str(self._watch))}
         if inside - self._outputs:
             # Before the first result can lie there: later settings may not know of it any more.
             self._records.write_outputs(self._outputs | inside)
             self._outputs |= inside
-        self._tell_wrong(look)
-        return look
+        self._write_problems(scan)
+        return scan
 
-    def order(self, videos: Iterable[Video]) -> tuple[list[Ticket], set[str]]:
+    def order(self, videos: Iterable[Video]) -> tuple[list[PendingOrder], set[str]]:
         """Decide about videos; return what is to be submitted now, and what went wrong.
 
         What is returned is durable: from here on it is submitted under the same key for ever.
         """
-        tickets: dict[Tag, Ticket] = {}
+        pending_orders: dict[OrderId, PendingOrder] = {}
         troubles: set[str] = set()
         for video in videos:
             try:
-                ticket = self._decide(video)
+                pending_order = self._decide(video)
             except (OSError, RecursionError, TypeError, ValueError) as error:
                 troubles.add(f"{printable(video.path)}: {error}")
                 continue
-            if ticket is not None:
-                tickets[ticket.tag] = ticket
-        if tickets:
+            if pending_order is not None:
+                pending_orders[pending_order.order_id] = pending_order
+        if pending_orders:
             self._records.sync()
-        return list(tickets.values()), troubles
+        return list(pending_orders.values()), troubles
 
-    def note_jobs(self, submitted: Iterable[tuple[Ticket, str]]) -> None:
+    def note_jobs(self, submitted: Iterable[tuple[PendingOrder, str]]) -> None:
         """Remember the jobs that orders have become: pairs of a ticket and a job's id."""
-        for ticket, job_id in submitted:
-            record = self._require(ticket.tag)
-            order = record.orders[ticket.tag.at]
+        for pending_order, job_id in submitted:
+            record = self._require(pending_order.order_id)
+            order = record.orders[pending_order.order_id.at]
             if order.job_id != job_id:
                 order = msgspec.structs.replace(order, job_id=job_id)
-                self._records.write(ticket.tag.record, record.with_order(ticket.tag.at, order))
+                self._records.write(
+                    pending_order.order_id.record,
+                    record.with_order(pending_order.order_id.at, order),
+                )
         self._records.sync()
-        for ticket, _ in submitted:
-            if ticket.video is not None:
-                self._tree.know(ticket.video)
+        for pending_order, _ in submitted:
+            if pending_order.video is not None:
+                self._tree.know(pending_order.video)
 
     def rewind(self) -> None:
         """Have `next_open` begin with the first record."""
@@ -183,110 +186,114 @@ class Desk:
                 continue
             for at, order in enumerate(record.orders if record else []):
                 if order.outcome is None:
-                    found.orders.append((_ticket(Tag(name, at), order), order.job_id))
+                    found.orders.append((_pending_order(OrderId(name, at), order), order.job_id))
         return found
 
-    def forget_jobs(self, tickets: Iterable[Ticket]) -> None:
+    def forget_jobs(self, pending_orders: Iterable[PendingOrder]) -> None:
         """Take back the jobs of orders that the daemon does not know: its state was lost."""
-        for ticket in tickets:
-            record = self._require(ticket.tag)
-            order = msgspec.structs.replace(record.orders[ticket.tag.at], job_id=None)
-            self._records.write(ticket.tag.record, record.with_order(ticket.tag.at, order))
+        for pending_order in pending_orders:
+            record = self._require(pending_order.order_id)
+            order = msgspec.structs.replace(record.orders[pending_order.order_id.at], job_id=None)
+            self._records.write(
+                pending_order.order_id.record, record.with_order(pending_order.order_id.at, order)
+            )
         self._records.sync()
 
-    def finish(self, end: End) -> str | None:
+    def finish(self, ended_order: EndedOrder) -> str | None:
         """Write the report of an order that has ended, and remember that; return the video's path.
 
         Raises `OSError` when the report cannot be written; it is then still to be done.
         """
-        record = self._records.maybe_read(end.tag.record)
-        if record is None or end.tag.at >= len(record.orders):
+        record = self._records.maybe_read(ended_order.order_id.record)
+        if record is None or ended_order.order_id.at >= len(record.orders):
             return None  # somebody's own label, or the records are another daemon's
-        order = record.orders[end.tag.at]
-        if end.job is not None and order.job_id not in (None, end.job.job_id):
+        order = record.orders[ended_order.order_id.at]
+        if ended_order.job is not None and order.job_id not in (None, ended_order.job.job_id):
             return None  # somebody has submitted a job with the label of ours
-        write_report(self._disk, order, record.size_bytes, end.job, end.refusal)
-        status = "rejected" if end.job is None else end.job.status.value
+        write_report(self._disk, order, record.size_bytes, ended_order.job, ended_order.refusal)
+        status = "rejected" if ended_order.job is None else ended_order.job.status.value
         order = msgspec.structs.replace(
             order,
             outcome=status,
-            job_id=order.job_id if end.job is None else end.job.job_id,
-            was_source_gone=not self._lies_at(record, order.path),
+            job_id=order.job_id if ended_order.job is None else ended_order.job.job_id,
+            was_source_gone=not self._is_at(record, order.path),
         )
-        self._records.write(end.tag.record, record.with_order(end.tag.at, order))
+        self._records.write(
+            ended_order.order_id.record, record.with_order(ended_order.order_id.at, order)
+        )
         self._records.sync()
         return _decoded(order.path)
 
-    def _decide(self, video: Video) -> Ticket | None:
-        name = maybe_fingerprint(self._watch, video.seen)
+    def _decide(self, video: Video) -> PendingOrder | None:
+        name = maybe_fingerprint(self._watch, video.observed)
         if name is None:
             return None  # it changed or went away since it settled: the next look shows
         record = self._records.maybe_read(name)
         if record is None:
-            record = Record(video.seen.size_bytes, video.seen.mtime_ns)
+            record = Record(video.observed.size_bytes, video.observed.mtime_ns)
         place = quote(os.fsencode(video.path))
         for at, order in enumerate(record.orders):
             if order.path == place:
-                return self._again(Tag(name, at), order, video)
+                return self._again(OrderId(name, at), order, video)
         for at, order in reversed([*enumerate(record.orders)]):
             if self._was_moved(record, order, video):
-                return self._moved(Tag(name, at), record, video)
+                return self._moved(OrderId(name, at), record, video)
         return self._new(name, record, video)
 
     def _was_moved(self, record: Record, order: Order, video: Video) -> bool:
         """Whether this is the video of that order, in another place."""
-        if order.codec != video.path.partition("/")[0] or self._lies_at(record, order.path):
+        if order.codec != video.path.partition("/")[0] or self._is_at(record, order.path):
             return False
         # A folder that was renamed takes its settings along: then its old name is gone.
-        return order.room == quote(os.fsencode(video.room.path)) or not self._is_there(
-            _decoded(order.room)
-        )
+        return order.output_rule == quote(
+            os.fsencode(video.output_rule.path)
+        ) or not self._is_there(_decoded(order.output_rule))
 
-    def _moved(self, tag: Tag, record: Record, video: Video) -> Ticket | None:
-        order = record.orders[tag.at]
+    def _moved(self, order_id: OrderId, record: Record, video: Video) -> PendingOrder | None:
+        order = record.orders[order_id.at]
         if order.outcome is None:
             # Its job may fail for this. Until that is known there is nothing to decide.
-            return _ticket(tag, order) if order.job_id is None else None
+            return _pending_order(order_id, order) if order.job_id is None else None
         if order.outcome == _FAILED and order.was_source_gone:
-            return self._new(tag.record, record, video)
+            return self._new(order_id.record, record, video)
         order = msgspec.structs.replace(order, path=quote(os.fsencode(video.path)))
-        self._records.write(tag.record, record.with_order(tag.at, order))
+        self._records.write(order_id.record, record.with_order(order_id.at, order))
         self._tree.know(video)
         return None
 
-    def _again(self, tag: Tag, order: Order, video: Video) -> Ticket | None:
+    def _again(self, order_id: OrderId, order: Order, video: Video) -> PendingOrder | None:
         if order.job_id is None and order.outcome is None:
-            return _ticket(tag, order, video)
+            return _pending_order(order_id, order, video)
         self._tree.know(video)
         return None
 
-    def _new(self, name: str, record: Record, video: Video) -> Ticket:
-        tag = Tag(name, len(record.orders))
-        order = self._make_order(tag, video)
-        self._records.write(name, record.with_order(tag.at, order))
-        return _ticket(tag, order, video)
+    def _new(self, name: str, record: Record, video: Video) -> PendingOrder:
+        order_id = OrderId(name, len(record.orders))
+        order = self._make_order(order_id, video)
+        self._records.write(name, record.with_order(order_id.at, order))
+        return _pending_order(order_id, order, video)
 
-    def _make_order(self, tag: Tag, video: Video) -> Order:
-        room = video.room
+    def _make_order(self, order_id: OrderId, video: Video) -> Order:
+        output_rule = video.output_rule
         url = "file://" + quote(os.fsencode(self._watch / video.path))
-        job = submission(room, url, video.seen.size_bytes, video.folder, str(tag))
-        report_folder = room.output_folder(self._watch, video.folder)
+        job = submission(output_rule, url, video.observed.size_bytes, video.folder, str(order_id))
+        report_folder = output_rule.output_folder(self._watch, video.folder)
         return Order(
             path=quote(os.fsencode(video.path)),
-            room=quote(os.fsencode(room.path)),
+            output_rule=quote(os.fsencode(output_rule.path)),
             codec=job.target_codec,
             key=mint_key(),
             fields=msgspec.to_builtins(job),
             report_folder=quote(os.fsencode(report_folder)),
         )
 
-    def _require(self, tag: Tag) -> Record:
-        record = self._records.maybe_read(tag.record)
+    def _require(self, order_id: OrderId) -> Record:
+        record = self._records.maybe_read(order_id.record)
         if record is None:
-            raise FileNotFoundError(2, f"the record {tag.record} has been removed")
+            raise FileNotFoundError(2, f"the record {order_id.record} has been removed")
         return record
 
-    def _lies_at(self, record: Record, path: str) -> bool:
+    def _is_at(self, record: Record, path: str) -> bool:
         try:
             status = self._disk.lstat(self._watch / _decoded(path))
         except (FileNotFoundError, NotADirectoryError):
@@ -300,28 +307,28 @@ class Desk:
             return False
         return True
 
-    def _tell_wrong(self, look: Look) -> None:
+    def _write_problems(self, scan: Scan) -> None:
         """Keep a problem beside each wrong `distconv.toml`, and none beside a mended one."""
-        right = {room.path for room in self._tree.rooms()}
-        told: dict[str, str] = {}
+        right = {output_rule.path for output_rule in self._tree.output_rules()}
+        written: dict[str, str] = {}
         for folder, why in self._wrong.items():
-            if folder not in look.wrong and folder not in right:
+            if folder not in scan.wrong and folder not in right:
                 if self._is_there(folder, SETTINGS_NAME):
-                    told[folder] = why  # it is being mended, or cannot be read at the moment
+                    written[folder] = why  # it is being mended, or cannot be read at the moment
                 else:
                     self._remove(self._watch / folder / PROBLEM_NAME)
         # What is right for the first time may have been mended while nobody looked.
         for folder in right - self._right:
             self._remove(self._watch / folder / PROBLEM_NAME)
-        for folder, why in look.wrong.items():
+        for folder, why in scan.wrong.items():
             known = self._wrong.get(folder) == why
-            if known or self._write_problem(self._watch / folder, why, look):
-                told[folder] = why
-        self._right, self._wrong = right, told
+            if known or self._write_problem(self._watch / folder, why, scan):
+                written[folder] = why
+        self._right, self._wrong = right, written
 
-    def _write_problem(self, folder: Path, why: str, look: Look) -> bool:
+    def _write_problem(self, folder: Path, why: str, scan: Scan) -> bool:
         """Write the problem, and return whether it is there now."""
-        look.troubles.add(f"{printable(str(folder / SETTINGS_NAME))} is not obeyed: {why}")
+        scan.troubles.add(f"{printable(str(folder / SETTINGS_NAME))} is not obeyed: {why}")
         problem = {"title": f"This {SETTINGS_NAME} is wrong; the folder waits.", "detail": why}
         data = json.dumps(problem, indent=2).encode("ascii") + b"\n"
         try:
@@ -329,7 +336,7 @@ class Desk:
                 self._disk, folder / PROBLEM_NAME, folder / ".distconv-problem.distconv-part", data
             )
         except OSError as error:
-            look.troubles.add(f"{printable(str(folder / PROBLEM_NAME))}: {error.strerror}")
+            scan.troubles.add(f"{printable(str(folder / PROBLEM_NAME))}: {error.strerror}")
             return False
         return True
 
@@ -340,9 +347,9 @@ class Desk:
             pass  # somebody was quicker, or the whole folder is gone
 
 
-def _ticket(tag: Tag, order: Order, video: Video | None = None) -> Ticket:
+def _pending_order(order_id: OrderId, order: Order, video: Video | None = None) -> PendingOrder:
     fields = msgspec.json.encode(order.fields)
-    return Ticket(tag, f"hot-{order.key}", fields, _decoded(order.path), video)
+    return PendingOrder(order_id, f"hot-{order.key}", fields, _decoded(order.path), video)
 
 
 def _decoded(path: str) -> str:

@@ -16,9 +16,9 @@ from typing import Annotated, Concatenate, NoReturn, ParamSpec, Protocol, TypeVa
 import msgspec
 import trio
 
-from distconv_plugins.hot_folder.orders import Desk, End, Tag, Ticket
+from distconv_plugins.hot_folder.orders import EndedOrder, OrderBook, OrderId, PendingOrder
 from distconv_plugins.hot_folder.settings import LABEL
-from distconv_plugins.shared.spool_worker import until_it_works
+from distconv_plugins.shared.spool_worker import retry_until_written
 from distconv_spool import Disk, OsDisk, printable
 from distconvd import hookimpl
 from distconvd.errors import (
@@ -85,15 +85,17 @@ class HotFolder:
         poll_s: float = 5.0,
         disk: Disk | None = None,
     ) -> None:
-        self._make_desk = lambda: Desk(_checked(watch), records, settle_s, disk or OsDisk())
+        self._make_order_book = lambda: OrderBook(
+            _checked(watch), records, settle_s, disk or OsDisk()
+        )
         self._watch = watch
         self._daemon = daemon
         self._poll_s = poll_s
-        self._desk: Desk | None = None
-        self._turn = trio.Lock()
-        self._ended: dict[Tag, End] = {}
+        self._order_book: OrderBook | None = None
+        self._lock = trio.Lock()
+        self._ended: dict[OrderId, EndedOrder] = {}
         self._news = trio.Event()
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
 
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -106,23 +108,25 @@ class HotFolder:
         async with self.opened(), trio.open_nursery() as nursery:
             nursery.start_soon(self._publish_forever)
             task_status.started()
-            await until_it_works(self.catch_up, self._poll_s, WHAT)
+            await retry_until_written(self.catch_up, self._poll_s, WHAT)
             while True:
-                await until_it_works(lambda: self.poll(trio.current_time()), self._poll_s, WHAT)
+                await retry_until_written(
+                    lambda: self.poll(trio.current_time()), self._poll_s, WHAT
+                )
                 await trio.sleep(self._poll_s)
 
     @asynccontextmanager
     async def opened(self) -> AsyncGenerator[None]:
         """Open and lock the folder for a block; raises `ConfigError`."""
         try:
-            self._desk = await trio.to_thread.run_sync(self._make_desk)
+            self._order_book = await trio.to_thread.run_sync(self._make_order_book)
         except OSError as error:
             raise ConfigError(f"The hot folder cannot be served: {error}") from error
         try:
             yield
         finally:
-            self._desk.close()
-            self._desk = None
+            self._order_book.close()
+            self._order_book = None
 
     def check(self) -> None:
         """Raise `ConfigError` where the folder is not there; changes nothing."""
@@ -141,92 +145,94 @@ class HotFolder:
 
         Raises `OSError`: the watched folder or the records cannot be used; nothing is lost by that.
         """
-        look = await self._do(Desk.look, now_s)
-        troubles, made = set(look.troubles), 0
-        videos = iter(look.videos)
+        scan = await self._do(OrderBook.scan, now_s)
+        troubles, made = set(scan.troubles), 0
+        videos = iter(scan.videos)
         while batch := list(islice(videos, BATCH)):
-            tickets, failed = await self._do(Desk.order, batch)
+            pending_orders, failed = await self._do(OrderBook.order, batch)
             troubles |= failed
-            done = await self._submit(tickets)
+            done = await self._submit(pending_orders)
             made += done
-            if done < len(tickets):
+            if done < len(pending_orders):
                 break  # "later": the rest waits for the next look
-        self._tell_new(troubles)
+        self._log_new(troubles)
         return made
 
     async def catch_up(self) -> None:
         """Go on with what the last run left: orders not submitted, ends not reported."""
-        await self._do(Desk.rewind)
-        while (found := await self._do(Desk.next_open, BATCH)) is not None:
+        await self._do(OrderBook.rewind)
+        while (found := await self._do(OrderBook.next_open, BATCH)) is not None:
             for text in sorted(found.troubles):
                 log.error("hot folder: %s", text)
-            orders = [ticket for ticket, job_id in found.orders if job_id is None]
-            lost: list[Ticket] = []
-            for ticket, job_id in found.orders:
+            orders = [pending_order for pending_order, job_id in found.orders if job_id is None]
+            lost: list[PendingOrder] = []
+            for pending_order, job_id in found.orders:
                 if job_id is not None and not await self._is_known(job_id):
-                    lost.append(ticket)
+                    lost.append(pending_order)
             if lost:
-                await self._do(Desk.forget_jobs, lost)
+                await self._do(OrderBook.forget_jobs, lost)
             await self._submit([*orders, *lost])
 
     async def publish(self) -> None:
         """Report all ends noted so far; raises `OSError` at the last, and then loses none."""
         failure: OSError | None = None
-        for tag, end in list(self._ended.items()):
+        for order_id, ended_order in list(self._ended.items()):
             try:
-                path = await self._do(Desk.finish, end)
+                path = await self._do(OrderBook.finish, ended_order)
             except OSError as error:
                 failure = error  # one bad output folder keeps no other report waiting
                 continue
-            if self._ended.get(tag) is end:
-                del self._ended[tag]
+            if self._ended.get(order_id) is ended_order:
+                del self._ended[order_id]
             if path is not None:
-                status = end.job.status.value if end.job else "rejected"
+                status = ended_order.job.status.value if ended_order.job else "rejected"
                 log.info("hot folder: %s: %s", printable(path), status)
         if failure is not None:
             raise failure
 
-    async def _submit(self, tickets: Sequence[Ticket]) -> int:
+    async def _submit(self, pending_orders: Sequence[PendingOrder]) -> int:
         """Submit orders, and remember their jobs; return how many were brought on."""
-        made: list[tuple[Ticket, Job]] = []
-        refused: list[Ticket] = []
+        made: list[tuple[PendingOrder, Job]] = []
+        refused: list[PendingOrder] = []
         async with trio.open_nursery() as nursery:
-            for ticket in tickets:
+            for pending_order in pending_orders:
                 # One after the other as far as the decision, so that the oldest video is the
                 # oldest job; their commits are waited for together.
-                await nursery.start(self._submit_one, ticket, made, refused)
+                await nursery.start(self._submit_one, pending_order, made, refused)
         if made:
-            await self._do(Desk.note_jobs, [(ticket, job.job_id) for ticket, job in made])
-        for ticket, job in made:
-            log.info("hot folder: %s is job %s", printable(ticket.path), job.job_id)
+            await self._do(
+                OrderBook.note_jobs, [(pending_order, job.job_id) for pending_order, job in made]
+            )
+        for pending_order, job in made:
+            log.info("hot folder: %s is job %s", printable(pending_order.path), job.job_id)
             self._note_end(job)
         return len(made) + len(refused)
 
     async def _submit_one(
         self,
-        ticket: Ticket,
-        made: list[tuple[Ticket, Job]],
-        refused: list[Ticket],
+        pending_order: PendingOrder,
+        made: list[tuple[PendingOrder, Job]],
+        refused: list[PendingOrder],
         *,
         task_status: trio.TaskStatus[None],
     ) -> None:
         task_status.started()
         try:
-            job = await self._daemon.submit(ticket.fields, idempotency_key=ticket.key)
+            job = await self._daemon.submit(pending_order.fields, idempotency_key=pending_order.key)
         except (TooManyRequests, RequestTimeout) as error:
-            log.debug("hot folder: %s has to wait: %s", printable(ticket.path), error)
+            log.debug("hot folder: %s has to wait: %s", printable(pending_order.path), error)
         except (CallerError, PluginFailed) as error:
-            log.warning("hot folder: %s is refused: %s", printable(ticket.path), error)
-            refused.append(ticket)
-            self._note(End(ticket.tag, refusal=error))
+            log.warning("hot folder: %s is refused: %s", printable(pending_order.path), error)
+            refused.append(pending_order)
+            self._note(EndedOrder(pending_order.order_id, refusal=error))
         except (DistconvError, OSError) as error:
-            log.debug("hot folder: %s has to wait: %s", printable(ticket.path), error)
+            log.debug("hot folder: %s has to wait: %s", printable(pending_order.path), error)
         except Exception:
-            log.exception("hot folder: %s: the daemon failed on it", printable(ticket.path))
-            refused.append(ticket)
-            self._note(End(ticket.tag, refusal=PluginFailed(_FAILED)))
+            log.exception("hot folder: %s: the daemon failed on it", printable(pending_order.path))
+            refused.append(pending_order)
+            self._note(EndedOrder(pending_order.order_id, refusal=PluginFailed(_FAILED)))
         else:
-            made.append((ticket, job))
+            made.append((pending_order, job))
 
     async def _is_known(self, job_id: str) -> bool:
         """Whether the daemon has this job; notes its end. Without its state it has not."""
@@ -237,35 +243,35 @@ class HotFolder:
         return True
 
     def _note_end(self, job: Job) -> None:
-        tag = Tag.maybe_from(job.labels.get(LABEL))
-        if tag is not None and job.status in TERMINAL_STATUSES:
-            self._note(End(tag, job))
+        order_id = OrderId.maybe_from(job.labels.get(LABEL))
+        if order_id is not None and job.status in TERMINAL_STATUSES:
+            self._note(EndedOrder(order_id, job))
 
-    def _note(self, end: End) -> None:
-        self._ended[end.tag] = end
+    def _note(self, ended_order: EndedOrder) -> None:
+        self._ended[ended_order.order_id] = ended_order
         self._news.set()
 
     async def _publish_forever(self) -> NoReturn:
         while True:
             self._news = trio.Event()
-            await until_it_works(self.publish, self._poll_s, WHAT)
+            await retry_until_written(self.publish, self._poll_s, WHAT)
             await self._news.wait()
 
     async def _do(
-        self, step: Callable[Concatenate[Desk, _P], _T], *args: _P.args, **kwargs: _P.kwargs
+        self, step: Callable[Concatenate[OrderBook, _P], _T], *args: _P.args, **kwargs: _P.kwargs
     ) -> _T:
         """Do a step of the desk in a thread; one at a time."""
-        desk = self._desk
-        assert desk is not None, "the folder is opened first"
-        async with self._turn:
-            return await trio.to_thread.run_sync(lambda: step(desk, *args, **kwargs))
+        order_book = self._order_book
+        assert order_book is not None, "the folder is opened first"
+        async with self._lock:
+            return await trio.to_thread.run_sync(lambda: step(order_book, *args, **kwargs))
 
-    def _tell_new(self, troubles: Iterable[str]) -> None:
+    def _log_new(self, troubles: Iterable[str]) -> None:
         """Log each trouble when it begins, not at every look that it lasts."""
         now = set(troubles)
-        for text in sorted(now - self._told):
+        for text in sorted(now - self._logged):
             log.error("hot folder: %s", text)
-        self._told = now
+        self._logged = now
 
 
 class HotFolderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

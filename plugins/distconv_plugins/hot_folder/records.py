@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from distconv_spool import BadDrop, Disk, Seen
+from distconv_spool import BadDrop, Disk, Observed
 from distconv_spool.lock import take_lock
 from distconvd.errors import ConfigError
 
@@ -32,7 +32,7 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
 
     path: str
     """The video, relative to the watched folder."""
-    room: str
+    output_rule: str = msgspec.field(name="room")
     """The folder whose settings held, relative to the watched folder."""
     codec: str
     key: str
@@ -154,7 +154,7 @@ def replace_file(disk: Disk, target: Path, part: Path, data: bytes) -> None:
     disk.rename(part, target)
 
 
-def maybe_fingerprint(watch: Path, seen: Seen) -> str | None:
+def maybe_fingerprint(watch: Path, observed: Observed) -> str | None:
     """Return the name of a video's record; None when it is not the file that was seen any more.
 
     No part of the path is followed where it is a link, and nothing but a plain file is read.
@@ -162,17 +162,19 @@ def maybe_fingerprint(watch: Path, seen: Seen) -> str | None:
     Raises `OSError` when it cannot be read.
     """
     try:
-        descriptor = _open_beneath(watch, seen.name)
+        descriptor = _open_beneath(watch, observed.name)
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
         status = os.fstat(descriptor)
-        same = (status.st_size, status.st_mtime_ns) == (seen.size_bytes, seen.mtime_ns)
+        same = (status.st_size, status.st_mtime_ns) == (observed.size_bytes, observed.mtime_ns)
         if not same or not stat.S_ISREG(status.st_mode):
             return None
-        digest = hashlib.sha256(f"{seen.size_bytes} {seen.mtime_ns}\n".encode())
+        digest = hashlib.sha256(f"{observed.size_bytes} {observed.mtime_ns}\n".encode())
         digest.update(os.pread(descriptor, _SAMPLE_BYTES, 0))
-        digest.update(os.pread(descriptor, _SAMPLE_BYTES, max(0, seen.size_bytes - _SAMPLE_BYTES)))
+        digest.update(
+            os.pread(descriptor, _SAMPLE_BYTES, max(0, observed.size_bytes - _SAMPLE_BYTES))
+        )
         return digest.hexdigest()[:32]
     finally:
         os.close(descriptor)

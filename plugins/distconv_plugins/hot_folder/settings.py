@@ -42,7 +42,7 @@ class WrongSettings(Exception):
     """A `distconv.toml` that cannot be obeyed; the text says why, to the person who wrote it."""
 
 
-class Room(msgspec.Struct, frozen=True):
+class OutputRule(msgspec.Struct, frozen=True):
     """A folder with the settings that hold in it and below."""
 
     path: str
@@ -73,7 +73,7 @@ class Room(msgspec.Struct, frozen=True):
         return Path(os.path.join(self.base, _below(self.top, folder)))
 
 
-def make_room(watch: Path, path: str, text: bytes | None) -> Room:
+def make_output_rule(watch: Path, path: str, text: bytes | None) -> OutputRule:
     """Return what holds in a folder.
 
     Args:
@@ -86,16 +86,18 @@ def make_room(watch: Path, path: str, text: bytes | None) -> Room:
     """
     codec = path.partition("/")[0] if path else ""
     settings = FolderSettings() if text is None else _parse(text)
-    room = Room(path, codec, settings, *_base(watch, path, settings.output))
+    output_rule = OutputRule(path, codec, settings, *_base(watch, path, settings.output))
     try:
         # The root's own settings hold for many codecs: each video's job is checked by the daemon.
-        check_submission(submission(room, "file:///v.mov", 0, path, "x"), ["file"])
+        check_submission(submission(output_rule, "file:///v.mov", 0, path, "x"), ["file"])
     except BadRequest as error:
         raise WrongSettings(error.detail) from None
-    return room
+    return output_rule
 
 
-def submission(room: Room, source_url: str, size_bytes: int, folder: str, tag: str) -> Submission:
+def submission(
+    output_rule: OutputRule, source_url: str, size_bytes: int, folder: str, tag: str
+) -> Submission:
     """Return the job for one video.
 
     Args:
@@ -105,7 +107,7 @@ def submission(room: Room, source_url: str, size_bytes: int, folder: str, tag: s
         folder: the folder that it is in, relative to the watched one.
         tag: the value of `LABEL`.
     """
-    settings = room.settings
+    settings = output_rule.settings
     return Submission(
         source_url,
         # A folder's name may be any bytes; the daemon refuses what is then no codec.
@@ -116,7 +118,7 @@ def submission(room: Room, source_url: str, size_bytes: int, folder: str, tag: s
         labels={**settings.labels, LABEL: tag},
         requires=settings.requires,
         options=settings.options,
-        output=Output(url=room.output_url(folder)),
+        output=Output(url=output_rule.output_url(folder)),
     )
 
 

@@ -12,8 +12,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from distconv_plugins.hot_folder.names import DONE_NAME, SETTINGS_NAME, is_folder_served, is_video
-from distconv_plugins.hot_folder.settings import Room, WrongSettings, is_within, make_room
-from distconv_spool import BadDrop, Disk, Seen, Settler, printable
+from distconv_plugins.hot_folder.settings import (
+    OutputRule,
+    WrongSettings,
+    is_within,
+    make_output_rule,
+)
+from distconv_spool import BadDrop, Disk, Observed, StabilityTracker, printable
 
 FILES_MAX = 100_000
 DEPTH_MAX = 32
@@ -23,14 +28,14 @@ _SETTINGS_BYTES_MAX = 65_536
 class Video(NamedTuple):
     """One video at one look."""
 
-    seen: Seen
+    observed: Observed
     """Its path relative to the watched folder, its size and its time."""
-    room: Room
+    output_rule: OutputRule
 
     @property
     def path(self) -> str:
         """Relative to the watched folder."""
-        return self.seen.name
+        return self.observed.name
 
     @property
     def folder(self) -> str:
@@ -41,11 +46,11 @@ class Video(NamedTuple):
 class _Settings(NamedTuple):
     """What was made of one `distconv.toml`."""
 
-    seen: Seen
-    made: Room | WrongSettings
+    observed: Observed
+    made: OutputRule | WrongSettings
 
 
-class Look(NamedTuple):
+class Scan(NamedTuple):
     """What one walk found."""
 
     videos: list[Video]
@@ -70,98 +75,106 @@ class Tree:
         self._watch = watch
         self._disk = disk
         self._outputs = outputs
-        self._videos = Settler(settle_s)
-        self._texts = Settler(settle_s)
-        self._rooms: dict[str, _Settings] = {}
-        self._known: dict[str, Seen] = {}
+        self._videos = StabilityTracker(settle_s)
+        self._texts = StabilityTracker(settle_s)
+        self._output_rules: dict[str, _Settings] = {}
+        self._known: dict[str, Observed] = {}
 
-    def look(self, now_s: float) -> Look:
+    def scan(self, now_s: float) -> Scan:
         """Walk the tree once; return the videos that have settled and are not known, oldest first.
 
         Raises `OSError` when the watched folder itself cannot be read: nothing is forgotten then.
         """
-        look = Look([], {}, set())
-        walk = _Walk(self._disk, self._watch, look.troubles)
+        found = Scan([], {}, set())
+        walk = _Walk(self._disk, self._watch, found.troubles)
         files = list(walk.run())
-        rooms = self._read_rooms(now_s, walk.texts, look)
+        output_rules = self._read_output_rules(now_s, walk.texts, found)
         # What could not be read may hold settings: nothing is ordered there without them.
-        rooms |= dict.fromkeys(walk.unread - rooms.keys(), _UNSETTLED)
+        output_rules |= dict.fromkeys(walk.unread - output_rules.keys(), _UNSETTLED)
         outputs = self._results_go_to()
-        files = [seen for seen in files if not self._is_result(seen.name, outputs)]
+        files = [observed for observed in files if not self._is_result(observed.name, outputs)]
         before, self._known = self._known, {}
-        new: list[Seen] = []
-        for seen in files:
-            if (known := before.get(seen.name)) is not None and known.same_file(seen):
-                self._known[seen.name] = known
+        new: list[Observed] = []
+        for observed in files:
+            if (known := before.get(observed.name)) is not None and known.same_file(observed):
+                self._known[observed.name] = known
             else:
-                new.append(seen)
-        for seen in self._videos.observe(now_s, new):
-            room = self._room_of(seen.name, rooms, look)
-            if isinstance(room, Room):
-                look.videos.append(Video(seen, room))
-        return look
+                new.append(observed)
+        for observed in self._videos.observe(now_s, new):
+            output_rule = self._output_rule_of(observed.name, output_rules, found)
+            if isinstance(output_rule, OutputRule):
+                found.videos.append(Video(observed, output_rule))
+        return found
 
     def know(self, video: Video) -> None:
         """Leave this video out from now on, until it changes or is gone."""
-        self._known[video.path] = video.seen
+        self._known[video.path] = video.observed
 
-    def rooms(self) -> Iterator[Room]:
+    def output_rules(self) -> Iterator[OutputRule]:
         """Yield the rooms of all settings that can be obeyed."""
-        for settings in self._rooms.values():
-            if isinstance(settings.made, Room):
+        for settings in self._output_rules.values():
+            if isinstance(settings.made, OutputRule):
                 yield settings.made
 
-    def _read_rooms(
-        self, now_s: float, texts: list[Seen], look: Look
-    ) -> dict[str, Room | WrongSettings]:
+    def _read_output_rules(
+        self, now_s: float, texts: list[Observed], found: Scan
+    ) -> dict[str, OutputRule | WrongSettings]:
         """Return what holds in each folder with a `distconv.toml`."""
-        settled = {seen.name for seen in self._texts.observe(now_s, texts)}
-        rooms: dict[str, Room | WrongSettings] = {}
-        kept, self._rooms = self._rooms, {}
-        for seen in texts:
-            folder = seen.name
-            before = kept.get(folder)
-            if before is None or not before.seen.same_file(seen):
-                before = self._read_room(folder, seen, look) if folder in settled else None
-            rooms[folder] = before.made if before else _UNSETTLED
+        stable = {observed.name for observed in self._texts.observe(now_s, texts)}
+        output_rules: dict[str, OutputRule | WrongSettings] = {}
+        reused, self._output_rules = self._output_rules, {}
+        for observed in texts:
+            folder = observed.name
+            before = reused.get(folder)
+            if before is None or not before.observed.same_file(observed):
+                before = (
+                    self._read_output_rule(folder, observed, found) if folder in stable else None
+                )
+            output_rules[folder] = before.made if before else _UNSETTLED
             if before is not None:
-                self._rooms[folder] = before
+                self._output_rules[folder] = before
                 if isinstance(before.made, WrongSettings):
-                    look.wrong[folder] = str(before.made)
-        return rooms
+                    found.wrong[folder] = str(before.made)
+        return output_rules
 
-    def _read_room(self, folder: str, seen: Seen, look: Look) -> _Settings | None:
+    def _read_output_rule(self, folder: str, observed: Observed, found: Scan) -> _Settings | None:
         try:
             text, _ = self._disk.read(self._watch / folder / SETTINGS_NAME, _SETTINGS_BYTES_MAX)
-            return _Settings(seen, make_room(self._watch, folder, text))
+            return _Settings(observed, make_output_rule(self._watch, folder, text))
         except (BadDrop, WrongSettings) as error:
-            return _Settings(seen, WrongSettings(str(error)))
+            return _Settings(observed, WrongSettings(str(error)))
         except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
-            return _Settings(seen, WrongSettings(f"The daemon cannot make sense of it: {error!r}"))
+            return _Settings(
+                observed, WrongSettings(f"The daemon cannot make sense of it: {error!r}")
+            )
         except OSError as error:
-            look.troubles.add(f"{printable(folder)}/{SETTINGS_NAME}: {error.strerror}")
+            found.troubles.add(f"{printable(folder)}/{SETTINGS_NAME}: {error.strerror}")
             return None
 
-    def _room_of(
-        self, path: str, rooms: dict[str, Room | WrongSettings], look: Look
-    ) -> Room | WrongSettings:
+    def _output_rule_of(
+        self, path: str, output_rules: dict[str, OutputRule | WrongSettings], found: Scan
+    ) -> OutputRule | WrongSettings:
         """Return what holds for a video: the nearest settings above it, else its codec's."""
         folder = path.rpartition("/")[0]
-        while folder not in rooms:
+        while folder not in output_rules:
             if not folder:
-                return self._plain_room(path.partition("/")[0], look)
+                return self._default_output_rule(path.partition("/")[0], found)
             folder = folder.rpartition("/")[0]
-        return rooms[folder]
+        return output_rules[folder]
 
-    def _plain_room(self, codec: str, look: Look) -> Room | WrongSettings:
+    def _default_output_rule(self, codec: str, found: Scan) -> OutputRule | WrongSettings:
         try:
-            return make_room(self._watch, codec, None)
+            return make_output_rule(self._watch, codec, None)
         except WrongSettings as error:
-            look.troubles.add(f"the folder {printable(codec)} is not served: {error}")
+            found.troubles.add(f"the folder {printable(codec)} is not served: {error}")
             return error
 
     def _results_go_to(self) -> set[str]:
-        now = {os.path.realpath(room.base) for room in self.rooms() if not room.is_remote}
+        now = {
+            os.path.realpath(output_rule.base)
+            for output_rule in self.output_rules()
+            if not output_rule.is_remote
+        }
         return self._outputs | now
 
     def _is_result(self, path: str, outputs: set[str]) -> bool:
@@ -179,12 +192,12 @@ class _Walk:
         self._disk = disk
         self._watch = watch
         self._troubles = troubles
-        self.texts: list[Seen] = []
+        self.texts: list[Observed] = []
         """Each `distconv.toml`, named by its folder."""
         self.unread: set[str] = set()
         """Folders that could not be read, or not wholly."""
 
-    def run(self) -> Iterator[Seen]:
+    def run(self) -> Iterator[Observed]:
         """Yield each video file, named by its path."""
         left = FILES_MAX
         folders = [""]
@@ -197,13 +210,13 @@ class _Walk:
                         folders.append(path)
                 elif name == SETTINGS_NAME:
                     # One byte more than it has: an empty one is a statement too, and settles.
-                    self.texts.append(Seen(folder, status.st_size + 1, status.st_mtime_ns))
+                    self.texts.append(Observed(folder, status.st_size + 1, status.st_mtime_ns))
                 elif folder and is_video(name) and stat.S_ISREG(status.st_mode):
                     left -= 1
                     if left < 0:
                         self._troubles.add(f"there are more than {FILES_MAX} videos; not all count")
                         return
-                    yield Seen(path, status.st_size, status.st_mtime_ns)
+                    yield Observed(path, status.st_size, status.st_mtime_ns)
 
     def _enters(self, folder: str, name: str) -> bool:
         if not folder and name == DONE_NAME:

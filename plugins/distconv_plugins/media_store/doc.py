@@ -16,7 +16,7 @@ _FILE = {
     "Last-Modified": "When it came.",
     "Accept-Ranges": "`bytes`",
 }
-_DIGEST_TOLD = {"Repr-Digest": "The whole file's, where the disk could note it (RFC 9530)."}
+_DIGEST_HEADER_DOC = {"Repr-Digest": "The whole file's, where the disk could note it (RFC 9530)."}
 _OFFSET = {"X-Upload-Offset": "How many bytes of the upload are here."}
 
 
@@ -58,11 +58,17 @@ PUT = Doc(
 )
 GET = Doc(
     {
-        200: Answer("The file.", None, "*/*", _FILE, _DIGEST_TOLD),
+        200: Answer("The file.", None, "*/*", _FILE, _DIGEST_HEADER_DOC),
         206: Answer(
-            "The range of it.", None, "*/*", {**_FILE, "Content-Range": "Which."}, _DIGEST_TOLD
+            "The range of it.",
+            None,
+            "*/*",
+            {**_FILE, "Content-Range": "Which."},
+            _DIGEST_HEADER_DOC,
         ),
-        304: Answer("It is still the version of `If-None-Match`.", None, None, _FILE, _DIGEST_TOLD),
+        304: Answer(
+            "It is still the version of `If-None-Match`.", None, None, _FILE, _DIGEST_HEADER_DOC
+        ),
     },
     (NotFound, RangeNotSatisfiable),
     (
@@ -73,9 +79,13 @@ GET = Doc(
 )
 HEAD = Doc(
     {
-        200: Answer("What GET would answer, without the body.", None, None, _FILE, _DIGEST_TOLD),
+        200: Answer(
+            "What GET would answer, without the body.", None, None, _FILE, _DIGEST_HEADER_DOC
+        ),
         204: Answer("How much of an upload is here.", None, None, _OFFSET),
-        304: Answer("It is still the version of `If-None-Match`.", None, None, _FILE, _DIGEST_TOLD),
+        304: Answer(
+            "It is still the version of `If-None-Match`.", None, None, _FILE, _DIGEST_HEADER_DOC
+        ),
     },
     (NotFound,),
     (

@@ -49,9 +49,9 @@ _SWEEP_S = 3600.0
 _THREADS = 8
 """Of its own: uploads to a slow disk must not take the threads that commits need."""
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
-_IN_THE_WAY = (errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EEXIST, errno.ENOTEMPTY)
+_NOT_A_FILE = (errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EEXIST, errno.ENOTEMPTY)
 
 
 class MediaSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -73,7 +73,7 @@ class NameTaken(Conflict):
     """The name is a folder's, or a part of the path is a file."""
 
 
-_SPOILT = (DigestMismatch, NameTaken, BodyTooLarge, InsufficientStorage, Unavailable)
+_CORRUPTED = (DigestMismatch, NameTaken, BodyTooLarge, InsufficientStorage, Unavailable)
 
 
 class _Running(NamedTuple):
@@ -144,7 +144,7 @@ class MediaStore:
         upload = upload_of(request.headers)
         self._require_size(upload.total or 0)
         await self._sweep()
-        await self._disk(self._require_room, upload.length or 0)
+        await self._disk(self._require_disk_space, upload.length or 0)
         name = upload.part_name(segments)
         if name is None:
             return await self._receive(segments, upload, f"tmp-{secrets.token_hex(16)}", reader)
@@ -177,7 +177,7 @@ class MediaStore:
         except BaseException as error:
             # A break of the connection (or our own end) leaves what has come; a fault of the file
             # or of the disk leaves nothing.
-            close = part.keep if resumable and not isinstance(error, _SPOILT) else part.discard
+            close = part.keep if resumable and not isinstance(error, _CORRUPTED) else part.discard
             raise
         finally:
             with trio.CancelScope(shield=True):
@@ -209,7 +209,7 @@ class MediaStore:
             raise BadRequest(f"{upload.length} bytes were announced, and {received} came.")
 
     def _append(self, part: Part, data: bytes) -> None:
-        self._require_room(len(data))
+        self._require_disk_space(len(data))
         part.write(data)
 
     @asynccontextmanager
@@ -260,7 +260,7 @@ class MediaStore:
                 f"The media store takes files of at most {self._settings.file_bytes_max} bytes."
             )
 
-    def _require_room(self, size_bytes: int) -> None:
+    def _require_disk_space(self, size_bytes: int) -> None:
         spare = self._tree.free_bytes() - self._settings.reserve_bytes
         if size_bytes > spare:
             raise InsufficientStorage(
@@ -288,9 +288,9 @@ class MediaStore:
         try:
             return await trio.to_thread.run_sync(work, *args, limiter=self._limiter)
         except OSError as error:
-            if error.errno in _NO_ROOM:
+            if error.errno in _DISK_FULL:
                 raise InsufficientStorage("The media store's disk is full.") from error
-            if error.errno in _IN_THE_WAY:
+            if error.errno in _NOT_A_FILE:
                 raise NameTaken("A folder or a file is in the way of this name.") from error
             raise Unavailable(f"The media store's disk refuses: {error.strerror}.") from error
 

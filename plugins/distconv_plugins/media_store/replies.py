@@ -74,7 +74,7 @@ def reply_with(
     """
     body = FileBody(stored.descriptor, 0, stored.size_bytes, limiter)
     etag = _etag(stored)
-    told = {
+    response_headers = {
         "ETag": etag,
         "Last-Modified": formatdate(stored.mtime_ns // 1_000_000_000, usegmt=True),
         "Accept-Ranges": "bytes",
@@ -82,17 +82,17 @@ def reply_with(
         "X-Content-Type-Options": "nosniff",
     }
     if stored.sha256 is not None:
-        told["Repr-Digest"] = digest_header(stored.sha256)
+        response_headers["Repr-Digest"] = digest_header(stored.sha256)
     if _names(headers.get("if-none-match", ""), etag):
-        return Response(304, b"", headers=told)
+        return Response(304, b"", headers=response_headers)
     kind = content_type_of(name)
     wanted = _range(headers, etag, stored.size_bytes)
     if wanted is None:
-        return Response(200, body, kind, told, stored.size_bytes)
+        return Response(200, body, kind, response_headers, stored.size_bytes)
     first, length = wanted
-    told["Content-Range"] = f"bytes {first}-{first + length - 1}/{stored.size_bytes}"
+    response_headers["Content-Range"] = f"bytes {first}-{first + length - 1}/{stored.size_bytes}"
     piece = FileBody(os.dup(stored.descriptor), first, length, limiter)
-    return Response(206, piece, kind, told, length)
+    return Response(206, piece, kind, response_headers, length)
 
 
 def _etag(stored: Stored) -> str:

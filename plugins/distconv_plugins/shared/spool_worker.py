@@ -17,7 +17,7 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-class Hold:
+class SpoolAccess:
     """An `Owner`, opened for the time of a block and called from a thread.
 
     Args:
@@ -27,7 +27,7 @@ class Hold:
     def __init__(self, open_owner: Callable[[], Owner]) -> None:
         self._open_owner = open_owner
         self._owner: Owner | None = None
-        self._turn = trio.Lock()
+        self._lock = trio.Lock()
 
     @asynccontextmanager
     async def opened(self) -> AsyncGenerator[None]:
@@ -48,21 +48,23 @@ class Hold:
         """Call a method of the owner, or a function of it; raises what that raises."""
         owner = self._owner
         assert owner is not None, "the spool is opened first"
-        async with self._turn:
+        async with self._lock:
             return await trio.to_thread.run_sync(lambda: step(owner, *args, **kwargs))
 
 
-async def until_it_works(
+async def retry_until_written(
     step: Callable[[], Awaitable[_T]], wait_s: float, what: str = "spool"
 ) -> _T:
     """Do a step again, ever more slowly, while the disk refuses it; told once a refusal."""
-    told = ""
+    last_logged = ""
     while True:
         try:
             return await step()
         except OSError as error:
-            if str(error) != told:
-                told = str(error)
-                log.error("%s: the disk refuses: %s; nothing is lost, trying again", what, told)
+            if str(error) != last_logged:
+                last_logged = str(error)
+                log.error(
+                    "%s: the disk refuses: %s; nothing is lost, trying again", what, last_logged
+                )
         await trio.sleep(wait_s)
         wait_s = min(wait_s * 2, _BACKOFF_S_MAX)

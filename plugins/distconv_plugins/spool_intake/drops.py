@@ -15,8 +15,8 @@ from typing import Protocol
 
 import trio
 
-from distconv_plugins.shared.spool_worker import Hold, log
-from distconv_spool import BadDrop, Claim, Failure, Owner, Settler, printable
+from distconv_plugins.shared.spool_worker import SpoolAccess, log
+from distconv_spool import BadDrop, Claim, Failure, Owner, StabilityTracker, printable
 from distconvd.errors import (
     BadRequest,
     CallerError,
@@ -36,7 +36,7 @@ _Found = bytes | DistconvError | OSError | None
 """A claim's fields, or why there are none; None: not yet, or not any more."""
 
 
-class Admission(Protocol):
+class SubmitClient(Protocol):
     """What the drops need of the daemon."""
 
     async def submit(self, fields: bytes, *, idempotency_key: str) -> Job:
@@ -74,17 +74,17 @@ class Drops:
 
     def __init__(
         self,
-        hold: Hold,
-        admission: Admission,
+        access: SpoolAccess,
+        admission: SubmitClient,
         take_on: Callable[[Job], Awaitable[None]],
         settle_s: float,
     ) -> None:
-        self._hold = hold
+        self._access = access
         self._admission = admission
         self._take_on = take_on
-        self._incoming = Settler(settle_s)
-        self._leftovers = Settler(settle_s)
-        self._told: set[str] = set()
+        self._incoming = StabilityTracker(settle_s)
+        self._leftovers = StabilityTracker(settle_s)
+        self._logged: set[str] = set()
 
     async def poll(self, now_s: float) -> int:
         """Do one round and return how many drops were brought to an end.
@@ -95,26 +95,26 @@ class Drops:
         Raises:
             OSError: the spool cannot be read or made durable; nothing is lost by that.
         """
-        found = await self._hold.do(Owner.recover, CLAIMS_MAX)
+        found = await self._access.do(Owner.recover, CLAIMS_MAX)
         by_file = {claim.file: claim for claim in found}
-        settled = self._leftovers.observe(now_s, [claim.seen for claim in found])
-        round_ = await self._process([by_file[seen.name] for seen in settled])
+        stable = self._leftovers.observe(now_s, [claim.observed for claim in found])
+        round_ = await self._process([by_file[observed.name] for observed in stable])
         handled, failures = round_.moved, round_.failures
-        room = CLAIMS_MAX - len(found) + handled
-        waiting = iter(self._incoming.observe(now_s, await self._hold.do(Owner.waiting)))
-        while not round_.later and (batch := list(islice(waiting, room))):
-            claims, refused = await self._hold.do(Owner.claim, batch)
+        capacity = CLAIMS_MAX - len(found) + handled
+        waiting = iter(self._incoming.observe(now_s, await self._access.do(Owner.waiting)))
+        while not round_.later and (batch := list(islice(waiting, capacity))):
+            claims, refused = await self._access.do(Owner.claim, batch)
             round_ = await self._process(claims)
             handled += round_.moved
-            room -= len(claims) - round_.moved
+            capacity -= len(claims) - round_.moved
             failures += [*refused, *round_.failures]
-        self._tell_new(failures)
+        self._log_new(failures)
         return handled
 
     async def _process(self, claims: Sequence[Claim]) -> _Round:
         """Take each claim one step on; when this returns, what was decided is durable."""
         round_ = _Round()
-        read = await self._hold.do(_read_all, claims)
+        read = await self._access.do(_read_all, claims)
         async with trio.open_nursery() as nursery:
             for claim, found in read:
                 if isinstance(found, bytes):
@@ -152,9 +152,9 @@ class Drops:
 
     async def _move(self, round_: _Round) -> None:
         if round_.accepted:
-            round_.failures += await self._hold.do(Owner.accept, round_.accepted)
+            round_.failures += await self._access.do(Owner.accept, round_.accepted)
         if round_.rejected:
-            round_.failures += await self._hold.do(Owner.reject, round_.rejected)
+            round_.failures += await self._access.do(Owner.reject, round_.rejected)
         stuck = {failure.name for failure in round_.failures}
         accepted = [(claim, job_id) for claim, job_id in round_.accepted if claim.file not in stuck]
         rejected = [claim for claim, _ in round_.rejected if claim.file not in stuck]
@@ -164,12 +164,12 @@ class Drops:
         for claim in rejected:
             log.warning("spool: drop %s is rejected, see rejected/", printable(claim.name))
 
-    def _tell_new(self, failures: Iterable[Failure]) -> None:
+    def _log_new(self, failures: Iterable[Failure]) -> None:
         """Log each trouble when it begins, not at every round that it lasts."""
         now = {f"{printable(failure.name)}: {failure.error.strerror}" for failure in failures}
-        for text in sorted(now - self._told):
+        for text in sorted(now - self._logged):
             log.error("spool: cannot handle drop %s; it is kept and tried again", text)
-        self._told = now
+        self._logged = now
 
 
 def _read_all(owner: Owner, claims: Sequence[Claim]) -> list[tuple[Claim, _Found]]:

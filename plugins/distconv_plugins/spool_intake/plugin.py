@@ -15,8 +15,8 @@ from typing import Annotated, NoReturn, Protocol
 import msgspec
 import trio
 
-from distconv_plugins.shared.spool_worker import Hold, log, until_it_works
-from distconv_plugins.spool_intake.drops import Admission, Drops
+from distconv_plugins.shared.spool_worker import SpoolAccess, log, retry_until_written
+from distconv_plugins.spool_intake.drops import Drops, SubmitClient
 from distconv_plugins.spool_intake.results import Jobs, Results
 from distconv_spool import OLD_MAX, Disk, Owner, create
 from distconvd import hookimpl
@@ -35,7 +35,7 @@ PRUNE_S = 3600.0
 """Time between two looks for what is old enough to go."""
 
 
-class Submitter(Admission, Jobs, Protocol):
+class Submitter(SubmitClient, Jobs, Protocol):
     """What the intake needs of the daemon."""
 
 
@@ -68,9 +68,11 @@ class SpoolIntake:
         self._root = root
         self._poll_s = poll_s
         self._keep_s = keep_days * DAY_S
-        self.hold = Hold(lambda: Owner(create(root, group=group), owner, group=group, disk=disk))
-        self.results = Results(self.hold, submitter)
-        self.drops = Drops(self.hold, submitter, self.results.take_on, settle_s)
+        self.access = SpoolAccess(
+            lambda: Owner(create(root, group=group), owner, group=group, disk=disk)
+        )
+        self.results = Results(self.access, submitter)
+        self.drops = Drops(self.access, submitter, self.results.take_on, settle_s)
 
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -81,7 +83,7 @@ class SpoolIntake:
             ConfigError: it is no spool, not safe, cannot be opened, or another daemon has this
                 owner's name. Later errors of the disk are logged and tried again.
         """
-        async with self.hold.opened(), trio.open_nursery() as nursery:
+        async with self.access.opened(), trio.open_nursery() as nursery:
             nursery.start_soon(self._publish_forever, nursery)
             task_status.started()
             await self._poll_forever()
@@ -99,31 +101,31 @@ class SpoolIntake:
 
     async def _poll_forever(self) -> NoReturn:
         while True:
-            handled = await until_it_works(
+            handled = await retry_until_written(
                 lambda: self.drops.poll(trio.current_time()), self._poll_s
             )
             if not handled:
                 await trio.sleep(self._poll_s)
 
     async def _publish_forever(self, nursery: trio.Nursery) -> NoReturn:
-        await until_it_works(self.results.catch_up, self._poll_s)
+        await retry_until_written(self.results.catch_up, self._poll_s)
         # Not before: a result that goes while it is looked for would be written again.
         if self._keep_s > 0:
             nursery.start_soon(self._prune_forever)
         while True:
             news = self.results.news()
-            await until_it_works(self.results.publish, self._poll_s)
+            await retry_until_written(self.results.publish, self._poll_s)
             await news.wait()
 
     async def _prune_forever(self) -> NoReturn:
         while True:
-            await until_it_works(self.prune, self._poll_s)
+            await retry_until_written(self.prune, self._poll_s)
             await trio.sleep(PRUNE_S)
 
     async def prune(self) -> None:
         """Remove all that has been kept for long enough; raises `OSError`, and then goes on later."""
         while True:
-            pruned = await self.hold.do(Owner.prune, self._keep_s)
+            pruned = await self.access.do(Owner.prune, self._keep_s)
             if pruned.results or pruned.rejections:
                 log.info(
                     "spool: %d results and %d rejections were old enough to go",

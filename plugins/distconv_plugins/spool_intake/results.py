@@ -11,7 +11,7 @@ from typing import Protocol
 import msgspec
 import trio
 
-from distconv_plugins.shared.spool_worker import Hold
+from distconv_plugins.shared.spool_worker import SpoolAccess
 from distconv_spool import Owner
 from distconvd.errors import NotFound
 from distconvd.model import TERMINAL_STATUSES, Job
@@ -37,8 +37,8 @@ class Results:
         jobs: the daemon.
     """
 
-    def __init__(self, hold: Hold, jobs: Jobs) -> None:
-        self._hold = hold
+    def __init__(self, access: SpoolAccess, jobs: Jobs) -> None:
+        self._access = access
         self._jobs = jobs
         # Bounded by what the daemon itself remembers: an id for each of its jobs from here.
         self._mine: set[str] = set()
@@ -70,8 +70,8 @@ class Results:
 
     async def catch_up(self) -> None:
         """Learn from `accepted/` which jobs are ours, and note the ends that have no result yet."""
-        ids = await self._hold.do(Owner.accepted_jobs)
-        while chunk := await self._hold.do(_with_results, ids):
+        ids = await self._access.do(Owner.accepted_jobs)
+        while chunk := await self._access.do(_with_results, ids):
             for job_id, has_result in chunk:
                 try:
                     job = await self._jobs.job(job_id)
@@ -85,7 +85,7 @@ class Results:
         """Write the results of all ends noted so far; raises `OSError`, and then loses none."""
         while batch := list(islice(self._ended.items(), _PUBLISH_CHUNK)):
             records = [(job_id, _record(job)) for job_id, job in batch]
-            await self._hold.do(Owner.publish_results, records)
+            await self._access.do(Owner.publish_results, records)
             for job_id, job in batch:
                 # A retried job may have ended again in the meantime: that end is still to write.
                 if self._ended[job_id] is job:

@@ -1,6 +1,6 @@
 """The memory store: for tests and for trying the daemon out. Nothing outlives the process.
 
-A test may make commits fail (`fail_next`) or hang (`hold`), and "restart" by giving the `Memory`
+A test may make commits fail (`fail_next`) or hang (`block_commits`), and "restart" by giving the `Memory`
 of one store to the next, which then plays the part of the disk.
 """
 
@@ -17,7 +17,7 @@ class Memory:
 
     def __init__(self) -> None:
         self.tables: dict[Table, dict[str, bytes]] = {table: {} for table in TABLES}
-        self.holder: MemoryStore | None = None
+        self.owner: MemoryStore | None = None
 
 
 class MemoryStore:
@@ -41,7 +41,7 @@ class MemoryStore:
         """Let the next `times` commits raise `error`, each leaving everything as it was."""
         self._failures += [error] * times
 
-    def hold(self) -> None:
+    def block_commits(self) -> None:
         """Let commits wait until `release`, as on a slow disk."""
         self._released = trio.Event()
 
@@ -52,9 +52,9 @@ class MemoryStore:
     async def load(self) -> Snapshot:
         """Take the memory; `StoreLocked` when another store object has it."""
         await trio.lowlevel.checkpoint()
-        if self.memory.holder is not None:
+        if self.memory.owner is not None:
             raise StoreLocked("another store object holds this memory; close that one first")
-        self.memory.holder = self
+        self.memory.owner = self
         return Snapshot(**{table: dict(records) for table, records in self.memory.tables.items()})
 
     async def commit(self, changes: Sequence[Change]) -> None:
@@ -71,6 +71,6 @@ class MemoryStore:
 
     async def aclose(self) -> None:
         """Let go of the memory."""
-        if self.memory.holder is self:
-            self.memory.holder = None
+        if self.memory.owner is self:
+            self.memory.owner = None
         await trio.lowlevel.checkpoint()

@@ -133,14 +133,14 @@ class Webhook:
         try:
             async with trio.open_nursery() as nursery:
                 for url in self._urls:
-                    nursery.start_soon(self._tell_for_ever, queue, url)
-                nursery.start_soon(self._write_for_ever, queue)
+                    nursery.start_soon(self._deliver_forever, queue, url)
+                nursery.start_soon(self._write_forever, queue)
                 task_status.started()
         finally:
             self._write_last(queue)
             queue.close()
 
-    async def _write_for_ever(self, queue: WebhookQueue) -> NoReturn:
+    async def _write_forever(self, queue: WebhookQueue) -> NoReturn:
         """Put events on disk as they come, those that came together in one step."""
         while True:
             await self._news.wait()
@@ -172,7 +172,7 @@ class Webhook:
         except OSError as error:
             log.error("%s; %d events are lost", error, len(self._unwritten))
 
-    async def _tell_for_ever(self, queue: WebhookQueue, url: str) -> NoReturn:
+    async def _deliver_forever(self, queue: WebhookQueue, url: str) -> NoReturn:
         failures = 0
         while True:
             queued = self._queued
@@ -180,7 +180,7 @@ class Webhook:
             if waiting is None:
                 await queued.wait()
                 continue
-            wait_s = await self._tell(url, waiting, failures)
+            wait_s = await self._deliver(url, waiting, failures)
             if wait_s is None:
                 failures = 0
                 await trio.to_thread.run_sync(queue.remove, waiting.number, limiter=self._disk)
@@ -188,7 +188,7 @@ class Webhook:
                 failures += 1
                 await trio.sleep(wait_s)
 
-    async def _tell(self, url: str, waiting: Waiting, failures: int) -> float | None:
+    async def _deliver(self, url: str, waiting: Waiting, failures: int) -> float | None:
         """Try once; return None when that is settled, else how long to wait."""
         body, at_s = waiting.body, int(self._now_s())
         headers = {
@@ -254,5 +254,5 @@ def _make(context: PluginContext, daemon: DaemonAccess) -> Webhook | None:
     settings = context.settings(NAME, WebhookSettings)
     if not settings.urls:
         return None
-    beside = context.state_file.with_name(context.state_file.name + ".webhook")
-    return Webhook(settings, Path(settings.queue_file) if settings.queue_file else beside)
+    queue_path = context.state_file.with_name(context.state_file.name + ".webhook")
+    return Webhook(settings, Path(settings.queue_file) if settings.queue_file else queue_path)

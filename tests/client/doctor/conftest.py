@@ -9,7 +9,7 @@ from tests.client.doctor.kit import REPORT, Site
 
 from distconv_client import Client
 from distconv_client.config import Settings
-from distconv_client.doctor import Patient
+from distconv_client.doctor import DoctorConfig
 from distconv_client.retry import RetryPolicy
 
 
@@ -26,12 +26,12 @@ def port() -> Iterator[int]:
 
 
 @pytest.fixture
-def patient(site: Site, port: int) -> Patient:
+def doctor_config(site: Site, port: int) -> DoctorConfig:
     def make_client(server: str, key: str | None) -> Client:
         transport = httpx.MockTransport(site.handle)
         return Client(server, key, retry=RetryPolicy(retries=0), transport=transport)
 
-    return Patient(
+    return DoctorConfig(
         Settings(f"http://127.0.0.1:{port}", None),
         make_client=make_client,
         transport=httpx.MockTransport(site.handle),

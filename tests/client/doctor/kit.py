@@ -13,7 +13,7 @@ import httpx
 import msgspec
 from tests.client.fake import FakeDaemon, found
 
-from distconv_client.doctor import Finding, Patient, examine
+from distconv_client.doctor import DoctorConfig, Finding, run_checks
 from distconv_client.doctor.clip import FRAMES
 from distconv_client.doctor.machine import EngineReport
 from distconvd.model import Job, JobResult, JobStatus
@@ -82,12 +82,12 @@ def encode(job: Job, **changed: Any) -> Job:
     )
 
 
-def outcomes(patient: Patient) -> dict[str, str]:
-    return {one.check: one.outcome for one in examine(patient)}
+def outcomes(doctor_config: DoctorConfig) -> dict[str, str]:
+    return {one.check: one.outcome for one in run_checks(doctor_config)}
 
 
-def failed(patient: Patient) -> Finding:
+def failed(doctor_config: DoctorConfig) -> Finding:
     """Return the one check that fails; all that follows it is skipped or fine."""
-    (one,) = [one for one in examine(patient) if one.outcome == "fail"]
+    (one,) = [one for one in run_checks(doctor_config) if one.outcome == "fail"]
     assert one.remedy
     return one

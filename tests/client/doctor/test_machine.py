@@ -24,14 +24,14 @@ def test_ffmpeg_is_judged_by_what_it_encodes(
 ) -> None:
     result = check_ffmpeg(report)
     assert result.outcome == outcome
-    assert said in result.told
+    assert said in result.detail
     assert bool(result.remedy) == (outcome == "fail")
 
 
-def test_a_disk_below_an_engines_reserve_is_told(tmp_path: Path) -> None:
+def test_a_disk_below_an_engines_reserve_is_reported(tmp_path: Path) -> None:
     low = EngineReport(None, "f", "7", {"h264": "x"}, str(tmp_path), 100.0, 512.0)
     result = check_disk(low)
-    assert (result.outcome, result.told) == ("fail", f"100 MB free in {tmp_path}, 512 MB needed")
+    assert (result.outcome, result.detail) == ("fail", f"100 MB free in {tmp_path}, 512 MB needed")
 
 
 @pytest.mark.parametrize(
@@ -48,12 +48,12 @@ def test_a_work_directory_that_is_not_there_is_never_fine(
     monkeypatch.chdir(tmp_path)
     result = check_disk(EngineReport(work_dir=work_dir, free_mb=9e9, reserve_mb=512.0))
     assert result.outcome == outcome
-    assert said in result.told
+    assert said in result.detail
 
 
-def test_without_an_engine_the_folder_that_was_named_needs_room(tmp_path: Path) -> None:
+def test_without_an_engine_the_folder_that_was_named_needs_disk_space(tmp_path: Path) -> None:
     result = check_disk(None, tmp_path, free_mb=lambda folder: 7e3 if folder == tmp_path else 0.0)
-    assert (result.outcome, result.told) == ("ok", f"7.00 GB free in {tmp_path}")
+    assert (result.outcome, result.detail) == ("ok", f"7.00 GB free in {tmp_path}")
 
 
 ECHO = """
@@ -92,14 +92,14 @@ def test_an_installed_engine_is_asked_under_the_settings_of_its_unit(
     assert str(report.work_dir).replace(f"{tmp_path}/", "") == f"{config}|{work_dir}"
 
 
-def test_without_an_engine_the_temporary_folder_needs_room() -> None:
+def test_without_an_engine_the_temporary_folder_needs_disk_space() -> None:
     assert check_disk(None).outcome == "ok"
     result = check_disk(None, free_mb=lambda folder: 3.0)
     assert result.outcome == "fail"
     assert "TMPDIR" in result.remedy
 
 
-def test_an_engine_package_that_does_not_run_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_package_that_does_not_run_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "PACKAGE", "json")
     report = machine.ask_engine()
     assert report is not None

@@ -14,7 +14,7 @@ import trustme
 from tests.client.doctor.kit import CHECKS, outcomes
 
 from distconv_client.config import Settings
-from distconv_client.doctor import Finding, Patient, examine, finding
+from distconv_client.doctor import DoctorConfig, Finding, finding, run_checks
 from distconv_client.doctor.network import Network, Target, check_name, check_port, check_tls
 
 
@@ -22,12 +22,12 @@ def target(url: str) -> Target:
     return Target(httpx.URL(url))
 
 
-def test_a_name_without_an_address_is_told() -> None:
+def test_a_name_without_an_address_is_reported() -> None:
     def resolve(*args: Any, **more: Any) -> list[Any]:
         raise socket.gaierror(-2, "Name or service not known")
 
     result = check_name(target("http://nowhere.invalid"), Network(resolve=resolve))
-    assert (result.outcome, result.told) == (
+    assert (result.outcome, result.detail) == (
         "fail", "nowhere.invalid has no address: Name or service not known",
     )  # fmt: skip
     assert "/etc/hosts" in result.remedy
@@ -41,19 +41,19 @@ def test_a_name_server_that_does_not_answer_is_not_waited_for(
     network = Network(resolve=lambda *a, **k: [hang.wait(30)])
     result = check_name(target("http://slow.invalid"), network)
     hang.set()
-    assert (result.outcome, result.told) == ("fail", "slow.invalid: no answer within 0.05 s")
+    assert (result.outcome, result.detail) == ("fail", "slow.invalid: no answer within 0.05 s")
 
 
-def test_a_name_that_is_no_name_is_told() -> None:
+def test_a_name_that_is_not_a_name_is_reported() -> None:
     result = check_name(target("http://" + "a" * 70 + ".invalid"), Network())
     assert result.outcome == "fail"
 
 
-def test_a_port_that_nobody_listens_at_is_told() -> None:
+def test_a_port_that_nobody_listens_at_is_reported() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         closed = server.getsockname()[1]
     result, here = check_port(target(f"http://127.0.0.1:{closed}"), Network())
-    assert (result.told, here) == (f"nobody listens at 127.0.0.1:{closed}", None)
+    assert (result.detail, here) == (f"nobody listens at 127.0.0.1:{closed}", None)
     assert "Start distconvd" in result.remedy
 
 
@@ -64,36 +64,36 @@ def test_a_port_that_nobody_listens_at_is_told() -> None:
         (OSError(113, "No route to host"), "cannot be reached: No route to host"),
     ],
 )
-def test_a_way_that_is_blocked_is_told(error: OSError, said: str) -> None:
+def test_a_blocked_network_is_reported(error: OSError, said: str) -> None:
     def connect(*args: Any, **more: Any) -> socket.socket:
         raise error
 
     result, _ = check_port(target("http://10.0.0.1"), Network(connect=connect))
     assert result.outcome == "fail"
-    assert said in result.told
+    assert said in result.detail
     assert result.remedy
 
 
 def test_what_needs_a_failed_check_is_skipped_and_this_machine_is_looked_at_all_the_same(
-    patient: Patient,
+    doctor_config: DoctorConfig,
 ) -> None:
     def refuse(*args: Any, **more: Any) -> socket.socket:
         raise ConnectionRefusedError
 
-    patient.doors = Network(connect=refuse)
-    results = {one.check: one for one in examine(patient)}
+    doctor_config.network_calls = Network(connect=refuse)
+    results = {one.check: one for one in run_checks(doctor_config)}
     assert tuple(results) == CHECKS
     fine = [check for check, one in results.items() if one.outcome == "ok"]
     assert fine == ["name", "ffmpeg", "disk"]
-    assert results["round trip"].told == "needs what failed before: port"
+    assert results["round trip"].detail == "needs what failed before: port"
 
 
-def test_behind_a_proxy_the_way_is_the_proxys(patient: Patient) -> None:
-    patient.settings = Settings("http://dispatch.invalid", None)
-    patient.doors = Network(
+def test_behind_a_proxy_the_way_is_the_proxys(doctor_config: DoctorConfig) -> None:
+    doctor_config.settings = Settings("http://dispatch.invalid", None)
+    doctor_config.network_calls = Network(
         proxies=lambda: {"http": "http://proxy.invalid:3128"}, is_bypassed=lambda host: False
     )
-    first = next(iter(examine(patient)))
+    first = next(iter(run_checks(doctor_config)))
     assert first == Finding("name", "skip", "requests go through the proxy proxy.invalid")
 
 
@@ -175,26 +175,26 @@ def test_a_good_certificate_is_fine(authority: Authority) -> None:
         ("localhost", 3, True, "good for 3 more days", "Renew"),
     ],
 )
-def test_a_certificate_that_is_not_good_is_told_with_what_to_do(
+def test_a_certificate_that_is_not_good_is_reported_with_a_remedy(
     authority: Authority, name: str, days: int, trusted: bool, said: str, remedy: str
 ) -> None:
     server = authority.server(name, datetime.now(UTC) + timedelta(days=days, hours=1))
     client = authority.trusting() if trusted else ssl.create_default_context()
     result = tls_finding(server, client)
     assert result.outcome == "fail"
-    assert said in result.told
+    assert said in result.detail
     assert remedy in result.remedy
 
 
-def test_a_port_without_tls_is_told(authority: Authority) -> None:
+def test_a_port_without_tls_is_reported(authority: Authority) -> None:
     result = tls_finding(None, authority.trusting())
     assert result.outcome == "fail"
     assert "write http://" in result.remedy
 
 
 def test_a_certificate_that_expires_soon_hinders_nothing_today(
-    patient: Patient, monkeypatch: pytest.MonkeyPatch
+    doctor_config: DoctorConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     soon = Finding("tls", "fail", "the certificate is good for 3 more days", "Renew it.")
     monkeypatch.setattr("distconv_client.doctor.network.check_tls", lambda *a: (soon, True))
-    assert outcomes(patient)["round trip"] == "ok"
+    assert outcomes(doctor_config)["round trip"] == "ok"

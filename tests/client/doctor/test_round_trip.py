@@ -15,40 +15,40 @@ from tests.client.doctor.kit import ENGINE, Site, encode
 from tests.client.fake import problem
 
 from distconv_client import Client
-from distconv_client.doctor import Finding, Patient, examine
+from distconv_client.doctor import DoctorConfig, Finding, run_checks
 from distconv_client.doctor.clip import make_clip
 from distconv_client.doctor.transport import by_folder, by_http
 from distconv_client.errors import BadInput
 from distconvd.model import FailureClass, Job, JobStatus
 
 
-def last(patient: Patient) -> Finding:
-    return list(examine(patient))[-1]
+def last(doctor_config: DoctorConfig) -> Finding:
+    return list(run_checks(doctor_config))[-1]
 
 
 def test_the_round_trip_leaves_nothing_in_a_shared_folder(
-    patient: Patient, tmp_path: Path, site: Site
+    doctor_config: DoctorConfig, tmp_path: Path, site: Site
 ) -> None:
-    patient.clip_dir = tmp_path
-    assert last(patient).outcome == "ok"
+    doctor_config.clip_dir = tmp_path
+    assert last(doctor_config).outcome == "ok"
     assert list(tmp_path.iterdir()) == []
     site.work = lambda job: job
-    patient.timeout_s = 0
-    assert last(patient).outcome == "fail"
+    doctor_config.timeout_s = 0
+    assert last(doctor_config).outcome == "fail"
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_job_is_urgent_small_and_marked(patient: Patient, site: Site) -> None:
-    last(patient)
+def test_the_job_is_urgent_small_and_marked(doctor_config: DoctorConfig, site: Site) -> None:
+    last(doctor_config)
     (job,) = site.jobs.values()
     assert (job.priority, job.max_retries, job.labels) == (2, 0, {"distconv": "doctor"})
     assert job.job_size == len(make_clip()) / 1e6
     assert site.cancelled == []
 
 
-def test_a_codec_is_asked_for_that_an_engine_makes(patient: Patient, site: Site) -> None:
+def test_a_codec_is_asked_for_that_an_engine_makes(doctor_config: DoctorConfig, site: Site) -> None:
     site.engines = [ENGINE | {"supported_codecs": ["vp9", "av1"]}]
-    last(patient)
+    last(doctor_config)
     (job,) = site.jobs.values()
     assert job.target_codec == "vp9"
 
@@ -88,11 +88,11 @@ FAULTS: dict[str, tuple[Work, str, str]] = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_round_trip_that_fails_says_how_and_what_to_do(
-    patient: Patient, site: Site, fault: str
+    doctor_config: DoctorConfig, site: Site, fault: str
 ) -> None:
-    site.work, told, remedy = FAULTS[fault]
-    result = last(patient)
-    assert (result.outcome, result.told) == ("fail", told)
+    site.work, expected, remedy = FAULTS[fault]
+    result = last(doctor_config)
+    assert (result.outcome, result.detail) == ("fail", expected)
     assert remedy in result.remedy
 
 
@@ -104,65 +104,71 @@ def test_a_round_trip_that_fails_says_how_and_what_to_do(
     ],
 )
 def test_a_round_trip_that_takes_too_long_is_cancelled(
-    patient: Patient, site: Site, status: JobStatus, said: str
+    doctor_config: DoctorConfig, site: Site, status: JobStatus, said: str
 ) -> None:
-    patient.timeout_s = 0
+    doctor_config.timeout_s = 0
     site.work = lambda job: ended(job, status=status, assigned_engine="attic")
-    result = last(patient)
-    assert (result.outcome, result.told) == ("fail", said)
+    result = last(doctor_config)
+    assert (result.outcome, result.detail) == ("fail", said)
     assert site.cancelled == list(site.jobs)
 
 
-def test_an_interrupted_round_trip_cancels_its_job(patient: Patient, site: Site) -> None:
+def test_an_interrupted_round_trip_cancels_its_job(doctor_config: DoctorConfig, site: Site) -> None:
     def interrupt(seconds: float) -> None:
         raise KeyboardInterrupt
 
-    patient.sleep = interrupt
+    doctor_config.sleep = interrupt
     site.work = lambda job: job
     with pytest.raises(KeyboardInterrupt):
-        list(examine(patient))
+        list(run_checks(doctor_config))
     assert site.cancelled == list(site.jobs)
 
 
-def test_a_daemon_that_refuses_the_job_is_told(patient: Patient, site: Site) -> None:
+def test_a_daemon_that_refuses_the_job_is_reported(doctor_config: DoctorConfig, site: Site) -> None:
     def refuse(request: httpx.Request) -> httpx.Response:
         is_submission = request.method == "POST" and not request.url.query
         return problem(400, "no http sources here") if is_submission else site.handle(request)
 
-    patient.make_client = lambda server, key: Client(server, transport=httpx.MockTransport(refuse))
-    assert last(patient).told == "no http sources here [HTTP 400]"
+    doctor_config.make_client = lambda server, key: Client(
+        server, transport=httpx.MockTransport(refuse)
+    )
+    assert last(doctor_config).detail == "no http sources here [HTTP 400]"
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="Can not write"), by_folder(tmp_path / "missing", b"x"):
         pass
 
 
 def test_nobody_gets_the_clip_or_brings_anything_who_does_not_know_the_way() -> None:
-    with by_http("127.0.0.1", b"clip") as visit:
-        base = visit.source_url.rpartition("/")[0]
+    with by_http("127.0.0.1", b"clip") as clip_transport:
+        base = clip_transport.source_url.rpartition("/")[0]
         for method, path, data, status in (
             ("GET", "/", None, 404),
-            ("GET", visit.output_url, None, 404),
-            ("PUT", visit.source_url, b"x", 404),
+            ("GET", clip_transport.output_url, None, 404),
+            ("PUT", clip_transport.source_url, b"x", 404),
             ("PUT", f"{base}/other.mp4", b"x", 404),
-            ("POST", visit.output_url, b"x", 501),
+            ("POST", clip_transport.output_url, b"x", 501),
         ):
             url = path if path.startswith("http") else f"{base}{path}"
             with pytest.raises(urllib.error.HTTPError) as caught:
                 urllib.request.urlopen(urllib.request.Request(url, data, method=method))
             assert caught.value.code == status
             caught.value.close()
-        assert visit.result() is None
+        assert clip_transport.result() is None
 
 
 def test_a_result_that_was_damaged_or_is_too_large_is_not_taken() -> None:
-    with by_http("127.0.0.1", b"clip") as visit:
+    with by_http("127.0.0.1", b"clip") as clip_transport:
         for digest, size, status in (("sha-256=:AAAA:", "4", 400), ("", "99999999", 413)):
-            connection = http.client.HTTPConnection(urlsplit(visit.output_url).netloc, timeout=10)
+            connection = http.client.HTTPConnection(
+                urlsplit(clip_transport.output_url).netloc, timeout=10
+            )
             headers = {"Repr-Digest": digest, "Content-Length": size}
-            connection.request("PUT", urlsplit(visit.output_url).path, b"data", headers)
+            connection.request("PUT", urlsplit(clip_transport.output_url).path, b"data", headers)
             assert connection.getresponse().status == status
             connection.close()
-        assert visit.result() is None
-        assert httpx.head(visit.source_url, trust_env=False).headers["Content-Length"] == "4"
+        assert clip_transport.result() is None
+        assert (
+            httpx.head(clip_transport.source_url, trust_env=False).headers["Content-Length"] == "4"
+        )

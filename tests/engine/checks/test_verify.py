@@ -8,11 +8,16 @@ import msgspec
 import pytest
 
 from distconv_engine.checks.output import _check_audio, check_counts, check_shape
-from distconv_engine.checks.source import FileState, Source, judge, judge_tail
+from distconv_engine.checks.source import (
+    FileState,
+    Source,
+    check_end_of_source,
+    check_source_packets,
+)
 from distconv_engine.encode.command import Request
 from distconv_engine.encode.encoders import ENCODERS
-from distconv_engine.encode.plan import Kept, make_plan
-from distconv_engine.encode.run import Encoded, judge_end
+from distconv_engine.encode.plan import OutputStream, make_plan
+from distconv_engine.encode.run import Encoded, classify_exit
 from distconv_engine.failures import (
     EngineFault,
     InputFault,
@@ -20,7 +25,7 @@ from distconv_engine.failures import (
     VerificationFault,
 )
 from distconv_engine.ffmpeg.progress import EncodeProgress
-from distconv_engine.ffmpeg.run import Ended
+from distconv_engine.ffmpeg.run import RunResult
 from distconv_engine.ffmpeg.stderr import Diagnosis, ReadCount, WriteCount
 from distconv_engine.ffmpeg.tools import Tools
 from distconv_engine.media.packets import PacketScan, StreamPackets
@@ -115,7 +120,7 @@ def no_audio(case: Case) -> None:
 
 
 @pytest.mark.parametrize(
-    "spoil,kind",
+    "corrupt_case,kind",
     [
         (read_less, VerificationFault),
         (decode_less, InputFault),
@@ -129,9 +134,11 @@ def no_audio(case: Case) -> None:
         (no_audio, VerificationFault),
     ],
 )
-def test_each_missing_link_is_found(spoil: Callable[[Case], None], kind: type[JobFailure]) -> None:
+def test_each_missing_link_is_found(
+    corrupt_case: Callable[[Case], None], kind: type[JobFailure]
+) -> None:
     case = sound()
-    spoil(case)
+    corrupt_case(case)
     with pytest.raises(kind):
         case.check()
 
@@ -142,7 +149,7 @@ def test_frames_that_an_edit_list_hides_are_not_missed() -> None:
     case.check()
 
 
-def test_a_lower_rate_is_held_against_its_own_duration() -> None:
+def test_a_lower_rate_is_checked_against_its_own_duration() -> None:
     case = sound()
     case.options = TranscodeOptions(max_fps=10.0)
     case.encoded.diagnosis.written[0] = WriteCount("video", 40, 40)
@@ -162,7 +169,7 @@ def whole() -> PacketScan:
 
 
 def test_a_whole_source_passes() -> None:
-    judge(FOUND, whole())
+    check_source_packets(FOUND, whole())
 
 
 @pytest.mark.parametrize(
@@ -174,23 +181,23 @@ def test_a_whole_source_passes() -> None:
         (1, packets(0, 0.0), "no data"),
     ],
 )
-def test_what_a_source_lacks_is_told(index: int, spoiled: StreamPackets, words: str) -> None:
+def test_what_a_source_lacks_is_reported(index: int, spoiled: StreamPackets, words: str) -> None:
     scan = whole()
     scan.streams[index] = spoiled
     with pytest.raises(InputFault) as caught:
-        judge(FOUND, scan)
+        check_source_packets(FOUND, scan)
     assert words in caught.value.message
 
 
 def test_a_header_that_promises_more_than_there_is_is_a_cut_source() -> None:
     with pytest.raises(InputFault) as caught:
-        judge(dataclasses.replace(FOUND, duration_s=10.0), whole())
+        check_source_packets(dataclasses.replace(FOUND, duration_s=10.0), whole())
     assert "its header says 10.00 s, its data ends at 4.00 s" in caught.value.message
     # An estimate is no promise, and a clock that jumps is no measure.
-    judge(dataclasses.replace(FOUND, duration_s=10.0, format="mpegts"), whole())
+    check_source_packets(dataclasses.replace(FOUND, duration_s=10.0, format="mpegts"), whole())
     scan = whole()
     scan.streams[1].jumps = 1
-    judge(dataclasses.replace(FOUND, duration_s=10.0), scan)
+    check_source_packets(dataclasses.replace(FOUND, duration_s=10.0), scan)
 
 
 def clocked(*times_s: float) -> StreamPackets:
@@ -200,22 +207,22 @@ def clocked(*times_s: float) -> StreamPackets:
     return packets
 
 
-def test_a_clock_that_begins_anew_is_told_from_disorder() -> None:
+def test_a_restarted_clock_is_distinguished_from_disorder() -> None:
     assert clocked(0.0, 1.0, 0.5, 1.5, 3.0, 2.1).back is None
-    joined = clocked(0.0, 2.0, 4.0, 0.0, 2.0)
-    assert (joined.back, joined.jumps) == ((4.0, 0.0), 1)
+    concatenated = clocked(0.0, 2.0, 4.0, 0.0, 2.0)
+    assert (concatenated.back, concatenated.jumps) == ((4.0, 0.0), 1)
 
 
-def test_a_clock_that_begins_anew_is_another_recording_where_the_format_has_but_one_clock() -> None:
+def test_a_clock_that_restarts_is_another_recording_where_the_format_has_but_one_clock() -> None:
     scan = whole()
     scan.streams[1].back = (4.0, 0.0)
     with pytest.raises(InputFault, match=r"audio #1 \(aac\) goes back from 4\.00 s to 0\.00 s"):
-        judge(FOUND, scan)
+        check_source_packets(FOUND, scan)
     chained = dataclasses.replace(FOUND, format="mpegts")
-    judge(chained, scan)
+    check_source_packets(chained, scan)
     scan.diagnosis.line("[mpegts @ 0x1] [warning] Packet corrupt (stream = 0, dts = 1).")
     with pytest.raises(InputFault, match=r"or joined .its clock goes back from 4\.00 s to 0\.00 s"):
-        judge(chained, scan)
+        check_source_packets(chained, scan)
 
 
 def test_recordings_whose_joined_clocks_do_not_add_up_are_the_sources_fault() -> None:
@@ -231,7 +238,7 @@ def test_alarms_of_the_demuxer_are_damage() -> None:
     scan = whole()
     scan.diagnosis.line("[mov,mp4 @ 0x1] [error] stream 0, offset 0x1: partial file")
     with pytest.raises(InputFault):
-        judge(FOUND, scan)
+        check_source_packets(FOUND, scan)
 
 
 @pytest.mark.parametrize(
@@ -244,7 +251,7 @@ def test_alarms_of_the_demuxer_are_damage() -> None:
         (range(98, 100), None),  # behind the last that is shown
     ],
 )
-def test_it_is_told_where_an_edit_list_hides_sound(hidden: range, edit: str | None) -> None:
+def test_audio_hidden_by_an_edit_list_is_noted(hidden: range, edit: str | None) -> None:
     sound = StreamPackets()
     for number in range(100):
         sound.add(number * 0.023, 0.023, 100, "KD_" if number in hidden else "K__")
@@ -341,10 +348,10 @@ def test_a_description_that_makes_no_sense_is_an_input_failure(raw: bytes) -> No
 
 def test_half_a_packet_at_the_end_of_a_file_of_packets_is_found() -> None:
     found = dataclasses.replace(FOUND, format="yuv4mpegpipe")
-    judge_tail(found, PacketScan(end_byte=1000), 1000)
-    judge_tail(FOUND, PacketScan(end_byte=900), 1000)
+    check_end_of_source(found, PacketScan(end_byte=1000), 1000)
+    check_end_of_source(FOUND, PacketScan(end_byte=900), 1000)
     with pytest.raises(InputFault, match="half a packet, of 100 bytes"):
-        judge_tail(found, PacketScan(end_byte=900), 1000)
+        check_end_of_source(found, PacketScan(end_byte=900), 1000)
 
 
 def test_a_stream_without_a_clock_is_counted_only() -> None:
@@ -362,14 +369,14 @@ def test_a_decoder_that_ffmpeg_lacks_is_not_the_sources_fault() -> None:
     diagnosis.line(f"[vist#0:0/apng @ 0x5581] [error] {words}")
     assert not diagnosis.damage
     with pytest.raises(EngineFault, match="no decoder for apng"):
-        judge_end(Ended(234, diagnosis))
+        classify_exit(RunResult(234, diagnosis))
 
 
 @pytest.mark.parametrize("share, is_whole", [(1.0, True), (0.9, False)])
 def test_copied_uncompressed_sound_is_compared_by_its_bytes_however_it_is_cut_into_packets(
     share: float, is_whole: bool
 ) -> None:
-    pcm = Kept(Stream(0, "audio", "pcm_s16le", channels=2), "copy", "pcm_s16le")
+    pcm = OutputStream(Stream(0, "audio", "pcm_s16le", channels=2), "copy", "pcm_s16le")
     before = packets(87, 4.0, total_bytes=768_000)
     after = packets(22, 4.0, total_bytes=int(768_000 * share))
     if is_whole:

@@ -32,7 +32,7 @@ def check_done_once(site: Site, job_id: str) -> None:
     attempts = site.ask(f"/jobs/{job_id}/attempts")
     assert [attempt["outcome"] for attempt in attempts] == ["completed"]
     assert len(list((site.folder / "out").iterdir())) == 1
-    wait_until(lambda: not site.undelivered())
+    wait_until(lambda: not site.undelivered_reports())
 
 
 def test_a_daemon_that_is_killed_and_started_again_gets_the_result_of_the_same_attempt(
@@ -41,7 +41,7 @@ def test_a_daemon_that_is_killed_and_started_again_gets_the_result_of_the_same_a
     job_id = begin(site, clips)
     children = {child.pid for child in site.ffmpegs()}
     site.daemon.kill()
-    wait_until(site.undelivered)
+    wait_until(site.undelivered_reports)
     site.start_daemon()
     assert children
     check_done_once(site, job_id)
@@ -52,7 +52,7 @@ def test_a_daemon_that_takes_connections_and_never_answers_gets_the_result_when_
 ) -> None:
     job_id = begin(site, clips)
     site.freeze_daemon()
-    wait_until(site.undelivered)
+    wait_until(site.undelivered_reports)
     site.thaw_daemon()
     check_done_once(site, job_id)
 

@@ -11,9 +11,9 @@ import pytest
 
 from distconv_engine.config import Config
 from distconv_engine.daemon_link.heartbeats import Heartbeats
-from distconv_engine.daemon_link.http import Away, DaemonApi, Refused
+from distconv_engine.daemon_link.http import DaemonApi, DaemonUnavailable, Rejected
 from distconv_engine.logs import Log, setup_logs
-from distconv_engine.status import Standing
+from distconv_engine.status import EngineStatus
 from distconv_engine.transfer.remote import RemoteFile
 from distconvd.auth import same_key
 from distconvd.model import Heartbeat, HeartbeatReply, ProgressReport
@@ -28,29 +28,29 @@ def answering(status: int, content: bytes = b"{}") -> httpx.MockTransport:
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
-async def test_an_overloaded_daemon_is_away(status: int) -> None:
-    with pytest.raises(Away):
+async def test_an_overloaded_daemon_is_unavailable(status: int) -> None:
+    with pytest.raises(DaemonUnavailable):
         await api(answering(status)).heartbeat(Heartbeat("e1"))
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 413, 422])
 async def test_a_daemon_that_says_no_has_decided(status: int) -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(Rejected) as caught:
         await api(answering(status, b'{"detail": "stale"}')).heartbeat(Heartbeat("e1"))
     assert (caught.value.status, caught.value.detail) == (status, "stale")
 
 
 @pytest.mark.parametrize("content", [b"<html>proxy</html>", b"[]", b'{"message": 5}', b"\xff"])
 async def test_an_answer_that_is_not_understood_may_pass(content: bytes) -> None:
-    with pytest.raises(Away):
+    with pytest.raises(DaemonUnavailable):
         await api(answering(200, content)).heartbeat(Heartbeat("e1"))
 
 
-async def test_a_connection_that_fails_is_a_daemon_that_is_away() -> None:
+async def test_a_connection_that_fails_is_a_daemon_that_is_unavailable() -> None:
     def fail(request: httpx.Request) -> httpx.Response:
         raise httpx.ReadTimeout("black hole", request=request)
 
-    with pytest.raises(Away):
+    with pytest.raises(DaemonUnavailable):
         await api(httpx.MockTransport(fail)).assign("e1", 1)
 
 
@@ -62,7 +62,7 @@ async def test_a_redirect_is_not_followed_with_the_key() -> None:
         return httpx.Response(307, headers={"Location": "http://elsewhere/"})
 
     client = httpx.AsyncClient(transport=httpx.MockTransport(answer), follow_redirects=True)
-    with pytest.raises(Away):
+    with pytest.raises(DaemonUnavailable):
         await DaemonApi(client, "http://d", "secret").report("1", "complete", b"{}")
     assert seen == ["d"]
 
@@ -127,7 +127,7 @@ async def test_a_key_beyond_ascii_is_sent_as_the_daemon_compares_it() -> None:
 
 
 @pytest.mark.parametrize("status", [401, 403])
-async def test_a_key_that_is_refused_is_told_once_with_what_to_do_until_it_is_taken(
+async def test_a_key_that_is_refused_is_reported_once_with_what_to_do_until_it_is_taken(
     status: int, stream: io.StringIO, tmp_path: Path
 ) -> None:
     statuses = iter([status, status, status, 200, 200, status])
@@ -137,12 +137,12 @@ async def test_a_key_that_is_refused_is_told_once_with_what_to_do_until_it_is_ta
         return httpx.Response(next(statuses), content=msgspec.json.encode(reply))
 
     setup_logs("info", "text", stream)
-    standing = Standing(Config(work_dir=tmp_path), "e1", "host")
-    beats = Heartbeats(api(httpx.MockTransport(answer)), standing, Log())
+    engine_status = EngineStatus(Config(work_dir=tmp_path), "e1", "host")
+    beats = Heartbeats(api(httpx.MockTransport(answer)), engine_status, Log())
     for _ in range(6):
-        await beats.tell()
+        await beats.send_and_wait()
     first, registered, again = stream.getvalue().splitlines()
     assert "registered with the daemon" in registered
     for line in (first, again):
         assert "ERROR   the daemon refuses this key" in line
-        assert all(way in line for way in ("DISTCONV_API_KEY", "--api-key-file", 'or --api-key"'))
+        assert all(call in line for call in ("DISTCONV_API_KEY", "--api-key-file", 'or --api-key"'))

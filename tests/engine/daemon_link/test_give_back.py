@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from distconv_engine.agent import Agent
-from distconv_engine.attempts.active import Held
+from distconv_engine.attempts.active import ActiveAttempt
 from distconv_engine.attempts.context import Attempt
 from distconv_engine.attempts.progress_tracker import Tracker
 from distconv_engine.config import Config
@@ -17,7 +17,7 @@ from distconv_engine.errors import ConfigError
 from distconv_engine.ffmpeg.run import Controls
 from distconv_engine.ffmpeg.tools import Tools
 from distconv_engine.logs import Log
-from distconv_engine.status import Standing
+from distconv_engine.status import EngineStatus
 from distconvd.model import Job
 
 
@@ -32,11 +32,13 @@ async def test_what_a_daemon_pushes_again_after_its_restart_is_given_back_only_i
 ) -> None:
     job = job_of("1_0")
     monkeypatch.setattr(PushLink, "take_waiting", lambda link: [job])
-    standing = Standing(Config(work_dir=tmp_path), "e1", "host")
+    engine_status = EngineStatus(Config(work_dir=tmp_path), "e1", "host")
     async with httpx.AsyncClient() as client:
-        agent = Agent(standing, Tools("ffmpeg", "ffprobe", "8"), client, Log())
+        agent = Agent(engine_status, Tools("ffmpeg", "ffprobe", "8"), client, Log())
         if begun:
-            standing.holdings.add(Held(Attempt(job, tmp_path, Tracker(), Controls())))
+            engine_status.active_attempts.add(
+                ActiveAttempt(Attempt(job, tmp_path, Tracker(), Controls()))
+            )
         await agent._give_back_waiting()
         assert len(agent._outbox) == (0 if begun else 1)
 
@@ -44,13 +46,15 @@ async def test_what_a_daemon_pushes_again_after_its_restart_is_given_back_only_i
 async def test_an_engine_whose_id_another_one_took_drains_and_ends_as_wrongly_configured(
     tmp_path: Path,
 ) -> None:
-    standing = Standing(Config(work_dir=tmp_path, server="http://127.0.0.1:9"), "e1", "host")
+    engine_status = EngineStatus(
+        Config(work_dir=tmp_path, server="http://127.0.0.1:9"), "e1", "host"
+    )
     (tmp_path / "outbox").mkdir()
     async with httpx.AsyncClient() as client:
-        agent = Agent(standing, Tools("ffmpeg", "ffprobe", "8"), client, Log())
+        agent = Agent(engine_status, Tools("ffmpeg", "ffprobe", "8"), client, Log())
         agent._replaced()
         with pytest.raises(ExceptionGroup) as caught, trio.fail_after(10):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(agent.run)
-    assert standing.draining.is_set()
+    assert engine_status.draining.is_set()
     assert caught.group_contains(ConfigError, match="'e1'")

@@ -8,10 +8,10 @@ import msgspec
 import pytest
 import trio
 
-from distconv_engine.attempts.journal import HeldAttempt, Journal, remove_partials
+from distconv_engine.attempts.journal import Journal, JournalEntry, remove_partials
 from distconv_engine.backoff import Backoff
 from distconv_engine.daemon_link import outbox as outbox_module
-from distconv_engine.daemon_link.http import Away, DaemonApi, Refused
+from distconv_engine.daemon_link.http import DaemonApi, DaemonUnavailable, Rejected
 from distconv_engine.daemon_link.outbox import Outbox
 from distconv_engine.files import safe_name, write_durably
 from distconv_engine.logs import Log
@@ -77,7 +77,11 @@ async def test_a_report_of_an_earlier_run_is_sent_by_the_next(tmp_path: Path) ->
 
 async def test_a_report_is_tried_until_the_daemon_is_back(tmp_path: Path) -> None:
     outbox, api = make(tmp_path)
-    api.answers["1_1"] = [Away("gone"), Away("503"), Refused(401, "wrong key")]
+    api.answers["1_1"] = [
+        DaemonUnavailable("gone"),
+        DaemonUnavailable("503"),
+        Rejected(401, "wrong key"),
+    ]
     await outbox.put("1_1", 1, "complete", REPORT)
     await deliver(outbox, ("1_1", 1))
     assert len(api.sent) == 1
@@ -86,16 +90,16 @@ async def test_a_report_is_tried_until_the_daemon_is_back(tmp_path: Path) -> Non
 @pytest.mark.parametrize("status", [400, 404, 409, 422])
 async def test_a_final_refusal_ends_a_report(status: int, tmp_path: Path) -> None:
     outbox, api = make(tmp_path)
-    api.answers["1_1"] = [Refused(status, "no")]
+    api.answers["1_1"] = [Rejected(status, "no")]
     await outbox.put("1_1", 1, "complete", REPORT)
     await deliver(outbox, ("1_1", 1))
     assert not api.sent
     assert not list((tmp_path / "outbox").iterdir())
 
 
-async def test_one_report_that_is_stuck_does_not_hold_up_another(tmp_path: Path) -> None:
+async def test_one_report_that_is_stuck_does_not_delay_another(tmp_path: Path) -> None:
     outbox, api = make(tmp_path)
-    api.answers["1_1"] = [Away("503")] * 100_000
+    api.answers["1_1"] = [DaemonUnavailable("503")] * 100_000
     await outbox.put("1_1", 1, "complete", REPORT)
     await outbox.put("1_2", 1, "complete", REPORT)
     await deliver(outbox, ("1_2", 1))
@@ -131,24 +135,24 @@ async def test_an_unreadable_report_is_put_aside_and_not_lost(tmp_path: Path) ->
     assert (tmp_path / "outbox" / "x.1.unreadable").read_bytes() == b"{half"
 
 
-def test_the_journal_tells_what_was_held_and_where_its_partial_files_are(tmp_path: Path) -> None:
+def test_the_journal_lists_unfinished_attempts_and_their_partial_files(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "held", Log())
     folder, partial = tmp_path / "folder", tmp_path / ".x.part"
     folder.mkdir()
     (folder / "source").touch()
     partial.touch()
-    held = HeldAttempt("1_1", 3, str(folder), [str(partial)])
-    journal.hold(HeldAttempt("1_1", 3, str(folder)))
-    journal.hold(held)
+    entry = JournalEntry("1_1", 3, str(folder), [str(partial)])
+    journal.record(JournalEntry("1_1", 3, str(folder)))
+    journal.record(entry)
     (tmp_path / "held" / "y.1.json").write_bytes(b"{half")
-    assert Journal(tmp_path / "held", Log()).left_behind() == [held]
-    remove_partials(held)
-    remove_partials(held)
+    assert Journal(tmp_path / "held", Log()).unfinished() == [entry]
+    remove_partials(entry)
+    remove_partials(entry)
     assert not folder.exists()
     assert not partial.exists()
     journal.release("1_1", 3)
     journal.release("1_1", 3)
-    assert journal.left_behind() == []
+    assert journal.unfinished() == []
 
 
 def test_a_durable_write_replaces_whole_or_not_at_all(
@@ -185,11 +189,11 @@ def test_delays_double_up_to_the_cap_and_begin_again_after_a_success(
     assert backoff.next_s() <= 1.0
 
 
-def test_the_journal_holds_paths_that_are_not_utf_8(tmp_path: Path) -> None:
+def test_the_journal_contains_paths_that_are_not_utf_8(tmp_path: Path) -> None:
     partial = Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff.part"))
     partial.write_bytes(b"x")
     journal = Journal(tmp_path / "held", Log())
-    journal.hold(HeldAttempt("1_1", 1, str(tmp_path / "attempt"), [str(partial)]))
-    (held,) = journal.left_behind()
-    remove_partials(held)
+    journal.record(JournalEntry("1_1", 1, str(tmp_path / "attempt"), [str(partial)]))
+    (entry,) = journal.unfinished()
+    remove_partials(entry)
     assert not partial.exists()

@@ -19,7 +19,7 @@ from distconvd.model import CODECS, Job, TranscodeOptions
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("codec", CODECS)
-async def test_every_word_and_every_end_of_a_range_in_the_table_is_one_that_the_encoder_takes(
+async def test_every_value_and_range_end_in_the_table_is_accepted_by_the_encoder(
     codec: str, tools: Tools, capabilities: Capabilities, clips: Clips, tmp_path: Path
 ) -> None:
     rules, source = CODECS[codec], clips.odd("one-frame")

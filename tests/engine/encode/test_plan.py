@@ -36,8 +36,8 @@ def plan(
     return make_plan(job, Probe("matroska,webm", 1.0, 0.0, streams, chapters), edits)
 
 
-def kept(found: Plan) -> list[str]:
-    return [f"{k.action} {k.codec}" for k in found.kept]
+def output_streams(found: Plan) -> list[str]:
+    return [f"{k.action} {k.codec}" for k in found.output_streams]
 
 
 @pytest.mark.parametrize(
@@ -57,12 +57,12 @@ def kept(found: Plan) -> list[str]:
         ("h264", (AAC,), "mp4", ["copy aac"]),
     ],
 )
-def test_the_first_container_that_holds_everything_is_taken(
+def test_the_first_container_that_contains_everything_is_taken(
     codec: str, streams: tuple[Stream, ...], container: str, expected: list[str]
 ) -> None:
     found = plan(codec, *streams)
     assert found.container.name == container
-    assert kept(found) == expected
+    assert output_streams(found) == expected
     assert found.dropped == ()
 
 
@@ -100,7 +100,7 @@ def test_a_container_is_named_by_the_option_or_by_the_outputs_suffix(
         ),
     ],
 )
-def test_what_a_container_cannot_hold_is_refused_by_name_or_dropped_and_told(
+def test_what_a_container_cannot_hold_is_refused_by_name_or_dropped_and_reported(
     codec: str, container: str, streams: tuple[Stream, ...], chapters: int, culprit: str
 ) -> None:
     with pytest.raises(InputFault) as caught:
@@ -128,7 +128,7 @@ def test_options_decide_about_audio_and_subtitles(
     options: dict[str, Any], expected: list[str], dropped: list[str]
 ) -> None:
     found = plan("h264", VIDEO, AAC, SRT, options=options)
-    assert kept(found) == expected
+    assert output_streams(found) == expected
     assert list(found.dropped) == dropped
 
 
@@ -148,7 +148,7 @@ def test_sound_of_which_an_edit_list_hides_a_part_is_copied_only_where_that_stay
 ) -> None:
     options = {"container": container}
     found = plan("h264", VIDEO, AAC, options=options, edits={1: edit})
-    assert kept(found) == ["encode h264", f"{action} aac"]
+    assert output_streams(found) == ["encode h264", f"{action} aac"]
 
 
 def test_such_sound_is_refused_by_name_where_a_copy_is_asked_for() -> None:
@@ -158,16 +158,20 @@ def test_such_sound_is_refused_by_name_where_a_copy_is_asked_for() -> None:
 
 
 def test_covers_come_behind_all_other_streams() -> None:
-    assert kept(plan("h264", COVER, VIDEO, AAC)) == ["encode h264", "copy aac", "copy mjpeg"]
+    assert output_streams(plan("h264", COVER, VIDEO, AAC)) == [
+        "encode h264",
+        "copy aac",
+        "copy mjpeg",
+    ]
 
 
-def test_an_alpha_channel_is_dropped_and_told_without_a_refusal() -> None:
+def test_an_alpha_channel_is_dropped_and_reported_without_a_refusal() -> None:
     found = plan("vp9", Stream(0, "video", "prores", has_alpha=True))
-    assert kept(found) == ["encode vp9"]
+    assert output_streams(found) == ["encode vp9"]
     assert found.dropped == ("the alpha channel of video #0 (prores)",)
 
 
-def test_a_time_code_track_is_dropped_and_told_without_a_refusal() -> None:
+def test_a_time_code_track_is_dropped_and_reported_without_a_refusal() -> None:
     assert plan("h264", VIDEO, TIMECODE).dropped == ("data #6 (unknown)",)
 
 
@@ -193,10 +197,10 @@ def test_what_cannot_be_is_an_input_failure(
 MANY = Stream(0, "audio", "pcm_s16le", channels=16, sample_rate=48000, has_layout=False)
 
 
-def test_more_channels_than_aac_holds_are_copied_where_a_container_can_else_refused_by_name() -> (
+def test_more_channels_than_aac_contains_are_copied_where_a_container_can_else_refused_by_name() -> (
     None
 ):
-    assert kept(plan("h264", MANY)) == ["copy pcm_s16le"]
+    assert output_streams(plan("h264", MANY)) == ["copy pcm_s16le"]
     with pytest.raises(InputFault, match=r"the 16 channels of audio #0 .pcm_s16le. as aac"):
         plan("h264", MANY, options={"container": "mp4"})
     left = plan("h264", VIDEO, MANY, options={"container": "mp4", "on_unsupported": "drop"})
@@ -218,7 +222,7 @@ def test_sound_in_a_layout_that_aac_lacks_is_made_to_fit_and_the_result_says_how
     assert plan("h264", stream, options={"audio_codec": "aac"}).labels() == [label]
 
 
-def test_sound_that_is_no_sound_of_loudspeakers_is_refused_by_name() -> None:
+def test_audio_in_a_layout_without_loudspeakers_is_refused_by_name() -> None:
     stream = Stream(0, "audio", "opus", channels=4, sample_rate=48000, layout="ambisonic 1")
     with pytest.raises(InputFault, match="cannot hold the ambisonic 1 sound of audio #0"):
         plan("h264", stream, options={"audio_codec": "aac"})

@@ -16,7 +16,7 @@ import trio.lowlevel
 
 from distconv_engine.failures import EngineFault
 from distconv_engine.ffmpeg.child import STOP_GRACE_S, ChildLimits, LineSplitter, open_child
-from distconv_engine.ffmpeg.run import Controls, Ended, judge_limits, run
+from distconv_engine.ffmpeg.run import Controls, RunResult, check_limits, run
 from distconv_engine.ffmpeg.stderr import Diagnosis
 
 pytestmark = pytest.mark.e2e
@@ -66,7 +66,7 @@ async def test_cancelling_ends_a_stubborn_tree_within_two_seconds() -> None:
             await trio.sleep(0.01)
 
 
-async def test_without_grace_a_child_is_killed_at_once() -> None:
+async def test_without_grace_a_child_is_killed_immediately() -> None:
     async with open_child(STUBBORN, grace_s=0) as child:
         seen = trio.Event()
         async with trio.open_nursery() as nursery:
@@ -90,7 +90,7 @@ async def test_a_child_outlives_the_idle_threads_of_trio() -> None:
         assert not is_gone(child.pid)
 
 
-async def test_output_error_and_exit_code_are_told() -> None:
+async def test_output_error_and_exit_code_are_reported() -> None:
     script = "import sys; print('out'); print('err', file=sys.stderr); sys.exit(3)"
     out = bytearray()
     ended = await run([sys.executable, "-c", script], Controls(), on_stdout=out.extend)
@@ -117,7 +117,7 @@ async def test_a_child_that_uses_cpu_is_never_ended_for_being_silent() -> None:
     assert ended.code == 0
 
 
-async def test_a_paused_child_stands_still_and_is_no_stall() -> None:
+async def test_a_paused_child_stands_still_and_is_not_a_stall() -> None:
     controls = Controls(stall_s=0.4)
     lives: list[bytes] = []
     ticking = "import time\nwhile True: print('tick', flush=True); time.sleep(0.01)"
@@ -165,7 +165,7 @@ async def test_an_encode_is_batch_work_with_the_niceness_it_was_given(batch: boo
     )
     out = bytearray()
     limits = Controls(ChildLimits(niceness=3))
-    await run([sys.executable, "-c", script], limits, on_stdout=out.extend, batch=batch)
+    await run([sys.executable, "-c", script], limits, on_stdout=out.extend, batch_scheduling=batch)
     first, *rest = out.decode().splitlines()
     policy = os.SCHED_BATCH if batch else os.SCHED_OTHER
     assert first.split() == [str(policy), str(max(3, os.nice(0) + 3))]
@@ -193,13 +193,13 @@ async def test_a_child_beyond_its_cpu_time_is_the_engines_limit_and_nobody_elses
         (0, "[error] Out of memory", ChildLimits(memory_mb=60), None),
     ],
 )
-def test_an_end_by_the_operators_limits_is_told_from_other_ends(
+def test_an_end_by_the_operators_limits_is_distinguished_from_other_ends(
     code: int, line: str, limits: ChildLimits, words: str | None
 ) -> None:
     diagnosis = Diagnosis()
     diagnosis.line(line)
     with pytest.raises(EngineFault, match=words) if words else nullcontext():
-        judge_limits(Ended(code, diagnosis), limits)
+        check_limits(RunResult(code, diagnosis), limits)
 
 
 async def test_a_program_that_is_not_there_is_an_os_error(tmp_path: Path) -> None:

@@ -4,10 +4,10 @@ import signal
 
 import pytest
 
-from distconv_engine.encode.run import judge_end
+from distconv_engine.encode.run import classify_exit
 from distconv_engine.failures import EngineFault, InputFault, JobFailure, TransientFault
 from distconv_engine.ffmpeg.progress import EncodeProgress, ProgressParser
-from distconv_engine.ffmpeg.run import Ended
+from distconv_engine.ffmpeg.run import RunResult
 from distconv_engine.ffmpeg.stderr import TAIL_LINES, Diagnosis
 
 LOST_FRAME = (
@@ -54,7 +54,7 @@ def test_an_error_of_the_reading_side_is_damage(line: str) -> None:
         "",
     ],
 )
-def test_noise_and_the_writing_side_are_no_damage(line: str) -> None:
+def test_noise_and_the_writing_side_are_not_damage(line: str) -> None:
     assert not read(line).damage
 
 
@@ -97,12 +97,12 @@ def test_the_end_of_ffmpeg_is_judged_by_whose_fault_it_is(
     code: int, lines: list[str], kind: type[JobFailure], words: str
 ) -> None:
     with pytest.raises(kind) as caught:
-        judge_end(Ended(code, read(*lines)))
+        classify_exit(RunResult(code, read(*lines)))
     assert words in caught.value.message
 
 
-def test_a_clean_end_is_no_failure() -> None:
-    judge_end(Ended(0, read("[info] fine")))
+def test_a_clean_end_is_not_a_failure() -> None:
+    classify_exit(RunResult(0, read("[info] fine")))
 
 
 def test_progress_blocks_become_values() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from distconv_engine.attempts.active import Held, Holdings
+from distconv_engine.attempts.active import ActiveAttempt, ActiveAttempts
 from distconv_engine.attempts.context import Attempt
 from distconv_engine.attempts.progress_tracker import Tracker
 from distconv_engine.config import Config
@@ -17,10 +17,10 @@ from distconv_engine.ffmpeg.run import Controls
 from distconv_engine.ffmpeg.tools import Tools, find_tools, is_new_enough
 from distconv_engine.host import benchmark as benchmark_module
 from distconv_engine.host.benchmark import Benchmark, benchmark_key, measure
-from distconv_engine.host.capabilities import Capabilities, prove
+from distconv_engine.host.capabilities import Capabilities, verify_encoders
 from distconv_engine.host.metrics import cpu_percent, disk_gb, temperature_c
 from distconv_engine.main import kept_engine_id, prepare
-from distconv_engine.status import Standing
+from distconv_engine.status import EngineStatus
 from distconvd.model import CODECS, HeldJob, Job, Verdict
 
 
@@ -45,7 +45,7 @@ def test_an_ffmpeg_is_new_enough_by_its_version(version: str, verdict: bool) -> 
     assert is_new_enough(version) is verdict
 
 
-def test_the_configured_ffmpeg_wins_with_the_ffprobe_beside_it(tmp_path: Path) -> None:
+def test_the_configured_ffmpeg_wins_with_the_ffprobe_next_to_it(tmp_path: Path) -> None:
     ffmpeg = program(tmp_path / "ffmpeg", "ffmpeg version 7.0 x")
     ffprobe = program(tmp_path / "ffprobe", "ffprobe version 7.0 x")
     found = find_tools(ffmpeg)
@@ -76,22 +76,22 @@ def test_a_configured_ffmpeg_that_will_not_do_is_refused(words: str, tmp_path: P
 
 
 @pytest.mark.e2e
-async def test_every_codec_is_proved_and_hardware_that_is_not_there_is_not_offered(
+async def test_every_codec_is_verified_and_missing_hardware_is_not_listed(
     tools: Tools, tmp_path: Path
 ) -> None:
-    found = await prove(tools, Controls(), tmp_path, hardware=True)
+    found = await verify_encoders(tools, Controls(), tmp_path, hardware=True)
     assert found.codecs == list(CODECS)
-    offered = {row.name for rows in found.by_codec.values() for row in rows}
-    assert {"libx264", "libx265", "libvpx", "libvpx-vp9"} <= offered
+    verified = {row.name for rows in found.by_codec.values() for row in rows}
+    assert {"libx264", "libx265", "libvpx", "libvpx-vp9"} <= verified
     if not Path("/dev/dri").exists():
-        assert not any(ENCODERS[name].hardware for name in offered)
+        assert not any(ENCODERS[name].hardware for name in verified)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.e2e
-async def test_a_broken_ffmpeg_proves_nothing(tools: Tools, tmp_path: Path) -> None:
+async def test_a_broken_ffmpeg_verifies_no_encoder(tools: Tools, tmp_path: Path) -> None:
     broken = dataclasses.replace(tools, ffmpeg=str(program(tmp_path / "ffmpeg", "hello")))
-    assert (await prove(broken, Controls(), tmp_path, hardware=False)).codecs == []
+    assert (await verify_encoders(broken, Controls(), tmp_path, hardware=False)).codecs == []
 
 
 @pytest.mark.e2e
@@ -102,7 +102,7 @@ async def test_another_ffmpeg_reads_back_what_the_own_one_cannot_decode(
     (tmp_path / "ffmpeg").write_text(script)
     (tmp_path / "ffmpeg").chmod(0o755)
     half = dataclasses.replace(tools, ffmpeg=str(tmp_path / "ffmpeg"), spares=(tools.ffmpeg,))
-    found = await prove(half, Controls(), tmp_path, hardware=False)
+    found = await verify_encoders(half, Controls(), tmp_path, hardware=False)
     assert found.codecs == list(CODECS)
     assert found.readers["h264"] == tools.ffmpeg
 
@@ -124,7 +124,7 @@ async def test_the_benchmark_times_each_codec_and_is_kept_until_ffmpeg_changes(
     assert await measure(tools, capabilities, Controls(), cache) == first
     assert time.time() - 600 < first.measured_at <= time.time()
     with pytest.raises(AssertionError, match="measured again"):
-        await measure(tools, capabilities, Controls(), cache, anew=True)
+        await measure(tools, capabilities, Controls(), cache, force=True)
     newer = dataclasses.replace(tools, version="99.0")
     assert benchmark_key(newer, capabilities) != first.key
     cache.write_bytes(b"{half")
@@ -141,18 +141,18 @@ def test_the_one_number_is_h264s_or_the_mean() -> None:
 # -------------------------------------------------------------------------------- the standing
 
 
-def test_an_engine_wants_work_once_it_is_proved_and_has_room(tmp_path: Path) -> None:
+def test_an_engine_wants_work_once_it_is_verified_and_has_disk_space(tmp_path: Path) -> None:
     config = Config(work_dir=tmp_path, disk_reserve_mb=0, tags=["a"])
-    standing = Standing(config, "e1", "host")
-    assert standing.status == "starting"
-    standing.capabilities = Capabilities({"h264": (ENCODERS["libx264"],)}, {})
-    standing.benchmark = Benchmark("k", {"h264": 2.0})
-    standing.undelivered = lambda: [HeldJob("1_9", 2)]
-    beat = standing.heartbeat()
+    engine_status = EngineStatus(config, "e1", "host")
+    assert engine_status.status == "starting"
+    engine_status.capabilities = Capabilities({"h264": (ENCODERS["libx264"],)}, {})
+    engine_status.benchmark = Benchmark("k", {"h264": 2.0})
+    engine_status.unacked_reports = lambda: [HeldJob("1_9", 2)]
+    beat = engine_status.heartbeat()
     assert (beat.status, beat.supported_codecs, beat.benchmark_time) == ("idle", ["h264"], 2.0)
     assert beat.jobs == [HeldJob("1_9", 2)]
-    standing.draining.set()
-    assert standing.heartbeat().status == "draining"
+    engine_status.draining.set()
+    assert engine_status.heartbeat().status == "draining"
 
 
 def test_the_machines_gauges_are_plausible(tmp_path: Path) -> None:
@@ -178,27 +178,29 @@ def test_an_engine_keeps_its_name(tmp_path: Path) -> None:
 
 
 def test_a_verdict_reaches_only_its_own_attempt(tmp_path: Path) -> None:
-    holdings = Holdings()
-    helds = [
-        Held(Attempt(Job(name, "file:///a", "h264", attempt=2), tmp_path, Tracker(), Controls()))
+    active_attempts = ActiveAttempts()
+    actives = [
+        ActiveAttempt(
+            Attempt(Job(name, "file:///a", "h264", attempt=2), tmp_path, Tracker(), Controls())
+        )
         for name in ("1_1", "1_2", "1_3")
     ]
-    for held in helds:
-        holdings.add(held)
+    for active in actives:
+        active_attempts.add(active)
     keep, cancel = Verdict("1_1", 2, "keep", paused=True), Verdict("1_2", 2, "cancel")
-    holdings.obey([keep, cancel, Verdict("1_3", 1, "cancel"), Verdict("1_4", 1, "unknown")])
-    assert [held.stopped for held in helds] == [None, "cancelled", None]
-    assert [held.attempt.controls.paused for held in helds] == [True, False, False]
-    holdings.stop_all("released")
-    assert [held.stopped for held in helds] == ["released", "cancelled", "released"]
+    active_attempts.apply([keep, cancel, Verdict("1_3", 1, "cancel"), Verdict("1_4", 1, "unknown")])
+    assert [active.stopped for active in actives] == [None, "cancelled", None]
+    assert [active.attempt.controls.paused for active in actives] == [True, False, False]
+    active_attempts.stop_all("released")
+    assert [active.stopped for active in actives] == ["released", "cancelled", "released"]
 
 
 def test_progress_never_goes_back(tmp_path: Path) -> None:
-    tracker, told = Tracker(), [0.0]
+    tracker, fractions = Tracker(), [0.0]
     for phase in ("preflight", "fetch", "probe", "encode", "verify", "publish", "report"):
         tracker.phase(phase)
         for part in (0.0, 0.5, 1.0, 7.0):
             tracker.encoding(EncodeProgress(), part, None)
-            told.append(tracker.now.fraction)
-    assert told == sorted(told)
-    assert told[-1] == 1.0
+            fractions.append(tracker.now.fraction)
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1.0

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from distconv_engine.failures import NoRoom
-from distconv_engine.host import disk_backoff as shortage_module
-from distconv_engine.host.disk_backoff import PAUSE_MAX_S, Shortage
+from distconv_engine.failures import InsufficientSpace
+from distconv_engine.host import disk_backoff as space_backoff_module
+from distconv_engine.host.disk_backoff import PAUSE_MAX_S, SpaceBackoff
 from distconvd.model import Job, TranscodeOptions
 
 MB = 1e6
@@ -19,13 +19,13 @@ class Bench:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now, self.free = 1000.0, 24 * MB
-        monkeypatch.setattr(shortage_module, "free_bytes", lambda place: self.free)
-        self.shortage = Shortage(30.0, clock=lambda: self.now)
+        monkeypatch.setattr(space_backoff_module, "free_bytes", lambda place: self.free)
+        self.space_backoff = SpaceBackoff(30.0, clock=lambda: self.now)
 
     def pause(self) -> float:
         """Return how long the engine wants nothing, in seconds."""
         start = self.now
-        while not self.shortage.is_over():
+        while not self.space_backoff.is_over():
             self.now += 1.0
         return self.now - start
 
@@ -39,25 +39,25 @@ def job(job_id: str, size: float = 0.0, codec: str = "h264", **options: Any) -> 
     return Job(job_id, "file:///a", codec, job_size=size, options=TranscodeOptions(**options))
 
 
-def test_an_engine_that_ran_out_of_room_wants_nothing_for_a_while_longer_each_time(
+def test_an_engine_that_ran_out_of_disk_space_pauses_longer_each_time(
     bench: Bench,
 ) -> None:
     assert bench.pause() == 0
     pauses: list[float] = []
     for _ in range(6):
-        bench.shortage.note_full(job("1"), DISK, bench.free)
+        bench.space_backoff.note_full(job("1"), DISK, bench.free)
         pauses.append(bench.pause())
     assert pauses == [30, 60, 120, 240, PAUSE_MAX_S, PAUSE_MAX_S]
-    bench.shortage.relieve(job("2"))
-    bench.shortage.note_full(job("1"), DISK, bench.free)
+    bench.space_backoff.relieve(job("2"))
+    bench.space_backoff.note_full(job("1"), DISK, bench.free)
     assert bench.pause() == 30
 
 
-def test_room_ends_the_pause(bench: Bench) -> None:
-    bench.shortage.note(job("1"), DISK, 40 * MB)
-    assert not bench.shortage.is_over()
+def test_free_disk_space_ends_the_pause(bench: Bench) -> None:
+    bench.space_backoff.note(job("1"), DISK, 40 * MB)
+    assert not bench.space_backoff.is_over()
     bench.free = 40 * MB
-    assert bench.shortage.is_over()
+    assert bench.space_backoff.is_over()
 
 
 @pytest.mark.parametrize(
@@ -72,23 +72,23 @@ def test_room_ends_the_pause(bench: Bench) -> None:
     ],
     ids=["the same", "larger", "as large", "smaller", "made otherwise", "another codec"],
 )
-def test_the_same_job_and_larger_ones_of_its_kind_are_not_begun_before_there_is_room(
+def test_the_same_job_and_larger_ones_of_its_kind_do_not_begin_before_there_is_disk_space(
     other: Job, refused: bool, bench: Bench
 ) -> None:
-    bench.shortage.note_full(job("1", 100.0, crf=1), DISK, bench.free)
+    bench.space_backoff.note_full(job("1", 100.0, crf=1), DISK, bench.free)
     if refused:
-        with pytest.raises(NoRoom, match="has 24 MB free, which was too little for"):
-            bench.shortage.check(other)
+        with pytest.raises(InsufficientSpace, match="has 24 MB free, which was too little for"):
+            bench.space_backoff.check(other)
     bench.free *= 2 if refused else 1
-    bench.shortage.check(other)
+    bench.space_backoff.check(other)
 
 
-def test_jobs_whose_size_is_not_told_are_not_compared(bench: Bench) -> None:
-    bench.shortage.note_full(job("1"), DISK, bench.free)
-    bench.shortage.check(job("2"))
+def test_jobs_whose_size_is_not_reported_are_not_compared(bench: Bench) -> None:
+    bench.space_backoff.note_full(job("1"), DISK, bench.free)
+    bench.space_backoff.check(job("2"))
 
 
 def test_a_job_that_fitted_after_all_is_forgotten(bench: Bench) -> None:
-    bench.shortage.note_full(job("1"), DISK, bench.free)
-    bench.shortage.relieve(job("1"))
-    bench.shortage.check(job("1"))
+    bench.space_backoff.note_full(job("1"), DISK, bench.free)
+    bench.space_backoff.relieve(job("1"))
+    bench.space_backoff.check(job("1"))

@@ -17,8 +17,12 @@ from distconv_engine.config import Config
 from distconv_engine.failures import TransientFault
 from distconv_engine.ffmpeg.stderr import Diagnosis
 from distconv_engine.host import disk_space
-from distconv_engine.host.disk_space import has_room, require_room, require_room_for_output
-from distconv_engine.status import Standing
+from distconv_engine.host.disk_space import (
+    has_disk_space,
+    require_disk_space,
+    require_space_for_output,
+)
+from distconv_engine.status import EngineStatus
 from distconv_engine.transfer.destination import FileTarget, HttpTarget
 
 MB = 1_000_000
@@ -56,7 +60,7 @@ def config(tmp_path: Path, **settings: object) -> Config:
         ({"work": 0}, 0, False),
     ],
 )
-def test_an_engine_has_room_when_every_disk_has_more_than_the_reserve(
+def test_an_engine_has_disk_space_when_every_disk_has_more_than_the_reserve(
     disks: dict[str, int],
     reserve_mb: int,
     wanted: bool,
@@ -64,17 +68,17 @@ def test_an_engine_has_room_when_every_disk_has_more_than_the_reserve(
     tmp_path: Path,
 ) -> None:
     free(disks)
-    assert has_room(config(tmp_path, disk_reserve_mb=reserve_mb)) == wanted
+    assert has_disk_space(config(tmp_path, disk_reserve_mb=reserve_mb)) == wanted
 
 
-def test_a_full_disk_is_told_by_the_heartbeat_also_before_anything_is_proved(
+def test_a_full_disk_is_reported_by_the_heartbeat_also_before_anything_is_verified(
     free: Callable[[dict[str, int]], None], tmp_path: Path
 ) -> None:
-    standing = Standing(config(tmp_path), "e1", "host")
+    engine_status = EngineStatus(config(tmp_path), "e1", "host")
     free({"work": 1})
-    assert standing.heartbeat().status == "disk-full"
+    assert engine_status.heartbeat().status == "disk-full"
     free({})
-    assert standing.heartbeat().status == "starting"
+    assert engine_status.heartbeat().status == "starting"
 
 
 def test_needs_on_one_disk_are_added_up_and_the_reserve_is_kept(
@@ -82,22 +86,22 @@ def test_needs_on_one_disk_are_added_up_and_the_reserve_is_kept(
 ) -> None:
     free({"work": 600, "out": 600})
     settings = config(tmp_path, disk_reserve_mb=100)
-    require_room(settings, (tmp_path / "work", 250 * MB), (tmp_path / "out", 250 * MB))
+    require_disk_space(settings, (tmp_path / "work", 250 * MB), (tmp_path / "out", 250 * MB))
     with pytest.raises(TransientFault, match="600 MB free, this job needs 601 MB"):
-        require_room(settings, (tmp_path / "work", 250 * MB), (tmp_path / "out", 251 * MB))
+        require_disk_space(settings, (tmp_path / "work", 250 * MB), (tmp_path / "out", 251 * MB))
 
 
-def test_an_output_needs_room_in_its_place_only_where_that_is_another_disk(
+def test_an_output_needs_disk_space_in_its_place_only_where_that_is_another_disk(
     free: Callable[[dict[str, int]], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = config(tmp_path, disk_reserve_mb=0)
     target = FileTarget(tmp_path / "out" / "not" / "there" / "yet", "a.mp4", False, "b.mp4")
     free({"work": 100, "out": 100})
-    require_room_for_output(settings, target, 100 * MB)
-    require_room_for_output(settings, HttpTarget("http://a/b"), 100 * MB)
+    require_space_for_output(settings, target, 100 * MB)
+    require_space_for_output(settings, HttpTarget("http://a/b"), 100 * MB)
     monkeypatch.setattr(disk_space, "_are_on_one_disk", lambda one, other: False)
     with pytest.raises(TransientFault, match="200 MB"):
-        require_room_for_output(settings, target, 100 * MB)
+        require_space_for_output(settings, target, 100 * MB)
 
 
 @pytest.mark.parametrize("words", ["No space left on device", "Disk quota exceeded"])

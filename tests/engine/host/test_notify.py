@@ -24,11 +24,11 @@ class Manager:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.settimeout(60)
         self._socket.bind(self.name)
-        self.heard: list[str] = []
+        self.received: list[str] = []
 
     def wait_for(self, state: str) -> None:
-        while state not in self.heard:
-            self.heard.append(self._socket.recv(4096).decode())
+        while state not in self.received:
+            self.received.append(self._socket.recv(4096).decode())
 
     def close(self) -> None:
         self._socket.close()
@@ -47,14 +47,14 @@ async def test_signs_of_life_come_twice_in_the_watchdogs_time(
         nursery.start_soon(notifier.watch)
         for _ in range(3):
             await wait_all_tasks_blocked()
-            manager.heard.clear()
+            manager.received.clear()
             manager.wait_for("WATCHDOG=1")
             mock_clock.jump(2)
         nursery.cancel_scope.cancel()
     manager.close()
 
 
-async def test_without_a_manager_or_for_another_process_nothing_is_told() -> None:
+async def test_without_a_manager_or_for_another_process_nothing_is_sent() -> None:
     assert Notifier({"WATCHDOG_USEC": "100", "WATCHDOG_PID": "1"}, Log()).watchdog_s is None
     with trio.fail_after(1):
         await Notifier({}, Log()).watch()

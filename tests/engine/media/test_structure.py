@@ -64,13 +64,15 @@ MXF = klv(2, b"head") + klv(9, b"e" * 300) + klv(4, b"foot")
 
 def asf(packets: int, *, size: int | None = None, flags: int = 2) -> bytes:
     """A header with its file properties, and packets of 100 bytes."""
-    told = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365") + struct.pack("<Q", 104) + bytes(16)
+    stated_index = (
+        bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365") + struct.pack("<Q", 104) + bytes(16)
+    )
     whole = 30 + 104 + 50 + packets * 100
-    told += struct.pack("<QQQ", whole if size is None else size, 0, packets) + bytes(24)
-    told += struct.pack("<IIII", flags, 100, 100, 0)
+    stated_index += struct.pack("<QQQ", whole if size is None else size, 0, packets) + bytes(24)
+    stated_index += struct.pack("<IIII", flags, 100, 100, 0)
     head = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c") + struct.pack("<QI", 134, 1) + b"\1\2"
     data = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c") + bytes(34)
-    return head + told + data + (b"\x82" + b"p" * 99) * packets
+    return head + stated_index + data + (b"\x82" + b"p" * 99) * packets
 
 
 WHOLE = {
@@ -135,7 +137,7 @@ def test_a_file_cut_anywhere_after_its_first_bytes_is_refused(kind: str, tmp_pat
         (b"RIFF" + struct.pack("<I", 12 * 5000 - 8) + NESTED, "AVI chunk"),
     ],
 )
-def test_what_is_wrong_is_told(content: bytes, words: str, tmp_path: Path) -> None:
+def test_what_is_wrong_is_reported(content: bytes, words: str, tmp_path: Path) -> None:
     with pytest.raises(InputFault) as caught:
         look(content, tmp_path)
     assert words in caught.value.message
@@ -279,7 +281,7 @@ def test_a_fragment_that_lacks_by_its_number_and_its_time_is_found(
         look(mp4_head(default=100) + b"".join(pieces), tmp_path)
 
 
-def test_an_index_in_front_of_fragments_tells_a_cut_on_their_border(tmp_path: Path) -> None:
+def test_an_index_in_front_of_fragments_reveals_a_cut_on_their_border(tmp_path: Path) -> None:
     pieces = [fragment(1, 0), fragment(2, 500)]
     index = sidx(*map(len, pieces))
     assert look(MP4_HEAD + index + b"".join(pieces), tmp_path) == ["container-complete"]
@@ -287,14 +289,14 @@ def test_an_index_in_front_of_fragments_tells_a_cut_on_their_border(tmp_path: Pa
         look(MP4_HEAD + index + pieces[0], tmp_path)
 
 
-def test_a_header_that_states_how_long_all_fragments_last_tells_a_cut(tmp_path: Path) -> None:
+def test_a_stated_duration_of_all_fragments_reveals_a_cut(tmp_path: Path) -> None:
     head, pieces = mp4_head(stated=2000), [fragment(1, 0), fragment(2, 500)]
     assert look(head + b"".join(pieces), tmp_path) == ["container-complete"]
     with pytest.raises(InputFault, match=r"says 2\.00 s, its fragments end at 1\.00 s"):
         look(head + pieces[0], tmp_path)
 
 
-def test_an_index_at_the_end_tells_that_bytes_in_the_middle_lack(tmp_path: Path) -> None:
+def test_an_index_at_the_end_reveals_missing_bytes_in_the_middle(tmp_path: Path) -> None:
     start, piece = len(MP4_HEAD), fragment(0, None)
     second, third = start + len(piece), start + 2 * len(piece)
     index = mfra(start, second, third)

@@ -1,10 +1,10 @@
 """Every row that `docs/verdicts.md` must have: each source with each thing done to it."""
 
 from tests.engine.clips import CONTAINERS
+from tests.engine.pipeline.corrupt import SPOILED
 from tests.engine.pipeline.odd import ODD
-from tests.engine.pipeline.spoil import SPOILED
 
-SPOILT = "Spoiled files"
+CORRUPTED = "Spoiled files"
 CHANGING = "Files that change while they are read"
 SERVED = "Servers that misbehave"
 SOUND = "Odd but sound files"
@@ -87,7 +87,7 @@ UNSEEN = [
 
 def all_rows() -> list[tuple[str, str, str]]:
     """Return (section, source, change), in the page's order."""
-    rows = [(SPOILT, kind, how) for kind in CONTAINERS for how in (AS_IT_IS, *SPOILED)]
+    rows = [(CORRUPTED, kind, how) for kind in CONTAINERS for how in (AS_IT_IS, *SPOILED)]
     rows += [(CHANGING, kind, how) for kind, how in CHANGING_ROWS]
     rows += [(SERVED, kind, how) for kind in CONTAINERS for how in MISCHIEF]
     rows += [(SOUND, name, AS_IT_IS) for name in ODD]

@@ -10,19 +10,19 @@ import pytest
 from tests.engine.clips import CONTAINERS, Clips
 from tests.engine.conftest import Run
 from tests.engine.daemon import FakeDaemon, Served
+from tests.engine.pipeline.corrupt import SPOILED, corrupt_for_format
 from tests.engine.pipeline.rows import (
     AS_IT_IS,
     BLIND,
     CHANGING,
     CHANGING_ROWS,
+    CORRUPTED,
     HURT,
     MISCHIEF,
     SEEN,
     SERVED,
-    SPOILT,
     UNSEEN,
 )
-from tests.engine.pipeline.spoil import SPOILED, spoil_aptly
 from tests.engine.pipeline.verdicts import Verdicts, failed, succeeded
 
 from distconv_engine.attempts.progress_tracker import Tracker
@@ -56,7 +56,7 @@ async def test_a_spoiled_source_is_an_input_failure_and_leaves_nothing(
     assert not list((tmp_path / "out").glob("*"))
     assert spoiled.stat().st_mtime_ns == before
     assert spoiled.read_bytes() == content
-    verdicts.hold(SPOILT, kind, how, failed(caught.value))
+    verdicts.expect_verdict(CORRUPTED, kind, how, failed(caught.value))
 
 
 @pytest.mark.parametrize("kind", list(CONTAINERS))
@@ -66,7 +66,7 @@ async def test_the_same_source_unspoiled_is_a_success(
     report = await run_job(clips.container(kind), "h264", options=FAST)
     assert report.result.video_frames == 50
     assert report.result.audio_codec in ("aac", "mp3", "opus")
-    verdicts.hold(SPOILT, kind, AS_IT_IS, succeeded(report))
+    verdicts.expect_verdict(CORRUPTED, kind, AS_IT_IS, succeeded(report))
 
 
 @pytest.fixture
@@ -76,29 +76,29 @@ def spoiled_copy(clips: Clips, tools: Tools, tmp_path: Path) -> Copy:
     def copy(name: str, how: str) -> Path:
         whole = clips.odd(name)
         path = tmp_path / f"clip{whole.suffix}"
-        path.write_bytes(spoil_aptly(tools, whole, how))
+        path.write_bytes(corrupt_for_format(tools, whole, how))
         return path
 
     return copy
 
 
 @pytest.mark.parametrize("name,how", SEEN)
-async def test_damage_that_container_or_decoder_can_tell_is_an_input_failure(
+async def test_damage_that_container_or_decoder_detects_is_an_input_failure(
     name: str, how: str, spoiled_copy: Copy, run_job: Run, verdicts: Verdicts
 ) -> None:
     path = spoiled_copy(name, how)
     with pytest.raises(InputFault) as caught:
         await run_job(path, "h264", options=FAST)
-    verdicts.hold(HURT, name, how, failed(caught.value))
+    verdicts.expect_verdict(HURT, name, how, failed(caught.value))
 
 
 @pytest.mark.parametrize("name,how", UNSEEN)
-async def test_damage_that_nobody_can_tell_takes_a_digest_to_find(
+async def test_damage_that_only_a_digest_reveals_is_found_with_a_digest(
     name: str, how: str, spoiled_copy: Copy, run_job: Run, clips: Clips, verdicts: Verdicts
 ) -> None:
     path = spoiled_copy(name, how)
     report = await run_job(path, "h264", options=FAST)
-    verdicts.hold(BLIND, name, how, succeeded(report))
+    verdicts.expect_verdict(BLIND, name, how, succeeded(report))
     digest = hashlib.sha256(clips.odd(name).read_bytes()).hexdigest()
     with pytest.raises(InputFault, match="SHA-256"):
         await run_job(path, "h264", options=FAST, source_sha256=digest)
@@ -123,9 +123,9 @@ class Meddler(Tracker):
 def change(how: str, path: Path) -> None:
     size = path.stat().st_size
     if how == "is replaced":
-        twin = path.with_suffix(".new")
-        twin.write_bytes(path.read_bytes())
-        twin.rename(path)
+        corrupted = path.with_suffix(".new")
+        corrupted.write_bytes(path.read_bytes())
+        corrupted.rename(path)
     elif how == "is written to":
         with path.open("r+b") as file:
             file.seek(size // 2)
@@ -143,7 +143,7 @@ async def test_a_source_that_changes_while_it_is_read_is_an_input_failure(
     with pytest.raises(InputFault, match="while it was read") as caught:
         await run_job(source, "h264", options=FAST, tracker=tracker)
     assert not list((tmp_path / "out").glob("*"))
-    verdicts.hold(CHANGING, kind, how, failed(caught.value))
+    verdicts.expect_verdict(CHANGING, kind, how, failed(caught.value))
 
 
 # -------------------------------------------------------------------------- served by a bad server
@@ -178,4 +178,4 @@ async def test_a_source_that_cannot_be_got_whole_is_an_input_failure(
     with pytest.raises(InputFault) as caught:
         await run_job(f"{daemon.url}/clip", "h264", fetch_tries=2, options=FAST)
     assert not list((tmp_path / "out").glob("*"))
-    verdicts.hold(SERVED, kind, how, failed(caught.value))
+    verdicts.expect_verdict(SERVED, kind, how, failed(caught.value))

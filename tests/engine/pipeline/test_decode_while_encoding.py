@@ -11,25 +11,25 @@ from typing import Any
 import pytest
 from tests.engine.clips import Clips
 from tests.engine.conftest import Run
-from tests.engine.pipeline.spoil import packet_places
+from tests.engine.pipeline.corrupt import packet_places
 
 from distconv_engine.attempts.progress_tracker import Tracker
 from distconv_engine.checks.decode import Decoded, check_unaltered
 from distconv_engine.encode.plan import make_plan
 from distconv_engine.failures import EngineFault, VerificationFault
 from distconv_engine.ffmpeg.child import ChildLimits
-from distconv_engine.ffmpeg.run import Controls, Ended
+from distconv_engine.ffmpeg.run import Controls, RunResult
 from distconv_engine.ffmpeg.stderr import Diagnosis, ReadCount
 from distconv_engine.ffmpeg.tools import Tools
 from distconv_engine.host.capabilities import Capabilities
-from distconv_engine.media.packet_hashes import PacketSums
+from distconv_engine.media.packet_hashes import PacketHashes
 from distconv_engine.media.packets import PacketScan, StreamPackets
 from distconv_engine.media.probe import Probe, Stream
 from distconv_engine.pipeline import decode_while_encoding
 from distconvd.model import Job
 
 FAST = {"preset": "ultrafast"}
-BESIDE = "packets-as-decoded"
+DECODED_CHECK = "packets-as-decoded"
 
 
 def path_of(report: Any) -> Path:
@@ -50,9 +50,11 @@ def program(path: Path, tools: Tools, case: str) -> str:
     return str(path)
 
 
-def with_decoder(folder: Path, tools: Tools, capabilities: Capabilities, fate: str) -> Capabilities:
-    """Return what makes the decoder beside an encode to H.264 do what `fate` says, in a shell."""
-    reader = program(folder / "reader", tools, f'*" pipe:0 "*) {fate};;')
+def with_decoder(
+    folder: Path, tools: Tools, capabilities: Capabilities, failure_kind: str
+) -> Capabilities:
+    """Return what makes the decoder beside an encode to H.264 do what `failure_kind` says, in a shell."""
+    reader = program(folder / "reader", tools, f'*" pipe:0 "*) {failure_kind};;')
     return Capabilities(capabilities.by_codec, {**capabilities.readers, "h264": reader})
 
 
@@ -66,7 +68,7 @@ def using(ffmpeg: str, tools: Tools, capabilities: Capabilities) -> dict[str, An
 
 
 @pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+def slow_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
     """Never give a decoder up, however busy this machine is."""
     monkeypatch.setattr(decode_while_encoding, "_HELD_UP_S", 60.0)
     monkeypatch.setattr(decode_while_encoding, "_TAIL_S_MIN", 60.0)
@@ -87,7 +89,7 @@ os.execv({ffmpeg!r}, [{ffmpeg!r}, *argv])
 
 
 @pytest.mark.e2e
-@pytest.mark.usefixtures("patient")
+@pytest.mark.usefixtures("slow_decoder")
 @pytest.mark.parametrize(
     "name, options",
     [
@@ -98,7 +100,7 @@ os.execv({ffmpeg!r}, [{ffmpeg!r}, *argv])
         ("edit-list", {"two_pass": True, "video_bitrate_kbps": 200, **FAST}),
     ],
 )
-async def test_the_file_has_the_packets_and_times_that_it_has_without_a_decoder_beside_it(
+async def test_the_file_has_the_packets_and_times_that_it_has_without_a_decoder_next_to_it(
     name: str,
     options: dict[str, Any],
     run_job: Run,
@@ -108,11 +110,11 @@ async def test_the_file_has_the_packets_and_times_that_it_has_without_a_decoder_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     one = await run_job(clips.odd(name), "h264", options=options)
-    assert {BESIDE, "decodes"} <= set(one.result.checks)
-    monkeypatch.setattr(decode_while_encoding, "can_decode_beside", lambda request: False)
+    assert {DECODED_CHECK, "decodes"} <= set(one.result.checks)
+    monkeypatch.setattr(decode_while_encoding, "can_decode_concurrently", lambda request: False)
     place = str(tmp_path / "other")
     other = await run_job(clips.odd(name), "h264", options=options, job_id="1_2", place=place)
-    assert set(one.result.checks) - set(other.result.checks) == {BESIDE}
+    assert set(one.result.checks) - set(other.result.checks) == {DECODED_CHECK}
     assert packets_of(tools, path_of(one)) == packets_of(tools, path_of(other))
 
 
@@ -127,12 +129,12 @@ async def test_the_file_has_the_packets_and_times_that_it_has_without_a_decoder_
         ("b-frames-open-gop-ts", {"container": "mkv"}),  # the sound's parameters come too late
     ],
 )
-async def test_what_cannot_be_decoded_beside_its_encode_is_decoded_afterwards(
+async def test_what_cannot_be_decoded_during_its_encode_is_decoded_afterwards(
     name: str, options: dict[str, Any], run_job: Run, clips: Clips
 ) -> None:
     report = await run_job(clips.odd(name), "h264", options={**FAST, **options})
     assert "decodes" in report.result.checks
-    assert BESIDE not in report.result.checks
+    assert DECODED_CHECK not in report.result.checks
 
 
 # ---------------------------------------------------------------------------------- what goes wrong
@@ -152,11 +154,11 @@ def lost(whole: bytes, place: int, size: int) -> bytes:
 
 
 @pytest.mark.e2e
-@pytest.mark.usefixtures("patient")
+@pytest.mark.usefixtures("slow_decoder")
 @pytest.mark.parametrize("kind", ["v", "a"])
-@pytest.mark.parametrize("spoil", [one_bit, torn, lost])
+@pytest.mark.parametrize("corrupt", [one_bit, torn, lost])
 async def test_whatever_changes_on_the_disk_after_the_encode_is_found(
-    spoil: Callable[[bytes, int, int], bytes],
+    corrupt: Callable[[bytes, int, int], bytes],
     kind: str,
     run_job: Run,
     clips: Clips,
@@ -170,7 +172,7 @@ async def test_whatever_changes_on_the_disk_after_the_encode_is_found(
                 (output,) = (tmp_path / "work").rglob("output.mp4")
                 places = packet_places(tools, output, kind)
                 place, size = places[len(places) // 2]
-                output.write_bytes(spoil(output.read_bytes(), place, size))
+                output.write_bytes(corrupt(output.read_bytes(), place, size))
 
     with pytest.raises(VerificationFault):
         await run_job(clips.plain(), "h264", options=FAST, tracker=Meddler())
@@ -191,23 +193,23 @@ async def test_an_encoder_whose_packets_do_not_decode_makes_no_success(
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("fate", ["exit 1", "exec cat >/dev/null", "exec sleep 600"])
-async def test_a_decoder_that_fails_beside_the_encode_costs_no_more_than_decoding_afterwards(
-    fate: str,
+@pytest.mark.parametrize("failure_kind", ["exit 1", "exec cat >/dev/null", "exec sleep 600"])
+async def test_a_decoder_that_fails_during_the_encode_costs_no_more_than_decoding_afterwards(
+    failure_kind: str,
     run_job: Run,
     clips: Clips,
     tools: Tools,
     capabilities: Capabilities,
     tmp_path: Path,
 ) -> None:
-    own = with_decoder(tmp_path, tools, capabilities, fate)
+    own = with_decoder(tmp_path, tools, capabilities, failure_kind)
     report = await run_job(clips.plain(), "h264", options=FAST, capabilities=own)
     assert "decodes" in report.result.checks
-    assert BESIDE not in report.result.checks
+    assert DECODED_CHECK not in report.result.checks
 
 
 @pytest.mark.e2e
-async def test_a_decoder_that_gets_no_time_does_not_hold_the_encoder_up(
+async def test_a_decoder_that_gets_no_time_does_not_block_the_encoder(
     run_job: Run, clips: Clips, tools: Tools, capabilities: Capabilities, tmp_path: Path
 ) -> None:
     own = with_decoder(tmp_path, tools, capabilities, "exec sleep 600")
@@ -215,7 +217,7 @@ async def test_a_decoder_that_gets_no_time_does_not_hold_the_encoder_up(
     report = await run_job(clips.noise(), "h264", options={**FAST, "crf": 5}, capabilities=own)
     assert report.result.size_bytes > 2 << 20
     assert "decodes" in report.result.checks
-    assert BESIDE not in report.result.checks
+    assert DECODED_CHECK not in report.result.checks
 
 
 @pytest.mark.e2e
@@ -248,7 +250,7 @@ async def test_a_decoder_that_dies_in_mid_encode_does_not_take_the_encode_with_i
     own = with_decoder(tmp_path, tools, capabilities, "head -c 5000 >&2; exit 1")
     report = await run_job(clips.noise(), "h264", options=FAST, capabilities=own)
     assert report.result.video_frames == 250
-    assert BESIDE not in report.result.checks
+    assert DECODED_CHECK not in report.result.checks
 
 
 @pytest.mark.e2e
@@ -292,8 +294,8 @@ LINES = """\
 """
 
 
-def sums(lines: str = LINES) -> PacketSums:
-    found = PacketSums()
+def hashes(lines: str = LINES) -> PacketHashes:
+    found = PacketHashes()
     for line in lines.splitlines():
         found.framehash_line(line)
     return found
@@ -301,7 +303,7 @@ def sums(lines: str = LINES) -> PacketSums:
 
 def decoded() -> Decoded:
     diagnosis = Diagnosis(read={0: ReadCount("video", 2, 2, 0), 1: ReadCount("audio", 1, 1, 0)})
-    return Decoded(Ended(0, diagnosis), sums())
+    return Decoded(RunResult(0, diagnosis), hashes())
 
 
 def scan(video: int = 2, audio: int = 1, hidden: int = 0) -> PacketScan:
@@ -310,10 +312,10 @@ def scan(video: int = 2, audio: int = 1, hidden: int = 0) -> PacketScan:
 
 
 def test_a_file_with_the_same_packets_is_the_one_that_was_decoded() -> None:
-    assert decoded().is_of(PLAN, scan(), sums())
+    assert decoded().is_of(PLAN, scan(), hashes())
     other_times = LINES.replace("512,        512", "500,        500")
-    assert decoded().is_of(PLAN, scan(), sums(other_times))
-    check_unaltered(decoded(), PLAN, sums())
+    assert decoded().is_of(PLAN, scan(), hashes(other_times))
+    check_unaltered(decoded(), PLAN, hashes())
 
 
 @pytest.mark.parametrize(
@@ -330,17 +332,17 @@ def test_a_file_with_the_same_packets_is_the_one_that_was_decoded() -> None:
     ],
 )
 def test_a_file_with_any_other_packet_is_not(lines: str, found: PacketScan) -> None:
-    assert not decoded().is_of(PLAN, found, sums(lines))
+    assert not decoded().is_of(PLAN, found, hashes(lines))
 
 
 def test_other_bytes_in_as_many_packets_of_the_same_sizes_are_the_disks_fault() -> None:
     with pytest.raises(VerificationFault, match=r"video #0 .*: the disk gives other bytes"):
-        check_unaltered(decoded(), PLAN, sums(LINES.replace("cc", "cd")))
+        check_unaltered(decoded(), PLAN, hashes(LINES.replace("cc", "cd")))
     # What a muxer packs otherwise, as PCM, is no fault: the file is decoded.
-    check_unaltered(decoded(), PLAN, sums(LINES.replace("100, cc", "101, cd")))
+    check_unaltered(decoded(), PLAN, hashes(LINES.replace("100, cc", "101, cd")))
 
 
 def test_streams_of_the_pipe_get_the_numbers_of_the_file() -> None:
     moved = decoded().renumbered([2, 5])
-    assert set(moved.ended.diagnosis.read) == set(moved.sums.streams) == {2, 5}
-    assert moved.sums.of(5) == sums().of(1)
+    assert set(moved.result.diagnosis.read) == set(moved.hashes.streams) == {2, 5}
+    assert moved.hashes.of(5) == hashes().of(1)

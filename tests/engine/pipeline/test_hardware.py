@@ -67,7 +67,7 @@ def run_driven(
 
 
 @pytest.mark.parametrize("broken", [False, True])
-async def test_an_encoder_is_offered_when_it_really_encodes(
+async def test_an_encoder_is_listed_when_it_really_encodes(
     broken: bool, tools: Tools, tmp_path: Path
 ) -> None:
     driven = with_driver(tools, tmp_path, broken=broken)
@@ -110,7 +110,7 @@ async def test_hardware_gives_way_only_where_the_setting_allows(
     assert not (tmp_path / "out").exists()
 
 
-async def test_a_bad_source_is_no_reason_to_try_another_encoder(
+async def test_a_bad_source_is_not_a_reason_to_try_another_encoder(
     run_driven: Run, clips: Clips, tmp_path: Path
 ) -> None:
     cut = tmp_path / "cut.mp4"

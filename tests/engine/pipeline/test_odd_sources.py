@@ -21,7 +21,7 @@ async def test_an_odd_but_sound_source_is_converted_and_verified(
     report = await run_job(clips.odd(name), "h264", options={"preset": "ultrafast"})
     assert report.result.size_bytes > 0
     assert "decodes" in report.result.checks
-    verdicts.hold(SOUND, name, AS_IT_IS, succeeded(report))
+    verdicts.expect_verdict(SOUND, name, AS_IT_IS, succeeded(report))
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ async def test_an_odd_but_sound_source_is_converted_and_verified(
         ("cover-art", "mkv", "cover #2 (mjpeg) copied"),
     ],
 )
-async def test_what_a_container_holds_in_another_way_is_kept_in_that_way(
+async def test_what_a_container_contains_in_another_way_is_kept_in_that_way(
     name: str, container: str, kept: str, run_job: Run, clips: Clips
 ) -> None:
     options = {"preset": "ultrafast", "container": container}
@@ -43,21 +43,21 @@ async def test_what_a_container_holds_in_another_way_is_kept_in_that_way(
 
 
 @pytest.mark.parametrize("name,container", TOO_SMALL)
-async def test_what_a_container_cannot_hold_is_refused_by_name_or_dropped_and_told(
+async def test_what_a_container_cannot_hold_is_refused_by_name_or_dropped_and_reported(
     name: str, container: str, run_job: Run, clips: Clips, verdicts: Verdicts
 ) -> None:
     options = {"preset": "ultrafast", "container": container}
     with pytest.raises(InputFault, match=f"A {container} file with h264 cannot hold") as caught:
         await run_job(clips.odd(name), "h264", options=options)
-    verdicts.hold(UNHELD, name, f"to {container}, fail", failed(caught.value))
+    verdicts.expect_verdict(UNHELD, name, f"to {container}, fail", failed(caught.value))
     report = await run_job(clips.odd(name), "h264", options={**options, "on_unsupported": "drop"})
     assert report.result.dropped
     assert all(lost in caught.value.message for lost in report.result.dropped)
-    verdicts.hold(UNHELD, name, f"to {container}, drop", succeeded(report))
+    verdicts.expect_verdict(UNHELD, name, f"to {container}, drop", succeeded(report))
 
 
 @pytest.mark.parametrize("name", ["ogg", "mpeg2-ps"])
-async def test_recordings_joined_in_a_format_whose_clock_may_begin_anew_are_converted_whole(
+async def test_recordings_joined_in_a_format_whose_clock_may_restarts_are_converted_whole(
     name: str, run_job: Run, clips: Clips, tmp_path: Path
 ) -> None:
     whole = clips.odd(name)

@@ -152,10 +152,10 @@ async def test_languages_chapters_and_subtitles_are_kept(
     assert [stream.codec for stream in found.of_kind("subtitle")] == ["mov_text"]
     report = await run_job(clips.odd("chapters"), "vp9", options={"preset": "8"}, job_id="1_3")
     assert (await probe(tools, file_url(path_of(report)), Controls())).chapters == 2
-    assert "chapters" in report.result.kept
+    assert "chapters" in report.result.output_streams
 
 
-async def test_what_does_not_fit_is_refused_by_name_or_dropped_and_told(
+async def test_what_does_not_fit_is_refused_by_name_or_dropped_and_reported(
     run_job: Run, clips: Clips
 ) -> None:
     options = {"container": "ts", **FAST}
@@ -165,7 +165,7 @@ async def test_what_does_not_fit_is_refused_by_name_or_dropped_and_told(
     options["on_unsupported"] = "drop"
     report = await run_job(clips.odd("text-subtitles"), "h264", options=options)
     assert report.result.dropped == ["subtitle #2 (subrip, fre)"]
-    assert report.result.kept == ["video #0 (h264) to h264", "audio #1 (aac) copied"]
+    assert report.result.output_streams == ["video #0 (h264) to h264", "audio #1 (aac) copied"]
 
 
 # -------------------------------------------------------------------------------------- hostility
@@ -253,7 +253,7 @@ async def test_a_damaged_output_is_a_verification_failure_and_is_not_published(
     assert not (tmp_path / "out").exists()
 
 
-async def test_too_little_room_is_a_passing_fault(run_job: Run, clips: Clips) -> None:
+async def test_too_little_disk_space_is_a_passing_fault(run_job: Run, clips: Clips) -> None:
     with pytest.raises(TransientFault) as caught:
         await run_job(clips.plain(), "h264", disk_reserve_mb=1e9)
     assert "MB free" in caught.value.message

@@ -177,7 +177,7 @@ async def test_what_cannot_be_sent_live_is_fetched(
     assert len(daemon.media) == 1
 
 
-async def test_a_given_digest_is_held_against_a_streamed_source(
+async def test_a_given_digest_is_checked_against_a_streamed_source(
     run_job: Run, clips: Clips, daemon: FakeDaemon
 ) -> None:
     url = serve(daemon, clips.plain())
@@ -188,7 +188,7 @@ async def test_a_given_digest_is_held_against_a_streamed_source(
 async def test_a_server_that_keeps_other_bytes_is_found_out(
     run_job: Run, clips: Clips, daemon: FakeDaemon
 ) -> None:
-    daemon.spoil_put = lambda content: content[:-1] + b"?"
+    daemon.corrupt_put = lambda content: content[:-1] + b"?"
     with pytest.raises(VerificationFault, match="other bytes"):
         await run_job(serve(daemon, clips.plain()), **LARGE, server=daemon.url, place=None)
 

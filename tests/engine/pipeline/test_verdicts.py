@@ -29,26 +29,26 @@ def test_the_page_names_no_place_of_the_machine_that_wrote_it() -> None:
 def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("DISTCONV_UPDATE_DOCS", "1")
     writer = Verdicts("8.1", tmp_path / "page.md")
-    writer.hold(*ROW, CUT)
+    writer.expect_verdict(*ROW, CUT)
     writer.write([ROW])
     monkeypatch.delenv("DISTCONV_UPDATE_DOCS")
     return tmp_path / "page.md"
 
 
 def test_the_same_verdict_passes_whatever_its_numbers(page: Path) -> None:
-    Verdicts("8.1", page).hold(*ROW, Verdict("input", "The source is cut: at byte 777."))
+    Verdicts("8.1", page).expect_verdict(*ROW, Verdict("input", "The source is cut: at byte 777."))
 
 
 @pytest.mark.parametrize("verdict", [Verdict("completed", ""), Verdict("input", "It is empty.")])
 def test_another_verdict_or_another_reason_fails(page: Path, verdict: Verdict) -> None:
     with pytest.raises(AssertionError, match=r"docs/verdicts\.md"):
-        Verdicts("8.1", page).hold(*ROW, verdict)
+        Verdicts("8.1", page).expect_verdict(*ROW, verdict)
 
 
 def test_another_ffmpeg_may_have_other_words_but_no_other_verdict(page: Path) -> None:
-    Verdicts("5.1", page).hold(*ROW, Verdict("input", "It is empty."))
+    Verdicts("5.1", page).expect_verdict(*ROW, Verdict("input", "It is empty."))
     with pytest.raises(AssertionError, match="not"):
-        Verdicts("5.1", page).hold(*ROW, Verdict("completed", ""))
+        Verdicts("5.1", page).expect_verdict(*ROW, Verdict("completed", ""))
 
 
 def test_a_run_that_sees_a_part_keeps_the_rest_of_the_page(
@@ -57,6 +57,6 @@ def test_a_run_that_sees_a_part_keeps_the_rest_of_the_page(
     monkeypatch.setenv("DISTCONV_UPDATE_DOCS", "1")
     other = ("Spoiled files", "mkv", "empty")
     writer = Verdicts("8.1", page)
-    writer.hold(*other, Verdict("input", "a | b"))
+    writer.expect_verdict(*other, Verdict("input", "a | b"))
     writer.write([ROW, other])
     assert list(read_rows(page.read_text(encoding="utf-8"))) == [ROW, other]

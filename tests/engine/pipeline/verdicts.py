@@ -70,27 +70,29 @@ class Verdicts:
         self._page = page
         self._version = version
         self._is_same_ffmpeg = found is not None and found[1] == version
-        self._told = read_rows(text)
+        self._recorded = read_rows(text)
         self._seen: Rows = {}
 
-    def hold(self, section: str, source: str, change: str, verdict: Verdict) -> None:
+    def expect_verdict(self, section: str, source: str, change: str, verdict: Verdict) -> None:
         """Compare what a run saw with the page, or keep it for the page."""
         words = _plain(verdict.words)
         row = (section, source, change)
         if self.updates:
             self._seen[row] = Verdict(verdict.word, words)
             return
-        told = self._told.get(row)
-        assert told is not None, f"docs/verdicts.md has no row {row}: run `make verdicts`"
-        assert told.word == verdict.word, f"docs/verdicts.md says {told} of {row}, not {verdict}"
+        recorded = self._recorded.get(row)
+        assert recorded is not None, f"docs/verdicts.md has no row {row}: run `make verdicts`"
+        assert recorded.word == verdict.word, (
+            f"docs/verdicts.md says {recorded} of {row}, not {verdict}"
+        )
         if self._is_same_ffmpeg and change in _CERTAIN:
-            assert _gist(told.words) == _gist(words), f"docs/verdicts.md: {row}"
+            assert _gist(recorded.words) == _gist(words), f"docs/verdicts.md: {row}"
 
     def write(self, all_rows: list[tuple[str, str, str]]) -> None:
         """Write the page: what was seen over what it told before, in the order of `all_rows`."""
         if not self._seen:
             return
-        rows = {**self._told, **self._seen}
+        rows = {**self._recorded, **self._seen}
         lines, section = [_HEAD.format(version=self._version)], ""
         for row in (row for row in all_rows if row in rows):
             if row[0] != section:

@@ -35,7 +35,7 @@ async def get(
     client: httpx.AsyncClient, daemon: FakeDaemon, served: Served, path: Path
 ) -> list[float]:
     daemon.files["/clip"] = served
-    told: list[float] = []
+    fractions: list[float] = []
     with trio.fail_after(20):
         await download(
             client,
@@ -43,18 +43,18 @@ async def get(
             path,
             tries=3,
             on_total=lambda total, here: None,
-            on_progress=told.append,
+            on_progress=fractions.append,
         )
-    return told
+    return fractions
 
 
 async def test_a_source_is_fetched_whole_with_progress(
     client: httpx.AsyncClient, daemon: FakeDaemon, tmp_path: Path
 ) -> None:
-    told = await get(client, daemon, Served(CONTENT), tmp_path / "s")
+    fractions = await get(client, daemon, Served(CONTENT), tmp_path / "s")
     assert (tmp_path / "s").read_bytes() == CONTENT
-    assert told == sorted(told)
-    assert told[-1] == 1.0
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1.0
 
 
 async def test_a_broken_download_goes_on_where_it_stopped(
@@ -174,7 +174,7 @@ def test_a_file_url_that_names_nothing_is_an_input_failure(url: str) -> None:
         local_path(url, [Path("/")])
 
 
-def test_a_directory_or_a_device_is_no_source(tmp_path: Path) -> None:
+def test_a_directory_or_a_device_is_not_a_source(tmp_path: Path) -> None:
     with pytest.raises(InputFault):
         local_path(tmp_path.as_uri(), [Path("/")])
     with pytest.raises(InputFault):
@@ -195,7 +195,7 @@ class Elsewhere(httpx.AsyncHTTPTransport):
 
 
 @pytest.mark.parametrize(
-    "elsewhere,words",
+    "other_server,words",
     [
         ("file:///etc/passwd", "redirects to what is not http or https: .*'file://'"),
         ("ftp://a/clip", "redirects to what is not http or https: .*'ftp://'"),
@@ -204,11 +204,13 @@ class Elsewhere(httpx.AsyncHTTPTransport):
     ],
 )
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_a_redirect_to_what_is_no_source_is_refused_at_once(
-    streamed: bool, elsewhere: str, words: str, tmp_path: Path
+async def test_a_redirect_to_what_is_not_a_source_is_refused_immediately(
+    streamed: bool, other_server: str, words: str, tmp_path: Path
 ) -> None:
     url = "http://server/clip"
-    async with httpx.AsyncClient(transport=Elsewhere(elsewhere), follow_redirects=True) as client:
+    async with httpx.AsyncClient(
+        transport=Elsewhere(other_server), follow_redirects=True
+    ) as client:
         reader = RangeReader(client, url, key=None, tries=1000)
         fetch = partial(
             download,

@@ -215,7 +215,7 @@ async def test_a_put_is_tried_again_while_the_server_is_busy(
         await send(client, tmp_path, HttpTarget(f"{daemon.url}/a"))
 
 
-async def test_a_store_without_room_is_a_passing_fault_and_is_not_sent_all_of_it_again(
+async def test_a_store_without_disk_space_is_a_passing_fault_and_is_not_sent_all_of_it_again(
     client: httpx.AsyncClient, daemon: FakeDaemon, tmp_path: Path
 ) -> None:
     daemon.put_statuses = [507]

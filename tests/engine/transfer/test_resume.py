@@ -69,7 +69,7 @@ async def test_an_upload_goes_on_where_its_connection_broke(
             [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
             nursery.start_soon(trio.serve_listeners, line.carry, [listener])
             url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}/media/1_1/a.mp4"
-            told: list[float] = []
+            fractions: list[float] = []
             await publish_http(
                 client,
                 path,
@@ -77,7 +77,7 @@ async def test_an_upload_goes_on_where_its_connection_broke(
                 HttpTarget(url, is_media_store=True),
                 key=KEY,
                 content_type="video/mp4",
-                on_progress=told.append,
+                on_progress=fractions.append,
             )
             nursery.cancel_scope.cancel()
         status, stored = daemon.ask("GET", "/media/1_1/a.mp4")
@@ -87,4 +87,4 @@ async def test_an_upload_goes_on_where_its_connection_broke(
     assert len(starts) == 2
     assert 1_000_000 < starts[0] < starts[1] < 5_100_000
     assert text.count("HEAD /") == 2
-    assert told[-1] == 1.0
+    assert fractions[-1] == 1.0

@@ -32,8 +32,8 @@ class FakeDaemon:
             if submission.target_codec in self.refused_codecs:
                 raise BadRequest("There is no such codec.")
             job_id = f"1753_{len(self.jobs) + 1}"
-            told = {name: getattr(submission, name) for name in Submission.__struct_fields__}
-            self.jobs[job_id] = Job(job_id, **told)
+            given = {name: getattr(submission, name) for name in Submission.__struct_fields__}
+            self.jobs[job_id] = Job(job_id, **given)
             self.by_key[idempotency_key] = (fields, job_id)
         known, job_id = self.by_key[idempotency_key]
         if known != fields:
@@ -95,7 +95,7 @@ class Site:
     def service(self, disk: OsDisk | None = None) -> HotFolder:
         return HotFolder(self.watch, self.records, self.daemon, disk=disk)
 
-    async def look(self, service: HotFolder, times: int = 2) -> int:
+    async def scan(self, service: HotFolder, times: int = 2) -> int:
         """Look so often that everything settles."""
         made = 0
         for _ in range(times):
@@ -114,7 +114,7 @@ class Site:
         service = self.service(disk)
         async with service.opened():
             await service.catch_up()
-            await self.look(service)
+            await self.scan(service)
             if ends:
                 for job in self.daemon.all:
                     if job.status is JobStatus.PENDING:

@@ -87,7 +87,7 @@ async def live_and_fail_what_is_gone(site: Site) -> None:
     service = site.service()
     async with service.opened():
         await service.catch_up()
-        await site.look(service)
+        await site.scan(service)
         for job in site.daemon.all:
             if job.status is JobStatus.PENDING:
                 is_there = Path(unquote(urlsplit(job.source_url).path)).exists()
@@ -113,7 +113,7 @@ async def test_an_error_at_any_operation_is_got_over_without_a_restart(
         async with service.opened():
             await insist(service.catch_up)
             for _ in range(4):
-                await insist(partial(site.look, service, times=1))
+                await insist(partial(site.scan, service, times=1))
             for job in site.daemon.all:
                 service.on_event(site.daemon.end(job.job_id))
             await insist(service.publish)

@@ -54,9 +54,9 @@ async def test_a_video_that_is_renamed_between_two_looks_is_submitted_once(site:
     place = site.video("h264/a.mov")
     service = site.service()
     async with service.opened():
-        await site.look(service, times=1)
+        await site.scan(service, times=1)
         place.rename(site.watch / "h264/b.mov")
-        await site.look(service, times=3)
+        await site.scan(service, times=3)
     assert site.daemon.sources == ["h264/b.mov"]
 
 
@@ -143,19 +143,19 @@ async def test_a_copy_is_another_video(site: Site) -> None:
     assert sorted(site.daemon.sources) == ["h264/a.mov", "h264/b.mov"]
 
 
-async def test_a_video_that_is_moved_under_its_running_job_is_ordered_anew_once_that_failed(
+async def test_a_video_that_is_moved_under_its_running_job_is_ordered_again_once_that_failed(
     site: Site,
 ) -> None:
     place = site.video("h264/a.mov")
     service = site.service()
     async with service.opened():
-        await site.look(service)
+        await site.scan(service)
         place.rename(site.watch / "h264/b.mov")
-        await site.look(service)
+        await site.scan(service)
         assert site.daemon.sources == ["h264/a.mov"]
         service.on_event(site.daemon.end("1753_1", JobStatus.FAILED_PERMANENTLY))
         await service.publish()
-        await site.look(service)
+        await site.scan(service)
     await site.live(ends=True)
     await site.live()
     assert site.daemon.sources == ["h264/a.mov", "h264/b.mov"]
@@ -169,7 +169,7 @@ async def test_a_failed_video_that_is_renamed_afterwards_is_not_tried_again(site
     assert len(site.daemon.all) == 1
 
 
-async def test_a_tree_that_is_away_for_a_time_is_forgotten_by_nobody(site: Site) -> None:
+async def test_a_tree_that_is_missing_for_a_time_is_not_forgotten(site: Site) -> None:
     site.video("h264/a.mov")
     await site.live(ends=True)
     site.watch.rename(site.watch.with_name("away"))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import trio
 from tests.plugins.hot_folder.kit import FakeDaemon, Site
-from tests.plugins.kit import Context, offered
+from tests.plugins.kit import Context, registered
 
 from distconv_plugins.hot_folder import plugin
 from distconv_plugins.hot_folder import tree as hot_tree
@@ -45,7 +45,7 @@ async def test_ten_thousand_videos_are_in_hand_only_so_many_at_a_time(
     assert 1 <= most <= plugin.BATCH
 
 
-async def test_more_videos_than_the_bound_are_told_of(
+async def test_more_videos_than_the_bound_are_reported(
     site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(hot_tree, "FILES_MAX", 3)
@@ -62,25 +62,25 @@ async def test_more_videos_than_the_bound_are_told_of(
 async def test_the_service_takes_videos_and_reports_by_itself(site: Site) -> None:
     site.video("h264/a.mov")
     submitted = trio.Event()
-    told = trio.Event()
+    logged = trio.Event()
 
-    class TellingDisk(OsDisk):
+    class NotifyingDisk(OsDisk):
         def sync_dir(self, folder: Path) -> None:
             super().sync_dir(folder)
             if site.daemon.all:
                 trio.from_thread.run_sync(submitted.set)
             if folder == site.watch / "done/h264":
-                trio.from_thread.run_sync(told.set)
+                trio.from_thread.run_sync(logged.set)
 
     service = HotFolder(
-        site.watch, site.records, site.daemon, settle_s=0, poll_s=0.01, disk=TellingDisk()
+        site.watch, site.records, site.daemon, settle_s=0, poll_s=0.01, disk=NotifyingDisk()
     )
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
             await nursery.start(service.run)
             await submitted.wait()
             service.on_event(site.daemon.end("1753_1"))
-            await told.wait()
+            await logged.wait()
             nursery.cancel_scope.cancel()
     assert site.report("done/h264/a.mov")["status"] == "completed"
 
@@ -89,7 +89,7 @@ async def test_the_service_takes_videos_and_reports_by_itself(site: Site) -> Non
 
 
 def made_of(root: Path, settings: dict[str, object]) -> Service | None:
-    factory = offered(plugin.distconvd_register_services, "hot-folder")
+    factory = registered(plugin.distconvd_register_services, "hot-folder")
     return factory(Context(root, "hot-folder", settings), FakeDaemon())
 
 

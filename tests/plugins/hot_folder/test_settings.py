@@ -13,7 +13,7 @@ from tests.plugins.hot_folder.kit import Site
 from distconv_plugins.hot_folder import tree as hot_tree
 from distconv_plugins.hot_folder.orders import PROBLEM_NAME
 from distconv_plugins.hot_folder.plugin import HotFolderSettings
-from distconv_plugins.hot_folder.settings import make_room
+from distconv_plugins.hot_folder.settings import make_output_rule
 
 
 async def test_the_nearest_settings_hold_whole(site: Site, tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ async def test_the_nearest_settings_hold_whole(site: Site, tmp_path: Path) -> No
         ('output = "file://\u2100.com/"', "not a URL"),
     ],
 )
-async def test_wrong_settings_are_told_beside_them_and_the_folder_waits_until_they_are_mended(
+async def test_wrong_settings_are_reported_next_to_them_and_the_folder_waits_until_they_are_fixed(
     site: Site, text: str, part: str
 ) -> None:
     site.settings("h264", text)
@@ -81,7 +81,7 @@ async def test_wrong_settings_are_told_beside_them_and_the_folder_waits_until_th
     assert not problem.exists()
 
 
-async def test_names_that_are_no_utf8_harm_no_other_video(site: Site) -> None:
+async def test_names_that_are_not_utf8_harm_no_other_video(site: Site) -> None:
     """Of a codec's folder, of one whose settings are wrong, and of a very long video."""
     odd = os.fsdecode(b"h264\xff")
     site.settings("", "priority = 1")
@@ -120,15 +120,15 @@ async def test_a_video_on_which_the_daemon_itself_fails_is_reported_by_the_plugi
     assert "'hot-folder'" in str(report["error"])
 
 
-async def test_settings_that_are_still_written_hold_the_folder_back(site: Site) -> None:
+async def test_settings_that_are_still_written_delay_the_folder(site: Site) -> None:
     site.video("h264/a.mov")
     service = site.service()
     async with service.opened():
-        await site.look(service, times=1)
+        await site.scan(service, times=1)
         for length in range(1, 4):
             site.settings("h264", "#" * length)
-            assert await site.look(service, times=1) == 0
-        assert await site.look(service, times=2) == 1
+            assert await site.scan(service, times=1) == 0
+        assert await site.scan(service, times=2) == 1
 
 
 async def test_settings_that_are_a_link_are_not_followed(site: Site, tmp_path: Path) -> None:
@@ -157,5 +157,5 @@ def test_the_page_on_hot_folders_shows_settings_that_are_so() -> None:
     shown = re.findall(r"```toml\n(.*?)```", text[text.index("## Hot folders") :], re.DOTALL)
     table = tomllib.loads(shown[0])["plugin"]["hot-folder"]
     assert msgspec.convert(table, HotFolderSettings) == HotFolderSettings(watch="/srv/watch")
-    assert make_room(Path("/srv/watch"), "h265", shown[1].encode()).base == "/srv/done"
+    assert make_output_rule(Path("/srv/watch"), "h265", shown[1].encode()).base == "/srv/done"
     assert f"{hot_tree.FILES_MAX:,} videos" in text

@@ -10,7 +10,7 @@ from distconvd.errors import BadRequest, Unavailable
 from distconvd.model import JobStatus
 
 
-async def test_a_video_that_has_settled_becomes_a_job_for_its_folders_codec(site: Site) -> None:
+async def test_a_video_that_is_stable_becomes_a_job_for_its_folders_codec(site: Site) -> None:
     place = site.video("h265/shows/a b.mov", "x" * 1000)
     await site.live()
     [job] = site.daemon.all
@@ -25,8 +25,8 @@ async def test_a_video_that_is_still_written_waits(site: Site) -> None:
     async with service.opened():
         for size in range(1, 6):
             site.video("av1/a.mp4", "x" * size)
-            assert await site.look(service, times=1) == 0
-        assert await site.look(service, times=2) == 1
+            assert await site.scan(service, times=1) == 0
+        assert await site.scan(service, times=2) == 1
 
 
 async def test_an_empty_video_does_not_count_yet(site: Site) -> None:
@@ -35,7 +35,7 @@ async def test_an_empty_video_does_not_count_yet(site: Site) -> None:
     assert site.daemon.all == []
 
 
-async def test_the_report_lies_beside_the_result_and_says_how_it_went(site: Site) -> None:
+async def test_the_report_is_next_to_the_result_and_says_how_it_went(site: Site) -> None:
     site.video("h264/sub/a.mov")
     await site.live(ends=True)
     report = site.report("done/h264/sub/a.mov")
@@ -70,9 +70,9 @@ async def test_when_the_daemon_says_later_a_video_waits(site: Site) -> None:
     site.daemon.down = Unavailable("draining")
     service = site.service()
     async with service.opened():
-        assert await site.look(service, times=4) == 0
+        assert await site.scan(service, times=4) == 0
         site.daemon.down = None
-        assert await site.look(service, times=1) == 1
+        assert await site.scan(service, times=1) == 1
 
 
 async def test_the_oldest_video_is_the_oldest_job(site: Site) -> None:
@@ -86,7 +86,7 @@ async def test_somebody_elses_job_with_our_label_is_ignored(site: Site) -> None:
     site.video("h264/a.mov")
     service = site.service()
     async with service.opened():
-        await site.look(service)
+        await site.scan(service)
         [job] = site.daemon.all
         theirs = msgspec.structs.replace(job, job_id="9_9", status=JobStatus.COMPLETED)
         other = msgspec.structs.replace(theirs, labels={"hot-folder": "x" * 32 + ".0"})

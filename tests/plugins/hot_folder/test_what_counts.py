@@ -9,7 +9,7 @@ import pytest
 from tests.plugins.hot_folder.kit import Site
 
 from distconv_plugins.hot_folder.names import is_video, report_name
-from distconv_plugins.hot_folder.orders import Desk
+from distconv_plugins.hot_folder.orders import OrderBook
 
 # ------------------------------------------------------------------------------------- what counts
 
@@ -66,19 +66,19 @@ async def test_a_video_that_a_link_replaces_before_it_is_read_is_not_followed(
     secret.write_text("video")
     os.utime(secret, ns=(0, place.stat().st_mtime_ns))
     service = site.service()
-    desk_order = Desk.order
+    order_book_order = OrderBook.order
 
     async with service.opened():
-        await site.look(service, times=1)
-        look = await service._do(Desk.look, 100.0)
+        await site.scan(service, times=1)
+        scan = await service._do(OrderBook.scan, 100.0)
         place.unlink()
         place.symlink_to(secret)
-        tickets, troubles = await service._do(desk_order, look.videos)
-        assert tickets == []
+        pending_orders, troubles = await service._do(order_book_order, scan.videos)
+        assert pending_orders == []
         assert len(troubles) == 1
         place.parent.rename(site.watch / "moved")
         (site.watch / "h264").symlink_to(tmp_path)
-        assert (await service._do(desk_order, look.videos))[0] == []
+        assert (await service._do(order_book_order, scan.videos))[0] == []
 
 
 async def test_any_name_of_a_file_is_taken_and_shown_harmlessly(
@@ -103,7 +103,7 @@ async def test_videos_outside_of_a_codecs_folder_are_left_alone(site: Site) -> N
     assert site.daemon.all == []
 
 
-async def test_a_folder_whose_name_is_no_codec_is_told_of(
+async def test_a_folder_not_named_after_a_codec_is_logged(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     site.video("my videos/a.mov")

@@ -22,10 +22,10 @@ class FakeBody:
         data: bytes,
         *,
         breaks_off: bool = False,
-        hold: trio.Event | None = None,
+        gate: trio.Event | None = None,
         arrived: trio.Event | None = None,
     ) -> None:
-        self.data, self.breaks_off, self.hold, self.arrived = data, breaks_off, hold, arrived
+        self.data, self.breaks_off, self.gate, self.arrived = data, breaks_off, gate, arrived
 
     async def read_whole(self, limit_bytes: int | None) -> bytes:
         raise AssertionError("a media file is never held whole")
@@ -36,8 +36,8 @@ class FakeBody:
             yield self.data[start : start + 65_536]
         if self.arrived is not None:
             self.arrived.set()
-        if self.hold is not None:
-            await self.hold.wait()
+        if self.gate is not None:
+            await self.gate.wait()
         if self.breaks_off:
             raise ClientDisconnected
 

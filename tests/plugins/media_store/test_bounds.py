@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.plugins.kit import Context, offered
+from tests.plugins.kit import Context, registered
 from tests.plugins.media_store.kit import CLIP, FakeBody, announced, parts, put, request
 
 from distconv_plugins.media_store import plugin
@@ -53,7 +53,7 @@ async def test_the_reserve_of_the_disk_is_not_touched(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "error, told",
+    "error, expected",
     [
         (errno.ENOSPC, InsufficientStorage),
         (errno.EDQUOT, InsufficientStorage),
@@ -62,13 +62,13 @@ async def test_the_reserve_of_the_disk_is_not_touched(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("call", ["pwrite", "fsync", "rename"])
-async def test_a_refusing_disk_is_told_and_leaves_the_old_file(
+async def test_a_refusing_disk_is_reported_and_leaves_the_old_file(
     store: MediaStore,
     root: Path,
     monkeypatch: pytest.MonkeyPatch,
     call: str,
     error: int,
-    told: type[DistconvError],
+    expected: type[DistconvError],
 ) -> None:
     await put(store, "a.mp4", b"old")
 
@@ -77,7 +77,7 @@ async def test_a_refusing_disk_is_told_and_leaves_the_old_file(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, call, refuse)
-        with pytest.raises(told):
+        with pytest.raises(expected):
             await put(store, "a.mp4", CLIP)
     assert (root / "a.mp4").read_bytes() == b"old"
     assert parts(root) == []
@@ -104,10 +104,10 @@ async def test_a_file_is_synced_before_it_gets_its_name_and_its_folder_after(
     assert calls == ["fsync", "rename", "fsync folder"]
 
 
-async def test_the_plugin_offers_routes_under_the_right_roles_and_keeps_to_its_settings(
+async def test_the_plugin_registers_routes_under_the_right_roles_and_keeps_to_its_settings(
     tmp_path: Path,
 ) -> None:
-    factory = offered(plugin.distconvd_register_routes, "media-store")
+    factory = registered(plugin.distconvd_register_routes, "media-store")
     routes = factory(Context(tmp_path, "media-store", {"file_bytes_max": 3}))
     assert [(route.method, route.role, route.body) for route in routes] == [
         ("PUT", "engine", "stream"),

@@ -95,7 +95,7 @@ async def test_conditions_compare_the_etag(store: MediaStore) -> None:
         assert (await store.get(request("GET", "a.mp4", headers))).status == status
 
 
-async def test_a_file_that_somebody_changed_is_not_told_with_its_old_digest(
+async def test_a_changed_file_is_not_served_with_its_old_digest(
     store: MediaStore, root: Path
 ) -> None:
     await put(store, "a.mp4", b"0123456789")

@@ -11,7 +11,7 @@ from distconv_plugins.media_store.plugin import MediaStore
 from distconvd.errors import BadRequest, UnsupportedMediaType
 
 
-async def test_a_put_file_is_there_whole_and_told_with_its_digest(
+async def test_a_put_file_is_there_whole_and_reported_with_its_digest(
     store: MediaStore, root: Path
 ) -> None:
     reply = await put(store, "films/a b é.mp4", CLIP)

@@ -54,7 +54,7 @@ async def test_an_upload_may_go_back_and_send_a_stretch_again(
     assert (root / "a.mp4").read_bytes() == CLIP
 
 
-async def test_a_whole_put_begins_anew_over_a_part(store: MediaStore, root: Path) -> None:
+async def test_a_whole_put_restarts_over_a_part(store: MediaStore, root: Path) -> None:
     await break_off(store, "a.mp4", CLIP, after=3_000_000)
     assert (await put(store, "a.mp4", CLIP)).status == 201
     assert parts(root) == []
@@ -66,7 +66,7 @@ async def test_nothing_of_an_older_part_is_counted_after_a_new_beginning(store: 
     assert await upload_offset(store, "a.mp4", CLIP) <= 2_000_000
 
 
-async def test_going_on_behind_what_is_here_is_a_conflict_that_tells_the_offset(
+async def test_going_on_behind_what_is_here_is_a_conflict_that_reports_the_offset(
     store: MediaStore,
 ) -> None:
     await break_off(store, "a.mp4", CLIP, after=2_000_000)
@@ -122,7 +122,7 @@ async def test_the_same_upload_again_takes_over_from_a_dead_connection(
     arrived, refusals = trio.Event(), list[DistconvError]()
 
     async def dead() -> None:
-        body = FakeBody(CLIP[:2_000_000], hold=trio.Event(), arrived=arrived)
+        body = FakeBody(CLIP[:2_000_000], gate=trio.Event(), arrived=arrived)
         try:
             await store.put(request("PUT", "a.mp4", announced(CLIP), body))
         except DistconvError as error:
@@ -141,7 +141,7 @@ async def test_a_cancelled_upload_keeps_its_part(store: MediaStore) -> None:
     arrived = trio.Event()
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
-            body = FakeBody(CLIP[:3_000_000], hold=trio.Event(), arrived=arrived)
+            body = FakeBody(CLIP[:3_000_000], gate=trio.Event(), arrived=arrived)
             nursery.start_soon(store.put, request("PUT", "a.mp4", announced(CLIP), body))
             await arrived.wait()
             nursery.cancel_scope.cancel()

@@ -69,7 +69,7 @@ async def one_taken_in(
     """An intake at work that has taken in one drop, and that drop; its job is 1753_1."""
     drop = submit(layout.root, GOOD)
     intake = intake_of(layout, daemon, disk=disk)
-    async with intake.hold.opened():
+    async with intake.access.opened():
         await intake.drops.poll(0.0)
         yield intake, drop
 
@@ -94,6 +94,6 @@ async def take_in(
 ) -> None:
     """Start an intake, let every file settle, and stop it."""
     intake = intake_of(layout, daemon, owner, disk)
-    async with intake.hold.opened():
+    async with intake.access.opened():
         for now_s in (0.0, 10.0, 20.0):
             await intake.drops.poll(now_s)

@@ -25,7 +25,7 @@ def fill(layout: Layout) -> None:
 async def whole_life(layout: Layout, daemon: FakeDaemon, disk: OsDisk) -> None:
     """All steps that there are: a start, every drop taken in, every job ended, every result."""
     intake = intake_of(layout, daemon, disk=disk)
-    async with intake.hold.opened():
+    async with intake.access.opened():
         await intake.results.catch_up()
         for now_s in (0.0, 10.0):
             await intake.drops.poll(now_s)
@@ -77,7 +77,7 @@ async def test_a_stop_at_any_operation_neither_loses_nor_doubles_a_drop(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_real_fsync")
-async def test_a_power_cut_in_the_recovery_from_a_kill_is_no_worse(tmp_path: Path) -> None:
+async def test_a_power_cut_in_the_recovery_from_a_kill_is_not_a_worse(tmp_path: Path) -> None:
     syncs, renames = frozenset({"sync_dir"}), frozenset({"rename"})
     for first in range(1, 9):
         for second in range(1, 9):
@@ -105,7 +105,7 @@ async def test_what_was_done_is_durable_when_each_step_returns(
 async def stubborn_life(layout: Layout, daemon: FakeDaemon, disk: FaultyDisk) -> None:
     """The same life without a restart; what was left undone is done in the next round."""
     intake = intake_of(layout, daemon, disk=disk)
-    async with intake.hold.opened():
+    async with intake.access.opened():
         await insist(intake.results.catch_up)
         for now_s in (0.0, 10.0, 20.0, 30.0):
             await insist(partial(intake.drops.poll, now_s))

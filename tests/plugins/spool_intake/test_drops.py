@@ -22,12 +22,12 @@ async def test_a_drop_becomes_a_job_and_lies_in_accepted_under_its_id(
     assert look(layout.root, drop).job_id == "1753_1"
 
 
-async def test_a_toml_file_written_in_place_is_taken_once_it_has_settled(
+async def test_a_toml_file_written_in_place_is_taken_once_it_is_stable(
     layout: Layout, daemon: FakeDaemon
 ) -> None:
     (layout.incoming / "a.toml").write_text('source_url = "file:///a"')
     intake = intake_of(layout, daemon)
-    async with intake.hold.opened():
+    async with intake.access.opened():
         assert await intake.drops.poll(0.0) == 0
         (layout.incoming / "a.toml").write_text('source_url = "file:///longer"')
         assert await intake.drops.poll(3.0) == 0
@@ -35,7 +35,7 @@ async def test_a_toml_file_written_in_place_is_taken_once_it_has_settled(
     assert daemon.jobs["1753_1"].source_url == "file:///longer"
 
 
-async def test_a_bad_drop_is_rejected_with_the_problem_beside_it(
+async def test_a_bad_drop_is_rejected_with_the_problem_next_to_it(
     layout: Layout, daemon: FakeDaemon
 ) -> None:
     (layout.incoming / "a.json").write_text("{}")
@@ -52,7 +52,7 @@ async def test_a_bad_drop_is_rejected_with_the_problem_beside_it(
     }
 
 
-async def test_a_drop_that_is_no_object_never_reaches_the_daemon(
+async def test_a_drop_that_is_not_an_object_never_reaches_the_daemon(
     layout: Layout, daemon: FakeDaemon
 ) -> None:
     (layout.incoming / "a.json").write_text("{")
@@ -108,7 +108,7 @@ async def test_the_daemons_own_folders_may_hold_strange_files(
         (folder / "README").touch()
     await take_in(layout, daemon)
     intake = intake_of(layout, daemon)
-    async with intake.hold.opened():
+    async with intake.access.opened():
         await intake.results.catch_up()
 
 
@@ -143,7 +143,7 @@ async def test_when_the_daemon_says_later_a_drop_waits_and_no_more_are_taken(
     for _ in range(5):
         submit(layout.root, GOOD)
     intake = intake_of(layout, daemon)
-    async with intake.hold.opened():
+    async with intake.access.opened():
         daemon.down = error
         for now_s in (0.0, 10.0, 20.0):
             assert await intake.drops.poll(now_s) == 0
@@ -153,7 +153,7 @@ async def test_when_the_daemon_says_later_a_drop_waits_and_no_more_are_taken(
     assert len(names(layout.accepted)) == len(daemon.jobs) == 5
 
 
-async def test_no_more_drops_are_in_hand_at_once_than_the_bound(
+async def test_no_more_drops_are_in_hand_than_the_bound(
     layout: Layout, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(intake_drops, "CLAIMS_MAX", 4)
@@ -163,7 +163,7 @@ async def test_no_more_drops_are_in_hand_at_once_than_the_bound(
     in_hand: list[int] = []
     daemon.before_reply = lambda: in_hand.append(len(names(layout.claimed / "me")))
     intake = intake_of(layout, daemon)
-    async with intake.hold.opened():
+    async with intake.access.opened():
         assert [await intake.drops.poll(float(n)) for n in range(4)] == [10, 10, 5, 0]
     assert max(in_hand) == 4
     assert len(daemon.jobs) == len(names(layout.accepted)) == 25
@@ -198,9 +198,9 @@ async def test_two_daemons_on_one_spool_never_both_submit_a_drop(
 async def test_a_second_daemon_under_the_same_owners_name_is_refused(
     layout: Layout, daemon: FakeDaemon
 ) -> None:
-    async with intake_of(layout, daemon).hold.opened():
+    async with intake_of(layout, daemon).access.opened():
         with pytest.raises(ConfigError, match="owner 'me'"):
-            async with intake_of(layout, daemon).hold.opened():
+            async with intake_of(layout, daemon).access.opened():
                 pass
     await take_in(layout, daemon)
 

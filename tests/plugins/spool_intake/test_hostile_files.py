@@ -36,7 +36,7 @@ def _socket(path: Path) -> None:
     ],
     ids=["link", "loop", "link to device", "folder", "pipe", "socket"],
 )
-async def test_what_is_no_plain_file_is_rejected_as_itself(
+async def test_a_special_file_is_rejected_itself_and_not_what_it_names(
     layout: Layout, daemon: FakeDaemon, make: Callable[[Path], None], what: str
 ) -> None:
     make(layout.incoming / "a.json")
@@ -82,7 +82,7 @@ class StuckDisk(OsDisk):
         super().rename(source, target)
 
 
-async def test_a_drop_that_cannot_be_moved_holds_up_no_other_and_is_told_once(
+async def test_a_drop_that_cannot_be_moved_delays_no_other_and_is_reported_once(
     layout: Layout, daemon: FakeDaemon, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name in ("stuck.json", "b.json"):
@@ -105,14 +105,14 @@ class FullDisk(OsDisk):
         super().rename(source, target)
 
 
-async def test_on_a_full_disk_drops_are_tried_at_the_pace_of_the_polls_and_told_once(
+async def test_on_a_full_disk_drops_are_tried_at_the_pace_of_the_polls_and_reported_once(
     layout: Layout, daemon: FakeDaemon, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     (layout.incoming / f"{1:032x}.json").write_text("?")
     (layout.incoming / f"{2:032x}.json").write_text(json.dumps(GOOD))
     intake = intake_of(layout, daemon, disk=FullDisk())
-    async with intake.hold.opened():
+    async with intake.access.opened():
         # Nothing was brought to an end, so the service waits before it looks again.
         assert [await intake.drops.poll(float(n)) for n in range(5)] == [0] * 5
     assert len([line for line in caplog.messages if "No space left" in line]) == 2
@@ -164,14 +164,14 @@ class StaleDisk(OsDisk):
         return self.seen.setdefault(path, super().lstat(path))
 
 
-async def test_a_file_that_still_changed_when_it_was_claimed_settles_anew(
+async def test_a_file_that_still_changed_when_it_was_claimed_must_become_stable_again(
     layout: Layout, daemon: FakeDaemon
 ) -> None:
     intake = intake_of(layout, daemon, disk=StaleDisk())
     with (layout.incoming / "a.json").open("w") as writer:
         writer.write('{"source_url": ')
         writer.flush()
-        async with intake.hold.opened():
+        async with intake.access.opened():
             await intake.drops.poll(0.0)
             writer.write('"file:///whole"}')
             writer.flush()

@@ -35,7 +35,7 @@ async def test_an_ended_job_gets_its_last_record_in_results(
 
 async def test_a_job_that_came_another_way_gets_none(layout: Layout, daemon: FakeDaemon) -> None:
     intake = intake_of(layout, daemon)
-    async with intake.hold.opened():
+    async with intake.access.opened():
         intake.results.job_ended(Job("9_9", "file:///a", "av1", status=JobStatus.COMPLETED))
         await intake.results.publish()
     assert names(layout.results) == []
@@ -46,7 +46,7 @@ async def test_a_job_that_ends_before_its_submission_is_answered_gets_its_result
 ) -> None:
     submit(layout.root, GOOD)
     intake = intake_of(layout, daemon)
-    async with intake.hold.opened():
+    async with intake.access.opened():
         daemon.before_reply = lambda: intake.results.job_ended(daemon.end("1753_1"))
         await intake.drops.poll(0.0)
         await intake.results.publish()
@@ -74,7 +74,7 @@ async def test_a_drop_whose_job_has_ended_and_been_archived_meanwhile_gets_its_r
     daemon.by_key, daemon.jobs = {"spool-" + "a" * 32: "1753_1"}, {"1753_1": ended}
     monkeypatch.setattr(daemon, "job", not_in_the_store)
     intake = intake_of(layout, daemon)
-    async with intake.hold.opened():
+    async with intake.access.opened():
         await intake.drops.poll(0.0)
         await intake.results.publish()
     assert look(layout.root, drop).state is State.FINISHED
@@ -102,7 +102,7 @@ async def test_an_end_that_comes_while_another_is_written_is_written_too(
 
     drop = submit(layout.root, GOOD)
     intake = intake_of(layout, daemon, disk=WritingDisk(end_again))
-    async with intake.hold.opened():
+    async with intake.access.opened():
         await intake.drops.poll(0.0)
         intake.results.job_ended(daemon.end("1753_1", JobStatus.FAILED_PERMANENTLY))
         await intake.results.publish()
@@ -117,7 +117,7 @@ async def test_an_end_that_nobody_wrote_down_is_caught_up_at_the_next_start(
     daemon.end("1753_1")
     (layout.accepted / "8_8~other-daemons.json").touch()
     intake = intake_of(layout, daemon)
-    async with intake.hold.opened():
+    async with intake.access.opened():
         await intake.results.catch_up()
         await intake.results.publish()
     assert names(layout.results) == ["1753_1.json"]

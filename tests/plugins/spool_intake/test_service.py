@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import trio
-from tests.plugins.kit import Context, offered
+from tests.plugins.kit import Context, registered
 from tests.plugins.spool_intake.kit import GOOD, FakeDaemon, intake_of, names
 
 from distconv_plugins.spool_intake import plugin
@@ -20,7 +20,7 @@ from distconvd.dispatch import Event
 from distconvd.errors import ConfigError
 
 
-class TellingDisk(OsDisk):
+class NotifyingDisk(OsDisk):
     """Tells the test when a folder has been made durable."""
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class TellingDisk(OsDisk):
 async def test_the_service_takes_drops_and_writes_results_by_itself(
     layout: Layout, daemon: FakeDaemon
 ) -> None:
-    drop, disk = submit(layout.root, GOOD), TellingDisk()
+    drop, disk = submit(layout.root, GOOD), NotifyingDisk()
     intake = intake_of(layout, daemon, disk=disk)
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
@@ -71,7 +71,7 @@ async def test_the_service_does_not_start_on_an_unsafe_spool(
         await intake_of(layout, daemon).run()
 
 
-async def test_a_refusing_disk_is_told_once_and_tried_again(
+async def test_a_refusing_disk_is_reported_once_and_tried_again(
     layout: Layout, daemon: FakeDaemon, caplog: pytest.LogCaptureFixture
 ) -> None:
     submit(layout.root, GOOD)
@@ -93,7 +93,7 @@ async def test_a_refusing_disk_is_told_once_and_tried_again(
 def service(
     root: Path, daemon: FakeDaemon, spool_dir: Path | None, settings: dict[str, object]
 ) -> object:
-    factory = offered(plugin.distconvd_register_services, "spool-intake")
+    factory = registered(plugin.distconvd_register_services, "spool-intake")
     return factory(Context(root, "spool-intake", settings, spool_dir), daemon)
 
 
@@ -106,7 +106,7 @@ async def test_the_plugin_serves_the_spool_of_the_configuration(
 ) -> None:
     made = service(tmp_path, daemon, tmp_path / "spool", {"owner": "dispatch-1"})
     assert isinstance(made, SpoolIntake)
-    async with made.hold.opened():
+    async with made.access.opened():
         submit(tmp_path / "spool", GOOD)
         await made.drops.poll(0.0)
     assert (tmp_path / "spool" / "claimed" / "dispatch-1").is_dir()
@@ -119,11 +119,11 @@ async def test_the_owner_is_the_host_when_nobody_names_one(
     monkeypatch.setattr(socket, "gethostname", lambda: "host name.example")
     made = service(tmp_path, daemon, tmp_path / "spool", {})
     assert isinstance(made, SpoolIntake)
-    async with made.hold.opened():
+    async with made.access.opened():
         assert (tmp_path / "spool" / "claimed" / "host-name.example").is_dir()
 
 
-def test_a_group_that_does_not_exist_is_told(tmp_path: Path, daemon: FakeDaemon) -> None:
+def test_a_group_that_does_not_exist_is_reported(tmp_path: Path, daemon: FakeDaemon) -> None:
     with pytest.raises(ConfigError, match="no group 'nobody-has-this'"):
         service(tmp_path, daemon, tmp_path / "spool", {"group": "nobody-has-this"})
 

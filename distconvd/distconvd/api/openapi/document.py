@@ -142,9 +142,9 @@ class _Schemas:
     def __init__(self, docs: Iterable[Doc]) -> None:
         docs = list(docs)
         sent = [doc.request for doc in docs if doc.request is not None]
-        told = [a.kind for doc in docs for a in doc.answers.values() if a.kind is not None]
+        described = [a.kind for doc in docs for a in doc.answers.values() if a.kind is not None]
         asked = [parameter.kind for doc in docs for parameter in doc.parameters]
-        kinds = [*sent, *told, *asked, Problem]
+        kinds = [*sent, *described, *asked, Problem]
         template = _SCHEMAS + "{name}"
         found, self.components = msgspec.json.schema_components(kinds, ref_template=template)
         self._found = dict(zip(map(repr, kinds), found, strict=True))
@@ -168,7 +168,9 @@ def _require_all(schema: Tree) -> None:
     """A reply tells every field, those with their default too; only what is unset is left out."""
     always = set(schema.get("required", ()))
     schema["required"] = [
-        name for name, told in schema["properties"].items() if name in always or "default" in told
+        name
+        for name, described in schema["properties"].items()
+        if name in always or "default" in described
     ]
 
 
@@ -211,10 +213,10 @@ def _operation(route: Route, doc: Doc, schemas: _Schemas, problems: Tree) -> Tre
         answer = _problem(status, errors, own_headers)
         name = "Or".join(error.__name__ for error in errors)
         if str(status) not in operation["responses"]:
-            told = {"$ref": f"#/components/responses/{name}"}
+            described = {"$ref": f"#/components/responses/{name}"}
             if not own_headers:
                 problems[name] = answer
-            operation["responses"][str(status)] = answer if own_headers else told
+            operation["responses"][str(status)] = answer if own_headers else described
         else:  # such as 503 of /readyz, which has a body of its own
             operation["responses"][str(status)]["content"] |= answer["content"]
     return operation
@@ -229,22 +231,22 @@ def _tag(route: Route) -> str:
 
 def _captured(name: str, rest: str) -> Tree:
     schema: Tree = {"type": "string", "minLength": 1}
-    told: Tree = {"name": name, "in": "path", "required": True, "schema": schema}
+    described: Tree = {"name": name, "in": "path", "required": True, "schema": schema}
     if rest:
-        told["description"] = "May hold slashes, unencoded."
-    return told
+        described["description"] = "May hold slashes, unencoded."
+    return described
 
 
 def _parameter(one: Parameter, schemas: _Schemas) -> Tree:
-    told: Tree = {
+    described: Tree = {
         "name": one.name,
         "in": one.where,
         "description": one.meaning,
         "schema": schemas.of(one.kind),
     }
     if one.example is not None:
-        told["example"] = one.example
-    return told
+        described["example"] = one.example
+    return described
 
 
 def _request_body(route: Route, doc: Doc, schemas: _Schemas) -> Tree:
@@ -266,7 +268,7 @@ def _request_body(route: Route, doc: Doc, schemas: _Schemas) -> Tree:
 
 def _answer(answer: Answer, schemas: _Schemas) -> Tree:
     headers = {"X-Request-Id": "In the log, too.", **answer.headers}
-    told: Tree = {
+    described: Tree = {
         "description": answer.meaning,
         "headers": _headers(headers, answer.maybe_headers),
     }
@@ -275,17 +277,17 @@ def _answer(answer: Answer, schemas: _Schemas) -> Tree:
         if answer.example is not None:
             body["example"] = _plain(answer.example)
         others = {name: {"example": example} for name, example in answer.others.items()}
-        told["content"] = {answer.content_type: body, **others}
-    return told
+        described["content"] = {answer.content_type: body, **others}
+    return described
 
 
 def _headers(always: Mapping[str, str], sometimes: Mapping[str, str]) -> Tree:
-    told: Tree = {}
+    described: Tree = {}
     for name, meaning in {**always, **sometimes}.items():
-        told[name] = {"description": meaning, "schema": {"type": "string"}}
+        described[name] = {"description": meaning, "schema": {"type": "string"}}
         if name in always:
-            told[name]["required"] = True
-    return told
+            described[name]["required"] = True
+    return described
 
 
 def _errors(route: Route, doc: Doc) -> dict[int, list[type[DistconvError]]]:

@@ -78,7 +78,7 @@ HEARTBEAT = Doc(
             500.0,
             streaming_support=True,
         ),
-        Heartbeat(examples.ENGINE_ID, jobs=[examples.HELD]),
+        Heartbeat(examples.ENGINE_ID, jobs=[examples.ACTIVE]),
     ),
 )
 BENCHMARK = Doc(

@@ -57,7 +57,7 @@ COMPLETED = Job(
     options=TranscodeOptions(crf=23),
     result=RESULT,
 )
-HELD = HeldJob(JOB_ID, 1, Progress(0.5, phase="encode"))
+ACTIVE = HeldJob(JOB_ID, 1, Progress(0.5, phase="encode"))
 KEEP = Verdict(JOB_ID, 1, "keep")
 ATTEMPT = Attempt(
     1,

@@ -12,7 +12,7 @@ import msgspec
 from distconvd.commands.audit.finding import Finding
 from distconvd.commands.audit.invariants import job_findings
 from distconvd.core.archive import BucketFile, Line, bucket_of
-from distconvd.dispatch.matching.queue import born_us
+from distconvd.dispatch.matching.queue import created_us
 from distconvd.dispatch.records import UNREADABLE
 from distconvd.model import TERMINAL_STATUSES, AttemptHistory, Job
 
@@ -60,12 +60,12 @@ class ArchiveAudit:
     ) -> Iterator[Finding]:
         subject = f"job {job.job_id}"
         if bucket_of(job.job_id) != file.bucket:
-            told = f"it is archived in {file.bucket}.ndjson and looked for in"
-            place = f"{told} {bucket_of(job.job_id)}.ndjson"
+            detail = f"it is archived in {file.bucket}.ndjson and looked for in"
+            place = f"{detail} {bucket_of(job.job_id)}.ndjson"
             yield Finding("archive-misplaced", subject, place)
         if job.status not in TERMINAL_STATUSES:
             yield Finding("archive-open", subject, f"it is archived, and is {job.status}")
-        if born_us(job.job_id) > self._floor_us:
+        if created_us(job.job_id) > self._floor_us:
             yield Finding("archive-floor", subject, "it is archived, and its id is not used up")
         for finding in job_findings(job, history or AttemptHistory(job.job_id)):
             yield finding._replace(is_archived=True)
@@ -77,9 +77,9 @@ class ArchiveAudit:
             return  # cut before its id: it was never acknowledged, so the store still has the job
         if job_id is not None and (job_id in self.ids or job_id in self._stored):
             return
-        told = f"it is archived in {file.bucket}.ndjson, and the line cannot be read"
+        detail = f"it is archived in {file.bucket}.ndjson, and the line cannot be read"
         yield (
-            Finding("archive-garbage", f"job {job_id}", told)
+            Finding("archive-garbage", f"job {job_id}", detail)
             if job_id
             else Finding(
                 "archive-garbage", f"archive {file.bucket}", f"a line is garbage: {line[:60]!r}"

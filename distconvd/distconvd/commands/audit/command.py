@@ -17,7 +17,7 @@ from distconvd.commands.audit.finding import Finding
 from distconvd.commands.audit.invariants import remedy_of
 from distconvd.commands.audit.running import RunningAudit
 from distconvd.commands.audit.stored import StoredAudit
-from distconvd.commands.open_read_only import look_at_store
+from distconvd.commands.open_read_only import open_read_only
 from distconvd.config import Config
 from distconvd.core.archive import BucketFile, bucket_files
 from distconvd.errors import ConfigError, StoreError
@@ -73,9 +73,9 @@ def run(given: argparse.Namespace, config: Config) -> None:
 
 
 async def _audit_store(config: Config) -> int:
-    async with look_at_store(config, is_tolerant=True) as looked:
-        audit = StoredAudit(looked.snapshot, looked.complaints)
-        faults = _tell(audit.findings(_archive_of(config)))
+    async with open_read_only(config, is_tolerant=True) as looked:
+        audit = StoredAudit(looked.snapshot, looked.collect_damage)
+        faults = _print_findings(audit.findings(_archive_of(config)))
         counts = [f"{len(getattr(looked.snapshot, table))} {table}" for table in TABLES]
         _conclude(f"{looked.place}: {', '.join(counts)}, {audit.archived} archived", faults)
     return faults.total()
@@ -89,7 +89,7 @@ def _audit_daemon(url: str, config: Config) -> int:
     with closing(RemoteDaemon(url, config.api_key)) as daemon:
         audit = RunningAudit(daemon)
         try:
-            faults = _tell(audit.findings())
+            faults = _print_findings(audit.findings())
         except (msgspec.DecodeError, LookupError) as error:
             raise ConfigError(
                 f"{url} does not answer as distconvd does: {error}; is it the address of a daemon "
@@ -102,7 +102,7 @@ def _audit_daemon(url: str, config: Config) -> int:
     return faults.total()
 
 
-def _tell(findings: Iterable[Finding]) -> Counter[str]:
+def _print_findings(findings: Iterable[Finding]) -> Counter[str]:
     """Print findings as they come; return how many of each kind there were."""
     faults = Counter[str]()
     for finding in findings:

@@ -17,12 +17,12 @@ class Finding(NamedTuple):
 
     kind: str
     subject: str
-    told: str
+    detail: str
     is_archived: bool = False
 
     def line(self, remedy: str) -> str:
         """Return it on one line, whatever an id or a message holds; `ID` in a command becomes the
         job's."""
         todo = remedy.replace(" ID`", f" {self.subject.partition(' ')[2]}`")
-        text = f"{self.subject}: {self.told} [{self.kind}]. {todo}"
+        text = f"{self.subject}: {self.detail} [{self.kind}]. {todo}"
         return text.translate(_CONTROLS)

@@ -133,9 +133,9 @@ def job_findings(job: Job, history: AttemptHistory | None) -> Iterator[Finding]:
     case = Case(job, history or AttemptHistory(job.job_id))
     rules = _JOB_RULES if history is None else _ALL_RULES
     for kind, rule in rules.items():
-        told = rule(case)
-        if told is not None:
-            yield Finding(kind, f"job {job.job_id}", told)
+        detail = rule(case)
+        if detail is not None:
+            yield Finding(kind, f"job {job.job_id}", detail)
 
 
 def _no_end(case: Case) -> str | None:
@@ -168,12 +168,12 @@ def _stray_progress(case: Case) -> str | None:
     return f"it is {job.status} and shows progress" if is_bad else None
 
 
-def _no_holder(case: Case) -> str | None:
+def _no_assigned_engine(case: Case) -> str | None:
     is_bad = case.job.status is JobStatus.ASSIGNED and not case.job.assigned_engine
     return "it is assigned, but to no engine" if is_bad else None
 
 
-def _stray_holder(case: Case) -> str | None:
+def _stray_assigned_engine(case: Case) -> str | None:
     job = case.job
     is_bad = job.status is JobStatus.PENDING and job.assigned_engine
     return f"it is pending and names the engine {job.assigned_engine!r}" if is_bad else None
@@ -286,8 +286,8 @@ _JOB_RULES: dict[str, _Rule] = {
     "no-output": _no_output,
     "stray-output": _stray_output,
     "stray-progress": _stray_progress,
-    "no-holder": _no_holder,
-    "stray-holder": _stray_holder,
+    "no-holder": _no_assigned_engine,
+    "stray-holder": _stray_assigned_engine,
     "retries": _retries,
     "base-attempt": _base_attempt,
 }

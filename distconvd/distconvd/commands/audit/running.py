@@ -32,7 +32,7 @@ from distconvd.model import (
 PAGE_JOBS = 1000
 ENDED_ASKED_MAX = 20_000
 PAUSE_S = 0.5
-LOOKS = 3
+CHECKS_MAX = 3
 """How often something must look wrong, with a pause between, to be told."""
 READS_MAX = 5
 
@@ -77,7 +77,7 @@ class RunningAudit:
         """Yield all that is wrong."""
         engines = _engines.decode(self._daemon.get("/engines/")[0])
         self.engines = len(engines)
-        yield from self._confirmed((e.engine_id for e in engines), self._look_at_engine)
+        yield from self._confirmed((e.engine_id for e in engines), self._check_engine)
         cursor: str | None = ""
         last = ""
         while cursor is not None:
@@ -95,9 +95,11 @@ class RunningAudit:
                 yield Finding("listed-twice", f"job {job.job_id}", "it is listed twice")
             last = job.job_id
         self.jobs += len(page)
-        yield from self._confirmed(filter(None, map(self._worth_a_look, page)), self._look_at_job)
+        yield from self._confirmed(
+            filter(None, map(self._is_worth_checking, page)), self._check_job
+        )
 
-    def _worth_a_look(self, job: Job) -> str | None:
+    def _is_worth_checking(self, job: Job) -> str | None:
         if job.status not in TERMINAL_STATUSES or any(job_findings(job, None)):
             return job.job_id
         if self.ended_asked >= ENDED_ASKED_MAX:
@@ -107,29 +109,29 @@ class RunningAudit:
         return job.job_id
 
     def _confirmed(
-        self, subjects: Iterable[str], look: Callable[[str], list[Finding]]
+        self, subjects: Iterable[str], check: Callable[[str], list[Finding]]
     ) -> Iterator[Finding]:
         """Yield what is wrong with each of the subjects each time that one looks."""
-        suspects = {subject: found for subject in subjects if (found := look(subject))}
-        for _ in range(LOOKS - 1):
+        suspects = {subject: found for subject in subjects if (found := check(subject))}
+        for _ in range(CHECKS_MAX - 1):
             if not suspects:
                 return
             self._sleep(PAUSE_S)
-            again = {subject: look(subject) for subject in suspects}
+            again = {subject: check(subject) for subject in suspects}
             suspects = {
                 s: both for s, found in suspects.items() if (both := _both(found, again[s]))
             }
         for found in suspects.values():
             yield from found
 
-    def _look_at_job(self, job_id: str) -> list[Finding]:
+    def _check_job(self, job_id: str) -> list[Finding]:
         read = self._read(job_id)
         if read is None:
             return []  # it went to the archive, or never stands still
         job, attempts = read
         ended = [a for a in attempts if a.outcome is not AttemptOutcome.RUNNING]
         history = AttemptHistory(job_id, ended, int(len(ended) >= HISTORY_MAX))
-        return [*job_findings(job, history), *self._holder(job)]
+        return [*job_findings(job, history), *self._check_assigned_engine(job)]
 
     def _read(self, job_id: str) -> tuple[Job, list[Attempt]] | None:
         """Return a job and its attempts as of one moment, None where that cannot be had."""
@@ -145,43 +147,43 @@ class RunningAudit:
             pass
         return None
 
-    def _holder(self, job: Job) -> Iterator[Finding]:
+    def _check_assigned_engine(self, job: Job) -> Iterator[Finding]:
         if job.status is not JobStatus.ASSIGNED or not job.assigned_engine:
             return
         subject, engine_id = f"job {job.job_id}", job.assigned_engine
         engine = self._engine(engine_id)
         if engine is None:
-            told = f"it is assigned to {engine_id!r}, which is not registered"
-            yield Finding("unknown-engine", subject, told)
+            detail = f"it is assigned to {engine_id!r}, which is not registered"
+            yield Finding("unknown-engine", subject, detail)
         elif job.job_id not in engine.jobs:
-            told = f"it is assigned to {engine_id!r}, which does not hold it"
-            yield Finding("held-apart", subject, told)
+            detail = f"it is assigned to {engine_id!r}, which does not hold it"
+            yield Finding("held-apart", subject, detail)
 
-    def _look_at_engine(self, engine_id: str) -> list[Finding]:
+    def _check_engine(self, engine_id: str) -> list[Finding]:
         engine = self._engine(engine_id)
         if engine is None:
             return []  # it was removed meanwhile
         found: list[Finding] = []
         if len(engine.jobs) > engine.slots:
-            told = f"it holds {len(engine.jobs)} jobs and has {engine.slots} slots"
-            found.append(Finding("over-slots", f"engine {engine_id}", told))
+            detail = f"it holds {len(engine.jobs)} jobs and has {engine.slots} slots"
+            found.append(Finding("over-slots", f"engine {engine_id}", detail))
         for job_id in engine.jobs:
-            found += self._is_held(engine_id, job_id)
+            found += self._check_assigned(engine_id, job_id)
         for job_id in engine.reserved:
             found += self._is_reserved(engine_id, job_id)
         return found
 
-    def _is_held(self, engine_id: str, job_id: str) -> Iterator[Finding]:
+    def _check_assigned(self, engine_id: str, job_id: str) -> Iterator[Finding]:
         job = self._job(job_id)
         if job is None or (job.status, job.assigned_engine) != (JobStatus.ASSIGNED, engine_id):
-            told = f"engine {engine_id!r} holds it, and it is {_where(job)}"
-            yield Finding("held-apart", f"job {job_id}", told)
+            detail = f"engine {engine_id!r} holds it, and it is {_where(job)}"
+            yield Finding("held-apart", f"job {job_id}", detail)
 
     def _is_reserved(self, engine_id: str, job_id: str) -> Iterator[Finding]:
         job = self._job(job_id)
         if job is None or job.status is not JobStatus.PENDING:
-            told = f"it is reserved for engine {engine_id!r}, and it is {_where(job)}"
-            yield Finding("reserved-apart", f"job {job_id}", told)
+            detail = f"it is reserved for engine {engine_id!r}, and it is {_where(job)}"
+            yield Finding("reserved-apart", f"job {job_id}", detail)
 
     def _engine(self, engine_id: str) -> _Engine | None:
         try:

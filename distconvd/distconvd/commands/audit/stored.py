@@ -14,8 +14,8 @@ from distconvd.commands.audit.archived import ArchiveAudit
 from distconvd.commands.audit.finding import Finding
 from distconvd.commands.audit.invariants import job_findings
 from distconvd.core.archive import BucketFile
-from distconvd.dispatch.matching.queue import born_us
-from distconvd.dispatch.records import UNREADABLE, adopt_job, decode_engine, decode_job
+from distconvd.dispatch.matching.queue import created_us
+from distconvd.dispatch.records import UNREADABLE, decode_engine, decode_job, normalize_job
 from distconvd.dispatch.retire import FLOOR_KEY, Floor
 from distconvd.dispatch.submit import IDEMPOTENCY_PREFIX, Remembered
 from distconvd.model import AttemptHistory, EngineRecord, Job, JobStatus
@@ -36,11 +36,11 @@ class StoredAudit:
         complaints: what the store said of damage while it opened.
     """
 
-    def __init__(self, snapshot: Snapshot, complaints: list[str]) -> None:
+    def __init__(self, snapshot: Snapshot, collect_damage: list[str]) -> None:
         self._snapshot = snapshot
-        self._complaints = complaints
+        self._complaints = collect_damage
         self._slots: dict[str, int] = {}
-        self._held: dict[str, int] = {}
+        self._assigned: dict[str, int] = {}
         self._floor_us = 0
         self._wanted: dict[str, str] = {}
         """Jobs that must be in the archive, since they are not here, to the key that names them."""
@@ -79,36 +79,36 @@ class StoredAudit:
     def _engine(self, key: str, engine: EngineRecord) -> Iterator[Finding]:
         self._slots[key] = engine.slots
         if engine.engine_id != key:
-            told = f"its record says that it is {engine.engine_id!r}"
-            yield Finding("engine-misfiled", f"engine {key}", told)
+            detail = f"its record says that it is {engine.engine_id!r}"
+            yield Finding("engine-misfiled", f"engine {key}", detail)
 
     def _jobs(self) -> Iterator[Finding]:
         for key, record in self._snapshot.jobs.items():
-            self._floor_us = max(self._floor_us, born_us(key))
+            self._floor_us = max(self._floor_us, created_us(key))
             job = _decoded(decode_job, record)
             if job is None:
                 yield self._unreadable(key, record)
                 continue
             if job.job_id != key:
-                told = f"its record says that it is {job.job_id!r}"
-                yield Finding("job-misfiled", f"job {key}", told)
+                detail = f"its record says that it is {job.job_id!r}"
+                yield Finding("job-misfiled", f"job {key}", detail)
                 job = msgspec.structs.replace(job, job_id=key)
-            yield from self._holder(job)
+            yield from self._check_assigned_engine(job)
             yield from self._job(job)
 
     def _unreadable(self, key: str, record: bytes) -> Finding:
-        if adopt_job(key, record) is None:
+        if normalize_job(key, record) is None:
             return Finding("job-unreadable", f"job {key}", "its record cannot be read")
         return Finding("job-repaired", f"job {key}", "fields of its record cannot be read")
 
-    def _holder(self, job: Job) -> Iterator[Finding]:
+    def _check_assigned_engine(self, job: Job) -> Iterator[Finding]:
         engine_id = job.assigned_engine
         if job.status is not JobStatus.ASSIGNED or not engine_id:
             return
-        self._held[engine_id] = self._held.get(engine_id, 0) + 1
+        self._assigned[engine_id] = self._assigned.get(engine_id, 0) + 1
         if engine_id not in self._snapshot.engines:
-            told = f"it is assigned to {engine_id!r}, which is not registered"
-            yield Finding("unknown-engine", f"job {job.job_id}", told)
+            detail = f"it is assigned to {engine_id!r}, which is not registered"
+            yield Finding("unknown-engine", f"job {job.job_id}", detail)
 
     def _job(self, job: Job) -> Iterator[Finding]:
         record = self._snapshot.attempts.get(job.job_id)
@@ -119,17 +119,17 @@ class StoredAudit:
         if history is None:
             yield Finding("attempts-unreadable", subject, "its attempts cannot be read")
         elif history.job_id != job.job_id:
-            told = f"its attempts say that they are those of {history.job_id!r}"
-            yield Finding("attempts-misfiled", subject, told)
+            detail = f"its attempts say that they are those of {history.job_id!r}"
+            yield Finding("attempts-misfiled", subject, detail)
             history = None
         yield from job_findings(job, history)
 
     def _over_slots(self) -> Iterator[Finding]:
-        for engine_id, held in self._held.items():
-            slots = self._slots.get(engine_id, held)
-            if held > slots:
-                told = f"it holds {held} jobs and has {slots} slots"
-                yield Finding("over-slots", f"engine {engine_id}", told)
+        for engine_id, assigned in self._assigned.items():
+            slots = self._slots.get(engine_id, assigned)
+            if assigned > slots:
+                detail = f"it holds {assigned} jobs and has {slots} slots"
+                yield Finding("over-slots", f"engine {engine_id}", detail)
 
     def _orphans(self) -> Iterator[Finding]:
         for key in self._snapshot.attempts:
@@ -156,8 +156,8 @@ class StoredAudit:
 
     def _lost_keys(self) -> Iterator[Finding]:
         for job_id, key in self._wanted.items():
-            told = f"{key} made it, and it is neither in the store nor in the archive"
-            yield Finding("key-to-nowhere", f"job {job_id}", told)
+            detail = f"{key} made it, and it is neither in the store nor in the archive"
+            yield Finding("key-to-nowhere", f"job {job_id}", detail)
 
 
 def _decoded(decode: Callable[[bytes], T], record: bytes) -> T | None:

@@ -4,6 +4,13 @@ Both are derived from the records and rebuilt from them at start; neither knows 
 """
 
 from distconvd.dispatch.matching.pool import AvailableEngines, EngineEntry, EnginePool
-from distconvd.dispatch.matching.queue import Demand, JobQueue, demand_of
+from distconvd.dispatch.matching.queue import JobQueue, Requirements, requirements_of
 
-__all__ = ["AvailableEngines", "Demand", "EngineEntry", "EnginePool", "JobQueue", "demand_of"]
+__all__ = [
+    "AvailableEngines",
+    "EngineEntry",
+    "EnginePool",
+    "JobQueue",
+    "Requirements",
+    "requirements_of",
+]

@@ -9,42 +9,42 @@ at, and where its line's head has grown, put back with its true key.
 import heapq
 from collections.abc import Callable, Collection, Generator
 
-from distconvd.dispatch.matching.requirements import Demand, Head, filing_tag
+from distconvd.dispatch.matching.requirements import Front, Requirements, index_tag
 
-Filed = tuple[Head, Demand]
+IndexedFront = tuple[Front, Requirements]
 
 
-class Heads:
+class Fronts:
     """See the module.
 
     Args:
         head_of: returns the present head of a line, None where there is no such line.
     """
 
-    def __init__(self, head_of: Callable[[Demand], Head | None]) -> None:
-        self._head_of = head_of
-        self._heaps: dict[str | None, list[Filed]] = {}
-        self._posted: dict[Demand, Head] = {}
+    def __init__(self, front_of: Callable[[Requirements], Front | None]) -> None:
+        self._front_of = front_of
+        self._heaps: dict[str | None, list[IndexedFront]] = {}
+        self._keys: dict[Requirements, Front] = {}
         """The valid key of each line; others in the heaps are dead."""
 
-    def post(self, demand: Demand) -> None:
+    def update_front(self, requirements: Requirements) -> None:
         """Note that a line has a new head, unless a lower bound of it stands already."""
-        head = self._head_of(demand)
-        standing = self._posted.get(demand)
-        if head is None or (standing is not None and standing <= head):
+        front = self._front_of(requirements)
+        present_key = self._keys.get(requirements)
+        if front is None or (present_key is not None and present_key <= front):
             return
-        heap = self._heaps.setdefault(filing_tag(demand), [])
-        if len(heap) > 2 * len(self._posted) + 64:
-            heap[:] = [filed for filed in heap if self._is_valid(filed)]
+        heap = self._heaps.setdefault(index_tag(requirements), [])
+        if len(heap) > 2 * len(self._keys) + 64:
+            heap[:] = [indexed_front for indexed_front in heap if self._is_valid(indexed_front)]
             heapq.heapify(heap)
-        self._posted[demand] = head
-        heapq.heappush(heap, (head, demand))
+        self._keys[requirements] = front
+        heapq.heappush(heap, (front, requirements))
 
-    def forget(self, demand: Demand) -> None:
+    def forget(self, requirements: Requirements) -> None:
         """Note that a line is no more."""
-        del self._posted[demand]
+        del self._keys[requirements]
 
-    def walk(self, tag_sets: Collection[frozenset[str]]) -> Generator[Filed]:
+    def walk(self, tag_sets: Collection[frozenset[str]]) -> Generator[IndexedFront]:
         """Yield the lines that an engine with any of these sets of tags can take, first head first.
 
         The queue may change meanwhile: a line that is yielded and stays is not yielded again. Close
@@ -54,32 +54,32 @@ class Heads:
             return
         tags: set[str | None] = {None, *(tag for tags in tag_sets for tag in tags)}
         heaps = [self._heaps[tag] for tag in tags if tag in self._heaps]
-        taken: list[Filed] = []
+        taken: list[IndexedFront] = []
         try:
-            while (filed := self._pop_least(heaps)) is not None:
-                taken.append(filed)
-                if any(filed[1].requires <= tags for tags in tag_sets):
-                    yield filed
+            while (indexed_front := self._pop_least(heaps)) is not None:
+                taken.append(indexed_front)
+                if any(indexed_front[1].requires <= tags for tags in tag_sets):
+                    yield indexed_front
         finally:
-            for head, demand in taken:
-                if self._posted.get(demand) == head:
-                    heapq.heappush(self._heaps[filing_tag(demand)], (head, demand))
+            for front, requirements in taken:
+                if self._keys.get(requirements) == front:
+                    heapq.heappush(self._heaps[index_tag(requirements)], (front, requirements))
 
-    def _pop_least(self, heaps: list[list[Filed]]) -> Filed | None:
+    def _pop_least(self, heaps: list[list[IndexedFront]]) -> IndexedFront | None:
         """Take out the valid entry with the least true key."""
         while True:
             heap = min((h for h in heaps if h), key=lambda h: h[0], default=None)
             if heap is None:
                 return None
-            filed = heapq.heappop(heap)
-            if not self._is_valid(filed):
+            indexed_front = heapq.heappop(heap)
+            if not self._is_valid(indexed_front):
                 continue
-            now = self._head_of(filed[1])
-            if now == filed[0]:
-                return filed
+            now = self._front_of(indexed_front[1])
+            if now == indexed_front[0]:
+                return indexed_front
             if now is not None:
-                self._posted[filed[1]] = now
-                heapq.heappush(heap, (now, filed[1]))
+                self._keys[indexed_front[1]] = now
+                heapq.heappush(heap, (now, indexed_front[1]))
 
-    def _is_valid(self, filed: Filed) -> bool:
-        return self._posted.get(filed[1]) == filed[0]
+    def _is_valid(self, indexed_front: IndexedFront) -> bool:
+        return self._keys.get(indexed_front[1]) == indexed_front[0]

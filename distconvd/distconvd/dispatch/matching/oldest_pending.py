@@ -10,7 +10,7 @@ import heapq
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 
-SHED_MAX = 4
+PRUNED_MAX = 4
 """Dead entries dropped at once: more than come, so that they do not gather."""
 
 
@@ -33,32 +33,32 @@ class Entry(Protocol):
 E = TypeVar("E", bound=Entry)
 
 
-class Ages(Generic[E]):
+class OldestPending(Generic[E]):
     """See the module.
 
     Args:
         is_live: whether an entry still stands for a job in line.
     """
 
-    def __init__(self, is_live: Callable[[E], bool]) -> None:
-        self._is_live = is_live
+    def __init__(self, is_current: Callable[[E], bool]) -> None:
+        self._is_current = is_current
         self._heaps: dict[int, list[E]] = {}
 
-    def file(self, entry: E, live: int) -> None:
-        """Note a job that gets in line; `live`: how many jobs are in it, this one included."""
+    def add_entry(self, entry: E, current_count: int) -> None:
+        """Note a job that gets in line; `current_count`: how many jobs are in it, this one included."""
         heap = self._heaps.get(entry.rank)
         if heap is None:
             heap = self._heaps[entry.rank] = []
-        if len(heap) > 2 * live + 64:
-            heap[:] = [e for e in heap if self._is_live(e)]
+        if len(heap) > 2 * current_count + 64:
+            heap[:] = [e for e in heap if self._is_current(e)]
             heapq.heapify(heap)
         heapq.heappush(heap, entry)
 
-    def shed(self, rank: int) -> None:
+    def prune(self, rank: int) -> None:
         """Drop a few dead entries from the top, as a job of this rank has left the line."""
-        heap, is_live = self._heaps[rank], self._is_live
-        for _ in range(SHED_MAX):
-            if not heap or is_live(heap[0]):
+        heap, is_current = self._heaps[rank], self._is_current
+        for _ in range(PRUNED_MAX):
+            if not heap or is_current(heap[0]):
                 return
             heapq.heappop(heap)
 
@@ -66,7 +66,7 @@ class Ages(Generic[E]):
         """Return the id of the oldest job in line, by priority; without those that have none."""
         found: dict[int, str] = {}
         for rank, heap in self._heaps.items():
-            while heap and not self._is_live(heap[0]):
+            while heap and not self._is_current(heap[0]):
                 heapq.heappop(heap)
             if heap:
                 found[-rank] = heap[0].job_id

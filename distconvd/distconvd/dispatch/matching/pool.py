@@ -14,7 +14,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from distconvd.dispatch.lifecycle import engine_state
-from distconvd.dispatch.matching.queue import Demand
+from distconvd.dispatch.matching.queue import Requirements
 from distconvd.model import EngineRecord, EngineState, canonical_codec
 from distconvd.policy import EngineInfo
 
@@ -29,10 +29,10 @@ class Ability(NamedTuple):
     """Canonical codecs; None: any."""
     tags: frozenset[str]
 
-    def can_take(self, demand: Demand) -> bool:
+    def can_take(self, requirements: Requirements) -> bool:
         """Whether such an engine can do such a job."""
-        codec_fits = self.codecs is None or demand.codec in self.codecs
-        return codec_fits and demand.requires <= self.tags
+        codec_fits = self.codecs is None or requirements.codec in self.codecs
+        return codec_fits and requirements.requires <= self.tags
 
 
 class EngineEntry:
@@ -40,33 +40,33 @@ class EngineEntry:
 
     __slots__ = (
         "ability",
+        "assigned",
         "benchmarks",
         "cpu_percent",
         "extra",
         "free_gb",
-        "held",
         "last_seen_ms",
         "last_seen_s",
+        "long_polls",
         "named",
         "offline",
-        "parked",
         "record",
+        "reservation_expired",
         "reserved",
         "temperature_c",
-        "uncollected",
     )
 
     def __init__(self, record: EngineRecord, last_seen_s: float, last_seen_ms: int) -> None:
         self.last_seen_s = last_seen_s
         self.last_seen_ms = last_seen_ms
         self.offline = False
-        self.uncollected = False
+        self.reservation_expired = False
         """It let a reservation lapse: nothing is meant for it until it asks again."""
-        self.parked = 0
+        self.long_polls = 0
         """How many of its requests wait for a job: long polls, or one for a websocket."""
         self.named: frozenset[str] = frozenset()
         """Ids of the jobs that its last heartbeat said it holds."""
-        self.held: dict[str, None] = {}
+        self.assigned: dict[str, None] = {}
         """Ids of the jobs that it holds, oldest first; shared with the state's index."""
         self.reserved: dict[str, float] = {}
         """Ids of the jobs that are meant for it, with when that lapses (monotonic seconds)."""
@@ -93,7 +93,7 @@ class EngineEntry:
                 "silent": self.offline,
                 "quarantined": record.quarantined_until is not None,
                 "draining": record.draining,
-                "full": len(self.held) >= record.slots,
+                "full": len(self.assigned) >= record.slots,
                 "says it is not idle": record.status != "idle",
             }
         )
@@ -101,11 +101,11 @@ class EngineEntry:
     @property
     def available(self) -> bool:
         """Whether a job may be meant for it now."""
-        free = self.record.slots - len(self.held) - len(self.reserved)
-        return free > 0 and not self.uncollected and self.state is EngineState.IDLE
+        free = self.record.slots - len(self.assigned) - len(self.reserved)
+        return free > 0 and not self.reservation_expired and self.state is EngineState.IDLE
 
     @property
-    def live(self) -> bool:
+    def may_take_jobs(self) -> bool:
         """Whether it may take jobs sooner or later."""
         return self.state in (EngineState.IDLE, EngineState.BUSY)
 
@@ -121,41 +121,41 @@ class EngineEntry:
             self.record.streaming_support,
             self.ability.tags,
             self.record.slots,
-            len(self.held),
+            len(self.assigned),
         )
 
 
-class DemandIndex:
+class RequirementIndex:
     """The available engines that can take one demand: `distconvd.policy.IdleEngines` and more."""
 
-    def __init__(self, demand: Demand) -> None:
-        self.demand = demand
+    def __init__(self, requirements: Requirements) -> None:
+        self.requirements = requirements
         self.members: dict[str, EngineEntry] = {}
         self.ranked: list[tuple[float, str]] = []
         self.ranked_streaming: list[tuple[float, str]] = []
-        self.parked: dict[str, None] = {}
+        self.long_polls: dict[str, None] = {}
 
     def add(self, entry: EngineEntry) -> None:
         """Take in an engine that became available."""
         engine_id = entry.record.engine_id
         self.members[engine_id] = entry
-        if entry.parked:
-            self.parked[engine_id] = None
-        for ranked, pair in self._places(entry):
+        if entry.long_polls:
+            self.long_polls[engine_id] = None
+        for ranked, pair in self._ranks(entry):
             insort(ranked, pair)
 
     def remove(self, entry: EngineEntry) -> None:
         """Take out an engine; it must be as it was when it was added."""
         engine_id = entry.record.engine_id
         del self.members[engine_id]
-        self.parked.pop(engine_id, None)
-        for ranked, pair in self._places(entry):
+        self.long_polls.pop(engine_id, None)
+        for ranked, pair in self._ranks(entry):
             del ranked[bisect_left(ranked, pair)]
 
-    def _places(
+    def _ranks(
         self, entry: EngineEntry
     ) -> Iterator[tuple[list[tuple[float, str]], tuple[float, str]]]:
-        seconds = entry.benchmark_s(self.demand.codec)
+        seconds = entry.benchmark_s(self.requirements.codec)
         if seconds is not None:
             yield self.ranked, (seconds, entry.record.engine_id)
             if entry.record.streaming_support:
@@ -167,64 +167,64 @@ class EnginePool:
 
     def __init__(self) -> None:
         self.engines: dict[str, EngineEntry] = {}
-        self.woken: dict[str, None] = {}
+        self.dirty: dict[str, None] = {}
         """Parked engines that became available since somebody last cleared this, in that order: a
         decision must not depend on the order of a set, or no run could be replayed."""
-        self.parked = 0
+        self.long_polls = 0
         """How many of the available engines wait here for a job."""
         self.abilities: Counter[Ability] = Counter()
         """What the available engines can take, with how many of them can."""
-        self._offered: dict[str, EngineEntry] = {}
-        self._indexes: dict[Demand, DemandIndex] = {}
+        self._available: dict[str, EngineEntry] = {}
+        self._indexes: dict[Requirements, RequirementIndex] = {}
 
-    def withdraw(self, engine_id: str) -> None:
+    def unindex_engine(self, engine_id: str) -> None:
         """Take an engine out of the available ones. Call before changing anything of it."""
-        entry = self._offered.pop(engine_id, None)
+        entry = self._available.pop(engine_id, None)
         if entry is None:
             return
-        self.parked -= entry.parked > 0
+        self.long_polls -= entry.long_polls > 0
         self.abilities[entry.ability] -= 1
         if not self.abilities[entry.ability]:
             del self.abilities[entry.ability]
         for index in self._indexes.values():
-            if entry.ability.can_take(index.demand):
+            if entry.ability.can_take(index.requirements):
                 index.remove(entry)
 
-    def offer(self, engine_id: str) -> None:
+    def index_engine(self, engine_id: str) -> None:
         """Put an engine among the available ones, if it is. Call after changing it."""
         entry = self.engines.get(engine_id)
-        if entry is None or not entry.available or engine_id in self._offered:
+        if entry is None or not entry.available or engine_id in self._available:
             return
-        self._offered[engine_id] = entry
+        self._available[engine_id] = entry
         self.abilities[entry.ability] += 1
-        if entry.parked:
-            self.parked += 1
-            self.woken[engine_id] = None
+        if entry.long_polls:
+            self.long_polls += 1
+            self.dirty[engine_id] = None
         for index in self._indexes.values():
-            if entry.ability.can_take(index.demand):
+            if entry.ability.can_take(index.requirements):
                 index.add(entry)
 
-    def is_offered(self, engine_id: str) -> bool:
+    def is_available(self, engine_id: str) -> bool:
         """Whether the engine is among the available ones."""
-        return engine_id in self._offered
+        return engine_id in self._available
 
-    def index(self, demand: Demand) -> DemandIndex:
+    def index(self, requirements: Requirements) -> RequirementIndex:
         """Return the index of a demand: built at first, O(n log n), then kept."""
-        index = self._indexes.pop(demand, None)
+        index = self._indexes.pop(requirements, None)
         if index is None:
-            index = DemandIndex(demand)
-            for entry in self._offered.values():
-                if entry.ability.can_take(demand):
+            index = RequirementIndex(requirements)
+            for entry in self._available.values():
+                if entry.ability.can_take(requirements):
                     index.add(entry)
             if len(self._indexes) >= INDEXES_MAX:
                 del self._indexes[next(iter(self._indexes))]
-        self._indexes[demand] = index
+        self._indexes[requirements] = index
         return index
 
-    def live_for(self, demand: Demand) -> Iterator[EngineEntry]:
+    def engines_for(self, requirements: Requirements) -> Iterator[EngineEntry]:
         """Yield the engines, busy ones too, that can take such a job sooner or later: O(n)."""
         for entry in self.engines.values():
-            if entry.live and entry.ability.can_take(demand):
+            if entry.may_take_jobs and entry.ability.can_take(requirements):
                 yield entry
 
 
@@ -234,7 +234,7 @@ class AvailableEngines:
 
     def __init__(
         self,
-        index: DemandIndex,
+        index: RequirementIndex,
         without: frozenset[str] = frozenset(),
         asking: frozenset[str] = frozenset(),
     ) -> None:
@@ -244,7 +244,7 @@ class AvailableEngines:
 
     def asking(self) -> EngineInfo | None:
         """See `IdleEngines.asking`."""
-        for engine_id in chain(self._asking, self._index.parked):
+        for engine_id in chain(self._asking, self._index.long_polls):
             info = self.get(engine_id)
             if info is not None:
                 return info
@@ -270,10 +270,10 @@ class AvailableEngines:
         entry = self._index.members.get(engine_id)
         if entry is None or engine_id in self._without:
             return None
-        return entry.info(self._index.demand.codec)
+        return entry.info(self._index.requirements.codec)
 
     def __iter__(self) -> Iterator[EngineInfo]:
-        codec = self._index.demand.codec
+        codec = self._index.requirements.codec
         infos = [e.info(codec) for i, e in self._index.members.items() if i not in self._without]
         infos.sort(key=lambda i: (i.benchmark_s is None, i.benchmark_s or 0.0, i.engine_id))
         return iter(infos)

@@ -5,29 +5,29 @@ from typing import NamedTuple
 from distconvd.model import Job, canonical_codec
 
 
-class Demand(NamedTuple):
+class Requirements(NamedTuple):
     """What a job needs of an engine."""
 
     codec: str
     requires: frozenset[str]
 
 
-class Head(NamedTuple):
+class Front(NamedTuple):
     """The first in line of a demand, or of one share of it; heads of any two lines compare."""
 
     rank: int
     clock: float
     """Of its share: whose is least has its turn."""
-    born_us: int
+    created_us: int
     job_id: str
     share: str
 
 
-def demand_of(job: Job) -> Demand:
+def requirements_of(job: Job) -> Requirements:
     """Return what the job needs of an engine."""
-    return Demand(canonical_codec(job.target_codec), frozenset(job.requires))
+    return Requirements(canonical_codec(job.target_codec), frozenset(job.requires))
 
 
-def filing_tag(demand: Demand) -> str | None:
+def index_tag(requirements: Requirements) -> str | None:
     """Return the one of a demand's tags that it is filed under; None where it needs none."""
-    return min(demand.requires, default=None)
+    return min(requirements.requires, default=None)

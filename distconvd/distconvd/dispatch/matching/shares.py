@@ -20,7 +20,7 @@ class Shares:
 
     def __init__(self) -> None:
         self._clocks: dict[str, float] = {}
-        self._lines: dict[str, int] = {}
+        self._queue_counts: dict[str, int] = {}
         """How many lines of the queue hold jobs of a share."""
         self._present = 0.0
 
@@ -28,19 +28,19 @@ class Shares:
         """Return how far a share is; the least comes next."""
         return self._clocks.get(share, self._present)
 
-    def came(self, share: str) -> None:
+    def queue_added(self, share: str) -> None:
         """Note that one more line holds jobs of this share."""
-        lines = self._lines.get(share, 0)
-        self._lines[share] = lines + 1
-        if not lines:
+        queue_count = self._queue_counts.get(share, 0)
+        self._queue_counts[share] = queue_count + 1
+        if not queue_count:
             self._clocks[share] = max(self._clocks.pop(share, 0.0), self._present)
 
-    def left(self, share: str) -> None:
+    def queue_removed(self, share: str) -> None:
         """Note that one line has run out of jobs of this share."""
-        lines = self._lines.pop(share) - 1
-        if lines:
-            self._lines[share] = lines
-        elif not self._lines:
+        queue_count = self._queue_counts.pop(share) - 1
+        if queue_count:
+            self._queue_counts[share] = queue_count
+        elif not self._queue_counts:
             self._clocks.clear()
             self._present = 0.0
         else:
@@ -49,17 +49,17 @@ class Shares:
     def charge(self, share: str, cost: float) -> None:
         """Let a share's clock run on: a job of its has been assigned."""
         began = self.clock(share)
-        if share not in self._lines:
+        if share not in self._queue_counts:
             began = max(began, self._present)
         self._present = max(self._present, began)
-        if self._lines:
+        if self._queue_counts:
             self._clocks[share] = began + cost
 
     def _forget_some(self) -> None:
         """Keep the clocks of absent shares bounded: first those that say nothing any more."""
-        if len(self._clocks) <= len(self._lines) + SHARES_MAX:
+        if len(self._clocks) <= len(self._queue_counts) + SHARES_MAX:
             return
-        absent = [share for share in self._clocks if share not in self._lines]
+        absent = [share for share in self._clocks if share not in self._queue_counts]
         stale = [share for share in absent if self._clocks[share] <= self._present]
         for share in stale or absent[: SHARES_MAX // 2]:
             del self._clocks[share]

@@ -45,7 +45,7 @@ _BOXES_FIRST = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", 
 _FLV_SCRIPT_BYTES = 16_384
 _TS_SYNC = 0x47
 _TS_SIZES = (188, 192, 204)
-_TS_SYNC_LOOKS = 5
+_TS_SYNC_CHECKS = 5
 _OGG_TAIL_BYTES = 65_536 + 512
 _LISTS_DEEP = 8
 _BY_MAGIC = {ASF_MAGIC: check_asf, MXF_MAGIC: check_mxf, DV_MAGIC: check_dv, b".snd": check_au}
@@ -222,8 +222,8 @@ def _ts_layout(head: bytes) -> tuple[int, int] | None:
     """Return packet size and offset of the sync byte when `head` looks like a transport stream."""
     for packet in _TS_SIZES:
         offset = 4 if packet == 192 else 0
-        looks = range(offset, min(len(head), offset + packet * _TS_SYNC_LOOKS), packet)
-        if len(looks) > 1 and all(head[at] == _TS_SYNC for at in looks):
+        checks = range(offset, min(len(head), offset + packet * _TS_SYNC_CHECKS), packet)
+        if len(checks) > 1 and all(head[at] == _TS_SYNC for at in checks):
             return packet, offset
     return None
 

@@ -60,24 +60,24 @@ def check_asf(file: BinaryIO, size: int) -> None:
     header = file.read(min(length, _ASF_HEADER_MAX) - 30)
     data = file.read(_ASF_DATA_BYTES)
     at = header.find(_ASF_FILE)
-    told = header[at : at + 104] if at >= 0 else b""
-    if len(told) < 104 or told[88] & 1 or not data.startswith(_ASF_DATA):
+    stated_header = header[at : at + 104] if at >= 0 else b""
+    if len(stated_header) < 104 or stated_header[88] & 1 or not data.startswith(_ASF_DATA):
         return  # a live recording, whose header was written before there was anything to state
-    stated = int.from_bytes(told[40:48], "little")
+    stated = int.from_bytes(stated_header[40:48], "little")
     if stated > size:
         raise cut_short("the ASF file's own statement of its size", stated, size)
     check_end(file, stated)
     packets, packet_bytes = (
-        int.from_bytes(told[56:64], "little"),
-        int.from_bytes(told[92:96], "little"),
+        int.from_bytes(stated_header[56:64], "little"),
+        int.from_bytes(stated_header[92:96], "little"),
     )
     first = length + _ASF_DATA_BYTES
     if first + packets * packet_bytes > size:
         raise cut_short("its last ASF packet", first + packets * packet_bytes, size)
-    _look_at_packets(file, first, packets, packet_bytes)
+    _check_packets(file, first, packets, packet_bytes)
 
 
-def _look_at_packets(file: BinaryIO, first: int, count: int, packet_bytes: int) -> None:
+def _check_packets(file: BinaryIO, first: int, count: int, packet_bytes: int) -> None:
     for number in range(min(count, UNITS_MAX)):
         file.seek(first + number * packet_bytes)
         begins = file.read(1)

@@ -143,9 +143,9 @@ class Fragments:
                     f"The source is damaged: its index (mfra) has a fragment at byte {wrong[0]}, "
                     "where none begins: bytes are missing, or at another's place."
                 )
-        self._hold_duration()
+        self._check_duration_stated()
 
-    def _hold_duration(self) -> None:
+    def _check_duration_stated(self) -> None:
         begun = [track for track in self.tracks.values() if track.number is not None]
         if not (self.stated and self.timescale and begun):
             return

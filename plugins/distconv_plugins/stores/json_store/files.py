@@ -129,7 +129,7 @@ class JsonFiles:
         """
         try:
             if found.rewrite or found.unfolded_bytes:
-                self._write_anew(found.previous)
+                self._rewrite(found.previous)
             else:
                 self._rotate()
         except OSError as error:
@@ -151,7 +151,7 @@ class JsonFiles:
     def commit(self, changes: Sequence[Change]) -> None:
         """Make a batch durable; `OSError` or `StoreError` leaves everything as it was."""
         changes = checked_changes(changes)
-        if self._suspect:
+        if self._is_poisoned:
             with self._folding, self._committing:
                 self._repair()
         with self._committing:
@@ -163,8 +163,8 @@ class JsonFiles:
                 self._apply(changes)
 
     @property
-    def _suspect(self) -> bool:
-        return self._journal is None or self._journal.suspect
+    def _is_poisoned(self) -> bool:
+        return self._journal is None or self._journal.is_poisoned
 
     def _apply(self, changes: Sequence[Change]) -> None:
         for table, key, record in changes:
@@ -176,11 +176,11 @@ class JsonFiles:
     def _repair(self) -> None:
         if self._lock is None:
             raise StoreError("the store is closed")
-        if self._suspect:
-            self._write_anew()
+        if self._is_poisoned:
+            self._rewrite()
             log.warning("the state file %s was written anew after an I/O error", self._names.state)
 
-    def _write_anew(self, previous: int | None = None) -> None:
+    def _rewrite(self, previous: int | None = None) -> None:
         """Write a state file that asks nothing of the journals before the next one."""
         fresh = Position(self._next_journal, 0)
         size = self._write_state(self.tables, fresh)
@@ -191,34 +191,34 @@ class JsonFiles:
     # ----------------------------------------------------------------------------------- folding
 
     @property
-    def unfolded(self) -> bool:
+    def is_behind(self) -> bool:
         """Whether the state file is behind."""
         return self.unfolded_bytes > 0
 
-    def fold(self) -> None:
+    def checkpoint(self) -> None:
         """Bring the state file up to date; may run in a thread while another commits."""
         with self._folding:
-            view = self.begin_fold()
+            view = self.begin_checkpoint()
             if view is not None:
-                self.end_fold(view, self.write_fold(view))
+                self.end_checkpoint(view, self.write_checkpoint(view))
 
-    def begin_fold(self) -> View | None:
+    def begin_checkpoint(self) -> View | None:
         """Take the tables as they are; None when the state file has them already."""
         with self._committing:
-            if self._journal is None or not self.unfolded:
+            if self._journal is None or not self.is_behind:
                 return None
             # The records are shared: this costs a pointer each, and the records never change.
             tables: Tables = {table: dict(records) for table, records in self.tables.items()}
             return View(tables, self._end, self.unfolded_bytes)
 
-    def write_fold(self, view: View) -> int:
+    def write_checkpoint(self, view: View) -> int:
         """Write the next state file and return its size; takes long, and no lock."""
         return self._write_state(view.tables, view.position)
 
-    def end_fold(self, view: View, size: int) -> None:
+    def end_checkpoint(self, view: View, size: int) -> None:
         """Go on in a new journal, and give the new state file its name."""
         with self._committing:
-            if self._journal is None or self._journal.suspect:
+            if self._journal is None or self._journal.is_poisoned:
                 return  # the next commit writes everything anew
             self._rotate()
         # Not under that lock: to free the blocks of a big file takes a while.
@@ -299,10 +299,10 @@ class JsonFiles:
         if self._lock is None:
             return
         try:
-            if self._suspect:
+            if self._is_poisoned:
                 with self._folding, self._committing:
                     self._repair()
-            self.fold()
+            self.checkpoint()
         except OSError as error:
             log.error(
                 "the state file %s is behind, its journal has the rest: %s",

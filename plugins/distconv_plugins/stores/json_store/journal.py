@@ -66,7 +66,7 @@ def decode_line(line: bytes) -> bytes | None:
     return b"{" + payload if comma > 0 and encode_line(payload)[:-1] == line else None
 
 
-def holds_good_line(line: bytes) -> bool:
+def contains_valid_line(line: bytes) -> bool:
     """Tell whether a damaged line has a good one at its end: the line break between is lost."""
     starts = (match.start() for match in _START.finditer(line, 1))
     return any(decode_line(line[start:]) is not None for start in starts)
@@ -124,7 +124,7 @@ class JournalReader:
             if payload is not None and not self.torn_bytes:
                 changes = _changes(payload, number + 1)
             if changes is None:
-                self.damaged = self.damaged or payload is not None or holds_good_line(line)
+                self.damaged = self.damaged or payload is not None or contains_valid_line(line)
             self._count(line, ended, good=changes is not None)
             if changes is not None:
                 number += 1
@@ -171,14 +171,14 @@ class Journal:
     Error handling: when `append` raises, the batch is not in the file: it is cut back to the last
     whole line. Where even that fails, or a sync failed (after which nobody knows what the disk
     holds, not even of the block that the batch shares with the one before), the journal is
-    `suspect`, and takes nothing more: what it held has to be written anew somewhere else.
+    `is_poisoned`, and takes nothing more: what it held has to be written anew somewhere else.
     """
 
     def __init__(self, file: DiskFile, number: int, size_bytes: int) -> None:
         self.number = number
         self.batches = 0
         self.size_bytes = size_bytes
-        self.suspect = False
+        self.is_poisoned = False
         self._file = file
 
     @classmethod
@@ -211,7 +211,7 @@ class Journal:
         try:
             self._file.fdatasync()
         except BaseException:
-            self.suspect = True
+            self.is_poisoned = True
             self._cut_back()
             raise
         self.batches += 1
@@ -223,7 +223,7 @@ class Journal:
             self._file.truncate(self.size_bytes)
         except OSError:
             # The error that led here is the one to tell; this one is remembered.
-            self.suspect = True
+            self.is_poisoned = True
 
     def close(self) -> None:
         """Release the file."""

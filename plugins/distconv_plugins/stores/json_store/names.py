@@ -13,21 +13,21 @@ class Names:
     def __init__(self, disk: Disk, state: Path) -> None:
         self.state = state
         self.directory = state.parent
-        self.new = self._beside("new")
+        self.new = self._sibling("new")
         """The next state file while it is written."""
-        self.previous = self._beside("previous")
-        self.linked = self._beside("previous-new")
+        self.previous = self._sibling("previous")
+        self.linked = self._sibling("previous-new")
         """On its way to be the previous one."""
-        self.lock = self._beside("lock")
+        self.lock = self._sibling("lock")
         self._disk = disk
         self._journal = re.compile(re.escape(state.name) + r"\.journal-(\d{1,18})")
 
-    def _beside(self, word: str) -> Path:
+    def _sibling(self, word: str) -> Path:
         return self.directory / f"{self.state.name}.{word}"
 
     def journal(self, number: int) -> Path:
         """Return the path of journal `number`."""
-        return self._beside(f"journal-{number:08d}")
+        return self._sibling(f"journal-{number:08d}")
 
     def journals(self) -> list[int]:
         """Return the numbers of the journals that are there, in order."""

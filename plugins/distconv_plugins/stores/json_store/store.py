@@ -24,7 +24,7 @@ log = logging.getLogger("distconvd.store")
 T = TypeVar("T")
 
 
-class FoldBounds(NamedTuple):
+class CheckpointBounds(NamedTuple):
     """When the journal is folded into the state file.
 
     Attributes:
@@ -43,7 +43,7 @@ class FoldBounds(NamedTuple):
     retry_s: float = 10.0
 
 
-DEFAULT_BOUNDS = FoldBounds()
+DEFAULT_BOUNDS = CheckpointBounds()
 
 
 class JsonStore:
@@ -56,12 +56,12 @@ class JsonStore:
     """
 
     def __init__(
-        self, path: Path, *, disk: Disk = REAL_DISK, bounds: FoldBounds = DEFAULT_BOUNDS
+        self, path: Path, *, disk: Disk = REAL_DISK, bounds: CheckpointBounds = DEFAULT_BOUNDS
     ) -> None:
         # Through links: a rename would replace the link and leave the file that it names behind.
         self.path = Path(os.path.realpath(path))
         self._files = JsonFiles(disk, self.path)
-        self._folder = _Folder(self._files, bounds)
+        self._compactor = _Compactor(self._files, bounds)
         self._thread = trio.CapacityLimiter(1)
 
     async def load(self) -> Snapshot:
@@ -77,13 +77,13 @@ class JsonStore:
                 f"the state file {self.path} cannot be used: {error}; its directory must be "
                 "writable for the user that the daemon runs as, on a disk that works and has room"
             ) from error
-        self._folder.start()
+        self._compactor.start()
         return Snapshot(**{table: dict(records) for table, records in self._files.tables.items()})
 
     async def commit(self, changes: Sequence[Change]) -> None:
         """Make the changes durable, all or none; an empty batch only tries the disk."""
         await self._run(lambda: self._files.commit(changes))
-        self._folder.wake()
+        self._compactor.notify_change()
 
     async def aclose(self) -> None:
         """Fold the journal, release the lock."""
@@ -91,7 +91,7 @@ class JsonStore:
             await self._run(self._close)
 
     def _close(self) -> None:
-        self._folder.stop()
+        self._compactor.stop()
         self._files.close()
 
     async def _run(self, work: Callable[[], T]) -> T:
@@ -99,13 +99,13 @@ class JsonStore:
         return await trio.to_thread.run_sync(work, limiter=self._thread)
 
 
-class _Folder:
+class _Compactor:
     """The thread that folds; one for each open store.
 
     It is a thread and not a task, since a store has no nursery of its own and a fold blocks.
     """
 
-    def __init__(self, files: JsonFiles, bounds: FoldBounds) -> None:
+    def __init__(self, files: JsonFiles, bounds: CheckpointBounds) -> None:
         self._files = files
         self._bounds = bounds
         self._thread = threading.Thread(target=self._work, name="distconv-fold", daemon=True)
@@ -117,7 +117,7 @@ class _Folder:
         """Begin; a state file that is behind already is folded soon."""
         self._thread.start()
 
-    def wake(self) -> None:
+    def notify_change(self) -> None:
         """Tell of a change."""
         with self._changed:
             self._changes += 1
@@ -134,7 +134,7 @@ class _Folder:
     def _work(self) -> None:
         while self._wait_due():
             try:
-                self._files.fold()
+                self._files.checkpoint()
             except OSError as error:
                 log.error("the state file stays behind, its journal has the rest: %s", error)
                 self._pause(self._bounds.retry_s)
@@ -146,7 +146,7 @@ class _Folder:
                 if self._outgrown():
                     return True
                 seen = self._changes
-                due = self._files.unfolded and self._files.state_bytes <= self._bounds.small_bytes
+                due = self._files.is_behind and self._files.state_bytes <= self._bounds.small_bytes
                 quiet = not self._changed.wait(self._bounds.quiet_s if due else None)
                 if due and quiet and seen == self._changes:
                     return True

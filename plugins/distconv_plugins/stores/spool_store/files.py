@@ -226,9 +226,9 @@ class SpoolFiles:
         try:
             self._prepare(batch, list(last.values()), order)
         except BaseException:
-            self._take_back()
+            self._rollback()
             raise
-        self._adopt(order)
+        self._import_foreign(order)
         try:
             self._finish(batch, entries)
         except OSError as error:
@@ -257,7 +257,7 @@ class SpoolFiles:
             order[table, key] = place
         return order
 
-    def _adopt(self, order: dict[tuple[Table, str], int | None]) -> None:
+    def _import_foreign(self, order: dict[tuple[Table, str], int | None]) -> None:
         for (table, key), place in order.items():
             if place is None:
                 self._order[table].pop(key, None)
@@ -288,7 +288,7 @@ class SpoolFiles:
         self._disk.rename(unnamed, manifest)
         self._disk.fsync_dir(self._tree.tmp)
 
-    def _take_back(self) -> None:
+    def _rollback(self) -> None:
         """Remove what steps 1 to 3 left; durably, since a manifest may be among it."""
         self._litter = True
         try:

@@ -74,7 +74,7 @@ def _fragments(whole: bytes) -> list[tuple[int, int]]:
     return found
 
 
-def _spoil_fragments(whole: bytes, how: str) -> bytes:
+def _corrupt_fragments(whole: bytes, how: str) -> bytes:
     fragments = _fragments(whole)
     (start, middle), (_, end) = fragments[1:3]
     if how == "lost fragment":
@@ -84,7 +84,7 @@ def _spoil_fragments(whole: bytes, how: str) -> bytes:
     return whole[:start] + whole[middle:end] + whole[start:middle] + whole[end:]
 
 
-def spoil_aptly(tools: Tools, path: Path, how: str) -> bytes:
+def corrupt_for_format(tools: Tools, path: Path, how: str) -> bytes:
     """Return `path` spoiled as one of `SPOILED`, or at a place that its packets tell."""
     whole = path.read_bytes()
     middle = len(whole) // 2
@@ -93,7 +93,7 @@ def spoil_aptly(tools: Tools, path: Path, how: str) -> bytes:
     if how == "joined":
         return whole + whole
     if how in ("lost fragment", "lost end", "swapped fragments"):
-        return _spoil_fragments(whole, how)
+        return _corrupt_fragments(whole, how)
     if how == "hole":
         return whole[:middle] + whole[middle + 1000 :]
     if how == "flipped bit":
