@@ -1,4 +1,4 @@
-# What a person or CI asks of this repository. The work is in tools/*.py; this only names it.
+# The tasks of this repository, for people and CI. The work itself is in tools/*.py.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -26,7 +26,7 @@ torture: setup ## kill the daemon 30 times under load, with both disk stores, an
 verdicts: setup ## run every bad and odd source through the engine, and write docs/verdicts.md
 	DISTCONV_UPDATE_DOCS=1 $(BIN)/pytest -q tests/engine/pipeline/test_corrupt_sources.py tests/engine/pipeline/test_odd_sources.py
 
-fuzz: setup ## look for a byte stream that breaks the HTTP edge, for so many MINUTES (5)
+fuzz: setup ## search for a byte stream that breaks the HTTP edge, for MINUTES=5
 	$(BIN)/python tools/fuzz.py --minutes $(or $(MINUTES),5)
 
 bench: setup ## measure daemon and engine against their baselines, in one run (a quarter of an hour)
@@ -42,20 +42,20 @@ types: setup ## mypy and pyright, both strict
 	$(BIN)/mypy
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
 
-wheel-test: setup ## build the wheel and try it in a clean environment
+wheel-test: setup ## build the wheel and test it in a clean environment
 	$(BIN)/python tools/wheel_test.py
 
 operator-tools: ## fetch nginx, promtool, hadolint, schemas: tests of contrib/ skip without them
 	@$(PYTHON) tools/operator_tools.py
 
-fmt: setup ## sort imports, mend what ruff can mend, format
+fmt: setup ## sort imports, apply ruff's fixes, format
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-lock: ## write constraints.txt anew from pyproject.toml (needs the network)
+lock: ## rewrite constraints.txt from pyproject.toml (needs the network)
 	@$(PYTHON) tools/lock.py
 
-clean: ## remove all that was made here
+clean: ## remove everything that was generated here
 	rm -rf .venv .venv.lock .wheelhouse .wheelhouse.new .wheelhouse.log build dist
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# What install.sh and uninstall.sh share: the places, steps that can be shown instead of done, and
-# taking back what was done when a step fails. Sourced, never run.
+# The parts that install.sh and uninstall.sh share: paths, steps that can be printed instead of done, and
+# rollback when a step fails. Sourced, never run.
 #
 # Every change to the machine goes through `change` (or `write`), which only prints it under --dry-run;
-# every step that can be taken back says how with `on_failure`, before or right after its change.
+# a change that can be rolled back registers how with `on_failure`, before or right after it.
 
 # shellcheck disable=SC2034 # most are for the scripts that source this
 prefix=/opt/distconv
@@ -53,7 +53,7 @@ change() {
   fi
 }
 
-# write FILE MODE OWNER: makes a file of standard input, whole or not at all.
+# write FILE MODE OWNER: writes standard input to a file, completely or not at all.
 write() {
   if "$dry_run"; then
     note "write $1 ($3, mode $2)"
@@ -77,8 +77,8 @@ fault() {
   esac
 }
 
-# Remembers a command that takes back what was done; the last one is run first. A dry run does nothing
-# that could be taken back.
+# Remembers a command that rolls a change back; the last one is run first. A dry run changes nothing, so it
+# has nothing to roll back.
 on_failure() {
   if "$dry_run"; then return 0; fi
   local words
@@ -86,8 +86,8 @@ on_failure() {
   undo+=("$words")
 }
 
-# keep_for_undo FILE: remembers it as it is, or that it is not there.
-keep_for_undo() {
+# keep_for_rollback FILE: remembers its content, or that it does not exist.
+keep_for_rollback() {
   if "$dry_run"; then return 0; fi
   if [[ -e $1 ]]; then
     local copy
@@ -99,8 +99,8 @@ keep_for_undo() {
   fi
 }
 
-# keep_old FILE: keeps it as FILE.old, or as the first of FILE.old.2, FILE.old.3, … that is free. What is
-# kept already stays: the first is the original's.
+# keep_old FILE: keeps it as FILE.old, or as the first of FILE.old.2, FILE.old.3, … that is free. A file that
+# is kept already is not overwritten: the first is the original's.
 keep_old() {
   local old=$1.old number=1
   while [[ -e $old || -L $old ]]; do
@@ -108,7 +108,7 @@ keep_old() {
     number=$((number + 1))
     old=$1.old.$number
   done
-  note "the one that was there is kept as ${old##*/}"
+  note "the existing file is kept as ${old##*/}"
   on_failure rm -f -- "$old"
   change cp -p -- "$1" "$old"
 }
@@ -121,28 +121,28 @@ step() {
   "step_$1"
 }
 
-take_back() {
-  local i whole=true
+roll_back() {
+  local i complete=true
   if [[ -n $point_of_no_return ]]; then warn "failed at '$current_step'; $point_of_no_return"; fi
   ((${#undo[@]})) || return 0
-  warn "failed at '$current_step'; taking back what was done"
+  warn "failed at '$current_step'; rolling back"
   for ((i = ${#undo[@]} - 1; i >= 0; i--)); do
     if ! eval "${undo[i]}"; then
-      whole=false
-      warn "this could not be done: ${undo[i]}"
+      complete=false
+      warn "this rollback command failed: ${undo[i]}"
     fi
   done
-  if "$whole"; then warn "everything is as it was before"; fi
+  if "$complete"; then warn "everything is as it was before"; fi
 }
 
-# no_way_back TEXT: nothing is taken back from here on, and TEXT says what to do about a failure.
+# no_way_back TEXT: from here on nothing is rolled back, and TEXT says what to do about a failure.
 no_way_back() {
   undo=()
   point_of_no_return=$1
 }
 
-# The end of the script, whatever led to it. A program that failed has codes of its own, which would mean
-# something else here.
+# Runs at the end of the script, whatever the reason. The exit code of a failed program is not passed on: it
+# would mean something else here.
 finish() {
   local code=$?
   set +e
@@ -150,7 +150,7 @@ finish() {
   trap '' HUP INT TERM PIPE
   if ((code != 0)); then
     code=$failure_code
-    take_back
+    roll_back
   fi
   if [[ -n $work ]]; then rm -rf -- "$work"; fi
   exit "$code"
@@ -164,10 +164,10 @@ catch_the_end() {
   trap 'failure_code=143; exit 143' TERM
 }
 
-# Checks --root, and that we may do what is asked.
+# Checks --root, and that we have the rights that are needed.
 check_root() {
   if [[ -n $root ]]; then
-    [[ $root == /* ]] || wrong_usage "--root $root: give an absolute path"
+    [[ $root == /* ]] || wrong_usage "--root $root: expected an absolute path"
     root=$(realpath -m -- "$root")
     [[ $root != / ]] || wrong_usage "--root /: leave it out to work on this machine"
   elif ! "$dry_run" && ((EUID != 0)); then
@@ -177,7 +177,7 @@ check_root() {
 
 staged() { [[ -n $root ]]; }
 
-# Whether systemd runs here and is ours to ask.
+# Whether systemd runs here and we work on this machine.
 live() { ! staged && [[ -d /run/systemd/system ]]; }
 
 has_account() { getent passwd "$account" >/dev/null; }
@@ -188,17 +188,17 @@ own() {
   chmod -- "$2" "$3"
 }
 
-# One script at a time works on a tree. The lock is on a folder that is there anyway, so that none stays
-# behind, and the kernel lets go of it with the process.
+# Only one script at a time works on a tree. The lock is on a folder that exists anyway, so that no lock file
+# is left behind, and the kernel releases it with the process.
 lock() {
   if "$dry_run"; then return 0; fi
   exec 9<"${root:-/opt}"
-  flock --nonblock 9 || die "another install or uninstall is at work in ${root:-this machine}"
+  flock --nonblock 9 || die "another install or uninstall is running on ${root:-this machine}"
 }
 
 remove_empty() { rmdir --ignore-fail-on-non-empty -- "$@" 2>/dev/null || true; }
 
-# Names of the engines that systemd knows of, running or not.
+# Prints the engine units that systemd knows, running or not.
 engine_instances() {
   systemctl list-units --all --plain --no-legend 'distconv-engine@*.service' | awk '{print $1}'
 }

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Installs DistConv on a Debian or Ubuntu machine, or upgrades it in place.
 #
-# A release is a virtual environment of its own below /opt/distconv/releases, named by what is in it.
-# It is built and tried aside while the old one goes on working; `current` is a symbolic link, and
-# moving it is the upgrade. When a step fails, all that was done is taken back in reverse and the old
-# release runs again. When the script itself is killed, running it again goes on from there: every step
-# looks first at what is there, and changes only what is not as it must be.
+# A release is a virtual environment below /opt/distconv/releases, named by its version and a hash of its
+# contents. It is built and tested while the old one goes on working; `current` is a symbolic link, and
+# moving it is the upgrade. When a step fails, all changes are rolled back in reverse order and the old
+# release runs again. When the script itself is killed, run it again and it continues: every step checks
+# what exists, and changes only what is not as it must be.
 #
-# A release names no place of its own, so what `--root DIR` has staged runs below DIR and wherever DIR
+# A release does not contain its own path, so a tree staged by `--root DIR` runs below DIR and wherever DIR
 # is copied to.
 
 set -Eeuo pipefail
@@ -22,38 +22,38 @@ usage: install.sh [--role ROLE] [OPTION]...
 
 Installs DistConv: programs in /opt/distconv, configuration in /etc/distconv (yours is never
 overwritten), state in /var/lib/distconv, the system user `distconv`, and systemd units, enabled and
-started. Run again, it upgrades in place and keeps the state; when a step fails, everything is put
-back as it was.
+started. Run again, it upgrades in place and keeps the state; when a step fails, everything is rolled
+back.
 
-  --role ROLE            dispatch (the server; default), engine, or all; adds to what is there
+  --role ROLE            dispatch (the server; default), engine, or all; added to existing roles
   --server URL           where engines find the server (engine.toml; default http://127.0.0.1:8080)
-  --engine-key FILE      the engines' key, as the dispatch machine has it in
+  --engine-key FILE      the engines' key, from the dispatch machine's
                          /etc/distconv/credentials/engine.key
-                         Both are set in files that are as this script wrote them; a file that was
+                         Both only change files that are as this script wrote them; a file that was
                          changed by hand stays, and a warning says what to do.
-  --admin-key-file FILE  keep the first admin key in FILE (mode 0600) instead of showing it once
-  --socket               let systemd hold the port, so that a restart refuses nobody
+  --admin-key-file FILE  write the first admin key to FILE (mode 0600) instead of showing it once
+  --socket               let systemd listen on the port, so that requests wait during a restart
   --wheel FILE           install this wheel instead of building this checkout
   --wheelhouse DIR       take all packages from DIR; no network is used
   --python PROGRAM       Python 3.11 or newer (default: the system's)
-  --rollback             back to the release before this one; the state stays as it is
+  --rollback             go back to the previous release; the state stays as it is
   --dry-run              print each step and change nothing
-  --root DIR             stage everything below DIR: no user, no systemctl, nothing of this machine
+  --root DIR             stage everything below DIR: no user, no systemctl, no other change
   --help
 
 examples:
   sudo contrib/install.sh                                the dispatch server
-  sudo contrib/install.sh --role all                     and an engine on the same machine
+  sudo contrib/install.sh --role all                     the server and an engine on one machine
   sudo contrib/install.sh --role engine --server http://dispatch:8080 --engine-key engine.key
   sudo contrib/install.sh --wheelhouse /media/stick/wheels      without a network
-  contrib/install.sh --dry-run                           what would be done?
+  contrib/install.sh --dry-run                           show what would be done
   contrib/install.sh --root "$PWD/image" --role all      into an image or a package
 
-Exit codes: 0 done, 1 failed and taken back, 2 wrong usage.
+Exit codes: 0 done, 1 failed and rolled back, 2 wrong usage.
 TEXT
 }
 
-# ------------------------------------------------------------------------------- what is asked for
+# ------------------------------------------------------------------------------------------ options
 
 roles_asked=""
 server=""
@@ -77,7 +77,7 @@ parse() {
         parse_value "$1" "$2"
         shift
         ;;
-      *) wrong_usage "what is $1?" ;;
+      *) wrong_usage "unknown option $1" ;;
     esac
     shift
   done
@@ -102,18 +102,20 @@ check_options() {
     "" | dispatch | engine | all) ;;
     *) wrong_usage "--role $roles_asked: choose dispatch, engine or all" ;;
   esac
-  # It is written into a TOML file, so nothing but what a URL of a server needs.
+  # It is written into a TOML file, so only the characters that a server's URL needs are allowed.
   [[ -z $server || $server =~ ^https?://[][A-Za-z0-9.:_/-]+$ ]] ||
-    wrong_usage "--server $server: give a URL such as http://dispatch:8080"
-  [[ -z $engine_key || -f $engine_key && -s $engine_key ]] || wrong_usage "--engine-key $engine_key: no key is there"
-  [[ -z $wheel || $wheel == *.whl && -f $wheel && -r $wheel ]] || wrong_usage "--wheel $wheel: no wheel is there"
+    wrong_usage "--server $server: expected a URL such as http://dispatch:8080"
+  [[ -z $engine_key || -f $engine_key && -s $engine_key ]] ||
+    wrong_usage "--engine-key $engine_key: expected a file with a key"
+  [[ -z $wheel || $wheel == *.whl && -f $wheel && -r $wheel ]] ||
+    wrong_usage "--wheel $wheel: expected a readable .whl file"
   if "$rolling_back" && [[ -n $server$engine_key$admin_key_file ]]; then
-    wrong_usage "--rollback changes no configuration, so no --server, --engine-key or --admin-key-file"
+    wrong_usage "--rollback changes no configuration, so it takes no --server, --engine-key or --admin-key-file"
   fi
   [[ -z $wheelhouse || -d $wheelhouse ]] || wrong_usage "--wheelhouse $wheelhouse: no such folder"
 }
 
-# The operator's own settings of our programs, of Python and of pip's target must not get in.
+# The operator's own settings of our programs, of Python and of pip's target must not have an effect.
 clear_environment() {
   local name
   for name in "${!DISTCONV_@}" PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT \
@@ -125,7 +127,7 @@ clear_environment() {
   cd /
 }
 
-# ------------------------------------------------------------------------------- what there is
+# ----------------------------------------------------------------------------------- current state
 
 usable_python() {
   "$1" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
@@ -143,9 +145,9 @@ find_python() {
     [[ -n $python ]] || die "Python 3.11 or newer with its venv module is needed" \
       "(Debian 12, Ubuntu 24.04 or newer: apt install python3-venv), or name one with --python"
   fi
-  # The service's user cannot look into anybody's home.
+  # The service's user cannot read home folders.
   if ! staged && [[ $("$python" -c 'import sys; print(sys.base_prefix)') == @(/root|/home)/* ]]; then
-    die "$python lies in a home, where the service cannot read it; name another with --python"
+    die "$python is in a home folder, where the service cannot read it; name another with --python"
   fi
 }
 
@@ -157,10 +159,10 @@ find_tools() {
   ((${#missing[@]} == 0)) || die "missing: ${missing[*]} (Debian, Ubuntu: apt install" \
     "coreutils util-linux diffutils passwd libc-bin mawk sed)"
   [[ -d $contrib/systemd && -r $contrib/../constraints.txt ]] ||
-    die "this script needs the checkout that it came with (or an unpacked source distribution)"
+    die "run this script from a checkout, or from an unpacked source distribution"
 }
 
-# Which roles this machine has, and which of them are new.
+# Finds out which roles this machine has, and which of them are new.
 find_roles() {
   local had=""
   if [[ -e $root$prefix/roles ]]; then had=$(<"$root$prefix/roles"); fi
@@ -176,7 +178,7 @@ find_roles() {
   if [[ $had == *engine* ]]; then had_engine=true; fi
 }
 
-# A release is named by its version and by a hash of all that goes into it.
+# A release is named by its version and a hash of everything that goes into it.
 find_release() {
   local checkout
   checkout=$(realpath -- "$contrib/..")
@@ -186,7 +188,7 @@ find_release() {
   extras=client
   if "$is_engine"; then extras=engine,client; fi
   if "$rolling_back"; then
-    [[ -L $root$prefix/previous ]] || die "there is no release before this one"
+    [[ -L $root$prefix/previous ]] || die "there is no previous release"
     release_id=$(basename -- "$(readlink -- "$root$prefix/previous")")
   else
     release_id=$(version_of "$checkout")-$(content_of "$checkout")
@@ -217,7 +219,7 @@ content_of() {
     cd -- "$1"
     find "${program[@]}" constraints.txt contrib/{systemd,common.sh,uninstall.sh,README.md} -type f \
       -not -path '*/__pycache__/*' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum |
-      # A wheel is the same wherever it lies.
+      # A wheel's path does not matter.
       sed "s| /.*/| |"
   } | sha256sum | cut -c 1-12
 }
@@ -225,7 +227,7 @@ content_of() {
 # --------------------------------------------------------------------------------------- the steps
 
 step_release() {
-  if [[ -e $release/complete ]]; then note "it is there, and whole" && return 0; fi
+  if [[ -e $release/complete ]]; then note "it exists and is complete" && return 0; fi
   local new=$releases/.new
   on_failure remove_empty "$releases" "$root$prefix"
   on_failure rm -rf -- "$new"
@@ -248,7 +250,7 @@ step_release() {
 # Builds this checkout's wheel into $work/wheel and names it in $wheel.
 build_wheel() {
   fetch "$1" "$work/tools" hatchling
-  # Beside the environment: the release must not keep what only built it.
+  # Outside of the environment: the release must not contain its build tools.
   change "$1" -m pip install --quiet --no-index --no-deps --target "$work/built-with" \
     "$work"/tools/*.whl
   change env PYTHONPATH="$work/built-with" "$1" -m pip wheel --quiet --no-deps \
@@ -256,14 +258,14 @@ build_wheel() {
   wheel=$(printf '%s' "$work"/wheel/distconv-*.whl)
 }
 
-# To a place that needs no quoting in a URL.
+# Copies the wheel to a path that needs no quoting in a URL.
 copy_wheel() {
   mkdir -- "$work/wheel"
   cp -- "$wheel" "$work/wheel"
   wheel=$work/wheel/${wheel##*/}
 }
 
-# fetch PYTHON FOLDER REQUIREMENT: the locked versions, and of these only files whose hash is locked.
+# fetch PYTHON FOLDER REQUIREMENT: fetches the locked versions, and accepts only files with locked hashes.
 fetch() {
   local constraints=$contrib/../constraints.txt from=() file hash
   if [[ -n $wheelhouse ]]; then from=(--no-index --find-links "$wheelhouse"); fi
@@ -275,7 +277,7 @@ fetch() {
     hash=$(sha256sum <"$file")
     if [[ -n $wheel ]] && cmp --quiet "$file" "$wheel"; then continue; fi
     grep --quiet --fixed-strings "sha256:${hash%% *}" "$constraints" ||
-      die "${file##*/} is not the file that constraints.txt names; fetch it anew"
+      die "${file##*/} is not the file that constraints.txt names; fetch it again"
   done
 }
 
@@ -283,14 +285,14 @@ install_packages() {
   change "$1" -m pip install --quiet --no-index --no-deps "$2"/*.whl
 }
 
-# Lets the commands find their Python beside them, and drops what names the place it was built in.
+# Lets the commands find Python in their own folder, and removes files that contain the build path.
 make_relocatable() {
-  if "$dry_run"; then note "let the commands in $1/bin find their Python beside them" && return 0; fi
+  if "$dry_run"; then note "let the commands in $1/bin find Python in their own folder" && return 0; fi
   local file name
   for file in "$1"/bin/*; do
     name=${file##*/}
     if [[ " ${commands[*]} " == *" $name "* ]]; then
-      # A shell and Python both read these three lines: the one runs them, the other sees a string.
+      # These three lines are a command for a shell and a string for Python.
       sed -i "1c\\
 #!/bin/sh\\
 '''exec' \"\$(dirname -- \"\$(readlink -f -- \"\$0\")\")/python3\" \"\$0\" \"\$@\"\\
@@ -307,7 +309,7 @@ copy_share() {
     "$contrib/README.md" "$1/share/distconv"
 }
 
-# Nothing that does not even start may become current.
+# A release that does not even start must not become current.
 try_release() {
   local name
   for name in distconvd distconv; do change "$1/bin/$name" --version; done
@@ -316,7 +318,7 @@ try_release() {
 
 step_account() {
   if staged; then note "left to systemd-sysusers when the staged tree is booted" && return 0; fi
-  if has_account; then note "it is there" && return 0; fi
+  if has_account; then note "it exists" && return 0; fi
   local group=(--user-group)
   if getent group "$account" >/dev/null; then group=(--gid "$account"); fi
   on_failure drop_account
@@ -336,7 +338,7 @@ step_folders() {
 # make_folder OWNER MODE PATH UNDO…
 make_folder() {
   local place=$root$3
-  if [[ -d $place ]]; then note "$place is there" && return 0; fi
+  if [[ -d $place ]]; then note "$place exists" && return 0; fi
   on_failure "${@:4}" "$place"
   on_failure rm -rf -- "$place.part"
   change mkdir -p -- "$place.part"
@@ -344,9 +346,9 @@ make_folder() {
   change mv -T -- "$place.part" "$place"
 }
 
-# Once the new daemon has served, its state may hold what it has promised.
+# Once the new daemon has served, its state may contain acknowledged jobs.
 drop_state() {
-  if "$dispatch_was_ready"; then warn "$1 stays: jobs may have come in" && return 0; fi
+  if "$dispatch_was_ready"; then warn "$1 stays: it may contain new jobs" && return 0; fi
   rm -rf -- "$1"
 }
 
@@ -365,24 +367,25 @@ place_configuration() {
   elif cmp --quiet "$new" "$old_share/$1" || is_untouched "$2"; then
     note "$2 stays"
   else
-    keep_for_undo "$2.new"
+    keep_for_rollback "$2.new"
     write "$2.new" 0640 "root:$account" <"$new"
-    note "$2 stays; what is new by default lies beside it: $1.new"
+    note "$2 stays; the new defaults are next to it: $1.new"
   fi
 }
 
-# What an operator has changed is never overwritten; what is as this script wrote it may be. So the hash
-# of what it writes goes into a list first: a run that is killed in between has changed nothing yet.
+# A file that the operator has changed is never overwritten; one that is as this script wrote it may be. So
+# the hash of its content goes into a list before it is written: a run that is killed in between has changed
+# nothing yet.
 write_ours() {
   local content=$work/content
   cat >"$content"
-  keep_for_undo "$written"
+  keep_for_rollback "$written"
   write "$written" 0600 root:root <<<"$(cat -- "$written" 2>/dev/null; print_mark "$content" "$1")"
-  keep_for_undo "$1"
+  keep_for_rollback "$1"
   write "$@" <"$content"
 }
 
-# print_mark FILE PLACE: the line of the list for this content in this place.
+# print_mark FILE PATH: prints the line of the list for this content at this path.
 print_mark() { printf '%s %s\n' "$(sha256sum <"$1" | cut -c 1-64)" "${2#"$root"}"; }
 
 # Whether a file is as this script wrote it (or as the current release has it by default).
@@ -391,7 +394,7 @@ is_untouched() {
     grep --quiet --line-regexp --fixed-strings -- "$(print_mark "$1" "$1")" "$written" 2>/dev/null
 }
 
-# Sets --server in a file that was there before.
+# Sets --server in a file that existed before.
 set_server() {
   check_variables
   [[ -e $1 ]] || return 0
@@ -399,36 +402,36 @@ set_server() {
   there=$(server_in "$1")
   if [[ $there == "$server" ]]; then return 0; fi
   if is_untouched "$1"; then
-    note "$1: server was ${there:-not set}, and becomes $server"
+    note "$1: server changes from ${there:-not set} to $server"
     write_ours "$1" 0640 "root:$account" <<<"$(with_server "$1")"
     changed=true
   else
-    not_heeded "$1 was changed by hand and stays: server is ${there:-not set} there, and --server" \
-      "asks for $server; edit that line, then: systemctl restart 'distconv-engine@*'"
+    not_applied "$1 was changed by hand and stays: its server is ${there:-not set}, but --server is" \
+      "$server; edit that line, then: systemctl restart 'distconv-engine@*'"
   fi
 }
 
-# Variables go over the file.
+# Warns of variables, which override the file.
 check_variables() {
   local file there
   for file in "$root$etc"/engine.env "$root$etc"/engine-*.env; do
     [[ -r $file ]] || continue
     there=$(sed -n 's/^[[:space:]]*DISTCONV_SERVER=//p' "$file" | tr -d "\"'" | tail -n 1)
     if [[ -n $there && $there != "$server" ]]; then
-      not_heeded "$file stays, and goes over engine.toml: DISTCONV_SERVER is $there there, and" \
-        "--server asks for $server; remove that line, then: systemctl restart 'distconv-engine@*'"
+      not_applied "$file stays, and overrides engine.toml: its DISTCONV_SERVER is $there, but --server" \
+        "is $server; remove that line, then: systemctl restart 'distconv-engine@*'"
     fi
   done
 }
 
-# The text of the first `server = "…"` of a TOML file.
+# Prints the value of the first `server = "…"` of a TOML file.
 server_in() {
   local line="^[[:space:]]*server[[:space:]]*=[[:space:]]*[\"']\\([^\"']*\\)[\"'].*"
   sed -n "s/$line/\\1/p" "$1" | head -n 1
 }
 
-# Said at the end, where it is seen.
-not_heeded() { unheeded+=("$*"); }
+# The warning is printed at the end, where it is seen.
+not_applied() { warnings+=("$*"); }
 
 with_server() {
   if [[ -n $server ]]; then
@@ -441,7 +444,7 @@ with_server() {
 step_keys() {
   local keys=$root$etc/keys.json file=$root$etc/credentials/engine.key
   if "$is_dispatch"; then
-    keep_for_undo "$keys"
+    keep_for_rollback "$keys"
     if [[ -e $keys ]]; then keep_keys "$keys"; else make_admin_key "$keys"; fi
   fi
   if [[ -s $file ]]; then
@@ -452,50 +455,50 @@ step_keys() {
     make_key "$keys" "engines-$(date -u +%Y%m%dT%H%M%SZ)" --role engine --role read
     write_ours "$file" 0600 root:root <<<"$new_key"
   fi
-  # It is root's own by now; the daemon only reads it.
+  # root owns it by now; the daemon only reads it.
   if "$is_dispatch" && ! "$dry_run"; then own "root:$account" 0640 "$keys"; fi
 }
 
 keep_keys() {
   note "$1 stays"
   if [[ -n $admin_key_file && ! -e $admin_key_file ]]; then
-    not_heeded "$1 stays, and no key can be read out of it for --admin-key-file $admin_key_file;" \
-      "make another: distconvd keys add --key-file $1 --name NAME --role admin"
+    not_applied "$1 stays, and contains only hashes, so there is no key for --admin-key-file" \
+      "$admin_key_file; make another: distconvd keys add --key-file $1 --name NAME --role admin"
   fi
 }
 
-# Sets --engine-key where there is a key. The one that was there may be the only copy of what engines
-# elsewhere use.
+# Sets --engine-key if there is a key already, and keeps the old one: it may be the only copy of the key that
+# other machines use.
 set_engine_key() {
   if [[ -z $engine_key || $(<"$engine_key") == "$(<"$1")" ]]; then
     note "$1 stays"
   elif is_untouched "$1"; then
-    note "$1 becomes the key in $engine_key"
+    note "$1 is replaced by the key in $engine_key"
     keep_old "$1"
     write_ours "$1" 0600 root:root <"$engine_key"
     changed=true
   else
-    not_heeded "$1 was changed by hand and stays: the key there has the sha256 $(short_hash "$1")," \
-      "and that of --engine-key $engine_key has $(short_hash "$engine_key"); to use that one:" \
+    not_applied "$1 was changed by hand and stays: the SHA-256 of its key is $(short_hash "$1")," \
+      "but that of --engine-key $engine_key is $(short_hash "$engine_key"); to use that one:" \
       "install -m 0600 $engine_key $1, then: systemctl restart 'distconv-engine@*'"
   fi
 }
 
-# Enough to tell keys apart, and no help to whoever wants to guess one.
+# Enough to distinguish keys, but no help in guessing one.
 short_hash() { printf '%s…' "$(sha256sum <"$1" | cut -c 1-8)"; }
 
 make_admin_key() {
-  keep_for_undo "$1.lock"
+  keep_for_rollback "$1.lock"
   make_key "$1" admin --role admin
   if [[ -n $admin_key_file ]]; then
-    keep_for_undo "$admin_key_file"
+    keep_for_rollback "$admin_key_file"
     write "$admin_key_file" 0600 root:root <<<"$new_key"
   else
     admin_key=$new_key
   fi
 }
 
-# make_key FILE NAME ROLE…: makes $new_key, which nobody can read out of the file again.
+# make_key FILE NAME ROLE…: makes $new_key; the file contains only its hash.
 make_key() {
   local words=("$release/bin/distconvd" keys add --key-file "$1" --name "$2" "${@:3}")
   if "$dry_run"; then change "${words[@]}" && return 0; fi
@@ -504,7 +507,7 @@ make_key() {
 }
 
 step_check() {
-  if ! "$is_dispatch"; then note "the engine checks its own when it starts" && return 0; fi
+  if ! "$is_dispatch"; then note "the engine checks its configuration when it starts" && return 0; fi
   change read_configuration
 }
 
@@ -513,7 +516,7 @@ read_configuration() {
 }
 
 step_units() {
-  # First of all, so that it is taken back last: by then the old units and the old release are back.
+  # First, so that it runs last in a rollback: by then the old units and the old release are restored.
   if live; then on_failure start_again; fi
   local unit
   for unit in "${units[@]}"; do place_file "$share/$unit" "$root$unit_dir/$unit"; done
@@ -521,12 +524,12 @@ step_units() {
   place_file "$share/distconv.tmpfiles" "$root/etc/tmpfiles.d/distconv.conf"
 }
 
-# place_file FROM TO: what was changed by hand, or is of another program, is kept beside it.
+# place_file FROM TO: a file that was changed by hand, or is another program's, is kept next to it.
 place_file() {
-  if cmp --quiet "$1" "$2"; then note "$2 is as it must be" && return 0; fi
+  if cmp --quiet "$1" "$2"; then note "$2 is up to date" && return 0; fi
   changed=true
   if [[ $1 == *.socket ]]; then socket_changed=true; fi
-  keep_for_undo "$2"
+  keep_for_rollback "$2"
   if [[ -e $2 ]] && ! cmp --quiet "$2" "$old_share/${1##*/}"; then
     note "$2 was changed here; for your own changes use systemctl edit"
     keep_old "$2"
@@ -556,9 +559,9 @@ stop_units() {
   local unit stopping=()
   for unit in "${was_running[@]}"; do
     case $unit in
-      # Engines go on encoding without the daemon, and drain when the new one can take their reports.
+      # Engines go on encoding without the daemon, and drain when the new one can accept their reports.
       distconv-engine@*) ;;
-      # The socket goes on taking connections for the new release.
+      # The socket goes on accepting connections for the new release.
       *.socket) if "$socket_changed"; then stopping+=("$unit"); fi ;;
       *) stopping+=("$unit") ;;
     esac
@@ -567,7 +570,7 @@ stop_units() {
 }
 
 # From here to `let_start` a start waits (ExecStartPre= of the unit takes this lock, too): the socket must
-# not start the old release while its state is being copied. The lock goes with this process.
+# not start the old release while its state is being copied. The lock ends with this process.
 hold_starts() {
   if "$dry_run"; then return 0; fi
   exec 8<"$releases"
@@ -576,11 +579,11 @@ hold_starts() {
 
 let_start() { exec 8<&-; }
 
-# The state of the original, whose unit has the name of ours and is stopped by now.
+# Takes over the state of the original, whose unit has the same name as ours and is stopped by now.
 take_over_original() {
   local theirs=$root$prefix/server/state.json ours=$root$state/state.json
   if [[ -e $ours || ! -e $theirs ]]; then return 0; fi
-  note "the original's jobs are taken over from $theirs, which stays"
+  note "the original's jobs are taken over from $theirs, which is kept"
   on_failure rm -f -- "$ours"
   write "$ours" 0600 "$account:$account" <"$theirs"
 }
@@ -615,7 +618,7 @@ step_switch() {
   change point "$root$prefix/current" "releases/$release_id"
 }
 
-# point LINK TARGET: at once for everybody who looks; without a target the link goes.
+# point LINK TARGET: moves the link atomically; without a target it is removed.
 point() {
   if [[ -z $2 ]]; then rm -f -- "$1" && return 0; fi
   ln -sfn -- "$2" "$1.new"
@@ -637,9 +640,9 @@ step_commands() {
 step_start() {
   enable_units
   if live; then start_units; else note "nothing is started: systemd does not run here"; fi
-  # Written last: a run that was killed before this enables what it had not come to.
+  # Written last: after a run that was killed before this, the next one enables the rest.
   if [[ ! -e $root$prefix/roles || $(<"$root$prefix/roles") != "${roles[*]}" ]]; then
-    keep_for_undo "$root$prefix/roles"
+    keep_for_rollback "$root$prefix/roles"
     write "$root$prefix/roles" 0644 root:root <<<"${roles[*]}"
   fi
 }
@@ -674,7 +677,7 @@ enable() {
   change ln -s -- "$unit_dir/$unit" "$link"
 }
 
-# Stops what may run the new release.
+# Stops the units that may run the new release.
 stop_new() {
   local unit all=()
   for unit in $(running_units); do
@@ -683,7 +686,7 @@ stop_new() {
   if ((${#all[@]})); then systemctl --quiet stop "${all[@]}"; fi
 }
 
-# What somebody has disabled stays down. systemctl waits for READY, and fails when it does not come.
+# A unit that was disabled stays down. systemctl waits for READY, and fails if it does not come.
 start_dispatch() {
   if systemctl --quiet is-enabled distconv-dispatch.socket 2>/dev/null; then
     bring_up start distconv-dispatch.socket
@@ -692,11 +695,11 @@ start_dispatch() {
     bring_up start distconv-dispatch.service
     dispatch_was_ready=true
   else
-    note "distconv-dispatch is disabled, and is not started"
+    note "distconv-dispatch is disabled, so it is not started"
   fi
 }
 
-# bring_up VERB UNIT…: where one does not start, says why before its unit is taken away again.
+# bring_up VERB UNIT…: if one does not start, prints why before the rollback removes its unit.
 bring_up() {
   if change systemctl "$@"; then return 0; fi
   local named=("${@:2}")
@@ -750,14 +753,14 @@ step_tidy() {
   done
 }
 
-# The socket cannot be had while the daemon itself holds the port.
+# systemd cannot listen on the port while the daemon itself does, so the daemon has to be stopped.
 needs_socket() { "$with_socket" && live && ! systemctl --quiet is-active distconv-dispatch.socket; }
 
 # ------------------------------------------------------------------------------------------- all
 
 report() {
   local line
-  for line in "${unheeded[@]}"; do warn "WARNING: $line"; done
+  for line in "${warnings[@]}"; do warn "WARNING: $line"; done
   say
   if "$dry_run"; then say "Nothing was changed." && return 0; fi
   say "DistConv ${release_id%-*} is installed${root:+ in $root} (${roles[*]}; release $release_id)."
@@ -769,16 +772,16 @@ report() {
   fi
   say
   if "$is_dispatch"; then
-    say "  systemctl status distconv-dispatch      how it is; journalctl -u distconv-dispatch -f"
+    say "  systemctl status distconv-dispatch      its status; log: journalctl -u distconv-dispatch -f"
     say "  $etc/distconvd.toml           settings"
     say "  $etc/credentials/engine.key   the engines' key; on each machine that encodes:"
     say "      sudo contrib/install.sh --role engine --server http://THIS-MACHINE:8080 --engine-key engine.key"
   fi
   if "$is_engine"; then
-    say "  systemctl status distconv-engine@1      how the engine is"
+    say "  systemctl status distconv-engine@1      status of the engine"
     say "  $etc/engine.toml              where it reads sources and writes results"
   fi
-  say "  $prefix/current/share/distconv/uninstall.sh     removes all of it"
+  say "  $prefix/current/share/distconv/uninstall.sh     removes everything"
 }
 
 main() {
@@ -797,7 +800,7 @@ main() {
 
   engines_restarted=false
   changed=false && socket_changed=false && was_stopped=false && was_running=() && dispatch_was_ready=false
-  admin_key="" && new_key="" && unheeded=() && written=$root$prefix/written
+  admin_key="" && new_key="" && warnings=() && written=$root$prefix/written
   not_state=(-not -name distconv-media -not -name '*.archive' -not -name 'before-upgrade*')
   if [[ $release_id != "$old_id" ]] || needs_socket; then changed=true; fi
 
@@ -806,17 +809,17 @@ main() {
     step release "Build the release $release_id"
     step account "Make the system user $account"
     step folders "Make the folders"
-    step configuration "Put the configuration in place"
+    step configuration "Install the configuration"
     step keys "Make the first keys"
   fi
-  step check "Ask the new release whether it takes the configuration"
-  step units "Put the units in place"
-  step state "Stop what runs, and copy the state"
+  step check "Check the configuration with the new release"
+  step units "Install the units"
+  step state "Stop the running units, and copy the state"
   step switch "Make the release current"
   step commands "Link the commands into $command_dir"
   step start "Enable and start the units"
-  no_way_back "it is installed, and what is left over goes with the next install"
-  step tidy "Remove releases that nobody needs"
+  no_way_back "the install is complete, and the next one removes what is left over"
+  step tidy "Remove old releases"
   report
 }
 

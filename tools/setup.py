@@ -1,20 +1,20 @@
-"""Makes .venv: everything that DistConv is built, run and tested with, at its locked version.
+"""Make .venv with everything that DistConv is built, run and tested with, at locked versions.
 
-`make setup` runs this with whatever python3 the machine has, so it must stay readable to an old
-one (it finds a newer one, or says that there is none) and needs nothing but the standard library.
+`make setup` runs this with the machine's python3, so an old Python must be able to run it (it finds a
+newer one, or says that there is none), and it needs only the standard library.
 
 Rules:
 
-- `.venv` counts as made only when its stamp says so, and the stamp is written last. Whatever is
-  found without a stamp was interrupted, and is made again from nothing.
-- The stamp holds all that the environment depends on (lock file, project file, interpreter,
-  place). While it still fits, setup does nothing: no network, no process, a few milliseconds.
+- `.venv` is complete only if it has a stamp, which is written last. One without a stamp was
+  interrupted, and is made again from scratch.
+- The stamp contains everything that the environment depends on (lock file, project file, interpreter,
+  path). While it matches, setup does nothing: no network, no process, a few milliseconds.
 - The locked wheels are fetched first, checked by their hashes, into `.wheelhouse`; installing
-  reads only that folder. So a change that can not be fetched leaves the working environment as it
-  was, and an environment can be made again, or a clean one made beside it (tools/wheel_test.py),
-  without a network.
+  reads only that folder. So a change that cannot be fetched leaves the working environment as it
+  was, and the environment, or a second, clean one (tools/wheel_test.py), can be made without a
+  network.
 - One setup at a time: a second one waits for the first and then finds its work done.
-- What a person must do is told in a line or two; what pip said is in `.wheelhouse.log`.
+- What a person must do is printed in a line or two; pip's output is in `.wheelhouse.log`.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ LOG = ROOT / ".wheelhouse.log"
 LOCK = ROOT / ".venv.lock"
 OLDEST_PYTHON = (3, 11)
 NEWER_PYTHONS = ("python3.14", "python3.13", "python3.12", "python3.11")
-# These come with a venv or are ours: never swept out as strays.
+# These come with a venv or are ours: never removed as strays.
 NOT_IN_LOCK = {"pip", "setuptools", "wheel", "distconv"}
-# What pip says when it is the network, and not the project, that is at fault.
+# Messages of pip that mean a fault of the network, not of the project.
 NETWORK_SIGNS = (
     "Failed to establish a new connection",
     "Name or service not known",
@@ -59,11 +59,11 @@ NETWORK_SIGNS = (
 
 
 class SetupError(Exception):
-    """Something that a person has to mend; the message tells what and how."""
+    """Something that a person has to fix; the message says what and how."""
 
 
 def use_a_python_new_enough() -> None:
-    """Go on as a newer Python when this one is too old; raise SetupError when there is none."""
+    """Re-run with a newer Python when this one is too old; raise SetupError when there is none."""
     if sys.version_info >= OLDEST_PYTHON:
         return
     for name in NEWER_PYTHONS:
@@ -78,13 +78,13 @@ def use_a_python_new_enough() -> None:
 
 
 def require_venv_module() -> None:
-    """Raise SetupError when this Python can not make an environment with pip in it."""
+    """Raise SetupError when this Python cannot make an environment with pip in it."""
     found = {name: importlib.util.find_spec(name) for name in ("venv", "ensurepip")}
-    # A spec without an origin is an empty folder, such as an uninstalled package leaves behind.
+    # A spec without an origin is an empty folder, such as one left by an uninstalled package.
     missing = [name for name, spec in found.items() if spec is None or spec.origin is None]
     if missing:
         raise SetupError(
-            f"{sys.executable} can not make a virtual environment: "
+            f"{sys.executable} cannot make a virtual environment: "
             f"its module {' and '.join(missing)} is missing.\n"
             "Install it (Debian, Ubuntu: apt install python3-venv) and run make again."
         )
@@ -92,18 +92,18 @@ def require_venv_module() -> None:
 
 @contextlib.contextmanager
 def one_at_a_time() -> Generator[None, None, None]:
-    """Hold the setup lock; the kernel drops it with the process, so it never goes stale."""
+    """Take the setup lock; the kernel releases it with the process, so it never goes stale."""
     with LOCK.open("w") as lock_file:
         try:
             fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print("setup: another setup is at work here; waiting for it ...", flush=True)
+            print("setup: another setup is running here; waiting for it ...", flush=True)
             fcntl.flock(lock_file, fcntl.LOCK_EX)
         yield
 
 
 def digest(*parts: bytes) -> str:
-    """One hash of all `parts`, each told apart from the next."""
+    """Return one hash of all `parts`, in which their boundaries count."""
     whole = hashlib.sha256()
     for part in parts:
         whole.update(hashlib.sha256(part).digest())
@@ -111,20 +111,20 @@ def digest(*parts: bytes) -> str:
 
 
 def wheelhouse_key() -> str:
-    """Changes when other wheels are needed: another lock, or another Python's ABI."""
+    """Return a key that changes when other wheels are needed: another lock, or another Python's ABI."""
     abi = f"{sys.implementation.cache_tag} {sysconfig.get_platform()}"
     return digest((ROOT / "constraints.txt").read_bytes(), abi.encode())
 
 
 def base_key() -> str:
-    """Changes when an environment can not be mended: another Python, or a clone that was moved."""
+    """Return a key that changes when `.venv` must be made again: another Python, or a moved clone."""
     python = f"{sys.version} {os.path.realpath(sys.executable)}"
     return digest(python.encode(), str(ROOT).encode())
 
 
 def packaging_tables() -> bytes:
-    """The part of pyproject.toml that an installation depends on; not, say, the lint rules."""
-    import tomllib  # here, because an old Python lacks it and must get as far as being told
+    """Return the part of pyproject.toml that an installation depends on; not the lint rules."""
+    import tomllib  # here, because an old Python lacks it and must still reach its error message
 
     tables = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     parts = [tables["build-system"], tables["project"], tables["tool"]["hatch"]]
@@ -132,7 +132,7 @@ def packaging_tables() -> bytes:
 
 
 def venv_stamp() -> str:
-    """What STAMP holds once the environment is whole: the base key, then everything else."""
+    """Return the stamp of a complete environment: the base key, then a hash of everything else."""
     everything = digest(
         (ROOT / "constraints.txt").read_bytes(), packaging_tables(), Path(__file__).read_bytes()
     )
@@ -140,7 +140,7 @@ def venv_stamp() -> str:
 
 
 def maybe_stamp() -> str | None:
-    """The stamp of the environment that is there, or None when there is no whole one."""
+    """Return the stamp of the existing environment, or None when there is no complete one."""
     if not (VENV / "bin" / "python").exists():
         return None
     try:
@@ -152,7 +152,7 @@ def maybe_stamp() -> str | None:
 def run(what: str, command: list[str]) -> None:
     """Run `command` into the log; raise SetupError, with the likely reason, when it fails."""
     environment = dict(os.environ, PIP_NO_INPUT="1", PIP_DISABLE_PIP_VERSION_CHECK="1")
-    # A person's own pip settings may name mirrors and certificates, but not another place.
+    # A person's own pip settings may name mirrors and certificates, but not another target.
     for name in ("PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_REQUIREMENT"):
         environment.pop(name, None)
     with LOG.open("a") as log:
@@ -169,21 +169,21 @@ def run(what: str, command: list[str]) -> None:
         said = log.read()
     if "fetch" in what and any(sign in said for sign in NETWORK_SIGNS):
         raise SetupError(
-            f"could not {what}: the package index can not be reached.\n"
+            f"could not {what}: the package index cannot be reached.\n"
             "The first setup needs a network (or a pip configured for a local mirror); "
-            f"connect it and run make again. Details: {LOG.name}"
+            f"connect to one and run make again. Details: {LOG.name}"
         )
     errors = [line for line in said.splitlines() if "error" in line.lower()] or [said[-300:]]
     raise SetupError(f"could not {what}: {errors[-1].strip()}\nDetails: {LOG.name}")
 
 
 def pip(*arguments: str) -> list[str]:
-    """A command line of the environment's own pip."""
+    """Return a command line of the environment's own pip."""
     return [str(VENV / "bin" / "python"), "-m", "pip", *arguments]
 
 
 def make_empty_venv() -> None:
-    """Make `.venv` anew, without our packages and without a stamp."""
+    """Make a new `.venv`, without our packages and without a stamp."""
     require_venv_module()
     if VENV.exists():
         shutil.rmtree(VENV)
@@ -191,7 +191,7 @@ def make_empty_venv() -> None:
 
 
 def fill_wheelhouse() -> None:
-    """Fetch the locked wheels, unless they are all there; the old set stays until then."""
+    """Fetch the locked wheels, unless all exist; the old set stays until the new one is complete."""
     key = WHEELHOUSE / ".key"
     if key.exists() and key.read_text() == wheelhouse_key():
         return
@@ -214,18 +214,18 @@ def fill_wheelhouse() -> None:
 
 
 def normal(name: str) -> str:
-    """A distribution's name as indexes compare it (PEP 503)."""
+    """Return a distribution's name in the form that indexes compare (PEP 503)."""
     return name.lower().replace("_", "-").replace(".", "-")
 
 
 def locked_names() -> set[str]:
-    """The distributions that constraints.txt pins."""
+    """Return the distributions that constraints.txt pins."""
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     return {normal(line.split("==")[0]) for line in lines if "==" in line and line[0] not in "# "}
 
 
 def sweep_strays() -> None:
-    """Uninstall what an earlier lock had and this one has not."""
+    """Uninstall packages of an earlier lock that this one does not have."""
     listed = subprocess.run(
         pip("list", "--format=freeze", "--no-index"), stdout=subprocess.PIPE, check=True, cwd=ROOT
     )
@@ -267,7 +267,7 @@ def setup() -> None:
         STAMP.unlink(missing_ok=True)
         install()
     except BaseException:
-        # An environment that was whole before stays, as long as its stamp does.
+        # An environment that was complete before stays, as long as it has its stamp.
         if made_now or not STAMP.exists():
             shutil.rmtree(VENV, ignore_errors=True)
         raise
@@ -276,7 +276,7 @@ def setup() -> None:
 
 
 def main() -> int:
-    """Set up; 0 when `.venv` is whole, 1 when a person has to mend something, 130 on Ctrl-C."""
+    """Set up; 0 when `.venv` is complete, 1 when a person has to fix something, 130 on Ctrl-C."""
     try:
         use_a_python_new_enough()
         with one_at_a_time():
@@ -285,7 +285,7 @@ def main() -> int:
         print(f"setup: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nsetup: interrupted; run make again to go on", file=sys.stderr)
+        print("\nsetup: interrupted; run make again to continue", file=sys.stderr)
         return 130
     return 0
 

@@ -1,8 +1,8 @@
-"""Builds DistConv as it would be published and tries it where nothing else is installed.
+"""Build DistConv as it would be published, and test it in an environment with nothing else.
 
-What an editable install hides comes out here: a file that the wheel lacks, a dependency that only
-the development tools brought, an entry point that names nothing. The wheel is built from the
-source distribution, not from the work tree, so that both are known to be whole.
+This finds what an editable install hides: a file missing from the wheel, a dependency that only the
+development tools install, an entry point to nothing. The wheel is built from the source distribution,
+not from the work tree, so that both are known to be complete.
 
 `make wheel-test` runs this in .venv. It reads packages from `.wheelhouse` alone (tools/setup.py
 filled it and checked the hashes), so it works without a network, and it leaves nothing behind.
@@ -35,7 +35,7 @@ WITHOUT_EXTRAS = ["distconvd", "distconv_plugins", "distconv_spool"]
 START_S_MAX = 30.0
 STOP_S_MAX = 30.0
 
-# Runs in the clean environment. The kit for plugin authors may want what only they install.
+# Runs in the clean environment. The kit for plugin authors may need packages that only they install.
 IMPORT_ALL = """
 import importlib, pkgutil, sys
 count = 0
@@ -57,11 +57,11 @@ print(len(sys.argv) - 1, "packages and", count, "modules in them")
 
 
 class WheelError(Exception):
-    """The built wheel does not do what it must."""
+    """The built wheel is faulty; the message says how."""
 
 
 def clean_environment(home: Path) -> dict[str, str]:
-    """This process's variables without what would let the work tree or a person's setup in."""
+    """Return this process's variables without those that would add the work tree or a person's setup."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "DISTCONV_"))}
     return {**kept, "HOME": str(home), "PIP_NO_INPUT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
 
@@ -84,7 +84,7 @@ def run(command: list[str], home: Path) -> str:
 
 
 def build(home: Path) -> Path:
-    """Build source distribution and wheel; return the wheel's place."""
+    """Build source distribution and wheel; return the wheel's path."""
     out = home / "dist"
     run([sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(ROOT)], home)
     (wheel,) = out.glob("*.whl")
@@ -92,11 +92,11 @@ def build(home: Path) -> Path:
 
 
 def check_content(wheel: Path) -> None:
-    """Raise WheelError unless the wheel holds the five typed packages and nothing else."""
+    """Raise WheelError unless the wheel contains exactly the five typed packages."""
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
     if tops != set(PACKAGES):
-        raise WheelError(f"the wheel holds {sorted(tops)}, not {sorted(PACKAGES)}")
+        raise WheelError(f"the wheel contains {sorted(tops)}, not {sorted(PACKAGES)}")
     for package in PACKAGES:
         if f"{package}/py.typed" not in names:
             raise WheelError(f"the wheel lacks {package}/py.typed")
@@ -121,7 +121,7 @@ def import_all(python: Path, packages: list[str], home: Path) -> str:
 
 
 def check_script(script: Path, home: Path) -> None:
-    """Raise WheelError unless `script` explains itself and knows its version."""
+    """Raise WheelError unless `script` prints its help and its version."""
     if not run([str(script), "--help"], home).strip():
         raise WheelError(f"{script.name} --help prints nothing")
     version_text = run([str(script), "--version"], home).strip()
@@ -130,7 +130,7 @@ def check_script(script: Path, home: Path) -> None:
 
 
 def free_port() -> int:
-    """Return a loopback port that nobody listens on at this moment."""
+    """Return a loopback port that is free at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -147,7 +147,7 @@ def wait_ok(url: str, daemon: subprocess.Popen[bytes]) -> None:
             with urllib.request.urlopen(url, timeout=5) as reply:
                 body = reply.read()
         except (urllib.error.URLError, ConnectionError, TimeoutError):
-            time.sleep(0.05)  # not listening yet, and a foreign process has no event to wait for
+            time.sleep(0.05)  # not listening yet, and another process has no event to wait for
             continue
         if body.strip() != b"OK":
             raise WheelError(f"GET / says {body[:80]!r}, not OK")
@@ -178,7 +178,7 @@ def check_daemon(script: Path, home: Path) -> None:
 
 
 def try_wheel(home: Path) -> None:
-    """Build, install and try; each step says what it found."""
+    """Build, install and test; each step prints what it found."""
     wheel = build(home)
     check_content(wheel)
     print(f"wheel: {wheel.name}, {wheel.stat().st_size // 1024} KB: {', '.join(PACKAGES)}")
@@ -200,7 +200,7 @@ def try_wheel(home: Path) -> None:
 
 
 def main() -> int:
-    """Try the wheel; 0 when it does what it must, else 1 and why."""
+    """Test the wheel; return 0, or print what is wrong and return 1."""
     with tempfile.TemporaryDirectory(prefix="distconv-wheel-") as scratch:
         try:
             try_wheel(Path(scratch))

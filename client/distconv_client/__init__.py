@@ -1,4 +1,4 @@
-"""A typed client of the DistConv API, and the `distconv` command that is built on it.
+"""Provide a typed client of the DistConv API, and the `distconv` command built on it.
 
     from distconv_client import Client, Submission
 
@@ -7,9 +7,9 @@
         job = client.wait(job.job_id)
         print(job.status, job.output_url)
 
-Rules: whatever comes in or goes out is a struct of `distconvd.model` (or of `views`, for what only
-a reply holds); every fault is a `ClientError` that says what, where and what to do next; a request
-is repeated only when a repetition can do no harm.
+Rules: arguments and results are structs of `distconvd.model` (or of `views`, for what only a reply
+contains); every failure is a `ClientError` that says what was wrong, where, and what to do next; a
+request is repeated only when that is safe.
 """
 
 from distconv_client.api import Client

@@ -1,12 +1,12 @@
-"""A synchronous, typed client of the daemon's HTTP API.
+"""Call the daemon's HTTP API: a synchronous, typed client.
 
 It knows paths, headers and structs; it knows nothing of terminals, files or configuration.
 
-Resource handling: a `Client` holds a pool of connections; use it in a `with` statement, or call
+Resource handling: a `Client` owns a pool of connections; use it in a `with` statement, or call
 `close`. It may be shared by threads.
 
-Error handling: every method raises a `ClientError` (see `errors`) and nothing else for what can
-go wrong outside of the caller's code.
+Error handling: for whatever goes wrong outside of the caller's code, every method raises a
+`ClientError` (see `errors`) and nothing else.
 """
 
 import time
@@ -40,7 +40,7 @@ class Client:
 
     Args:
         server: base URL, such as `http://127.0.0.1:8080`; a path prefix is kept.
-        api_key: sent as `X-API-Key`; None sends no key. Raises `BadInput` for one that can not be.
+        api_key: sent as `X-API-Key`; None sends no key. Raises `BadInput` if a header cannot carry it.
         timeout_s: how long to wait for a connection, and for the next byte of a reply.
         retry: when and how often a request that is safe to repeat is sent again.
         transport: replaces the network, for tests.
@@ -69,7 +69,7 @@ class Client:
             timeout=timeout_s,
             transport=transport,
             verify=verification(transport),
-            # A proxy can not reach our loopback, and must not see what goes there.
+            # A proxy cannot reach our loopback, and must not see what goes there.
             trust_env=httpx.URL(self.server).host not in LOOPBACK_HOSTS,
         )
 
@@ -85,7 +85,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close all connections; the client can not be used after that."""
+        """Close all connections; the client cannot be used after that."""
         self._http.close()
 
     # ------------------------------------------------------------------------------------- jobs
@@ -95,8 +95,8 @@ class Client:
 
         Args:
             submission: what to do.
-            idempotency_key: the daemon takes one key once; the same key again gets the same job.
-                None makes a new one, so that a repeated request can not become a second job.
+            idempotency_key: the daemon creates one job for a key; the same key again returns the
+                same job. None makes a new one, so that a repeated request creates no second job.
 
         Raises `Refused` when the daemon does not accept it.
         """
@@ -117,15 +117,15 @@ class Client:
         limit: int | None = None,
         newest_first: bool = False,
     ) -> Iterator[Job]:
-        """Iterate over the jobs that fit all filters, oldest first, fetched page by page.
+        """Iterate over the jobs that match all filters, oldest first, fetched page by page.
 
         Args:
             status: a status word, such as `pending`.
-            engine: the id of the engine that holds or held the job.
+            engine: the ID of the engine to which the job is, or was last, assigned.
             codec: the target codec.
-            label: name and value of a label that the job carries.
-            limit: at most so many jobs; None is all.
-            newest_first: begin with the job that was submitted last.
+            label: name and value of a label of the job.
+            limit: at most this many jobs; None means all.
+            newest_first: start with the job that was submitted last.
         """
         filters = {"status": status, "engine": engine, "codec": codec}
         query = {name: value for name, value in filters.items() if value is not None}
@@ -140,19 +140,19 @@ class Client:
             page = decoded(response, list[Job])
             yield from page
             left = None if left is None else left - len(page)
-            # A page may be short or empty and still not be the last: only the cursor tells. One
-            # that does not move would have us ask for ever.
+            # A page may be short or empty and still not be the last: only the cursor decides. A
+            # cursor that does not move would make this loop endless.
             cursor = response.headers.get("X-Next-Cursor")
             if not cursor or cursor == query.get("cursor"):
                 return
             query["cursor"] = cursor
 
     def wait(self, job_id: str, *, timeout_s: float | None = None) -> Job:
-        """Wait until a job has ended, and return it; its status tells how it ended.
+        """Wait until a job has ended, and return it; its status says how it ended.
 
         Args:
             job_id: the job.
-            timeout_s: give up after so many seconds with `StillRunning`; None waits for ever.
+            timeout_s: raise `StillRunning` after this many seconds; None: no limit.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
@@ -169,34 +169,34 @@ class Client:
                 return job
             if deadline is not None and time.monotonic() >= deadline:
                 raise StillRunning(
-                    f"Job {job_id} is {job.status} after {timeout_s:g} s; it goes on."
+                    f"Job {job_id} is still {job.status} after {timeout_s:g} s; it continues."
                 )
             if wait_s == 0:
-                self._sleep(0.2)  # less than a second is left: too short for a long poll
+                self._sleep(0.2)  # less than a second remains: too short for a long poll
 
     def cancel(self, job_id: str) -> Job:
         """Cancel a job that has not ended; raises `Conflict` when it has."""
         return self._call("DELETE", job_path(job_id), Job)
 
     def retry(self, job_id: str) -> Job:
-        """Start a job that has ended once more; raises `Conflict` while it has not."""
+        """Start an ended job again; raises `Conflict` if it has not ended."""
         return self._call("POST", f"{job_path(job_id)}/retry", Job)
 
     def pause(self, job_id: str) -> Job:
-        """Have a job wait where it is: a pending one is given to nobody, a running encode stands
-        still and its engine keeps it. Raises `Conflict` when it has ended."""
+        """Pause a job: a pending one is not assigned; a running encode is suspended, and its
+        engine keeps it. Raises `Conflict` when the job has ended."""
         return self.patch(job_id, JobPatch(paused=True))
 
     def resume(self, job_id: str) -> Job:
-        """Let a paused job go on; raises `Conflict` when it has ended."""
+        """Resume a paused job; raises `Conflict` when it has ended."""
         return self.patch(job_id, JobPatch(paused=False))
 
     def patch(self, job_id: str, patch: JobPatch) -> Job:
-        """Change what may change while a job has not ended: priority, labels, time, pause."""
+        """Change a job that has not ended: its priority, labels, start time or pause."""
         return self._call("PATCH", job_path(job_id), Job, body=patch)
 
     def attempts(self, job_id: str) -> list[Attempt]:
-        """Return the attempts at a job, oldest first, the running one included."""
+        """Return the attempts of a job, oldest first, including the running one."""
         return self._call("GET", f"{job_path(job_id)}/attempts", list[Attempt])
 
     def why(self, job_id: str) -> Why:
@@ -214,7 +214,7 @@ class Client:
         return self._call("GET", engine_path(engine_id), EngineView)
 
     def drain_engine(self, engine_id: str) -> EngineView:
-        """Let an engine finish what it holds and give it nothing new."""
+        """Let an engine finish its active attempts, and assign it nothing new."""
         return self._call("POST", f"{engine_path(engine_id)}/drain", EngineView)
 
     def resume_engine(self, engine_id: str) -> EngineView:
@@ -222,7 +222,7 @@ class Client:
         return self._call("POST", f"{engine_path(engine_id)}/resume", EngineView)
 
     def benchmark_engine(self, engine_id: str) -> EngineView:
-        """Have an engine measure itself anew once its jobs have ended."""
+        """Have an engine repeat its benchmark once its jobs have ended."""
         return self._call("POST", f"{engine_path(engine_id)}/benchmark", EngineView)
 
     def forget_engine(self, engine_id: str) -> None:
@@ -232,7 +232,7 @@ class Client:
     # ----------------------------------------------------------------------------------- daemon
 
     def version(self) -> dict[str, Any]:
-        """Return what the daemon tells of its version."""
+        """Return the daemon's version document."""
         return self._call("GET", "/version", dict[str, Any])
 
     def status(self) -> StatusView:
@@ -240,7 +240,7 @@ class Client:
         return self._call("GET", "/status", StatusView)
 
     def is_ready(self) -> bool:
-        """Tell whether the daemon answers and takes jobs (`/readyz`); never raises for its "no"."""
+        """Return whether the daemon accepts jobs (`/readyz`); False if it does not answer."""
         try:
             return self._http.get("/readyz").is_success
         except httpx.TransportError:
@@ -313,8 +313,8 @@ def engine_path(engine_id: str) -> str:
 
 
 def segment(name: str) -> str:
-    """Return an id as one segment of a path, whatever characters it holds."""
+    """Return an ID as one path segment, whatever characters it contains."""
     if not name:
-        raise BadInput("An id must not be empty.")
-    # Dots alone would be taken for a step in the path (RFC 3986, 5.2.4).
+        raise BadInput("The ID must not be empty.")
+    # A segment of dots alone would be removed from the path (RFC 3986, 5.2.4).
     return quote(name, safe="") if name.strip(".") else name.replace(".", "%2E")

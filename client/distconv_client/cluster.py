@@ -1,9 +1,9 @@
-"""What there is to see of a farm in one look, and how to look again and again without being a burden.
+"""Take snapshots of a farm, again and again, without loading the daemon.
 
-A look is a handful of requests: counts, engines, and the jobs that engines hold, as many as can be
-shown. It never lists jobs, which would cost the daemon the more, the more it has stored. The next look
-comes after `EVERY_S`, or later when the daemon was slow to answer: at most a tenth of its time goes
-into being looked at.
+A snapshot takes a handful of requests: counts, engines, and as many assigned jobs as can be shown. It
+never lists jobs, since a listing costs more the more jobs the daemon has stored. The next snapshot
+comes after `EVERY_S`, or later if the daemon was slow to answer, so that snapshots take at most a
+tenth of the time.
 """
 
 import itertools
@@ -20,16 +20,16 @@ from distconvd.model import Job
 
 EVERY_S = 1.0
 SHARE = 10
-"""A look that took a second is followed by one ten seconds later."""
+"""A snapshot that took one second is followed by the next ten seconds later."""
 EVERY_S_MAX = 30.0
 JOBS_MAX = 100
 ASKED_PER_REFRESH = 32
-"""Of more jobs than that, each look asks for the next ones in turn."""
+"""If there are more jobs than that, each snapshot asks for the next ones in turn."""
 TOO_MANY = 429
 
 
 class FarmReader(Protocol):
-    """What is needed of the client."""
+    """The methods of the client that are used here."""
 
     @property
     def server(self) -> str:
@@ -50,11 +50,11 @@ class FarmReader(Protocol):
 
 
 class FarmSnapshot(msgspec.Struct, frozen=True):
-    """One look: also what `distconv top --json` prints.
+    """The farm at one moment; `distconv top --json` prints it.
 
     Attributes:
-        at_ms: when it was, in ms since the epoch on this machine.
-        running: jobs on engines, the furthest along first.
+        at_ms: when it was taken, in ms since the epoch by this machine's clock.
+        running: jobs on engines, the one with most progress first.
     """
 
     at_ms: int
@@ -65,7 +65,7 @@ class FarmSnapshot(msgspec.Struct, frozen=True):
 
 @dataclass
 class Outage:
-    """Since when the daemon has not answered, and what came instead."""
+    """Since when the daemon has not answered, and the last error."""
 
     since_s: float
     error: ClientError
@@ -73,28 +73,28 @@ class Outage:
 
 @dataclass
 class FarmWatcher:
-    """Looks at one farm as often as is decent.
+    """Takes snapshots of one farm, at the pace described above.
 
     Args:
         client: the daemon.
         clock: seconds since the epoch.
-        ticker: seconds that never go back.
+        ticker: monotonic seconds.
     """
 
     client: FarmReader
     clock: Callable[[], float] = time.time
     ticker: Callable[[], float] = time.monotonic
     snapshot: FarmSnapshot | None = None
-    """The last look that succeeded."""
+    """The last snapshot that succeeded."""
     outage: Outage | None = None
     returned_s: float | None = None
-    """When an outage ended, on `clock`; the last one."""
+    """When the last outage ended, by `clock`."""
     next_in_s: float = field(default=0.0, init=False)
     _known: dict[str, Job | None] = field(default_factory=dict[str, "Job | None"], init=False)
-    """Jobs on engines as last seen, those seen longest ago first; None: it has gone."""
+    """Jobs on engines as last seen, least recently seen first; None: no longer assigned."""
 
     def refresh_snapshot(self, jobs_max: int = JOBS_MAX) -> None:
-        """Look now. An outage is noted; raises what more waiting would not mend."""
+        """Take a snapshot now. An outage is recorded; raises errors that waiting would not cure."""
         began_s = self.ticker()
         try:
             snapshot = self._snapshot(jobs_max)
@@ -113,21 +113,21 @@ class FarmWatcher:
         status = self.client.status()
         engines = sorted(self.client.engines(), key=lambda engine: engine.engine_id)
         assigned = itertools.chain.from_iterable(engine.jobs for engine in engines)
-        self._catch_up(list(itertools.islice(assigned, min(jobs_max, JOBS_MAX))))
+        self._refresh_jobs(list(itertools.islice(assigned, min(jobs_max, JOBS_MAX))))
         running = sorted((job for job in self._known.values() if job), key=_remaining_work)
         return FarmSnapshot(int(self.clock() * 1000), status, engines, running)
 
-    def _catch_up(self, assigned: list[str]) -> None:
-        """Ask for the jobs that were never seen, then for those not seen for longest."""
+    def _refresh_jobs(self, assigned: list[str]) -> None:
+        """Ask for the jobs that were never seen, then for the least recently seen ones."""
         known = {job_id: job for job_id, job in self._known.items() if job_id in assigned}
-        turn = [*(job_id for job_id in assigned if job_id not in known), *known]
-        for job_id in turn[:ASKED_PER_REFRESH]:
+        due = [*(job_id for job_id in assigned if job_id not in known), *known]
+        for job_id in due[:ASKED_PER_REFRESH]:
             known.pop(job_id, None)
             known[job_id] = self._maybe_job(job_id)
         self._known = known
 
     def _maybe_job(self, job_id: str) -> Job | None:
-        """Return a job; None for one that has gone to the archive meanwhile, or to its end."""
+        """Return a job; None if it is no longer assigned, or was archived meanwhile."""
         try:
             job = self.client.job(job_id)
         except NotFound:

@@ -1,9 +1,9 @@
-"""Where the daemon is and which key opens it.
+"""Find the daemon's address and the key.
 
-Flags win over the environment (`DISTCONV_SERVER`, `DISTCONV_API_KEY`), that over the file
-`distconv/config.toml` under `$XDG_CONFIG_HOME` (default `~/.config`), that over the default. An
-empty value counts as not given. The file holds two keys, and any other is an error, so that a
-misspelt one does not silently do nothing:
+Flags win over the environment (`DISTCONV_SERVER`, `DISTCONV_API_KEY`), the environment over the
+file `distconv/config.toml` under `$XDG_CONFIG_HOME` (default `~/.config`), the file over the
+default. An empty value counts as not given. The file has two keys; any other is an error, so that
+a misspelt one is not silently ignored:
 
     server = "http://dispatch.example.org:8080"
     api_key = "…"
@@ -40,13 +40,12 @@ def load_settings(
     *,
     environ: Mapping[str, str] = os.environ,
 ) -> Settings:
-    """Return the settings; `server` and `api_key` are what the flags said.
+    """Return the settings; `server` and `api_key` come from the flags.
 
-    Raises `BadInput` for a file that can not be read, an address that is none, a key that can not
-    be sent.
+    Raises `BadInput` for an unreadable file, an invalid address, or a key that cannot be sent.
     """
     given = (server, environ.get("DISTCONV_SERVER")), (api_key, environ.get("DISTCONV_API_KEY"))
-    # A broken file must not stand in the way of somebody who gave everything by hand.
+    # A broken file does not matter when everything is given by flags or environment.
     needs_file = not all(any(values) for values in given)
     path = config_path(environ)
     stored = read_file(path) if needs_file else {}
@@ -63,21 +62,22 @@ def load_settings(
 
 
 def config_path(environ: Mapping[str, str]) -> Path:
-    """Return where the configuration file is, if there is one."""
+    """Return the path of the configuration file, which need not exist."""
     home = environ.get("XDG_CONFIG_HOME")
     base = Path(home) if home else Path(environ.get("HOME") or Path.home()) / ".config"
     return base / "distconv" / "config.toml"
 
 
 def read_file(path: Path) -> dict[str, str]:
-    """Return the keys of the configuration file; a file that is not there holds none."""
+    """Return the contents of the configuration file; empty if it does not exist."""
     try:
         stored = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise BadInput(
-            f"Can not read {path}: {error}", hint="Mend the file or remove it."
+            f"Cannot read {path}: {reason}.", hint="Correct the file or remove it."
         ) from error
     return {name: checked_value(path, name, value) for name, value in stored.items()}
 
@@ -86,7 +86,7 @@ def checked_value(path: Path, name: str, value: Any) -> str:
     """Return the value of one key of the file; raises `BadInput` for a wrong one."""
     if name not in FILE_KEYS:
         raise BadInput(
-            f"{path} has an unknown key {name!r}.", hint=f"Known: {', '.join(FILE_KEYS)}."
+            f"{path}: {name!r} is not accepted.", hint=f"Accepted keys: {', '.join(FILE_KEYS)}."
         )
     if not isinstance(value, str):
         raise BadInput(f"{path}: {name} must be a string.", hint=f'Write {name} = "…".')
@@ -101,9 +101,11 @@ def checked_server(server: str) -> str:
     except httpx.InvalidURL:
         good, port = False, None
     if good and port is not None and not 1 <= port <= PORT_MAX:
-        raise BadInput(f"{server!r} has no port that there is.", hint=f"One is 1 to {PORT_MAX}.")
+        raise BadInput(
+            f"The port of {server!r} is out of range.", hint=f"Expected 1 to {PORT_MAX}."
+        )
     if good:
         return server
     raise BadInput(
-        f"{server!r} is not the URL of a daemon.", hint=f"It looks like {DEFAULT_SERVER}."
+        f"{server!r} is not the URL of a daemon.", hint=f"Expected a URL such as {DEFAULT_SERVER}."
     )

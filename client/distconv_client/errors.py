@@ -1,9 +1,9 @@
-"""What can go wrong between a caller and the daemon, in one tree.
+"""Define what can go wrong between a caller and the daemon, in one exception tree.
 
-Each error is told in at most two lines: what was wrong and where, then what to do next (`hint`).
-Whose fault it is follows from the class: the network's (`DaemonUnreachable`), the caller's or the
-daemon's (`Refused`, with the daemon's own sentence), or that of something that is no DistConv
-daemon at all (`UnexpectedReply`).
+Each error takes at most two lines: what was wrong and where, then what to do next (`hint`). The
+class says whose fault it is: the network's (`DaemonUnreachable`), the caller's or the daemon's
+(`Refused`, with the daemon's own sentence), or that of a server other than a DistConv daemon
+(`UnexpectedReply`).
 """
 
 
@@ -12,7 +12,7 @@ class ClientError(Exception):
 
     Args:
         message: one sentence: what was wrong, and where.
-        hint: what to do next; empty when the message says it all.
+        hint: what to do next; empty when the message suffices.
     """
 
     def __init__(self, message: str, *, hint: str = "") -> None:
@@ -22,11 +22,11 @@ class ClientError(Exception):
 
 
 class BadInput(ClientError):
-    """What the caller gave is wrong, and nothing was sent: the command line exits 2 for it."""
+    """The caller's input is wrong and nothing was sent; the command line exits 2 for it."""
 
 
 class DaemonUnreachable(ClientError):
-    """No reply: nobody listens there, the network failed, or the daemon took too long."""
+    """No reply: nothing listens there, the network failed, or the daemon took too long."""
 
 
 class UnexpectedReply(ClientError):
@@ -34,7 +34,7 @@ class UnexpectedReply(ClientError):
 
 
 class StillRunning(ClientError):
-    """`Client.wait` ran out of its time; the job goes on."""
+    """`Client.wait` ran out of time; the job continues."""
 
 
 class Refused(ClientError):
@@ -44,7 +44,7 @@ class Refused(ClientError):
         status: the HTTP status.
         title: its short name.
         detail: the daemon's sentence for a person.
-        field: the name of the field that was wrong, if it was one.
+        field: the name of the wrong field, if there is one.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Unauthorized(Refused):
 
 
 class NotFound(Refused):
-    """No such job, engine or path (404)."""
+    """The job, engine or path does not exist (404)."""
 
 
 class Conflict(Refused):
@@ -76,4 +76,4 @@ REFUSALS: dict[int, type[Refused]] = {
     404: NotFound,
     409: Conflict,
 }
-"""The class of an HTTP status that a caller may want to tell apart; any other is `Refused`."""
+"""The class of each HTTP status that callers may want to distinguish; any other is `Refused`."""

@@ -1,11 +1,11 @@
-"""Following jobs until they have ended: ask, show, wait a little, ask again.
+"""Follow jobs until they have ended: ask, show, wait, and ask again.
 
-A daemon that is away for a while ends nothing: the jobs go on, and so does the watching, until the
-outage has lasted for `Pace.outage_s_max`. What is shown, and how, is the view's business.
+An outage of the daemon does not end this: the jobs continue, and so does following them, until the
+outage has lasted for `Pace.outage_s_max`. The view decides what is shown, and how.
 
-Polling and no long poll: one long poll holds a connection for one job only, and progress is what a
-person wants to see. A tick asks for at most `ASKED_PER_TICK` jobs, in turn, so that a thousand jobs
-do not become a thousand requests every half a second.
+This polls, since a long poll occupies a connection for one job and returns only when that job has
+ended, while a person wants to see progress. A poll asks for at most `ASKED_PER_POLL` jobs, in turn,
+so that a thousand jobs do not cause a thousand requests every half a second.
 """
 
 import time
@@ -17,11 +17,11 @@ from typing import Protocol
 from distconv_client.errors import ClientError, DaemonUnreachable, Refused
 from distconvd.model import TERMINAL_STATUSES, Job
 
-ASKED_PER_TICK = 32
+ASKED_PER_POLL = 32
 
 
 class JobReader(Protocol):
-    """What is needed of the client."""
+    """The method of the client that is used here."""
 
     def job(self, job_id: str) -> Job:
         """Return the job as it is now."""
@@ -29,20 +29,20 @@ class JobReader(Protocol):
 
 
 class View(Protocol):
-    """Somebody who is told how the jobs stand."""
+    """Shows the state of the jobs."""
 
     def show(self, jobs: Mapping[str, Job]) -> None:
-        """Take the present state of all followed jobs, by id; called once a tick."""
+        """Show the present state of all followed jobs, by ID; called after each poll."""
         ...
 
     def outage(self, error: ClientError) -> None:
-        """Take note that the daemon did not answer this time; called once an outage."""
+        """Show that the daemon did not answer; called once for each outage."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How often to ask, and how long to bear with a daemon that is away; tests replace the clock."""
+    """How often to poll, and how long to tolerate an outage; tests replace the clock."""
 
     poll_s: float = 0.5
     outage_s_max: float = 300.0
@@ -61,19 +61,19 @@ def follow(
     discover: Callable[[], Iterable[Job]] | None = None,
     pace: Pace = DEFAULT_PACE,
 ) -> dict[str, Job]:
-    """Show `jobs` until all have ended, and return them by id, in their order.
+    """Show `jobs` until all have ended, and return them by ID, in their order.
 
     Args:
         reader: the client.
         jobs: the jobs to follow, as they were when last seen.
-        view: is told after each tick.
-        discover: returns jobs that are to be followed as well; with it, following goes on until
-            it is interrupted, and jobs that have ended are shown once more and then let go.
-        pace: how often to ask.
+        view: shows the jobs after each poll.
+        discover: returns further jobs to follow; with it, following goes on until it is
+            interrupted, and jobs that have ended are shown once more and then dropped.
+        pace: how often to poll.
 
-    Raises what the reader raises; an outage only when it lasts too long.
+    Raises what the reader raises; for an outage, only when it lasts too long.
     """
-    watched = Watched(reader, {job.job_id: job for job in jobs})
+    watched = FollowedJobs(reader, {job.job_id: job for job in jobs})
     outage_since: float | None = None
     view.show(watched.jobs)
     while discover is not None or watched.open():
@@ -81,7 +81,7 @@ def follow(
         try:
             watched.refresh(() if discover is None else discover())
         except (DaemonUnreachable, Refused) as error:
-            outage_since = borne(error, outage_since, view, pace)
+            outage_since = note_outage(error, outage_since, view, pace)
             continue
         outage_since = None
         view.show(watched.jobs)
@@ -90,8 +90,8 @@ def follow(
     return watched.jobs
 
 
-def borne(error: ClientError, since: float | None, view: View, pace: Pace) -> float:
-    """Return since when the daemon has been away; raises `error` when that is for too long."""
+def note_outage(error: ClientError, since: float | None, view: View, pace: Pace) -> float:
+    """Return when the outage began; raises `error` when it has lasted too long."""
     if isinstance(error, Refused) and error.status < 500:
         raise error
     now = pace.clock()
@@ -103,39 +103,39 @@ def borne(error: ClientError, since: float | None, view: View, pace: Pace) -> fl
     return since
 
 
-class Watched:
-    """The followed jobs as last seen, and whose turn it is to be asked about.
+class FollowedJobs:
+    """The followed jobs as last seen, and the order in which to ask for them.
 
     Args:
         reader: the client.
-        jobs: the jobs by id.
+        jobs: the jobs by ID.
     """
 
     def __init__(self, reader: JobReader, jobs: dict[str, Job]) -> None:
         self.jobs = jobs
         self._reader = reader
-        self._pending = deque(self.open())
+        self._due = deque(self.open())
 
     def open(self) -> list[str]:
-        """Return the ids of the jobs that have not ended."""
+        """Return the IDs of the jobs that have not ended."""
         return [job_id for job_id in self.jobs if not self._has_ended(job_id)]
 
     def refresh(self, fresh: Iterable[Job]) -> None:
-        """Take the `fresh` states as they are, and ask for those whose turn it is."""
+        """Take over the `fresh` states, and ask for the next jobs in turn."""
         seen = {job.job_id: job for job in fresh}
-        self._pending.extend(job_id for job_id in seen if job_id not in self.jobs)
+        self._due.extend(job_id for job_id in seen if job_id not in self.jobs)
         self.jobs.update(seen)
-        self._pending = deque(job_id for job_id in self._pending if not self._has_ended(job_id))
-        for _ in range(min(ASKED_PER_TICK, len(self._pending))):
-            job_id = self._pending[0]
+        self._due = deque(job_id for job_id in self._due if not self._has_ended(job_id))
+        for _ in range(min(ASKED_PER_POLL, len(self._due))):
+            job_id = self._due[0]
             if job_id not in seen:
                 self.jobs[job_id] = self._reader.job(job_id)
-            self._pending.rotate(-1)
+            self._due.rotate(-1)
 
     def _has_ended(self, job_id: str) -> bool:
         return self.jobs[job_id].status in TERMINAL_STATUSES
 
     def forget_ended(self) -> None:
-        """Let go of the jobs that have ended."""
+        """Drop the jobs that have ended."""
         self.jobs = {job_id: self.jobs[job_id] for job_id in self.open()}
-        self._pending = deque(job_id for job_id in self._pending if job_id in self.jobs)
+        self._due = deque(job_id for job_id in self._due if job_id in self.jobs)

@@ -1,6 +1,6 @@
-"""Commands whose help teaches by example: each names its examples, and the help shows them.
+"""Define commands whose help shows examples.
 
-They are data and not part of a docstring so that a test can run every one through the parser.
+The examples are data and not part of a docstring, so that a test can parse every one.
 """
 
 from typing import Any
@@ -39,7 +39,7 @@ class Group(click.Group):
         self.examples = examples
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the commands' names in the order that makes sense to a newcomer."""
+        """Return the commands' names in the order of their definition."""
         return list(self.commands)
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -49,7 +49,7 @@ class Group(click.Group):
 
 
 def write_examples(examples: tuple[str, ...], formatter: click.HelpFormatter) -> None:
-    """Write examples, never wrapped: a wrapped one can not be copied."""
+    """Write examples without wrapping: a wrapped one cannot be copied."""
     with formatter.section("Examples"):
         for example in examples:
             formatter.write(f"{'':>{formatter.current_indent}}{example}\n")

@@ -1,7 +1,7 @@
-"""The daemon's key: what one may look like, and how it goes into a request.
+"""Check the daemon's key, and put it into requests.
 
-A key beyond ASCII goes as UTF-8, as the daemon compares it. One that no header can carry is refused
-before anything is sent, by the name of where it came from: its value is never shown.
+A key beyond ASCII is sent as UTF-8, as the daemon compares it. A key that no header can carry is
+rejected before anything is sent; the message names its origin and never shows its value.
 """
 
 import httpx
@@ -10,15 +10,15 @@ from distconv_client.errors import BadInput
 
 
 def checked_key(key: str, origin: str) -> str:
-    """Return `key` if a header can carry it; raises `BadInput` that names `origin`."""
+    """Return `key` if a header can carry it; otherwise raises `BadInput`, which names `origin`."""
     if key.isprintable() and key == key.strip():
         return key
     raise BadInput(
-        f"The key from {origin} has control characters, or spaces around it.",
-        hint="Often it is the end of a line, such as a file's; give the key alone.",
+        f"The key from {origin} has control characters, or a space at an end.",
+        hint="Often a line end was copied with the key; give the key alone.",
     )
 
 
 def key_headers(key: str | None) -> httpx.Headers:
-    """Return the headers that say who is calling."""
+    """Return the headers that authenticate a request."""
     return httpx.Headers({} if key is None else {"X-API-Key": key}, encoding="utf-8")

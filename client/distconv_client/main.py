@@ -1,7 +1,7 @@
-"""The `distconv` command: all commands under one name, and one place where errors become words.
+"""Collect all commands under `distconv`, and print their errors in one place.
 
-Exit codes: 0 it worked; 1 the job or the daemon said no; 2 the command was written wrongly;
-130 interrupted.
+Exit codes: 0 success; 1 a job failed, or the daemon refused or cannot be reached; 2 the command
+line or the configuration is wrong; 130 interrupted.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from distconv_client.shared import INTERRUPTED, failure, shared_flags
 
 
 class Commands(help_examples.Group):
-    """A group that tells errors in a line or two and never shows a traceback for them."""
+    """A group that prints errors in one or two lines, without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the chosen command."""
@@ -50,15 +50,15 @@ class Commands(help_examples.Group):
 @click.version_option(package_name="distconv", prog_name="distconv")
 @shared_flags
 def cli() -> None:
-    """Submit video to be transcoded, and follow what becomes of it.
+    """Submit video for transcoding, and follow the jobs.
 
-    Where the daemon is: --server URL, else DISTCONV_SERVER, else `server` in
-    ~/.config/distconv/config.toml, else http://127.0.0.1:8080. The key in the same way: --api-key,
+    The daemon's address is --server URL, else DISTCONV_SERVER, else `server` in
+    ~/.config/distconv/config.toml, else http://127.0.0.1:8080. Its key likewise: --api-key,
     DISTCONV_API_KEY, `api_key`.
 
-    Every command takes --json and then prints one JSON document a line, with the fields of the
-    HTTP API. Exit codes: 0 it worked; 1 the job or the daemon said no, or can not be reached;
-    2 the command was written wrongly; 130 interrupted.
+    With --json every command prints JSON, one document a line, with the fields of the HTTP API.
+    Exit codes: 0 success; 1 a job failed, or the daemon refused or cannot be reached; 2 the
+    command line or the configuration is wrong; 130 interrupted.
     """
 
 
@@ -70,7 +70,7 @@ for command in (
 
 
 def main() -> None:
-    """Run the command line; the entry point of the distribution."""
+    """Run the command line; this is the distribution's entry point."""
     try:
         try:
             cli(prog_name="distconv")
@@ -82,16 +82,16 @@ def main() -> None:
 
 
 def _not_written(error: OSError) -> int:
-    """Tell that output could not be written, as to a full disk; return the exit code.
+    """Report that output could not be written, as to a full disk; return the exit code.
 
-    What is still to be flushed would fail once more when Python ends, so it goes nowhere. Whoever
-    closed the pipe has read enough, and is not told.
+    What is still buffered would fail again when Python exits, so it goes to /dev/null. A closed
+    pipe is not reported: the reader has seen enough.
     """
     with open(os.devnull, "wb") as nowhere, contextlib.suppress(OSError):
         os.dup2(nowhere.fileno(), 1)
     if not isinstance(error, BrokenPipeError):
-        what = f"{error.filename}" if error.filename else "Can not write the output"
-        # The message may go to the same full disk: then nobody can be told.
+        what = f"{error.filename}" if error.filename else "Cannot write the output"
+        # The message may go to the same full disk; then there is nowhere to report.
         with contextlib.suppress(OSError):
             click.echo(f"distconv: {what}: {error.strerror or error}.", err=True)
     return 1

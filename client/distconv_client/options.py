@@ -1,18 +1,33 @@
-"""The flags for what the output should be like: one for every field of `TranscodeOptions`.
+"""Define the flags for the output: one for every field of `TranscodeOptions`.
 
-The value's type comes from the model, so a flag can not drift from it; here are only the words
-for a person. A test fails when the model has a field that is not in the table.
+The value's type comes from the model, so a flag cannot drift from it; this table adds only the
+words for a person. A test fails when a field of the model is missing from the table.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import click
 
+from distconv_client.errors import Refused
 from distconvd.model import TranscodeOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+SUBMISSION_FLAGS = {
+    "target_codec": "--codec",
+    "output": "--output",
+    "output.url": "--output",
+    "labels": "--label",
+    "requires": "--requires",
+    "priority": "--priority",
+    "max_retries": "--max-retries",
+    "job_size": "--job-size",
+    "source_sha256": "--sha256",
+}
+"""The flags of `distconv submit` by the fields of a submission, except its options."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,27 +40,33 @@ class Flag:
 
 
 FLAGS: dict[str, Flag] = {
-    "container": Flag("--container", "File format; default: what suits the codec."),
-    "crf": Flag("--crf", "Constant quality; lower is better and larger.", "N"),
-    "video_bitrate_kbps": Flag("--video-bitrate", "Video bit rate instead of --crf.", "KBPS"),
+    "container": Flag("--container", "File format; default: the usual one for the codec."),
+    "crf": Flag("--crf", "Constant quality; a lower number is better and larger.", "N"),
+    "video_bitrate_kbps": Flag("--video-bitrate", "Video bit rate, instead of --crf.", "KBPS"),
     "preset": Flag("--preset", "The encoder's speed, such as fast, slow or 8.", "NAME"),
     "max_width": Flag("--max-width", "Scale down to this width; never up.", "PIXELS"),
     "max_height": Flag("--max-height", "Scale down to this height; never up.", "PIXELS"),
-    "max_fps": Flag("--max-fps", "Drop frames above this rate.", "FPS"),
-    "audio_codec": Flag("--audio-codec", "Default: copy where the container takes it."),
+    "max_fps": Flag("--max-fps", "Drop frames beyond this rate.", "FPS"),
+    "audio_codec": Flag("--audio-codec", "Audio codec; default: copy if the container allows it."),
     "audio_bitrate_kbps": Flag("--audio-bitrate", "Audio bit rate.", "KBPS"),
-    "subtitles": Flag("--subtitles", "Default: keep."),
-    "faststart": Flag("--faststart/--no-faststart", "Put the mp4 index first, for the web."),
-    "two_pass": Flag("--two-pass/--one-pass", "Two passes, for --video-bitrate."),
+    "subtitles": Flag("--subtitles", "Keep (default) or drop subtitles."),
+    "faststart": Flag(
+        "--faststart/--no-faststart", "Put the index of an mp4 first, for playback on the web."
+    ),
+    "two_pass": Flag("--two-pass/--one-pass", "Encode in two passes, for --video-bitrate."),
     "tune": Flag("--tune", "The encoder's tuning, such as film or grain.", "NAME"),
     "on_unsupported": Flag(
-        "--on-unsupported", "When the container can not hold a stream: fail (default) or drop it."
+        "--on-unsupported", "If the container cannot hold a stream: fail (default) or drop it."
     ),
 }
 
 
+_FIELDS = re.compile(rf"'(?:{'|'.join(map(re.escape, SUBMISSION_FLAGS))})'|'?\boptions\.\w+'?")
+"""Field names in the daemon's sentences: most are quoted, those of options not always."""
+
+
 def transcode_flags(function: F) -> F:
-    """Add one option for each field of `TranscodeOptions`; the values come by field name."""
+    """Add one option for each field of `TranscodeOptions`; values are passed by field name."""
     types = get_type_hints(TranscodeOptions)
     for field in reversed(FLAGS):
         function = option(field, FLAGS[field], types[field])(function)
@@ -53,7 +74,7 @@ def transcode_flags(function: F) -> F:
 
 
 def option(field: str, flag: Flag, hint: Any) -> Callable[[F], F]:
-    """Return the click option of one field; left out on the command line it is None."""
+    """Return the click option of one field; its default is None."""
     kind = next((part for part in get_args(hint) if part is not type(None)), hint)
     literal = hint if get_origin(hint) is Literal else kind
     if get_origin(literal) is Literal:
@@ -66,7 +87,22 @@ def option(field: str, flag: Flag, hint: Any) -> Callable[[F], F]:
     )
 
 
+def with_flag_names(error: Refused) -> Refused:
+    """Return `error` with the flags that a person typed in place of the API's field names."""
+
+    def flag_of(found: re.Match[str]) -> str:
+        field = found[0].strip("'")
+        if field in SUBMISSION_FLAGS:
+            return SUBMISSION_FLAGS[field]
+        flag = FLAGS.get(field.removeprefix("options."))
+        return found[0] if flag is None else flag.names.partition("/")[0]
+
+    detail = _FIELDS.sub(flag_of, error.detail)
+    field = error.field and _FIELDS.sub(flag_of, f"'{error.field}'").strip("'")
+    return type(error)(error.status, error.title, detail, field=field, hint=error.hint)
+
+
 def transcode_options(values: dict[str, Any]) -> TranscodeOptions:
-    """Return the options that the flags set; what was left out keeps the model's default."""
+    """Return the options that the flags set; other fields keep the model's default."""
     given = {field: values[field] for field in FLAGS if values[field] is not None}
     return TranscodeOptions(**given)

@@ -1,8 +1,8 @@
-"""When a request may be sent again, and how long to wait before that.
+"""Decide when a request may be sent again, and how long to wait before that.
 
 Safe to repeat: a GET, and a submission that carries an `Idempotency-Key` (the daemon answers the
 second one with the job of the first). Nothing else: a `retry` sent twice could start a job twice.
-Worth repeating: no reply at all, or a status that says "not now".
+Worth repeating: no reply at all, or a status that means "not now".
 """
 
 import random
@@ -17,12 +17,12 @@ RETRY_AFTER_MAX_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often and how patiently a safe request is sent again.
+    """How often, and after which delays, a safe request is sent again.
 
     Args:
         retries: how many times after the first.
         first_delay_s: the delay before the first; each further one is twice as long.
-        jitter: returns the factor for a delay, so that many clients do not come back at once.
+        jitter: returns a factor for each delay, so that clients do not all return at the same time.
     """
 
     retries: int = 3
@@ -36,17 +36,17 @@ class RetryPolicy:
 
 
 def is_safe_to_repeat(request: httpx.Request) -> bool:
-    """Tell whether sending `request` twice has the effect of sending it once."""
+    """Whether sending `request` twice has the effect of sending it once."""
     return request.method in {"GET", "HEAD"} or "Idempotency-Key" in request.headers
 
 
 def says_not_now(response: httpx.Response) -> bool:
-    """Tell whether the same request may well succeed in a moment."""
+    """Whether the same request may well succeed in a moment."""
     return response.status_code in NOT_NOW
 
 
 def asked_delay_s(response: httpx.Response, planned_s: float) -> float:
-    """Return the delay that `Retry-After` (RFC 9110, 10.2.3) asks for, within reason."""
+    """Return the delay that `Retry-After` (RFC 9110, 10.2.3) asks for, within `RETRY_AFTER_MAX_S`."""
     asked = response.headers.get("Retry-After", "")
     if not asked.isdigit():
         return planned_s

@@ -1,8 +1,8 @@
-"""What all commands share: the flags that reach the daemon, its client, and many ids at once.
+"""Share among commands: the flags for the daemon, its client, and loops over many IDs.
 
-`--server`, `--api-key` and `--json` may stand before and after the command's name; the one after
-it wins. That is why they are no parameters of the commands: each remembers itself in the `Flags`
-of the context, which a command is passed instead.
+`--server`, `--api-key` and `--json` may stand before and after the command's name; the later one
+wins. That is why they are not parameters of the commands: a callback stores each in the `Flags`
+of the context, which the command receives instead.
 """
 
 import sys
@@ -19,7 +19,7 @@ from distconv_client.errors import BadInput, ClientError, Refused
 from distconv_client.follow import DEFAULT_PACE, Pace
 
 INTERRUPTED = 130
-"""The exit code after Ctrl-C, as shells have it."""
+"""The exit code after Ctrl-C, as in shells."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -27,31 +27,31 @@ T = TypeVar("T")
 
 @dataclass
 class Flags:
-    """What the shared flags said."""
+    """The values of the shared flags."""
 
     server: str | None = None
     api_key: str | None = None
     as_json: bool = False
     make_client: Callable[..., Client] = Client
-    """The door through which tests bring in a client without a network."""
+    """Tests replace it with a client without a network."""
     pace: Pace = DEFAULT_PACE
-    """The door through which they bring in a clock."""
+    """Tests replace its clock."""
 
     def client(self) -> Client:
-        """Return a client of the daemon that the flags, environment or file name."""
+        """Return a client of the daemon given by flags, environment or file."""
         settings = load_settings(self.server, self.api_key)
         return self.make_client(settings.server, settings.api_key)
 
 
 def remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
-    """Keep the value of a shared flag, if it was given."""
+    """Store the value of a shared flag, if it was given."""
     flags = context.ensure_object(Flags)
     if value:
         setattr(flags, parameter.name, value)
 
 
 def shared_flags(function: F) -> F:
-    """Add the flags that every command has."""
+    """Add the flags that every command takes."""
     for decorate in (
         click.option(
             "--json",
@@ -84,7 +84,7 @@ pass_flags = click.make_pass_decorator(Flags, ensure=True)
 
 
 class Failure(click.ClickException):
-    """An error as the command line tells it: one or two lines on stderr, then exit code 1."""
+    """An error on the command line: one or two lines on stderr, then exit code 1."""
 
     def __init__(self, error: ClientError) -> None:
         super().__init__(error.message)
@@ -98,21 +98,20 @@ class Failure(click.ClickException):
 
 
 class UsageFailure(Failure):
-    """The same for what the caller wrote wrongly: exit code 2."""
+    """An error in the command line or the configuration: exit code 2."""
 
     exit_code = 2
 
 
 def failure(error: ClientError) -> Failure:
-    """Return how the command line tells `error`."""
+    """Return `error` as an error of the command line."""
     return UsageFailure(error) if isinstance(error, BadInput) else Failure(error)
 
 
 def each(job_ids: Iterable[str], call: Callable[[str], T], use: Callable[[T], None]) -> None:
-    """Call the daemon for each id and use its reply; exits 1 at the end if it refused one.
+    """Call the daemon for each ID and use its reply; exits 1 at the end if it refused one.
 
-    One id that is wrong does not keep the others from being served. A daemon that can not be
-    reached does: nothing would be served anyway.
+    One wrong ID does not stop the others. An unreachable daemon does: no other would succeed.
     """
     refused = False
     for job_id in job_ids:

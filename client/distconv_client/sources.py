@@ -1,8 +1,8 @@
-"""From what a person writes to what the daemon takes: a file's path or a URL as a source.
+"""Turn the path or URL that a person typed into a submission.
 
-A path becomes an absolute, percent-encoded `file://` URL, and the file's size the job's size,
-which decides what kind of engine gets it. A URL is taken as it is, its size unknown (0) unless
-the caller knows it. Nothing here talks to the network.
+A path becomes an absolute, percent-encoded `file://` URL, and the file's size becomes the job's
+size, which decides what kind of engine gets it. A URL is used unchanged; its size is unknown (0)
+unless the caller gives it. Nothing here uses the network.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def is_url(text: str) -> bool:
-    """Tell whether a person who wrote `text` meant a URL and not a path."""
+    """Whether `text` is meant as a URL and not as a path."""
     return URL.match(text) is not None
 
 
@@ -37,17 +37,19 @@ def submission_for(
     Args:
         source: a URL, or the path of a file on this machine.
         codec: the target codec.
-        size_mb: the size of the source in MB (10^6 bytes); None measures a file.
-        with_sha256: read the file and send its SHA-256, which the engine then holds against what
-            it fetched.
+        size_mb: the size of the source in MB (10^6 bytes); None: that of the file.
+        with_sha256: read the file and send its SHA-256, with which the engine compares what it
+            fetched.
         fields: further fields of `Submission`.
 
-    Raises `BadInput` when the file is not there, is no regular file or is empty, and when the
-    checksum of a URL is asked for.
+    Raises `BadInput` when the file does not exist, is not a regular file or is empty, and when
+    the checksum of a URL is requested.
     """
     if isinstance(source, str) and is_url(source):
         if with_sha256:
-            raise BadInput(f"{source} can not be measured from here.", hint="Leave --sha256 out.")
+            raise BadInput(
+                f"The checksum of a URL cannot be computed: {source}.", hint="Leave out --sha256."
+            )
         return Submission(source, codec, job_size=size_mb or 0.0, **fields)
     path = absolute(Path(source))
     size_bytes = measured_bytes(path)
@@ -61,23 +63,23 @@ def submission_for(
 
 
 def absolute(path: Path) -> Path:
-    """Return `path` without `.` and `..`, its links kept: an engine may know it by that name."""
+    """Return `path` without `.` and `..`, links kept: an engine may know it by that name."""
     tidy = Path(os.path.abspath(path))
-    # `link/../a` is a different file by its letters than on disk; then the disk is right.
+    # `link/../a` may be another file lexically than on disk; then the disk is right.
     if ".." in path.parts and tidy != path.resolve():
         return path.resolve()
     return tidy
 
 
 def measured_bytes(path: Path) -> int:
-    """Return the size of a regular file that holds something; raises `BadInput`.
+    """Return the size of a regular file; raises `BadInput` for an empty one or anything else.
 
-    It is not opened: that this user may not read it does not mean that an engine may not.
+    The file is not opened: an engine may be allowed to read what this user may not.
     """
     try:
         facts = path.stat()
     except OSError as error:
-        raise BadInput(f"Can not read {path}: {error.strerror}.") from error
+        raise BadInput(f"Cannot read {path}: {error.strerror}.") from error
     if stat.S_ISDIR(facts.st_mode):
         hint = f"Name the files in it, such as {path}/*.mp4."
         raise BadInput(f"{path} is a directory.", hint=hint)
@@ -95,10 +97,10 @@ def sha256_of(path: Path) -> str:
 
 
 def output_for(target: str, *, sources: int = 1) -> Output:
-    """Return where results should go: `target` is a URL, a directory or (for one source) a file.
+    """Return where results go: `target` is a URL, a directory or (for one source) a file.
 
-    A path counts as a directory when it is one, ends with a slash, or has no suffix. Whether the
-    engine can write there is for the engine to say: it may be another machine's path.
+    A path counts as a directory when it is one, ends with a slash, or has no suffix. Only the
+    engine can check whether it can write there: the path may be another machine's.
     """
     if is_url(target):
         return Output(url=target)
@@ -107,7 +109,7 @@ def output_for(target: str, *, sources: int = 1) -> Output:
         return Output(url=f"{path.as_uri().removesuffix('/')}/")
     if sources > 1:
         raise BadInput(
-            f"{target} is one file, and there are {sources} sources.",
+            f"{target} is one file, but there are {sources} sources.",
             hint=f"Name a directory, such as {target.removesuffix(path.suffix)}/.",
         )
     return Output(url=path.as_uri())

@@ -1,6 +1,6 @@
-"""Submitting by dropping files into a spool: works while the daemon is down, and needs no network.
+"""Submit jobs by dropping files into a spool; this works without a running daemon or a network.
 
-What was dropped is durable at once and becomes a job when a daemon that serves the spool takes it.
+A drop is durable immediately, and becomes a job when a daemon that serves the spool takes it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,13 +14,13 @@ from distconv_spool import submit as drop_into
 from distconvd.model import Job, JobStatus, Submission
 
 WAIT_S = 60.0
-"""How long one look waits; `wait_for_drops` looks again and again."""
+"""How long one call waits; `wait_for_drops` calls again and again."""
 
 
 def drop_all(spool: Path, submissions: Sequence[Submission]) -> Iterator[Drop]:
     """Drop one job after the other; each is durable when it is yielded.
 
-    Raises `BadInput` for a folder that is no spool, `ClientError` when the disk refuses.
+    Raises `BadInput` for a folder that is not a spool, `ClientError` for an error of the disk.
     """
     for submission in submissions:
         try:
@@ -28,14 +28,14 @@ def drop_all(spool: Path, submissions: Sequence[Submission]) -> Iterator[Drop]:
         except SpoolError as error:
             raise BadInput(
                 f"{spool}: {error}",
-                hint="A daemon makes its spool at its first start with --spool-dir.",
+                hint="A daemon creates its spool at its first start with --spool-dir.",
             ) from error
         except OSError as error:
             raise ClientError(f"{spool}: {error.strerror or error}") from error
 
 
 def wait_for_drops(spool: Path, drops: Sequence[Drop]) -> Iterator[Outcome]:
-    """Yield what became of each drop, in order, once its job has ended or it was rejected."""
+    """Yield the outcome of each drop, in order, when its job has ended or it was rejected."""
     for drop in drops:
         while True:
             outcome = wait(spool, drop, timeout_s=WAIT_S)
@@ -45,19 +45,19 @@ def wait_for_drops(spool: Path, drops: Sequence[Drop]) -> Iterator[Outcome]:
 
 
 def job_of(outcome: Outcome) -> Job | None:
-    """Return the ended job of a drop; None for one that was rejected."""
+    """Return the ended job of a drop; None if the drop was rejected."""
     if outcome.record is None:
         return None
     return msgspec.convert(outcome.record, Job)
 
 
 def has_succeeded(outcome: Outcome) -> bool:
-    """Whether the drop became a job that completed."""
+    """Whether the drop became a job, and the job completed."""
     job = job_of(outcome)
     return job is not None and job.status is JobStatus.COMPLETED
 
 
 def why_rejected(outcome: Outcome) -> str:
-    """Return the daemon's sentence about a drop that it did not take."""
+    """Return the daemon's reason for rejecting a drop."""
     problem = outcome.problem or {}
     return str(problem.get("detail") or problem.get("title") or "rejected")

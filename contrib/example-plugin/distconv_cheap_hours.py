@@ -1,9 +1,9 @@
-"""Encodes where and when electricity is cheap: an example of a whole plugin for distconvd.
+"""Encode where and when electricity is cheap: an example of a complete distconvd plugin.
 
-- The policy `cheap-hours`: jobs go to engines with a preferred tag first, the fastest of them; in
-  the dear hours a job of normal priority waits for the next cheap one.
-- An admission check: what is too large to be encoded in dear hours must not be urgent.
-- A route: `GET /cheap-hours` tells the price of this hour and the next cheap hour.
+- The policy `cheap-hours`: a job goes to the fastest engine with a preferred tag, if there is one;
+  in the dear hours a job of normal priority waits for the next cheap one.
+- A check of submissions: a job that is too large for the dear hours must not be urgent.
+- A route: `GET /cheap-hours` returns the price of this hour and the next cheap hour.
 """
 
 import json
@@ -44,7 +44,7 @@ class CheapHoursSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 
 
 class Tariff:
-    """Which hours are dear.
+    """The prices, and which hours are dear.
 
     Args:
         settings: the prices.
@@ -52,21 +52,21 @@ class Tariff:
 
     def __init__(self, settings: CheapHoursSettings) -> None:
         if len(settings.prices) != 24:
-            raise ConfigError(f"[plugin.{NAME}] prices: give 24, one for each hour of the day.")
+            raise ConfigError(f"[plugin.{NAME}] prices: expected 24, one for each hour of the day.")
         if min(settings.prices) >= settings.dear_from:
             raise ConfigError(f"[plugin.{NAME}]: every hour is dear, so nothing would ever run.")
         self._settings = settings
 
     def price(self, now_ms: int) -> float:
-        """Return the price of the hour that `now_ms` is in."""
+        """Return the price of the present hour."""
         return self._settings.prices[now_ms // HOUR_MS % 24]
 
     def is_dear(self, now_ms: int) -> bool:
-        """Whether this hour is dear."""
+        """Whether the present hour is dear."""
         return self.price(now_ms) >= self._settings.dear_from
 
     def next_cheap_ms(self, now_ms: int) -> int:
-        """Return when the next cheap hour begins, or now where it is cheap."""
+        """Return when the next cheap hour begins; `now_ms` if the present one is cheap."""
         if not self.is_dear(now_ms):
             return now_ms
         hour_ms = now_ms - now_ms % HOUR_MS
@@ -87,8 +87,10 @@ class CheapHours:
         if job.priority == 0 and self._tariff.is_dear(now_ms):
             price = self._tariff.price(now_ms)
             until_ms = self._tariff.next_cheap_ms(now_ms)
-            return Hold(f"electricity costs {price:.2f} at this hour; a cheap one comes", until_ms)
-        # From the fastest on; engines without a benchmark come last, and are not for us.
+            return Hold(
+                f"electricity costs {price:.2f} now; the job waits for a cheap hour", until_ms
+            )
+        # The engines are sorted, the fastest first; those without a benchmark get no jobs here.
         measured = [engine for engine in engines if engine.benchmark_s is not None]
         if not measured:
             return Hold("no idle engine has a benchmark")
@@ -98,7 +100,7 @@ class CheapHours:
     def _reason(self, engine: EngineInfo) -> str:
         if self._tag in engine.tags:
             return f"the fastest idle engine with the tag {self._tag}"
-        return f"the fastest idle engine; none with the tag {self._tag} is idle"
+        return f"the fastest idle engine; no engine with the tag {self._tag} is idle"
 
 
 def routes(tariff: Tariff, now_ms: Callable[[], int]) -> list[Route]:
@@ -126,19 +128,19 @@ def distconvd_register_settings(registrar: SettingsRegistrar) -> None:
 
 @hookimpl
 def distconvd_register_policies(registrar: Registrar[PolicyFactory]) -> None:
-    """Offer the policy."""
+    """Register the policy."""
     registrar.add(NAME, lambda context: CheapHours(_settings(context)))
 
 
 @hookimpl
 def distconvd_register_routes(registrar: Registrar[RoutesFactory]) -> None:
-    """Offer the route."""
+    """Register the route."""
     registrar.add(NAME, lambda context: routes(Tariff(_settings(context)), _wall_ms))
 
 
 @hookimpl
 def distconvd_review_submission(submission: Submission) -> Submission | None:
-    """Refuse urgent giants: they would run through every dear hour."""
+    """Reject urgent jobs that are very large: they would run through every dear hour."""
     if submission.priority == URGENT and submission.job_size > URGENT_MB_MAX:
         raise BadRequest(
             f"A job of more than {URGENT_MB_MAX:g} MB cannot be urgent; use priority 1.",

@@ -1,8 +1,8 @@
-"""Who is calling, and may they? An authenticator is a plugin; roles and slowing down are not.
+"""Authenticate and authorize callers. Authenticators are plugins; roles and rate limits are not.
 
-In this order: who it is (401), whether they have sent too much that is wrong, or too much (429), whether
-their role reaches (403). A request that carries no key, and is let in all the same, must not come from a
-web page of somebody else's (`distconvd.edge.cors`).
+In this order: who is calling (401), whether they have sent too many wrong keys or requests (429),
+whether their role suffices (403). A request without a key that is accepted nevertheless must not come
+from a foreign web page (`distconvd.edge.cors`).
 """
 
 import hashlib
@@ -24,10 +24,10 @@ ALL_ROLES = frozenset({"read", "submit", "engine", "admin"})
 
 
 class Authenticator(Protocol):
-    """Tells who holds a key.
+    """Identifies the owner of a key.
 
-    It may also have `reload()`, which is called on SIGHUP, and `run(task_status)`, which is then run
-    as `hookspecs.Service` is.
+    It may also have `reload()`, which is called on SIGHUP, and `run(task_status)`, which is run like
+    a `hookspecs.Service`.
     """
 
     def authenticate(self, key: str | None, peer: str) -> Principal:
@@ -48,13 +48,13 @@ def gate(
     rate_limit: RateLimit | None = None,
     cors: Cors = NO_ORIGINS,
 ) -> Callable[[Request, Route], Principal]:
-    """Return the edge's callback: who is calling, provided that they may.
+    """Return the edge's callback that authenticates and authorizes each request.
 
     Args:
         authenticator: knows the keys.
-        observe_refusal: is called for each request with a wrong key (metrics).
-        clock: seconds that only grow.
-        rate_limit: of requests; None is no limit.
+        observe_refusal: called for each request with a wrong key (metrics).
+        clock: monotonic, in seconds.
+        rate_limit: of requests; None means no limit.
         cors: whose web pages may call.
     """
     wrong_keys = WrongKeys(clock)
@@ -89,13 +89,13 @@ def gate(
             cors.check_keyless(request.headers)
         else:
             principal = _checked(authenticator, identify(key, peer))
-        request.principal = principal  # here already, so that the log names whom we refuse below
+        request.principal = principal  # set now, so that the log names a caller rejected below
         request.recheck = is_still_known
         if rate_limit is not None:
             rate_limit.take(principal, route, peer, keyed=key is not None)
         if route.role not in principal.roles and "admin" not in principal.roles:
             raise Forbidden(
-                f"Key {principal.name!r} has no role {route.role!r}, which this call needs."
+                f"Key {principal.name!r} does not have the role {route.role!r}, which this call needs."
             )
         return principal
 
@@ -103,25 +103,25 @@ def gate(
 
 
 def _checked(authenticator: Authenticator, answer: object) -> Principal:
-    """Return what a plugin answered, provided that it is what it should be."""
+    """Return what a plugin answered; raises `TypeError` unless it is a `Principal`."""
     if not isinstance(answer, Principal):
         kind = type(authenticator).__name__
-        raise TypeError(f"the authenticator {kind} answered {answer!r}, no Principal")
+        raise TypeError(f"the authenticator {kind} returned {answer!r}, not a Principal")
     return answer
 
 
 def require_engine(principal: Principal | None, engine_id: str | None) -> None:
-    """Raise `Forbidden` where a key that speaks for one engine is used for another, or for none."""
+    """Raise `Forbidden` if a key of one engine is used for another engine, or without naming one."""
     if principal is None or principal.engine is None or principal.engine == engine_id:
         return
-    spoken = "for no engine by name" if engine_id is None else f"for engine {engine_id!r}"
+    named = "names no engine" if engine_id is None else f"is for engine {engine_id!r}"
     raise Forbidden(
-        f"Key {principal.name!r} speaks for engine {principal.engine!r}, and this call {spoken}."
+        f"Key {principal.name!r} is only for engine {principal.engine!r}, but this call {named}."
     )
 
 
 def key_of(headers: Mapping[str, str]) -> str | None:
-    """Return the key that a request carries; `X-API-Key` goes before `Authorization: Bearer`."""
+    """Return the key that a request carries; `X-API-Key` precedes `Authorization: Bearer`."""
     key = headers.get("x-api-key", "").strip()
     if key:
         return key
@@ -130,7 +130,7 @@ def key_of(headers: Mapping[str, str]) -> str | None:
 
 
 def same_key(given: str, expected: str) -> bool:
-    """Compare two keys in a time that tells nothing about them, their length included.
+    """Compare two keys in a time that reveals nothing about them, not even their length.
 
     `given` is a header's value: each character stands for one byte on the wire (latin-1), and a key
     beyond ASCII is sent as UTF-8.
@@ -147,5 +147,5 @@ def missing_key() -> Unauthorized:
 
 
 def wrong_key() -> Unauthorized:
-    """Return the error for a key that is not known; it does not say what was wrong with it."""
+    """Return the error for an unknown key; it does not say what was wrong with it."""
     return Unauthorized("Unauthorized", headers={"WWW-Authenticate": "Bearer"})

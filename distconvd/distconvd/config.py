@@ -1,7 +1,7 @@
-"""Configuration: flags over `DISTCONV_*` over a TOML file over defaults, each value with its origin.
+"""Merge flags over `DISTCONV_*` over a TOML file over defaults; record each value's origin.
 
-A key is written the same everywhere: `--state-file`, `DISTCONV_STATE_FILE`, `state_file = …`. What
-lives in a table (`[dispatch]`, `[edge]`, `[plugin.NAME]`) is set in the file or by
+A key is written the same everywhere: `--state-file`, `DISTCONV_STATE_FILE`, `state_file = …`. Settings
+in a table (`[dispatch]`, `[edge]`, `[plugin.NAME]`) are set in the file or by
 `--set dispatch.lease_s=30`.
 """
 
@@ -25,9 +25,9 @@ from distconvd.host.secret_file import read_secret
 ENV_PREFIX = "DISTCONV_"
 _MASK = "********"
 _SECRET = re.compile(r"(?:^|[._-])(?:key|secret|token|password)s?$", re.IGNORECASE)
-"""Settings whose last word is one of these are masked, those of plugins too."""
+"""Settings whose last word is one of these are masked, including the settings of plugins."""
 _USERINFO = re.compile(r'://(?:[^/"\\]|\\.)*@')
-"""In JSON: what a URL says of a user, mostly with a password."""
+"""In JSON: the user part of a URL, which usually has a password."""
 _NUMBER_MAX = 1e15
 _PLACE = re.compile(r" - at `\$\.?(.*)`$")
 _INDEX = re.compile(r"\[[^]]*\]")
@@ -49,13 +49,14 @@ _MAY_BE_ZERO = frozenset(
         "finished_age_s",
     }
 )
-"""Where 0 means "never", "at once" or "none"; elsewhere it would stop the daemon's work."""
+"""Settings in which 0 means "never", "immediately" or "none"; in the others it would stop the daemon's
+work."""
 _AT_MOST = {"lost_attempts_max": HISTORY_MAX, "transient_attempts_max": HISTORY_MAX}
-"""What is counted in a job's history cannot be more than that holds."""
+"""These are counted in a job's history, so they cannot be more than a history contains."""
 
 
 class EdgeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Table `[edge]`: what one client may ask of the HTTP edge. See docs/protocol.md, Limits."""
+    """Table `[edge]`: limits on what one client may use. See docs/protocol.md, Limits."""
 
     connections_max: int = 4096
     body_bytes_max: int = 1_048_576
@@ -75,14 +76,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Where to listen instead of `host` and `port`: `HOST:PORT`, `[IPV6]:PORT`, `unix:/PATH`,
     `systemd` for the sockets that it passes."""
     tls_certificate: str | None = None
-    """PEM file, the chain included. With it TCP speaks TLS only."""
+    """PEM file with the whole chain. With it every TCP listener speaks TLS only."""
     tls_key: str | None = None
-    """Its private key. Default: it is in the certificate's file."""
+    """Private key of the certificate. Default: it is in the certificate's file."""
     tls_client_ca: str | None = None
     """Clients must show a certificate of one of these authorities."""
     api_key: str | None = None
     api_key_file: str | None = None
-    """A file with that key, such as a credential of systemd; `api_key` goes over it."""
+    """A file with that key, such as a systemd credential; `api_key` takes precedence."""
     key_file: str | None = None
     """A file with many keys, each with its roles; see `distconvd keys`."""
     state_file: str = "dispatch_server_state.json"
@@ -91,13 +92,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     auth: str | None = None
     """Authenticator. Default: `key-file` with a key file, `api-key` with a key, else `none`."""
     plugins: list[str] = []
-    """Files or modules to load besides the installed plugins."""
+    """Files or modules to load in addition to the installed plugins."""
     log_level: str = "INFO"
     log_format: Literal["text", "json"] = "text"
     media_dir: str | None = None
-    """The media store's directory. Default: `distconv-media` beside the state file."""
+    """The media store's directory. Default: `distconv-media` next to the state file."""
     archive_dir: str | None = None
-    """Where ended jobs go that are over the limits. Default: `STATE_FILE.archive`."""
+    """Where retired jobs are archived. Default: `STATE_FILE.archive`."""
     spool_dir: str | None = None
     """A spool directory to take jobs from. Default: none."""
     source_schemes: list[str] = msgspec.field(default_factory=lambda: ["http", "https", "file"])
@@ -105,13 +106,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     cors_origins: list[str] = []
     """Origins of web pages that may call from a browser, or `*`. Default: none."""
     rate_limit_per_s: float = 0.0
-    """Requests of one key a second, in the long run; 0: as many as it likes."""
+    """Requests per second that one key may make in the long run; 0: no limit."""
     rate_limit_burst: int = 100
-    """And so many at once."""
+    """Requests that one key may make in a burst."""
     drain_s: float = 30.0
     """How long SIGTERM waits for requests in flight, in seconds."""
     hook_slow_ms: float = 50.0
-    """A call into a plugin that takes longer is logged and counted: everybody waits for it."""
+    """A call into a plugin that takes longer is logged and counted: every request waits for it."""
     dispatch: DispatchSettings = DispatchSettings()
     edge: EdgeSettings = EdgeSettings()
     plugin: dict[str, dict[str, Any]] = {}
@@ -123,7 +124,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def listen_addresses(self) -> list[ListenAddress]:
-        """Where to listen; raises `ValueError` for what is no place."""
+        """The addresses to listen on; raises `ValueError` for an invalid one."""
         if self.listen:
             return [parse_listen_address(text) for text in self.listen]
         return [ListenAddress(self.bind_host, self.port)]
@@ -139,7 +140,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def archive_path(self) -> Path | None:
-        """The archive's directory; None with the memory store, which keeps everything."""
+        """The archive's directory; None with the memory store, from which no job is retired."""
         if self.archive_dir:
             return Path(self.archive_dir)
         return None if self.store == "memory" else Path(self.state_file + ".archive")
@@ -203,8 +204,8 @@ def describe(
 ) -> list[tuple[str, str, str]]:
     """Return (key, value, origin) of every setting, secrets masked.
 
-    `tables` are the types of `[plugin.NAME]`, whose defaults are then shown, too. What is set in a
-    table that has none is shown as it is. Raises `ConfigError` for a value that does not fit.
+    `tables` are the types of `[plugin.NAME]`; their defaults are shown, too. Settings in a table
+    without a type are shown as they are. Raises `ConfigError` for an invalid value.
     """
     values = msgspec.to_builtins(loaded.config)
     for name, kind in (tables or {}).items():
@@ -228,7 +229,7 @@ S = TypeVar("S", bound=msgspec.Struct)
 def check_table(name: str, table: Mapping[str, Any], kind: type[S]) -> S:
     """Return the table `[plugin.NAME]` as its type; raises `ConfigError` that names the field.
 
-    A number that is not finite, or absurd, is refused whatever the type says: no setting means it.
+    A number that is not finite, or absurdly large, is rejected whatever the type allows.
     """
     try:
         checked = msgspec.convert(table, kind, strict=False)
@@ -265,7 +266,7 @@ def _read_file(path: Path) -> dict[str, Any]:
 def _parse_set(text: str) -> dict[str, Any]:
     key, equals, value = text.partition("=")
     if not equals:
-        raise ConfigError(f"--set takes KEY=VALUE, not {text!r}")
+        raise ConfigError(f"--set expects KEY=VALUE, not {text!r}")
     try:
         parsed: Any = msgspec.json.decode(value)
     except msgspec.DecodeError:
@@ -310,7 +311,7 @@ def _check(values: dict[str, Any], origins: dict[str, str]) -> Config:
     if not 0 <= config.port <= 65535:
         raise ConfigError(f"port is {config.port}; choose one from 1 to 65535")
     if config.api_key is not None and not config.api_key.strip():
-        raise ConfigError("api_key is empty; give a key, or none at all to serve loopback only")
+        raise ConfigError("api_key is empty; give a key, or leave it out to serve loopback only")
     _check_positive(config)
     _check_edge(config)
     _check_origins(config)
@@ -319,7 +320,7 @@ def _check(values: dict[str, Any], origins: dict[str, str]) -> Config:
 
 
 def _wrong(complaint: str, origins: dict[str, str]) -> ConfigError:
-    """Return the error for what msgspec says of a value: which key it is, and who set it."""
+    """Return the error for a complaint of msgspec, with the key and the origin of its value."""
     place = _PLACE.search(complaint)
     message = _PLACE.sub("", complaint)
     key = _INDEX.sub("", place.group(1)) if place else ""
@@ -339,10 +340,15 @@ def _check_positive(config: Config) -> None:
         for key in table.__struct_fields__:
             _check_amount(f"{name}.{key}", getattr(table, key), zero=key in _MAY_BE_ZERO)
             if getattr(table, key) > _AT_MOST.get(key, math.inf):
-                raise ConfigError(f"{name}.{key} can be {_AT_MOST[key]} at most")
+                raise ConfigError(
+                    f"{name}.{key} is {getattr(table, key)}; it can be at most {_AT_MOST[key]}"
+                )
     _check_amount("rate_limit_per_s", config.rate_limit_per_s, zero=True)
     if 0 < config.rate_limit_per_s < 0.001:
-        raise ConfigError("rate_limit_per_s is less than one in 1,000 s; 0 is no limit at all")
+        raise ConfigError(
+            f"rate_limit_per_s is {config.rate_limit_per_s}; it must be at least 0.001, or 0 for no"
+            " limit"
+        )
     _check_amount("rate_limit_burst", config.rate_limit_burst, zero=False)
     _check_amount("drain_s", config.drain_s, zero=True)
     _check_amount("hook_slow_ms", config.hook_slow_ms, zero=False)
@@ -350,9 +356,9 @@ def _check_positive(config: Config) -> None:
 
 def _check_amount(key: str, value: float, *, zero: bool) -> None:
     if not 0 <= value < _NUMBER_MAX:
-        raise ConfigError(f"{key} is {value}; it cannot be negative or so large")
+        raise ConfigError(f"{key} is {value}; choose a number from 0 to {_NUMBER_MAX:g}")
     if value == 0 and not zero:
-        raise ConfigError(f"{key} is 0; it must be more")
+        raise ConfigError(f"{key} is 0; it must be more than 0")
 
 
 def _check_edge(config: Config) -> None:
@@ -371,13 +377,13 @@ def _check_origins(config: Config) -> None:
         raise ConfigError(f"cors_origins: {error}") from error
     if ANY in origins and config.authenticator == "none":
         raise ConfigError(
-            "cors_origins is * and there is no key: any web page that somebody here looks at could"
+            "cors_origins is * and there is no key: any web page that somebody here opens could"
             " submit and cancel jobs. Name the origins, or give --api-key KEY or --key-file FILE."
         )
 
 
 def _check_exposure(config: Config) -> None:
-    """Refuse to serve the world without a key."""
+    """Refuse to listen on a public address without a key."""
     if config.authenticator != "none":
         return
     exposed = [place for place in config.listen_addresses if not place.is_local]

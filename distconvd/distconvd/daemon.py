@@ -1,9 +1,10 @@
-"""The composition root: makes every part, runs them in the right order, and drains.
+"""Build every part of the daemon, run them in the right order, and drain: the composition root.
 
-Starting: plugins, store, dispatcher, ledger, services, edge. The command `distconvd` has the edge
-listen before all that, with an app that says so (see `api.starting`). Draining, in reverse: the edge stops
-accepting and finishes what is in flight, services stop, the ledger commits what is left, the store
-is folded and closed. A second signal ends at once; nothing acknowledged depends on a clean end.
+Starting: plugins, store, dispatcher, ledger, services, edge. The command `distconvd` lets the edge
+listen before all that, with an app that answers "starting" (see `api.starting`). Draining, in reverse:
+the edge stops accepting and finishes the requests in flight, services stop, the ledger commits what is
+left, the store is checkpointed and closed. A second signal ends the process immediately; nothing
+acknowledged depends on a clean end.
 """
 
 import logging
@@ -53,14 +54,15 @@ log = logging.getLogger("distconvd.daemon")
 
 EXPIRE_S = 0.2
 SUSPENDED_S = 2.0
-"""A pause of the whole daemon that is longer counts against nobody."""
+"""When the whole daemon was suspended for longer, leases are extended by that time."""
 STORE_S_MIN = 2.0
-"""What the store has for its last commit, however long the drain took."""
+"""The least time for the store's last commit, however long the drain took."""
 CLOSE_S_MAX = 60.0
-"""What it has to fold and close."""
+"""The time for the store to checkpoint and close."""
 DEFAULT_POLICY = "size-aware"
 LOADED_INLINE_MAX = 10_000
-"""Stored jobs that are taken over within this thread; more take a while, in which the edge answers."""
+"""Up to so many stored jobs are loaded in this thread; more are loaded in another, while the edge
+answers."""
 
 
 @dataclass
@@ -80,33 +82,34 @@ class Parts:
     """The whole route table, the plugins' routes last."""
     services: list[tuple[str, Service]]
     reloads: list[tuple[str, Callable[[], object]]]
-    """Who wants to be told of SIGHUP."""
+    """What to call on SIGHUP, by name."""
     service_failures: Counter[str]
     """How often each service failed after its start."""
     is_draining: bool = False
 
     owners: dict[str, str] = field(default_factory=dict[str, str])
-    """Name of a service to that of the plugin that offers it."""
+    """Name of each service to the plugin that registered it."""
     last_resort: Callable[[], None] = lambda: None
-    """Called when a commit is given up: sees to it that the process ends, even if that is in a thread
-    that does not."""
+    """Called when a commit is given up: makes sure that the process ends, even if the commit's thread
+    does not."""
 
     def abandon(self) -> None:
         """Give up a commit that does not end; what was acknowledged is durable without it."""
         log.error(
-            "the store %s has not ended a commit in %.0f s; it is abandoned, and what was not"
-            " acknowledged may be lost", self.config.store, self.ledger.commit_takes_s(),
+            "the store %s has not finished a commit in %.0f s; the commit is abandoned, and changes"
+            " that were not acknowledged may be lost",
+            self.config.store, self.ledger.commit_takes_s(),
         )  # fmt: skip
         self.last_resort()
         self.ledger.abandon()
 
     def reload(self) -> None:
-        """Do what SIGHUP asks for: those who can read their files anew do. One that cannot keeps
-        what it has, and the others are not kept from it."""
+        """Do what SIGHUP asks for: let each part reread its files. One that cannot keeps what it has,
+        and the others are reloaded all the same."""
         for name, reload_hook in self.reloads:
             try:
                 reload_hook()
-            except (ConfigError, OSError) as error:  # an operator's: it says what is wrong
+            except (ConfigError, OSError) as error:  # the operator's mistake: it says what is wrong
                 log.error(
                     "%s could not be reloaded and goes on as before: %s",
                     name,
@@ -116,7 +119,7 @@ class Parts:
                 reraise_if_cancelled(error)
                 log.exception("%s could not be reloaded and goes on as before", name)
             else:
-                log.info("%s is reloaded", name)
+                log.info("%s was reloaded", name)
 
 
 def _describe_error(error: ConfigError | OSError) -> str:
@@ -124,7 +127,7 @@ def _describe_error(error: ConfigError | OSError) -> str:
 
 
 def check_choices(config: Config, plugins: Plugins) -> None:
-    """Raise `ConfigError` for what is chosen and not there, before anything is opened."""
+    """Raise `ConfigError` for a choice that does not exist, before anything is opened."""
     check_apart(config)
     for hook, kind, name in (
         ("distconvd_register_stores", "store", config.store),
@@ -136,13 +139,13 @@ def check_choices(config: Config, plugins: Plugins) -> None:
 
 
 def check_apart(config: Config) -> None:
-    """Refuse one file for the state and the keys: the state would be written over the keys."""
+    """Raise `ConfigError` when state and keys share a file: the state would overwrite the keys."""
     if config.key_file is None or config.store == "memory":
         return
     if Path(config.key_file).resolve() == Path(config.state_file).resolve():
         raise ConfigError(
-            f"state_file and key_file are both {config.key_file}: the state would be written over"
-            " the keys; name another --state-file"
+            f"state_file and key_file are both {config.key_file}: the state would overwrite the keys;"
+            " name another --state-file"
         )
 
 
@@ -161,7 +164,7 @@ async def assemble(
         store: used instead of the configured one (tests).
         now: the clock.
 
-    Raises: `ConfigError` for what is not there or does not fit, `StoreError` from loading.
+    Raises: `ConfigError` for what does not exist or does not fit, `StoreError` from loading.
     """
     context = Context(config, plugins.collect("distconvd_register_policies", "policy"))
     check_settings(plugins, context)
@@ -192,7 +195,8 @@ async def assemble(
 
 
 async def _load(name: str, store: Store) -> Snapshot:
-    """Return what the store holds; whatever it raises or answers stops the start with its name."""
+    """Return the store's contents; anything else that it raises or returns stops the start, with the
+    store's name."""
     try:
         snapshot: object = await store.load()
     except (StoreError, ConfigError):
@@ -201,14 +205,14 @@ async def _load(name: str, store: Store) -> Snapshot:
         reraise_if_cancelled(error)
         raise StoreError(f"the store {name!r} cannot be read: {error!r}") from error
     if not isinstance(snapshot, Snapshot):  # pyright: ignore[reportUnnecessaryIsInstance] - a plugin may answer anything
-        raise StoreError(f"the store {name!r} was read as {snapshot!r:.80}, no Snapshot")
+        raise StoreError(f"the store {name!r} returned {snapshot!r:.80} instead of a Snapshot")
     return snapshot
 
 
 async def _dispatcher(
     config: Config, policy: Policy, fallback: Policy, now: Instant, snapshot: Snapshot
 ) -> Dispatcher:
-    """Make the dispatcher of what is stored; nobody else uses any of this meanwhile."""
+    """Make the dispatcher from the stored records; nothing else uses them meanwhile."""
     if len(snapshot.jobs) <= LOADED_INLINE_MAX:
         return Dispatcher(config.dispatch, policy, fallback, now, snapshot)
     return await trio.to_thread.run_sync(
@@ -239,8 +243,8 @@ def _wire(
     watch: HookWatch,
     now: Callable[[], Instant],
 ) -> Parts:
-    """Connect all parts round a dispatcher that has its state."""
-    # Numbers of events begin at the present, so that those of an earlier run are older than any.
+    """Connect all parts to a dispatcher that has loaded its state."""
+    # Event numbers start at the present time, so that they are higher than those of earlier runs.
     event_bus = EventBus(first_number=now().wall_ms * 1000)
     registrations = Registrations(plugins, context, watch)
     registrations.subscribe(event_bus)
@@ -290,7 +294,7 @@ def _wire(
 
 
 def _authenticator(parts: Parts, plugins: Plugins, context: Context) -> Authenticator:
-    """Make the authenticator, and see to it that it runs and reloads where it can."""
+    """Make the authenticator, and register its `run` and `reload` where it has them."""
     name = parts.config.authenticator
     registrar = plugins.collect("distconvd_register_authenticators", "authenticator")
     authenticator = build_checked(
@@ -330,7 +334,7 @@ async def run_behind(
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """As `run`, with a server that listens already and is drained here."""
+    """Do as `run` does, with a server that listens already and is drained here."""
 
     async def begin(nursery: trio.Nursery) -> Server:
         server.answer_with(parts.app)
@@ -354,8 +358,8 @@ async def _run(
 
 
 async def _close(parts: Parts) -> None:
-    """Close the store. All that was acknowledged is durable by now, so one that fails in this, or
-    does not end, is a matter of the log."""
+    """Close the store. All that was acknowledged is durable by now, so a failure to close, or a close
+    that does not end, is only logged."""
     limit_s = STORE_S_MIN if parts.ledger.is_abandoned else CLOSE_S_MAX
     with trio.move_on_after(limit_s, shield=True) as scope:
         try:
@@ -370,7 +374,8 @@ async def _close(parts: Parts) -> None:
 async def _run_all(
     parts: Parts, begin: Begin, stop: trio.Event, task_status: trio.TaskStatus[None]
 ) -> None:
-    """Run every part, each in the nursery of what it needs; see the module for the order."""
+    """Run every part, each in a nursery inside that of the parts it needs; the module gives the
+    order."""
     async with trio.open_nursery() as core:
         await core.start(parts.ledger.run)
         async with trio.open_nursery() as outer:
@@ -400,8 +405,8 @@ async def _wait_for_the_last_commit(parts: Parts, deadline_s: float) -> None:
     """Return when all is committed; a commit that does not end in time is given up."""
     began_s = trio.current_time()
     with trio.move_on_at(max(deadline_s, began_s + STORE_S_MIN)):
-        await parts.ledger.ended.wait()
-    if not parts.ledger.ended.is_set():
+        await parts.ledger.stopped.wait()
+    if not parts.ledger.stopped.is_set():
         parts.abandon()
 
 
@@ -413,18 +418,18 @@ def _no_app() -> App:
 
 
 async def _expire_forever(ledger: Ledger) -> None:
-    """Let time pass for the dispatcher: leases, delays, silent engines."""
+    """Expire what is due, again and again: leases, delays, silent engines."""
     while True:
         try:
             await ledger.execute(expire_due)
         except CommitFailed as error:
-            # The ledger has told of the outage, and its end is told too.
-            log.debug("what became due could not be stored and is tried again: %s", error)
+            # The ledger has logged the outage, and logs its end, too.
+            log.debug("expiring what is due could not be committed and is tried again: %s", error)
         slept_from_s = trio.current_time()
         await trio.sleep(EXPIRE_S)
         suspended_s = trio.current_time() - slept_from_s - EXPIRE_S
         if suspended_s > SUSPENDED_S:
-            log.warning("the daemon stood still for %.0f s; leases are longer by that", suspended_s)
+            log.warning("the process was suspended for %.0f s; leases are extended", suspended_s)
             ledger.execute_nowait(extend_leases, suspended_s)
 
 

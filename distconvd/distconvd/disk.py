@@ -1,10 +1,10 @@
-"""The file system as the stores see it: every operation that durability hangs on, and no other.
+"""Define the file system as stores use it: every operation that durability depends on.
 
 Stores reach the disk only through `Disk`, so a test can number each write, sync, rename, truncate,
 unlink and mkdir, make any one of them fail, or cut the power after it (`distconvd.testing`).
 
 Rules: all calls block, so they run in a thread; errors are `OSError`s; `write` may be short, as
-the system call may, and it is the caller who goes on or gives up. Nothing here syncs by itself.
+the system call may, and the caller continues or gives up. Nothing here syncs by itself.
 """
 
 import errno
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 OpenMode = Literal["read", "create", "append"]
-"""`create` makes the file or empties it; `append` wants it there. Both write at the end only."""
+"""`create` makes the file or empties it; `append` needs an existing file. Both write at its end only."""
 
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
@@ -34,7 +34,7 @@ class DiskFile(Protocol):
         ...
 
     def write(self, data: bytes) -> int:
-        """Append, and return how many bytes went; fewer than given is no error."""
+        """Append, and return how many bytes were written; fewer than given is not an error."""
         ...
 
     def truncate(self, size: int) -> None:
@@ -55,10 +55,10 @@ class DiskFile(Protocol):
 
 
 class DiskLock(Protocol):
-    """A held lock; the system lets go of it when the process ends, however it ends."""
+    """A lock; the system releases it when the process ends, however it ends."""
 
     def release(self) -> None:
-        """Let the next one have it; never raises."""
+        """Release the lock; never raises."""
         ...
 
 
@@ -70,11 +70,11 @@ class Disk(Protocol):
         ...
 
     def size(self, path: Path) -> int:
-        """Return the size of a file in bytes; `FileNotFoundError` without one."""
+        """Return the size of a file in bytes; raises `FileNotFoundError`."""
         ...
 
     def is_directory(self, path: Path) -> bool:
-        """Tell whether a directory is there."""
+        """Return whether a directory exists."""
         ...
 
     def listdir(self, path: Path) -> list[str]:
@@ -82,19 +82,19 @@ class Disk(Protocol):
         ...
 
     def mkdir(self, path: Path) -> None:
-        """Make one directory, for its owner only."""
+        """Make one directory, accessible to its owner only."""
         ...
 
     def rename(self, source: Path, target: Path) -> None:
-        """Give `source` the name `target`, in one step, replacing what had it."""
+        """Rename `source` to `target` in one step, replacing what had that name."""
         ...
 
     def link(self, source: Path, target: Path) -> None:
-        """Give `source` a second name; `FileExistsError` when it is taken."""
+        """Give `source` a second name; raises `FileExistsError` when it is taken."""
         ...
 
     def unlink(self, path: Path) -> None:
-        """Remove a name; `FileNotFoundError` when there is none."""
+        """Remove a name; raises `FileNotFoundError`."""
         ...
 
     def fsync_dir(self, path: Path) -> None:
@@ -102,10 +102,10 @@ class Disk(Protocol):
         ...
 
     def lock(self, path: Path, note: str) -> DiskLock:
-        """Take the lock file at `path` and write `note` in it.
+        """Lock the file at `path` and write `note` into it.
 
         Raises:
-            BlockingIOError: another process has it; the error's `strerror` is that one's note.
+            BlockingIOError: another process has the lock; the error's `strerror` is its note.
         """
         ...
 
@@ -122,7 +122,7 @@ class RealDisk:
         return path.stat().st_size
 
     def is_directory(self, path: Path) -> bool:
-        """Tell whether a directory is there."""
+        """Return whether a directory exists."""
         return path.is_dir()
 
     def listdir(self, path: Path) -> list[str]:
@@ -192,13 +192,13 @@ class _RealFile:
         try:
             os.close(self._descriptor)
         except OSError:
-            # A late write error of a network file system. Whoever needs the bytes has synced
-            # them before; nobody else asked.
+            # A late write error of a network file system. A caller who needs the bytes has
+            # synced them before, so nothing that was promised is lost.
             pass
 
 
 class _RealLock:
-    """A descriptor that holds a flock."""
+    """A descriptor with a flock."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -215,7 +215,7 @@ def flock_nowait(descriptor: int, path: Path, kind: int) -> None:
     """Take the flock of an open lock file, `LOCK_EX` or `LOCK_SH`.
 
     Raises:
-        BlockingIOError: another process has it; the error's `strerror` is what it wrote in the file.
+        BlockingIOError: another process has it; the error's `strerror` is what it wrote into the file.
     """
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
@@ -225,12 +225,12 @@ def flock_nowait(descriptor: int, path: Path, kind: int) -> None:
 
 
 def write_all(file: DiskFile, data: bytes) -> None:
-    """Write all of `data`, going on after short writes; raises what the first failing one does."""
+    """Write all of `data`, continuing after short writes; raises what the first failing write does."""
     done = file.write(data)
     while done < len(data):
         written = file.write(data[done:])
         if written == 0:
-            raise OSError(errno.EIO, "the file system takes no more bytes and does not say why")
+            raise OSError(errno.EIO, "the file system writes no more bytes and gives no error")
         done += written
 
 
@@ -247,9 +247,9 @@ def read_all(disk: Disk, path: Path) -> bytes:
 
 
 def make_directories(disk: Disk, path: Path) -> None:
-    """Make a directory and the parents that are missing, durably.
+    """Make a directory and its missing parents, durably.
 
-    Parents that are there are synced too: a run that was killed may have made them just now.
+    Existing parents are synced too: a run that was killed may have made them just now.
     """
     for directory in reversed([path, *path.parents[:-1]]):
         there = disk.is_directory(directory)
@@ -258,6 +258,6 @@ def make_directories(disk: Disk, path: Path) -> None:
         try:
             disk.fsync_dir(directory.parent)
         except PermissionError:
-            # One that we may pass through but not open was not made by us.
+            # We did not make a directory that we may pass through but not open.
             if not there:
                 raise

@@ -1,4 +1,4 @@
-"""Every error that a caller may see, in one tree: whose fault it is, and its HTTP status.
+"""Define every error that a caller may see, in one tree, with its fault and HTTP status.
 
 The core raises these without knowing HTTP; the edge turns them into RFC 9457 problem documents.
 """
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 
 class DistconvError(Exception):
-    """Base of all errors that are told to a caller.
+    """Base of all errors that are reported to a caller.
 
     Args:
         detail: one sentence for the person who made the call: what, where, what to do.
@@ -39,7 +39,7 @@ class BadRequest(CallerError):
 
 
 class Unauthorized(CallerError):
-    """No key, or a wrong one."""
+    """The key is missing or wrong."""
 
     status = 401
     title = "Unauthorized"
@@ -53,21 +53,21 @@ class Forbidden(CallerError):
 
 
 class NotFound(CallerError):
-    """No such job, engine or path."""
+    """The job, engine or path does not exist."""
 
     status = 404
     title = "Not Found"
 
 
 class MethodNotAllowed(CallerError):
-    """The path exists, the method does not; carries `Allow`."""
+    """The path exists, but does not accept this method; carries `Allow`."""
 
     status = 405
     title = "Method Not Allowed"
 
 
 class RequestTimeout(CallerError):
-    """The caller took too long to send its head or body."""
+    """The caller took too long to send the request's head or body."""
 
     status = 408
     title = "Request Timeout"
@@ -81,7 +81,7 @@ class Conflict(CallerError):
 
 
 class PreconditionFailed(CallerError):
-    """`If-Match` names a version that is not the present one."""
+    """`If-Match` does not name the present version."""
 
     status = 412
     title = "Precondition Failed"
@@ -95,14 +95,14 @@ class BodyTooLarge(CallerError):
 
 
 class UnsupportedMediaType(CallerError):
-    """The body is not of a type that this path takes."""
+    """The body's type is not one that this path accepts."""
 
     status = 415
     title = "Unsupported Media Type"
 
 
 class RangeNotSatisfiable(CallerError):
-    """No byte of the asked range exists; carries `Content-Range` with the real size."""
+    """The requested range is outside the file; carries `Content-Range` with the real size."""
 
     status = 416
     title = "Range Not Satisfiable"
@@ -116,7 +116,7 @@ class Unprocessable(CallerError):
 
 
 class TooManyRequests(CallerError):
-    """Over the rate limit; carries `Retry-After`."""
+    """The caller is over the rate limit; carries `Retry-After`."""
 
     status = 429
     title = "Too Many Requests"
@@ -130,15 +130,15 @@ class HeadTooLarge(CallerError):
 
 
 class DaemonError(DistconvError):
-    """Our fault or our disk's: the same call may succeed later."""
+    """The daemon's or its disk's fault: the same call may succeed later."""
 
 
 class PluginFailed(DaemonError):
-    """A plugin that looked at the request raised what it should not, or answered nonsense."""
+    """A plugin that handled the request failed, or returned an invalid value."""
 
 
 class Unavailable(DaemonError):
-    """Not now: draining, over the connection limit, or the store cannot commit."""
+    """Not possible now: the daemon drains, is over a limit, or cannot commit."""
 
     status = 503
     title = "Service Unavailable"
@@ -150,18 +150,18 @@ class Unavailable(DaemonError):
 
 
 class InsufficientStorage(DaemonError):
-    """There is no room for what was sent."""
+    """The disk has no space for what was sent."""
 
     status = 507
     title = "Insufficient Storage"
 
 
 class CommitFailed(Unavailable):
-    """The store could not make a change durable, so the change was taken back."""
+    """The store could not make a change durable, so the change was rolled back."""
 
 
 class JobArchived(Exception):
-    """Not a fault: what is asked for is in the archive, under this id."""
+    """Not a failure: the job is in the archive, under this id."""
 
     def __init__(self, job_id: str) -> None:
         super().__init__(job_id)
@@ -169,19 +169,19 @@ class JobArchived(Exception):
 
 
 class StoreError(Exception):
-    """A store cannot be opened, read or written; never sent to a caller as it is."""
+    """A store cannot be opened, read or written; never sent to a caller unchanged."""
 
 
 class StoreLocked(StoreError):
-    """Another process holds the store."""
+    """Another process has locked the store."""
 
 
 class StoreTooNew(StoreError):
-    """The store was written by a newer format version than this one knows."""
+    """The store was written in a newer format than this version can read."""
 
 
 class ConfigError(Exception):
-    """The configuration is wrong; the daemon exits with `exit_code` and this message."""
+    """The configuration is invalid; the daemon exits with `exit_code` and this message."""
 
     def __init__(self, message: str, *, exit_code: int = 78) -> None:
         super().__init__(message)
@@ -189,4 +189,4 @@ class ConfigError(Exception):
 
 
 class LifecycleError(Exception):
-    """A bug: the dispatcher tried a move that is not in the table."""
+    """A bug: the dispatcher tried a transition that is not in the lifecycle table."""

@@ -1,7 +1,7 @@
-"""What a plugin raises is its own fault, whatever its type: a panic of a library in another language or
-the skip of a test framework derives from `BaseException`, as `SystemExit` does.
+"""Separate a plugin's failures from cancellation and Ctrl-C, which always propagate.
 
-Two things are nobody's fault and always pass: the cancellation of a task, and a person's ^C.
+Anything else that a plugin raises is its own failure, whatever its type: a panic of a library in another
+language or the skip of a test framework derives from `BaseException`, as `SystemExit` does.
 """
 
 from typing import cast
@@ -12,7 +12,7 @@ _NEVER_CAUGHT = (KeyboardInterrupt, trio.Cancelled)
 
 
 def reraise_if_cancelled(error: BaseException) -> None:
-    """Raise `error` again where it, or any in its group, is no fault of a plugin's; else return."""
+    """Raise `error` again if it, or any in its group, is a cancellation or Ctrl-C; else return."""
     if isinstance(error, _NEVER_CAUGHT):
         raise error
     if isinstance(error, BaseExceptionGroup):
@@ -22,8 +22,8 @@ def reraise_if_cancelled(error: BaseException) -> None:
 
 
 def unwrap_group(error: BaseException) -> BaseException:
-    """Return the error inside groups of one, or else the group: whether there was a nursery around it
-    is no matter of whoever is told."""
+    """Return the only error inside nested groups, or else the group: a reader of the message need not
+    know about the nursery."""
     if not isinstance(error, BaseExceptionGroup):
         return error
     group = cast("BaseExceptionGroup[BaseException]", error)
@@ -31,4 +31,4 @@ def unwrap_group(error: BaseException) -> BaseException:
 
 
 class HookFault(Exception):
-    """A hook raised what is no `Exception`; the cause is what it raised."""
+    """A hook raised something that is not an `Exception`; the cause is what it raised."""

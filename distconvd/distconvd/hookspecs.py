@@ -1,13 +1,13 @@
-"""Every hook on one page: what a plugin may do, when it is asked, and what its answer means.
+"""Specify every hook: what a plugin may do, when it is called, and what its answer means.
 
 A plugin is a module (or a file given with `--plugin`) with functions of these names, marked with
 `@distconvd.hookimpl`. Hooks are synchronous and must not wait; what has to run or wait lives in an
-object that a hook hands to a registrar. See docs/plugins.md for worked examples.
+object that a hook gives to a registrar. See docs/plugins.md for worked examples.
 
-What raising does: at registration, the plugin is refused and the message names it; in
+What raising does: at registration, the plugin is rejected and the message names it; in
 `distconvd_review_submission`, an error of `distconvd.errors` is answered with its status (a
-`BadRequest` refuses the job) and anything else fails that request; in `distconvd_event`, it is logged
-and counted, and the others hear the event all the same.
+`BadRequest` rejects the job) and anything else fails that request; in `distconvd_event`, it is logged
+and counted, and the other plugins receive the event all the same.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ from distconvd.store import Store
 
 PROJECT = "distconvd"
 HOOK_VERSION = 1
-"""A plugin may say `DISTCONVD_HOOK_VERSION = n`; one for newer hooks than these is refused."""
+"""A plugin may set `DISTCONVD_HOOK_VERSION = n`; one for newer hooks than these is rejected."""
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 
@@ -39,17 +39,17 @@ T_contra = TypeVar("T_contra", contravariant=True)
 
 
 class PluginContext(Protocol):
-    """What the daemon tells a plugin about itself."""
+    """What a plugin may know of the daemon."""
 
     @property
     def state_file(self) -> Path:
-        """Where state lives: `--state-file`, a file or a directory as the store likes."""
+        """Where state is kept: `--state-file`, a file or a directory, as the store chooses."""
         ...
 
     @property
     def disk(self) -> Disk:
-        """The file system for a store's files; `distconvd audit` and `export` hand out one that
-        keeps nothing, and only look at stores that take it."""
+        """The file system for a store's files. `distconvd audit` and `export` provide one that writes
+        nothing, and only open stores that use it."""
         ...
 
     @property
@@ -59,7 +59,7 @@ class PluginContext(Protocol):
 
     @property
     def key_file(self) -> Path | None:
-        """The file of `--key-file`, if there is one."""
+        """The key file of `--key-file`, if there is one."""
         ...
 
     @property
@@ -80,9 +80,9 @@ class PluginContext(Protocol):
         ...
 
     def policy(self, name: str) -> Policy:
-        """Make the policy of that name, for one that goes around another. Call it in a factory.
+        """Make the policy of that name, for a policy that wraps another. Call it in a factory.
 
-        Raises `ConfigError` where there is none, or where it would go around itself.
+        Raises `ConfigError` if there is no such policy, or if it would wrap itself.
         """
         ...
 
@@ -105,24 +105,25 @@ class DaemonAccess(Protocol):
 class Service(Protocol):
     """Something that runs as long as the daemon does.
 
-    It may also have `check()`, which `distconvd check` calls in a thread: it raises `ConfigError` for
-    what would keep the service from starting, and changes nothing.
+    It may also have `check()`, which `distconvd check` calls in a thread: it raises `ConfigError` if the
+    service could not start, and changes nothing.
     """
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Run until cancelled; call `task_status.started()` once ready, within a minute.
 
-        Raising before that stops the start. Raising later is logged and counted, and `run` is
-        called again, after 1 s at first and ever later. Returning is having done all there was.
+        If it raises before that, the daemon does not start. If it raises later, that is logged and
+        counted, and `run` is called again, after 1 s at first and then after growing delays. If it
+        returns, its work is done.
         """
         ...
 
 
 class Registrar(Protocol[T_contra]):
-    """Takes what a plugin offers under a name; a name that is taken is refused."""
+    """Registers things of one kind under a name; a name that is taken is rejected."""
 
     def add(self, name: str, registered: T_contra) -> None:
-        """Offer something under `name`."""
+        """Register something under `name`."""
         ...
 
 
@@ -143,39 +144,40 @@ def distconvd_register_settings(registrar: SettingsRegistrar) -> None:
 
 @hookspec
 def distconvd_register_stores(registrar: Registrar[StoreFactory]) -> None:
-    """Offer stores; `--store NAME` picks one, and only that one is made. Called at start."""
+    """Register stores; `--store NAME` picks one, and only that one is made. Called at start."""
 
 
 @hookspec
 def distconvd_register_policies(registrar: Registrar[PolicyFactory]) -> None:
-    """Offer scheduling policies; `--policy NAME` picks one, and only that one is made, with those
+    """Register scheduling policies; `--policy NAME` picks one, and only that one is made, with those
     that it asks its context for. Called at start."""
 
 
 @hookspec
 def distconvd_register_authenticators(registrar: Registrar[AuthenticatorFactory]) -> None:
-    """Offer ways to tell who is calling; `--auth NAME` picks one. Called at start."""
+    """Register ways to identify callers; `--auth NAME` picks one. Called at start."""
 
 
 @hookspec
 def distconvd_register_routes(registrar: Registrar[RoutesFactory]) -> None:
-    """Offer HTTP routes of the plugin's own; all are served. Called at start, after the store has
-    been loaded; a path that is taken stops the daemon with a message that names both."""
+    """Register the plugin's own HTTP routes; all are served. Called at start, after the store has
+    been loaded; a path that is taken stops the start with a message that names both."""
 
 
 @hookspec
 def distconvd_register_services(registrar: Registrar[ServiceFactory]) -> None:
-    """Offer background services; all are run. A factory may return None: not in this
-    configuration. Called at start."""
+    """Register background services; all are run. A factory may return None if the service is not
+    wanted in this configuration. Called at start."""
 
 
 @hookspec
 def distconvd_register_metrics(registrar: Registrar[MetricsFactory]) -> None:
-    """Offer metrics of the plugin's own; `GET /metrics` shows all. Called at start.
+    """Register the plugin's own metrics; `GET /metrics` shows all. Called at start.
 
     A factory makes a collector of prometheus-client: an object with `collect()`, such as a
-    `CollectorRegistry` of its own. One that has `on_event(event)` as well hears of events, as
-    `distconvd_event` does. `collect` raising leaves these metrics out, logged and counted.
+    `CollectorRegistry` of its own. If it also has `on_event(event)`, it receives events, as
+    `distconvd_event` does. When `collect` raises, these metrics are left out; that is logged and
+    counted.
     """
 
 
@@ -183,15 +185,15 @@ def distconvd_register_metrics(registrar: Registrar[MetricsFactory]) -> None:
 def distconvd_review_submission(
     submission: Submission, caller: str, context: PluginContext
 ) -> Submission | None:
-    """Look at a job before it is admitted. Called for each submission, in turn, but not for one that
-    repeats an `Idempotency-Key`: that is answered as before.
+    """Review a submission before it is admitted. Called for each submission, plugin by plugin, but not
+    for one that repeats an `Idempotency-Key`: that gets the earlier answer.
 
     Return None to leave it as it is, or another `Submission` (the next plugin sees that one);
-    raise `distconvd.errors.BadRequest` to refuse it. `caller` is the name of the key used, or
+    raise `distconvd.errors.BadRequest` to reject it. `caller` is the name of the key used, or
     `local` for the spool and for hot folders.
     """
 
 
 @hookspec
 def distconvd_event(event: Event, context: PluginContext) -> None:
-    """Hear of an event, after it is durable. Must return at once: queue the work elsewhere."""
+    """Receive an event, after it is durable. Must return immediately: queue the work elsewhere."""

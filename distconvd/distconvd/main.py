@@ -1,4 +1,4 @@
-"""The command `distconvd`: runs the daemon, or answers a question about its configuration."""
+"""Run the command `distconvd`: the daemon, or a subcommand on its configuration or store."""
 
 import argparse
 import gc
@@ -30,7 +30,7 @@ from distconvd.store import Store
 EXIT_FAILED = 1
 EXIT_CONFIG = 78
 LAST_RESORT_S = 3.0
-"""After a second signal, or with a commit that is given up, the process ends within so long."""
+"""The process ends within this time after a second signal, or after a commit is given up."""
 
 _EPILOG = """\
 examples:
@@ -38,19 +38,19 @@ examples:
   distconvd --api-key SECRET                 serve the network, with a key
   DISTCONV_API_KEY=SECRET distconvd --port 9000 --state-file /var/lib/distconv/state.json
   distconvd --config /etc/distconv/distconvd.toml --log-format json
-  distconvd --set dispatch.lease_s=30        set what lives in a table of the file
+  distconvd --set dispatch.lease_s=30        set a setting in a table of the file
   distconvd config                           show the merged settings and where each is from
-  distconvd check                            would it start? each part ok or fail
+  distconvd check                            check whether it would start, part by part
   distconvd plugins                          list the plugins and their hooks
   distconvd keys add --key-file keys.json --name anna --role submit    print a new key, once
   distconvd migrate json:state.json spool:state.d     copy a store into an empty one
-  distconvd audit --state-file state.json    hold a store, or a daemon with --url, against its rules
+  distconvd audit --state-file state.json    check a store, or a daemon with --url, for faults
   distconvd export --state-file state.json > FILE     all records as NDJSON
   distconvd import --state-file new.json < FILE       into an empty store
 
-Flags go over environment variables (DISTCONV_PORT, …), over the file, over the defaults.
+Flags override environment variables (DISTCONV_PORT, …), these the file, and the file the defaults.
 Without a key only loopback is served; a public address without a key is refused (exit 78).
-SIGTERM drains and exits 0; a second one ends at once. SIGHUP reads the key file anew.
+SIGTERM drains and exits 0; a second one ends immediately. SIGHUP reads the key file again.
 Docs: docs/user_guide.md
 """
 
@@ -74,7 +74,9 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     top.add_argument("--tls-certificate", metavar="FILE", help="speak TLS with this PEM chain")
     top.add_argument("--tls-key", metavar="FILE", help="its private key, if it is in another file")
-    top.add_argument("--tls-client-ca", metavar="FILE", help="clients need a certificate of these")
+    top.add_argument(
+        "--tls-client-ca", metavar="FILE", help="clients need a certificate of this CA"
+    )
     top.add_argument("--api-key", metavar="KEY", help="the key that callers must send")
     top.add_argument("--api-key-file", metavar="FILE", help="a file with that key")
     top.add_argument("--key-file", metavar="FILE", help="many keys with roles; see `keys --help`")
@@ -93,15 +95,15 @@ def parser() -> argparse.ArgumentParser:
         "--log-level", metavar="LEVEL", type=str.upper, choices=sorted(LEVELS),
         help="DEBUG, INFO, WARN or ERROR",
     )  # fmt: skip
-    top.add_argument("--log-format", choices=["text", "json"], help="one line an event either way")
+    top.add_argument("--log-format", choices=["text", "json"], help="one line per event in both")
     top.add_argument(
         "--set", metavar="KEY=VALUE", action="append", dest="sets", help="any setting by its key"
     )
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("config", help="show the merged settings with the origin of each")
-    commands.add_parser("check", help="tell whether the daemon would start, without starting it")
+    commands.add_parser("check", help="check whether the daemon would start, without starting it")
     commands.add_parser("plugins", help="list the loaded plugins and their hooks")
-    copying = commands.add_parser("migrate", help="copy one store into another, empty one")
+    copying = commands.add_parser("migrate", help="copy a store into an empty one")
     copying.add_argument("source", metavar="FROM", help="STORE:PATH, for example json:state.json")
     copying.add_argument("target", metavar="TO", help="STORE:PATH, for example spool:state.d")
     keys.add_to(commands)
@@ -144,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 async def _serve(config: Config) -> None:
-    """Run the daemon until a signal; it listens from the beginning, and says that it is starting."""
+    """Run the daemon until a signal; it listens from the beginning, and answers that it is starting."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         plugins = Plugins(config.plugins)
         check_choices(config, plugins)
@@ -164,8 +166,8 @@ async def _serve_behind(
     server: Server,
     signals: AsyncIterator[int],
 ) -> None:
-    # A million jobs on loading are a million objects that live on: nothing for the collector
-    # to find, now or in each of its later rounds.
+    # Loading a million jobs makes millions of objects that all stay alive: garbage collection would
+    # find nothing, now or in any later run.
     gc.disable()
     parts = await assemble(config, plugins)
     parts.last_resort = _end_soon
@@ -186,7 +188,7 @@ async def _serve_behind(
 
 
 def _announce(opened: Listening) -> None:
-    """Say on standard output where to reach the daemon; scripts wait for this line."""
+    """Print where to reach the daemon; scripts wait for this line."""
     print(f"distconvd {__version__} ready on {', '.join(opened.urls)}", flush=True)
 
 
@@ -197,7 +199,7 @@ async def _heed_signals(
     manager: Notifier,
     scope: trio.CancelScope,
 ) -> None:
-    """Reload on SIGHUP, drain on the first of the others, end at once on the second."""
+    """Reload on SIGHUP, drain on the first other signal, end immediately on the second."""
     async for number in signals:
         if number == signal.SIGHUP:
             manager.reloading()
@@ -216,7 +218,7 @@ async def _heed_signals(
 
 
 def _end_soon() -> None:
-    """End the process in a while, if it has not ended by itself: a thread of a store's that hangs
+    """End the process after `LAST_RESORT_S`, if it has not ended by itself: a store's hanging thread
     cannot be cancelled. Nothing acknowledged depends on a clean end."""
     timer = threading.Timer(LAST_RESORT_S, os._exit, (EXIT_FAILED,))
     timer.daemon = True
@@ -224,7 +226,7 @@ def _end_soon() -> None:
 
 
 def _check(config: Config) -> None:
-    """Print a line for each part; exits 78 when one is not fine."""
+    """Print a line for each part; exits 78 when one of them fails."""
     found = trio.run(check, config)
     for name, fine, detail in found:
         print(f"{'ok  ' if fine else 'fail'}  {name}: {detail}")
@@ -239,7 +241,7 @@ def _show_config(loaded: Loaded) -> None:
     for key, value, origin in rows:
         print(f"{key:{key_width}} = {value}  # {origin}")
     for name in sorted(loaded.config.plugin.keys() - plugins.settings_types().keys()):
-        print(f"# [plugin.{name}] is declared by no loaded plugin: is the name right?")
+        print(f"# no loaded plugin declares [plugin.{name}]: is the name right?")
 
 
 def _show_plugins(config: Config) -> None:
@@ -257,7 +259,10 @@ async def _migrate(config: Config, source: str, target: str) -> None:
     for place in (source, target, target):  # the target again, to read it back
         name, colon, path = place.partition(":")
         if not colon or not path:
-            raise ConfigError(f"{place!r} names no store: write STORE:PATH", exit_code=2)
+            raise ConfigError(
+                f"{place!r} is not a store: expected STORE:PATH, such as json:state.json",
+                exit_code=2,
+            )
         context = Context(load_config({"state_file": path}, {}).config)
         stores.append(registrar.pick(name)(context))
     report = await migrate(*stores)

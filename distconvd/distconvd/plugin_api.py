@@ -2,8 +2,8 @@
 
 The public modules are `distconvd` itself (`hookimpl`), `auth`, `disk`, `errors`, `hookspecs`,
 `model`, `policy`, `store` and `testing`. A plugin that imports these and this module works with
-every 1.x daemon, wherever the daemon keeps its own code; `tests/layout` holds the bundled
-plugins, the example plugin and the examples in the documents to the same rule.
+every 1.x daemon, wherever the daemon keeps its own code; `tests/layout` checks that the bundled
+plugins, the example plugin and the examples in the documents follow the same rule.
 """
 
 from distconvd.api.validate import check_codec, check_submission

@@ -1,4 +1,4 @@
-"""What a scheduling policy sees and answers.
+"""Declare what a scheduling policy sees and answers.
 
 A policy is a plugin. It is asked about one job at a time, with an indexed view of the idle engines
 that could take it, and answers with an engine and a reason, or a hold and a reason; `why` shows
@@ -23,7 +23,7 @@ class EngineInfo(NamedTuple):
     tags: frozenset[str]
     slots: int
     held: int
-    """Jobs that it holds now; always fewer than `slots`."""
+    """How many jobs are assigned to it now; always fewer than `slots`."""
 
 
 class IdleEngines(Protocol):
@@ -42,13 +42,13 @@ class IdleEngines(Protocol):
         ...
 
     def get(self, engine_id: str) -> EngineInfo | None:
-        """Return that engine if it is among these."""
+        """Return this engine if it is among them, else None."""
         ...
 
     def asking(self) -> EngineInfo | None:
-        """Return an engine that is asking for work at this moment, or None when nobody is.
+        """Return an engine that is asking for work at this moment, or None.
 
-        A job that is placed on it begins at once; on any other it waits until that one asks.
+        A job that is placed on it starts immediately; on any other it waits until that one asks.
         """
         ...
 
@@ -67,18 +67,18 @@ class Hold(NamedTuple):
 
     reason: str
     until_ms: int | None = None
-    """When to ask again at the latest (ms since the epoch). Else it is asked when an engine asks
-    for work, and when a job or an engine becomes free."""
+    """When to ask again at the latest (ms since the epoch). In any case the policy is asked again
+    when an engine asks for work, and when a job or an engine becomes available."""
 
 
 class Share(NamedTuple):
-    """What a job counts for, where a policy divides the queue."""
+    """The share that a job counts for, where a policy divides the queue."""
 
     name: str
-    """Jobs of one name wait in one line, by priority and age."""
+    """Jobs of one name wait in one queue, by priority and age."""
     cost: float
-    """How far its share's clock runs on when it is assigned; over 0. The share whose clock is the
-    furthest behind comes next, so half the cost is twice the jobs."""
+    """How far the job advances its share's clock when it is assigned; above 0. The share whose
+    clock is furthest behind comes next, so half the cost gives twice the jobs."""
 
 
 class Policy(Protocol):
@@ -88,7 +88,7 @@ class Policy(Protocol):
         """Choose an engine for `job`, or hold it.
 
         Args:
-            job: the job next in line among those that the same engines can take.
+            job: the first job among those that the same engines can take.
             engines: never empty.
             now_ms: wall-clock time, ms since the epoch.
 
@@ -100,12 +100,12 @@ class Policy(Protocol):
 
 @runtime_checkable
 class SharingPolicy(Policy, Protocol):
-    """A policy that also says whose turn it is: among jobs of one priority, shares take turns."""
+    """A policy that also divides the queue: among jobs of one priority, shares take turns."""
 
     def share(self, job: Job) -> Share:
-        """Return what a job counts for; the same for the same job while it waits.
+        """Return the share of a job; always the same for one job while it waits.
 
         Raises: anything; the job then counts for the share "" with cost 1, and the failure is
-            logged and counted. So does an answer that is none.
+            logged and counted. The same happens with an invalid answer.
         """
         ...

@@ -1,8 +1,8 @@
-"""What the plugins offer, made, checked and joined to the parts of the daemon.
+"""Make and check what plugins have registered, and connect it to the parts of the daemon.
 
-What cannot be made, and what is not what its hook asks for, is a `ConfigError` that names the plugin and
-stops the start. How an offer behaves later is a matter of where it is called: `HookWatch` times it,
-`isolated` and `run_service` keep its failures to themselves.
+What cannot be made, or is not what its hook asks for, raises a `ConfigError` that names the plugin and
+stops the start. Later, `HookWatch` times the calls into it, and `isolated` and `run_service` confine its
+failures.
 """
 
 import logging
@@ -36,14 +36,14 @@ def check_settings(plugins: Plugins, context: Context) -> None:
 
 
 def report_unread(context: Context) -> None:
-    """Say which tables no plugin reads: one that is left out must not stop a farm, but a name that
-    is misspelt must not go unnoticed either."""
+    """Log the tables that no plugin reads: a plugin that is not loaded must not stop a farm, but a
+    misspelt name must not go unnoticed either."""
     for name in context.unread_tables():
-        log.warning("[plugin.%s] of the configuration is read by no loaded plugin", name)
+        log.warning("no loaded plugin reads [plugin.%s] of the configuration", name)
 
 
 class Registrations:
-    """What the loaded plugins offer to one daemon. Raises `ConfigError` as the module says."""
+    """What the loaded plugins have registered. Raises `ConfigError` as the module says."""
 
     def __init__(self, plugins: Plugins, context: Context, watch: HookWatch) -> None:
         self._plugins = plugins
@@ -51,7 +51,7 @@ class Registrations:
         self._watch = watch
 
     def subscribe(self, event_bus: EventBus) -> None:
-        """Let those that implement the hook hear of events."""
+        """Publish events to the plugins that implement the hook."""
         for name, listener in self._plugins.implementations("distconvd_event"):
             notify_listener = partial(_notify_listener, listener, self._context)
             event_bus.add_listener(
@@ -59,7 +59,7 @@ class Registrations:
             )
 
     def reviews(self) -> list[tuple[str, Review]]:
-        """Return who looks at submissions, with names."""
+        """Return the functions that review submissions, each with its plugin's name."""
         hook = "distconvd_review_submission"
         return [
             (name, self._watch.timed(name, hook, partial(_review, review, self._context)))
@@ -67,7 +67,7 @@ class Registrations:
         ]
 
     def metrics(self, event_bus: EventBus) -> list[tuple[str, Collect]]:
-        """Return what collects metrics, with names; those that hear of events begin to."""
+        """Return what collects metrics, with names; those with `on_event` are subscribed."""
         found: list[tuple[str, Collect]] = []
         kind = "set of metrics"
         registrar = self._plugins.collect("distconvd_register_metrics", kind)
@@ -78,7 +78,7 @@ class Registrations:
         return found
 
     def add_routes(self, routes: list[Route]) -> None:
-        """Append the plugins' routes; a path that is taken or malformed is refused."""
+        """Append the plugins' routes; a path that is taken or malformed raises `ConfigError`."""
         kind = "set of routes"
         registrar = self._plugins.collect("distconvd_register_routes", kind)
         owners = {_shape(route): "distconvd" for route in routes}
@@ -91,12 +91,12 @@ class Registrations:
                 if owner != name:
                     raise ConfigError(
                         f"{route.method} {route.pattern} of the set of routes {name!r} is taken by"
-                        f" {owner!r} (it is of plugin {plugin!r}); remove one of them"
+                        f" {owner!r} (the set belongs to plugin {plugin!r}); remove one of them"
                     )
                 routes.append(isolated(route, plugin))
 
     def services(self, access: LocalAccess, event_bus: EventBus) -> list[tuple[str, str, Service]]:
-        """Return the services with their names and plugins; those that hear of events begin to."""
+        """Return the services with their names and plugins; those with `on_event` are subscribed."""
         registrar = self._plugins.collect("distconvd_register_services", "service")
         found: list[tuple[str, str, Service]] = []
         for name, make in registrar.items():
@@ -109,14 +109,14 @@ class Registrations:
         return found
 
     def _subscribe(self, name: str, registered: object, event_bus: EventBus) -> None:
-        """Tell what a plugin offers of events, where it has `on_event`."""
+        """Publish events to what a plugin has registered, if that has `on_event`."""
         listener: Callable[[Event], None] | None = getattr(registered, "on_event", None)
         if callable(listener):
             event_bus.add_listener(name, self._watch.timed(name, "on_event", listener))
 
 
 class NamedAuthenticator:
-    """An authenticator whose failures are told with its plugin."""
+    """An authenticator whose failures are logged with its plugin's name."""
 
     def __init__(
         self, name: str, plugin: str, authenticate: Callable[[str | None, str], Principal]
@@ -129,7 +129,7 @@ class NamedAuthenticator:
         try:
             answer: object = self._authenticate(key, peer)
             if not isinstance(answer, Principal):  # pyright: ignore[reportUnnecessaryIsInstance] - a plugin may answer anything
-                raise TypeError(f"it answered {answer!r:.80}, no Principal")
+                raise TypeError(f"it returned {answer!r:.80} instead of a Principal")
             return answer
         except DistconvError:
             raise
@@ -153,13 +153,13 @@ def _review(
 
 
 def _routes_of(name: str, plugin: str, answer: object) -> list[Route]:
-    """Return what a routes factory answered, provided that it is that."""
+    """Return what a routes factory returned, if it is a list of routes."""
     if isinstance(answer, list):
         routes = cast("list[object]", answer)
         if all(isinstance(route, Route) for route in routes):
             return cast("list[Route]", routes)
     raise ConfigError(
-        f"the set of routes {name!r} of plugin {plugin!r} is {answer!r}, no list of Route"
+        f"the set of routes {name!r} of plugin {plugin!r} is {answer!r}; expected a list of Route"
     )
 
 
@@ -174,5 +174,5 @@ def _check_route(route: Route, name: str, plugin: str) -> None:
 
 
 def _shape(route: Route) -> tuple[str, str]:
-    """Return what makes two routes the same: names of captures do not count."""
+    """Return what makes two routes equal: names of captures do not count."""
     return route.method, re.sub(r"\{[^}.]*", "{", route.pattern).rstrip("/")

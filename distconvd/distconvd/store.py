@@ -1,7 +1,7 @@
-"""What the ledger needs of a store, and the words that they share.
+"""Declare what the ledger needs of a store, and the types that they share.
 
 A store is a plugin (hook `distconvd_register_stores`). It keeps four tables of records that are
-already encoded as JSON; it never looks inside one more than its file format needs.
+already encoded as JSON, and looks inside a record only as far as its file format needs.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ class Change(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """All that a store holds: for each table its records by key, in the order of first insertion.
+    """Everything that a store contains: each table's records by key, in order of first insertion.
 
     The dictionaries belong to the caller from then on.
     """
@@ -48,5 +48,6 @@ class Store(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Fold what is worth folding, release the lock. The store is not used afterwards."""
+        """Make a checkpoint if it is worth it, release the lock. The store is not used
+        afterwards."""
         ...

@@ -1,4 +1,4 @@
-"""The transcoding engine: drives ffmpeg and never calls a bad file a success."""
+"""Run transcoding jobs with ffmpeg, and report success only for a verified output."""
 
 from importlib.metadata import PackageNotFoundError, version
 

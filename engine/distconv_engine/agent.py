@@ -1,8 +1,8 @@
-"""The engine's life: clean up, register, prove what it can, work, drain.
+"""Run the engine: clean up, register, verify the encoders, work, drain.
 
-Everything runs in one nursery: heartbeats, the outbox, one poller, and a task for each job. The
-daemon being away never stops an encode. A slot is free again once its job's report is acknowledged,
-since until then the daemon would hand out the same job again.
+Everything runs in one nursery: heartbeats, the outbox, one poller, and a task for each job. An
+encode continues while the daemon is unavailable. A slot is free again once its job's report is
+acknowledged, since until then the daemon would assign the same job again.
 """
 
 import shutil
@@ -38,18 +38,18 @@ from distconvd.model import BenchmarkReport, FailReport, FailureClass, Job, Rele
 DELIVER_S = 5.0
 """How long a drained engine tries to deliver its last reports; they are on disk anyway."""
 POLL_PAUSE_S = 1.0
-"""Between two requests for work that do not wait at the daemon."""
+"""The pause between two requests for work that do not wait at the daemon."""
 
 
 class Agent:
-    """One engine. `run` returns when it has drained or was told to quit."""
+    """One engine. `run` returns once it has drained or was asked to quit."""
 
     def __init__(
         self, engine_status: EngineStatus, tools: Tools, client: httpx.AsyncClient, log: Log
     ) -> None:
         config = engine_status.config
         self.encoders_verified = trio.Event()
-        """The engine knows what it can do, and how fast."""
+        """Set once the engine knows which codecs it can encode, and how fast."""
         self._engine_status = engine_status
         self._config = config
         self._tools = tools
@@ -59,10 +59,10 @@ class Agent:
         engine_id = self._engine_id = engine_status.engine_id
         open_link = partial(open_socket, config.server, engine_id, config.api_key)
         self._link = PushLink(
-            open_link, engine_status.active_attempts, log, self._benchmark_asked, self._replaced
+            open_link, engine_status.active_attempts, log, self._request_benchmark, self._replaced
         )
         self._scheduler = BenchmarkScheduler(engine_status, log)
-        engine_status.on_benchmark_request = self._benchmark_asked
+        engine_status.on_benchmark_request = self._request_benchmark
         self._api.link = self._link
         self._outbox = Outbox(config.work_dir / "outbox", self._api, log)
         engine_status.unacked_reports = self._outbox.for_heartbeat
@@ -80,9 +80,9 @@ class Agent:
     # ------------------------------------------------------------------------------------- life
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Work until drained; `started` once the engine is registered and asks for work.
+        """Work until drained; calls `started` once the engine is registered and asks for work.
 
-        Raises `ConfigError` when it drained because another engine has its id.
+        Raises `ConfigError` if it drained because another engine took over its id.
         """
         await self._recover()
         async with trio.open_nursery() as nursery:
@@ -98,23 +98,23 @@ class Agent:
             raise ConfigError(f"Another engine took over the engine_id {self._engine_id!r}.")
 
     def drain(self) -> None:
-        """Take nothing new; let running jobs go on for `drain_s`, then give them back."""
+        """Accept nothing new; let running jobs continue for `drain_s`, then release them."""
         self._log.info("draining", jobs=self._jobs, drain_s=self._config.drain_s)
         self._engine_status.draining.set()
         self._polling.cancel()
         self._heartbeats.send_now()
 
     def quit(self) -> None:
-        """End at once: running jobs are given back now."""
+        """End immediately: running jobs are released now."""
         self._quitting.set()
         self.drain()
 
     def _replaced(self) -> None:
         """Leave the id to the newer engine: with two of them, each attempt would run twice."""
         if self._engine_status.draining.is_set():
-            return  # it leaves anyway; the newer one is its successor
+            return  # it is leaving anyway; the newer one is its successor
         self._log.error(
-            "another engine has connected with this engine_id: this one takes no more work and ends;"
+            "another engine has connected with this engine_id: this one takes no more work and exits;"
             " give each engine its own --engine-id (DISTCONV_ENGINE_ID) and start it again"
         )
         self._is_replaced = True
@@ -125,18 +125,20 @@ class Agent:
         await self._link.run()
 
     async def _drain(self) -> None:
-        await self._give_back_waiting()
+        await self._release_waiting()
         await self._wait_for_idle(self._config.drain_s, or_quit=True)
         self._engine_status.active_attempts.stop_all("released")
-        await self._give_back_waiting()
+        await self._release_waiting()
         await self._wait_for_idle(DELIVER_S, or_quit=False)
-        if not self._is_replaced:  # the daemon would take it for the newer engine's
+        if not self._is_replaced:  # else the daemon would attribute it to the newer engine
             await self._heartbeats.deregister()
         if len(self._outbox):
-            self._log.warning("reports are left for the next start", count=len(self._outbox))
+            self._log.warning(
+                "undelivered reports are kept for the next start", count=len(self._outbox)
+            )
 
     async def _wait_for_idle(self, seconds: float, *, or_quit: bool) -> None:
-        """Wait until no job is held and every report is acknowledged, for at most `seconds`."""
+        """Wait until no attempt is active and every report is acknowledged, at most `seconds`."""
         with trio.move_on_after(seconds):
             async with trio.open_nursery() as nursery:
                 if or_quit:
@@ -144,13 +146,13 @@ class Agent:
                 nursery.start_soon(_then_cancel, self._idle.wait, nursery)
 
     async def _recover(self) -> None:
-        """Clean up what a killed run left, and have it reported as lost."""
+        """Clean up after a run that was killed, and report its attempts as lost."""
         for active in self._journal.unfinished():
             remove_partials(active)
             if (active.job_id, active.attempt) not in self._outbox:
                 self._log.warning("attempt was lost", job_id=active.job_id, attempt=active.attempt)
                 report = FailReport(
-                    "The engine was killed while it held this job.",
+                    "The engine was killed while it worked on this job.",
                     active.attempt,
                     self._engine_status.engine_id,
                     FailureClass.LOST,
@@ -163,9 +165,9 @@ class Agent:
     # ----------------------------------------------------------------------------------- polling
 
     async def _work(self, nursery: trio.Nursery, task_status: trio.TaskStatus[None]) -> None:
-        """Prove what this engine can, register that, then ask for work until it drains."""
+        """Verify the encoders, register them, then ask for work until the engine drains."""
         with self._polling:
-            await self._wait_for_disk_space()  # a full disk would prove that nothing can be encoded
+            await self._wait_for_disk_space()  # on a full disk every encoder would fail
             context = await self._open_context()
             self._heartbeats.send_now()
             await self._heartbeats.registered.wait()
@@ -182,7 +184,7 @@ class Agent:
                 await self._take_jobs(context, nursery)
 
     async def _take_jobs(self, context: EngineContext, nursery: trio.Nursery) -> None:
-        """Ask for work whenever there is a slot, and begin it, for ever."""
+        """Ask for work whenever there is a free slot, and start it; never returns."""
         backoff = Backoff()
         while True:
             await self._slots.acquire()
@@ -193,7 +195,7 @@ class Agent:
                 if job is None:
                     self._slots.release()
             if job is not None:
-                with trio.CancelScope(shield=True):  # a drain ends the measuring, not this job
+                with trio.CancelScope(shield=True):  # a drain cancels the benchmark, not this job
                     await self._scheduler.wait_until_free()
                 self._begin(context, job, nursery)
 
@@ -204,7 +206,7 @@ class Agent:
             self._tools, controls, self._attempts_dir, hardware=hardware
         )
         benchmark = await measure(self._tools, capabilities, controls, self._cache)
-        self._log.info("codecs proved", **benchmark.frames_per_second())
+        self._log.info("encoders verified", **benchmark.frames_per_second())
         engine_status.capabilities, engine_status.benchmark = capabilities, benchmark
         self.encoders_verified.set()
         return EngineContext(
@@ -227,8 +229,8 @@ class Agent:
     def _cache(self) -> Path:
         return self._config.work_dir / "benchmark.json"
 
-    def _benchmark_asked(self, requested_at: int) -> None:
-        if self._scheduler.ask(requested_at):
+    def _request_benchmark(self, requested_at: int) -> None:
+        if self._scheduler.request(requested_at):
             self._heartbeats.send_now()
 
     async def _measure_again(self, context: EngineContext) -> Benchmark:
@@ -237,10 +239,10 @@ class Agent:
         )
 
     async def _report_benchmark(self, requested_at: int | None = None) -> None:
-        """Report the benchmark, for daemons that take it apart from heartbeats."""
+        """Report the benchmark separately, for daemons that do not read it from heartbeats."""
         benchmark, backoff = self._engine_status.benchmark, Backoff()
         if benchmark is None or benchmark.overall_s is None:
-            raise ConfigError(f"No encoder of {self._tools.ffmpeg} works; name another --ffmpeg.")
+            raise ConfigError(f"No encoder of {self._tools.ffmpeg} works. Choose another --ffmpeg.")
         report = BenchmarkReport(
             self._engine_status.engine_id, benchmark.overall_s, benchmark.seconds, requested_at
         )
@@ -251,18 +253,18 @@ class Agent:
             except DaemonUnavailable as error:
                 self._log.debug("benchmark not delivered yet", reason=error)
             except Rejected as error:
-                self._log.error("benchmark refused", reason=error)
+                self._log.error("benchmark rejected", reason=error)
             await trio.sleep(backoff.next_s())
 
     async def _next_job(self, backoff: Backoff) -> Job | None:
-        """Ask once for work; returns None when there is none, after a wait where one is due."""
+        """Ask for work once; returns None if there is none, after a wait where one is due."""
         await self._wait_for_disk_space()
         try:
             ask = partial(self._api.assign, self._engine_status.engine_id, self._config.poll_s)
             job = await self._link.next_job(ask)
         except (DaemonUnavailable, Rejected) as error:
-            self._log.debug("no answer for work", reason=error)
-            self._heartbeats.send_now()  # a daemon that forgot this engine learns of it again
+            self._log.debug("request for work failed", reason=error)
+            self._heartbeats.send_now()  # registers again at a daemon that forgot this engine
             await trio.sleep(backoff.next_s())
             return None
         if job is None:
@@ -271,30 +273,32 @@ class Agent:
             return None
         attempt = (job.job_id, job.attempt)
         if attempt in self._engine_status.active_attempts or attempt in self._outbox:
-            await trio.sleep(backoff.next_s())  # handed out again: its report is on its way
+            await trio.sleep(backoff.next_s())  # assigned again: its report is on its way
             return None
         backoff.reset()
         return job
 
     async def _wait_for_disk_space(self) -> None:
-        """Take nothing while a disk is full; the heartbeats say so."""
+        """Take no job while a disk is full; the heartbeats report it."""
         if self._engine_status.has_disk_space():
             return
-        self._log.warning("disk is full: no job is taken until there is room")
+        self._log.warning("disk is full: no job is taken until space is free")
         self._heartbeats.send_now()
         while not self._engine_status.has_disk_space():
-            await self._give_back_waiting()
+            await self._release_waiting()
             await trio.sleep(self._config.heartbeat_s)
-        self._log.info("there is room again")
+        self._log.info("disk space is free again")
         self._heartbeats.send_now()
 
-    async def _give_back_waiting(self) -> None:
-        """Release what was pushed and will not be begun."""
+    async def _release_waiting(self) -> None:
+        """Release the jobs that were pushed and will not start."""
         for job in self._link.take_waiting():
             attempt = (job.job_id, job.attempt)
             if attempt in self._engine_status.active_attempts or attempt in self._outbox:
-                continue  # pushed again after the daemon came back: it runs, or its report waits
-            release = ReleaseReport(job.attempt, self._engine_status.engine_id, "Not begun.")
+                continue  # pushed again by a restarted daemon: it runs, or its report waits
+            release = ReleaseReport(
+                job.attempt, self._engine_status.engine_id, "The engine did not start it."
+            )
             await self._outbox.put(job.job_id, job.attempt, "release", release)
 
     # --------------------------------------------------------------------------------- one job

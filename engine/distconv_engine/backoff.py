@@ -1,5 +1,7 @@
-"""Waiting longer after each failure, up to a cap, with jitter so that engines do not march in
-step when a daemon comes back."""
+"""Wait longer after each failure, up to a cap, with jitter.
+
+The jitter keeps engines from returning all at the same moment when a daemon comes back.
+"""
 
 import random
 

@@ -1,12 +1,11 @@
-"""When this engine measures itself anew: because a person asked for it, or by its schedule.
+"""Decide when the engine repeats its benchmark: on request, or by schedule.
 
-Figures that were taken beside an encode say nothing, so the engine measures only while no job is
-running, and begins none meanwhile. Asked, it takes nothing new until it has measured; by schedule it
-waits for a moment without jobs, which a busy engine may not have for long, and nobody is kept
-waiting for it.
+Figures that were taken during an encode mean nothing, so the engine measures only while no job
+runs, and starts none meanwhile. On request, it takes nothing new until it has measured; by
+schedule, it waits for a moment without jobs, which may be long in coming, and delays no job for it.
 
-A request is the daemon's to remember: it is repeated in each heartbeat's reply until a report
-names it, so an engine that is killed meanwhile hears of it again.
+The daemon remembers a request: it repeats it in each heartbeat's reply until a report names it, so
+an engine that is killed meanwhile receives it again.
 """
 
 import time
@@ -15,26 +14,27 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from distconv_engine.failures import EngineFault
+from distconv_engine.files import describe_fault
 from distconv_engine.host.benchmark import Benchmark
 from distconv_engine.logs import Log
 from distconv_engine.status import EngineStatus
 
 DAY_S = 86_400.0
 PAUSE_POLL_S = 1.0
-"""How often is looked whether all jobs that are held have been paused."""
+"""How often to check whether all active attempts are paused."""
 RECHECK_S_MAX = 3600.0
-"""How often at least the wall clock is looked at, which may have been set."""
+"""The wall clock is read at least this often, since somebody may set it."""
 AGAIN_S = 3600.0
-"""How long after a benchmark that failed the schedule waits."""
+"""How long the schedule waits after a benchmark that failed."""
 
 
 class BenchmarkScheduler:
-    """Keeps the benchmark of an engine fresh; `run` does it.
+    """Keeps an engine's benchmark fresh, in `run`.
 
     Args:
-        standing: whose benchmark it is; it says `benchmarking` while nothing new is wanted.
+        engine_status: whose benchmark it is; `benchmarking` while the engine wants nothing new.
         log: for what a person should know.
-        wall: seconds since the epoch.
+        wall: returns seconds since the epoch.
     """
 
     def __init__(
@@ -51,8 +51,8 @@ class BenchmarkScheduler:
         self._done = trio.Event()
         self._done.set()
 
-    def ask(self, requested_at: int) -> bool:
-        """Hear of a request, perhaps once more; returns whether it is news."""
+    def request(self, requested_at: int) -> bool:
+        """Note a request, which may be a repeated one; returns whether it is new."""
         if requested_at in (self._requested_at, self._answered):
             return False
         self._requested_at = requested_at
@@ -61,20 +61,20 @@ class BenchmarkScheduler:
         return True
 
     def recheck(self) -> None:
-        """Look again whether something is due: a job has ended, for example."""
+        """Check again whether a benchmark is due: a job has ended, for example."""
         self._recheck.set()
 
     async def wait_until_free(self) -> None:
-        """Return once nothing is being measured: at once, most of the time, without a checkpoint,
-        so that nothing can come between the return and what the caller does then."""
+        """Return once nothing is being measured: usually immediately and without a checkpoint, so
+        that nothing can come between the return and the caller's next step."""
         while not self._done.is_set():
             await self._done.wait()
 
     def is_due(self) -> bool:
-        """Whether to measure: as soon as nothing runs, or, by schedule, if nothing is held."""
+        """Whether to measure: on request once nothing runs, by schedule if no attempt is active."""
         if self._requested_at is not None:
             return True
-        return self._left_s() <= 0 and not len(self._engine_status.active_attempts)
+        return self._due_in_s() <= 0 and not len(self._engine_status.active_attempts)
 
     async def run(
         self,
@@ -82,57 +82,62 @@ class BenchmarkScheduler:
         measure: Callable[[], Awaitable[Benchmark]],
         deliver: Callable[[int | None], Awaitable[None]],
     ) -> None:
-        """Measure whenever it is due, for ever.
+        """Measure whenever it is due; never returns.
 
         Args:
-            tell: has the daemon know the standing; returns once it does, or is away.
-            measure: takes the figures; what it raises leaves the last ones.
+            send_status: sends the status to the daemon; returns once it has it, or is unavailable.
+            measure: takes the figures; if it raises, the last ones are kept.
             deliver: reports the new ones, with the request that they answer.
         """
         while True:
             while not self.is_due():
-                left_s = self._left_s()  # none: it waits for the end of a job, which stirs
+                due_in_s = self._due_in_s()  # 0 or less: the end of a job calls `recheck`
                 await self._wait_for_recheck(
-                    min(left_s, RECHECK_S_MAX) if left_s > 0 else RECHECK_S_MAX
+                    min(due_in_s, RECHECK_S_MAX) if due_in_s > 0 else RECHECK_S_MAX
                 )
             self._engine_status.is_benchmarking = True
-            await send_status()  # so that nothing more is given
-            asked = self._requested_at
-            while asked is not None and not self._engine_status.active_attempts.are_all_paused():
+            await send_status()  # so that the daemon assigns nothing more
+            requested_at = self._requested_at
+            while (
+                requested_at is not None
+                and not self._engine_status.active_attempts.are_all_paused()
+            ):
                 await self._wait_for_recheck(PAUSE_POLL_S)
-            if self.is_due() and await self._measure(asked, measure):
+            if self.is_due() and await self._measure(requested_at, measure):
                 await send_status()
-                await deliver(asked)
+                await deliver(requested_at)
             else:
                 self._engine_status.is_benchmarking = self._requested_at is not None
                 await send_status()
 
     async def _measure(
-        self, asked: int | None, measure: Callable[[], Awaitable[Benchmark]]
+        self, requested_at: int | None, measure: Callable[[], Awaitable[Benchmark]]
     ) -> bool:
-        """Take the figures, while no job can begin; returns whether there are new ones.
+        """Measure while no job can start; returns whether there are new figures.
 
         A request that failed stays with the daemon, but is not tried again before the next start.
         """
         self._done = trio.Event()
         try:
             self._engine_status.benchmark = await measure()
-            self._log.info("measured anew", **self._engine_status.benchmark.frames_per_second())
+            self._log.info(
+                "benchmark repeated", **self._engine_status.benchmark.frames_per_second()
+            )
             return True
         except (EngineFault, OSError) as fault:
-            self._log.error("benchmark failed, the last one stays", reason=fault)
+            self._log.error("benchmark failed, the last one is kept", reason=describe_fault(fault))
             self._not_before_s = self._wall() + AGAIN_S
             return False
         finally:
-            if asked is not None:
-                self._answered = asked
-            if self._requested_at == asked:
+            if requested_at is not None:
+                self._answered = requested_at
+            if self._requested_at == requested_at:
                 self._requested_at = None
             self._engine_status.is_benchmarking = self._requested_at is not None
             self._done.set()
 
-    def _left_s(self) -> float:
-        """How long until the schedule asks for it; infinite without one."""
+    def _due_in_s(self) -> float:
+        """Return the seconds until the schedule asks for a benchmark; infinite without one."""
         benchmark = self._engine_status.benchmark
         if benchmark is None or not self._every_s:
             return float("inf")

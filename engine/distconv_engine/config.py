@@ -1,8 +1,8 @@
-"""Configuration: flags over `DISTCONV_*` over a TOML file over defaults, checked in one place.
+"""Load the settings: flags over `DISTCONV_*` over a TOML file over defaults, all checked.
 
 Every setting has one name: `work_dir` is `--work-dir`, `DISTCONV_WORK_DIR` and `work_dir = …`.
 `Config` is the table: its fields, types, bounds and defaults are the settings, `HELP` says what
-each is for, and a test holds the two, the flags and the documents together.
+each is for, and a test compares the two, the flags and the documents.
 """
 
 import argparse
@@ -66,19 +66,19 @@ HELP: dict[str, str] = {
     "default: the daemon's media store",
     "source_root": "a directory that file:// sources may be read from and file:// outputs "
     "written to; may be given more than once; none: no file:// at all",
-    "slots": "how many jobs run at once",
+    "slots": "how many jobs run at the same time",
     "tags": "what jobs may require of this engine, separated by commas",
     "ffmpeg": "the ffmpeg to use, ffprobe beside it; default: the system's, else the bundled one",
-    "hardware": "`prefer` uses hardware encoders that a test encode has proved",
+    "hardware": "`prefer` uses the hardware encoders that passed a test encode",
     "software_fallback": "may a job be encoded in software when the hardware encoder fails",
     "log_level": "debug, info, warning or error",
     "log_format": "text or json",
     "heartbeat_s": "seconds between signs of life",
     "poll_s": "how long one request for work waits at the daemon",
-    "push": "`auto` keeps a websocket where the daemon has one, and asks while there is none",
-    "benchmark_every_days": "after so many days the engine measures itself anew, in a moment "
-    "without jobs; 0: only when it is asked to, and for a new ffmpeg or hardware",
-    "drain_s": "how long SIGTERM lets running jobs go on before they are given back",
+    "push": "`auto` keeps a websocket where the daemon has one, and polls otherwise",
+    "benchmark_every_days": "after this many days the engine repeats its benchmark, in a moment "
+    "without jobs; 0: only on request, and for a new ffmpeg or hardware",
+    "drain_s": "how long running jobs may continue after SIGTERM before they are released",
     "stall_s": "an ffmpeg without progress and without CPU for this long is ended",
     "disk_reserve_mb": "free space that is never used; below it no job is taken",
     "stream_min_mb": "jobs of this size and more with an http(s) source are streamed: nothing of "
@@ -102,17 +102,17 @@ examples:
   # work for a daemon on this machine, results into the daemon's media store
   distconv-engine --server http://127.0.0.1:8080
 
-  # two jobs at once, sources and results on a shared disk
+  # two jobs at the same time, sources and results on a shared disk
   distconv-engine --server http://dispatch:8080 --slots 2 \\
       --source-root /srv/media --output /srv/media/done
 
-  # the same from a file; DISTCONV_API_KEY holds the key
+  # the same from a file; DISTCONV_API_KEY contains the key
   distconv-engine --config /etc/distconv/engine.toml
 
 Each setting is also a variable (--work-dir: DISTCONV_WORK_DIR) and a line of the TOML file
 (work_dir = "/var/lib/distconv"). Flags win over variables, variables over the file.
-SIGTERM drains: running jobs may finish for --drain-s, then they are given back unharmed; a
-second SIGTERM ends at once. Exit codes: 0 clean, 2 wrong usage, 78 wrong configuration."""
+SIGTERM drains: running jobs may finish for --drain-s, then they are released, which costs
+no retry; a second SIGTERM ends immediately. Exit codes: 0 clean, 2 wrong usage, 78 wrong configuration."""
 
 
 class Loaded(NamedTuple):
@@ -142,7 +142,7 @@ def make_parser(version: str) -> argparse.ArgumentParser:
 
 
 def load_config(arguments: Sequence[str], environ: Mapping[str, str], version: str) -> Loaded:
-    """Merge flags, variables, file and defaults; raises `ConfigError` for a value that is wrong."""
+    """Merge flags, variables, file and defaults; raises `ConfigError` for a wrong value."""
     flags: dict[str, Any] = vars(make_parser(version).parse_args(arguments))
     path = flags.pop("config", None) or environ.get("DISTCONV_CONFIG")
     layers = [
@@ -155,7 +155,7 @@ def load_config(arguments: Sequence[str], environ: Mapping[str, str], version: s
     for layer, values in layers:
         merged.update(values)
         origin.update(dict.fromkeys(values, layer))
-    # An empty value takes back what a lower layer has set, and leaves the default.
+    # An empty value removes what a lower layer has set, which leaves the default.
     config = _convert({name: value for name, value in merged.items() if value != ""})
     if config.api_key is None and config.api_key_file is not None:
         config = msgspec.structs.replace(config, api_key=_read_key(config.api_key_file))
@@ -187,7 +187,7 @@ def _from_file(path: Path) -> dict[str, Any]:
         raise ConfigError(f"The config file {path} is not TOML: {error}") from error
     for name in values:
         if name not in Config.__struct_fields__:
-            raise ConfigError(f"The config file {path} has an unknown setting: {name}.")
+            raise ConfigError(f"The config file {path}: the setting {name} is not accepted.")
     return values
 
 
@@ -224,7 +224,7 @@ def _decode_path(kind: type, value: Any) -> Any:
 
 
 def _read_key(path: Path) -> str:
-    """Return the key that a file holds on its one line."""
+    """Return the key that a file contains on its one line."""
     try:
         with path.open("rb") as file:
             key = file.read(KEY_BYTES_MAX + 1).decode("utf-8").strip()
@@ -233,12 +233,12 @@ def _read_key(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise ConfigError(f"Setting api_key_file: {path} is not UTF-8 text.") from error
     if not (0 < len(key) < KEY_BYTES_MAX and key.isprintable()):
-        raise ConfigError(f"Setting api_key_file: {path} must hold one key on one line.")
+        raise ConfigError(f"Setting api_key_file: {path} must contain one key on one line.")
     return key
 
 
 def check_engine_id(engine_id: str, origin: str) -> None:
-    """Raise `ConfigError` for a name that the daemon would refuse."""
+    """Raise `ConfigError` for a name that the daemon would reject."""
     if not is_id(engine_id):
         raise ConfigError(f"{origin} {ID_RULE}")
 
@@ -257,4 +257,6 @@ def _check(config: Config) -> None:
 def _check_url(name: str, url: str) -> None:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"Setting {name}: {url!r} is not an http:// or https:// URL.")
+        raise ConfigError(
+            f"Setting {name}: expected a URL such as http://127.0.0.1:8080, not {url!r}."
+        )

@@ -1,11 +1,12 @@
-"""What keeps the engine from working at all; how a single job fails is in `failures`.
+"""Define the error that keeps the engine from working at all.
 
-The engine has its own `ConfigError`: of the daemon's package it may import the vocabulary only, so
-that an engine can be installed and understood without the daemon.
+How a single job fails is in `failures`. The engine has its own `ConfigError`: of the daemon's
+package it may import `distconvd.model` only, so that an engine can be installed and understood
+without the daemon.
 """
 
 EX_CONFIG = 78
-"""Of sysexits.h: the service manager need not start it again before somebody has mended it."""
+"""Of sysexits.h: a restart by the service manager is of no use before somebody has fixed it."""
 
 
 class ConfigError(Exception):

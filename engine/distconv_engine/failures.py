@@ -1,4 +1,4 @@
-"""How an attempt can fail, told by whose fault it is.
+"""Classify how an attempt can fail, by whose fault it is.
 
 A stage raises one of these with a sentence that a person understands; the pipeline turns it into
 the report. Nothing else decides a failure's class, and no stage reports by itself.
@@ -10,11 +10,11 @@ from distconvd.model import FailureClass, Limits
 
 
 class JobFailure(Exception):
-    """An attempt that has failed.
+    """A failed attempt.
 
     Args:
-        message: what was found, where, and, if there is a way, what to do.
-        log_tail: the last lines of ffmpeg, when it was ffmpeg that found it.
+        message: what was found, where, and what to do about it, if anything helps.
+        log_tail: the last lines of ffmpeg, if ffmpeg found it.
     """
 
     error_class: FailureClass | None = FailureClass.ENGINE
@@ -45,14 +45,17 @@ class EngineFault(JobFailure):
 
 
 class NotAllowedHere(EngineFault):
-    """This engine's settings forbid it; another one's may not. It is told without a class: tried
-    again elsewhere and charged like an engine's fault, but no reason to quarantine the engine."""
+    """This engine's settings forbid it; another one's may not.
+
+    It is reported without a class: retried on another engine and charged like an engine's fault,
+    but it is no reason to quarantine this one.
+    """
 
     error_class = None
 
 
 class TransientFault(JobFailure):
-    """A passing fault, such as a full disk or a server that is away."""
+    """A passing fault, such as a full disk or an unavailable server."""
 
     error_class = FailureClass.TRANSIENT
 
@@ -61,10 +64,10 @@ class InsufficientSpace(TransientFault):
     """A disk is full, or too small for the job.
 
     Args:
-        message: as for all.
-        log_tail: as for all.
-        place: on the disk that is meant; None: that of the work directory.
-        needed: the bytes that have to be free there; None: more than there were.
+        message: as in `JobFailure`.
+        log_tail: as in `JobFailure`.
+        place: a path on the disk that is meant; None: the work directory's disk.
+        needed: the bytes that have to be free there; None: more than were free.
     """
 
     def __init__(
@@ -81,6 +84,6 @@ class InsufficientSpace(TransientFault):
 
 
 class VerificationFault(JobFailure):
-    """The output is not what the source and the job called for."""
+    """The output does not match what the source and the job call for."""
 
     error_class = FailureClass.VERIFICATION

@@ -1,4 +1,4 @@
-"""Writing files so that they survive a power cut: temporary name, fsync, rename, fsync again."""
+"""Write files that survive a power cut: temporary name, fsync, rename, fsync again."""
 
 import errno
 import hashlib
@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 _HASH_CHUNK_BYTES = 1 << 20
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
+_NUMBER = re.compile(r"\[Errno -?\d+\] ")
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -17,8 +18,15 @@ def is_full(error: OSError) -> bool:
     return error.errno in _FULL
 
 
+def describe_fault(fault: Exception) -> str:
+    """Return an error's words, without the number (`[Errno 2]`) that only programs need."""
+    if isinstance(fault, OSError) and fault.strerror:
+        return fault.strerror if fault.filename is None else f"{fault.strerror}: {fault.filename}"
+    return _NUMBER.sub("", str(fault)) or type(fault).__name__
+
+
 def write_durably(path: Path, content: bytes) -> None:
-    """Put `content` at `path`, whole or not at all."""
+    """Write `content` to `path`, completely or not at all."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -27,7 +35,7 @@ def write_durably(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError:
-        temporary.unlink(missing_ok=True)  # half of it would keep a full disk full
+        temporary.unlink(missing_ok=True)  # a partial file would keep a full disk full
         raise
     fsync_directory(path.parent)
 

@@ -1,7 +1,7 @@
-"""One job from its assignment to its acknowledged report, and the journal's entries around it.
+"""Run one job from its assignment to its acknowledged report, and keep its journal entry.
 
 Error handling: a job's failure is a report. A bug is reported as an `engine` failure too, so that
-it does not take the other jobs with it.
+it does not end the other jobs.
 """
 
 import traceback
@@ -14,7 +14,7 @@ from distconv_engine.attempts.journal import JournalEntry, remove_partials
 from distconv_engine.daemon_link.http import DaemonApi, DaemonUnavailable, Rejected
 from distconv_engine.daemon_link.outbox import Outbox
 from distconv_engine.failures import InsufficientSpace, JobFailure
-from distconv_engine.files import is_full
+from distconv_engine.files import describe_fault, is_full
 from distconv_engine.host.metrics import free_bytes
 from distconv_engine.pipeline.run import run_attempt
 from distconvd.model import (
@@ -26,11 +26,11 @@ from distconvd.model import (
 )
 
 PROGRESS_S = 1.0
-"""At most one progress report a job in this time."""
+"""The least time between two progress reports of a job."""
 
 
 class JobTask:
-    """Does one job. Its slot is the caller's affair."""
+    """Runs one job. Its slot is the caller's concern."""
 
     def __init__(
         self, context: EngineContext, api: DaemonApi, outbox: Outbox, active: ActiveAttempt
@@ -46,14 +46,14 @@ class JobTask:
         """Work, report, and return once the report is acknowledged."""
         job = self._job
         try:
-            self._log.info("job begun", source=job.source_url, codec=job.target_codec)
+            self._log.info("job started", source=job.source_url, codec=job.target_codec)
             report = await self._attempt()
             if not isinstance(report, CompleteReport):
-                # What is of no use goes first: on a full disk the report needs its room.
+                # Useless files are removed first: on a full disk the report needs their space.
                 await trio.to_thread.run_sync(remove_partials, self._journal_entry())
             await self._put_report(report)
-            await trio.to_thread.run_sync(self._lay_down)
-            # Held until then, so that heartbeats renew its lease and nobody else is given the job.
+            await trio.to_thread.run_sync(self._clean_up)
+            # Active until then, so that heartbeats renew its lease and no other engine gets it.
             await self._outbox.wait_delivered(job.job_id, job.attempt)
         finally:
             active_attempts.remove(self._active)
@@ -61,38 +61,38 @@ class JobTask:
     def _journal_entry(self) -> JournalEntry:
         return journal_entry_of(self._active.attempt)
 
-    def _take_up(self) -> None:
+    def _prepare(self) -> None:
         self._context.journal.record(self._journal_entry())
         self._active.attempt.folder.mkdir(parents=True, exist_ok=True)
 
-    def _lay_down(self) -> None:
+    def _clean_up(self) -> None:
         remove_partials(self._journal_entry())
         self._context.journal.release(self._job.job_id, self._job.attempt)
 
     async def _attempt(self) -> CompleteReport | FailReport | None:
-        """Run the pipeline beside its progress reports; None when it was stopped."""
+        """Run the pipeline and report its progress meanwhile; None if it was stopped."""
         report: CompleteReport | FailReport | None = None
         with self._active.scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._report_progress)
-                report = await self._judged()
+                report = await self._run_to_report()
                 nursery.cancel_scope.cancel()
         if report is None:
             self._log.info("job stopped", reason=self._active.stopped)
         elif isinstance(report, CompleteReport):
-            self._log.info("job done", output=report.output_url)
+            self._log.info("job completed", output=report.output_url)
         else:
             self._log.warning(
                 "job failed", error_class=str(report.error_class), reason=report.error_message
             )
         return report
 
-    async def _judged(self) -> CompleteReport | FailReport:
+    async def _run_to_report(self) -> CompleteReport | FailReport:
         """Run the pipeline and turn whatever it raises into a report."""
         space_backoff, free = self._context.space_backoff, free_bytes(self._context.config.work_dir)
         try:
             space_backoff.check(self._job)
-            await trio.to_thread.run_sync(self._take_up)
+            await trio.to_thread.run_sync(self._prepare)
             report = await run_attempt(self._context, self._active.attempt)
             space_backoff.relieve(self._job)
             return report
@@ -108,7 +108,7 @@ class JobTask:
             if is_full(error):
                 space_backoff.note_full(self._job, self._context.config.work_dir, free)
             kind = FailureClass.TRANSIENT if is_full(error) else FailureClass.ENGINE
-            return self._failed(f"The engine's disk or system: {error}", kind)
+            return self._failed(f"The engine's system failed: {describe_fault(error)}", kind)
         except Exception as error:  # noqa: BLE001 - a bug must not end the other jobs
             trace = traceback.format_exc()
             self._log.error("bug in the engine", trace=trace)
@@ -122,7 +122,7 @@ class JobTask:
         return FailReport(shown, self._job.attempt, self._context.engine_id, kind, log_tail)
 
     async def _put_report(self, report: CompleteReport | FailReport | None) -> None:
-        """Make the report durable. A job that the daemon took back needs none."""
+        """Make the report durable. A job that the daemon cancelled needs none."""
         job_id, attempt = self._job.job_id, self._job.attempt
         if isinstance(report, CompleteReport):
             await self._outbox.put(job_id, attempt, "complete", report)
@@ -133,7 +133,7 @@ class JobTask:
             await self._outbox.put(job_id, attempt, "release", released)
 
     async def _report_progress(self) -> None:
-        """Report progress while it changes, and obey the answers."""
+        """Report progress while it changes, and apply the answers."""
         sent_version, tracker = -1, self._active.attempt.tracker
         while True:
             if tracker.version != sent_version:
@@ -155,7 +155,7 @@ class JobTask:
         try:
             self._active.apply(await self._api.progress(self._job.job_id, report))
         except DaemonUnavailable:
-            pass  # the next one tells more
+            pass  # the next report says more
         except Rejected as error:
             if error.status in (404, 409):
                 self._active.stop("cancelled")

@@ -1,7 +1,7 @@
-"""The daemon's key: what one may look like, and how it goes into a request.
+"""Check the daemon's API key and add it to requests.
 
-A key beyond ASCII goes as UTF-8, as the daemon compares it. One that no header can carry is refused
-before anything is sent, by the name of where it came from: its value is never shown.
+A key beyond ASCII is sent as UTF-8, which is how the daemon compares it. A key that no header can
+carry is rejected before anything is sent; the error names its origin and never shows its value.
 """
 
 import httpx
@@ -20,5 +20,5 @@ def checked_key(key: str, origin: str) -> str:
 
 
 def with_key(headers: dict[str, str], key: str | None) -> httpx.Headers:
-    """Return `headers`, and the key if there is one."""
+    """Return `headers`, with the key if there is one."""
     return httpx.Headers({**headers, **({"X-API-Key": key} if key else {})}, encoding="utf-8")

@@ -1,11 +1,11 @@
-"""Logs: one line an event on stderr, as text for people or JSON for machines.
+"""Log one line per event to stderr, as text for people or as JSON for machines.
 
 An event is a short sentence that never changes, so that it can be searched for; what varies is in
 the fields (`job_id`, `attempt`, `engine_id`, …).
 
-Where stderr is systemd's journal, each line begins with its priority (`<3>`): the journal takes that
-off the line and keeps it, so that `journalctl -p err` finds what `grep ERROR` does. The daemon has its
-own such module: of its package the engine imports the vocabulary alone.
+Where stderr is systemd's journal, each line begins with its priority (`<3>`): the journal strips it
+from the line and stores it, so that `journalctl -p err` finds what `grep ERROR` does. The daemon
+has its own such module: of its package the engine imports `distconvd.model` only.
 """
 
 import json
@@ -33,7 +33,7 @@ class Log:
         return Log(**{**self._fields, **fields})
 
     def debug(self, event: str, **fields: object) -> None:
-        """Log an event that only a developer asks for."""
+        """Log an event that only a developer needs."""
         self._emit(logging.DEBUG, event, fields)
 
     def info(self, event: str, **fields: object) -> None:
@@ -41,7 +41,7 @@ class Log:
         self._emit(logging.INFO, event, fields)
 
     def warning(self, event: str, **fields: object) -> None:
-        """Log something that was dealt with but should not happen often."""
+        """Log something that was handled but should not happen often."""
         self._emit(logging.WARNING, event, fields)
 
     def error(self, event: str, **fields: object) -> None:
@@ -71,7 +71,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: `time`, `level`, `event` and the fields."""
+    """One JSON object per line: `time`, `level`, `event` and the fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Format one record."""
@@ -84,7 +84,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class JournalFormatter(logging.Formatter):
-    """Another formatter's lines, each with its priority for the journal before it."""
+    """Puts the journal's priority in front of each line of another formatter."""
 
     def __init__(self, formatter: logging.Formatter) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""The command `distconv-engine`: reads the configuration, finds ffmpeg, runs the agent.
+"""Run the command `distconv-engine`: read the configuration, find ffmpeg, run the agent.
 
-Exit codes: 0 drained cleanly, 2 wrong usage, 78 wrong configuration (EX_CONFIG of sysexits.h), which
-an engine_id that another engine has, too, is.
+Exit codes: 0 drained cleanly, 2 wrong usage, 78 wrong configuration (EX_CONFIG of sysexits.h), also
+for an engine_id that another engine uses too.
 """
 
 import fcntl
@@ -60,7 +60,7 @@ def _run(config: Config, engine_id: str, tools: Tools) -> None:
 
 
 def prepare(config: Config) -> IO[str]:
-    """Make the directories and lock the work directory; returns the lock, to be kept open."""
+    """Create the directories and lock the work directory; returns the lock, to be kept open."""
     try:
         config.work_dir.mkdir(parents=True, exist_ok=True)
         if config.output and not config.output.startswith(("http://", "https://")):
@@ -79,7 +79,7 @@ def prepare(config: Config) -> IO[str]:
 
 
 def kept_engine_id(work_dir: Path) -> str:
-    """Return the engine's own name, the same at each start."""
+    """Return the engine's own name, which stays the same at each start."""
     path = work_dir / "engine_id"
     try:
         known = path.read_text(encoding="utf-8").strip()
@@ -93,7 +93,7 @@ def kept_engine_id(work_dir: Path) -> str:
 
 
 async def serve(config: Config, engine_id: str, tools: Tools) -> None:
-    """Run one agent until it has drained; the first SIGTERM or SIGINT drains, the second ends."""
+    """Run one agent until it has drained; the first SIGTERM or SIGINT drains, the second quits."""
     log = Log(engine_id=engine_id)
     log.info("engine starts", server=config.server, ffmpeg=tools.ffmpeg, version=tools.version)
     engine_status = EngineStatus(config, engine_id, socket.gethostname()[:HOSTNAME_CHARS])
@@ -110,7 +110,7 @@ async def serve(config: Config, engine_id: str, tools: Tools) -> None:
 
 
 async def _notify_when_verified(agent: Agent, manager: Notifier) -> None:
-    """An engine is up once it has proved what it can, whether or not the daemon is."""
+    """Notify systemd once the encoders are verified, whether or not the daemon is available."""
     await agent.encoders_verified.wait()
     manager.ready()
 

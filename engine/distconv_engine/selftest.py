@@ -1,8 +1,9 @@
-"""`python -m distconv_engine.selftest`: what an engine on this machine would have to work with.
+"""Report what an engine on this machine would have to work with.
 
-Prints one line of JSON for `distconv doctor`, which knows nothing of this package but this: which
-ffmpeg, which encoders really encode, where the work directory is and how much room it has. The settings
-are the engine's own, from variables and file. A fault is a value (`error`), so the exit code is 0.
+`python -m distconv_engine.selftest` prints one line of JSON for `distconv doctor`, which uses
+nothing else of this package: which ffmpeg, which encoders really encode, where the work directory
+is and how much space it has. The settings are the engine's own, from variables and the file. A
+fault is a value (`error`), so the exit code is 0.
 """
 
 import os
@@ -19,17 +20,18 @@ from distconv_engine.config import Config, load_config
 from distconv_engine.errors import ConfigError
 from distconv_engine.ffmpeg.run import Controls
 from distconv_engine.ffmpeg.tools import Tools, find_tools
+from distconv_engine.files import describe_fault
 from distconv_engine.host.capabilities import Capabilities, verify_encoders
 
 
 class Report(msgspec.Struct, omit_defaults=True):
-    """What was found; sizes in MB of 10^6 bytes."""
+    """The findings; sizes in MB of 10^6 bytes."""
 
     error: str | None = None
     ffmpeg: str | None = None
     version: str | None = None
     encoders: dict[str, str] = {}
-    """The best proven encoder of each codec."""
+    """The best verified encoder of each codec."""
     work_dir: str | None = None
     free_mb: float | None = None
     reserve_mb: float | None = None
@@ -43,7 +45,7 @@ def report() -> Report:
         _check_disk_space(found, config)
         tools = find_tools(config.ffmpeg)
     except (ConfigError, OSError) as error:
-        found.error = str(error)
+        found.error = describe_fault(error)
         return found
     found.ffmpeg, found.version = tools.ffmpeg, tools.version
     capabilities = trio.run(_verify_encoders, config, tools)
@@ -52,7 +54,7 @@ def report() -> Report:
 
 
 def _check_disk_space(found: Report, config: Config) -> None:
-    """Note the room on the disk of the work directory, which an engine makes when it starts."""
+    """Note the free space for the work directory, which an engine creates when it starts."""
     found.work_dir, found.reserve_mb = str(config.work_dir), config.disk_reserve_mb
     there = next(p for p in (config.work_dir, *config.work_dir.parents) if p.is_dir())
     found.free_mb = round(shutil.disk_usage(there).free / 1e6, 1)

@@ -1,4 +1,4 @@
-"""What an engine says of itself: who it is, what it has proved, and whether it wants work."""
+"""Describe an engine: who it is, what it has verified, and whether it wants work."""
 
 from collections.abc import Callable
 
@@ -16,11 +16,11 @@ from distconv_engine.host.metrics import cpu_percent, disk_gb, temperature_c
 from distconvd.model import Heartbeat, HeartbeatReply, HeldJob
 
 _PAUSE_HEARTBEATS = 3
-"""So long nothing is taken after a job did not fit, the first time."""
+"""The first pause after a job did not fit, in heartbeat intervals."""
 
 
 class EngineStatus:
-    """The present state of an engine, as its heartbeats tell it."""
+    """The present state of an engine, as its heartbeats report it."""
 
     def __init__(self, config: Config, engine_id: str, hostname: str) -> None:
         self.config = config
@@ -31,16 +31,16 @@ class EngineStatus:
         self.capabilities: Capabilities | None = None
         self.benchmark: Benchmark | None = None
         self.is_benchmarking = False
-        """It measures itself, or will as soon as its jobs have ended: it wants nothing new."""
+        """Its benchmark runs, or will as soon as its jobs have ended: it wants nothing new."""
         self.on_benchmark_request: Callable[[int], object] = int
-        """Is told of the daemon's request for a new benchmark."""
+        """Called with the daemon's request for a new benchmark."""
         self.unacked_reports: Callable[[], list[HeldJob]] = list
-        """Attempts that have ended here, which the daemon does not know yet."""
+        """Returns the attempts that have ended here, which the daemon does not know yet."""
         self._hostname = hostname
 
     @property
     def status(self) -> str:
-        """The word that the scheduler reads: only `idle` wants work, also beside other jobs."""
+        """The word that the scheduler reads: only `idle` wants work, also while jobs run."""
         if self.draining.is_set():
             return "draining"
         if not self.has_disk_space():
@@ -50,12 +50,12 @@ class EngineStatus:
         return "benchmarking" if self.is_benchmarking else "idle"
 
     def has_disk_space(self) -> bool:
-        """Whether the disks that each job needs have more than the reserve, and the last job that
-        did not fit is a while ago."""
+        """Whether the disks that each job needs have more than the reserve, and the pause after
+        the last job that did not fit is over."""
         return has_disk_space(self.config) and self.space_backoff.is_over()
 
     def apply(self, reply: HeartbeatReply) -> None:
-        """Do what the daemon's answer to a heartbeat says."""
+        """Apply the daemon's answer to a heartbeat."""
         self.active_attempts.apply(reply.jobs)
         if isinstance(reply.benchmark_requested_at, int):
             self.on_benchmark_request(reply.benchmark_requested_at)
@@ -68,7 +68,7 @@ class EngineStatus:
         ]
 
     def heartbeat(self) -> Heartbeat:
-        """Return the message; what is not proved yet is left out, so that the daemon keeps it."""
+        """Return the message; what is not verified yet is left out: the daemon keeps it."""
         capacity_gb, free_gb = disk_gb(self.config.work_dir)
         capabilities, benchmark = self.capabilities, self.benchmark
         return Heartbeat(

@@ -1,1 +1,1 @@
-"""Every bundled plugin, one small module each."""
+"""Bundle the plugins that come with distconvd, each in a small module or package."""

@@ -1,4 +1,4 @@
-"""The original's authentication: one key for everything (`--api-key`, `DISTCONV_API_KEY`)."""
+"""Authenticate as the original does: one key for everything (`--api-key`, `DISTCONV_API_KEY`)."""
 
 from distconvd import hookimpl
 from distconvd.auth import ALL_ROLES, missing_key, same_key, wrong_key
@@ -8,7 +8,7 @@ from distconvd.plugin_api import Principal
 
 
 class ApiKey:
-    """Whoever knows the key may do everything."""
+    """Anyone who knows the key may do everything."""
 
     def __init__(self, key: str) -> None:
         self._key = key
@@ -25,7 +25,7 @@ class ApiKey:
 
 @hookimpl
 def distconvd_register_authenticators(registrar: Registrar[AuthenticatorFactory]) -> None:
-    """Offer the authenticator."""
+    """Register the authenticator."""
     registrar.add("api-key", _make)
 
 

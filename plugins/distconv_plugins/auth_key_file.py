@@ -1,9 +1,10 @@
-"""Many keys, each with a name, roles, and perhaps one engine and an end: `--key-file FILE`.
+"""Authenticate by a file of named keys with roles: `--key-file FILE`.
 
-The file holds hashes (see `distconvd.auth_keys.key_file` for why SHA-256 does) and is made by `distconvd keys`. It
-is read anew on SIGHUP and when it has changed, looked at once a second in a thread. A change that cannot
-be read leaves the keys as they were, with an error line: an editor's half-written file must not lock a
-farm out.
+A key may also be bound to one engine, and may expire. The file contains hashes (see
+`distconvd.auth_keys.key_file` for why SHA-256 is enough) and is made by `distconvd keys`. It is
+read again on SIGHUP and when it has changed, which a thread checks once a second. If the changed
+file cannot be read, the previous keys stay valid and an error is logged: an editor's half-written
+file must not lock a farm out.
 """
 
 import hmac
@@ -36,7 +37,7 @@ class KeyFileSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Table `[plugin.key-file]`; the file itself is named by `--key-file`."""
 
     poll_s: Annotated[float, msgspec.Meta(gt=0)] = 1.0
-    """Time between two looks whether the file has changed."""
+    """Time between two checks for a change of the file."""
 
 
 class KeyFile:
@@ -44,10 +45,10 @@ class KeyFile:
 
     Args:
         path: the file.
-        poll_s: time between two looks at it.
-        now_s: the wall clock, for keys that end.
+        poll_s: time between two checks for a change.
+        now_s: the wall clock, for keys that expire.
 
-    Raises `ConfigError` for a file that is missing, damaged, or not safe.
+    Raises `ConfigError` for a file that is missing, damaged, or readable by others.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class KeyFile:
         self._path = path
         self._poll_s = poll_s
         self._now_s = now_s
-        self._seen = self._look()
+        self._version = self._file_version()
         self._by_digest: dict[str, tuple[KeyRecord, Principal]] = {}
         self.reload()
 
@@ -64,7 +65,7 @@ class KeyFile:
         if key is None:
             raise missing_key()
         digest = digest_of(key)
-        # Looking a hash up tells nothing of a key: nobody can choose how the hash of a guess begins.
+        # The time of this lookup reveals nothing of a key: nobody can choose how a guess's hash begins.
         record, principal = self._by_digest.get(digest, (None, None))
         if record is None or principal is None or not hmac.compare_digest(digest, record.sha256):
             raise wrong_key()
@@ -74,7 +75,7 @@ class KeyFile:
         return principal
 
     def reload(self) -> None:
-        """Read the file; raises `ConfigError`, and then the keys are as they were."""
+        """Read the file; raises `ConfigError`, and then keeps the previous keys."""
         self._by_digest = {
             record.sha256: (record, Principal(record.name, frozenset(record.roles), record.engine))
             for record in read_keys(self._path)
@@ -83,26 +84,27 @@ class KeyFile:
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> NoReturn:
-        """Look after the file until cancelled."""
+        """Reload the file when it changes, until cancelled."""
         task_status.started()
         while True:
             await trio.sleep(self._poll_s)
             await trio.to_thread.run_sync(self._reload_if_changed)
 
     def _reload_if_changed(self) -> None:
-        seen = self._look()
-        if seen == self._seen:
+        version = self._file_version()
+        if version == self._version:
             return
-        self._seen = seen
+        self._version = version
         try:
             self.reload()
         except ConfigError as error:
-            log.error("the keys stay as they were: %s", error)
+            log.error("the changed key file is not used, the previous keys stay valid: %s", error)
         else:
-            log.info("the key file has changed: %d keys", len(self._by_digest))
+            count = len(self._by_digest)
+            log.info("the key file has changed: %d %s", count, "key" if count == 1 else "keys")
 
-    def _look(self) -> tuple[int, ...] | None:
-        """Return what tells one version of the file from another."""
+    def _file_version(self) -> tuple[int, ...] | None:
+        """Return what distinguishes one version of the file from another; None without a file."""
         try:
             status = self._path.stat()
         except OSError:
@@ -112,7 +114,7 @@ class KeyFile:
 
 @hookimpl
 def distconvd_register_authenticators(registrar: Registrar[AuthenticatorFactory]) -> None:
-    """Offer the authenticator."""
+    """Register the authenticator."""
     registrar.add(NAME, _make)
 
 
@@ -127,8 +129,8 @@ def _make(context: PluginContext) -> KeyFile:
         raise ConfigError("authenticator key-file needs a file: --key-file FILE")
     if context.api_key is not None:
         log.warning(
-            "api_key is set and opens nothing, as the keys of %s count;"
-            " for that one key alone set auth to api-key",
+            "api_key is set but not accepted, because only the keys in %s are;"
+            " set auth to api-key to use that one key alone",
             context.key_file,
         )
     return KeyFile(context.key_file, context.settings(NAME, KeyFileSettings).poll_s)

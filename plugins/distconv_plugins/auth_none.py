@@ -1,4 +1,4 @@
-"""No authentication: for one machine. The daemon refuses to serve the network with it."""
+"""Authenticate nobody: for a single machine. The daemon refuses to serve the network with it."""
 
 from distconvd import hookimpl
 from distconvd.auth import ALL_ROLES
@@ -18,7 +18,7 @@ class NoAuthentication:
 
 @hookimpl
 def distconvd_register_authenticators(registrar: Registrar[AuthenticatorFactory]) -> None:
-    """Offer the authenticator."""
+    """Register the authenticator."""
     registrar.add("none", _make)
 
 

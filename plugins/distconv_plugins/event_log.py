@@ -1,13 +1,14 @@
-"""An account of what happened: each event as a line of JSON, appended to a file.
+"""Append each event to a file, as a line of JSON.
 
     [plugin.event-log]
     file = "/var/log/distconv/events.ndjson"
     events = ["job.submitted", "job.completed", "job.failed"]
 
-A line holds the event with the job's or engine's record as it then was. It is written at once, while
-the daemon waits (some ten microseconds on a local disk), and not fsynced: what must not be missed is to
-be read from the jobs. The file is opened for each line, so that it may be moved away at any time
-(logrotate). A disk that refuses is logged and counted as any listener that fails, and holds up nothing.
+A line contains the event and the job's or engine's record at that moment. It is written
+synchronously, while the daemon waits (some ten microseconds on a local disk), and not fsynced: what
+must not be missed is to be read from the jobs. The file is opened for each line, so that it may be
+moved away at any time (logrotate). A disk error is logged and counted like the failure of any
+listener, and delays nothing.
 """
 
 import os
@@ -37,7 +38,7 @@ class EventLogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Table `[plugin.event-log]`; without a file nothing is written."""
 
     file: str | None = None
-    """Where the lines go; it is made when it is missing, its folder is not."""
+    """Where the lines go. A missing file is created, a missing folder is not."""
     events: list[str] = msgspec.field(default_factory=lambda: list(_KINDS))
     """Kinds of event, or patterns such as `engine.*`."""
 
@@ -53,7 +54,7 @@ def distconvd_register_settings(registrar: SettingsRegistrar) -> None:
 
 @hookimpl
 def distconvd_event(event: Event, context: PluginContext) -> None:
-    """Write the event's line, if it is of a kind that was asked for; raises `OSError`."""
+    """Write the event's line, if its kind was chosen; raises `OSError`."""
     settings = context.settings(NAME, EventLogSettings)
     if settings.file is None or event.kind not in _chosen(tuple(settings.events)):
         return

@@ -1,17 +1,18 @@
-"""Runs a command at events: an argument list, no shell, the event as JSON on its standard input.
+"""Run a command for each event, without a shell, with the event as JSON on its standard input.
 
     [plugin.exec]
-    command = ["/usr/local/bin/told", "--from", "distconv"]
+    command = ["/usr/local/bin/notify", "--from", "distconv"]
     events = ["job.completed", "job.failed"]
 
-Words of the command are passed as they are: nothing of an event is ever part of one, so nothing has to
-be quoted. `DISTCONV_EVENT`, `DISTCONV_JOB_ID`, `DISTCONV_ENGINE_ID`, `DISTCONV_ATTEMPT` and
-`DISTCONV_REASON` say what fits into a word; of the daemon's own environment only what `INHERITED` names
-comes along, as the rest may hold its key.
+The command's words are passed unchanged: nothing of an event is ever part of one, so nothing has
+to be quoted. `DISTCONV_EVENT`, `DISTCONV_JOB_ID`, `DISTCONV_ENGINE_ID`, `DISTCONV_ATTEMPT` and
+`DISTCONV_REASON` give the parts that fit into a word. Of the daemon's own environment the command
+inherits only what `INHERITED` names, because the rest may contain the daemon's key.
 
-Bounded: so many commands at once, so many waiting events (then the newest is dropped and counted), so
-much time, after which the whole process group is killed. What fails is logged with the end of what it
-printed. What waits when the daemon ends is not run: for what must not be missed use `webhook`.
+Bounded are the commands that run at the same time, the waiting events (beyond the bound the newest
+is dropped and counted), and a command's time, after which its whole process group is killed. A
+failure is logged with the end of the command's stderr. Events that still wait when the daemon ends
+are lost: use `webhook` for those that must not be.
 """
 
 import logging
@@ -24,6 +25,7 @@ import msgspec
 import trio
 
 from distconv_plugins.shared.events import ENDS, event_json, ids_of, kinds_of
+from distconv_plugins.shared.os_errors import describe_error
 from distconvd import hookimpl
 from distconvd.hookspecs import (
     DaemonAccess,
@@ -49,9 +51,9 @@ class ExecSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     events: list[str] = msgspec.field(default_factory=lambda: list(ENDS))
     """Kinds of event, or patterns such as `engine.*`."""
     concurrency: Annotated[int, msgspec.Meta(gt=0)] = 2
-    """Commands that run at once."""
+    """Commands that run at the same time."""
     timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 30.0
-    """A command that takes longer is killed, with all that it started."""
+    """A command that takes longer is killed, with all processes that it started."""
     queue_max: Annotated[int, msgspec.Meta(gt=0)] = 1000
     """Events that may wait for their command."""
 
@@ -64,10 +66,10 @@ class Exec:
         self._kinds = kinds_of(settings.events, NAME)
         self._send, self._receive = trio.open_memory_channel[Event](settings.queue_max)
         self.dropped = 0
-        """Events for which no command was run, as too many waited."""
+        """Events for which no command was run, because too many waited."""
 
     def on_event(self, event: Event) -> None:
-        """Let an event wait for its command."""
+        """Queue an event for its command."""
         if event.kind not in self._kinds:
             return
         try:
@@ -75,7 +77,10 @@ class Exec:
         except trio.WouldBlock:
             self.dropped += 1
             if self.dropped.bit_count() == 1:  # the 1st, 2nd, 4th, 8th …
-                log.error("events come faster than commands end: %d dropped", self.dropped)
+                log.error(
+                    "events arrive faster than the command can process them: %d dropped",
+                    self.dropped,
+                )
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         async with trio.open_nursery() as nursery:
@@ -86,11 +91,12 @@ class Exec:
     async def _work_forever(self) -> NoReturn:
         while True:
             event = await self._receive.receive()
-            with trio.move_on_after(self._settings.timeout_s) as patience:
+            with trio.move_on_after(self._settings.timeout_s) as scope:
                 await self._run_command(event)
-            if patience.cancelled_caught:
+            if scope.cancelled_caught:
                 log.error(
-                    "the command took over %g s for %s", self._settings.timeout_s, event.kind,
+                    "the command took over %g s for %s and was killed",
+                    self._settings.timeout_s, event.kind,
                     extra=ids_of(event),
                 )  # fmt: skip
 
@@ -102,11 +108,12 @@ class Exec:
                 async for piece in process.stderr:
                     tail = (tail + piece)[-TAIL_BYTES:]
         except* OSError as errors:
-            log.error("the command cannot be run: %s", errors.exceptions[0], extra=ids_of(event))
+            reason = describe_error(errors.exceptions[0])
+            log.error("the command cannot be run: %s", reason, extra=ids_of(event))
         if process is not None and process.returncode:
-            said = tail.decode("utf-8", "replace").strip()
+            printed = tail.decode("utf-8", "replace").strip()
             log.error(
-                "the command ended with %d for %s: %s", process.returncode, event.kind, said,
+                "the command exited with %d for %s: %s", process.returncode, event.kind, printed,
                 extra=ids_of(event),
             )  # fmt: skip
 
@@ -127,7 +134,7 @@ class Exec:
 
 
 def environment_of(event: Event) -> dict[str, str]:
-    """Return what a command finds in its environment."""
+    """Return the environment of an event's command."""
     event_fields = {
         "EVENT": event.kind,
         "JOB_ID": event.job_id,
@@ -136,7 +143,7 @@ def environment_of(event: Event) -> dict[str, str]:
         "REASON": event.reason,
     }
     inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
-    # A NUL cannot be in an environment, and a reason is what an engine wrote.
+    # An environment cannot contain NUL, but a reason may: an engine wrote it.
     return inherited | {
         f"DISTCONV_{name}": str(value).replace("\0", " ")
         for name, value in event_fields.items()
@@ -145,7 +152,7 @@ def environment_of(event: Event) -> dict[str, str]:
 
 
 async def _kill_group(process: trio.Process) -> None:
-    """Kill the command and all that it started."""
+    """Kill the command and all processes that it started."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -154,7 +161,7 @@ async def _kill_group(process: trio.Process) -> None:
 
 @hookimpl
 def distconvd_register_services(registrar: Registrar[ServiceFactory]) -> None:
-    """Offer the service."""
+    """Register the service."""
     registrar.add(NAME, _make)
 
 

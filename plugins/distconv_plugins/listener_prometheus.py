@@ -1,11 +1,12 @@
-"""Metrics of how jobs end: a listener that counts outcomes, for `GET /metrics`.
+"""Count the outcomes of jobs, for `GET /metrics`.
 
-The daemon's own metrics show what is there at the moment of a scrape; these count what has happened
-since the start, from events, which are told once they are durable. So a rate, a quantile or an alarm
-can be made of them: failures by class, waiting times, how fast each codec is encoded and what it saves.
+The daemon's own metrics show the state at the moment of a scrape; these count what has happened
+since the start, from events, which are published once they are durable. They serve for rates,
+quantiles and alerts: failures by class, waiting times, how fast each codec is encoded and how much
+space it saves.
 
-Labels are bounded: codecs that are not well known are one. Only three kinds of event are looked into, and
-of their records only the few fields that are needed, as everybody waits for a listener.
+Labels are bounded: all codecs that are not well known share one label. Of the few kinds of event
+that count, only the needed fields are decoded, because a listener blocks the daemon.
 """
 
 from collections.abc import Iterable
@@ -43,7 +44,7 @@ class _Result(msgspec.Struct, frozen=True):
 
 
 class _Job(msgspec.Struct, frozen=True):
-    """What is counted of a job."""
+    """The fields of a job that are counted."""
 
     target_codec: str
     priority: int = 0
@@ -119,7 +120,7 @@ class JobMetrics:
             self._child(self._requeued, _codec(_decode(event.record))).inc()
 
     def _count_begin(self, event: Event, job: _Job) -> None:
-        if job.started_at == event.at_ms:  # else it is an engine that is back
+        if job.started_at == event.at_ms:  # else an engine came back and resumed its attempt
             waited_ms = max(0, event.at_ms - job.created_at)
             self._child(self._wait, str(job.priority)).observe(waited_ms / 1000)
 
@@ -140,7 +141,7 @@ class JobMetrics:
             self._child(self._speed, codec).observe(result.source_duration_s / result.wall_s)
 
     def _child(self, metric: M, *labels: str) -> M:
-        """Return the series of a metric with these labels; the library takes longer to find it."""
+        """Return the series of a metric with these labels, cached: the library's lookup is slow."""
         child = self._children.get((metric, labels))
         if child is None:
             child = self._children[metric, labels] = metric.labels(*labels)
@@ -158,5 +159,5 @@ def _make(context: PluginContext) -> JobMetrics:
 
 @hookimpl
 def distconvd_register_metrics(registrar: Registrar[MetricsFactory]) -> None:
-    """Offer the metrics."""
+    """Register the metrics."""
     registrar.add(NAME, _make)

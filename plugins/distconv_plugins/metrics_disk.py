@@ -1,9 +1,8 @@
-"""Metrics of the disks that fill up: where the state lies, the media store, the spool.
+"""Measure the disks that may fill up: those of the state, the media store and the spool.
 
-A file system that hangs (a network disk whose server is gone) must not stop the daemon, and asking how
-full it is would hang, too. So a scrape shows what was read before it, and has the next reading made
-meanwhile, in a thread: one at most, however long it takes. A reading that has become old is not
-shown any more, rather than a wrong one.
+A file system that hangs (a network disk whose server is gone) must not stop the daemon, and asking
+for its free space would hang, too. So a scrape shows the last reading and starts the next one in a
+thread: at most one, however long it takes. An old reading is left out, since it may be wrong.
 """
 
 import os
@@ -21,15 +20,15 @@ from distconvd.hookspecs import MetricsFactory, PluginContext, Registrar
 
 NAME = "disk"
 OLD_S = 300.0
-"""A reading of so long ago is not shown."""
+"""A reading of this age is no longer shown."""
 
 
 class Reading(NamedTuple):
-    """What was read of one place."""
+    """One measurement of a disk."""
 
     at_s: float
     free_bytes: int
-    """What the daemon's user may still use."""
+    """What the daemon's user may still write."""
     size_bytes: int
 
 
@@ -37,8 +36,8 @@ class DiskMetrics(Collector):
     """The collector.
 
     Args:
-        places: folders or files by the name that is shown; they need not exist yet.
-        read: returns free and whole bytes of a place's disk.
+        paths: folders or files by the name that is shown; they need not exist yet.
+        read: returns the free bytes and the size of a path's disk.
         clock: monotonic seconds.
     """
 
@@ -56,7 +55,7 @@ class DiskMetrics(Collector):
         self._begin()
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the last readings, and begin the next."""
+        """Yield the last readings, and start the next."""
         free = GaugeMetricFamily(
             "distconv_disk_free_bytes",
             "Bytes that the daemon may still write where state, media or spool lie.",
@@ -75,7 +74,7 @@ class DiskMetrics(Collector):
             self._begin()
 
     def wait(self, timeout_s: float) -> None:
-        """Wait until the reading that was begun is made."""
+        """Wait until the current reading has ended."""
         self._thread.join(timeout_s)
 
     def _begin(self) -> None:
@@ -87,16 +86,16 @@ class DiskMetrics(Collector):
             try:
                 free_bytes, size_bytes = self._read(path)
             except OSError:
-                self._readings.pop(place, None)  # gone, and so is its metric: that is the news
+                self._readings.pop(place, None)  # an unreadable disk shows as a missing metric
                 continue
             reading = Reading(self._clock(), free_bytes, size_bytes)
             self._readings = {**self._readings, place: reading}
 
 
 def read_disk(path: Path) -> tuple[int, int]:
-    """Return free and whole bytes of the disk that `path` is on, or will be once it is made.
+    """Return the free bytes and the size of the disk that `path` is on, or will be.
 
-    Raises `OSError` where the disk does not tell.
+    Raises `OSError` if the disk does not answer.
     """
     place = path.absolute()
     while not place.exists() and place != place.parent:
@@ -114,5 +113,5 @@ def _make(context: PluginContext) -> DiskMetrics:
 
 @hookimpl
 def distconvd_register_metrics(registrar: Registrar[MetricsFactory]) -> None:
-    """Offer the metrics."""
+    """Register the metrics."""
     registrar.add(NAME, _make)

@@ -1,12 +1,12 @@
-"""Teams take turns: a label divides the queue into shares, and weights say how large each is.
+"""Divide the queue into shares by a label, with weights, so that teams take turns.
 
-Among jobs of one priority, the share that had the least of the farm lately comes next, so that ten
-thousand jobs of one team keep no other team waiting; within a share, the oldest comes first. No share
-starves, whatever the weights. What "had" means is a setting: a job counts as one, or by its size. A
-job without the label belongs to the share "". Which engine a job goes to is another policy's say.
+Among jobs of one priority, the share that was served least lately comes next, so that ten thousand
+jobs of one team keep no other team waiting; within a share, the oldest job comes first. No share
+starves, whatever the weights. A setting chooses whether a job counts as one or by its size. A job
+without the label belongs to the share "". Another policy chooses the engine.
 
-A running job is never taken away, priority goes before shares, and the count begins anew with the
-daemon.
+A running job is never stopped for another share, priority takes precedence over shares, and the
+count starts from zero with the daemon.
 """
 
 from typing import Annotated, Literal
@@ -30,9 +30,9 @@ class FairShareSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     weights: dict[str, float] = {}
     """A share of weight 2 gets twice what one of weight 1 gets, while both wait."""
     default_weight: Annotated[float, msgspec.Meta(gt=0)] = 1.0
-    """Of a share that `weights` does not name."""
+    """The weight of a share that `weights` does not name."""
     count: Literal["jobs", "mb"] = "jobs"
-    """A job counts as one, or by its `job_size` (one without counts as 1 MB)."""
+    """A job counts as one, or by its `job_size` (at least 1 MB)."""
     policy: str = "size-aware"
     """The policy that chooses the engine."""
 
@@ -50,7 +50,7 @@ class FairShare:
         for name, weight in weights.items():
             if not 0.001 <= weight <= 1000:
                 raise ConfigError(
-                    f"[plugin.{NAME}] the weight of {name!r} is {weight:g}; choose 0.001 to 1000"
+                    f"[plugin.{NAME}] the weight of {name!r} is {weight:g}; expected 0.001 to 1000"
                 )
         self._settings = settings
         self._inner = inner
@@ -69,7 +69,7 @@ class FairShare:
 
 @hookimpl
 def distconvd_register_policies(registrar: Registrar[PolicyFactory]) -> None:
-    """Offer the policy."""
+    """Register the policy."""
     registrar.add(NAME, _make)
 
 

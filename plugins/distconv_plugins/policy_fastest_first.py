@@ -1,7 +1,7 @@
-"""Every job to the fastest idle engine, whatever its size.
+"""Give every job to the fastest idle engine, whatever its size.
 
-For farms where the time of each job counts and the slow engines are there for the rush. An engine
-without a benchmark is taken only when no other is idle: its speed is not known, but it can work.
+For farms where the time of each job matters and slow engines serve the peaks. An engine without a
+benchmark is taken only if no other is idle: its speed is unknown, but it can work.
 """
 
 from distconvd import hookimpl
@@ -14,18 +14,18 @@ class FastestFirst:
     """See the module."""
 
     def place(self, job: Job, engines: IdleEngines, now_ms: int) -> Place | Hold:
-        """Choose the fastest."""
+        """Choose the fastest engine."""
         engine = engines.fastest()
         if engine is not None:
             reason = f"the fastest idle engine (benchmark {engine.benchmark_s:g} s)"
             return Place(engine.engine_id, reason)
         engine = next(iter(engines))
-        return Place(engine.engine_id, "no idle engine has a benchmark: any of them")
+        return Place(engine.engine_id, "no idle engine has a benchmark, so any one is taken")
 
 
 @hookimpl
 def distconvd_register_policies(registrar: Registrar[PolicyFactory]) -> None:
-    """Offer the policy."""
+    """Register the policy."""
     registrar.add("fastest-first", _make)
 
 

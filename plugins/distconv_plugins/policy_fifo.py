@@ -1,8 +1,7 @@
-"""First come, first served: the job at the head of the line goes to the engine that asks first.
+"""Give the first job of the queue to the engine that asks first.
 
-Nothing is kept for anybody: no engine's speed, size or benchmark counts, and no job waits for a
-better engine. When nobody in particular is asking (`POST /assign_job/` with `{}`), any idle engine
-will do, the fastest that is known first.
+No job waits for a better engine: neither speed nor job size counts. When no particular engine is
+asking (`POST /assign_job/` with `{}`), any idle engine is taken, the fastest that is known first.
 """
 
 from distconvd import hookimpl
@@ -15,7 +14,7 @@ class Fifo:
     """See the module."""
 
     def place(self, job: Job, engines: IdleEngines, now_ms: int) -> Place | Hold:
-        """Choose whoever asks."""
+        """Choose the engine that asks."""
         asking = engines.asking()
         if asking is not None:
             return Place(asking.engine_id, "first come, first served: it asked first")
@@ -25,7 +24,7 @@ class Fifo:
 
 @hookimpl
 def distconvd_register_policies(registrar: Registrar[PolicyFactory]) -> None:
-    """Offer the policy."""
+    """Register the policy."""
     registrar.add("fifo", _make)
 
 

@@ -1,6 +1,8 @@
-"""The default policy, as the original's README states it: small jobs to the slowest idle engine, so
-that the faster ones stay free; medium ones to the fastest; large ones to the fastest that streams,
-else the fastest. Engines without a benchmark are left out.
+"""Choose the engine by the job's size, as the original's README states; the default policy.
+
+Small jobs go to the slowest idle engine, so that the faster ones stay free; medium ones to the
+fastest; large ones to the fastest that streams, else the fastest. Engines without a benchmark get
+no jobs.
 """
 
 from typing import Annotated
@@ -29,7 +31,9 @@ class SizeAware:
     def __init__(self, settings: SizeAwareSettings | None = None) -> None:
         self._settings = settings or SizeAwareSettings()
         if self._settings.medium_from_mb > self._settings.large_from_mb:
-            raise ConfigError("[plugin.size-aware] medium_from_mb cannot be over large_from_mb")
+            raise ConfigError(
+                "[plugin.size-aware] medium_from_mb cannot be greater than large_from_mb"
+            )
 
     def place(self, job: Job, engines: IdleEngines, now_ms: int) -> Place | Hold:
         """Choose by the size of the job."""
@@ -45,7 +49,7 @@ class SizeAware:
 
 def _place(engine: EngineInfo | None, reason: str) -> Place | Hold:
     if engine is None:
-        return Hold("no idle engine that could take it has a benchmark")
+        return Hold("no idle engine that could take the job has a benchmark")
     return Place(engine.engine_id, f"{reason} (benchmark {engine.benchmark_s:g} s)")
 
 
@@ -57,7 +61,7 @@ def distconvd_register_settings(registrar: SettingsRegistrar) -> None:
 
 @hookimpl
 def distconvd_register_policies(registrar: Registrar[PolicyFactory]) -> None:
-    """Offer the policy."""
+    """Register the policy."""
     registrar.add("size-aware", _make)
 
 

@@ -1,4 +1,4 @@
-"""What may be submitted, and by whom: rules by the name of the key that a submission comes with.
+"""Limit what each caller may submit, by rules for the names of their keys.
 
     [plugin.submission-rules]
     caller_label = "submitted_by"
@@ -10,12 +10,13 @@
     job_size_mb_max = 5000
     labels = ["project"]
 
-The first rule whose `callers` fit a key's name holds for it; a caller that fits none may submit anything.
-With `caller_label`, each job has that label with the name of its key, whatever was sent: `fair-share` can
-then take turns by key. The spool and hot folders submit as `local`.
+The first rule whose `callers` match a key's name applies to it; a caller that no rule matches may
+submit anything. With `caller_label`, each job gets that label with the name of its key as the
+value, whatever was sent, so that `fair-share` can take turns by key. The spool and hot folders
+submit as `local`.
 
-These are rails, not walls: who may submit may also change the priority and labels of a job that waits
-(`PATCH`), which is not looked at here.
+The rules prevent mistakes, not abuse: a caller who may submit may also change the priority and
+labels of a pending job (`PATCH`), which is not checked here.
 """
 
 from fnmatch import fnmatchcase
@@ -31,24 +32,24 @@ NAME = "submission-rules"
 
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What some callers may submit; what is left out is not limited."""
+    """What some callers may submit; a field that is left out limits nothing."""
 
     callers: list[str]
     """Names of keys, or patterns such as `web-*`."""
     codecs: list[str] = []
-    """The codecs that they may ask for; none named: any."""
+    """The codecs that they may request; if empty, any."""
     priority_max: int = 2
-    """The highest priority that they may ask for."""
+    """The highest priority that they may request."""
     job_size_mb_max: float | None = None
     """The largest `job_size`."""
     labels: list[str] = []
     """Labels that each of their jobs must have."""
 
     def refuse_what_breaks_it(self, submission: Submission, caller: str) -> None:
-        """Raise `BadRequest` that names the field for what this rule does not let in."""
+        """Raise `BadRequest`, naming the field, for a submission that this rule does not allow."""
         if self.codecs and canonical_codec(submission.target_codec) not in self._codecs():
             raise BadRequest(
-                f"{caller!r} may ask for {', '.join(self.codecs)}, not {submission.target_codec}.",
+                f"{caller!r} may request {', '.join(self.codecs)}, not {submission.target_codec}.",
                 field="target_codec",
             )
         if submission.priority > self.priority_max:
@@ -64,7 +65,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         missing = [name for name in self.labels if not submission.labels.get(name)]
         if missing:
             raise BadRequest(
-                f"Jobs of {caller!r} need the label {missing[0]!r}: say for what they are.",
+                f"Jobs of {caller!r} need the label {missing[0]!r} with a value.",
                 field="labels",
             )
 
@@ -76,9 +77,9 @@ class SubmissionRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Table `[plugin.submission-rules]`."""
 
     caller_label: str | None = None
-    """The label that tells the name of the key that a job came with."""
+    """The label whose value is the name of the key that a job was submitted with."""
     rules: list[Rule] = []
-    """The first whose `callers` fit holds."""
+    """The first whose `callers` match applies."""
 
 
 @hookimpl
@@ -91,7 +92,7 @@ def distconvd_register_settings(registrar: SettingsRegistrar) -> None:
 def distconvd_review_submission(
     submission: Submission, caller: str, context: PluginContext
 ) -> Submission | None:
-    """Refuse what the caller's rule does not let in; note whose it is."""
+    """Reject what the caller's rule does not allow; label the job with its caller."""
     settings = context.settings(NAME, SubmissionRules)
     for rule in settings.rules:
         if any(fnmatchcase(caller, pattern) for pattern in rule.callers):

@@ -1,7 +1,8 @@
-"""The spool: submitting a job by dropping a file, as a protocol on disk (docs/spool.md).
+"""Submit jobs by dropping files into a folder: a protocol on disk (docs/spool.md).
 
-No daemon and no network here. The submitting side is `submit`, `look`, `wait`, `read_result`; the
-daemon's side is `create`, `StabilityTracker` and `Owner`. The two share only the folders.
+No daemon and no network are needed here. A submitter uses `submit`, `look`, `wait` and
+`read_result`; the daemon uses `create`, `StabilityTracker` and `Owner`. The two share only the
+folders.
 """
 
 from distconv_spool.disk import Disk, OsDisk

@@ -1,7 +1,7 @@
-"""The few things that a spool asks of a file system, as a seam that tests can break.
+"""Define the few file operations that a spool needs, so that tests can inject faults.
 
-Each operation of `Disk` is one step that can fail or be the last one before a power cut. Rules:
-no operation follows a symbolic link in the last part of a path; a file's content is durable when
+Each operation of `Disk` is one step that can fail or be the last one before a power cut. Rules: no
+operation follows a symbolic link in the last part of a path; a file's content is durable when
 `write_new` returns, a folder's entries only after `sync_dir`.
 """
 
@@ -15,7 +15,7 @@ from typing import Protocol
 from distconv_spool.errors import BadDrop
 
 FILE_MODE = 0o640
-"""The group reads; whether there is a group is decided by the folders."""
+"""The group may read; the modes of the folders decide whether it can reach the file."""
 
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -25,27 +25,27 @@ class Disk(Protocol):
     """File operations; each raises `OSError` as the system call would."""
 
     def scan(self, folder: Path) -> Iterator[str]:
-        """Yield the names in a folder as the system hands them out, never all at once."""
+        """Yield the names in a folder as the system returns them, without a list of all."""
         ...
 
     def lstat(self, path: Path) -> os.stat_result:
-        """Return what the path is itself, not what it may point to."""
+        """Return the status of the path itself, not of what it may point to."""
         ...
 
     def read(self, path: Path, limit_bytes: int) -> tuple[bytes, os.stat_result]:
         """Return a plain file's content and its status after reading.
 
         Raises:
-            BadDrop: it is no plain file, or longer than the limit.
+            BadDrop: it is not a plain file, or is larger than the limit.
         """
         ...
 
     def write_new(self, path: Path, data: bytes) -> None:
-        """Make a file that did not exist, whole and fsynced."""
+        """Create a file, complete and fsynced; raises `FileExistsError` if it exists."""
         ...
 
     def rename(self, source: Path, target: Path) -> None:
-        """Move within the file system, over what is there."""
+        """Move within the file system, replacing the target."""
         ...
 
     def unlink(self, path: Path) -> None:
@@ -53,8 +53,10 @@ class Disk(Protocol):
         ...
 
     def touch(self, path: Path) -> int:
-        """Set a file's time to the present of whoever stamps files there (NFS: the server), and
-        return it, in ns. Needs no room on the disk."""
+        """Set a file's time to the present and return it, in ns.
+
+        The clock is that which stamps files there (on NFS the server's). Works on a full disk.
+        """
         ...
 
     def sync_dir(self, folder: Path) -> None:
@@ -63,7 +65,7 @@ class Disk(Protocol):
 
 
 class OsDisk:
-    """The real one."""
+    """The real file system."""
 
     def scan(self, folder: Path) -> Iterator[str]:
         """See `Disk`."""
@@ -77,14 +79,14 @@ class OsDisk:
 
     def read(self, path: Path, limit_bytes: int) -> tuple[bytes, os.stat_result]:
         """See `Disk`."""
-        # lstat first: to open a device can already do something (rewind a tape).
+        # lstat first: opening a device can have effects (rewind a tape).
         _require_plain(os.lstat(path))
         descriptor = os.open(path, _READ_FLAGS)
         try:
             _require_plain(os.fstat(descriptor))
             data = _read_up_to(descriptor, limit_bytes + 1)
             if len(data) > limit_bytes:
-                raise BadDrop(f"The file is longer than {limit_bytes} bytes.")
+                raise BadDrop(f"The file is larger than {limit_bytes} bytes.")
             return data, os.fstat(descriptor)
         finally:
             os.close(descriptor)
@@ -93,7 +95,7 @@ class OsDisk:
         """See `Disk`."""
         descriptor = os.open(path, _WRITE_FLAGS, FILE_MODE)
         try:
-            # Against the umask: whoever may read the folder is to read its files.
+            # Override the umask: who may read the folder must be able to read its files.
             os.fchmod(descriptor, FILE_MODE)
             left = memoryview(data)
             while left:
@@ -121,7 +123,7 @@ class OsDisk:
         try:
             os.fsync(descriptor)
         except OSError as error:
-            # SMB and some FUSE file systems have no fsync of a folder: their server is trusted.
+            # SMB and some FUSE file systems cannot fsync a folder: trust their server.
             if error.errno not in (errno.EINVAL, errno.ENOTSUP):
                 raise
         finally:
@@ -130,11 +132,11 @@ class OsDisk:
 
 def _require_plain(status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
-        raise BadDrop(f"Only a plain file can be a job; this is {kind_of(status.st_mode)}.")
+        raise BadDrop(f"Expected a plain file; this is {kind_of(status.st_mode)}.")
 
 
 def kind_of(mode: int) -> str:
-    """Return in words what sort of file a mode tells of."""
+    """Return the kind of file of a mode, in words."""
     names = (
         (stat.S_ISLNK, "a symbolic link"),
         (stat.S_ISDIR, "a folder"),

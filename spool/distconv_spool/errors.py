@@ -1,4 +1,4 @@
-"""What can be wrong with a spool or a drop. A failing disk is an `OSError` and stays one."""
+"""Define the errors of a spool or a drop. An error of the disk stays an `OSError`."""
 
 
 class SpoolError(Exception):
@@ -6,11 +6,11 @@ class SpoolError(Exception):
 
 
 class SpoolUnusable(SpoolError):
-    """The folder is no spool, or not a safe one: missing parts, links, world-writable."""
+    """The folder is not a spool, or not a safe one: missing parts, links, world-writable."""
 
 
 class SpoolBusy(SpoolError):
-    """Another daemon runs under the same owner's name."""
+    """Another daemon runs with the same owner's name."""
 
 
 class BadDrop(SpoolError):

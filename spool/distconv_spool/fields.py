@@ -1,5 +1,7 @@
-"""From a drop's bytes to the JSON object that `POST /jobs/` takes. Which fields a job has is not
-known here: the daemon judges them; this only says whether there is one object to judge."""
+"""Convert a drop's bytes to the JSON object that `POST /jobs/` takes.
+
+Only the form is checked, that there is one object; the daemon checks its fields.
+"""
 
 import math
 import tomllib
@@ -13,8 +15,8 @@ DROP_BYTES_MAX = 262_144
 
 _BOM = b"\xef\xbb\xbf"
 _LINE_DOTS_MAX = 128
-"""tomllib takes time quadratic in the parts of a dotted key: 100,000 dots would be minutes."""
-_TOO_LONG = "An integer has too many digits for a number of a job."
+"""tomllib's time is quadratic in the parts of a dotted key: 100,000 dots would take minutes."""
+_TOO_LONG = "An integer has too many digits."
 
 
 def to_json(name: str, data: bytes) -> bytes:
@@ -25,7 +27,7 @@ def to_json(name: str, data: bytes) -> bytes:
         data: the file's content.
 
     Raises:
-        BadDrop: it is no single object, with what is wrong and where.
+        BadDrop: it is not a single object; the text says what is wrong and where.
     """
     data = data.removeprefix(_BOM)
     if name.lower().endswith(".toml"):
@@ -37,7 +39,7 @@ def to_json(name: str, data: bytes) -> bytes:
 def object_to_json(fields: object) -> bytes:
     """Return a mapping of plain values as a JSON object; raises `BadDrop` for anything else."""
     if not isinstance(fields, dict):
-        raise BadDrop("The fields of a job are one object of names and values.")
+        raise BadDrop("Expected one object with the names and values of a job's fields.")
     try:
         _require_finite(cast(object, fields))
         return msgspec.json.encode(fields)
@@ -60,7 +62,7 @@ def toml_to_json(data: bytes) -> bytes:
     except tomllib.TOMLDecodeError as error:
         raise BadDrop(f"The TOML is malformed: {error}.") from None
     except (ValueError, OverflowError):
-        # Python makes no integer of so many digits, and tomllib lets that through.
+        # Python refuses to convert so many digits, and tomllib does not catch that error.
         raise BadDrop(_TOO_LONG) from None
     except RecursionError:
         raise BadDrop("The TOML is nested too deeply.") from None
@@ -77,13 +79,13 @@ def _check_json_object(data: bytes) -> None:
     except RecursionError:
         raise BadDrop("The JSON is nested too deeply.") from None
     if not isinstance(decoded, dict):
-        raise BadDrop("The JSON is not an object: a drop is { … } with the fields of one job.")
+        raise BadDrop("The JSON is not an object: expected { … } with the fields of one job.")
 
 
 def _require_finite(value: object) -> None:
-    """Refuse NaN and infinity, which TOML has and JSON has not: msgspec would write null."""
+    """Reject NaN and infinity, which TOML allows and JSON does not: msgspec would write null."""
     if isinstance(value, float) and not math.isfinite(value):
-        raise BadDrop(f"{value} is not a number that JSON can hold.")
+        raise BadDrop(f"{value} is not a number that JSON can represent.")
     if isinstance(value, dict):
         for inner in cast(dict[object, object], value).values():
             _require_finite(inner)

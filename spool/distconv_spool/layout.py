@@ -1,7 +1,7 @@
-"""The folders of a spool, made safe and found safe. See docs/spool.md, Permissions.
+"""Create the folders of a spool, and check that they are safe. See docs/spool.md, Permissions.
 
-The root belongs to the daemon and is not writable by those who submit: that is what lets every
-other module name the folders by path, because nobody else can put a link in place of one.
+The root belongs to the daemon, and submitters cannot write to it. Therefore every other module may
+name the folders by path: nobody else can replace one by a link.
 """
 
 import os
@@ -37,22 +37,22 @@ class Layout:
         self.results = root / "results"
 
     def longest_name_bytes(self) -> int:
-        """Return the longest file name that the spool's file system takes, in bytes."""
+        """Return the length of the longest file name that the file system allows, in bytes."""
         return min(255, os.pathconf(self.incoming, "PC_NAME_MAX"))
 
 
 def create(root: Path | str, *, group: int | None = None) -> Layout:
-    """Make what is missing of a spool, and return it checked.
+    """Create what is missing of a spool, check it, and return its layout.
 
     Args:
-        root: its folder; the one above must exist.
-        group: the id of a group whose members may submit. Its modes are then set anew each time,
-            so that a crash in the middle leaves nothing half shared. None: private to this user;
-            folders that exist keep their modes.
+        root: its folder; the parent must exist.
+        group: the id of a group whose members may submit. All modes are then set each time, so
+            that a crash in the middle leaves nothing half shared. With None new folders are
+            private to this user, and existing ones keep their modes.
 
     Raises:
         SpoolUnusable: as `check`.
-        OSError: a folder cannot be made or changed.
+        OSError: a folder cannot be created or changed.
     """
     layout = Layout(Path(root).resolve())
     for name, mode in _SHARED.items():
@@ -61,7 +61,7 @@ def create(root: Path | str, *, group: int | None = None) -> Layout:
 
 
 def make_folder(path: Path, shared_mode: int, group: int | None) -> None:
-    """Make one folder, private, or of a group with the given mode."""
+    """Create one folder: private, or shared with a group under the given mode."""
     path.mkdir(_PRIVATE, exist_ok=True)
     if group is not None:
         _require_folder(path)
@@ -73,8 +73,8 @@ def check(root: Path | str) -> Layout:
     """Return the layout of an existing spool.
 
     Raises:
-        SpoolUnusable: a folder is missing, is a link, lies on another file system, or anybody may
-            write to it.
+        SpoolUnusable: a folder is missing, is a link, is on another file system, or is writable by
+            anybody.
     """
     layout = Layout(Path(root).resolve())
     try:
@@ -84,13 +84,13 @@ def check(root: Path | str) -> Layout:
             status = _require_folder(layout.root / name)
             if status.st_dev != root_status.st_dev:
                 raise SpoolUnusable(
-                    f"{layout.root / name} is on another file system than the spool: "
-                    "a drop could not be moved there by a rename."
+                    f"{layout.root / name} is on another file system than the spool, "
+                    "so a drop could not be moved there by a rename."
                 )
     except FileNotFoundError as error:
         raise SpoolUnusable(
-            f"{layout.root} is no spool: {error.filename} is missing. "
-            "A daemon with the spool intake makes it when it starts."
+            f"{layout.root} is not a spool: {error.filename} is missing. "
+            "A daemon with a --spool-dir creates it when it starts."
         ) from None
     return layout
 
@@ -98,7 +98,7 @@ def check(root: Path | str) -> Layout:
 def _require_folder(path: Path) -> os.stat_result:
     status = os.lstat(path)
     if not stat.S_ISDIR(status.st_mode):
-        raise SpoolUnusable(f"{path} is {kind_of(status.st_mode)}, but must be a folder.")
+        raise SpoolUnusable(f"{path} must be a folder, but is {kind_of(status.st_mode)}.")
     _refuse_world_writable(path, status)
     return status
 
@@ -109,7 +109,7 @@ def _refuse_world_writable(path: Path, status: os.stat_result) -> None:
 
 
 def _refuse_shared_root(path: Path, status: os.stat_result) -> None:
-    """Whoever can rename the folders of the root could put links in their place."""
+    """Reject a root in which others could replace the folders by links."""
     _refuse_world_writable(path, status)
     if status.st_mode & stat.S_IWGRP and not status.st_mode & stat.S_ISVTX:
         raise SpoolUnusable(f"A group may replace the folders in {path}: run 'chmod g-w' on it.")

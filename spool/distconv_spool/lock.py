@@ -1,4 +1,4 @@
-"""A lock file: one process at a time, and a process that ends lets go, however it ends."""
+"""Lock a file for one process; the lock ends with the process, however that ends."""
 
 import fcntl
 import os
@@ -6,15 +6,15 @@ from pathlib import Path
 
 
 def take_lock(path: Path) -> int:
-    """Take the lock file, made where there is none, without waiting.
+    """Lock a file, which is created if it is missing, without waiting.
 
     Returns:
-        Its descriptor; whoever closes it lets go. The file stays: removing it would let two processes
-        lock two files of one name.
+        Its descriptor; closing it releases the lock. The file stays: if it were removed, two
+        processes could lock two files of the same name.
 
     Raises:
-        BlockingIOError: another process holds it.
-        OSError: as of `open`; a symbolic link is not followed.
+        BlockingIOError: another process has locked it.
+        OSError: as `os.open`; a symbolic link is not followed.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(path, flags, 0o600)

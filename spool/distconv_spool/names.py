@@ -1,7 +1,7 @@
-"""File names in a spool: which are drops, and how an id is put before a name and taken off again.
+"""Recognize the file names of drops, and add an id to a name or remove it.
 
-Names are Python's: undecodable bytes are lone surrogates (PEP 383), so any name survives the way
-from one folder to the next byte for byte. A name never goes into a log or a document but through
+Names are Python strings: undecodable bytes are lone surrogates (PEP 383), so any name is preserved
+byte for byte from one folder to the next. A name is written to a log or a document only through
 `printable`.
 """
 
@@ -15,38 +15,39 @@ SEPARATOR = "~"
 
 _SUFFIXES = (".json", ".toml")
 _COMPANIONS = ("._", ".#", ".~")
-"""Put beside a file by macOS, Emacs and LibreOffice; each would be a spurious rejection."""
+"""Prefixes of files that macOS, Emacs and LibreOffice put next to a file. They are not drops: each
+would be rejected, to the surprise of the person who dropped the other file."""
 _KEYED = re.compile(r"([0-9a-f]{32})\.json")
 _TAGGED = re.compile(r"([A-Za-z0-9_-]{1,64})~(.+)", re.DOTALL)
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def is_drop(name: str) -> bool:
-    """Whether a name in `incoming/` is meant to become a job; others are left alone."""
+    """Whether a file of this name in `incoming/` is a drop; others are left alone."""
     return name.lower().endswith(_SUFFIXES) and not name.startswith(_COMPANIONS)
 
 
 def mint_key() -> str:
-    """Return a key that nobody else has: 32 hex digits."""
+    """Return a new unique key of 32 hex digits."""
     return uuid.uuid4().hex
 
 
 def key_in(name: str) -> str | None:
-    """Return the key that a drop's name carries; such a drop came whole, by rename."""
+    """Return the key in a drop's name, if any; such a drop is complete, as it came by rename."""
     match = _KEYED.fullmatch(name)
     return match[1] if match else None
 
 
 def is_id(text: str) -> bool:
-    """Whether a text can be a job's id in a file name: no separators, no dots, not long."""
+    """Whether a text can be a job's id in a file name: short, without separators and dots."""
     return _ID.fullmatch(text) is not None
 
 
 def tagged(tag: str, name: str, name_bytes_max: int = NAME_BYTES_MAX) -> str:
-    """Return `<tag>~<name>`, with the name's stem cut so that it all fits in `name_bytes_max`.
+    """Return `<tag>~<name>`, with the name's stem cut to fit all into `name_bytes_max`.
 
     Raises:
-        ValueError: the tag is not of the safe alphabet.
+        ValueError: the tag contains other characters than A-Z a-z 0-9 _ - or is too long.
     """
     if not is_id(tag):
         raise ValueError(f"{tag!r} cannot be part of a file name")
@@ -54,13 +55,13 @@ def tagged(tag: str, name: str, name_bytes_max: int = NAME_BYTES_MAX) -> str:
 
 
 def untagged(name: str) -> tuple[str, str] | None:
-    """Return tag and name of a tagged file name, None for any other."""
+    """Return tag and name of a tagged file name; None for any other."""
     match = _TAGGED.fullmatch(name)
     return (match[1], match[2]) if match else None
 
 
 def printable(name: str) -> str:
-    """Return a name as ASCII that can do no harm in a terminal, a log or a JSON document."""
+    """Return a name as ASCII that is harmless in a terminal, a log or a JSON document."""
     return ascii(name)[1:-1]
 
 

@@ -1,8 +1,8 @@
-"""The daemon's side of the spool: one owner's claims and what becomes of them.
+"""Claim drops for one daemon, and accept, reject or finish them: the daemon's side of the spool.
 
-Every method is one step of docs/spool.md, over many drops at a time, so that the two folder fsyncs
-of a step are paid once. A file that cannot be moved is told of and keeps no other file waiting; a
-file that has vanished is nobody's business any more. Not thread-safe: one call at a time.
+Every method is one step of docs/spool.md for many drops, so that each step needs only two fsyncs of
+folders. A file that cannot be moved is returned as a failure and delays no other file; a file that
+has disappeared is ignored. Not thread-safe: one call at a time.
 """
 
 import os
@@ -40,11 +40,11 @@ class Claim(NamedTuple):
     """A drop that is ours."""
 
     key: str
-    """Its idempotency key, the same for as long as it lies in `claimed/`."""
+    """Its idempotency key, the same as long as it is in `claimed/`."""
     name: str
     """The drop's own name, cut if it was very long."""
     observed: Observed
-    """What it was when it settled (a fresh claim), or is now (a leftover)."""
+    """Its file when it became stable (a new claim), or now (a leftover)."""
 
     @property
     def file(self) -> str:
@@ -53,24 +53,24 @@ class Claim(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """A file that could not be handled, and why; it stays where it was."""
+    """A file that could not be processed, and why; it stays where it was."""
 
     name: str
     error: OSError
 
 
 class Owner:
-    """One daemon's hold on a spool.
+    """One daemon's access to a spool.
 
     Args:
         layout: the spool, checked.
-        name: the owner: one name for one daemon's state, see docs/spool.md.
+        name: the owner's name, unique for the state of one daemon; see docs/spool.md.
         group: as for `layout.create`.
         disk: another file system, for tests.
 
-    Resource handling: holds a lock file until `close`.
+    Resource handling: keeps a lock file locked until `close`.
 
-    Error handling: the constructor raises `SpoolBusy` when another process has this name,
+    Error handling: the constructor raises `SpoolBusy` when another process uses this name,
     `SpoolUnusable` for a bad name; every method raises `OSError` when a folder cannot be read or
     fsynced.
     """
@@ -80,14 +80,14 @@ class Owner:
     ) -> None:
         if _OWNER.fullmatch(name) is None:
             raise SpoolUnusable(
-                f"{name!r} cannot be a spool owner: use up to 64 of A-Z a-z 0-9 . _ -, "
-                "beginning with a letter or digit."
+                f"{name!r} cannot be a spool owner: expected at most 64 characters of "
+                "A-Z a-z 0-9 . _ -, beginning with a letter or digit."
             )
         self._layout = layout
         self._disk = disk or OsDisk()
         self._mine = layout.claimed / name
         make_folder(self._mine, _CLAIMED_MODE, group)
-        # The drop's name has room for the longest that is ever put around it.
+        # A drop's name must leave space for the longest suffix that is ever added to it.
         self._name_bytes_max = layout.longest_name_bytes() - len(PROBLEM_SUFFIX)
         self._lock = _lock(self._mine / _LOCK, name)
         try:
@@ -97,23 +97,24 @@ class Owner:
             raise
 
     def close(self) -> None:
-        """Let another process have the name."""
+        """Release the owner's name for another process."""
         os.close(self._lock)
 
     def waiting(self) -> list[Observed]:
-        """Return what lies in `incoming/` and may be a drop, at most `SCAN_MAX` of it."""
+        """Return the files in `incoming/` that may be drops, at most `SCAN_MAX` of them."""
         names = (name for name in self._disk.scan(self._layout.incoming) if is_drop(name))
         return list(self._see(self._layout.incoming, names, lambda name: name, SCAN_MAX))
 
     def claim(self, drops: Iterable[Observed]) -> tuple[list[Claim], list[Failure]]:
-        """Take drops for this owner; those that another took first, or that are gone, are left out.
+        """Claim drops for this owner, except those that are gone or that another owner took first.
 
-        The claims are durable when this returns; before that no key may be used.
+        The claims are durable when this returns; no key may be used before that.
         """
         claims: list[Claim] = []
         failures: list[Failure] = []
         for observed in drops:
-            # Only a plain file brings its own key: a folder could not be replaced by the next one.
+            # Only a plain file keeps the key in its name: a folder of that name would block the
+            # next drop with the same key, since a rename cannot replace it.
             key = (key_in(observed.name) if observed.size_bytes else None) or mint_key()
             file = tagged(key, observed.name, self._name_bytes_max)
             if self._move(self._layout.incoming / observed.name, self._mine / file, failures):
@@ -123,21 +124,21 @@ class Owner:
         return claims, failures
 
     def recover(self, limit: int) -> list[Claim]:
-        """Return what was claimed and not brought to an end, whatever the reason was."""
+        """Return the claims that were neither accepted nor rejected, for whatever reason."""
         names = (name for name in self._disk.scan(self._mine) if untagged(name))
         found = self._see(self._mine, names, lambda name: _claim_name(name)[1], limit)
         claims = [_claim(observed) for observed in found]
         if claims:
-            # The claimer may have been stopped before its own fsync.
+            # The process that claimed them may have been stopped before its fsync.
             self._sync(self._mine, self._layout.incoming)
         return claims
 
     def read(self, claim: Claim) -> bytes | None:
-        """Return a claim's fields as a JSON object; None when it has changed since it settled.
+        """Return a claim's fields as a JSON object; None if it has changed since it was stable.
 
         Raises:
             BadDrop: it can never be a job.
-            OSError: it cannot be read (`FileNotFoundError`: it has been removed under us).
+            OSError: it cannot be read (`FileNotFoundError`: somebody has removed it).
         """
         data, status = self._disk.read(self._mine / claim.file, DROP_BYTES_MAX)
         now = Observed(claim.file, status.st_size, status.st_mtime_ns)
@@ -160,7 +161,7 @@ class Owner:
         for claim, problem in rejected:
             target = self._layout.rejected / claim.file
             try:
-                # First the problem: a rejected file without one would leave a person guessing.
+                # The problem first: a rejected file must never be without an explanation.
                 self._publish(target.with_name(claim.file + PROBLEM_SUFFIX), problem)
             except OSError as error:
                 failures.append(Failure(claim.file, error))
@@ -178,12 +179,12 @@ class Owner:
         self._sync(self._layout.results)
 
     def prune(self, keep_s: float) -> Pruned:
-        """Remove what ended over `keep_s` ago, a bounded number of files; see `retention`."""
+        """Remove a bounded number of files that ended over `keep_s` ago; see `retention`."""
         now_ns = self._disk.touch(self._mine / _LOCK)
         return prune(self._layout, self._disk, now_ns, keep_s)
 
     def accepted_jobs(self) -> Iterator[str]:
-        """Yield the ids of all jobs in `accepted/`, those of other owners among them."""
+        """Yield the ids of all jobs in `accepted/`, including those of other owners."""
         for name in self._disk.scan(self._layout.accepted):
             if (parts := untagged(name)) is not None:
                 yield parts[0]
@@ -222,7 +223,7 @@ class Owner:
         return True
 
     def _publish(self, target: Path, data: bytes) -> None:
-        """Put a file of ours in place, whole. Its part lies where no submitter can reach it."""
+        """Write a file of ours in one step. Its part is where no submitter can reach it."""
         part = self._mine / f"{_PART}{mint_key()}"
         try:
             self._disk.write_new(part, data)
@@ -244,7 +245,7 @@ class Owner:
         try:
             self._disk.unlink(part)
         except OSError:
-            pass  # it is removed at the next start; nothing reads it until then
+            pass  # nothing reads it, and the next start removes it
 
 
 def _claim_name(file: str) -> tuple[str, str]:
@@ -263,6 +264,6 @@ def _lock(path: Path, owner: str) -> int:
         return take_lock(path)
     except BlockingIOError:
         raise SpoolBusy(
-            f"Another daemon serves this spool as owner {owner!r} (it holds {path}). "
-            "Give each daemon an owner of its own."
+            f"Another daemon serves this spool as owner {owner!r} (it has locked {path}). "
+            "Give each daemon its own owner name."
         ) from None

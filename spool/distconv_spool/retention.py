@@ -1,12 +1,12 @@
-"""What has lain in a spool for long enough goes: a result with its drop, a rejection with its drop.
+"""Remove old results and rejections from a spool, each with its drop.
 
-Only what has ended goes, and only by the age of what the daemon itself wrote, the result or the problem: a
-drop's own time is its writer's, and may be years old on its first day. An accepted drop without a result
-stays, however old it is. Ages are told by the clock that stamps the files, so that a server and its
-clients (NFS) need not agree on the time.
+Only what has ended is removed, and only by the age of the file that the daemon itself wrote, the
+result or the problem: a drop's own time is set by its writer, and may be years old on its first
+day. An accepted drop without a result stays, however old it is. Ages are measured by the clock that
+stamps the files, so that a server and its clients (NFS) need not agree on the time.
 
-The drop goes first and durably, then what tells of it: a crash in between leaves a result or a problem
-whose drop is gone, and the next time finishes that. The other way round a restart would find a drop
+The drop is removed first, durably, then its result or problem: after a crash in between, the next
+round removes the result or problem that is left. In the opposite order a restart would find a drop
 without its result, and write the result again.
 """
 
@@ -21,29 +21,29 @@ from distconv_spool.layout import Layout
 from distconv_spool.names import PROBLEM_SUFFIX, untagged
 
 OLD_MAX = 4096
-"""Results, and rejections, that are handled at a time."""
+"""The most results, and the most rejections, that one round removes."""
 _RESULT_SUFFIX = ".json"
 
 
 class Pruned(NamedTuple):
-    """What one round did."""
+    """The outcome of one round."""
 
     results: int
-    """How many results went, with their drops."""
+    """How many results were removed, with their drops."""
     rejections: int
-    """How many problems went, with theirs."""
+    """How many problems were removed, with their drops."""
     failures: list[OSError]
-    """Why others did not; they stay, and are tried again."""
+    """Errors of files that could not be removed; the next round tries them again."""
 
 
 def prune(layout: Layout, disk: Disk, now_ns: int, keep_s: float) -> Pruned:
-    """Remove what ended over `keep_s` ago, at most `OLD_MAX` of each sort.
+    """Remove what ended over `keep_s` ago, at most `OLD_MAX` results and as many rejections.
 
     Args:
         layout: the spool.
         disk: the file system.
         now_ns: the present, by the clock that stamps files.
-        keep_s: how long an end is kept.
+        keep_s: how long results and rejections are kept.
 
     Raises `OSError` when a folder cannot be read or made durable.
     """
@@ -76,7 +76,7 @@ def _prune_results(layout: Layout, disk: Disk, limit_ns: int, failures: list[OSE
 
 def _prune_rejections(folder: Path, disk: Disk, limit_ns: int, failures: list[OSError]) -> int:
     names = (n for n in disk.scan(folder) if n.endswith(PROBLEM_SUFFIX))
-    # A drop may be called like a problem; then it has one of its own.
+    # A drop may be named like a problem; then it has a problem of its own.
     problems = (n for n in names if not _is_there(disk, folder / f"{n}{PROBLEM_SUFFIX}"))
     old = list(islice(_older(disk, folder, problems, limit_ns), OLD_MAX))
     if not old:
@@ -95,7 +95,7 @@ def _older(disk: Disk, folder: Path, names: Iterator[str], limit_ns: int) -> Ite
         try:
             is_old = disk.lstat(folder / name).st_mtime_ns < limit_ns
         except FileNotFoundError:
-            continue  # another daemon was quicker
+            continue  # another daemon has removed it
         if is_old:
             yield name
 
@@ -109,8 +109,7 @@ def _is_there(disk: Disk, path: Path) -> bool:
 
 
 def _remove(disk: Disk, path: Path, failures: list[OSError]) -> bool:
-    """Remove a file; return whether it is gone. A folder that was dropped stays: it is not ours to
-    say what is in it."""
+    """Remove a file; return whether it is gone. A dropped folder stays: its content is not ours."""
     try:
         disk.unlink(path)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The submitting side: put a drop into the spool so that it survives whatever comes next."""
+"""Drop a job into the spool, durably: the submitter's side."""
 
 import os
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from distconv_spool.names import key_in, mint_key
 
 
 class Drop(NamedTuple):
-    """One file that was dropped; what `look` and `wait` take."""
+    """A file that was dropped; `look` and `wait` take it."""
 
     name: str
     """Its name in `incoming/`."""
@@ -31,23 +31,23 @@ def submit(
 
     Args:
         root: the spool's folder, which exists.
-        fields: those of `POST /jobs/`: a mapping, or a text in JSON (or TOML, with `toml`).
-        key: 32 lower-case hex digits that stand for this one submission. Whoever is not sure
-            that an earlier call came through calls again with the same key and gets one job.
+        fields: those of `POST /jobs/`: a mapping, or text in JSON (or TOML, with `toml`).
+        key: 32 lower-case hex digits that identify this submission. If you are not sure that an
+            earlier call succeeded, call again with the same key: that makes one job only.
         disk: another file system, for tests.
 
     Raises:
-        BadDrop: the fields are no object, or too large.
-        SpoolUnusable: the folder is no spool.
-        OSError: the disk refused; nothing was dropped unless it was the last step, the fsync of
-            `incoming/`, that failed. To be sure, call again with the same key.
+        BadDrop: the fields are not an object, or too large.
+        SpoolUnusable: the folder is not a spool.
+        OSError: the disk failed; nothing was dropped, unless it failed in the last step, the fsync
+            of `incoming/`. To be sure, call again with the same key.
     """
     layout, disk = check(root), disk or OsDisk()
     data = _encode(fields, toml=toml)
     name = f"{key or mint_key()}.json"
     if key_in(name) is None:
-        raise ValueError("a key is 32 lower-case hex digits")
-    # The writer's own part keeps two writers of one key apart.
+        raise ValueError("expected a key of 32 lower-case hex digits")
+    # Each writer has its own part, so that two writers of one key cannot mix.
     part = layout.tmp / f"{name}.{os.getpid()}-{mint_key()[:8]}"
     try:
         disk.write_new(part, data)
@@ -66,7 +66,7 @@ def _encode(fields: Mapping[str, object] | bytes | str, *, toml: bool) -> bytes:
         raw = fields if isinstance(fields, bytes) else _utf8(fields)
         data = toml_to_json(raw) if toml else to_json("fields.json", raw)
     if len(data) > DROP_BYTES_MAX:
-        raise BadDrop(f"The fields take {len(data)} bytes; a drop holds {DROP_BYTES_MAX}.")
+        raise BadDrop(f"The fields have {len(data)} bytes; a drop may have {DROP_BYTES_MAX}.")
     return data
 
 
@@ -81,4 +81,4 @@ def _remove(disk: Disk, part: Path) -> None:
     try:
         disk.unlink(part)
     except OSError:
-        pass  # it is a leftover in tmp/, which means nothing; the first error is the one to tell
+        pass  # a leftover in tmp/ is harmless; the caller raises the first error

@@ -1,10 +1,10 @@
-"""A file system that breaks on demand, for tests of whatever uses a `Disk`.
+"""Inject faults into a file system, for tests of code that uses a `Disk`.
 
 Every operation is counted. At the chosen one the disk fails, or the machine stops before or after
-it; from then on every operation raises `PowerCut`, as a dead process would do nothing more. After
-a power cut `lose_unsynced` takes back what no fsync made durable, newest first: the harshest
-outcome that a file system with atomic renames allows. The mildest is that all of it was kept, so
-a test tries both.
+it; from then on every operation raises `PowerCut`, since a dead process does nothing more. After a
+power cut `lose_unsynced` reverts what no fsync made durable, newest first: the harshest outcome
+that a file system with atomic renames allows. The mildest is that everything was kept, so a test
+tries both.
 """
 
 import os
@@ -20,7 +20,7 @@ _T = TypeVar("_T")
 
 
 class PowerCut(BaseException):
-    """The machine has stopped. No `Exception`: nothing may handle it."""
+    """The machine has stopped. Not an `Exception`, so that no code handles it."""
 
 
 class Fault(Enum):
@@ -38,19 +38,19 @@ class _Pending:
     """A change of a folder that is not durable until the folder is fsynced."""
 
     folder: Path
-    """Where the new entry is. A rename is one change: it is durable with its target."""
+    """The folder of the new entry. A rename is one change: it is durable with its target."""
     paths: frozenset[Path]
     undo: Callable[[], None]
 
 
 class FaultyDisk(OsDisk):
-    """The real disk, and a fault at one of its operations.
+    """The real disk with a fault at one operation.
 
     Args:
-        at: the number of the operation, from 1; 0: never.
+        at: the number of the operation, from 1; 0 for no fault.
         fault: what happens there.
         error_number: the `errno` of `FAIL` and `LOST_REPLY`.
-        only: the names of the operations that count; empty: all of them.
+        only: the names of the operations that count; empty for all.
     """
 
     def __init__(
@@ -74,16 +74,17 @@ class FaultyDisk(OsDisk):
         return 0 < self._at <= self.operations
 
     def restarted(self, at: int, fault: Fault, only: frozenset[str] = frozenset()) -> "FaultyDisk":
-        """Return the disk of the next process on the same machine, with a fault of its own.
+        """Return the disk of the next process on the same machine, with its own fault.
 
-        Only a process was killed: what was not durable is still there, and still not durable.
+        Only a process was killed: changes that were not durable are still there, but still not
+        durable.
         """
         disk = FaultyDisk(at, fault, only=only)
         disk._pending = self._pending
         return disk
 
     def lose_unsynced(self) -> None:
-        """Take back every change of a folder that was not fsynced; the power has come back."""
+        """Revert every change of a folder that was not fsynced, as after a power cut."""
         for pending in reversed(self._pending):
             pending.undo()
         self._pending.clear()
@@ -161,7 +162,7 @@ class FaultyDisk(OsDisk):
         left: list[_Pending] = []
         durable: set[Path] = set()
         for pending in reversed(self._pending):
-            # What a durable change was built on is durable too.
+            # An earlier change of the same paths, on which a durable one depends, is durable too.
             if pending.folder == folder or pending.paths & durable:
                 durable |= pending.paths
             else:

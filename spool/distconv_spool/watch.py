@@ -1,8 +1,8 @@
-"""The submitting side, afterwards: what became of a drop. Reads only; needs no daemon.
+"""Find out what became of a drop: the submitter's side. Only reads, and needs no daemon.
 
-A drop only moves forward, so the folders are looked at in the order of its way: one that leaves a
-folder after we looked there is met in a later one. `claimed/` is the daemon's own, so a drop that
-is nowhere else is taken to be there.
+A drop only moves forward, so the folders are searched in the order in which it moves: a drop that
+leaves a folder after we searched it is found in a later one. Submitters cannot read `claimed/`, so
+a drop that is nowhere else is assumed to be there.
 """
 
 import time
@@ -24,7 +24,7 @@ _POLL_S_MIN, _POLL_S_MAX = 0.1, 2.0
 
 
 class State(IntEnum):
-    """How far a drop has come; greater is later."""
+    """The state of a drop; a greater value is later."""
 
     WAITING = 1
     CLAIMED = 2
@@ -34,22 +34,22 @@ class State(IntEnum):
 
 
 class Outcome(NamedTuple):
-    """What is known of a drop."""
+    """What is known about a drop."""
 
     state: State
     job_id: str | None = None
     """From `ACCEPTED` on."""
     problem: dict[str, Any] | None = None
-    """Why, when `REJECTED`: a problem document (RFC 9457)."""
+    """The reason, if `REJECTED`: a problem document (RFC 9457)."""
     record: dict[str, Any] | None = None
-    """The job's last record, when `FINISHED`."""
+    """The job's last record, if `FINISHED`."""
 
 
 def look(root: Path | str, drop: Drop, *, disk: Disk | None = None) -> Outcome:
-    """Say what has become of a drop by now.
+    """Return what has become of a drop by now.
 
     Raises:
-        SpoolUnusable: the folder is no spool.
+        SpoolUnusable: the folder is not a spool.
         OSError: a folder cannot be read.
     """
     return _look(check(root), disk or OsDisk(), drop)
@@ -65,7 +65,7 @@ def wait(
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
 ) -> Outcome:
-    """Look until the drop has come so far, is rejected, or the time is over; return the last look.
+    """Wait until the drop has reached a state or is rejected, or time is up; return what is known.
 
     Args:
         timeout_s: how long at most; 0 looks once.
@@ -89,7 +89,7 @@ def wait(
 def read_result(
     root: Path | str, job_id: str, *, disk: Disk | None = None
 ) -> dict[str, Any] | None:
-    """Return the last record of a job that came by the spool, None while it has not ended."""
+    """Return the last record of a job that came through the spool; None if it has not ended."""
     return _result(check(root), disk or OsDisk(), job_id)
 
 
@@ -107,7 +107,7 @@ def _look(layout: Layout, disk: Disk, drop: Drop) -> Outcome:
 
 
 def _find(disk: Disk, folder: Path, name: str) -> tuple[str, str] | None:
-    """Return tag and whole name of the file whose name was `name` before it was tagged."""
+    """Return the tag and full name of the file whose name was `name` before it was tagged."""
     for candidate in disk.scan(folder):
         parts = untagged(candidate)
         if parts is not None and parts[1] == name:
@@ -117,7 +117,7 @@ def _find(disk: Disk, folder: Path, name: str) -> tuple[str, str] | None:
 
 def _result(layout: Layout, disk: Disk, job_id: str) -> dict[str, Any] | None:
     if not is_id(job_id):
-        raise ValueError(f"{job_id!r} is no job's id")
+        raise ValueError(f"{job_id!r} cannot be a job's id")
     return _document(disk, layout.results / f"{job_id}.json")
 
 

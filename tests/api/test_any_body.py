@@ -86,7 +86,7 @@ async def try_all(calls: list[tuple[str, str, bytes]]) -> None:
 @pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(requests(), min_size=1, max_size=12))
-def test_any_body_is_taken_or_refused_and_never_a_fault(
+def test_any_body_is_accepted_or_rejected_and_never_a_500(
     calls: list[tuple[str, str, bytes]],
 ) -> None:
     trio.run(try_all, calls)

@@ -141,7 +141,7 @@ async def test_a_wrong_field_of_a_submission_is_400_and_named(
 
 
 @pytest.mark.parametrize("field", ["source_url", "target_codec"])
-async def test_a_field_that_is_missing_is_named_in_the_originals_words(
+async def test_a_missing_field_is_reported_with_the_originals_sentence(
     farm: Farm, field: str
 ) -> None:
     rest = {name: value for name, value in GOOD.items() if name != field}
@@ -211,7 +211,7 @@ async def test_a_body_over_the_limit_is_413_and_not_read(farm: Farm) -> None:
     assert farm.stored() == before
 
 
-async def test_of_a_name_given_twice_the_last_counts_and_strict_refuses_both(farm: Farm) -> None:
+async def test_the_last_of_duplicate_names_counts_and_strict_rejects_them(farm: Farm) -> None:
     body = b'{"source_url":"http://h/a","target_codec":"h264","job_size":1,"job_size":2}'
     assert ok(await farm.client.post("/jobs/", body))["job_size"] == 2
     answer = problem(await farm.client.post("/jobs/?strict=true", body), 400)
@@ -224,7 +224,7 @@ async def test_of_a_name_given_twice_the_last_counts_and_strict_refuses_both(far
     "value",
     [b"1e-400", b"0", b"-0.0", b"0.1", b"1E2", b"1e12", b"49.999999999"],
 )
-async def test_odd_but_right_numbers_are_taken(farm: Farm, value: bytes) -> None:
+async def test_unusual_but_valid_numbers_are_accepted(farm: Farm, value: bytes) -> None:
     assert ok(await farm.client.post("/jobs/", raw(GOOD, job_size=value)))["job_size"] >= 0
 
 
@@ -240,7 +240,7 @@ async def test_odd_but_right_numbers_are_taken(farm: Farm, value: bytes) -> None
         "http://bücher.example/фильм.mp4",
     ],
 )
-async def test_an_absolute_url_is_kept_to_the_letter(farm: Farm, url: str) -> None:
+async def test_an_absolute_url_is_stored_unchanged(farm: Farm, url: str) -> None:
     assert (await farm.submit(source_url=url))["source_url"] == url
 
 
@@ -307,7 +307,7 @@ async def test_a_wrong_field_of_a_heartbeat_is_400_and_named(
     [b"[" * 900 + b"]" * 900, b"1e999", HUGE, b'{"a":{"b":[1,null]}}', b"true"],
     ids=["deep", "too large", "beyond 64 bit", "nested", "plain"],
 )
-async def test_an_unknown_field_of_a_heartbeat_is_shown_or_left_out_and_spoils_nothing(
+async def test_an_unknown_field_of_a_heartbeat_is_shown_or_left_out_without_an_error(
     farm: Farm, value: bytes
 ) -> None:
     body = raw({"engine_id": "e1"}, encoders=value, gpu=b'"A2"')
@@ -316,7 +316,7 @@ async def test_an_unknown_field_of_a_heartbeat_is_shown_or_left_out_and_spoils_n
     assert (await farm.client.get("/engines/")).status == 200
 
 
-async def test_unknown_fields_of_heartbeats_are_kept_within_a_bound(farm: Farm) -> None:
+async def test_unknown_fields_of_heartbeats_are_limited_in_size(farm: Farm) -> None:
     for n in range(50):
         await farm.beat(**{f"field_{n}": "x" * 1000})
     assert len((await farm.client.get("/engines/e1")).body) < 10_000
@@ -431,7 +431,7 @@ async def test_a_wrong_change_is_400_and_named(farm: Farm, body: bytes, field: s
     ids=lambda v: v[:12],
 )  # fmt: skip
 @pytest.mark.parametrize("kind", ["", "/complete", "/why"])
-async def test_an_id_that_no_job_has_is_404_whatever_is_in_it(
+async def test_any_unknown_job_id_is_404(
     farm: Farm, job_id: str, kind: str
 ) -> None:
     method, body = ("POST", {"output_url": "u"}) if kind == "/complete" else ("GET", None)
@@ -440,5 +440,5 @@ async def test_an_id_that_no_job_has_is_404_whatever_is_in_it(
 
 
 @pytest.mark.parametrize("job_id", ["%ff", "%zz", "%", "%00", "%c0%af"])
-async def test_an_id_that_is_not_a_text_is_400(daemon: Daemon, job_id: str) -> None:
+async def test_an_id_that_is_not_valid_text_is_400(daemon: Daemon, job_id: str) -> None:
     problem(await daemon.client.get(f"/jobs/{job_id}"), 400)

@@ -12,7 +12,7 @@ async def engine(farm: Farm, engine_id: str = "e1") -> dict[str, Any]:
     return ok(await farm.client.get(f"/engines/{engine_id}"))
 
 
-async def test_a_heartbeat_merges_and_a_benchmark_sent_apart_is_kept(farm: Farm) -> None:
+async def test_heartbeats_are_merged_and_keep_a_benchmark_that_was_sent_separately(farm: Farm) -> None:
     ok(await farm.client.post("/engines/heartbeat", {"engine_id": "e1", "tags": ["gpu"]}))
     answer = ok(
         await farm.client.post(
@@ -52,7 +52,7 @@ async def test_frames_per_second_are_shown_with_the_engine(farm: Farm) -> None:
     assert problem(reply, 400)["field"] == "benchmark_fps"
 
 
-async def test_engines_are_listed_by_id_each_as_by_itself(farm: Farm) -> None:
+async def test_engines_are_listed_by_id_with_the_same_fields_as_alone(farm: Farm) -> None:
     for engine_id in ("b", "a", "Ж"):
         await farm.beat(engine_id)
     listed = (await farm.client.get("/engines/")).json()
@@ -84,7 +84,7 @@ async def test_the_size_of_a_job_decides_its_engine_as_the_original_does(
     assert ok(await farm.client.post("/assign_job/", {}))["assigned_engine"] == chosen
 
 
-async def test_a_large_job_goes_to_the_fastest_where_nobody_streams(farm: Farm) -> None:
+async def test_a_large_job_goes_to_the_fastest_engine_if_none_streams(farm: Farm) -> None:
     await farm.beat("slow", benchmark_time=300)
     await farm.beat("fast", benchmark_time=100)
     await farm.submit(job_size=500)
@@ -108,7 +108,7 @@ async def test_codecs_and_tags_are_respected(farm: Farm) -> None:
     assert (await farm.ask() or {})["job_id"] == right["job_id"]
 
 
-async def test_a_higher_priority_goes_before_an_older_job(farm: Farm) -> None:
+async def test_a_job_of_higher_priority_precedes_an_older_one(farm: Farm) -> None:
     made = [(await farm.submit(priority=p))["job_id"] for p in (0, 2, 1, 2)]
     await farm.beat(slots=4)
     given = [(await farm.ask() or {})["job_id"] for _ in range(4)]
@@ -125,7 +125,7 @@ async def test_a_draining_engine_gets_nothing_until_it_is_resumed(farm: Farm) ->
     assert await farm.ask() is not None
 
 
-async def test_a_removed_engine_gives_its_job_back_at_no_charge(farm: Farm) -> None:
+async def test_the_job_of_a_removed_engine_is_requeued_without_costing_a_retry(farm: Farm) -> None:
     job = await farm.assigned()
     assert ok(await farm.client.delete("/engines/e1"))["jobs"] == [job["job_id"]]
     again = await farm.job(job["job_id"])
@@ -133,7 +133,7 @@ async def test_a_removed_engine_gives_its_job_back_at_no_charge(farm: Farm) -> N
     problem(await farm.client.get("/engines/e1"), 404)
 
 
-async def test_a_silent_engine_is_offline_and_its_next_word_brings_it_back(
+async def test_a_silent_engine_is_offline_until_its_next_heartbeat(
     autojump_clock: MockClock, farm: Farm
 ) -> None:
     await farm.beat()

@@ -16,7 +16,7 @@ def log_records(caplog: pytest.LogCaptureFixture, text: str) -> list[tuple[objec
     ]
 
 
-async def test_an_engine_that_vanishes_and_its_lost_job_are_reported(
+async def test_a_vanished_engine_and_its_lost_job_are_logged(
     autojump_clock: MockClock, farm: Farm, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="distconvd")
@@ -24,13 +24,13 @@ async def test_an_engine_that_vanishes_and_its_lost_job_are_reported(
     await trio.sleep(200)
     assert log_records(caplog, "engine.registered") == [(None, "e1", None)]
     assert log_records(caplog, "engine.offline") == [(None, "e1", None)]
-    ((job_id, _, attempt),) = log_records(caplog, "job.requeued: Engine e1 was not heard of")
+    ((job_id, _, attempt),) = log_records(caplog, "job.requeued: Engine e1 did not renew the lease of attempt")
     assert (job_id, attempt) == (job["job_id"], 1)
     await farm.beat()
     assert log_records(caplog, "engine.online") == [(None, "e1", None)]
 
 
-async def test_a_job_that_fails_for_good_is_reported_with_its_reason(
+async def test_a_job_that_fails_permanently_is_logged_with_its_reason(
     farm: Farm, caplog: pytest.LogCaptureFixture
 ) -> None:
     job = await farm.assigned()
@@ -39,7 +39,7 @@ async def test_a_job_that_fails_for_good_is_reported_with_its_reason(
     assert log_records(caplog, "job.failed: no film") == [(job["job_id"], "e1", 1)]
 
 
-async def test_what_has_access_lines_has_no_other(
+async def test_requests_with_an_access_line_have_no_other_line(
     farm: Farm, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="distconvd")

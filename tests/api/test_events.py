@@ -74,7 +74,7 @@ async def test_events_are_published_as_they_happen_with_growing_numbers(farm: Fa
     assert last["record"]["status"] == "assigned"
 
 
-async def test_without_a_number_the_past_is_not_reported(farm: Farm) -> None:
+async def test_without_last_event_id_past_events_are_not_sent(farm: Farm) -> None:
     await farm.submit()
     async with farm.client.exchange("GET", "/events") as (_, chunks):
         stream = Stream(chunks)
@@ -83,7 +83,7 @@ async def test_without_a_number_the_past_is_not_reported(farm: Farm) -> None:
         assert (await anext(stream)).data["job_id"] == second["job_id"]
 
 
-async def test_a_reader_that_comes_back_gets_what_it_missed(farm: Farm) -> None:
+async def test_a_reader_that_reconnects_gets_the_events_it_missed(farm: Farm) -> None:
     made = [(await farm.submit())["job_id"] for _ in range(5)]
     first = await follow(farm, 5, last_event_id=str(farm.daemon.parts.event_bus.number - 5))
     assert [t.data["job_id"] for t in first] == made
@@ -92,7 +92,7 @@ async def test_a_reader_that_comes_back_gets_what_it_missed(farm: Farm) -> None:
 
 
 @pytest.mark.parametrize("number", ["1", "999999999999999999"])
-async def test_a_number_that_the_buffer_does_not_reach_is_reported_as_a_gap(
+async def test_a_number_older_than_the_buffer_is_answered_with_a_gap_event(
     farm: Farm, number: str
 ) -> None:
     await farm.submit()
@@ -110,7 +110,7 @@ async def test_the_buffer_is_bounded(farm: Farm) -> None:
     assert (event[0].kind, event[1].number) == ("gap", first + 201)
 
 
-async def test_numbers_grow_over_a_restart(autojump_clock: MockClock) -> None:
+async def test_event_numbers_grow_across_a_restart(autojump_clock: MockClock) -> None:
     numbers: list[int] = []
     for _ in range(2):
         async with open_daemon() as daemon:
@@ -120,7 +120,7 @@ async def test_numbers_grow_over_a_restart(autojump_clock: MockClock) -> None:
     assert numbers[1] > numbers[0]
 
 
-async def test_job_and_kind_narrow_what_is_reported(farm: Farm) -> None:
+async def test_job_and_kind_filter_the_events(farm: Farm) -> None:
     start = str(farm.daemon.parts.event_bus.number)
     job = await farm.assigned()
     await farm.submit()
@@ -143,7 +143,7 @@ async def test_an_invalid_event_number_is_400(farm: Farm, number: str) -> None:
     assert problem(reply, 400)["field"] == "Last-Event-ID"
 
 
-async def test_a_quiet_line_is_kept_alive_every_fifteen_seconds(
+async def test_a_quiet_stream_gets_a_comment_every_fifteen_seconds(
     autojump_clock: MockClock, farm: Farm
 ) -> None:
     async with farm.client.exchange("GET", "/events") as (_, chunks):
@@ -155,7 +155,7 @@ async def test_a_quiet_line_is_kept_alive_every_fifteen_seconds(
             assert trio.current_time() - at_s == pytest.approx(15 * n, abs=0.5)
 
 
-async def test_a_reader_that_hangs_up_is_let_go(autojump_clock: MockClock, farm: Farm) -> None:
+async def test_the_stream_ends_when_its_reader_hangs_up(autojump_clock: MockClock, farm: Farm) -> None:
     before = trio.lowlevel.current_statistics().tasks_living
     async with farm.client.exchange("GET", "/events") as (_, chunks):
         await anext(chunks)
@@ -163,7 +163,7 @@ async def test_a_reader_that_hangs_up_is_let_go(autojump_clock: MockClock, farm:
     assert trio.lowlevel.current_statistics().tasks_living == before
 
 
-async def test_a_reader_too_slow_for_the_buffer_is_dropped_and_the_daemon_goes_on(
+async def test_a_reader_too_slow_for_the_buffer_is_disconnected_and_the_daemon_continues(
     farm: Farm,
 ) -> None:
     body = b'{"source_url":"http://h/a","target_codec":"h264"}\n' * 1000

@@ -20,7 +20,7 @@ async def report(farm: Farm, job: dict[str, Any], kind: str, **body: Any) -> Rep
     return await farm.client.post(f"/jobs/{job['job_id']}/{kind}", fields[kind] | body)
 
 
-async def test_a_completion_keeps_what_the_engine_verified(farm: Farm) -> None:
+async def test_a_completion_stores_the_result_that_the_engine_verified(farm: Farm) -> None:
     job = await farm.assigned()
     result = {"size_bytes": 10, "sha256": "a" * 64, "video_frames": 250, "checks": ["decodes"]}
     done = ok(await report(farm, job, "complete", attempt=1, engine_id="e1", result=result))["job"]
@@ -30,7 +30,7 @@ async def test_a_completion_keeps_what_the_engine_verified(farm: Farm) -> None:
 
 
 @pytest.mark.parametrize("kind", ["complete", "fail"])
-async def test_the_same_report_again_is_answered_as_before(farm: Farm, kind: str) -> None:
+async def test_a_repeated_report_gets_the_same_answer(farm: Farm, kind: str) -> None:
     job = await farm.assigned()
     first = ok(await report(farm, job, kind, attempt=1, engine_id="e1"))
     stored = farm.stored()
@@ -75,7 +75,7 @@ async def test_progress_is_answered_with_a_verdict_and_shown_on_the_job(farm: Fa
     assert (shown["fraction"], shown["fps"], shown["phase"]) == (1.0, 99.5, "encode")
 
 
-async def test_cancelling_ends_a_job_reports_its_engine_and_can_be_repeated(farm: Farm) -> None:
+async def test_cancelling_ends_a_job_notifies_its_engine_and_can_be_repeated(farm: Farm) -> None:
     job = await farm.assigned()
     first = await farm.client.delete(f"/jobs/{job['job_id']}")
     assert ok(first)["status"] == "cancelled"
@@ -96,7 +96,7 @@ async def test_a_heartbeat_gets_a_verdict_on_each_job_that_it_names(farm: Farm) 
     assert [v["verdict"] for v in legacy["jobs"]] == ["keep", "unknown"]
 
 
-async def test_only_an_ended_job_is_started_again_and_with_all_its_retries(farm: Farm) -> None:
+async def test_only_an_ended_job_can_be_retried_and_gets_all_its_retries_back(farm: Farm) -> None:
     job = await farm.assigned(max_retries=0)
     path = f"/jobs/{job['job_id']}/retry"
     problem(await farm.client.post(path), 409)
@@ -108,13 +108,13 @@ async def test_only_an_ended_job_is_started_again_and_with_all_its_retries(farm:
     problem(await farm.client.post(path), 409)
 
 
-async def test_a_completed_job_can_not_be_cancelled(farm: Farm) -> None:
+async def test_a_completed_job_cannot_be_cancelled(farm: Farm) -> None:
     job = await farm.assigned()
     ok(await report(farm, job, "complete"))
     problem(await farm.client.delete(f"/jobs/{job['job_id']}"), 409)
 
 
-async def test_a_change_touches_what_it_names_only(farm: Farm) -> None:
+async def test_a_patch_changes_only_the_fields_that_it_names(farm: Farm) -> None:
     job = await farm.submit(priority=1, labels={"a": "b"})
     path = f"/jobs/{job['job_id']}"
     changed = ok(await farm.client.patch(path, {"priority": 2, "unknown": 1}))
@@ -125,7 +125,7 @@ async def test_a_change_touches_what_it_names_only(farm: Farm) -> None:
     problem(await farm.client.patch(path, {"priority": 0}), 409)
 
 
-async def test_a_job_waits_for_its_time_and_can_be_let_go(
+async def test_a_delayed_job_waits_for_its_time_and_can_be_released_early(
     autojump_clock: MockClock, farm: Farm
 ) -> None:
     job = await farm.submit(not_before=1_900_000_000_000)
@@ -137,7 +137,7 @@ async def test_a_job_waits_for_its_time_and_can_be_let_go(
     assert (await farm.ask() or {})["job_id"] == job["job_id"]
 
 
-async def test_a_paused_job_is_given_to_nobody_until_it_is_resumed(farm: Farm) -> None:
+async def test_a_paused_job_is_not_assigned_until_it_is_resumed(farm: Farm) -> None:
     job = await farm.submit()
     path = f"/jobs/{job['job_id']}"
     ok(await farm.client.patch(path, {"paused": True}))
@@ -165,7 +165,7 @@ async def test_every_attempt_is_kept_as_history(autojump_clock: MockClock, farm:
     assert attempts[1]["outcome"] == "completed"
 
 
-async def test_why_speaks_of_every_state(farm: Farm) -> None:
+async def test_why_has_a_sentence_for_every_state(farm: Farm) -> None:
     job = await farm.submit(target_codec="av1")
     path = f"/jobs/{job['job_id']}"
 
@@ -179,20 +179,20 @@ async def test_why_speaks_of_every_state(farm: Farm) -> None:
     await farm.beat("old", supported_codecs=["h264"])
     assert "lists the codec av1" in await why()
     await farm.beat()
-    assert "next in line" in await why()
+    assert "first in the queue" in await why()
     await farm.ask()
     assert "Engine e1 has it" in await why()
     ok(await report(farm, job, "complete"))
     assert "It is done" in await why()
 
 
-async def test_a_very_long_error_message_is_cut_and_not_refused(farm: Farm) -> None:
+async def test_a_very_long_error_message_is_truncated_and_not_rejected(farm: Farm) -> None:
     job = await farm.assigned(max_retries=0)
     done = ok(await report(farm, job, "fail", error_message="ü" * 20_000, log_tail="l" * 50_000))
     assert len(done["job"]["error_message"]) == 8192
 
 
-async def test_a_lease_that_no_heartbeat_renews_gives_the_job_to_another_engine(
+async def test_a_job_whose_lease_expires_goes_to_another_engine(
     autojump_clock: MockClock, farm: Farm
 ) -> None:
     job = await farm.assigned()

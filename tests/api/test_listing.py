@@ -28,7 +28,7 @@ async def pages(farm: Farm, query: str, seen: list[str]) -> AsyncIterator[str]:
         page = f"/jobs/?{query}&cursor={cursor}"
 
 
-async def test_the_whole_list_is_oldest_first_and_a_job_in_it_is_as_by_itself(farm: Farm) -> None:
+async def test_the_whole_list_is_oldest_first_and_has_the_same_fields_as_a_single_job(farm: Farm) -> None:
     made = [await farm.submit() for _ in range(5)]
     assert (await farm.client.get("/jobs/")).json() == made
     assert await farm.job(made[3]["job_id"]) == made[3]
@@ -69,7 +69,7 @@ async def test_filters_narrow_by_status_engine_codec_and_label(farm: Farm) -> No
     ],
     ids=lambda v: v[:30],
 )
-async def test_a_wrong_question_is_400_and_named(farm: Farm, query: str, field: str) -> None:
+async def test_a_wrong_query_parameter_is_400_and_named(farm: Farm, query: str, field: str) -> None:
     assert problem(await farm.client.get(f"/jobs/?{query}"), 400)["field"] == field
 
 
@@ -83,7 +83,7 @@ async def test_pages_show_every_job_once_while_jobs_come_and_change(farm: Farm) 
     assert seen == made
 
 
-async def test_the_newest_come_first_where_that_is_asked_for(farm: Farm) -> None:
+async def test_order_desc_lists_the_newest_first(farm: Farm) -> None:
     made = [(await farm.submit())["job_id"] for _ in range(5)]
     assert await ids(farm, "?order=desc") == made[::-1]
     assert await ids(farm, "?order=asc") == made
@@ -116,7 +116,7 @@ async def test_a_page_that_contains_the_last_job_has_no_cursor(farm: Farm) -> No
 
 
 @pytest.mark.parametrize("cursor", ["nonsense", "0", "%00"[:0], "9" * 400, "%F0%9F%8E%AC"])
-async def test_any_cursor_is_a_place_in_the_list(farm: Farm, cursor: str) -> None:
+async def test_any_text_is_a_valid_cursor(farm: Farm, cursor: str) -> None:
     await farm.submit()
     assert len(await ids(farm, f"?limit=5&cursor={cursor}")) in (0, 1)
 
@@ -137,7 +137,7 @@ async def test_a_long_list_is_streamed_whole_and_valid(daemon: Daemon, farm: Far
     assert await ids(farm, "?status=completed") == []
 
 
-async def test_a_filter_that_finds_nothing_on_a_page_still_leads_on(
+async def test_a_page_on_which_the_filter_finds_nothing_still_has_a_cursor(
     farm: Farm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for n in range(9):

@@ -22,7 +22,7 @@ async def test_an_engine_that_waits_gets_a_job_the_moment_it_is_submitted(
     assert asked.answered_at_s - submitted_at_s < 0.01
 
 
-async def test_an_engine_that_waits_in_vain_gets_204_when_its_time_is_up(
+async def test_a_long_poll_for_work_gets_204_on_timeout(
     autojump_clock: MockClock, farm: Farm
 ) -> None:
     await farm.beat()
@@ -34,7 +34,7 @@ async def test_an_engine_that_waits_in_vain_gets_204_when_its_time_is_up(
 @pytest.mark.parametrize(
     "prefer", ["", "respond-async", "wait=soon", "wait=-5", "wait=0", 'wait="9', "await = 9"]
 )
-async def test_without_a_wish_to_wait_the_answer_is_immediate(
+async def test_without_prefer_wait_the_answer_is_immediate(
     autojump_clock: MockClock, farm: Farm, prefer: str
 ) -> None:
     await farm.beat()
@@ -63,7 +63,7 @@ async def test_a_wait_is_bounded_by_a_minute(
     assert 60 <= trio.current_time() - began_s < 60.5
 
 
-async def test_a_job_goes_to_one_of_two_engines_that_wait_and_the_other_waits_on(
+async def test_a_job_goes_to_one_of_two_waiting_engines_and_the_other_continues_to_wait(
     autojump_clock: MockClock, farm: Farm, nursery: trio.Nursery
 ) -> None:
     asked = []
@@ -87,7 +87,7 @@ async def test_a_job_goes_to_one_of_two_engines_that_wait_and_the_other_waits_on
     assert given[0]["job_id"] != given[1]["job_id"]
 
 
-async def test_of_two_questions_of_one_engine_the_one_without_a_job_waits_on(
+async def test_of_two_long_polls_of_one_engine_the_one_without_a_job_continues_to_wait(
     autojump_clock: MockClock, farm: Farm, nursery: trio.Nursery
 ) -> None:
     await farm.beat(slots=2)
@@ -137,13 +137,13 @@ async def test_a_job_assigned_while_the_disk_was_slow_reaches_an_engine_that_hun
     assert (given["job_id"], given["attempt"]) == (job["job_id"], 1)
 
 
-async def test_a_lost_reply_costs_nothing(autojump_clock: MockClock, farm: Farm) -> None:
+async def test_an_assignment_whose_reply_was_lost_is_sent_again(autojump_clock: MockClock, farm: Farm) -> None:
     job = await farm.assigned()
     again = await farm.ask()
     assert again == job
 
 
-async def test_a_drain_answers_those_who_wait_for_work(
+async def test_a_drain_answers_long_polls_for_work(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     async with open_daemon() as daemon:
@@ -186,7 +186,7 @@ async def test_waiting_with_a_version_ends_at_any_change(
     assert ok(await asked.wait())["progress"]["fraction"] == 0.5
 
 
-async def test_a_wait_in_vain_answers_the_job_or_304(autojump_clock: MockClock, farm: Farm) -> None:
+async def test_a_wait_without_a_change_returns_the_job_or_304(autojump_clock: MockClock, farm: Farm) -> None:
     job = await farm.submit()
     path = f"/jobs/{job['job_id']}"
     began_s = trio.current_time()

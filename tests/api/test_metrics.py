@@ -36,7 +36,7 @@ async def scraped(daemon: Daemon) -> Scrape:
     return Scrape(reply.body)
 
 
-async def test_the_age_of_the_oldest_job_in_line_is_reported_by_priority(
+async def test_the_age_of_the_oldest_queued_job_is_a_metric_by_priority(
     autojump_clock: MockClock, farm: Farm
 ) -> None:
     await farm.submit(priority=1)
@@ -70,7 +70,7 @@ async def test_an_expired_lease_is_counted(autojump_clock: MockClock, farm: Farm
     assert (await scraped(farm.daemon))("distconv_leases_expired_total") == 1
 
 
-async def test_the_speed_of_ffmpeg_is_reported_by_engine_while_it_runs(farm: Farm) -> None:
+async def test_the_speed_of_ffmpeg_is_a_metric_by_engine_while_it_runs(farm: Farm) -> None:
     await farm.submit()
     await farm.submit()
     await farm.submit()
@@ -162,7 +162,7 @@ def distconvd_register_metrics(registrar):
 """
 
 
-async def test_a_plugin_s_metrics_are_shown_and_bad_ones_cost_only_themselves(
+async def test_a_plugin_s_metrics_are_shown_and_bad_ones_are_left_out(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     plugin = tmp_path / "mine.py"

@@ -54,12 +54,12 @@ async def test_it_documents_every_route_and_its_role_and_no_other(
     assert served_schema == routes
 
 
-async def test_every_bundled_route_says_what_it_takes_and_answers(daemon: Daemon) -> None:
+async def test_every_bundled_route_documents_what_it_accepts_and_answers(daemon: Daemon) -> None:
     silent = [route.pattern for route in daemon.parts.routes if route.doc is None]
     assert silent == []
 
 
-async def test_a_route_that_reads_a_body_names_its_type_or_takes_anything(daemon: Daemon) -> None:
+async def test_a_route_that_reads_a_body_names_its_type_or_accepts_anything(daemon: Daemon) -> None:
     for route in daemon.parts.routes:
         assert route.doc is not None
         assert (route.body == "whole") == (route.doc.request is not None), route.pattern
@@ -91,7 +91,7 @@ async def test_the_headers_that_problems_carry_are_documented(daemon: Daemon) ->
     assert "Repr-Digest" in media["get"]["responses"]["200"]["headers"]
 
 
-async def test_every_reference_leads_somewhere_and_everything_is_referred_to(
+async def test_every_reference_resolves_and_every_component_is_used(
     daemon: Daemon,
 ) -> None:
     text = json.dumps(await schema_of(daemon))
@@ -131,7 +131,7 @@ async def test_every_bound_belongs_to_an_existing_field(daemon: Daemon) -> None:
     assert set(WORDS) - set(schemas) == set()
 
 
-async def test_a_reply_s_fields_are_all_required_and_a_request_s_only_where_they_are(
+async def test_all_fields_of_replies_are_required_and_those_of_requests_only_without_a_default(
     daemon: Daemon,
 ) -> None:
     schemas = (await schema_of(daemon))["components"]["schemas"]
@@ -141,7 +141,7 @@ async def test_a_reply_s_fields_are_all_required_and_a_request_s_only_where_they
     assert "benchmark_requested_at" not in schemas["HeartbeatReply"]["required"]
 
 
-async def test_it_asks_for_a_key_as_it_documents_which_plugins_are_there(daemon: Daemon) -> None:
+async def test_the_document_itself_needs_a_key_because_it_reveals_the_plugins(daemon: Daemon) -> None:
     assert (await daemon.anonymous.get("/openapi.json")).status == 401
 
 
@@ -167,7 +167,7 @@ async def test_a_plugin_route_without_a_description_is_documented_too(
 
 
 @pytest.mark.parametrize("role", ["public", "read"])
-def test_only_a_public_route_is_open_to_everybody(role: Any) -> None:
+def test_only_public_routes_have_no_security_requirement(role: Any) -> None:
     async def handler(request: Request) -> Response:
         raise NotImplementedError
 

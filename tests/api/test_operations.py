@@ -13,7 +13,7 @@ from distconvd import __version__
 from distconvd.testing.daemon import open_daemon
 
 
-async def test_a_failing_store_refuses_changes_turns_readyz_red_and_recovers(
+async def test_while_the_store_fails_changes_are_rejected_and_readyz_is_503(
     autojump_clock: MockClock, farm: Farm
 ) -> None:
     store = farm.daemon.store
@@ -38,7 +38,7 @@ async def test_a_failing_store_refuses_changes_turns_readyz_red_and_recovers(
     assert (await farm.submit())["status"] == "pending"
 
 
-async def test_readyz_reports_the_drain_to_whoever_was_asking_already(
+async def test_readyz_reports_the_drain_on_connections_that_are_already_open(
     autojump_clock: MockClock, farm: Farm
 ) -> None:
     async with await farm.daemon.connect() as stream:
@@ -53,7 +53,7 @@ async def test_readyz_reports_the_drain_to_whoever_was_asking_already(
     assert b"Connection: close" in said
 
 
-async def test_reads_and_heartbeats_that_change_nothing_go_on_while_the_store_fails(
+async def test_reads_and_unchanged_heartbeats_work_while_the_store_fails(
     autojump_clock: MockClock, farm: Farm
 ) -> None:
     store = farm.daemon.store
@@ -99,7 +99,7 @@ async def test_status_counts_jobs_engines_and_the_queue(farm: Farm) -> None:
     assert found["version"] == __version__
 
 
-async def test_the_version_is_the_packages(farm: Farm) -> None:
+async def test_the_version_is_that_of_the_package(farm: Farm) -> None:
     assert ok(await farm.client.get("/version")) == {"name": "distconvd", "version": __version__}
 
 
@@ -141,7 +141,7 @@ def distconvd_event(event):
 """
 
 
-async def test_a_listener_that_fails_is_counted_and_harms_nobody(
+async def test_a_failing_listener_is_counted_and_does_not_affect_others(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     plugin = tmp_path / "listener.py"

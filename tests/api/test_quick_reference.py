@@ -54,7 +54,7 @@ async def test_every_endpoint_answers_200_however_its_path_is_spelt(
 
 
 @pytest.mark.parametrize("method,path,body", ORIGINAL + OURS)
-async def test_every_endpoint_wants_a_key_and_says_so_in_the_originals_words(
+async def test_every_endpoint_needs_a_key_and_says_so_with_the_originals_sentence(
     farm: Farm, method: str, path: str, body: Any
 ) -> None:
     target = path.replace("{id}", (await farm.submit())["job_id"])
@@ -84,7 +84,7 @@ async def test_an_unknown_job_is_404(farm: Farm, method: str, path: str, body: A
         {"X-API-Key": "", "Authorization": f"Bearer {KEY}"},
     ],
 )
-async def test_the_key_is_taken_as_header_or_bearer(
+async def test_the_key_is_accepted_as_header_or_bearer(
     daemon: Daemon, headers: dict[str, str]
 ) -> None:
     assert (await daemon.anonymous.request("GET", "/jobs/", None, headers)).status == 200
@@ -104,7 +104,7 @@ async def test_the_key_is_taken_as_header_or_bearer(
         ({"X-API-Key": "\u00ff" * 9}, "Unauthorized"),
     ],
 )
-async def test_any_other_key_is_401_and_says_how_to_authenticate(
+async def test_any_other_key_is_401_with_www_authenticate(
     daemon: Daemon, headers: dict[str, str], detail: str
 ) -> None:
     reply = await daemon.anonymous.request("GET", "/jobs/", None, headers)
@@ -112,7 +112,7 @@ async def test_any_other_key_is_401_and_says_how_to_authenticate(
     assert reply.headers["www-authenticate"] == "Bearer"
 
 
-async def test_a_key_in_the_query_does_not_count(daemon: Daemon) -> None:
+async def test_a_key_in_the_query_is_ignored(daemon: Daemon) -> None:
     problem(await daemon.anonymous.get(f"/jobs/?api_key={KEY}"), 401)
 
 
@@ -207,5 +207,5 @@ async def test_an_engine_that_never_sent_a_heartbeat_gets_no_job(farm: Farm) -> 
     problem(await farm.client.post("/assign_job/", {"engine_id": "stranger"}), 404)
 
 
-async def test_asking_for_work_takes_no_body_for_an_empty_object(farm: Farm) -> None:
+async def test_asking_for_work_without_a_body_is_asking_with_an_empty_object(farm: Farm) -> None:
     assert (await farm.client.post("/assign_job/")).status == 204

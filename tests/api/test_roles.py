@@ -58,13 +58,13 @@ async def roles(tmp_path: Path) -> AsyncGenerator[Daemon]:
         yield daemon
 
 
-async def test_the_table_is_the_routes(daemon: Daemon) -> None:
+async def test_the_role_table_lists_exactly_the_routes(daemon: Daemon) -> None:
     found = {(r.method, r.pattern, r.role) for r in daemon.parts.routes}
     assert found == set(ROWS)
 
 
 @pytest.mark.parametrize("method,pattern,role", ROWS)
-async def test_a_role_may_call_its_routes_and_no_other_may(
+async def test_each_route_is_open_only_to_its_roles(
     roles: Daemon, method: str, pattern: str, role: str
 ) -> None:
     path = pattern.replace("{job_id}", "1_0").replace("{engine_id}", "x").replace("{name...}", "x")
@@ -78,7 +78,7 @@ async def test_a_role_may_call_its_routes_and_no_other_may(
         assert r.status not in (401, 403)
 
 
-async def test_a_refused_role_names_the_missing_one(roles: Daemon) -> None:
+async def test_a_403_names_the_missing_role(roles: Daemon) -> None:
     client = roles.client_with({"X-API-Key": "kay:read"})
     answer = problem(await client.post("/jobs/", {}), 403)
     assert "'kay'" in answer["detail"]
@@ -92,7 +92,7 @@ async def test_a_key_with_two_roles_may_do_both(roles: Daemon) -> None:
     assert await farm.job(job["job_id"]) == job
 
 
-async def test_every_route_says_what_it_is_for_and_the_table_can_be_printed(daemon: Daemon) -> None:
+async def test_every_route_has_a_summary_and_the_table_can_be_printed(daemon: Daemon) -> None:
     assert all(route.summary for route in daemon.parts.routes)
     table = role_table(daemon.parts.routes)
     assert "| POST | `/jobs/` | `submit` | Submit a job, or several |" in table

@@ -29,7 +29,7 @@ async def test_defaults_are_the_originals(farm: Farm) -> None:
     assert (job["priority"], job["labels"], job["attempt"]) == (0, {}, 0)
 
 
-async def test_a_job_id_is_microseconds_and_a_counter_and_never_given_twice(farm: Farm) -> None:
+async def test_a_job_id_is_microseconds_and_a_counter_and_never_used_twice(farm: Farm) -> None:
     ids = [(await farm.submit())["job_id"] for _ in range(20)]
     assert len(set(ids)) == 20
     assert ids == sorted(ids)
@@ -53,7 +53,7 @@ async def test_every_field_of_a_submission_comes_back(farm: Farm) -> None:
     assert await farm.job(job["job_id"]) == job
 
 
-async def test_unknown_fields_are_ignored_and_strict_refuses_them_by_name(farm: Farm) -> None:
+async def test_unknown_fields_are_ignored_and_strict_rejects_them_by_name(farm: Farm) -> None:
     assert "colour" not in await farm.submit(colour="red")
     for body, field in [
         (GOOD | {"colour": "red"}, "colour"),
@@ -66,7 +66,7 @@ async def test_unknown_fields_are_ignored_and_strict_refuses_them_by_name(farm: 
     assert problem(await farm.client.post("/jobs/?strict=maybe", GOOD), 400)["field"] == "strict"
 
 
-async def test_a_dry_run_says_what_would_be_and_makes_nothing(farm: Farm) -> None:
+async def test_a_dry_run_shows_the_job_and_creates_nothing(farm: Farm) -> None:
     before = farm.stored()
     job = ok(await farm.client.post("/jobs/?dry_run=true", GOOD | {"job_size": 5}))
     assert (job["job_id"], job["job_size"], job["status"]) == ("dry-run", 5, "pending")
@@ -77,7 +77,7 @@ async def test_a_dry_run_says_what_would_be_and_makes_nothing(farm: Farm) -> Non
 # ------------------------------------------------------------------------------ idempotency keys
 
 
-async def test_a_repeated_request_with_its_key_is_the_same_job(farm: Farm) -> None:
+async def test_a_repeated_request_with_its_key_returns_the_same_job(farm: Farm) -> None:
     first = ok(await farm.client.post("/jobs/", GOOD, idempotency_key="k1"))
     other = b'{ "target_codec":"h264",  "source_url":"http:\\/\\/example.com\\/input.mp4"}'
     assert ok(await farm.client.post("/jobs/", other, idempotency_key="k1")) == first
@@ -105,13 +105,13 @@ async def test_a_very_long_key_works(farm: Farm) -> None:
     assert ok(await farm.client.post("/jobs/", GOOD, idempotency_key=key + "x")) != first
 
 
-async def test_odd_numbers_in_unknown_fields_do_not_upset_a_key(farm: Farm) -> None:
+async def test_unusual_numbers_in_unknown_fields_do_not_break_idempotency(farm: Farm) -> None:
     body = b'{"source_url":"http://h/a","target_codec":"h264","n":%b}' % (b"9" * 50)
     first = ok(await farm.client.post("/jobs/", body, idempotency_key="k"))
     assert ok(await farm.client.post("/jobs/", body, idempotency_key="k")) == first
 
 
-async def test_keys_outlive_a_restart(autojump_clock: object) -> None:
+async def test_idempotency_keys_survive_a_restart(autojump_clock: object) -> None:
     memory = Memory()
     async with open_daemon(store=MemoryStore(memory)) as daemon:
         first = ok(await daemon.client.post("/jobs/", GOOD, idempotency_key="k1"))
@@ -138,7 +138,7 @@ def distconvd_register_authenticators(registrar):
 """
 
 
-async def test_a_key_belongs_to_its_caller(tmp_path: Path, autojump_clock: object) -> None:
+async def test_an_idempotency_key_belongs_to_its_caller(tmp_path: Path, autojump_clock: object) -> None:
     plugin = tmp_path / "callers.py"
     plugin.write_text(CALLERS)
     async with open_daemon(plugins=[str(plugin)], auth="by-name") as daemon:
@@ -192,11 +192,11 @@ async def test_a_batch_that_cannot_be_stored_leaves_nothing(farm: Farm) -> None:
 
 
 @pytest.mark.parametrize("body,status", [(b"", 400), (b"\n \n", 400), (b"{}\n" * 1001, 413)])
-async def test_an_empty_or_too_long_batch_is_refused(farm: Farm, body: bytes, status: int) -> None:
+async def test_an_empty_or_too_long_batch_is_rejected(farm: Farm, body: bytes, status: int) -> None:
     problem(await farm.client.post("/jobs/", body, content_type=NDJSON), status)
 
 
-async def test_a_batch_knows_strict_and_dry_run(farm: Farm) -> None:
+async def test_a_batch_supports_strict_and_dry_run(farm: Farm) -> None:
     before = farm.stored()
     reply = await batch(farm, "?strict=true&dry_run=true", GOOD, GOOD | {"colour": "red"})
     assert [a["status"] for a in reply.lines] == [200, 400]
@@ -204,7 +204,7 @@ async def test_a_batch_knows_strict_and_dry_run(farm: Farm) -> None:
     assert farm.stored() == before
 
 
-async def test_a_repeated_batch_with_its_key_is_the_same_jobs(farm: Farm) -> None:
+async def test_a_repeated_batch_with_its_key_returns_the_same_jobs(farm: Farm) -> None:
     first = await batch(farm, "", GOOD, b"{}", GOOD, idempotency_key="b1")
     again = await batch(farm, "", GOOD, b"{}", GOOD, idempotency_key="b1")
     assert again.lines == first.lines
@@ -224,7 +224,7 @@ async def test_the_key_of_a_batch_is_422_for_a_single_job_and_the_other_way_roun
     assert len((await farm.client.get("/jobs/")).json()) == 2
 
 
-async def test_a_dry_run_with_a_key_is_refused_as_the_real_request_would_be(farm: Farm) -> None:
+async def test_a_dry_run_with_a_used_key_fails_as_the_real_request_does(farm: Farm) -> None:
     await farm.client.post("/jobs/", GOOD, idempotency_key="k1")
     await batch(farm, "", GOOD, GOOD, idempotency_key="b1")
     before = farm.stored()
@@ -261,7 +261,7 @@ def distconvd_review_submission(submission):
 @pytest.mark.parametrize(
     "codec,status", [("vp8", 400), ("av1", 500), ("vp9", 500), ("hevc", 500), ("h264", 200)]
 )
-async def test_a_plugin_may_change_or_refuse_a_job_and_its_faults_stay_its_own(
+async def test_a_plugin_may_change_or_reject_a_job_and_its_failures_are_reported(
     tmp_path: Path, codec: str, status: int, autojump_clock: object
 ) -> None:
     plugin = tmp_path / "reviewer.py"

@@ -20,13 +20,13 @@ async def test_the_version_changes_when_the_job_does_and_only_then(farm: Farm) -
     assert changed.headers["etag"] == await tag(farm, job_id) != first
 
 
-async def test_a_submission_reports_the_version_too(farm: Farm) -> None:
+async def test_a_submission_returns_the_version(farm: Farm) -> None:
     reply = await farm.client.post("/jobs/", {"source_url": "http://h/a", "target_codec": "av1"})
     assert reply.headers["etag"] == await tag(farm, reply.json()["job_id"])
 
 
 @pytest.mark.parametrize("form", ["{}", "W/{}", '"x", {}', '"x",W/{} , "y"', "*"])
-async def test_a_job_that_is_known_is_304_with_its_version(farm: Farm, form: str) -> None:
+async def test_a_job_whose_version_is_known_is_304(farm: Farm, form: str) -> None:
     job_id = (await farm.submit())["job_id"]
     version = await tag(farm, job_id)
     reply = await farm.client.get(f"/jobs/{job_id}", if_none_match=form.format(version))
@@ -53,7 +53,7 @@ async def edit(farm: Farm, how: str, job_id: str, if_match: str) -> Reply:
 
 
 @pytest.mark.parametrize("how", ["PATCH", "DELETE", "POST"])
-async def test_a_change_of_another_version_is_412_and_changes_nothing(farm: Farm, how: str) -> None:
+async def test_a_change_with_another_version_is_412_and_changes_nothing(farm: Farm, how: str) -> None:
     job_id = (await farm.submit())["job_id"]
     if how == "POST":
         await farm.client.delete(f"/jobs/{job_id}")
@@ -66,7 +66,7 @@ async def test_a_change_of_another_version_is_412_and_changes_nothing(farm: Farm
 
 
 @pytest.mark.parametrize("how", ["PATCH", "DELETE"])
-async def test_any_version_will_do_for_a_star(farm: Farm, how: str) -> None:
+async def test_a_star_matches_any_version(farm: Farm, how: str) -> None:
     job_id = (await farm.submit())["job_id"]
     assert (await edit(farm, how, job_id, "*")).status == 200
 

@@ -1,7 +1,7 @@
-"""What the tests of the core share: a dispatcher with a clock to turn, and short commands.
+"""Give the tests of the core a dispatcher with a manual clock, and short commands.
 
-`Core` plays ledger and disk: every decision's changes go to `disk` at once, so that `reload` is a
-restart and `decisions` holds what a power cut could leave.
+`Core` plays ledger and disk: every decision's changes go to `disk` immediately, so that `reload` is
+a restart, and any prefix of `decisions` is what a power cut could leave.
 """
 
 import random
@@ -122,7 +122,7 @@ class Core:
     def decide(
         self, command: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> Decision[T]:
-        """Decide, and do nothing of it."""
+        """Decide without committing."""
         return self.dispatcher.decide(command, self.now, *args, **kwargs)
 
     def run(
@@ -136,7 +136,7 @@ class Core:
         return decision.reply
 
     def sleep(self, seconds: float, *, wall_step_s: float = 0.0) -> None:
-        """Let time pass, with all that becomes due on the way; the wall clock may step besides."""
+        """Let time pass and expire what becomes due; the wall clock may step in addition."""
         end_s = self.mono_s + seconds
         self.wall_ms += int(wall_step_s * 1000)
         while True:
@@ -162,16 +162,16 @@ class Core:
         return decode_job(self.run(submit.submit, submission, idempotency)).job_id
 
     def engine(self, engine_id: str, benchmark_s: float | None = 10.0, **fields: Any) -> None:
-        """Register an engine, or hear of it again."""
+        """Register an engine, or update it."""
         fields.setdefault("supported_codecs", ["h264"])
         self.beat(engine_id, benchmark_time=benchmark_s, status="idle", **fields)
 
     def beat(self, engine_id: str, **fields: Any) -> HeartbeatReply:
-        """Hear of an engine."""
+        """Send a heartbeat."""
         return self.run(engines.heartbeat, Heartbeat(engine_id, **fields), {})
 
     def heartbeat_verdicts(self, engine_id: str, *assigned: tuple[str, int | None]) -> list[str]:
-        """Hear from an engine what it holds; return the verdicts."""
+        """Send a heartbeat that names active attempts; return the verdicts."""
         jobs = [HeldJob(job_id, attempt) for job_id, attempt in assigned]
         return [verdict.verdict for verdict in self.beat(engine_id, jobs=jobs).jobs]
 
@@ -181,7 +181,7 @@ class Core:
         return None if record is None else decode_job(record)
 
     def must_ask(self, engine_id: str) -> Job:
-        """Let an engine ask for work that there must be."""
+        """Let an engine ask for work; fail if it gets none."""
         job = self.ask(engine_id)
         assert job is not None, self.why_all()
         return job
@@ -203,7 +203,7 @@ class Core:
         self, job: Job, *, url: str = "file:///out.mp4", attempt: int | None = CURRENT,
         engine_id: str | None = "",
     ) -> str:  # fmt: skip
-        """Report a job as done: as its engine and of its attempt, unless told otherwise."""
+        """Report a job as completed, by default by its engine and for its present attempt."""
         report = CompleteReport(url, _attempt(job, attempt), _engine(job, engine_id))
         return self.run(reports.complete, job.job_id, report)
 
@@ -276,7 +276,7 @@ class Core:
         return {job_id: self.why(job_id) for job_id in self.dispatcher.state.jobs}
 
     def published_count(self, kind: str) -> int:
-        """Return how often something was told."""
+        """Return how often an event of this kind was published."""
         return sum(event.kind == kind for event in self.events)
 
 
@@ -291,7 +291,7 @@ def _engine(job: Job, engine_id: str | None) -> str | None:
 def derived(dispatcher: Dispatcher) -> dict[str, Any]:
     """Return all that a dispatcher derives from its records, comparable with another's.
 
-    Reservations are left out: a reserved job counts as in line, since a restart forgets them.
+    Reservations are left out: a reserved job counts as queued, since a restart forgets them.
     """
     state = dispatcher.state
     entries = state.pool.engines.values()
@@ -303,8 +303,10 @@ def derived(dispatcher: Dispatcher) -> dict[str, Any]:
         "waiting": waiting,
         "delayed": state.delayed,
         "finished": set(getattr(state, "finished", ())),
-        "held": {engine: set(assigned) for engine, assigned in state.assigned.items() if assigned},
-        "engine held": {e.record.engine_id: set(e.assigned) for e in entries},
+        "assigned": {
+            engine: set(assigned) for engine, assigned in state.assigned.items() if assigned
+        },
+        "assigned by engine": {e.record.engine_id: set(e.assigned) for e in entries},
         "engine records": {e.record.engine_id: e.record for e in entries},
         "abilities": {e.record.engine_id: (e.ability, e.benchmarks) for e in entries},
         "leased": set(dispatcher.leases),
@@ -312,9 +314,9 @@ def derived(dispatcher: Dispatcher) -> dict[str, Any]:
 
 
 def audited(disk: Disk, *, over_slots_ok: bool = False) -> list[str]:
-    """Return what `distconvd audit` would say of a disk.
+    """Return what `distconvd audit` would find on a disk.
 
-    `over_slots_ok`: engines may have come back with fewer slots than they hold jobs.
+    `over_slots_ok`: engines may have come back with fewer slots than they have jobs.
     """
     found = StoredAudit(snapshot_of(disk), []).findings(iter(()))
     lawful = {"over-slots"} if over_slots_ok else set[str]()
@@ -322,7 +324,7 @@ def audited(disk: Disk, *, over_slots_ok: bool = False) -> list[str]:
 
 
 def check_invariants(dispatcher: Dispatcher, *, over_slots_ok: bool = False) -> None:
-    """Assert all that must hold of a dispatcher at any moment."""
+    """Assert the invariants of a dispatcher, which are true at any moment."""
     state, pool = dispatcher.state, dispatcher.state.pool
     jobs = {job_id: state.job(job_id) for job_id in state.jobs}
     assert state.order == sorted(jobs)
@@ -338,9 +340,9 @@ def check_invariants(dispatcher: Dispatcher, *, over_slots_ok: bool = False) -> 
         assert sum(waits) == (job.status is JobStatus.PENDING) or job.paused, (job, waits)
         assert not (job.paused and any(waits[:3]))
         assert (job_id in dispatcher.leases) == (job.status is JobStatus.ASSIGNED)
-        holders = [engine for engine, assigned in state.assigned.items() if job_id in assigned]
+        assigned_to = [engine for engine, assigned in state.assigned.items() if job_id in assigned]
         is_assigned = job.status is JobStatus.ASSIGNED and job.assigned_engine is not None
-        assert holders == ([job.assigned_engine] if is_assigned else [])
+        assert assigned_to == ([job.assigned_engine] if is_assigned else [])
         assert 0 <= job.retries <= max(0, job.max_retries)
         numbers = [a.number for a in state.history(job_id).attempts]
         assert numbers == sorted(numbers)
@@ -376,11 +378,11 @@ def _check_indexes(dispatcher: Dispatcher) -> None:
     pool, queue = dispatcher.state.pool, dispatcher.state.queue
     assert set(queue.fronts._keys) == set(queue._requirement_queues)
     for requirements, bound in queue.fronts._keys.items():
-        head = queue.front(requirements)
-        assert head is not None
-        assert bound <= head
-        ages_entries = queue.fronts._heaps[index_tag(requirements)]
-        assert (bound, requirements) in ages_entries
+        front = queue.front(requirements)
+        assert front is not None
+        assert bound <= front
+        heap = queue.fronts._heaps[index_tag(requirements)]
+        assert (bound, requirements) in heap
     available_engines = {i: e for i, e in pool.engines.items() if pool.is_available(i)}
     assert pool.abilities == Counter(e.ability for e in available_engines.values())
     assert pool.long_polls == sum(e.long_polls > 0 for e in available_engines.values())
@@ -398,5 +400,5 @@ def _check_indexes(dispatcher: Dispatcher) -> None:
 
 
 def seeded(seed: int) -> random.Random:
-    """Return a generator of numbers that a failing test can name."""
+    """Return a random generator whose seed a failing test can name."""
     return random.Random(seed)

@@ -1,4 +1,4 @@
-"""A ledger at work on a memory store, and calls that run beside the test."""
+"""Run a ledger on a memory store, and calls concurrently with the test."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -30,7 +30,7 @@ SUBMISSION = Submission("http://a/b", "h264", 60.0)
 
 
 class LedgerFixture:
-    """A ledger at work on a memory store, with what was told."""
+    """A running ledger on a memory store, with the events that it published."""
 
     def __init__(self, store: MemoryStore, dispatcher: Dispatcher) -> None:
         self.store = store
@@ -50,7 +50,7 @@ class LedgerFixture:
         return Instant(START_MS + int(trio.current_time() * 1000), trio.current_time())
 
     def failure(self) -> str | None:
-        """Why the store fails now, asked afresh."""
+        """Why the store fails at this moment; None if it does not."""
         return self.ledger.failure
 
     async def submit(self) -> Job:
@@ -112,7 +112,7 @@ async def open_ledger_fixture(**settings: Any) -> AsyncIterator[LedgerFixture]:
 
 
 class Outcome:
-    """What came of a call that runs beside the test."""
+    """The outcome of a call that runs concurrently with the test."""
 
     def __init__(self) -> None:
         self.reply: Any = None
@@ -121,7 +121,7 @@ class Outcome:
 
 
 def begin(nursery: trio.Nursery, call: Callable[..., Any], *args: Any) -> Outcome:
-    """Start a call beside the test."""
+    """Start a call that runs concurrently with the test."""
     outcome = Outcome()
 
     async def run() -> None:

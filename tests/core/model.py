@@ -1,7 +1,7 @@
-"""A naive model of what each command must do, which knows nothing of queues, pools or timers.
+"""Predict naively what each command must do, without queues, pools or timers.
 
-It keeps lists, predicts every report's fate from the protocol's rules, and checks each assignment and
-each lost lease as it is told. The commands come from `test_machine`.
+The model keeps lists, predicts the answer to every report from the protocol's rules, and checks
+each assignment and each lost lease by its event. The commands come from `test_machine`.
 """
 
 from dataclasses import dataclass, field
@@ -61,18 +61,18 @@ class Naive:
         return [p for p in self.past if p.number > self.base]
 
     def failed_on(self) -> set[str | None]:
-        """The engines that it should not go back to at once."""
+        """The engines that it should not go back to immediately."""
         since = self.since_restart()
         return {p.engine for p in since if p.outcome in ("failed", "lost") and p.engine}
 
     def wait(self, now_ms: int, times: int) -> None:
-        """Let the next attempt wait, ever longer; the later time of a person holds."""
+        """Let the next attempt wait, longer each time; a later `not_before` of a person counts."""
         if times:
             until = now_ms + int(1000 * min(BACKOFF_S * 2.0 ** (times - 1), BACKOFF_MAX_S))
             self.not_before = max(until, self.not_before or 0)
 
     def may_go_on(self, attempt: int | None, engine: str | None) -> Expected:
-        """Judge a report that is not a repetition, apart from slots."""
+        """Predict the answer to a report that is not a repetition, apart from slots."""
         if self.status in ENDED:
             return "conflict"
         if attempt is None:
@@ -84,19 +84,19 @@ class Naive:
         last = self.past[-1] if self.past else None
         is_back = last is not None and last.number == attempt and last.outcome == "lost"
         if last is not None and last.kind is FailureClass.LOST:
-            return "conflict"  # the engine gave it up itself: its first word counts
+            return "conflict"  # the engine reported the loss itself: the first report counts
         return "new" if is_back and engine in (None, last and last.engine) else "conflict"
 
 
 class Watchful:
-    """The default policy, with a look at what it is shown."""
+    """The default policy, which also checks what it is shown."""
 
     def __init__(self, machine: "Modelled") -> None:
         self.machine = machine
         self.real = SizeAware()
 
     def place(self, job: Job, engines: IdleEngines, now_ms: int) -> Place | Hold:
-        """Check the question, then let the real one answer."""
+        """Check the question, then let the default policy answer."""
         shown = list(engines)
         assert shown
         assert job.status is JobStatus.PENDING
@@ -108,7 +108,7 @@ class Watchful:
 
 
 class Modelled(RuleBasedStateMachine):
-    """A dispatcher beside what the model has of it; the rules are the subclass's."""
+    """A dispatcher together with its model; the rules are in the subclass."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -138,7 +138,7 @@ class Modelled(RuleBasedStateMachine):
         return self.state.pool.engines.get(engine_id)
 
     def assigned_to(self, engine_id: str) -> list[str]:
-        """Ids of the jobs that an engine holds, as the model has it."""
+        """Ids of the jobs that are assigned to an engine, according to the model."""
         return [
             i for i, n in self.jobs.items()
             if n.status is JobStatus.ASSIGNED and n.engine == engine_id
@@ -173,7 +173,7 @@ class Modelled(RuleBasedStateMachine):
         return requirements_of(naive.job)
 
     def receive_events(self) -> list[str]:
-        """Take in what was told since the last time; return the jobs that were assigned."""
+        """Check the events since the last call; return the jobs that were assigned."""
         assigned: list[str] = []
         for event in self.core.events[self.received :]:
             if event.job_id is not None and event.job_id in self.jobs:
@@ -188,8 +188,8 @@ class Modelled(RuleBasedStateMachine):
         self.received = len(self.core.events)
         return assigned
 
-    def receive_reply(self) -> None:
-        """Take in which attempts were given back to their engines, before anything else."""
+    def receive_resumed(self) -> None:
+        """Check the attempts that were resumed on their engines, before all other events."""
         new = self.core.events[self.received :]
         back = [e for e in new if e.reason == BACK]
         for event in back:
@@ -197,23 +197,23 @@ class Modelled(RuleBasedStateMachine):
         self.core.events[self.received :] = [e for e in new if e.reason != BACK]
 
     def receive_assigned(self, naive: Naive, event: Event) -> None:
-        """Check an assignment: to an engine that may have it, under a new number or its own."""
+        """Check an assignment: to a suitable engine, under a new number or (if resumed) its own."""
         assert naive.status is JobStatus.PENDING
         assert event.record is not None
-        lost_job = decode_job(event.record)
+        assigned_job = decode_job(event.record)
         assert event.engine_id is not None
         is_back = event.reason == BACK
         if is_back:
             assert naive.past[-1].outcome == "lost"
             assert naive.past.pop().engine == event.engine_id
-            assert lost_job.attempt == naive.attempt
+            assert assigned_job.attempt == naive.attempt
         else:
             assert not naive.paused
             assert naive.not_before is None or naive.not_before <= event.at_ms
-            assert lost_job.attempt == naive.attempt + 1
+            assert assigned_job.attempt == naive.attempt + 1
             self.check_can_take(naive.job, event.engine_id)
         naive.status, naive.engine = JobStatus.ASSIGNED, event.engine_id
-        naive.attempt, naive.not_before = lost_job.attempt, None
+        naive.attempt, naive.not_before = assigned_job.attempt, None
         naive.changed_ms = event.at_ms
         self.renew(naive, self.core.mono_s - (self.core.wall_ms - event.at_ms) / 1000)
         assert len(self.assigned_to(event.engine_id)) <= max(self.entry_slots(event.engine_id), 1)
@@ -233,7 +233,8 @@ class Modelled(RuleBasedStateMachine):
         naive.lease_s = max(now_s + LEASE_S, self.started_s + GRACE_S)
 
     def receive_lost(self, naive: Naive, event: Event, lost_job: Job) -> None:
-        """Check a lost attempt: its time was up, or its engine was removed; no retry charged."""
+        """Check a lost attempt: its lease expired or its engine was removed; no retry is
+        charged."""
         if naive.status is not JobStatus.ASSIGNED:
             return
         at_s = self.core.mono_s - (self.core.wall_ms - event.at_ms) / 1000
@@ -253,7 +254,7 @@ class Modelled(RuleBasedStateMachine):
         return past
 
     def requeue(self, naive: Naive, at_ms: int, *, is_over: bool) -> None:
-        """Put a job back into line, or end it."""
+        """Requeue a job, or end it."""
         naive.status = JobStatus.FAILED_PERMANENTLY if is_over else JobStatus.PENDING
         if not is_over:
             naive.engine = None
@@ -261,7 +262,7 @@ class Modelled(RuleBasedStateMachine):
         naive.changed_ms = at_ms
 
     def check_order(self, assigned: list[str]) -> None:
-        """Assert that nobody was overtaken, and that no job waits beside an engine that waits."""
+        """Assert that no job was overtaken, and that no job waits while an engine waits for it."""
         waiting = [i for i in self.jobs if i in self.state.queue]
         for taken in assigned:
             first = self.jobs[taken]
@@ -279,7 +280,7 @@ class Modelled(RuleBasedStateMachine):
                 self.check_nothing_for(engine_id)
 
     def check_nothing_for(self, engine_id: str) -> None:
-        """Assert that no job in line could go to this engine."""
+        """Assert that no job in the queue could go to this engine."""
         entry = self.entry(engine_id)
         if not self.state.pool.is_available(engine_id):
             return
@@ -291,7 +292,7 @@ class Modelled(RuleBasedStateMachine):
     def fate_of_failure(
         self, naive: Naive, attempt: int | None, engine: str | None, message: str
     ) -> Expected:
-        """Predict what becomes of a failure report."""
+        """Predict the answer to a failure report."""
         if attempt is None:
             is_same = naive.status is JobStatus.FAILED_PERMANENTLY and message == naive.error
             return "again" if is_same else naive.may_go_on(attempt, engine)

@@ -1,4 +1,4 @@
-"""Asking for work: reservations, lost replies, engines that wait here."""
+"""Ask for work: reservations, lost replies, long polls."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def reserved(core: Core) -> str:
 
 
 def test_nothing_is_assigned_to_a_polling_engine_before_it_asks() -> None:
-    """Heartbeats, submissions and time assign nothing; a reservation is no assignment."""
+    """Heartbeats, submissions and time assign nothing; a reservation is not an assignment."""
     core = Core()
     job_id = reserved(core)
     for _ in range(5):
@@ -38,7 +38,7 @@ def test_nothing_is_assigned_to_a_polling_engine_before_it_asks() -> None:
 
 
 def test_a_reservation_is_collected_by_its_engine() -> None:
-    """It asks within the pick-up time."""
+    """It asks within the reservation timeout."""
     core = Core()
     job_id = reserved(core)
     core.sleep(14.9)
@@ -47,7 +47,7 @@ def test_a_reservation_is_collected_by_its_engine() -> None:
     assert not core.dispatcher.state.reservations
 
 
-def test_a_reservation_that_is_not_collected_lapses_and_the_job_goes_elsewhere() -> None:
+def test_a_reservation_that_is_not_collected_expires_and_the_job_goes_to_another_engine() -> None:
     """The engine that does not ask is left out until it asks."""
     core = Core()
     job_id = reserved(core)
@@ -59,8 +59,8 @@ def test_a_reservation_that_is_not_collected_lapses_and_the_job_goes_elsewhere()
     check_invariants(core.dispatcher)
 
 
-def test_an_engine_that_let_a_job_lapse_is_considered_again_once_it_asks() -> None:
-    """Asking is what proves that it is there, even when there is nothing for it."""
+def test_an_engine_whose_reservation_expired_is_considered_again_once_it_asks() -> None:
+    """Asking shows that it is there, even when there is nothing for it."""
     core = Core()
     job_id = reserved(core)
     core.sleep(15)
@@ -72,7 +72,7 @@ def test_an_engine_that_let_a_job_lapse_is_considered_again_once_it_asks() -> No
     assert core.dispatcher.state.reservations == {small: "slow"}
 
 
-def test_a_reservation_made_again_gets_its_whole_time() -> None:
+def test_a_renewed_reservation_gets_its_full_time() -> None:
     """The reminder of an earlier reservation of the same job does not end it."""
     core = Core()
     job_id = reserved(core)
@@ -88,8 +88,8 @@ def test_a_reservation_made_again_gets_its_whole_time() -> None:
 
 
 @pytest.mark.parametrize("how", ["busy", "offline", "draining", "removed"])
-def test_a_reservation_ends_when_its_engine_is_idle_no_more(how: str) -> None:
-    """The job goes back to its place in line at once."""
+def test_a_reservation_ends_when_its_engine_is_no_longer_idle(how: str) -> None:
+    """The job goes back to its place in the queue immediately."""
     core = Core(engine_timeout_s=10, start_grace_s=10)
     job_id = reserved(core)
     if how == "busy":
@@ -108,7 +108,7 @@ def test_a_reservation_ends_when_its_engine_is_idle_no_more(how: str) -> None:
     check_invariants(core.dispatcher)
 
 
-def test_a_reservation_is_decided_afresh_so_that_an_urgent_job_is_not_overtaken() -> None:
+def test_a_reservation_is_decided_again_so_that_an_urgent_job_is_not_overtaken() -> None:
     """The reserved job waits when a more urgent one comes for the same engine."""
     core = Core()
     small = reserved(core)
@@ -117,8 +117,8 @@ def test_a_reservation_is_decided_afresh_so_that_an_urgent_job_is_not_overtaken(
     assert core.job(small).status is JobStatus.PENDING
 
 
-def test_an_engine_that_takes_a_lost_attempt_back_has_fewer_slots_to_reserve() -> None:
-    """What it holds and what is reserved for it never exceed its slots."""
+def test_an_engine_that_resumes_a_lost_attempt_has_fewer_slots_to_reserve() -> None:
+    """Its assigned and its reserved jobs together never exceed its slots."""
     core = Core()
     core.engine("slow", 20.0, slots=2)
     core.submit(1.0)
@@ -149,7 +149,7 @@ def test_asking_again_after_a_lost_reply_gives_the_same_job_under_the_same_attem
     assert core.ask("E1") is None
 
 
-def test_an_assignment_that_a_heartbeat_does_not_name_is_handed_out_again() -> None:
+def test_an_assignment_that_a_heartbeat_does_not_name_is_delivered_again() -> None:
     """With a free slot as well, but not before the reply had time to arrive."""
     core = Core(redeliver_s=5.0)
     core.engine("E1", slots=2)
@@ -163,7 +163,7 @@ def test_an_assignment_that_a_heartbeat_does_not_name_is_handed_out_again() -> N
     assert core.ask("E1") is None
 
 
-def test_an_assignment_is_not_handed_out_again_once_the_engine_names_it() -> None:
+def test_an_assignment_is_not_delivered_again_once_the_engine_names_it() -> None:
     """A slow reply did arrive: with another slot free the engine gets another job."""
     core = Core(redeliver_s=5.0)
     core.engine("E1", slots=3)
@@ -182,8 +182,8 @@ def test_an_assignment_is_not_handed_out_again_once_the_engine_names_it() -> Non
     assert core.must_ask("E1").job_id == third
 
 
-def test_an_engine_that_waits_here_gets_a_job_the_moment_there_is_one() -> None:
-    """And the job waits for it until its reply carries it."""
+def test_an_engine_in_a_long_poll_gets_a_job_as_soon_as_there_is_one() -> None:
+    """The assignment is unacknowledged until a reply carries it."""
     core = Core()
     core.engine("E1")
     assert core.ask("E1") is None
@@ -195,8 +195,8 @@ def test_an_engine_that_waits_here_gets_a_job_the_moment_there_is_one() -> None:
     assert not core.run(has_unacked, "E1")
 
 
-def test_a_job_that_ends_before_its_engine_asks_again_leaves_no_note_behind() -> None:
-    """It was assigned to a waiting engine that never came for it."""
+def test_a_job_that_ends_before_its_engine_asks_again_leaves_no_unacknowledged_assignment() -> None:
+    """It was assigned to a waiting engine that never got it."""
     core = Core()
     core.engine("E1")
     for engine_is_removed in (False, True):
@@ -216,8 +216,8 @@ CAUSES = ["benchmark", "idle", "resume", "slot", "online", "codec", "unpause", "
 
 
 @pytest.mark.parametrize("cause", CAUSES)
-def test_a_waiting_engine_gets_a_job_when_it_or_the_job_becomes_free(cause: str) -> None:
-    """Whatever was in the way; the job is noted as not yet delivered."""
+def test_a_waiting_engine_gets_a_job_when_it_or_the_job_becomes_available(cause: str) -> None:
+    """Whatever was in the way; the assignment is unacknowledged."""
     core = Core(engine_timeout_s=10, start_grace_s=10)
     core.engine("E1", None if cause == "benchmark" else 5.0)
     core.add_waiter("E1")
@@ -276,8 +276,8 @@ def test_an_engine_that_begins_to_wait_gets_what_was_reserved_for_it_meanwhile()
     assert core.must_ask("slow").job_id == job_id
 
 
-def test_a_waiting_engine_that_gives_up_gets_nothing_any_more() -> None:
-    """Its parked requests are counted."""
+def test_a_waiting_engine_that_gives_up_gets_no_more_jobs() -> None:
+    """Its waiting requests are counted."""
     core = Core()
     core.engine("E1")
     core.add_waiter("E1")
@@ -305,7 +305,7 @@ def test_waiting_engines_share_the_jobs_as_the_policy_says() -> None:
     assert got == ["slow", "fast", "slow", "fast", None]
 
 
-def test_a_job_for_an_engine_that_does_not_wait_is_reserved_next_to_those_that_do() -> None:
+def test_a_job_for_an_engine_that_does_not_wait_is_reserved_although_another_waits() -> None:
     """`slow` has not asked, `fast` waits: the small job is not given to `fast`."""
     core = Core()
     two(core)
@@ -316,8 +316,8 @@ def test_a_job_for_an_engine_that_does_not_wait_is_reserved_next_to_those_that_d
     assert core.job(job_id).assigned_engine == "fast"
 
 
-def test_jobs_that_a_waiting_engine_cannot_have_make_no_hot_loop() -> None:
-    """Placing, failing to place and waking each other ends."""
+def test_jobs_that_a_waiting_engine_cannot_take_cause_no_hot_loop() -> None:
+    """Placing, failing to place and making each other dirty comes to an end."""
     calls = 0
 
     from distconv_plugins.policy_size_aware import SizeAware
@@ -344,8 +344,8 @@ def test_jobs_that_a_waiting_engine_cannot_have_make_no_hot_loop() -> None:
     check_invariants(core.dispatcher)
 
 
-def test_assigning_to_any_engine_takes_jobs_back_that_were_reserved() -> None:
-    """Somebody asks for any engine: what was reserved is decided afresh, and assigned."""
+def test_assigning_to_any_engine_ends_reservations() -> None:
+    """A request for any engine decides the reserved jobs again, and assigns one."""
     core = Core()
     job_id = reserved(core)
     job = core.assign_any()

@@ -1,7 +1,8 @@
-"""What a command costs must not grow with the jobs that are none of its business.
+"""Check that the cost of a command does not grow with the jobs that do not concern it.
 
-Counted, not timed: the function calls, Python's and C's, that one command makes beside 1,000 and
-beside 100,000 pending jobs that no engine can take: half of one codec, half of a codec word each.
+Counted, not timed: the function calls, Python's and C's, of one command among 1,000 and among
+100,000 pending jobs that no engine can take: half of them of one codec, half with a codec name
+each.
 """
 
 import sys
@@ -29,7 +30,7 @@ MEDIUM = Submission("http://a/b", "h264", 60.0)
 
 
 def crowded(count: int) -> Core:
-    """Return a core with so many pending jobs that nobody can take, and five engines."""
+    """Return a core with this many pending jobs that no engine can take, and five engines."""
     disk = empty_disk()
     template = encode(Job("JOBID", "http://a/b", "CODEC", 60.0, created_at=1, updated_at=1))
     for n in range(count):
@@ -73,23 +74,23 @@ def worlds() -> dict[int, Core]:
 
 
 def heartbeat(core: Core) -> Any:
-    """An engine is heard of."""
+    """An engine sends a heartbeat."""
     core.beat("E0", free_gb=1.0)
 
 
 def named(core: Core) -> Any:
-    """An engine names what it does not hold."""
+    """An engine names an attempt that it does not have."""
     core.heartbeat_verdicts("E0", ("1_1", 1))
 
 
 def registers(core: Core) -> Any:
-    """A new engine, which goes again."""
+    """A new engine registers and is removed."""
     core.engine("E9", supported_codecs=["h264", "vp9"])
     core.remove("E9")
 
 
 def whole_life(core: Core) -> Any:
-    """A job is submitted, changed, asked for, told of and completed."""
+    """A job is submitted, changed, assigned, reported on and completed."""
     job_id = core.submit(60.0, key=(f"k{core.dispatcher.id_counter}", "d"))
     core.patch(job_id, priority=1)
     job = core.must_ask("E0")
@@ -110,12 +111,12 @@ def cancelling(core: Core) -> Any:
 
 
 def new_word(core: Core) -> Any:
-    """A job of yet another codec that nobody lists."""
+    """A job of yet another codec that no engine lists."""
     core.cancel(core.submit(60.0, f"new{core.dispatcher.id_counter}"))
 
 
 def one_more_of_the_crowd(core: Core) -> Any:
-    """A job joins the long line of those that nobody can take."""
+    """A job joins the long queue of those that no engine can take."""
     core.cancel(core.submit(60.0, "nobodys", priority=2))
 
 
@@ -134,7 +135,7 @@ def any_engine(core: Core) -> Any:
 
 
 def waits(core: Core) -> Any:
-    """An engine waits here and gets a job."""
+    """An engine waits in a long poll and gets a job."""
     core.add_waiter("E0")
     job_id = core.submit(60.0)
     core.add_waiter("E0", -1)
@@ -163,7 +164,7 @@ def reads(core: Core) -> Any:
 
 
 def oldest_pending(core: Core) -> Any:
-    """The oldest jobs in line are asked for."""
+    """The oldest pending jobs are asked for."""
     assert core.dispatcher.state.queue.oldest_pending.oldest()
 
 
@@ -186,7 +187,7 @@ def test_a_command_costs_the_same_next_to_100000_jobs_that_nobody_can_take(
 
 
 def test_no_policy_is_asked_about_jobs_that_no_engine_can_take(worlds: dict[int, Core]) -> None:
-    """It sees the one job that there is something to decide about."""
+    """It is asked only about the one job that can be placed."""
     core = worlds[LARGE]
     asked: list[str] = []
     real = core.policy.place
@@ -208,7 +209,7 @@ def test_no_policy_is_asked_about_jobs_that_no_engine_can_take(worlds: dict[int,
 def test_an_engine_that_takes_any_codec_costs_no_more_next_to_100000_jobs_of_other_tags(
     worlds: dict[int, Core],
 ) -> None:
-    """Nor beside as many codec words that it could take: it looks at those in front."""
+    """Nor among as many codec names that it could take: it looks at the first ones."""
     costs = {}
     for count, core in worlds.items():
         core.engine("any", 1.0, supported_codecs=[])
@@ -227,7 +228,7 @@ def test_an_engine_that_takes_any_codec_costs_no_more_next_to_100000_jobs_of_oth
     assert costs[-LARGE] <= 2 * costs[-SMALL], costs
 
 
-def test_a_line_of_many_jobs_of_one_demand_costs_its_engine_no_more_than_a_short_one() -> None:
+def test_a_long_queue_of_one_requirement_costs_its_engine_no_more_than_a_short_one() -> None:
     """10,000 jobs that the engine can take, against 100."""
     costs = {}
     for count in (100, 10_000):

@@ -1,4 +1,4 @@
-"""Engines: what a heartbeat changes, and what people order."""
+"""Check what heartbeats change, and what draining, resuming and removing an engine does."""
 
 import msgspec
 import pytest
@@ -11,7 +11,7 @@ from distconvd.model import BenchmarkReport, Heartbeat, JobStatus
 
 
 def test_the_first_heartbeat_registers_and_a_later_one_merges() -> None:
-    """What it does not mention stays; a benchmark sent apart is not forgotten."""
+    """What it does not mention stays; a benchmark that was sent separately is not forgotten."""
     core = Core()
     core.beat("E1", supported_codecs=["h264"], storage_capacity_gb=5.0, hostname="box")
     core.benchmark("E1", 7.0, h264=6.0)
@@ -73,7 +73,7 @@ def test_a_request_to_measure_again_stays_until_a_benchmark_answers_it() -> None
 
 
 def test_engines_beyond_the_limit_are_refused_and_known_ones_are_not() -> None:
-    """The bound says what to do."""
+    """The answer says what to do."""
     core = Core(engines_max=1)
     core.engine("E1")
     with pytest.raises(Unavailable, match="DELETE"):
@@ -82,7 +82,7 @@ def test_engines_beyond_the_limit_are_refused_and_known_ones_are_not() -> None:
 
 
 def test_a_silent_engine_is_offline_until_its_next_heartbeat() -> None:
-    """Each change of that is told once."""
+    """An event is published once for each change."""
     core = Core(engine_timeout_s=30, start_grace_s=0)
     core.engine("E1")
     core.sleep(29)
@@ -99,7 +99,7 @@ def test_a_silent_engine_is_offline_until_its_next_heartbeat() -> None:
 
 
 def test_a_draining_engine_finishes_its_attempts_and_gets_nothing_new() -> None:
-    """The heartbeat's reply tells it; it survives a restart; resume ends it."""
+    """The heartbeat's reply says so; it survives a restart; resume ends it."""
     core = Core()
     core.engine("E1", slots=2)
     core.submit()
@@ -136,7 +136,7 @@ def test_removing_an_engine_loses_its_attempts_and_lets_it_register_again() -> N
 
 
 def test_an_engine_never_has_more_jobs_than_slots() -> None:
-    """Whoever asks, and also when it takes slots away."""
+    """However often it asks, and also when it reduces its slots."""
     core = Core()
     core.engine("E1", slots=3)
     for _ in range(9):
@@ -154,7 +154,7 @@ def test_an_engine_never_has_more_jobs_than_slots() -> None:
     assert core.must_ask("E1").job_id not in got
 
 
-def test_listed_engines_come_by_id() -> None:
+def test_engines_are_listed_by_id() -> None:
     """As on the wire."""
     core = Core()
     for engine_id in ("b", "a", "c"):

@@ -1,4 +1,4 @@
-"""Leases: what renews them, what happens when they end, and attempts that come back."""
+"""Check what renews leases, what happens when they expire, and how attempts are resumed."""
 
 import pytest
 from tests.core.kit import Core, check_invariants
@@ -21,15 +21,17 @@ def is_alive(core: Core, job: Job) -> bool:
 
 
 RENEWALS = {
-    "jobs": {"jobs": "held"},
-    "queue": {"local_job_queue": "held"},
+    "jobs": {"jobs": "assigned"},
+    "queue": {"local_job_queue": "assigned"},
     "nothing named": {},
     "progress": None,
 }
 
 
 @pytest.mark.parametrize("how", RENEWALS)
-def test_a_lease_is_renewed_by_what_names_the_attempt_or_nothing_at_all(how: str) -> None:
+def test_a_lease_is_renewed_by_a_message_that_names_its_attempt_or_no_attempt_at_all(
+    how: str,
+) -> None:
     """A heartbeat with `jobs`, with the original's queue, a legacy one, and progress."""
     core = Core(start_grace_s=0)
     job = running(core)
@@ -54,7 +56,7 @@ def test_a_lease_is_renewed_by_what_names_the_attempt_or_nothing_at_all(how: str
 def test_a_heartbeat_that_does_not_name_an_attempt_does_not_renew_it(
     named: dict[str, list[str]],
 ) -> None:
-    """The engine is alive, but it does not have the job."""
+    """The engine is alive, but does not have the job."""
     core = Core(start_grace_s=0)
     job = running(core)
     for _ in range(7):
@@ -64,7 +66,7 @@ def test_a_heartbeat_that_does_not_name_an_attempt_does_not_renew_it(
 
 
 def test_a_heartbeat_of_another_engine_renews_nothing() -> None:
-    """It is told to stop instead."""
+    """It gets the verdict `cancel` instead."""
     core = Core(start_grace_s=0)
     job = running(core)
     core.engine("E2")
@@ -127,7 +129,7 @@ def test_a_running_attempt_goes_on_under_its_number_after_a_restart() -> None:
     assert core.outcomes(job.job_id) == ["completed"]
 
 
-def test_a_lease_longer_than_the_grace_is_whole_after_a_start() -> None:
+def test_a_lease_longer_than_the_grace_is_not_shortened_by_a_restart() -> None:
     """The grace never shortens a lease."""
     core = Core(lease_s=100, start_grace_s=10)
     job = running(core)
@@ -137,10 +139,10 @@ def test_a_lease_longer_than_the_grace_is_whole_after_a_start() -> None:
 
 
 @pytest.mark.parametrize("contact", ["heartbeat", "progress", "complete"])
-def test_a_lost_attempt_goes_on_when_its_engine_is_back_before_anybody_else_began(
+def test_a_lost_attempt_goes_on_when_its_engine_is_back_before_another_engine_starts(
     contact: str,
 ) -> None:
-    """Under the same number; the loss is forgotten, as it was none."""
+    """Under the same number; the loss is removed from the history."""
     core = Core()
     job = running(core)
     core.sleep(61)
@@ -163,7 +165,7 @@ def test_a_lost_attempt_goes_on_when_its_engine_is_back_before_anybody_else_bega
 
 
 @pytest.mark.parametrize("contact", ["heartbeat", "progress", "complete"])
-def test_a_lost_attempt_is_over_once_somebody_else_began(contact: str) -> None:
+def test_a_lost_attempt_is_over_once_another_engine_has_started(contact: str) -> None:
     """Also when that one has been given back since."""
     core = Core()
     job = running(core)
@@ -195,7 +197,7 @@ def test_a_lost_attempt_does_not_go_on_beyond_the_slots_of_its_engine() -> None:
     assert core.view("E1")["jobs"] == [other]
 
 
-def test_an_unknown_job_in_a_heartbeat_is_said_to_be_unknown() -> None:
+def test_an_unknown_job_in_a_heartbeat_gets_the_verdict_unknown() -> None:
     """The engine drops it."""
     core = Core()
     core.engine("E1")
@@ -203,7 +205,7 @@ def test_an_unknown_job_in_a_heartbeat_is_said_to_be_unknown() -> None:
 
 
 def test_a_cancelled_job_reaches_its_engine_at_its_next_contact() -> None:
-    """By heartbeat or by progress; the slot is free at once."""
+    """By heartbeat or by progress report; the slot is free immediately."""
     core = Core()
     job = running(core)
     core.cancel(job.job_id)
@@ -258,8 +260,10 @@ def test_a_delay_is_not_lost_when_the_wall_clock_steps_back() -> None:
     assert core.must_ask("E1").job_id == job_id
 
 
-def test_the_time_that_the_daemon_stood_still_counts_against_no_lease_and_no_engine() -> None:
-    """Nobody could be heard."""
+def test_the_time_for_which_the_daemon_was_suspended_counts_against_no_lease_and_no_engine() -> (
+    None
+):
+    """No heartbeat could be received."""
     core = Core()
     core.engine("E1")
     core.submit()

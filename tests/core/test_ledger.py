@@ -1,4 +1,4 @@
-"""The ledger: nobody is told before it is durable, and what was refused never was."""
+"""Check that replies and events follow the commit; refused changes leave no trace."""
 
 import errno
 
@@ -30,7 +30,7 @@ async def change_twice(fixture: LedgerFixture, job: Job, nursery: trio.Nursery) 
 async def test_no_reply_comes_before_its_change_is_durable(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """Nor is anybody told."""
+    """Nor is any event published."""
     async with open_ledger_fixture() as fixture, trio.open_nursery() as nursery:
         fixture.store.block_commits()
         waiting = begin(nursery, fixture.submit)
@@ -44,7 +44,7 @@ async def test_no_reply_comes_before_its_change_is_durable(
         assert [event.kind for event in fixture.published] == ["job.submitted"]
 
 
-async def test_what_arrives_during_a_commit_shares_the_next_one(
+async def test_requests_that_arrive_during_a_commit_share_the_next_one(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     """Many waiters, few commits."""
@@ -100,7 +100,7 @@ async def test_events_are_published_in_the_order_in_which_they_were_decided(
 async def test_a_read_waits_only_for_what_it_shows(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """A job that is not in flight is answered at once; listings wait for all."""
+    """A job that is not in flight is answered immediately; listings wait for all."""
     async with open_ledger_fixture() as fixture:
         await fixture.engine()
         old, busy = await fixture.submit(), await fixture.submit()
@@ -146,10 +146,10 @@ async def test_a_read_waits_for_the_last_of_several_changes_in_flight(
             assert fixture.store.commits == 3
 
 
-async def test_a_refusal_waits_for_what_it_rests_on(
+async def test_a_refusal_waits_for_what_it_depends_on(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """The second report is told 409 only once the first one is durable."""
+    """The second report gets 409 only once the first one is durable."""
     async with open_ledger_fixture() as fixture:
         job = await fixture.running()
         async with trio.open_nursery() as nursery:
@@ -166,11 +166,11 @@ async def test_a_refusal_waits_for_what_it_rests_on(
             assert isinstance(second.error, Conflict)
 
 
-async def test_a_refusal_that_rested_on_what_was_rolled_back_is_decided_again(
+async def test_a_refusal_that_depended_on_what_was_rolled_back_is_decided_again(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """The first completion fails with the disk; the second one, refused for its sake, is not
-    told that its work is worth nothing."""
+    """The first completion fails with the disk; the second one, refused because of it, must not be
+    answered that the job has ended."""
     async with open_ledger_fixture() as fixture:
         job = await fixture.running()
         async with trio.open_nursery() as nursery:
@@ -193,7 +193,7 @@ async def test_a_refusal_that_rested_on_what_was_rolled_back_is_decided_again(
 async def test_a_failed_commit_refuses_its_batch_and_all_that_was_decided_on_top_of_it(
     error: OSError | StoreError, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """503, and memory equals disk at once."""
+    """503, and memory equals disk immediately."""
     async with open_ledger_fixture() as fixture:
         await fixture.engine(slots=5)
         kept = await fixture.submit()
@@ -229,14 +229,14 @@ async def test_a_failed_commit_refuses_its_batch_and_all_that_was_decided_on_top
 async def test_while_the_store_fails_changes_are_refused_and_reads_go_on(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """Also where an engine waits for a job that is there: nothing is given out."""
+    """Also while an engine waits for a job that is there: nothing is assigned."""
     async with open_ledger_fixture() as fixture:
         await fixture.engine()
         job = await fixture.submit()
         fixture.ledger.execute_nowait(assign.add_waiter, "E1", 1)
         fixture.store.fail_next(FULL, times=5)
         await blocked()
-        assert fixture.failure() == str(FULL)
+        assert fixture.failure() == FULL.strerror
         for _ in range(3):
             assert (await fixture.job(job.job_id)) == job
             await fixture.ledger.execute(queries.list_engines)
@@ -258,7 +258,7 @@ async def test_while_the_store_fails_changes_are_refused_and_reads_go_on(
 async def test_the_ledger_recovers_by_itself_when_the_disk_does(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A minute of a full disk; the probe is on record, and memory knows it."""
+    """The disk is full for a minute; then the probe is stored, and memory has it too."""
     async with open_ledger_fixture() as fixture:
         await fixture.submit()
         fixture.store.fail_next(FULL, times=120)
@@ -283,7 +283,7 @@ async def test_the_ledger_recovers_by_itself_when_the_disk_does(
 async def test_a_read_never_shows_a_change_that_was_then_rolled_back(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """It is answered with what is on disk instead, and need not be asked again."""
+    """It is answered with what is on disk instead; the client need not repeat it."""
     async with open_ledger_fixture() as fixture:
         await fixture.engine()
         job = await fixture.submit()
@@ -323,7 +323,7 @@ async def test_a_read_never_shows_a_change_that_was_then_rolled_back(
 async def test_a_cancelled_requester_does_not_lose_the_commit(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """The client is gone; what was decided stands."""
+    """The client is gone; the decision is committed all the same."""
     async with open_ledger_fixture() as fixture:
         fixture.store.block_commits()
         with trio.move_on_after(1) as scope:
@@ -336,7 +336,8 @@ async def test_a_cancelled_requester_does_not_lose_the_commit(
 
 
 async def test_closing_commits_what_is_left(autojump_clock: trio.testing.MockClock) -> None:
-    """What was decided and never waited for, too; memory equals disk (see `open_ledger_fixture`)."""
+    """What was decided and never waited for, too; memory equals disk (see
+    `open_ledger_fixture`)."""
     async with open_ledger_fixture() as fixture:
         await fixture.engine()
         fixture.store.block_commits()
@@ -350,10 +351,10 @@ async def test_closing_commits_what_is_left(autojump_clock: trio.testing.MockClo
     assert len(fixture.store.memory.tables["jobs"]) == 6
 
 
-async def test_closing_while_the_store_fails_ends_all_the_same(
+async def test_closing_ends_although_the_store_fails(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """What could not be made durable was refused, so nothing is owed."""
+    """What could not be made durable was refused, so nothing is left to commit."""
     async with open_ledger_fixture() as fixture:
         fixture.store.fail_next(FULL, times=10_000)
         with pytest.raises(CommitFailed):
@@ -366,7 +367,7 @@ async def test_closing_while_the_store_fails_ends_all_the_same(
 async def test_a_heartbeat_is_answered_with_states_that_are_durable(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """An engine is told `cancel` only once the cancellation is on disk."""
+    """An engine gets the verdict `cancel` only once the cancellation is on disk."""
     async with open_ledger_fixture() as fixture:
         job = await fixture.running()
         beat = Heartbeat("E1", local_job_queue=[job.job_id])
@@ -384,7 +385,7 @@ async def test_a_heartbeat_is_answered_with_states_that_are_durable(
             assert beating.reply.jobs[0].verdict == "keep"
 
 
-async def test_under_failures_at_random_memory_and_disk_agree_and_nothing_acknowledged_is_lost(
+async def test_under_random_failures_memory_and_disk_agree_and_nothing_acknowledged_is_lost(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     """Clients, engines and a disk that fails now and then; an exact account at the end."""
@@ -411,14 +412,14 @@ async def test_under_failures_at_random_memory_and_disk_agree_and_nothing_acknow
             except CommitFailed:
                 await trio.sleep(0.2)
 
-    async def corrupt(fixture: LedgerFixture) -> None:
+    async def break_disk(fixture: LedgerFixture) -> None:
         for n in range(30):
             await trio.sleep(0.05)
             fixture.store.fail_next(FULL, times=1 + n % 3)
 
     async with open_ledger_fixture() as fixture:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(corrupt, fixture)
+            nursery.start_soon(break_disk, fixture)
             for _ in range(4):
                 nursery.start_soon(client, fixture)
             for n in range(3):
@@ -433,7 +434,7 @@ async def test_under_failures_at_random_memory_and_disk_agree_and_nothing_acknow
 async def test_a_failing_report_is_counted_once_when_its_engine_repeats_it_after_503(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """Taken back means never taken."""
+    """A report that was rolled back counts as never received."""
     async with open_ledger_fixture() as fixture:
         job = await fixture.running()
         report = FailReport("broke", job.attempt, "E1")

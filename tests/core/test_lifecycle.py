@@ -1,4 +1,4 @@
-"""The tables: every move that is not in them raises."""
+"""Check the tables: every transition that is not in them raises."""
 
 import itertools
 
@@ -19,8 +19,8 @@ MOVES = list(itertools.product(JobStatus, JobEvent))
 
 
 @pytest.mark.parametrize("status, event", MOVES)
-def test_a_move_is_in_the_table_or_raises(status: JobStatus, event: JobEvent) -> None:
-    """There is no third way."""
+def test_a_transition_is_in_the_table_or_raises(status: JobStatus, event: JobEvent) -> None:
+    """Every pair of status and event does one or the other."""
     if (status, event) in JOB_TABLE:
         assert next_status(status, event) is JOB_TABLE[status, event]
     else:
@@ -28,7 +28,7 @@ def test_a_move_is_in_the_table_or_raises(status: JobStatus, event: JobEvent) ->
             next_status(status, event)
 
 
-def test_only_a_person_moves_an_ended_job_and_only_to_the_queue() -> None:
+def test_only_a_restart_moves_an_ended_job_and_only_to_pending() -> None:
     """Terminal jobs never move by themselves."""
     leaving = {(event, new) for (old, event), new in JOB_TABLE.items() if old in TERMINAL_STATUSES}
     assert leaving == {(JobEvent.RESTART, JobStatus.PENDING)}
@@ -36,20 +36,20 @@ def test_only_a_person_moves_an_ended_job_and_only_to_the_queue() -> None:
 
 
 def test_every_status_can_be_reached_and_every_event_can_happen() -> None:
-    """No dead word in the vocabulary."""
+    """No status and no event is unused."""
     assert set(JOB_TABLE.values()) == set(JobStatus)
     assert {event for _, event in JOB_TABLE} == set(JobEvent)
 
 
-def test_of_several_conditions_of_an_engine_the_first_decides() -> None:
-    """And none means idle."""
+def test_the_first_true_condition_decides_the_state_of_an_engine() -> None:
+    """If none is true, it is idle."""
     names = [name for name, _ in ENGINE_TABLE]
     assert engine_state(dict.fromkeys(names, False)) is EngineState.IDLE
     for at, (_, state) in enumerate(ENGINE_TABLE):
         assert engine_state({name: n >= at for n, name in enumerate(names)}) is state
 
 
-def test_the_drawing_shows_every_move() -> None:
+def test_the_drawing_shows_every_transition() -> None:
     """It is generated for the documents."""
     text = drawing()
     for (old, event), new in JOB_TABLE.items():

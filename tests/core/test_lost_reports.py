@@ -1,4 +1,4 @@
-"""An engine that was killed and starts again says what it held as lost: nobody pays for it."""
+"""Report active attempts as lost after an engine was killed: the job is charged no retry."""
 
 import pytest
 from tests.core.kit import Core
@@ -31,7 +31,7 @@ def test_a_reported_loss_is_answered_again_as_before() -> None:
 
 
 def test_a_job_that_engines_report_as_lost_again_and_again_ends_as_poison() -> None:
-    """Charged to nobody, it is still bounded."""
+    """No retry is charged, but losses are bounded all the same."""
     core = Core(lost_attempts_max=3)
     core.engine("e")
     job_id = core.submit()
@@ -41,8 +41,8 @@ def test_a_job_that_engines_report_as_lost_again_and_again_ends_as_poison() -> N
     assert (core.job(job_id).error_message or "").startswith("Poison")
 
 
-@pytest.mark.parametrize("word", ["complete", "progress", "release", "heartbeat"])
-def test_an_engine_that_gave_an_attempt_up_as_lost_does_not_get_it_back(word: str) -> None:
+@pytest.mark.parametrize("contact", ["complete", "progress", "release", "heartbeat"])
+def test_an_engine_that_reported_an_attempt_as_lost_does_not_get_it_back(contact: str) -> None:
     """The first terminal report counts: the contradiction is refused and changes nothing."""
     core = Core()
     core.engine("e")
@@ -50,17 +50,17 @@ def test_an_engine_that_gave_an_attempt_up_as_lost_does_not_get_it_back(word: st
     job = core.must_ask("e")
     first = core.fail(job, FailureClass.LOST, message="killed")
     before = dict(core.disk["jobs"]), dict(core.disk["attempts"])
-    if word == "heartbeat":
+    if contact == "heartbeat":
         assert core.heartbeat_verdicts("e", (job.job_id, job.attempt)) == ["cancel"]
     else:
         with pytest.raises(Conflict):
-            getattr(core, word)(job)
+            getattr(core, contact)(job)
     assert (core.disk["jobs"], core.disk["attempts"]) == before
     assert core.fail(job, FailureClass.LOST, message="killed") == first
 
 
 def test_an_engine_cannot_cancel_a_job() -> None:
-    """Only a person can; from an engine the word counts as a failure of its own."""
+    """Only a person can; from an engine this class counts as a failure of its own."""
     core = Core()
     core.engine("e")
     job_id = core.submit(max_retries=0)

@@ -1,7 +1,7 @@
-"""A machine of random commands, against a naive model (see `model`) of what each must do.
+"""Run random commands against a naive model (see `model`) of what each must do.
 
-Beside the model, after every step: the invariants of the indexes, a dispatcher rebuilt from any
-prefix of the changes, and batches of commands that are taken back.
+In addition, after every step: the invariants of the indexes, a dispatcher rebuilt from any prefix
+of the changes, and batches of commands that are rolled back.
 
 `DISTCONV_MACHINE_EXAMPLES=2000 pytest tests/core/test_machine.py` runs longer, with new seeds.
 """
@@ -57,12 +57,12 @@ class Machine(Modelled):
         assert job_id not in self.jobs
         naive = Naive(self.core.job(job_id), priority=priority, not_before=not_before)
         naive.changed_ms = self.core.wall_ms
-        # What was assigned to a parked engine at once is told right behind.
+        # The event of an immediate assignment to a waiting engine follows.
         self.jobs[job_id] = naive
         self.check_order(self.receive_events())
 
     def some(self, data: st.DataObject) -> Naive:
-        """Choose a job; the later ones rather."""
+        """Choose a job, preferably a late one."""
         ids = sorted(self.jobs, reverse=True)
         return self.jobs[data.draw(st.sampled_from(ids[:8]), label="job")]
 
@@ -125,7 +125,7 @@ class Machine(Modelled):
         ),
     )  # fmt: skip
     def beat(self, engine: str, change: dict[str, Any]) -> None:
-        """Hear from an engine that names nothing: all that it holds is renewed."""
+        """An engine sends a heartbeat that names no jobs: all its leases are renewed."""
         self.core.beat(engine, **change)
         for job_id in self.assigned_to(engine):
             self.renew(self.jobs[job_id], self.core.mono_s)
@@ -133,7 +133,7 @@ class Machine(Modelled):
 
     @rule(engine=st.sampled_from(ENGINES), data=st.data())
     def name_jobs(self, engine: str, data: st.DataObject) -> None:
-        """Hear from an engine which attempts it holds, truly or not."""
+        """An engine names its active attempts, truly or not."""
         named: list[tuple[str, int | None]] = []
         expected: list[str] = []
         coming = 0
@@ -147,7 +147,7 @@ class Machine(Modelled):
             coming += is_back and expected_reply == "new"
             expected.append("keep" if expected_reply == "new" else "cancel")
         assert self.core.heartbeat_verdicts(engine, *named) == expected
-        self.receive_reply()
+        self.receive_resumed()
         for (job_id, _), verdict in zip(named, expected, strict=True):
             if verdict == "keep":
                 self.renew(self.jobs[job_id], self.core.mono_s)
@@ -170,7 +170,7 @@ class Machine(Modelled):
 
     @rule()
     def assign_any(self) -> None:
-        """Somebody asks for any engine."""
+        """A request asks for any engine."""
         job = self.core.assign_any()
         self.check_order(self.receive_events())
         if job is None:
@@ -238,7 +238,7 @@ class Machine(Modelled):
             lambda: self.core.complete(job, url=url, attempt=attempt, engine_id=engine),
         )
         if expected_reply == "new":
-            self.receive_reply()
+            self.receive_resumed()
             naive.engine = engine or naive.engine
             self.end(naive, "completed", naive.engine, None)
             naive.status, naive.url = JobStatus.COMPLETED, url
@@ -263,7 +263,7 @@ class Machine(Modelled):
             ),
         )  # fmt: skip
         if expected_reply == "new":
-            self.receive_reply()
+            self.receive_resumed()
             self.note_failure(
                 naive, engine or naive.engine, kind, message, now_ms, is_fenced=attempt is not None
             )
@@ -285,7 +285,7 @@ class Machine(Modelled):
             expected_reply, lambda: self.core.release(job, attempt=attempt, engine_id=engine)
         )
         if expected_reply == "new":
-            self.receive_reply()
+            self.receive_resumed()
             times = sum(p.outcome == "released" for p in naive.since_restart())
             self.end(naive, "released", naive.engine, None)
             self.requeue(naive, self.core.wall_ms, is_over=False)
@@ -294,7 +294,7 @@ class Machine(Modelled):
 
     @rule(data=st.data())
     def progress(self, data: st.DataObject) -> None:
-        """An engine tells how far it is."""
+        """An engine reports its progress."""
         naive, attempt, engine = self.reporter(data)
         if attempt is None:
             return
@@ -309,7 +309,7 @@ class Machine(Modelled):
             expected_reply, lambda: self.core.progress(job, attempt=attempt, engine_id=engine)
         )
         if expected_reply == "new":
-            self.receive_reply()
+            self.receive_resumed()
             self.renew(naive, self.core.mono_s)
         self.check_order(self.receive_events())
 
@@ -364,14 +364,14 @@ class Machine(Modelled):
         check_invariants(self.core.dispatcher, over_slots_ok=True)
         assert self.core.disk["jobs"] == self.state.jobs
         for job_id, until_s in self.core.dispatcher.leases.items():
-            # A lease may have been renewed by what was taken back, but never be cut short.
+            # What was rolled back may have renewed a lease, but never shortened one.
             assert until_s >= min(self.jobs[job_id].lease_s, self.core.mono_s + LEASE_S) - 0.01
             self.jobs[job_id].lease_s = until_s
-        # The next tick serves engines that wait with what came back into line.
+        # The next call serves the waiting engines with what was requeued.
         self.sleep(0.0)
 
     def decide_something(self, data: st.DataObject) -> Any:
-        """Decide a random command; return how to take it back, None where it was refused."""
+        """Decide a random command; return its rollback, or None if it was refused."""
         from distconvd.dispatch import assign, engines, expiry, reports, submit
         from distconvd.model import CompleteReport, FailReport, Heartbeat, JobPatch, Submission
 
@@ -387,14 +387,14 @@ class Machine(Modelled):
             "patch": (submit.patch, job_id, JobPatch(priority=1, paused=True)),
             "complete": (reports.complete, job_id, CompleteReport(URLS[0], job.attempt)),
             "fail": (reports.fail, job_id, FailReport("no", None, engine)),
-            "blame": (
+            "fail the attempt": (
                 reports.fail,
                 job_id,
                 FailReport("no", job.attempt, job.assigned_engine, FailureClass.ENGINE),
             ),
             "beat": (engines.heartbeat, Heartbeat(engine, tags=["new"], slots=3), {}),
             "remove": (engines.remove, engine),
-            "tick": (expiry.expire_due,),
+            "expire": (expiry.expire_due,),
         }
         name = data.draw(st.sampled_from(sorted(commands)), label="command")
         command, *args = commands[name]

@@ -1,4 +1,4 @@
-"""Options that cannot work are found by the tables of codecs and containers, and no others."""
+"""Check that the tables of codecs and containers find all impossible options, no others."""
 
 from typing import Any, get_args, get_type_hints
 
@@ -60,7 +60,7 @@ def fault(codec: str, output: dict[str, Any] | None = None, **options: Any) -> s
         ("vp9", {"faststart": True, "container": "mp4"}, None),
     ],
 )
-def test_what_no_engine_could_do_is_named(
+def test_an_option_that_no_engine_can_satisfy_is_named(
     codec: str, options: dict[str, Any], field: str | None
 ) -> None:
     assert fault(codec, **options) == (field and f"options.{field}")
@@ -82,7 +82,7 @@ def test_a_url_and_a_name_that_ask_for_two_containers_are_refused(
 
 
 @pytest.mark.parametrize("name", OPTION_RANGES)
-def test_a_number_has_a_range_whatever_the_codec(name: str) -> None:
+def test_every_number_has_a_range_whatever_the_codec(name: str) -> None:
     least, most = OPTION_RANGES[name]
     for codec in ("h264", "prores"):
         for value in (least - 1, most + 1):
@@ -90,7 +90,7 @@ def test_a_number_has_a_range_whatever_the_codec(name: str) -> None:
     assert fault("prores", None, **{name: most}) is None
 
 
-def test_a_codec_that_is_not_known_is_taken_with_whatever_its_engine_may_know() -> None:
+def test_an_unknown_codec_is_accepted_with_whatever_options_its_engine_may_know() -> None:
     odd: dict[str, Any] = {
         "crf": 63,
         "preset": "standard",

@@ -1,4 +1,4 @@
-"""Which engine gets a job: the default policy at its boundaries, codecs, tags, order."""
+"""Check which engine gets a job: limits of the default policy, codecs, tags, order."""
 
 from collections.abc import Callable
 from typing import Any
@@ -40,7 +40,7 @@ def test_the_default_policy_places_by_size(size: float, engine: str) -> None:
     assert job.placement
 
 
-def test_a_large_job_goes_to_the_fastest_when_nobody_streams() -> None:
+def test_a_large_job_goes_to_the_fastest_engine_when_none_streams() -> None:
     """Better than waiting."""
     core = Core()
     core.engine("fast", 5.0)
@@ -53,7 +53,7 @@ def test_a_large_job_goes_to_the_fastest_when_nobody_streams() -> None:
 
 @pytest.mark.parametrize("size", [1.0, 60.0, 500.0])
 def test_an_engine_without_a_benchmark_gets_nothing(size: float) -> None:
-    """Until it has one, by either door."""
+    """Until it has one, from its heartbeat or its benchmark."""
     core = Core()
     core.engine("new", None)
     job_id = core.submit(size)
@@ -64,17 +64,17 @@ def test_an_engine_without_a_benchmark_gets_nothing(size: float) -> None:
 
 
 def busy(core: Core) -> None:
-    """`fast` says that it is busy."""
+    """`fast` reports that it is busy."""
     core.beat("fast", status="busy")
 
 
-def odd_word(core: Core) -> None:
-    """`fast` says a word that nobody knows: it wants nothing."""
+def odd_status(core: Core) -> None:
+    """`fast` reports an unknown status, which means that it wants no job."""
     core.beat("fast", status="thinking")
 
 
 def full(core: Core) -> None:
-    """`fast` holds as many jobs as it has slots, although it says idle."""
+    """`fast` has as many jobs as slots, although it reports idle."""
     job_id = core.submit(60.0)
     assert core.must_ask("fast").job_id == job_id
 
@@ -85,7 +85,7 @@ def draining(core: Core) -> None:
 
 
 def offline(core: Core) -> None:
-    """`fast` has not been heard of."""
+    """`fast` has sent no heartbeat."""
     core.sleep(31)
     core.beat("slow")
     core.beat("streams")
@@ -99,7 +99,7 @@ def quarantined(core: Core) -> None:
         core.fail(core.must_ask("fast"))
 
 
-@pytest.mark.parametrize("how", [busy, odd_word, full, draining, offline, quarantined])
+@pytest.mark.parametrize("how", [busy, odd_status, full, draining, offline, quarantined])
 def test_an_engine_that_is_not_idle_is_left_out(how: Callable[[Core], None]) -> None:
     """A medium job goes to the fastest of the others, and `fast` gets nothing."""
     core = Core(quarantine_after=2)
@@ -116,8 +116,8 @@ def test_an_engine_that_is_not_idle_is_left_out(how: Callable[[Core], None]) -> 
 
 @pytest.mark.parametrize("asked", ["h265", "hevc", "libx265", "HEVC", "hevc_nvenc"])
 @pytest.mark.parametrize("listed", ["h265", "hevc", "libx265"])
-def test_names_of_one_codec_are_one_codec(asked: str, listed: str) -> None:
-    """An encoder's name counts as its codec; the job keeps the word that was given."""
+def test_all_names_of_a_codec_count_as_the_same_codec(asked: str, listed: str) -> None:
+    """An encoder's name counts as its codec; the job keeps the name that was given."""
     core = Core()
     core.engine("E1", supported_codecs=["vp9", listed])
     core.submit(codec=asked)
@@ -125,7 +125,7 @@ def test_names_of_one_codec_are_one_codec(asked: str, listed: str) -> None:
 
 
 def test_an_engine_gets_only_codecs_that_it_lists_and_any_when_it_lists_none() -> None:
-    """An unknown word is a codec like any other."""
+    """An unknown name is a codec like any other."""
     core = Core()
     core.engine("E1", supported_codecs=["vp9"])
     core.engine("any", supported_codecs=[])
@@ -149,7 +149,7 @@ def test_a_benchmark_of_the_jobs_codec_wins_over_the_single_number() -> None:
     assert core.must_ask("cpu").target_codec == "h264"
 
 
-def test_tags_that_a_job_requires_must_all_be_there() -> None:
+def test_an_engine_needs_all_the_tags_that_a_job_requires() -> None:
     """More tags than required do no harm."""
     core = Core()
     core.engine("one", 1.0, tags=["gpu"])
@@ -193,12 +193,12 @@ def test_an_engine_that_asks_gets_only_what_the_policy_places_on_it() -> None:
     small, medium = core.submit(1.0), core.submit(60.0)
     assert core.must_ask("fast").job_id == medium
     assert core.why(small).startswith("It is reserved for engine slow")
-    assert core.ask("fast") is not None  # what it holds already
+    assert core.ask("fast") is not None  # the job that it has already
     assert core.must_ask("slow").job_id == small
     check_invariants(core.dispatcher)
 
 
-def test_an_engine_gets_a_job_meant_for_another_when_the_others_are_all_taken() -> None:
+def test_an_engine_gets_a_job_meant_for_another_when_all_others_are_taken() -> None:
     """Small jobs go to the slowest idle engine: the fast one is that when it is the only one."""
     core = Core()
     three(core)
@@ -207,8 +207,8 @@ def test_an_engine_gets_a_job_meant_for_another_when_the_others_are_all_taken() 
     assert [core.must_ask(e).job_id for e in ("slow", "streams")] == small[:2]
 
 
-def test_ask_of_an_engine_that_never_registered_is_refused() -> None:
-    """The dispatcher knows nothing of what it can do."""
+def test_an_engine_that_never_registered_cannot_ask_for_work() -> None:
+    """The dispatcher does not know what it can do."""
     from distconvd.errors import NotFound
 
     with pytest.raises(NotFound, match="heartbeat"):
@@ -222,7 +222,7 @@ class Stubborn:
         self.answer = answer
 
     def place(self, job: Job, engines: IdleEngines, now_ms: int) -> Place | Hold:
-        """Answer it, or raise it."""
+        """Return the answer, or raise it."""
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer  # type: ignore[return-value]
@@ -252,7 +252,7 @@ def test_a_policy_that_fails_is_overruled_for_that_job_and_counted(
     assert "default policy decides" in caplog.text
 
 
-def test_a_policy_that_contains_a_job_gives_the_reason_that_why_shows() -> None:
+def test_a_policy_that_holds_a_job_gives_the_reason_that_why_shows() -> None:
     """And the jobs behind it are asked about, up to the lookahead."""
 
     class Picky:
@@ -316,8 +316,10 @@ def test_of_equally_fast_engines_the_first_by_id_is_taken_from_either_end() -> N
         assert job.assigned_engine == "a"
 
 
-def test_an_engine_that_takes_any_codec_gets_the_first_of_all_lines_whatever_left_them() -> None:
-    """Lines whose heads were cancelled, placed, or overtaken by an urgent job; tags respected."""
+def test_an_engine_that_takes_any_codec_gets_the_first_job_of_all_queues_whatever_left_them() -> (
+    None
+):
+    """Fronts were cancelled, placed, or overtaken by an urgent job; tags are respected."""
     core = Core(pickup_s=1e9)
     core.engine("any", supported_codecs=[], tags=["gpu"], slots=64)
     ids = [
@@ -334,8 +336,8 @@ def test_an_engine_that_takes_any_codec_gets_the_first_of_all_lines_whatever_lef
     check_invariants(core.dispatcher)
 
 
-def test_a_walk_over_lines_puts_back_what_it_took_and_knows_what_changed_meanwhile() -> None:
-    """The first two are looked at; one ends, one gets a new first; then all are there in order."""
+def test_a_walk_over_fronts_puts_back_what_it_took_and_sees_what_changed_meanwhile() -> None:
+    """The first two are yielded; one queue ends, one gets a new front; then all are in order."""
     core = Core()
     ids = [core.submit(codec=f"word{n // 2}") for n in range(8)]
     fronts = core.dispatcher.state.queue.fronts
@@ -345,17 +347,17 @@ def test_a_walk_over_lines_puts_back_what_it_took_and_knows_what_changed_meanwhi
     core.cancel(ids[2])
     core.cancel(ids[3])
     walk.close()
-    assert [head.job_id for head, _ in fronts.walk([frozenset()])] == [ids[1], ids[4], ids[6]]
-    assert [head.job_id for head, _ in fronts.walk([frozenset()])] == [ids[1], ids[4], ids[6]]
+    assert [front.job_id for front, _ in fronts.walk([frozenset()])] == [ids[1], ids[4], ids[6]]
+    assert [front.job_id for front, _ in fronts.walk([frozenset()])] == [ids[1], ids[4], ids[6]]
     check_invariants(core.dispatcher)
 
 
 class Whole(int):
-    """A number that is not exactly one."""
+    """A subclass of int."""
 
 
 class Text(str):
-    """A text that is not exactly one."""
+    """A subclass of str."""
 
 
 NONSENSE: list[object] = [

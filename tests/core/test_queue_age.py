@@ -1,4 +1,4 @@
-"""The oldest job in line of each priority is known at next to no cost, whatever comes and goes."""
+"""Check that the oldest pending job of each priority is always known, at little cost."""
 
 import random
 
@@ -12,7 +12,7 @@ def job(number: int, priority: int = 0, codec: str = "h264") -> Job:
     return Job(f"{1_700_000_000_000_000 + number}_{number}", "http://h/a", codec, priority=priority)
 
 
-def test_the_oldest_in_line_is_reported_by_priority_over_all_codecs() -> None:
+def test_the_oldest_pending_job_is_reported_by_priority_over_all_codecs() -> None:
     queue = JobQueue()
     jobs = [job(0, 1, "av1"), job(1, 0, "vp9"), job(2, 0, "h264"), job(3, 1, "h264")]
     for one in reversed(jobs):
@@ -31,7 +31,7 @@ def test_a_job_that_changes_its_priority_is_reported_under_the_new_one() -> None
     assert queue.oldest_pending.oldest() == {2: job(0).job_id}
 
 
-def test_a_job_that_leaves_the_line_and_comes_back_in_another_is_reported_once() -> None:
+def test_a_job_that_leaves_its_queue_and_comes_back_in_another_is_reported_once() -> None:
     queue = JobQueue()
     queue.add(job(1, codec="av1"))
     for codec in ("h264", "av1", "h264", "vp9"):
@@ -45,7 +45,7 @@ def test_a_job_that_leaves_the_line_and_comes_back_in_another_is_reported_once()
     assert queue.oldest_pending.oldest() == {0: job(3).job_id}
 
 
-def test_whatever_comes_and_goes_the_oldest_is_right_and_dead_entries_stay_few() -> None:
+def test_the_oldest_job_stays_right_and_dead_entries_few_over_many_random_changes() -> None:
     rng = random.Random(7)
     queue = JobQueue()
     live: dict[str, Job] = {}
@@ -77,7 +77,7 @@ def test_whatever_comes_and_goes_the_oldest_is_right_and_dead_entries_stay_few()
     assert by_age <= 3 * (2 * len(live) + 66)
 
 
-def test_only_jobs_in_line_count_not_those_that_wait_for_a_time_are_paused_or_run() -> None:
+def test_only_jobs_in_the_queue_count_not_delayed_paused_or_running_ones() -> None:
     core = Core()
     oldest = core.dispatcher.state.queue.oldest_pending.oldest
     first = core.submit(60.0)

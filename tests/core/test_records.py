@@ -1,4 +1,4 @@
-"""Records of any origin: the original's nine fields, odd engines, and bytes that are none."""
+"""Load records of any origin: the original's nine fields, odd engines, unreadable bytes."""
 
 import json
 from typing import Any
@@ -31,8 +31,8 @@ def core_with(table: Table, key: str, record: "dict[str, Any] | bytes") -> Core:
     return Core(disk=disk)
 
 
-def test_a_job_of_the_original_is_taken_over_with_our_fields_at_their_defaults() -> None:
-    """Its age is in its id; the next load finds it as ours."""
+def test_a_job_of_the_original_is_normalized_with_our_fields_at_their_defaults() -> None:
+    """Its age is in its id; the next load finds it in our format."""
     core = core_with("jobs", JOB_ID, NINE)
     job = core.job(JOB_ID)
     assert (job.status, job.retries, job.job_size) == (JobStatus.PENDING, 1, 75.0)
@@ -57,8 +57,8 @@ def test_a_job_of_the_original_keeps_its_status(status: JobStatus) -> None:
     check_invariants(core.dispatcher)
 
 
-def test_an_assigned_job_of_the_original_is_renewed_by_its_engine() -> None:
-    """Which registers after the start, and reports without an attempt."""
+def test_the_lease_of_an_assigned_job_of_the_original_is_renewed_by_its_engine() -> None:
+    """The engine registers after the start, and reports without an attempt number."""
     core = core_with("jobs", JOB_ID, NINE | {"status": "assigned", "assigned_engine": "old"})
     core.sleep(50)
     core.engine("old")
@@ -89,10 +89,8 @@ GARBAGE = [
 
 
 @pytest.mark.parametrize("field, value", GARBAGE, ids=str)
-def test_a_field_that_makes_no_sense_is_dropped_and_the_job_is_kept(
-    field: str, value: object
-) -> None:
-    """Whatever it holds, the job can be run."""
+def test_an_unreadable_field_is_dropped_and_the_job_is_kept(field: str, value: object) -> None:
+    """Whatever the field contains, the job can run."""
     core = core_with("jobs", JOB_ID, NINE | {field: value})
     job = core.job(JOB_ID)
     assert (job.source_url, job.status) == ("http://x/y.mp4", JobStatus.PENDING)
@@ -102,8 +100,8 @@ def test_a_field_that_makes_no_sense_is_dropped_and_the_job_is_kept(
 
 
 @pytest.mark.parametrize("status", ["running", "done", 7, None])
-def test_a_job_whose_status_cannot_be_read_is_not_run_again_unasked(status: object) -> None:
-    """It may be done; and what was found is kept."""
+def test_a_job_whose_status_cannot_be_read_is_not_run_again_by_itself(status: object) -> None:
+    """It may be done already; and the original record is kept."""
     core = core_with("jobs", JOB_ID, NINE | {"status": status})
     job = core.job(JOB_ID)
     assert job.status is JobStatus.FAILED_PERMANENTLY
@@ -137,7 +135,7 @@ HOPELESS = [
 def test_an_unreadable_job_record_is_logged_and_skipped_and_the_daemon_starts(
     record: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And what is beside it is loaded."""
+    """The other records are loaded."""
     disk = empty_disk()
     disk["jobs"][JOB_ID] = record
     disk["jobs"]["1_1"] = encode(NINE)
@@ -147,8 +145,8 @@ def test_an_unreadable_job_record_is_logged_and_skipped_and_the_daemon_starts(
     check_invariants(core.dispatcher)
 
 
-def test_a_job_is_known_by_its_key_whatever_its_record_says() -> None:
-    """The original keys its map by id."""
+def test_a_job_has_its_key_as_its_id_whatever_its_record_says() -> None:
+    """The original stores its jobs under their ids."""
     core = core_with("jobs", "custom", NINE | {"job_id": "another"})
     assert core.job("custom").job_id == "custom"
     assert core.job("custom").created_at == 0
@@ -170,10 +168,10 @@ ODD_ENGINES: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("record", ODD_ENGINES, ids=str)
-def test_an_engine_of_any_shape_is_taken_over_and_can_register_again(
+def test_an_engine_record_of_any_shape_is_normalized_and_the_engine_can_register_again(
     record: dict[str, Any],
 ) -> None:
-    """Its next heartbeat puts it right."""
+    """Its next heartbeat corrects it."""
     core = core_with("engines", "E1", record)
     check_invariants(core.dispatcher)
     assert core.view("E1")["engine_id"] == "E1"
@@ -188,7 +186,7 @@ def test_an_engine_of_any_shape_is_taken_over_and_can_register_again(
 
 @pytest.mark.parametrize("record", [b"", b"[]", b"{", b'{"engine_id":"\xff"}', b"[" * 100_000])
 def test_an_unreadable_engine_record_is_skipped_and_the_daemon_starts(record: bytes) -> None:
-    """The engine registers anew."""
+    """The engine registers again."""
     core = core_with("engines", "E1", record)
     assert not core.dispatcher.state.engines
     core.engine("E1")
@@ -197,7 +195,7 @@ def test_an_unreadable_engine_record_is_skipped_and_the_daemon_starts(record: by
 
 @pytest.mark.parametrize("record", [b"", b"[]", b'{"attempts": 7}', b'{"job_id": "\xff"}'])
 def test_a_history_that_cannot_be_read_does_not_stop_its_job(record: bytes) -> None:
-    """It begins anew."""
+    """The history starts again."""
     disk = empty_disk()
     disk["jobs"][JOB_ID] = encode(NINE)
     disk["attempts"][JOB_ID] = record
@@ -207,7 +205,7 @@ def test_a_history_that_cannot_be_read_does_not_stop_its_job(record: bytes) -> N
     assert core.outcomes(JOB_ID) == ["failed"]
 
 
-def test_a_record_of_ours_comes_back_byte_for_byte() -> None:
+def test_a_record_of_ours_is_loaded_unchanged_byte_for_byte() -> None:
     """So that loading writes nothing."""
     core = Core()
     core.engine("E1")

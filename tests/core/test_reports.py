@@ -1,4 +1,4 @@
-"""What each report does in each state of its job: complete, fail, release, progress."""
+"""Check what each report does in each state of its job: complete, fail, release, progress."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ URL = "file:///out.mp4"
 
 
 def assigned(core: Core, **fields: Any) -> Job:
-    """Return a job that E1 holds; E2 could take it too."""
+    """Return a job that is assigned to E1; E2 could take it too."""
     core.engine("E1", 10.0)
     core.engine("E2", 20.0)
     core.submit(**fields)
@@ -22,15 +22,15 @@ def assigned(core: Core, **fields: Any) -> Job:
 
 
 def lost(core: Core, **fields: Any) -> Job:
-    """Return a job whose attempt on E1 was written off; it waits."""
+    """Return a job whose attempt on E1 was lost; it is pending."""
     job = assigned(core, **fields)
     core.sleep(61)
     assert core.job(job.job_id).status is JobStatus.PENDING
     return job
 
 
-def elsewhere(core: Core) -> Job:
-    """Return a job as E1 knew it, which E2 holds now under the next attempt."""
+def on_another_engine(core: Core) -> Job:
+    """Return a job as E1 knew it, which is now assigned to E2 under the next attempt."""
     job = lost(core)
     core.beat("E2")
     taken = core.must_ask("E2")
@@ -83,14 +83,14 @@ def never_assigned(core: Core) -> Job:
 STATES: dict[str, Callable[[Core], Job]] = {
     f.__name__: f
     for f in (
-        never_assigned, assigned, lost, elsewhere, failed_once, completed, given_up, cancelled,
-        poisoned,
+        never_assigned, assigned, lost, on_another_engine, failed_once, completed, given_up,
+        cancelled, poisoned,
     )
 }  # fmt: skip
 
 
 def send(core: Core, report: str, job: Job, attempt: int | None, engine: str | None) -> str:
-    """Send a report as E1's unless told otherwise; return its answer's gist."""
+    """Send a report; return its answer in short."""
     try:
         if report == "complete":
             core.complete(job, url=URL, attempt=attempt, engine_id=engine)
@@ -106,12 +106,12 @@ def send(core: Core, report: str, job: Job, attempt: int | None, engine: str | N
     return "ok"
 
 
-# state: what complete, fail, release and progress of E1's attempt are answered
+# state: the answers to complete, fail, release and progress of E1's attempt
 CURRENT_TABLE = {
     "never_assigned": ("409", "409", "409", "409"),
     "assigned": ("ok", "requeued", "ok", "ok"),
     "lost": ("ok", "requeued", "ok", "ok"),
-    "elsewhere": ("409", "409", "409", "409"),
+    "on_another_engine": ("409", "409", "409", "409"),
     "failed_once": ("409", "requeued", "409", "409"),
     "completed": ("ok", "409", "409", "409"),
     "given_up": ("409", "failed", "409", "409"),
@@ -130,7 +130,7 @@ ROWS = [
 def test_a_report_of_the_last_attempt_counts_as_the_table_says(
     state: str, report: str, answer: str
 ) -> None:
-    """Each report in each state; a refused one changes nothing, a repeated one neither."""
+    """Each report in each state; a refused one and a repeated one change nothing."""
     core = Core()
     job = STATES[state](core)
     before = dict(core.disk["jobs"]), dict(core.disk["attempts"])
@@ -144,7 +144,7 @@ def test_a_report_of_the_last_attempt_counts_as_the_table_says(
 
 
 @pytest.mark.parametrize("state, report, answer", ROWS)
-def test_a_report_repeated_immediately_is_answered_as_before_and_changes_nothing(
+def test_a_repeated_report_is_answered_as_before_and_changes_nothing(
     state: str, report: str, answer: str
 ) -> None:
     """Its reply may have been lost."""
@@ -195,7 +195,7 @@ LEGACY_TABLE = {
     "never_assigned": ("ok", "requeued"),
     "assigned": ("ok", "requeued"),
     "lost": ("ok", "requeued"),
-    "elsewhere": ("ok", "requeued"),
+    "on_another_engine": ("ok", "requeued"),
     "failed_once": ("ok", "requeued"),
     "completed": ("ok", "409"),
     "given_up": ("409", "failed"),
@@ -224,7 +224,7 @@ def test_a_report_without_an_attempt_is_judged_by_the_jobs_state(
 
 
 def test_a_completion_of_a_pending_job_leaves_a_trace() -> None:
-    """It ends no attempt of ours, and still the history tells who did it."""
+    """It ends no attempt, but the history shows which engine did it."""
     core = Core()
     job = never_assigned(core)
     core.complete(job, attempt=None, engine_id="E9")
@@ -237,7 +237,7 @@ def test_a_completion_of_a_pending_job_leaves_a_trace() -> None:
 def test_a_legacy_report_is_credited_to_the_engine_that_sends_it() -> None:
     """E1's late work counts, and its repetition too, although E2 has the job now."""
     core = Core()
-    job = elsewhere(core)
+    job = on_another_engine(core)
     core.complete(job, attempt=None, engine_id="E1")
     assert core.job(job.job_id).assigned_engine == "E1"
     assert core.complete(job, attempt=None, engine_id="E1").endswith("marked as completed")
@@ -245,7 +245,7 @@ def test_a_legacy_report_is_credited_to_the_engine_that_sends_it() -> None:
 
 
 def test_a_legacy_failure_that_repeats_on_a_waiting_job_counts_twice() -> None:
-    """It cannot be told from a second failure, so retries are used up."""
+    """It cannot be distinguished from a second failure, so retries are used up."""
     core = Core()
     job = never_assigned(core)
     for retries in (1, 2, 3):
@@ -257,7 +257,7 @@ def test_a_legacy_failure_that_repeats_on_a_waiting_job_counts_twice() -> None:
 
 
 def test_the_first_terminal_report_wins() -> None:
-    """A second one that says otherwise is refused, whichever way round."""
+    """A second one that contradicts it is refused, whichever comes first."""
     core = Core()
     job = completed(core)
     with pytest.raises(Conflict):
@@ -272,7 +272,7 @@ def test_the_first_terminal_report_wins() -> None:
 
 
 def test_an_old_failure_is_answered_as_before_while_another_engine_works() -> None:
-    """The report of attempt 1 is repeated after attempt 2 began: it is no news."""
+    """The report of attempt 1 is repeated after attempt 2 began, and changes nothing."""
     core = Core()
     job = failed_once(core)
     second = core.must_ask("E2")
@@ -281,7 +281,7 @@ def test_an_old_failure_is_answered_as_before_while_another_engine_works() -> No
 
 
 def test_a_report_on_an_unknown_job_is_refused() -> None:
-    """Nothing is on record."""
+    """There is no record of it."""
     core = Core()
     ghost = Job("123_4", "http://x/y", "h264", attempt=1)
     for report in REPORTS:
@@ -320,15 +320,15 @@ def test_progress_is_shown_and_never_stored() -> None:
 
 
 def test_progress_of_a_paused_job_makes_the_engine_pause() -> None:
-    """A running attempt is told at its next contact."""
+    """A running attempt learns of it at its next contact."""
     core = Core()
     job = assigned(core)
     core.patch(job.job_id, paused=True)
     assert core.progress(job).paused
 
 
-def test_a_job_given_back_is_charged_nothing_and_nobody_is_blamed() -> None:
-    """The engine drains: the job goes to the next one at once."""
+def test_a_release_charges_no_retry_and_counts_no_failure_of_the_engine() -> None:
+    """The engine drains: the job can be assigned again immediately."""
     core = Core(quarantine_after=1)
     job = assigned(core)
     core.release(job)
@@ -339,8 +339,8 @@ def test_a_job_given_back_is_charged_nothing_and_nobody_is_blamed() -> None:
     assert core.must_ask("E1").attempt == 2
 
 
-def test_a_failure_the_engine_calls_cancelled_is_charged_as_its_own() -> None:
-    """Charged to nobody it would go round for ever."""
+def test_a_failure_that_the_engine_calls_cancelled_is_charged_as_its_own() -> None:
+    """Without a charge the job would be retried without end."""
     core = Core()
     job = assigned(core, max_retries=0)
     assert "failed permanently" in core.fail(job, FailureClass.CANCELLED)

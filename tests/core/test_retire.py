@@ -1,4 +1,4 @@
-"""Retiring: which ended jobs leave, and that leaving loses and doubles nothing."""
+"""Check which ended jobs are retired, and that retiring loses and doubles nothing."""
 
 from tests.core.kit import Core
 
@@ -18,7 +18,7 @@ def leaving(core: Core, count: int = 100) -> list[Retired]:
     return core.run(retirable, count)
 
 
-def test_those_that_ended_first_leave_beyond_the_count() -> None:
+def test_the_jobs_that_ended_first_leave_when_there_are_too_many() -> None:
     core = Core(finished_jobs_max=2)
     core.engine("e")
     ids = [ended(core) for _ in range(5)]
@@ -26,7 +26,7 @@ def test_those_that_ended_first_leave_beyond_the_count() -> None:
     assert [entry.job_id for entry in leaving(core, 2)] == ids[:2]
 
 
-def test_those_over_the_age_leave_however_few_they_are() -> None:
+def test_jobs_over_the_age_leave_however_few_there_are() -> None:
     core = Core(finished_age_s=DAY_S, engine_timeout_s=1e9)
     core.engine("e")
     old = ended(core)
@@ -65,7 +65,7 @@ def test_a_job_that_was_started_again_meanwhile_stays() -> None:
     assert core.job(job_id).status.value == "pending"
 
 
-def test_an_id_that_left_is_never_given_out_again_even_when_the_clock_steps_back() -> None:
+def test_the_id_of_a_retired_job_is_never_used_again_even_when_the_clock_steps_back() -> None:
     core = Core(finished_jobs_max=0)
     core.engine("e")
     gone = ended(core)
@@ -76,7 +76,7 @@ def test_an_id_that_left_is_never_given_out_again_even_when_the_clock_steps_back
     assert core.submit() > gone
 
 
-def test_after_a_restart_those_that_ended_first_still_leave_first() -> None:
+def test_after_a_restart_the_jobs_that_ended_first_still_leave_first() -> None:
     core = Core(finished_jobs_max=1)
     core.engine("a")
     core.engine("b")

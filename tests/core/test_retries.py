@@ -1,4 +1,4 @@
-"""Failures: what each class costs, how long the job waits, where it goes, and sick engines."""
+"""Check what each failure class costs, how long a job waits, where it goes; quarantine."""
 
 from typing import Any
 
@@ -32,7 +32,8 @@ def take(core: Core, engine_id: str = "E1") -> int:
 def test_a_charged_failure_is_retried_exactly_max_retries_times(
     kind: FailureClass | None, max_retries: int
 ) -> None:
-    """`max_retries` counts the retries after the first attempt; 0 means that one failure ends it."""
+    """`max_retries` counts the retries after the first attempt; 0 means that one failure ends
+    it."""
     core = Core(retry_backoff_s=0, quarantine_after=0, retry_elsewhere_s=0)
     job_id = one(core, max_retries=max_retries)
     for attempt in range(1, max_retries + 2):
@@ -57,7 +58,7 @@ def test_a_bad_source_is_never_retried() -> None:
 
 
 def test_transient_failures_cost_no_retry_until_there_are_too_many() -> None:
-    """So that no job loops for ever."""
+    """So that every job ends."""
     core = Core(transient_attempts_max=4, retry_backoff_s=0, retry_elsewhere_s=0)
     job_id = one(core, max_retries=1)
     for attempt in range(1, 7):
@@ -71,10 +72,10 @@ def test_transient_failures_cost_no_retry_until_there_are_too_many() -> None:
 @pytest.mark.parametrize(
     "kind, waits", [(ENGINE, [0, 5, 10, 20, 40, 60, 60]), (TRANSIENT, [5, 10, 20, 40, 60, 60])]
 )
-def test_the_first_retry_is_immediately_and_later_ones_wait_twice_as_long(
+def test_the_first_retry_is_immediate_and_later_ones_wait_twice_as_long(
     kind: FailureClass, waits: list[int]
 ) -> None:
-    """A passing fault waits from the first; the wait is bounded."""
+    """A transient failure waits from the first retry; the wait is bounded."""
     core = Core(retry_backoff_max_s=60, retry_elsewhere_s=0, quarantine_after=0)
     job_id = one(core, max_retries=99)
     take(core)
@@ -97,7 +98,7 @@ def test_a_waiting_retry_says_how_long_it_waits_and_survives_a_restart() -> None
     assert take(core) == 3
 
 
-def test_no_backoff_where_it_is_turned_off() -> None:
+def test_there_is_no_backoff_when_it_is_turned_off() -> None:
     """Setting 0."""
     core = Core(retry_backoff_s=0, retry_elsewhere_s=0)
     job_id = one(core)
@@ -118,7 +119,7 @@ def test_a_retry_prefers_an_engine_that_has_not_failed_the_job() -> None:
 
 
 def test_a_retry_waits_for_a_busy_engine_that_has_not_failed_it_but_not_forever() -> None:
-    """After `retry_elsewhere_s` any engine will do, one that waits here too."""
+    """After `retry_elsewhere_s` any engine will do, one in a long poll too."""
     core = Core(retry_elsewhere_s=30)
     core.engine("E1", 5.0)
     core.engine("E2", 50.0)
@@ -135,7 +136,7 @@ def test_a_retry_waits_for_a_busy_engine_that_has_not_failed_it_but_not_forever(
 
 
 def test_a_retry_after_a_long_backoff_still_prefers_another_engine() -> None:
-    """The backoff is no wait for another engine."""
+    """The backoff does not count as waiting for another engine."""
     core = Core(retry_elsewhere_s=30, retry_backoff_s=100)
     core.engine("E1", 5.0)
     core.engine("E2", 50.0)
@@ -153,8 +154,8 @@ def test_a_retry_after_a_long_backoff_still_prefers_another_engine() -> None:
 
 
 @pytest.mark.parametrize("other", ["none", "offline", "draining", "wrong codec"])
-def test_a_retry_goes_back_to_the_same_engine_where_no_other_can_take_it(other: str) -> None:
-    """At once: there is nobody to wait for."""
+def test_a_retry_goes_back_to_the_same_engine_if_no_other_can_take_it(other: str) -> None:
+    """Immediately: there is no engine to wait for."""
     core = Core(engine_timeout_s=20, start_grace_s=20)
     core.engine("E1", 5.0)
     if other != "none":
@@ -171,7 +172,7 @@ def test_a_retry_goes_back_to_the_same_engine_where_no_other_can_take_it(other: 
 
 
 def test_a_job_that_every_engine_has_failed_goes_where_the_policy_wants_it() -> None:
-    """There is nobody left to prefer."""
+    """There is no engine left to prefer."""
     core = Core()
     core.engine("E1", 5.0)
     core.engine("E2", 4.0)
@@ -198,7 +199,7 @@ def test_an_engine_that_was_lost_with_a_job_counts_as_having_failed_it() -> None
 
 
 def fail_jobs(core: Core, count: int, kind: FailureClass | None = ENGINE) -> None:
-    """Let E1 fail so many jobs, one after the other."""
+    """Let E1 fail this many jobs, one after the other."""
     for _ in range(count):
         core.submit(max_retries=0)
         core.fail(core.must_ask("E1"), kind)
@@ -217,7 +218,7 @@ def test_an_engine_that_fails_different_jobs_in_a_row_is_quarantined_and_freed_a
         core.sleep(11)
         core.beat("E1")
         assert core.ask("E1") is None
-    assert "1 quarantined" in core.why(job_id)
+    assert "1 is quarantined" in core.why(job_id)
     core.sleep(1.1)
     assert core.view("E1")["status"] == "idle"
     core.fail(core.must_ask("E1"))
@@ -259,7 +260,7 @@ def test_an_engine_is_not_blamed_for_what_may_be_the_source_or_the_network(
 
 
 @pytest.mark.parametrize("limit", [1, 2])
-def test_what_is_remembered_of_failures_is_bounded_by_the_limit(limit: int) -> None:
+def test_the_record_of_failed_jobs_is_bounded_by_the_limit(limit: int) -> None:
     """Also where one failure is enough."""
     core = Core(quarantine_after=limit, quarantine_s=1)
     core.engine("E1")
@@ -270,7 +271,7 @@ def test_what_is_remembered_of_failures_is_bounded_by_the_limit(limit: int) -> N
 
 
 def test_a_quarantine_survives_a_restart_and_ends_in_time() -> None:
-    """It is on record."""
+    """It is stored in the engine's record."""
     core = Core(quarantine_after=1, quarantine_s=100)
     core.engine("E1")
     fail_jobs(core, 1)
@@ -296,8 +297,8 @@ def test_resuming_an_engine_ends_its_quarantine_and_its_record_of_failures() -> 
     assert core.view("E1")["status"] == "idle"
 
 
-def test_a_job_that_is_given_back_again_and_again_waits_between_ever_longer() -> None:
-    """The first time is a drain; a loop of it must not be a busy one."""
+def test_a_job_that_is_released_again_and_again_waits_longer_each_time() -> None:
+    """The first release may be a drain; a loop of releases must not be a busy one."""
     core = Core(retry_backoff_s=10, retry_elsewhere_s=0)
     core.engine("E1")
     core.submit()
@@ -311,7 +312,7 @@ def test_a_job_that_is_given_back_again_and_again_waits_between_ever_longer() ->
         core.beat("E1")
 
 
-def test_a_time_that_was_set_while_the_job_ran_contains_after_a_failure() -> None:
+def test_a_not_before_that_was_set_while_the_job_ran_still_counts_after_a_failure() -> None:
     """The backoff is shorter."""
     core = Core(retry_backoff_s=10, retry_elsewhere_s=0)
     core.engine("E1")

@@ -1,7 +1,7 @@
-"""Taking back: after the undo of any command the state is as if it had never been.
+"""Check that the rollback of any command leaves the state as if it had never run.
 
-Compared with a dispatcher freshly loaded from the records before it: records, lines, holdings,
-counts, order, delays, leases. Then the same command must do the same again.
+Compared with a dispatcher freshly loaded from the records before it: records, queues, assigned
+jobs, counts, order, delays, leases. Then the same command must do the same again.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ def scene() -> Core:
     core = Core(idempotency_keys_max=2, quarantine_after=1, finished_jobs_max=0)
     core.engine("E1", 5.0, slots=3, tags=["gpu"])
     core.engine("E2", 50.0, slots=1)
-    for name in ("done", "failed", "cancelled", "lost", "held"):
+    for name in ("done", "failed", "cancelled", "lost", "assigned"):
         job_id = core.submit(60.0, labels={"name": name}, key=(name, "d"), max_retries=0)
         if name == "lost":
             core.beat("E2")
@@ -67,7 +67,7 @@ def ids(core: Core) -> dict[str, str]:
 def commands(core: Core) -> dict[str, tuple[Any, ...]]:
     """Return every command, in every state of a job that it can meet."""
     by_name = ids(core)
-    assigned = by_name["held"]
+    assigned = by_name["assigned"]
     attempt = core.job(assigned).attempt
     found: dict[str, tuple[Any, ...]] = {
         "submit": (submit.submit, SUBMISSION),
@@ -77,11 +77,11 @@ def commands(core: Core) -> dict[str, tuple[Any, ...]]:
             Submission("http://a/b", "h264", 1.0, not_before=core.wall_ms + 5000),
         ),
         "ask": (assign.ask, "E1"),
-        "ask elsewhere": (assign.ask, "E2"),
+        "ask as another engine": (assign.ask, "E2"),
         "assign any": (assign.assign_any,),
         "heartbeat": (engines.heartbeat, Heartbeat("E1", slots=9, tags=[], status="busy"), {}),
         "register": (engines.heartbeat, Heartbeat("E9", benchmark_time=1.0), {}),
-        "take back a lost one": (
+        "resume a lost one": (
             engines.heartbeat,
             Heartbeat("E2", jobs=[HeldJob(by_name["gone"], 1)]),
             {},
@@ -120,7 +120,7 @@ NAMES = sorted(commands(scene()))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_taking_a_decision_back_leaves_no_trace(name: str) -> None:
+def test_rolling_back_a_decision_leaves_no_trace(name: str) -> None:
     """Whatever it was; and decided again it comes to the same."""
     core = scene()
     command, *args = commands(core)[name]
@@ -143,12 +143,12 @@ def test_taking_a_decision_back_leaves_no_trace(name: str) -> None:
 
 
 @pytest.mark.parametrize("seconds", [16.0, 31.0, 61.0, 301.0])
-def test_taking_back_what_became_due_leaves_no_trace_and_it_becomes_due_again(
+def test_rolling_back_what_became_due_leaves_no_trace_and_it_becomes_due_again(
     seconds: float,
 ) -> None:
     """Leases, delays, quarantine."""
     core = scene()
-    job = core.job(ids(core)["held"])
+    job = core.job(ids(core)["assigned"])
     core.fail(core.must_ask("E1"), FailureClass.ENGINE) if seconds > 300 else None
     core.wall_ms += int(seconds * 1000)
     core.mono_s += seconds
@@ -185,7 +185,7 @@ def test_two_decisions_on_top_of_each_other_are_rolled_back_newest_first(
     check_invariants(core.dispatcher)
 
 
-def test_a_delay_rolled_back_is_looked_at_when_it_was_due_before() -> None:
+def test_a_delay_whose_change_was_rolled_back_ends_at_its_earlier_time() -> None:
     """The reminder of the shorter delay has come and gone meanwhile."""
     core = Core()
     core.engine("E1")
@@ -199,7 +199,7 @@ def test_a_delay_rolled_back_is_looked_at_when_it_was_due_before() -> None:
     assert job_id in core.dispatcher.state.queue
 
 
-def test_an_end_rolled_back_gives_the_attempt_a_lease_again() -> None:
+def test_rolling_back_the_end_of_an_attempt_restores_its_lease() -> None:
     """It runs on, and is lost like any other if its engine is gone."""
     core = Core()
     core.engine("E1")

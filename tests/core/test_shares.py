@@ -1,4 +1,4 @@
-"""Shares of the queue: whose turn it is, and that turns never reorder what is within one share."""
+"""Check that shares take turns, and that this never reorders the jobs of one share."""
 
 from collections import Counter
 
@@ -16,7 +16,7 @@ from distconvd.policy import Hold, IdleEngines, Place, Share, SharingPolicy
 
 
 class ByTeam(SizeAware):
-    """A policy that divides by the label `team`; the label `cost` says what a job costs."""
+    """A policy that divides by the label `team`; the label `cost` is the cost of a job."""
 
     def share(self, job: Job) -> Share:
         return Share(job.labels.get("team", ""), float(job.labels.get("cost", "1")))
@@ -63,7 +63,7 @@ def test_shares_take_turns_however_many_jobs_one_of_them_submitted_first() -> No
     assert served(core, 6) == ["a", "b", "a", "b", "a", "b"]
 
 
-def test_half_the_cost_is_twice_the_jobs() -> None:
+def test_a_share_with_half_the_cost_gets_twice_the_jobs() -> None:
     core = Core(policy=ByTeam())
     core.engine("e1")
     for _ in range(60):
@@ -93,7 +93,7 @@ def test_within_a_share_the_oldest_comes_first() -> None:
     assert got == [ids[0], ids[2], ids[1], ids[3]]
 
 
-def test_shares_are_counted_over_all_demands_together() -> None:
+def test_shares_are_counted_over_all_requirements_together() -> None:
     core = Core(policy=ByTeam())
     core.engine("e1", supported_codecs=["h264", "vp9"])
     for _ in range(4):
@@ -104,7 +104,7 @@ def test_shares_are_counted_over_all_demands_together() -> None:
     assert sorted(served(core, 4)) == ["a", "a", "b", "b"]
 
 
-def test_a_share_that_was_idle_has_saved_up_nothing() -> None:
+def test_an_idle_share_saves_up_nothing() -> None:
     core = Core(policy=ByTeam())
     core.engine("e1")
     for _ in range(40):
@@ -125,19 +125,19 @@ def test_a_share_whose_jobs_are_held_does_not_hide_the_others() -> None:
     check_invariants(core.dispatcher)
 
 
-def test_why_reports_with_whom_a_share_takes_turns() -> None:
+def test_why_names_the_shares_that_take_turns() -> None:
     core = Core(policy=ByTeam())
     first, second, _ = (core.submit(labels={"team": team}) for team in "aab")
     core.engine("e1")
     assert core.why(second) == (
-        "1 jobs that the same engines can take come before it in its share, which takes turns"
+        "1 job that the same engines can take comes before it in its share, which takes turns"
         " with 'b'."
     )
-    assert core.why(first) == "It is the next of its share, which takes turns with 'b'."
+    assert core.why(first) == "It is the next job of its share, which takes turns with 'b'."
 
 
 @pytest.mark.parametrize("answer", [None, "team", Share("a", 0.0), Share("a", float("nan")), 7])
-def test_a_policy_that_returns_no_share_is_counted_and_its_job_still_waits(
+def test_a_policy_that_returns_an_invalid_share_is_counted_and_its_job_is_still_assigned(
     answer: object,
 ) -> None:
     class Broken(SizeAware):
@@ -153,7 +153,7 @@ def test_a_policy_that_returns_no_share_is_counted_and_its_job_still_waits(
     assert core.dispatcher.policy_failures > 0
 
 
-def test_a_hold_until_a_time_is_asked_again_then_with_nothing_else_happening() -> None:
+def test_a_hold_ends_at_its_time_without_any_other_event() -> None:
     class Later(SizeAware):
         def place(self, job: Job, engines: IdleEngines, now_ms: int) -> Place | Hold:
             if now_ms < opens_ms:
@@ -193,7 +193,7 @@ def job_of(number: int, team: int, priority: int) -> Job:
 
 
 class Model:
-    """The same order by looking at everything."""
+    """The same order, found by a full scan."""
 
     def __init__(self) -> None:
         self.jobs: dict[str, Job] = {}
@@ -214,7 +214,7 @@ class Model:
         same = (requirements_of(job), job.labels["team"])
         return [j for j in self.jobs.values() if (requirements_of(j), j.labels["team"]) == same]
 
-    def head(self, codec: str) -> str | None:
+    def front(self, codec: str) -> str | None:
         found = [j for j in self.jobs.values() if j.target_codec == codec]
         found.sort(key=lambda j: (-j.priority, self.shares.clock(j.labels["team"]), j.job_id))
         return found[0].job_id if found else None
@@ -224,13 +224,13 @@ class Model:
 @settings(max_examples=300, deadline=None)
 @given(OPS)
 @example(
-    # All that was left of the turns was dead.
+    # All that was left in the schedule was dead.
     [
         ("add", 1, 1, 0), ("add", 3, 0, 0), ("add", 5, 0, 1), ("add", 7, 2, 0), ("add", 9, 0, 1),
         ("take", 1, 0, 0), ("take", 1, 0, 0), ("add", 3, 0, 0),
     ]
 )  # fmt: skip
-def test_the_head_of_a_line_is_what_a_look_at_everything_finds(ops: list[Op]) -> None:
+def test_the_front_of_a_queue_is_what_a_full_scan_finds(ops: list[Op]) -> None:
     queue, model = JobQueue(), Model()
     queue.share_of = ByTeam().share
     for kind, number, team, priority in ops:
@@ -242,17 +242,17 @@ def test_the_head_of_a_line_is_what_a_look_at_everything_finds(ops: list[Op]) ->
             queue.discard(job.job_id)
             model.discard(job.job_id)
         else:
-            head = queue.front(requirements_of(job))
-            if head is not None:
-                taken = model.jobs[head.job_id]
+            front = queue.front(requirements_of(job))
+            if front is not None:
+                taken = model.jobs[front.job_id]
                 queue.charge(taken)
                 model.shares.charge(*ByTeam().share(taken))
-                queue.discard(head.job_id)
-                model.discard(head.job_id)
+                queue.discard(front.job_id)
+                model.discard(front.job_id)
         for codec in CODECS:
             requirements = requirements_of(Job("1_0", "file:///a", codec))
-            head = queue.front(requirements)
-            assert (head and head.job_id) == model.head(codec)
+            front = queue.front(requirements)
+            assert (front and front.job_id) == model.front(codec)
             before = [entry.job_id for entry in queue.in_order(requirements)]
             assert sorted(before) == sorted(
                 j.job_id for j in model.jobs.values() if j.target_codec == codec
@@ -263,10 +263,10 @@ def test_the_head_of_a_line_is_what_a_look_at_everything_finds(ops: list[Op]) ->
             )
             partly.close()
             assert [entry.job_id for entry in queue.in_order(requirements)] == before
-            assert before[:1] == ([head.job_id] if head else [])
+            assert before[:1] == ([front.job_id] if front else [])
 
 
-def test_turns_within_a_line_keep_priority_and_alternate() -> None:
+def test_shares_of_one_queue_alternate_within_each_priority() -> None:
     queue = JobQueue()
     queue.share_of = ByTeam().share
     for number, (team, priority) in enumerate([(0, 0), (0, 0), (0, 2), (1, 0), (1, 1), (2, 0)]):
@@ -276,7 +276,7 @@ def test_turns_within_a_line_keep_priority_and_alternate() -> None:
     assert order[2:] == ["1010_0", "1000_0", "1006_0", "1002_0"]
 
 
-def test_clocks_of_shares_that_never_come_again_are_bounded() -> None:
+def test_the_number_of_clocks_of_absent_shares_is_bounded() -> None:
     shares = Shares()
     shares.queue_added("stays")
     for number in range(3 * SHARES_MAX):
@@ -287,7 +287,7 @@ def test_clocks_of_shares_that_never_come_again_are_bounded() -> None:
     assert len(shares._clocks) <= SHARES_MAX + 2
 
 
-def test_a_placement_looks_at_few_jobs_whatever_the_number_of_shares_and_jobs() -> None:
+def test_a_placement_asks_about_few_jobs_however_many_shares_and_jobs_there_are() -> None:
     queue = JobQueue()
     asked = 0
 
@@ -306,11 +306,11 @@ def test_a_placement_looks_at_few_jobs_whatever_the_number_of_shares_and_jobs() 
     asked = 0
     seen = []
     for _ in range(2_000):
-        head = queue.front(requirements)
-        assert head is not None
-        queue.charge(jobs[head.job_id])
-        queue.discard(head.job_id)
-        seen.append(jobs[head.job_id].labels["team"])
+        front = queue.front(requirements)
+        assert front is not None
+        queue.charge(jobs[front.job_id])
+        queue.discard(front.job_id)
+        seen.append(jobs[front.job_id].labels["team"])
     assert asked == 2_000
     assert set(Counter(seen).values()) == {2}
     requirement_queue = queue._requirement_queues[requirements]

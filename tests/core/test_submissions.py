@@ -1,4 +1,4 @@
-"""What people do with jobs: submit, submit again, change, cancel, start again; and listings."""
+"""Submit jobs, submit them again, change, cancel and restart them; list them."""
 
 import pytest
 from tests.core.kit import START_MS, Core, check_invariants
@@ -18,7 +18,7 @@ def test_an_id_is_microseconds_and_a_counter() -> None:
     assert ids == [f"{START_MS * 1000 + n}_{n}" for n in range(3)]
 
 
-def test_a_dry_run_makes_nothing() -> None:
+def test_a_dry_run_creates_no_job() -> None:
     """It shows the job that would be made."""
     core = Core()
     shown = decode_job(core.run(rehearse, Submission("http://a/b", "vp9", 3.0)))
@@ -28,7 +28,7 @@ def test_a_dry_run_makes_nothing() -> None:
 
 
 def test_submissions_beyond_jobs_max_are_refused() -> None:
-    """The bound is told with a time to come back."""
+    """The answer names the limit and when to try again."""
     core = Core(jobs_max=2)
     core.submit(key=("a", "1"))
     core.submit()
@@ -70,7 +70,7 @@ def test_the_oldest_idempotency_keys_are_forgotten_beyond_the_limit(restarts: bo
     assert len(core.disk["meta"]) == 3
 
 
-def test_a_key_of_a_job_that_was_archived_says_where_it_is() -> None:
+def test_the_key_of_an_archived_job_is_answered_with_job_archived() -> None:
     """It is not made again."""
     core = Core()
     job_id = core.submit(key=("k", "d"))
@@ -80,8 +80,8 @@ def test_a_key_of_a_job_that_was_archived_says_where_it_is() -> None:
         core.submit(key=("k", "d"))
 
 
-def test_an_idempotency_record_that_cannot_be_read_is_taken_as_none() -> None:
-    """Better a second job than a key that fails for ever."""
+def test_an_idempotency_record_that_cannot_be_read_counts_as_missing() -> None:
+    """Better a second job than a key that always fails."""
     core = Core()
     core.submit(key=("k", "d"))
     key = next(iter(core.disk["meta"]))
@@ -92,8 +92,8 @@ def test_an_idempotency_record_that_cannot_be_read_is_taken_as_none() -> None:
     assert core.submit(key=("k", "d")) == max(core.disk["jobs"])
 
 
-def test_priority_changed_moves_a_job_in_line() -> None:
-    """At once, in both directions."""
+def test_a_changed_priority_moves_a_job_in_the_queue() -> None:
+    """Immediately, in both directions."""
     core = Core()
     core.engine("E1")
     first, second = core.submit(), core.submit()
@@ -119,7 +119,7 @@ def test_a_paused_job_waits_until_it_is_resumed() -> None:
 
 
 def test_a_job_waits_for_its_not_before_also_when_that_is_changed() -> None:
-    """Later, earlier, and none."""
+    """To a later time, to an earlier one, and to none."""
     core = Core()
     core.engine("E1")
     job_id = core.submit(not_before=core.wall_ms + 20_000)
@@ -138,7 +138,7 @@ def test_a_job_waits_for_its_not_before_also_when_that_is_changed() -> None:
     assert other in core.dispatcher.state.queue
 
 
-def test_a_not_before_set_while_a_job_is_assigned_counts_when_it_is_given_back() -> None:
+def test_a_not_before_set_while_a_job_is_assigned_counts_when_it_is_released() -> None:
     """And then it ends in time."""
     core = Core()
     core.engine("E1")
@@ -222,7 +222,7 @@ def test_cancelling_twice_is_answered_as_before_and_an_ended_job_cannot_be_cance
 
 @pytest.mark.parametrize("state", ["queued", "delayed", "reserved", "paused", "assigned"])
 def test_a_job_can_be_cancelled_wherever_it_waits(state: str) -> None:
-    """It leaves no trace in any line."""
+    """It leaves no trace in any queue."""
     core = Core()
     core.engine("E1", 5.0)
     core.engine("E2", 9.0)
@@ -248,7 +248,7 @@ def test_unknown_jobs_are_not_found() -> None:
             call("1_1")
 
 
-def test_a_listing_comes_in_pages_that_join_to_the_whole_while_jobs_come_and_end() -> None:
+def test_the_pages_of_a_listing_add_up_to_the_whole_while_jobs_are_submitted_and_end() -> None:
     """Oldest first; the cursor is a job id."""
     core = Core()
     ids = [core.submit(codec="vp9" if n % 2 else "h264") for n in range(10)]

@@ -1,4 +1,4 @@
-"""`why`: one sentence for each cause."""
+"""Check that `why` gives one sentence for each cause."""
 
 from collections.abc import Callable
 
@@ -9,21 +9,21 @@ from distconvd.model import FailureClass
 
 
 def no_engine(core: Core) -> None:
-    """Nobody registered."""
+    """No engine has registered."""
 
 
 def no_codec(core: Core) -> None:
-    """Nobody lists the codec."""
+    """No engine lists the codec."""
     core.engine("E1", supported_codecs=["vp9"])
 
 
 def no_tags(core: Core) -> None:
-    """Nobody has the tag."""
+    """No engine has the tag."""
     core.engine("E1")
 
 
 def no_benchmark(core: Core) -> None:
-    """The only one has no benchmark, and nobody asked."""
+    """The only engine has no benchmark, and has not asked."""
     core.engine("E1", None, tags=["gpu"])
 
 
@@ -37,18 +37,20 @@ def none_free(core: Core) -> None:
     core.drain("E2")
 
 
-def next_in_line(core: Core) -> None:
-    """One could have it."""
+def first_in_queue(core: Core) -> None:
+    """One could take it, but has not asked."""
     core.engine("E1", tags=["gpu"])
 
 
 CAUSES: dict[Callable[[Core], None], str] = {
     no_engine: "No engine has registered yet.",
-    no_codec: "None of the 1 engines lists the codec h264.",
-    no_tags: "No engine that lists h264 has the tags gpu.",
+    no_codec: "No registered engine lists the codec h264.",
+    no_tags: "No engine that lists h264 has the tag gpu.",
     no_benchmark: "The engines that could take it have no benchmark yet.",
-    none_free: "Of 3 engines that can take it none is free: 1 busy, 1 draining, 1 offline.",
-    next_in_line: "It is next in line; an idle engine can take it, and none has asked for work yet.",
+    none_free: ("No engine that can take it is free: 1 is busy, 1 is draining, 1 is offline."),
+    first_in_queue: (
+        "It is first in the queue; an idle engine can take it but has not asked for work yet."
+    ),
 }
 
 
@@ -71,11 +73,11 @@ def test_why_says_how_many_come_before() -> None:
     last = core.submit()
     assert core.why(last) == "2 jobs that the same engines can take come before it."
     core.patch(last, priority=2)
-    assert core.why(last).startswith("It is next in line")
+    assert core.why(last).startswith("It is first in the queue")
 
 
-def test_why_says_that_engines_do_not_collect() -> None:
-    """The only engine let its reservation lapse."""
+def test_why_says_that_engines_do_not_ask_for_work() -> None:
+    """The reservation of the only free engine expired."""
     core = Core()
     core.engine("E1", 5.0)
     core.engine("E2", 9.0)
@@ -85,12 +87,12 @@ def test_why_says_that_engines_do_not_collect() -> None:
     core.must_ask("E1")
     job_id = core.submit(1.0)
     assert core.why(job_id) == (
-        "Of 2 engines that can take it none is free: 1 busy, 1 not collecting its jobs."
+        "No engine that can take it is free: 1 is busy, 1 is not asking for work."
     )
 
 
 def test_why_gives_the_reason_of_an_assignment_and_of_each_end() -> None:
-    """Who has it and why that one, what became of it and how to start it again."""
+    """Which engine has it and why, how it ended and how to start it again."""
     core = Core()
     core.engine("E1", 5.0)
     job_id = core.submit(60.0)
@@ -109,7 +111,7 @@ def test_why_gives_the_reason_of_an_assignment_and_of_each_end() -> None:
 
 
 def test_why_of_a_waiting_job_waits_for_all_that_is_in_flight() -> None:
-    """It shows engines and the line."""
+    """It depends on the engines and the queue."""
     core = Core()
     core.why(core.submit())
     assert core.decisions[-1].reads_all

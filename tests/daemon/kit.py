@@ -1,4 +1,4 @@
-"""Real daemons for tests: started as a person starts them, asked over real sockets."""
+"""Run real daemons for tests: started as a person starts them, reached over real sockets."""
 
 import http.client
 import json
@@ -18,7 +18,7 @@ COMMAND = [sys.executable, "-c", "from distconvd.main import main; main()"]
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Return this process's environment without settings of a daemon's, and with some."""
+    """Return this process's environment without DistConv's variables, plus the given ones."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("DISTCONV_")}
     return kept | more
 
@@ -34,7 +34,7 @@ def run(
 
 
 class Running:
-    """A daemon that runs; `start` makes one."""
+    """A running daemon; `start` makes one."""
 
     def __init__(self, process: subprocess.Popen[str], log_path: Path) -> None:
         self.process = process
@@ -93,7 +93,7 @@ class Running:
 
 @contextmanager
 def start(cwd: Path, *flags: str, key: str | None = KEY, **environ: str) -> Generator[Running]:
-    """Run a daemon on a port of the system's choice in `cwd`; it is killed at the end if need be."""
+    """Run a daemon in `cwd` on a port that the system chooses; at the end kill it if it still runs."""
     log_path = cwd / f"log-{time.monotonic_ns()}"
     keyed = [] if key is None else ["--api-key", key]
     with log_path.open("w") as log:

@@ -24,7 +24,7 @@ def retired(number: int, text: str = "x") -> Retired:
 
 
 def let_threads_keep_up(clock: MockClock) -> None:
-    """Let time go ten times as fast, but not jump: a jump would overtake a thread that is at the disk."""
+    """Let time pass ten times as fast, without jumps: a jump could overtake a thread's disk access."""
     clock.autojump_threshold = float("inf")
     clock.rate = 10
 
@@ -42,14 +42,14 @@ async def test_every_job_is_found_by_its_id_over_many_files(tmp_path: Path) -> N
     assert len(list((tmp_path / "a").rglob("*.ndjson"))) > 5
 
 
-async def test_an_id_that_is_not_there_is_not_found(tmp_path: Path) -> None:
+async def test_an_unknown_id_is_not_found(tmp_path: Path) -> None:
     archive = Archive(tmp_path, REAL_DISK)
     await archive.append([retired(1, text='"job_id":"1700000000000000_0"')])
     assert await archive.find("1700000000000000_0") is None
     assert await archive.find("no id of ours") is None
 
 
-async def test_a_job_that_left_twice_is_as_it_left_last(tmp_path: Path) -> None:
+async def test_of_a_job_that_was_archived_twice_the_last_record_is_found(tmp_path: Path) -> None:
     archive = Archive(tmp_path, REAL_DISK)
     await archive.append([retired(1, "first")])
     await archive.append([retired(1, "second")])
@@ -58,7 +58,7 @@ async def test_a_job_that_left_twice_is_as_it_left_last(tmp_path: Path) -> None:
     assert found.job == retired(1, "second").job
 
 
-async def test_a_half_line_that_a_crash_left_harms_neither_its_neighbours_nor_the_next(
+async def test_a_line_cut_by_a_crash_affects_neither_its_neighbours_nor_the_next(
     tmp_path: Path,
 ) -> None:
     archive = Archive(tmp_path, REAL_DISK)
@@ -71,7 +71,7 @@ async def test_a_half_line_that_a_crash_left_harms_neither_its_neighbours_nor_th
         assert await archive.find(retired(number).job_id) is not None
 
 
-async def test_a_full_disk_is_reported_and_nothing_is_lost_by_trying_again() -> None:
+async def test_a_full_disk_is_reported_and_a_second_try_loses_nothing() -> None:
     disk = FaultDisk()
     archive = Archive(Path("/archive"), disk)
     disk.fail_all("ENOSPC")
@@ -82,7 +82,7 @@ async def test_a_full_disk_is_reported_and_nothing_is_lost_by_trying_again() -> 
     assert await archive.find(retired(1).job_id) is not None
 
 
-async def test_a_daemon_answers_from_the_archive_what_has_left_its_store(
+async def test_a_daemon_answers_for_retired_jobs_from_its_archive(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     let_threads_keep_up(autojump_clock)
@@ -107,7 +107,7 @@ async def test_a_daemon_answers_from_the_archive_what_has_left_its_store(
             await daemon.client.request("DELETE", path),
         ):
             assert reply.status == 409
-            assert "has left for the archive" in reply.json()["detail"]
+            assert "has been archived" in reply.json()["detail"]
         assert (await daemon.client.post("/jobs/1_1/retry")).status == 404
         again = await daemon.client.post("/jobs/", fields, idempotency_key="k")
         assert again.json() == done.json()["job"]

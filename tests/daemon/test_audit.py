@@ -1,4 +1,4 @@
-"""`distconvd audit` on a store: sound ones are clean, and every rule fires on its own fault."""
+"""`distconvd audit` on a store: a sound one is clean, and every rule reports its own fault."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ LIVE_ONLY = {"held-apart", "reserved-apart", "listed-twice"}
 
 
 def farm() -> Core:
-    """A farm that has been through everything that is lawful."""
+    """Return a farm that has been through everything that is legal."""
     core = Core(retry_backoff_s=0, retry_elsewhere_s=0, lost_attempts_max=2)
     core.engine("E1", 10.0, slots=2)
     core.engine("E2", 20.0, supported_codecs=["vp8"])
@@ -88,15 +88,13 @@ def _by_legacy_reports(core: Core) -> None:
     core.complete(core.job(job.job_id), attempt=None, engine_id=None)
 
 
-def kinds(
-    disk: Disk, archive: Path | None = None, collect_damage: list[str] | None = None
-) -> list[str]:
+def kinds(disk: Disk, archive: Path | None = None, damage: list[str] | None = None) -> list[str]:
     files = iter(()) if archive is None else bucket_files(archive)
-    audit = StoredAudit(snapshot_of(disk), collect_damage or [])
+    audit = StoredAudit(snapshot_of(disk), damage or [])
     return [finding.kind for finding in audit.findings(files)]
 
 
-def test_a_farm_that_has_been_through_everything_lawful_is_clean() -> None:
+def test_a_farm_that_has_been_through_everything_legal_is_clean() -> None:
     core = farm()
     statuses = {core.job(job_id).status for job_id in core.dispatcher.state.jobs}
     assert statuses == set(JobStatus) - {JobStatus.CANCELLED}
@@ -122,7 +120,7 @@ def test_a_state_file_of_the_original_is_clean_before_and_after_it_is_taken_over
 
 
 class Farm:
-    """A sound farm's records, to be spoilt."""
+    """A sound farm's records, to be corrupted."""
 
     def __init__(self) -> None:
         self.core = farm()
@@ -193,26 +191,26 @@ CORRUPTED: dict[str, Corrupt] = {
     "floor-unreadable": lambda f: f.disk["meta"].update({FLOOR_KEY: b"{}"}),
     "key-to-nowhere": lambda f: f.edit("meta", "idempotency:k", job_id="1_1"),
 }
-LAWFUL_BESIDES = {
+ALSO_BROKEN = {
     "attempt-running": {"retries-uneven", "wrong-end"},
     "attempt-order": {"wrong-end"},
     "attempt-missing": {"key-to-nowhere"},
     "job-unreadable": {"attempts-orphaned"},
 }
-"""What else such a fault may break."""
+"""Other rules that such a fault may break."""
 
 
 @pytest.mark.parametrize("kind", CORRUPTED)
-def test_every_rule_fires_on_its_own_fault(kind: str) -> None:
+def test_every_rule_reports_its_own_fault(kind: str) -> None:
     corrupted = Farm()
     CORRUPTED[kind](corrupted)
     found = kinds(corrupted.disk)
     assert kind in found
-    assert set(found) - {kind} <= LAWFUL_BESIDES.get(kind, set())
+    assert set(found) - {kind} <= ALSO_BROKEN.get(kind, set())
 
 
 def restarted(corrupted: Farm) -> str:
-    """Return the id of a job that a person started again and an engine then failed once."""
+    """Return the id of a job that a person restarted and an engine then failed once."""
     jobs = map(corrupted.core.job, corrupted.disk["jobs"])
     return next(job.job_id for job in jobs if job.base_attempt and job.retries == 1)
 
@@ -234,7 +232,9 @@ def test_retries_are_counted_exactly_from_a_restart_on(kind: str, fields: dict[s
 
 @pytest.mark.parametrize("retries", [1, 3, 4])
 @pytest.mark.parametrize("end", ["complete", "fail", "lose", "release", "restart"])
-def test_retries_that_a_job_of_the_original_s_brought_are_not_fault(retries: int, end: str) -> None:
+def test_retries_of_a_job_taken_over_from_the_original_are_not_a_fault(
+    retries: int, end: str
+) -> None:
     core = Core(retry_backoff_s=0, retry_elsewhere_s=0)
     job_id = "1700000000000000_0"
     core.disk["jobs"][job_id] = json.dumps({
@@ -266,7 +266,7 @@ def test_every_kind_of_finding_has_a_fault_that_shows_it_and_a_remedy() -> None:
     assert {*CORRUPTED, *ARCHIVED, "store", *LIVE_ONLY} == set(REMEDIES)
 
 
-def test_a_rule_that_a_new_attempt_number_would_overflow_does_not() -> None:
+def test_a_huge_attempt_number_does_not_slow_down_or_overflow_a_rule() -> None:
     corrupted = Farm()
     corrupted.edit("jobs", corrupted.first("completed", attempts=1), attempt=10**30)
     assert set(kinds(corrupted.disk)) == {"attempt-missing"}
@@ -311,7 +311,7 @@ ARCHIVED: dict[str, Callable[[Core, Path], object]] = {
 }
 
 
-def test_an_archive_is_clean_also_where_a_crash_cut_a_line_or_archived_twice(
+def test_an_archive_is_clean_after_a_crash_cut_a_line_or_archived_a_job_twice(
     archived: tuple[Core, Path],
 ) -> None:
     core, place = archived
@@ -323,9 +323,11 @@ def test_an_archive_is_clean_also_where_a_crash_cut_a_line_or_archived_twice(
 
 
 @pytest.mark.parametrize("kind", ARCHIVED)
-def test_every_rule_on_the_archive_fires(kind: str, archived: tuple[Core, Path]) -> None:
+def test_every_rule_on_the_archive_reports_its_fault(
+    kind: str, archived: tuple[Core, Path]
+) -> None:
     core, place = archived
-    # Otherwise the jobs that are still there would use up those ids.
+    # Otherwise the jobs still in the store would use up those ids.
     core.disk["jobs"].clear()
     core.disk["attempts"].clear()
     ARCHIVED[kind](core, place)
@@ -335,7 +337,7 @@ def test_every_rule_on_the_archive_fires(kind: str, archived: tuple[Core, Path])
     assert found - {kind} <= ends_of_it
 
 
-def test_no_command_that_changes_a_job_is_advised_for_an_archived_one(
+def test_no_remedy_for_an_archived_job_is_a_command_that_changes_it(
     archived: tuple[Core, Path],
 ) -> None:
     core, place = archived
@@ -347,7 +349,7 @@ def test_no_command_that_changes_a_job_is_advised_for_an_archived_one(
     assert "distconv retry" not in remedy_of(finding)
 
 
-def test_a_line_of_garbage_is_reported_with_its_file(archived: tuple[Core, Path]) -> None:
+def test_an_unreadable_archive_line_is_reported_with_its_file(archived: tuple[Core, Path]) -> None:
     core, place = archived
     with first_file(place).open("ab") as file:
         file.write(b"\x00\xff\x1b[31m\n")
@@ -355,7 +357,7 @@ def test_a_line_of_garbage_is_reported_with_its_file(archived: tuple[Core, Path]
     (finding,) = audit.findings(bucket_files(place))
     line = finding.line("Do.")
     bucket = bucket_of(f"{START_MS * 1000}_0")
-    assert line.startswith(f"archive {bucket}: a line is garbage")
+    assert line.startswith(f"archive {bucket}: a line cannot be read")
     assert "\x1b" not in line
 
 
@@ -372,7 +374,7 @@ async def _put(store: Store, disk: Disk) -> None:
 
 
 def print_of(place: Path) -> Iterator[tuple[str, str, int]]:
-    """Yield name, digest and time of change of all that is there."""
+    """Yield name, digest and modification time of everything in a folder."""
     for path in sorted(place.rglob("*")):
         content = path.read_bytes() if path.is_file() else b""
         yield str(path), hashlib.sha256(content).hexdigest(), path.stat().st_mtime_ns
@@ -416,14 +418,14 @@ def test_the_command_reports_each_fault_in_a_line_with_what_to_do_and_exits_1(
     done = run("--store", kind, "--state-file", str(other), "audit", cwd=tmp_path)
     first, second, last = done.stdout.splitlines()
     job_id = corrupted.first("completed", attempts=1)
-    assert first.startswith(f"job {job_id}: it is completed and has no finished_at [no-end]. ")
-    assert first.endswith(f" `distconv retry {job_id}` starts the job anew.")
-    assert second.startswith("engine E3: it holds 1 jobs and has 0 slots [over-slots]. ")
+    assert first.startswith(f"job {job_id}: it is completed, but has no finished_at [no-end]. ")
+    assert first.endswith(f" `distconv retry {job_id}` restarts the job.")
+    assert second.startswith("engine E3: it has 1 job and 0 slots [over-slots]. ")
     assert last.endswith(": 2 faults")
     assert (done.returncode, done.stderr) == (1, "")
 
 
-def test_damage_that_the_store_would_repair_at_a_start_is_reported_and_not_repaired(
+def test_damage_that_a_start_would_repair_is_reported_and_not_repaired(
     tmp_path: Path,
 ) -> None:
     state = tmp_path / "state.json"
@@ -432,12 +434,12 @@ def test_damage_that_the_store_would_repair_at_a_start_is_reported_and_not_repai
     before = list(print_of(tmp_path))
     done = run("audit", "--state-file", str(state), cwd=tmp_path)
     assert done.returncode == 1
-    assert "store: a start would say: the state file" in done.stdout
+    assert "store: a start would report: the state file" in done.stdout
     assert list(print_of(tmp_path)) == before
 
 
 @pytest.mark.e2e
-def test_a_store_in_use_is_refused_with_what_to_do_and_its_daemon_can_be_asked(
+def test_a_store_in_use_is_refused_with_a_remedy_and_its_daemon_can_be_audited(
     tmp_path: Path,
 ) -> None:
     with start(tmp_path) as daemon:
@@ -460,13 +462,13 @@ def test_a_store_in_use_is_refused_with_what_to_do_and_its_daemon_can_be_asked(
 @pytest.mark.parametrize(
     "words,said",
     [
-        (["audit", "--state-file", "missing.json"], "there is nothing at missing.json"),
+        (["audit", "--state-file", "missing.json"], "missing.json does not exist"),
         (["--store", "memory", "audit"], "does not write through the disk"),
-        (["audit", "--url", "ftp://x"], "write it as http://"),
-        (["audit", "--url", "http://127.0.0.1:9"], "cannot be audited: [Errno 111]"),
+        (["audit", "--url", "ftp://x"], "expected a URL such as http://"),
+        (["audit", "--url", "http://127.0.0.1:9"], "cannot be audited: Connection refused;"),
     ],
 )
-def test_what_cannot_be_looked_at_exits_2_and_says_what_to_do(
+def test_an_audit_that_cannot_run_exits_2_and_says_what_to_do(
     words: list[str], said: str, tmp_path: Path
 ) -> None:
     done = run(*words, cwd=tmp_path)

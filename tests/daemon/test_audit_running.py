@@ -1,4 +1,4 @@
-"""The audit of a running daemon, on replies that are sound, spoilt, or change while it looks."""
+"""The audit of a running daemon, on replies that are sound, corrupt, or change meanwhile."""
 
 import json
 import socket
@@ -86,7 +86,7 @@ def ids(replies: Replies, status: str) -> list[str]:
     return [i for i in core.dispatcher.state.order if core.job(i).status == status]
 
 
-def test_a_sound_daemon_is_clean_and_nothing_is_looked_at_twice(replies: Replies) -> None:
+def test_a_sound_daemon_is_clean_and_nothing_is_checked_twice(replies: Replies) -> None:
     assert replies.audit() == []
     assert replies.slept == 0
 
@@ -98,7 +98,7 @@ def test_pages_are_followed_to_the_end(replies: Replies, monkeypatch: pytest.Mon
     assert audit.jobs == 4
 
 
-def test_attempts_of_ended_jobs_are_asked_for_within_a_bound(
+def test_only_a_bounded_number_of_ended_jobs_is_asked_for_attempts(
     replies: Replies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(3):
@@ -116,7 +116,7 @@ def corrupt_engine(engine_id: str, **fields: Any) -> Callable[[str, Any], Any]:
     return corrupt
 
 
-def test_every_fault_of_the_indexes_is_reported(replies: Replies) -> None:
+def test_every_index_fault_is_reported(replies: Replies) -> None:
     (runs,) = ids(replies, "assigned")
     (ended,) = ids(replies, "completed")
     replies.corrupt = corrupt_engine("E%2F1", jobs=[])
@@ -160,7 +160,7 @@ def test_an_inconsistency_between_two_requests_is_not_reported(replies: Replies)
     assert replies.slept == 1
 
 
-def test_a_job_that_never_stands_still_is_not_a_fault(replies: Replies) -> None:
+def test_a_job_that_changes_all_the_time_is_not_a_fault(replies: Replies) -> None:
     (runs,) = ids(replies, "assigned")
 
     def change(path: str, reply: Any) -> Any:
@@ -177,7 +177,7 @@ def test_a_job_that_never_stands_still_is_not_a_fault(replies: Replies) -> None:
 
 @contextmanager
 def answering(*replies: bytes) -> Iterator[str]:
-    """Serve one connection for each of the replies, which are whole HTTP messages."""
+    """Serve one connection for each reply, which is a whole HTTP message."""
 
     def serve() -> None:
         for reply in replies:
@@ -197,7 +197,7 @@ def reply(status: str, body: bytes, more: str = "") -> bytes:
     return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n{more}\r\n".encode() + body
 
 
-def test_a_daemon_that_says_not_now_or_hangs_up_is_asked_again() -> None:
+def test_a_daemon_that_answers_503_or_disconnects_is_asked_again() -> None:
     slept: list[float] = []
     busy = reply("503 Service Unavailable", b"{}")
     good = reply("200 OK", b"[]", "X-Next-Cursor: 7\r\n")
@@ -217,7 +217,7 @@ def test_a_refusal_is_reported_in_the_daemons_words(status: str, said: str) -> N
             daemon.get("/jobs/")
 
 
-def test_what_is_not_there_is_a_lookup_error() -> None:
+def test_a_404_is_a_lookup_error() -> None:
     with answering(reply("404 Not Found", b"")) as url:
         daemon = RemoteDaemon(url, None)
         with closing(daemon), pytest.raises(LookupError):

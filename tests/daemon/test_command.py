@@ -1,4 +1,4 @@
-"""The command `distconvd` as a person meets it: flags, variables, exit codes, what it prints."""
+"""The command `distconvd` as a person uses it: flags, variables, exit codes, output."""
 
 import json
 import signal
@@ -62,7 +62,7 @@ def test_plugins_are_listed_with_their_hooks(tmp_path: Path) -> None:
         (["--config", "missing.toml"], 78, "cannot read the configuration file missing.toml"),
         (["--config", "bad.toml"], 78, "configuration of dispatch.leese_s (from file bad.toml)"),
         (["--config", "broken.toml"], 78, "broken.toml is not valid TOML"),
-        (["--store", "nosuch"], 78, "no store 'nosuch'; installed ones: json, memory, spool"),
+        (["--store", "nosuch"], 78, "no store 'nosuch'; installed: json, memory, spool"),
         (["--policy", "nosuch"], 78, "no policy 'nosuch'"),
         (["--auth", "nosuch"], 78, "no authenticator 'nosuch'"),
         (["--plugin", "missing.py"], 78, "--plugin missing.py: cannot be loaded"),
@@ -74,7 +74,7 @@ def test_plugins_are_listed_with_their_hooks(tmp_path: Path) -> None:
         (["--host", "192.0.2.1", "--port", "0", "--api-key", "k"], 1, "check --host"),
     ],
 )
-def test_a_start_that_cannot_be_says_why_in_a_line_and_exits(
+def test_a_start_that_fails_says_why_in_one_line_and_exits(
     tmp_path: Path, flags: list[str], code: int, said: str
 ) -> None:
     (tmp_path / "bad.toml").write_text("[dispatch]\nleese_s = 5\n")
@@ -85,7 +85,7 @@ def test_a_start_that_cannot_be_says_why_in_a_line_and_exits(
     assert "Traceback" not in done.stderr
 
 
-def test_a_port_in_use_is_reported_and_the_store_let_go(tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_and_the_store_is_released(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = run("--port", str(port), cwd=tmp_path)
@@ -149,7 +149,7 @@ def test_an_access_line_has_what_the_originals_log_recipes_look_for(tmp_path: Pa
     assert " GET /jobs/1_0 404 " in lines[1]
 
 
-def test_json_logs_are_an_object_a_line(tmp_path: Path) -> None:
+def test_json_logs_are_one_object_per_line(tmp_path: Path) -> None:
     with start(tmp_path, "--log-format", "json") as daemon:
         daemon.submit()
         assert daemon.stop() == 0

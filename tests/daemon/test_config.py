@@ -1,4 +1,4 @@
-"""Configuration: precedence with origins, and each mistake named with the key and who made it."""
+"""Configuration: precedence with origins; each mistake is reported with its key and origin."""
 
 import json
 import math
@@ -24,7 +24,7 @@ def test_the_defaults_are_the_originals() -> None:
     assert (config.log_level, config.api_key, config.bind_host) == ("INFO", None, "127.0.0.1")
 
 
-def test_flags_go_over_the_environment_over_the_file_over_defaults(tmp_path: Path) -> None:
+def test_flags_override_the_environment_which_overrides_the_file(tmp_path: Path) -> None:
     path = toml(
         tmp_path, 'port = 1001\nstore = "spool"\nstate_file = "f"\n[dispatch]\nlease_s = 9\n'
     )
@@ -44,7 +44,7 @@ def test_flags_go_over_the_environment_over_the_file_over_defaults(tmp_path: Pat
     assert origins["policy"] == "default"
 
 
-def test_the_file_is_named_by_the_environment_too(tmp_path: Path) -> None:
+def test_the_environment_can_name_the_file(tmp_path: Path) -> None:
     path = toml(tmp_path, "port = 1001")
     assert load_config({}, {"DISTCONV_CONFIG": path}).config.port == 1001
 
@@ -75,7 +75,7 @@ def test_with_a_key_every_address_is_served_and_without_one_only_loopback() -> N
         assert caught.value.exit_code == 78
 
 
-def test_secrets_are_masked_those_of_plugins_too() -> None:
+def test_secrets_are_masked_including_those_of_plugins() -> None:
     loaded = load_config(
         {"api_key": "hush-1", "plugin": {"mail": {"password": "hush-2", "api_token": "hush-3"}}}, {}
     )
@@ -121,7 +121,7 @@ ABSURD: list[tuple[str, str, Any]] = [
 
 
 @pytest.mark.parametrize("plugin, setting, value", ABSURD)
-def test_a_number_that_no_plugin_can_use_is_refused_with_both_names_by_a_start_and_by_config(
+def test_an_absurd_number_of_a_plugin_is_rejected_with_both_names_by_start_and_config(
     plugin: str, setting: str, value: object
 ) -> None:
     loaded = load_config({"plugin": {plugin: {setting: value}}}, {})
@@ -145,8 +145,11 @@ WRONG: list[tuple[str, str]] = [
     ('log_level = "LOUD"', "log_level is 'LOUD'; choose one of DEBUG, INFO"),
     ('api_key = " "', "api_key is empty"),
     ("[dispatch]\nlease_s = -1", "dispatch.lease_s is -1"),
-    ("[dispatch]\nlost_attempts_max = 65", "dispatch.lost_attempts_max can be 64 at most"),
-    ("[dispatch]\nlease_s = 0", "dispatch.lease_s is 0; it must be more"),
+    (
+        "[dispatch]\nlost_attempts_max = 65",
+        "dispatch.lost_attempts_max is 65; it can be at most 64",
+    ),
+    ("[dispatch]\nlease_s = 0", "dispatch.lease_s is 0; it must be more than 0"),
     ("[dispatch]\nlease_s = nan", "dispatch.lease_s is nan"),
     ("[dispatch]\nlease_s = inf", "dispatch.lease_s is inf"),
     ('[dispatch]\nlease_s = "soon"', "configuration of dispatch.lease_s (from file {}): "),
@@ -170,7 +173,7 @@ def test_a_mistake_in_the_file_names_the_file_and_the_key(
     assert caught.value.exit_code == 78
 
 
-def test_a_file_that_is_not_there_or_no_text_is_named(tmp_path: Path) -> None:
+def test_a_missing_or_binary_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot read the configuration file .*missing"):
         load_config({"config": str(tmp_path / "missing.toml")}, {})
     path = tmp_path / "binary.toml"
@@ -206,7 +209,7 @@ def test_a_mistake_in_the_environment_names_the_variable(
         ("plugin.mine.a.b=x", {"plugin.mine.a.b": "x"}),
     ],
 )
-def test_any_setting_can_be_given_by_set(text: str, found: dict[str, Any]) -> None:
+def test_set_can_give_any_setting(text: str, found: dict[str, Any]) -> None:
     config = load_config({}, {}, [text]).config
     for key, value in found.items():
         at: Any = config

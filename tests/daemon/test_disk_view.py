@@ -1,4 +1,4 @@
-"""A disk to look at: stores do on it all that they do, and nothing of that is real."""
+"""The read-only view of a disk: stores work on it as usual, and the real disk does not change."""
 
 import os
 from pathlib import Path
@@ -40,7 +40,7 @@ def test_names_change_in_the_view_only(view: DiskView, tmp_path: Path) -> None:
     assert list(print_of(tmp_path)) == before
 
 
-def test_what_is_written_is_counted_and_dropped(view: DiskView, tmp_path: Path) -> None:
+def test_written_bytes_are_counted_and_dropped(view: DiskView, tmp_path: Path) -> None:
     for file in (view.open(tmp_path / "new", "create"), view.open(tmp_path / "a", "append")):
         assert file.write(b"12345") == 5
         file.fsync()
@@ -49,7 +49,7 @@ def test_what_is_written_is_counted_and_dropped(view: DiskView, tmp_path: Path) 
     assert (view.size(tmp_path / "new"), view.size(tmp_path / "a")) == (5, 8)
     view.open(tmp_path / "a", "append").truncate(2)
     assert view.size(tmp_path / "a") == 2
-    with pytest.raises(OSError, match="was not kept"):
+    with pytest.raises(OSError, match="are dropped"):
         view.open(tmp_path / "new", "read")
     with pytest.raises(OSError, match="for writing"):
         view.open(tmp_path / "new", "append").read(1)
@@ -57,7 +57,7 @@ def test_what_is_written_is_counted_and_dropped(view: DiskView, tmp_path: Path) 
     assert not (tmp_path / "new").exists()
 
 
-def test_what_cannot_be_done_on_a_disk_cannot_be_done_on_its_view(
+def test_an_operation_that_a_disk_rejects_is_rejected_by_its_view(
     view: DiskView, tmp_path: Path
 ) -> None:
     with pytest.raises(FileExistsError):
@@ -95,7 +95,7 @@ def made(kind: str, place: Path, view: DiskView | None = None) -> Store:
 
 
 @pytest.mark.parametrize("kind", ["json", "spool"])
-async def test_a_store_on_a_view_takes_batches_and_leaves_the_disk_as_it_is(
+async def test_a_store_on_a_view_commits_batches_and_the_disk_does_not_change(
     kind: str, tmp_path: Path
 ) -> None:
     store = made(kind, tmp_path / "state")
@@ -121,7 +121,7 @@ async def test_a_store_whose_daemon_was_killed_shows_its_last_batch_on_a_view(
     store = made(kind, place)
     await store.load()
     await store.commit([put("a", v=1)])
-    # As a kill leaves it: the journal is not folded.
+    # As a kill leaves it: there was no checkpoint.
     for path in tmp_path.rglob("*"):
         if path.is_file():
             target = tmp_path / Path(str(path.relative_to(tmp_path)).replace("state", "copy", 1))

@@ -1,4 +1,4 @@
-"""A store that does not come back: it is told of, and the daemon can be stopped all the same."""
+"""A store whose commit hangs: it is reported, and the daemon can be stopped all the same."""
 
 import logging
 import signal
@@ -17,7 +17,7 @@ from distconvd.plugin_host.services import plain_refusals
 from distconvd.testing.daemon import open_daemon
 
 
-async def test_a_commit_that_takes_long_is_one_warning_and_readyz_says_so(
+async def test_a_commit_that_takes_long_is_logged_once_and_shown_by_readyz(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = MemoryStore()
@@ -37,7 +37,7 @@ async def test_a_commit_that_takes_long_is_one_warning_and_readyz_says_so(
     assert [r.levelno for r in warnings] == [logging.WARNING]
 
 
-async def test_a_drain_ends_though_a_commit_does_not_and_what_was_acknowledged_is_kept(
+async def test_a_drain_ends_despite_a_hanging_commit_and_keeps_what_was_acknowledged(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     memory = Memory()
@@ -57,11 +57,11 @@ async def test_a_drain_ends_though_a_commit_does_not_and_what_was_acknowledged_i
     assert trio.current_time() - began_s < 10
     warnings = [r.getMessage() for r in caplog.records if "is abandoned" in r.getMessage()]
     assert len(warnings) == 1
-    assert warnings[0].startswith("the store memory has not ended a commit")
+    assert warnings[0].startswith("the store memory has not finished a commit")
     assert list(memory.tables["jobs"]) == kept
 
 
-async def test_a_store_that_fails_when_it_is_closed_is_reported_and_no_failure(
+async def test_a_store_that_fails_to_close_is_logged_and_the_drain_succeeds(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     class Sour(MemoryStore):

@@ -1,4 +1,4 @@
-"""A daemon's end and its next beginning: drains, kills, state files of every kind, a full disk."""
+"""A daemon's end and its next start: drains, kills, state files of every kind, a full disk."""
 
 import http.client
 import json
@@ -32,13 +32,14 @@ def half_sent(daemon: Running, body: bytes) -> http.client.HTTPConnection:
         connection.putheader(name, value)
     connection.endheaders()
     connection.send(body[:-1])
-    # A whole request behind it on another connection: the daemon has seen the first one by then.
+    # A whole request after it on another connection: when that is answered, the daemon has seen the
+    # first one.
     assert daemon.ask("GET", "/")[0] == 200
     return connection
 
 
 def websocket(daemon: Running, engine_id: str) -> socket.socket:
-    """Return a socket whose handshake is through; what comes next is frames."""
+    """Return a socket after the handshake; what comes next is frames."""
     sock = socket.create_connection(("127.0.0.1", daemon.port), 20)
     head = (
         f"GET /engines/{engine_id}/ws HTTP/1.1\r\nHost: x\r\nX-API-Key: {KEY}\r\n"
@@ -54,7 +55,7 @@ def websocket(daemon: Running, engine_id: str) -> socket.socket:
     return sock
 
 
-def test_sigterm_finishes_what_is_in_flight_answers_long_polls_and_exits_0(tmp_path: Path) -> None:
+def test_sigterm_finishes_open_requests_answers_long_polls_and_exits_0(tmp_path: Path) -> None:
     """A request, two long polls, events, a websocket and an idle connection are open."""
     body = json.dumps(JOB).encode()
     with start(tmp_path) as daemon:
@@ -214,7 +215,7 @@ def test_a_state_file_of_the_original_is_taken_over(tmp_path: Path) -> None:
 
 WHOLE = json.dumps(ORIGINAL)
 STATES: list[tuple[str, bytes | None, int, bool]] = [
-    # name, contents, jobs that are there after the start, whether a bad file is kept aside
+    # name, contents, jobs after the start, whether a bad file is kept aside
     ("missing", None, 0, False),
     ("empty", b"", 0, True),
     ("an empty object", b"{}", 0, False),
@@ -240,13 +241,13 @@ def test_any_state_file_lets_the_daemon_start_and_a_bad_one_is_kept_aside(
     aside = [p for p in tmp_path.iterdir() if p.is_file() and p.read_bytes() == contents]
     assert bool(aside) == kept
     if kept:
-        assert "distconvd.store " in daemon.log  # a loud line says what and where
+        assert "distconvd.store " in daemon.log  # an error line says what is wrong and where
     assert json.loads((tmp_path / STATE).read_text())["jobs"].keys() == {job["job_id"]}
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Generator[Path]:
-    """A file system of one megabyte, where this user may mount one."""
+    """Mount a file system of one megabyte, if this user may."""
     place = tmp_path / "small"
     place.mkdir()
     mounted = subprocess.run(
@@ -259,7 +260,7 @@ def small_disk(tmp_path: Path) -> Generator[Path]:
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-def test_a_full_disk_refuses_changes_keeps_reads_and_is_got_over(small_disk: Path) -> None:
+def test_on_a_full_disk_changes_fail_and_reads_work_until_there_is_space_again(small_disk: Path) -> None:
     ballast = small_disk / "ballast"
     with start(small_disk.parent, "--state-file", str(small_disk / "state.json")) as daemon:
         job = daemon.submit()
@@ -299,4 +300,4 @@ def test_a_daemon_suspended_for_longer_than_a_lease_expires_no_lease(
         verdict = json.loads(daemon.ask("POST", "/engines/heartbeat", active_beat)[1])["jobs"][0]
         assert verdict["verdict"] == "keep"
         assert daemon.jobs()[job_id]["attempt"] == 1
-        assert "the daemon stood still" in daemon.log
+        assert "the process was suspended" in daemon.log

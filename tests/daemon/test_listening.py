@@ -1,4 +1,4 @@
-"""Where the daemon listens: addresses, unix sockets, systemd's sockets, TLS; with real sockets."""
+"""Listen addresses, unix sockets, systemd's sockets and TLS, with real sockets."""
 
 import os
 import signal
@@ -29,7 +29,7 @@ GET = f"GET /version HTTP/1.1\r\nHost: x\r\nX-API-Key: {KEY}\r\nConnection: clos
 def served(
     cwd: Path, *flags: str, fds: tuple[int, ...] = (), wrap: str = "", **environ: str
 ) -> Generator[tuple[subprocess.Popen[str], list[str]]]:
-    """Run a daemon; give its process and the URLs that it says it is reached at."""
+    """Run a daemon; yield its process and the URLs that it prints."""
     command = [*COMMAND[:-1], wrap + COMMAND[-1]]
     with (cwd / "log").open("w") as log:
         process = subprocess.Popen(
@@ -76,7 +76,7 @@ def port_of(url: str) -> int:
         ("systemd", ListenAddress(inherited=True)),
     ],
 )
-def test_a_place_is_read_as_it_is_written(text: str, place: ListenAddress) -> None:
+def test_a_listen_address_is_parsed_and_printed_alike(text: str, place: ListenAddress) -> None:
     assert parse_listen_address(text) == place
     assert str(place) == text
 
@@ -89,13 +89,13 @@ def test_an_invalid_listen_address_is_refused_with_the_expected_form(text: str) 
         load_config({"listen": [text]}, {})
 
 
-def test_the_world_is_refused_without_a_key_wherever_it_stands_in_the_list() -> None:
+def test_a_public_address_anywhere_in_the_list_is_refused_without_a_key() -> None:
     with pytest.raises(ConfigError, match=r"refusing to listen on 0\.0\.0\.0"):
         load_config({"listen": ["127.0.0.1:1", "0.0.0.0:80"]}, {})
     load_config({"listen": ["[::1]:1", "unix:/run/d.sock"]}, {})
 
 
-def test_several_listeners_are_served_together_ipv6_and_unix_among_them(tmp_path: Path) -> None:
+def test_ipv4_ipv6_and_unix_listeners_are_served_together(tmp_path: Path) -> None:
     path = tmp_path / "d.sock"
     listen_flags = ["--listen", "127.0.0.1:0", "--listen", f"unix:{path}", "--listen", "[::1]:0"]
     with served(tmp_path, *listen_flags) as (_, urls):
@@ -108,7 +108,7 @@ def test_several_listeners_are_served_together_ipv6_and_unix_among_them(tmp_path
         assert [notifications(sock)[:15] for sock in (v4, v6, unix)] == [b"HTTP/1.1 200 OK"] * 3
 
 
-async def test_a_unix_socket_that_was_left_behind_is_replaced_a_live_one_or_a_file_is_not(
+async def test_a_stale_unix_socket_is_replaced_but_a_live_one_or_a_file_is_not(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "d.sock"
@@ -131,7 +131,7 @@ async def test_a_unix_socket_that_was_left_behind_is_replaced_a_live_one_or_a_fi
 AS_SYSTEMD = "import os; os.environ['LISTEN_PID'] = str(os.getpid()); "
 
 
-def test_sockets_that_systemd_passes_are_served_without_further_words(tmp_path: Path) -> None:
+def test_sockets_that_systemd_passes_are_served_without_a_setting(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]
         # What systemd does: the socket becomes descriptor 3.
@@ -144,7 +144,7 @@ def test_sockets_that_systemd_passes_are_served_without_further_words(tmp_path: 
 
 async def test_sockets_for_another_process_are_left_alone() -> None:
     config = load_config({"listen": ["systemd"]}, {}).config
-    with pytest.raises(ConfigError, match="it has passed no socket"):
+    with pytest.raises(ConfigError, match="systemd has passed no socket"):
         await open_all(config, {"LISTEN_PID": str(os.getpid() + 1), "LISTEN_FDS": "1"})
 
 
@@ -203,7 +203,7 @@ def connected(url: str, context: ssl.SSLContext) -> ssl.SSLSocket:
     return context.wrap_socket(raw, server_hostname="127.0.0.1")
 
 
-def test_tls_is_spoken_from_1_2_on_and_no_plain_http(tmp_path: Path, site: Site) -> None:
+def test_tls_1_2_and_later_are_accepted_and_plain_http_is_not(tmp_path: Path, site: Site) -> None:
     with served(tmp_path, *site.flags) as (_, urls):
         assert urls[0].startswith("https://127.0.0.1:")
         for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
@@ -221,7 +221,7 @@ def test_tls_is_spoken_from_1_2_on_and_no_plain_http(tmp_path: Path, site: Site)
     assert "Traceback" not in (tmp_path / "log").read_text()
 
 
-def test_sighup_takes_a_new_certificate_and_open_connections_live_on(
+def test_sighup_loads_a_new_certificate_and_keeps_open_connections(
     tmp_path: Path, site: Site
 ) -> None:
     with served(tmp_path, *site.flags) as (process, urls):
@@ -271,7 +271,7 @@ def test_with_a_client_authority_a_client_without_its_certificate_gets_nothing(
 
 
 @pytest.mark.parametrize("wrong", ["missing", "spoilt", "another key"])
-async def test_files_of_tls_that_cannot_be_used_are_named(
+async def test_unusable_tls_files_are_named(
     tmp_path: Path, site: Site, wrong: str
 ) -> None:
     if wrong == "missing":
@@ -287,7 +287,7 @@ async def test_files_of_tls_that_cannot_be_used_are_named(
     assert caught.value.exit_code == 78
 
 
-def test_a_key_of_tls_without_a_certificate_is_refused() -> None:
+def test_a_tls_key_without_a_certificate_is_refused() -> None:
     with pytest.raises(ConfigError, match="need tls_certificate"):
         load_config({"tls_key": "k.pem"}, {})
 
@@ -295,7 +295,7 @@ def test_a_key_of_tls_without_a_certificate_is_refused() -> None:
 # ----------------------------------------------------------------------------------------- check
 
 
-def test_a_state_file_that_is_the_key_file_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+def test_a_state_file_that_is_the_key_file_is_refused_and_not_changed(tmp_path: Path) -> None:
     keys = tmp_path / "keys.json"
     add_key(keys, "anna", ["read"], 0)
     before = keys.read_bytes()
@@ -330,7 +330,7 @@ def test_check_reports_each_part_and_starts_nothing(tmp_path: Path) -> None:
         (["--spool-dir", "plain"], "services", "is no folder"),
     ],
 )
-def test_check_names_each_fault_of_a_start_under_its_own_heading(
+def test_check_reports_each_fault_under_the_part_that_has_it(
     tmp_path: Path, flags: list[str], part: str, notifications: str
 ) -> None:
     (tmp_path / "plain").write_text("x")
@@ -375,7 +375,7 @@ def test_check_leaves_nothing_behind(tmp_path: Path, store: str) -> None:
     assert left_in(tmp_path) == {"watch": None}
 
 
-def test_check_reports_a_damaged_state_and_changes_nothing_of_it(tmp_path: Path) -> None:
+def test_check_reports_a_damaged_state_and_does_not_change_it(tmp_path: Path) -> None:
     (tmp_path / "state.json").write_bytes(b'{"jobs": {')
     before = left_in(tmp_path)
     done = run("--port", "0", "--state-file", "state.json", "check", cwd=tmp_path)
@@ -384,7 +384,7 @@ def test_check_reports_a_damaged_state_and_changes_nothing_of_it(tmp_path: Path)
     assert left_in(tmp_path) == before
 
 
-def test_check_counts_the_jobs_that_are_stored_and_sees_a_daemon_that_has_them(
+def test_check_counts_the_stored_jobs_and_reports_a_daemon_that_has_the_store(
     tmp_path: Path,
 ) -> None:
     flags = ["--state-file", "state.json"]
@@ -395,15 +395,15 @@ def test_check_counts_the_jobs_that_are_stored_and_sees_a_daemon_that_has_them(
     assert busy.returncode == 78
     assert "is in use by process" in busy.stdout
     done = run("--port", "0", *flags, "check", cwd=tmp_path)
-    assert "json at state.json: 1 jobs" in done.stdout
+    assert "json at state.json: 1 job" in done.stdout
 
 
-def test_check_does_not_ask_for_the_sockets_that_systemd_passes_only_to_the_daemon(
+def test_check_does_not_need_the_sockets_that_systemd_passes_only_to_the_daemon(
     tmp_path: Path,
 ) -> None:
     done = run("--listen", "systemd", "--listen", "127.0.0.1:0", "check", cwd=tmp_path)
     assert done.returncode == 0, done.stdout
-    assert "systemd's, which it passes at the start" in done.stdout
+    assert "the sockets that systemd passes at the start (not checked)" in done.stdout
 
 
 # ------------------------------------------------------------------------------------- sd_notify
@@ -442,7 +442,7 @@ def test_a_manager_that_does_not_listen_is_not_a_reason_to_stop(tmp_path: Path) 
     flags = ["--host", "127.0.0.1", "--port", "0"]
     with served(tmp_path, *flags, NOTIFY_SOCKET=str(tmp_path / "nobody")):
         pass
-    assert "was not told READY=1" in (tmp_path / "log").read_text()
+    assert "was not notified of READY=1" in (tmp_path / "log").read_text()
 
 
 async def test_a_watchdog_for_another_process_is_not_fed() -> None:

@@ -1,4 +1,4 @@
-"""Log lines: one an event, nothing in them can pass for another, and fields stay fields."""
+"""Log lines: one per event; nothing in a line can look like another line or field."""
 
 import json
 import logging
@@ -22,7 +22,7 @@ def test_a_text_line_has_time_level_logger_message_and_fields() -> None:
 
 
 @pytest.mark.parametrize("evil", ["a\nb", "a\r\nb", "a\x1b[31mb", "a\u2028b", "a\x85b", "a\ud800b"])
-def test_what_a_caller_sends_can_not_break_a_line(evil: str) -> None:
+def test_input_from_a_caller_cannot_break_a_line(evil: str) -> None:
     for formatter in (TextFormatter(), JsonFormatter()):
         line = formatter.format(entry("it said %s", evil, job_id=evil))
         assert len(line.splitlines()) == 1
@@ -30,7 +30,7 @@ def test_what_a_caller_sends_can_not_break_a_line(evil: str) -> None:
     assert one_line("plain ü") == "plain ü"
 
 
-def test_an_exceptions_text_can_not_pass_for_an_entry() -> None:
+def test_an_exceptions_text_cannot_look_like_an_entry() -> None:
     record = entry("failed")
     try:
         raise ValueError("x\n2023-11-14T22:13:20.500Z INFO distconvd.x forged")
@@ -42,7 +42,7 @@ def test_an_exceptions_text_can_not_pass_for_an_entry() -> None:
     assert "forged" in json.loads(JsonFormatter().format(record))["traceback"]
 
 
-def test_a_field_can_not_take_the_place_of_the_entrys_own() -> None:
+def test_a_field_cannot_replace_one_of_the_entrys_own() -> None:
     logged = json.loads(
         JsonFormatter().format(entry("m", level="forged", time="never", job_id="1_0"))
     )

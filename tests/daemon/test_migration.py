@@ -1,4 +1,4 @@
-"""What docs/migrate_from_original.md promises: the original's state, engines and clients go on."""
+"""The promises of docs/migrate_from_original.md: the original's state, engines and clients work."""
 
 import json
 import subprocess
@@ -78,7 +78,7 @@ def copy(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_audit_of_the_original_s_file_finds_nothing_and_changes_nothing(copy: Path) -> None:
+def test_the_audit_of_the_originals_file_finds_nothing_and_changes_nothing(copy: Path) -> None:
     before = copy.read_bytes()
     done = audit(copy)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -86,7 +86,7 @@ def test_the_audit_of_the_original_s_file_finds_nothing_and_changes_nothing(copy
     assert [path.name for path in copy.parent.iterdir()] == [copy.name]
 
 
-def test_all_of_the_original_s_jobs_are_served_with_their_contents(copy: Path) -> None:
+def test_all_of_the_originals_jobs_are_served_with_their_contents(copy: Path) -> None:
     with start(copy.parent) as daemon:
         served = daemon.jobs()
         for each in JOBS:
@@ -96,7 +96,7 @@ def test_all_of_the_original_s_jobs_are_served_with_their_contents(copy: Path) -
         assert served[RUNNING]["attempt"] == 0
 
 
-def test_an_engine_of_the_original_ends_what_it_has_and_takes_the_next(copy: Path) -> None:
+def test_an_engine_of_the_original_ends_its_job_and_takes_the_next(copy: Path) -> None:
     with start(copy.parent) as daemon:
         status, reply = post(daemon, "/engines/heartbeat", HEARTBEAT)
         assert (status, reply["message"]) == (200, "Heartbeat received from engine old-1")

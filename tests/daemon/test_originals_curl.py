@@ -28,9 +28,9 @@ def commands(text: str) -> list[str]:
     blocks = re.findall(r"^```(?:bash|sh)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     found: list[str] = []
     for block in blocks:
-        # A command goes on after a backslash and inside quotes.
+        # A command continues after a backslash and inside quotes.
         found += re.findall(r"^curl(?:\\\n|'[^']*'|\"[^\"]*\"|[^\n'\"])*", block, re.MULTILINE)
-    # `-i` shows a refusal on purpose; those are tried with the replies that the README prints.
+    # `-i` shows an error on purpose; these are tested with the replies that the README prints.
     return [c for c in found if "localhost:8080" in c and not c.startswith("curl -i")]
 
 
@@ -47,13 +47,13 @@ def test_every_curl_command_of_the_readme_works_as_it_is_printed(
         for command in printed:
             text = command.replace("localhost:8080", f"localhost:{daemon.port}")
             text = re.sub(r"your_(api_)?key", KEY, text).replace(PRINTED_ID, job_id)
-            # The option to stop at an error and one to be quiet are all that is added.
+            # Only an option to fail on an error and one to be quiet are added.
             text = text.replace("curl ", "curl -sS --fail-with-body ", 1)
             done = subprocess.run(
                 ["bash", "-c", text], capture_output=True, text=True, timeout=20, check=False
             )
             if "/fail" in command:
-                # In the original's order the failure comes for a job that is completed already.
+                # In the README's order, the failure is reported for a job that is completed already.
                 answer = json.loads(done.stdout)
                 assert answer.get("status") == 409 or "message" in answer, done
                 continue

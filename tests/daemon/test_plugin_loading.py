@@ -1,4 +1,4 @@
-"""Loading plugins: what is wrong with one is said with its name, and it stops only what it must."""
+"""Loading plugins: every error names the plugin, and stops only what it must."""
 
 import logging
 from pathlib import Path
@@ -24,16 +24,16 @@ WRONG = [
     ("import nowhere_to_be_found", "cannot be loaded"),
     ("raise RuntimeError('at import')", "cannot be loaded"),
     ("def broken(:", "cannot be loaded"),
-    ("@hookimpl\ndef distconvd_register_storess(registrar): ...", "'mine' is refused"),
-    ("@hookimpl\ndef distconvd_register_stores(registrar, more): ...", "'mine' is refused"),
+    ("@hookimpl\ndef distconvd_register_storess(registrar): ...", "'mine' is rejected"),
+    ("@hookimpl\ndef distconvd_register_stores(registrar, more): ...", "'mine' is rejected"),
     ("@hookimpl(wrapper=True)\ndef distconvd_event(event):\n    yield", "hook wrapper"),
     ("DISTCONVD_HOOK_VERSION = 99", "needs hook version 99"),
-    ("DISTCONVD_HOOK_VERSION = 'new'", "is no number"),
+    ("DISTCONVD_HOOK_VERSION = 'new'", "expected a whole number"),
 ]
 
 
 @pytest.mark.parametrize("text,said", WRONG)
-def test_a_wanted_plugin_that_does_not_fit_stops_the_start(
+def test_a_faulty_wanted_plugin_stops_the_start(
     tmp_path: Path, text: str, said: str
 ) -> None:
     with pytest.raises(ConfigError, match=said) as caught:
@@ -42,7 +42,7 @@ def test_a_wanted_plugin_that_does_not_fit_stops_the_start(
 
 
 @pytest.mark.parametrize("name", ["nowhere/mine.py", "no_such_module", "mine.py"])
-def test_a_wanted_plugin_that_is_not_there_is_named(name: str) -> None:
+def test_a_missing_wanted_plugin_is_named(name: str) -> None:
     with pytest.raises(ConfigError, match="cannot be loaded"):
         Plugins([name])
 
@@ -65,11 +65,11 @@ def test_a_plugin_file_may_have_classes_whose_types_are_looked_up_later(tmp_path
 
 def test_a_plugin_can_be_named_once_only(tmp_path: Path) -> None:
     path = plugin(tmp_path, "")
-    with pytest.raises(ConfigError, match="'mine' is refused"):
+    with pytest.raises(ConfigError, match="'mine' is rejected"):
         Plugins([path, path])
 
 
-def test_a_name_that_is_taken_is_refused_with_both_plugins_named(tmp_path: Path) -> None:
+def test_a_duplicate_name_is_rejected_with_both_plugins_named(tmp_path: Path) -> None:
     text = (
         "@hookimpl\ndef distconvd_register_policies(registrar):\n"
         "    registrar.add('size-aware', None)\n"
@@ -88,12 +88,12 @@ def test_a_hook_that_fails_is_reported_with_its_plugin(tmp_path: Path) -> None:
 def test_a_hook_may_name_only_the_arguments_that_it_wants(tmp_path: Path) -> None:
     text = (
         "@hookimpl\ndef distconvd_review_submission(caller):\n    return caller\n"
-        "@hookimpl\ndef distconvd_event():\n    return 'heard'\n"
+        "@hookimpl\ndef distconvd_event():\n    return 'received'\n"
     )
     loaded = Plugins([plugin(tmp_path, text)])
     review = dict(loaded.implementations("distconvd_review_submission"))["mine"]
     event = dict(loaded.implementations("distconvd_event"))["mine"]
-    assert (review("job", "anna"), event("e")) == ("anna", "heard")
+    assert (review("job", "anna"), event("e")) == ("anna", "received")
 
 
 def test_each_call_can_be_traced(
@@ -150,25 +150,25 @@ async def test_a_route_of_a_plugin_is_served(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "setting,said",
     [
-        ({"policy": "nosuch"}, "no policy 'nosuch'; installed ones: .*size-aware"),
-        ({"auth": "nosuch"}, "no authenticator 'nosuch'; installed ones: api-key, key-file, none"),
+        ({"policy": "nosuch"}, "no policy 'nosuch'; installed: .*size-aware"),
+        ({"auth": "nosuch"}, "no authenticator 'nosuch'; installed: api-key, key-file, none"),
         ({"plugin": {"size-aware": {"large_from_mb": 1}}}, "cannot be over"),
         ({"plugin": {"size-aware": {"colour": 1}}}, r"\[plugin.size-aware\].*colour"),
     ],
 )
-async def test_a_choice_that_is_not_there_lists_what_is(setting: dict[str, Any], said: str) -> None:
+async def test_an_unknown_choice_is_rejected_with_the_valid_ones(setting: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         async with open_daemon(**setting):
             pass
 
 
-def test_the_stores_are_listed_when_one_is_not_there() -> None:
+def test_an_unknown_store_is_rejected_with_the_valid_ones() -> None:
     stores = Plugins([]).collect("distconvd_register_stores", "store")
-    with pytest.raises(ConfigError, match="no store 'nosuch'; installed ones: json, memory, spool"):
+    with pytest.raises(ConfigError, match="no store 'nosuch'; installed: json, memory, spool"):
         stores.pick("nosuch")
 
 
-async def test_a_start_that_fails_lets_go_of_the_store() -> None:
+async def test_a_failed_start_releases_the_store() -> None:
     memory = Memory()
     with pytest.raises(ConfigError):
         async with open_daemon(store=MemoryStore(memory), auth="nosuch"):

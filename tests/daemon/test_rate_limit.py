@@ -1,4 +1,4 @@
-"""The rate limit: who is counted, who is not, and what a caller over it is told."""
+"""The rate limit: which requests are counted, and what a caller over the limit gets."""
 
 import logging
 from collections.abc import AsyncGenerator
@@ -31,7 +31,7 @@ class Clock:
 
 
 def drawn(buckets: Buckets, name: str, tries: int = 1_000) -> int:
-    """Return how many tokens there are to be had at once."""
+    """Return how many tokens can be taken immediately."""
     for taken in range(tries):
         if buckets.wait_s(name) > 0:
             return taken
@@ -60,12 +60,12 @@ def test_a_bucket_gives_its_burst_and_then_a_token_for_each_refill(
     assert drawn(buckets, "a") == burst
 
 
-def test_a_bucket_is_nobody_else_s() -> None:
+def test_every_key_has_its_own_bucket() -> None:
     buckets = Buckets(3, 1.0, Clock())
     assert [drawn(buckets, name) for name in ("a", "b", "a")] == [3, 3, 0]
 
 
-def test_the_table_of_buckets_is_bounded_and_keeps_those_that_were_used_last() -> None:
+def test_the_table_of_buckets_is_bounded_and_keeps_the_most_recently_used() -> None:
     buckets = Buckets(3, 1.0, Clock(), names_max=10)
     for number in range(50):
         assert buckets.wait_s("often") < 100
@@ -80,7 +80,7 @@ def test_the_table_of_buckets_is_bounded_and_keeps_those_that_were_used_last() -
 
 
 class Limited:
-    """A daemon with a key file and a limit of two requests a second, five at once."""
+    """A daemon with a key file and a limit of two requests per second, five in a burst."""
 
     def __init__(self, daemon: Daemon, keys: dict[str, str]) -> None:
         self.daemon = daemon
@@ -96,7 +96,7 @@ async def limited(tmp_path: Path) -> AsyncGenerator[Limited]:
     keys = {name: add_key(path, name, roles, 0) for name, roles in ROLES.items()}
     async with open_daemon(
         api_key=None, key_file=str(path), rate_limit_per_s=2, rate_limit_burst=5,
-        plugin={"key-file": {"poll_s": 1e6}},  # a thread that looks would spoil the clock
+        plugin={"key-file": {"poll_s": 1e6}},  # a polling thread would disturb the clock
     ) as daemon:  # fmt: skip
         yield Limited(daemon, keys)
 
@@ -105,14 +105,14 @@ async def statuses(client: Client, path: str, number: int) -> list[int]:
     return [(await client.get(path)).status for _ in range(number)]
 
 
-async def test_a_key_over_its_rate_is_429_with_retry_after_and_others_are_not(
+async def test_a_key_over_its_rate_gets_429_with_retry_after_and_others_do_not(
     autojump_clock: MockClock, limited: Limited
 ) -> None:
     anna = limited.as_("anna")
     assert await statuses(anna, "/jobs/", 5) == [200] * 5
     reply = await anna.get("/jobs/")
     assert (
-        "rate limit of key 'anna' (2 requests a second, 5 at once)" in problem(reply, 429)["detail"]
+        "key 'anna' is over its rate limit (2/s, bursts of up to 5)" in problem(reply, 429)["detail"]
     )
     assert reply.headers["retry-after"] == "1"
     assert await statuses(limited.as_("bob"), "/jobs/", 5) == [200] * 5
@@ -138,7 +138,7 @@ async def test_after_retry_after_seconds_the_next_request_is_served(
     assert (await anna.get("/jobs/")).status == 200
 
 
-async def test_what_an_engine_does_as_an_engine_is_never_refused(
+async def test_requests_of_the_engine_role_are_never_limited(
     autojump_clock: MockClock, limited: Limited
 ) -> None:
     for name in ("attic", "boss"):
@@ -155,20 +155,20 @@ async def test_what_an_engine_does_as_an_engine_is_never_refused(
             await engine.complete(job)
 
 
-async def test_what_is_forbidden_is_counted_too(limited: Limited) -> None:
+async def test_forbidden_requests_are_counted_too(limited: Limited) -> None:
     bob = limited.as_("bob")
     replies = [(await bob.post("/engines/heartbeat", {"engine_id": "e"})).status for _ in range(6)]
     assert replies == [403] * 5 + [429]
 
 
-async def test_health_checks_and_what_needs_no_key_are_not_counted(limited: Limited) -> None:
+async def test_health_checks_and_public_routes_are_not_counted(limited: Limited) -> None:
     assert await statuses(limited.daemon.anonymous, "/readyz", 20) == [200] * 20
     anna = limited.as_("anna")
     assert await statuses(anna, "/livez", 20) == [200] * 20
     assert await statuses(anna, "/jobs/", 6) == [200] * 5 + [429]
 
 
-async def test_a_refusal_is_logged_with_the_key_s_name(
+async def test_a_request_over_the_limit_is_logged_with_the_name_of_its_key(
     limited: Limited, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="distconvd.access")
@@ -177,7 +177,7 @@ async def test_a_refusal_is_logged_with_the_key_s_name(
     assert (fields["status"], fields["key_name"]) == (429, "anna")
 
 
-async def test_without_a_key_an_address_is_counted_and_engines_are_still_free(
+async def test_without_keys_each_address_is_limited_but_engines_are_not(
     autojump_clock: MockClock,
 ) -> None:
     async with open_daemon(api_key=None, rate_limit_per_s=0.5, rate_limit_burst=2) as daemon:
@@ -190,7 +190,7 @@ async def test_without_a_key_an_address_is_counted_and_engines_are_still_free(
             await engine.beat()
 
 
-async def test_there_is_no_limit_unless_it_is_set() -> None:
+async def test_there_is_no_limit_by_default() -> None:
     async with open_daemon() as daemon:
         assert await statuses(daemon.client, "/jobs/", 200) == [200] * 200
 
@@ -202,6 +202,6 @@ async def test_there_is_no_limit_unless_it_is_set() -> None:
         *(("rate_limit_burst", value) for value in (0, -1, 1.5)),
     ],
 )
-def test_a_limit_that_would_shut_everybody_out_stops_the_start(setting: str, value: object) -> None:
+def test_a_limit_that_would_reject_every_request_stops_the_start(setting: str, value: object) -> None:
     with pytest.raises(ConfigError, match=setting):
         load_config({setting: value}, {})

@@ -1,4 +1,4 @@
-"""While the daemon starts it is alive and not ready, and says so to whoever asks."""
+"""While the daemon starts, it is alive and not ready, and answers every request with that."""
 
 import http.client
 import json
@@ -51,12 +51,12 @@ def asked(connection: http.client.HTTPConnection, method: str, path: str) -> tup
 
 
 @pytest.mark.e2e
-def test_readyz_is_red_while_the_state_is_read_and_the_same_connection_is_served_after_it(
+def test_readyz_is_503_while_the_state_is_read_and_the_same_connection_is_served_later(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "slow.py").write_text(SLOW_STORE)
     os.mkfifo(tmp_path / "go")
-    opener = os.open(tmp_path / "go", os.O_RDWR)  # so that nobody waits for the other end
+    opener = os.open(tmp_path / "go", os.O_RDWR)  # so that opening the FIFO blocks neither side
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     flags = ["--host", "127.0.0.1", "--port", str(port), "--api-key", KEY]
@@ -90,10 +90,10 @@ def test_readyz_is_red_while_the_state_is_read_and_the_same_connection_is_served
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("flag", ["--store", "--policy", "--auth"])
-def test_what_is_chosen_and_not_there_is_said_before_anything_is_opened(
+def test_an_unknown_choice_is_reported_before_anything_is_opened(
     tmp_path: Path, flag: str
 ) -> None:
-    """Also where the address is taken: the configuration is what is to be mended first."""
+    """Even if the address is taken: the configuration has to be corrected first."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         done = run("--host", "127.0.0.1", "--port", port, flag, "nosuch", cwd=tmp_path)
@@ -101,7 +101,7 @@ def test_what_is_chosen_and_not_there_is_said_before_anything_is_opened(
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_connections_of_the_start_are_served_by_the_real_routes_as_soon_as_there_are(
+async def test_connections_opened_during_the_start_are_served_by_the_real_routes_later(
     nursery: trio.Nursery,
 ) -> None:
     async with open_daemon() as daemon:

@@ -34,7 +34,7 @@ def exported(tmp_path: Path) -> Path:
         )  # fmt: skip
     assert (done.returncode, done.stderr) == (
         0,
-        b"exported 2 jobs, 1 engines, 0 attempts, 0 meta\n",
+        b"exported 2 jobs, 1 engine, 0 attempts, 0 meta\n",
     )
     return target
 
@@ -52,7 +52,7 @@ def test_an_export_goes_into_an_empty_store_of_another_kind_and_back(
 ) -> None:
     done = put_in(exported, "--store", "spool", "--state-file", "tree")
     assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr == "imported 2 jobs, 1 engines, 0 attempts, 0 meta\n"
+    assert done.stderr == "imported 2 jobs, 1 engine, 0 attempts, 0 meta\n"
     back = run("--store", "spool", "export", "--state-file", "tree", cwd=tmp_path)
     assert back.stdout == exported.read_text()
 
@@ -66,7 +66,7 @@ def test_a_pipe_is_imported_too(exported: Path, tmp_path: Path) -> None:
     assert b'"1_2": {"v":2}' in (tmp_path / "new.json").read_bytes()
 
 
-def test_a_file_that_was_cut_leaves_no_trace_of_a_target(exported: Path, tmp_path: Path) -> None:
+def test_importing_a_truncated_file_creates_no_target(exported: Path, tmp_path: Path) -> None:
     exported.write_bytes(exported.read_bytes()[:-1])
     done = put_in(exported, "--state-file", "new.json")
     assert (done.returncode, done.stdout) == (1, "")
@@ -80,7 +80,7 @@ def test_a_target_that_is_not_empty_is_refused_and_left_alone(
     before = (tmp_path / "state.json").read_bytes()
     done = put_in(exported, "--state-file", "state.json")
     assert done.returncode == 1
-    assert "the target is not empty (it has 2 jobs, 1 engines)" in done.stderr
+    assert "the target is not empty (it has 2 jobs, 1 engine)" in done.stderr
     assert sorted((tmp_path / "state.json").read_bytes().splitlines()[:5]) == sorted(
         before.splitlines()[:5]
     )
@@ -98,7 +98,7 @@ def test_an_export_changes_nothing_and_refuses_a_damaged_store(tmp_path: Path) -
 
 
 @pytest.mark.e2e
-def test_a_store_in_use_is_neither_exported_nor_filled(exported: Path, tmp_path: Path) -> None:
+def test_a_store_in_use_is_neither_exported_nor_imported_into(exported: Path, tmp_path: Path) -> None:
     with start(tmp_path, "--state-file", "live.json") as daemon:
         out = run("export", "--state-file", "live.json", cwd=tmp_path)
         into = put_in(exported, "--state-file", "live.json")
@@ -107,7 +107,7 @@ def test_a_store_in_use_is_neither_exported_nor_filled(exported: Path, tmp_path:
             assert f"in use by process {daemon.process.pid}" in done.stderr
 
 
-def test_a_reader_that_disconnects_is_an_error_without_a_traceback(
+def test_an_export_whose_reader_disconnects_fails_without_a_traceback(
     exported: Path, tmp_path: Path
 ) -> None:
     many = tmp_path / "many.json"
@@ -125,13 +125,13 @@ def test_a_reader_that_disconnects_is_an_error_without_a_traceback(
     writing.stderr.close()
     assert (writing.wait(20), said) == (
         1,
-        b"distconvd: the export was not read to its end, so it is none\n",
+        b"distconvd: the export was not read to its end, so it is incomplete\n",
     )
 
 
 @pytest.mark.parametrize("kind", ["json", "spool"])
 @pytest.mark.parametrize("command", ["audit", "export", "import"])
-def test_what_can_be_no_store_is_neither_read_nor_replaced(
+def test_a_pipe_or_a_device_is_neither_read_nor_replaced(
     command: str, kind: str, exported: Path, tmp_path: Path
 ) -> None:
     fifo = tmp_path / "fifo"
@@ -152,7 +152,7 @@ def test_an_import_into_memory_is_refused(exported: Path) -> None:
     assert "nothing would be kept; name one on disk" in done.stderr
 
 
-async def test_a_disk_that_fails_on_the_way_leaves_a_target_that_is_reported_to_be_emptied(
+async def test_when_the_disk_fails_half_way_the_message_says_to_empty_the_target(
     exported: Path,
 ) -> None:
     target = MemoryStore()
@@ -164,12 +164,12 @@ async def test_a_disk_that_fails_on_the_way_leaves_a_target_that_is_reported_to_
             await transfer.fill(lambda: target, file, expected)
 
 
-async def test_a_target_that_keeps_something_else_is_noticed(exported: Path) -> None:
+async def test_a_target_that_does_not_keep_what_was_written_is_noticed(exported: Path) -> None:
     memory, other = Memory(), Memory()
     stores = iter([MemoryStore(memory), MemoryStore(other)])
     with exported.open("rb") as file:
         reader = DumpReader(file)
         list(reader.changes())
         file.seek(0)
-        with pytest.raises(StoreError, match="the import is not good: 2 jobs"):
+        with pytest.raises(StoreError, match="the import is wrong: 2 jobs"):
             await transfer.fill(lambda: next(stores), file, reader.summary())

@@ -186,7 +186,7 @@ async def assert_nothing_is_left(port: Port, abuse: Abuse, number: int) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_after_each_kind_of_abuse_nothing_is_left(
+async def test_no_kind_of_abuse_leaks_descriptors_tasks_memory_or_changed_jobs(
     kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     abuse, number = KINDS[kind]
@@ -201,7 +201,7 @@ async def test_after_each_kind_of_abuse_nothing_is_left(
 @pytest.mark.parametrize(
     "name, how", [("with a length", "closed"), ("with a length", "reset"), ("in chunks", "reset")]
 )
-async def test_a_client_that_is_gone_after_any_byte_of_a_submission_has_submitted_nothing(
+async def test_a_submission_cut_off_at_any_byte_creates_no_job(
     name: str, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     data = REQUESTS[name]
@@ -217,7 +217,7 @@ async def test_a_client_that_is_gone_after_any_byte_of_a_submission_has_submitte
     assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
 
 
-async def test_a_client_may_be_gone_after_any_byte_of_a_reply(
+async def test_a_daemon_s_client_may_disconnect_after_any_byte_of_a_reply(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     asked = get(b"/jobs/")
@@ -238,7 +238,7 @@ async def test_a_client_may_be_gone_after_any_byte_of_a_reply(
     assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
 
 
-async def test_a_submission_whose_reply_nobody_takes_is_kept_once(
+async def test_a_submission_whose_reply_nobody_reads_creates_one_job(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     asked = post(LENGTH, b"Idempotency-Key: mine\r\n", body=JOB)
@@ -255,7 +255,7 @@ async def test_a_submission_whose_reply_nobody_takes_is_kept_once(
     assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
 
 
-async def test_clients_beyond_the_limit_leave_nothing_either() -> None:
+async def test_clients_over_the_connection_limit_leak_nothing() -> None:
     async def ask(port: Port, _number: int) -> None:
         async with await port.connect() as client:
             await send_until_refused(client, get(b"/livez"), 1)
@@ -302,7 +302,7 @@ async def _no_tls(port: Port, _number: int) -> None:
 
 
 @pytest.mark.parametrize("abuse", [_shake_and_reset, _hello_and_silence, _no_tls])
-async def test_a_handshake_that_is_broken_off_leaves_nothing(
+async def test_an_aborted_tls_handshake_leaks_nothing(
     abuse: Abuse, certificate: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with open_port(limits_for(abuse), tls=TlsFiles(certificate)) as port:
@@ -311,7 +311,7 @@ async def test_a_handshake_that_is_broken_off_leaves_nothing(
 
 
 @pytest.mark.slow
-async def test_ten_thousand_connections_opened_and_left_leave_nothing() -> None:
+async def test_ten_thousand_abandoned_connections_leak_nothing() -> None:
     begun = [b"", b"G", b"GET / HT", get()[:-1], post(LENGTH, body=JOB[:9]), b"\x16\x03\x01"]
 
     async def leave(port: Port, number: int) -> None:

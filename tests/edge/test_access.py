@@ -15,7 +15,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
     return [record for record in caplog.records if record.name == "distconvd.access"]
 
 
-async def test_a_line_has_method_path_status_bytes_and_total(
+async def test_an_access_line_has_method_path_status_bytes_and_duration(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     said = await site.talk(get("/api/v1/jobs/1%202/?token=secret"))
@@ -25,7 +25,7 @@ async def test_a_line_has_method_path_status_bytes_and_total(
     )
 
 
-async def test_a_line_s_fields_are_there_for_machines(
+async def test_an_access_line_has_its_values_as_fields(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     await site.talk(get("/locked", KEY, "X-Request-Id: r-1"))
@@ -43,14 +43,14 @@ async def test_a_line_s_fields_are_there_for_machines(
     assert fields["duration_ms"] >= 0
 
 
-async def test_no_key_and_no_query_is_ever_logged(
+async def test_keys_and_queries_are_never_logged(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     await site.talk(get("/locked?key=hush", "X-API-Key: hush-hush", "Authorization: Bearer hush"))
     assert "hush" not in "".join(str(vars(record)) for record in caplog.records)
 
 
-async def test_bad_http_has_a_line_too(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+async def test_invalid_http_has_an_access_line(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     await site.talk(b"\x00\r\n\r\n")
     assert lines(caplog)[0].getMessage().startswith("- - 400 ")
 
@@ -71,7 +71,7 @@ async def test_observers_see_the_route_that_matched(site: Site, journal: Journal
     assert second.route is None
 
 
-async def test_a_failing_observer_harms_nothing(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_exception_in_an_observer_does_not_affect_replies(caplog: pytest.LogCaptureFixture) -> None:
     def fail(_exchange: Exchange) -> None:
         raise RuntimeError("a bug")
 
@@ -82,7 +82,7 @@ async def test_a_failing_observer_harms_nothing(caplog: pytest.LogCaptureFixture
     assert "an observer of requests failed" in caplog.text
 
 
-async def test_a_handler_s_field_cannot_pass_for_one_of_the_edge_s_or_of_logging_s(
+async def test_a_handler_s_log_field_cannot_replace_one_of_the_edge_or_of_logging(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def handle(request: Request) -> Response:
@@ -101,7 +101,7 @@ async def test_a_handler_s_field_cannot_pass_for_one_of_the_edge_s_or_of_logging
     )
 
 
-async def test_a_handler_that_fails_after_it_forged_a_field_of_logging_s_is_answered_and_logged(
+async def test_a_failed_handler_with_a_forged_log_field_is_still_answered_and_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def handle(request: Request) -> Response:

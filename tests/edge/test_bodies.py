@@ -20,7 +20,7 @@ from distconvd.edge.limits import EdgeLimits
 JSON = "Content-Type: application/json"
 
 
-async def test_a_body_over_the_limit_is_refused_before_it_is_sent(site: Site) -> None:
+async def test_a_body_over_the_limit_is_rejected_before_it_is_sent(site: Site) -> None:
     client = site.connect()
     await client.send_all(get("/echo", "Content-Length: 1048577", method="POST"))
     head = await client.receive_some()
@@ -28,7 +28,7 @@ async def test_a_body_over_the_limit_is_refused_before_it_is_sent(site: Site) ->
     await client.aclose()
 
 
-async def test_a_chunked_body_over_the_limit_is_refused_while_it_arrives(site: Site) -> None:
+async def test_a_chunked_body_over_the_limit_is_rejected_while_it_arrives(site: Site) -> None:
     start = get("/echo", "Transfer-Encoding: chunked", method="POST")
     big = b"%x\r\n%b\r\n" % (2_000_000, b"x" * 2_000_000)
     (reply,) = await site.ask(start + big)
@@ -42,17 +42,17 @@ async def test_a_route_may_have_a_limit_of_its_own(site: Site, size: int, status
     assert (await site.ask(start + chunked(b"x" * size)))[0].status == status
 
 
-async def test_a_small_body_over_the_limit_does_not_cost_the_connection(site: Site) -> None:
+async def test_a_small_body_over_the_limit_does_not_close_the_connection(site: Site) -> None:
     replies = await site.ask(post("/small", b"x" * 100) + get("/"))
     assert [reply.status for reply in replies] == [413, 200]
 
 
-async def test_a_streamed_body_has_no_limit_on_its_sum(site: Site) -> None:
+async def test_a_streamed_body_has_no_limit_on_its_total_length(site: Site) -> None:
     (reply,) = await site.ask(post("/count", b"x" * 3_000_000, method="PUT"))
     assert reply.body == b"3000000"
 
 
-async def test_curl_s_default_content_type_is_refused_with_advice(site: Site) -> None:
+async def test_curl_s_default_content_type_is_rejected_with_advice(site: Site) -> None:
     form = "Content-Type: application/x-www-form-urlencoded"
     replies = await site.ask(post("/echo", b"{}", form) + get("/"))
     assert [reply.status for reply in replies] == [415, 200]
@@ -73,7 +73,7 @@ async def test_the_type_of_an_empty_body_does_not_matter(site: Site) -> None:
     assert (await site.ask(post("/echo", b"", "Content-Type: text/html")))[0].status == 200
 
 
-async def test_a_route_may_take_any_type(site: Site) -> None:
+async def test_a_route_may_accept_any_content_type(site: Site) -> None:
     assert (await site.ask(post("/count", b"x", "Content-Type: video/mp4", method="PUT")))[
         0
     ].body == b"1"
@@ -105,20 +105,20 @@ async def test_a_body_that_nobody_wants_is_not_asked_for(
     await client.aclose()
 
 
-async def test_a_small_unread_body_is_swallowed_and_the_connection_kept(site: Site) -> None:
+async def test_a_small_unread_body_is_discarded_and_the_connection_kept(site: Site) -> None:
     start, body = get("/ignore", "Content-Length: 1000", method="POST"), b"x" * 1_000
     replies = await site.ask(start, body[:500], body[500:] + get("/"))
     assert [reply.status for reply in replies] == [200, 200]
 
 
-async def test_an_unread_chunked_body_that_is_there_is_swallowed(site: Site) -> None:
+async def test_an_unread_chunked_body_that_has_arrived_is_discarded(site: Site) -> None:
     start = get("/ignore", "Transfer-Encoding: chunked", method="POST")
     replies = await site.ask(start + chunked(b"x" * 1_000) + get("/"))
     assert [reply.status for reply in replies] == [200, 200]
 
 
 @pytest.mark.parametrize("framing", ["Content-Length: 999999", "Transfer-Encoding: chunked"])
-async def test_a_large_or_endless_unread_body_costs_the_connection(
+async def test_a_large_or_endless_unread_body_closes_the_connection(
     site: Site, framing: str
 ) -> None:
     (reply,) = await site.ask(get("/ignore", framing, method="POST") + b"5\r\nabc")
@@ -135,7 +135,7 @@ async def test_a_client_that_still_sends_receives_the_reply(site: Site) -> None:
     assert reply.status == 401
 
 
-async def test_a_body_in_absurdly_small_chunks_is_refused(site: Site) -> None:
+async def test_a_body_in_very_small_chunks_is_rejected(site: Site) -> None:
     start = get("/echo", "Transfer-Encoding: chunked", method="POST")
     (reply,) = await site.ask(start + chunked(*[b"x"] * 2_000))
     assert reply.status == 400
@@ -152,6 +152,6 @@ async def test_broken_framing_of_a_streamed_body_is_400(site: Site) -> None:
     assert (reply.status, reply.headers["connection"]) == (400, "close")
 
 
-async def test_the_edge_s_limit_is_the_one_that_was_set(journal: Journal) -> None:
+async def test_the_configured_body_limit_applies(journal: Journal) -> None:
     async with open_site(small_app(journal), EdgeLimits(body_bytes_max=100)) as site:
         assert (await site.ask(post("/echo", b"x" * 101)))[0].status == 413

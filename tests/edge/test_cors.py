@@ -47,7 +47,7 @@ async def preflight(daemon: Any, path: str, method: str, origin: str = PAGE) -> 
 # -------------------------------------------------------------------------------------- the list
 
 
-async def test_without_the_setting_no_reply_says_a_word_of_it() -> None:
+async def test_without_the_setting_no_reply_has_cors_headers() -> None:
     async with open_daemon() as daemon:
         assert cors_headers(await daemon.client.get("/jobs/", origin=PAGE)) == {}
         reply = await preflight(daemon, "/jobs/", "POST")
@@ -55,7 +55,7 @@ async def test_without_the_setting_no_reply_says_a_word_of_it() -> None:
 
 
 @pytest.mark.parametrize("path, status", [("/jobs/", 200), ("/jobs/1", 404), ("/nope", 404)])
-async def test_a_page_on_the_list_may_read_replies_problems_too(path: str, status: int) -> None:
+async def test_a_page_on_the_list_may_read_replies_and_problems(path: str, status: int) -> None:
     async with open_daemon(cors_origins=["https://other.example", PAGE]) as daemon:
         reply = await daemon.client.get(path, origin=PAGE)
         assert reply.status == status
@@ -87,12 +87,12 @@ async def test_a_page_without_a_key_gets_a_readable_401() -> None:
         assert reply.headers["access-control-allow-origin"] == PAGE
 
 
-async def test_a_reply_to_nobody_s_page_still_varies_for_the_caches() -> None:
+async def test_a_reply_without_an_origin_still_has_vary_origin_for_caches() -> None:
     async with open_daemon(cors_origins=[PAGE]) as daemon:
         assert cors_headers(await daemon.client.get("/jobs/")) == {"vary": "Origin"}
 
 
-async def test_a_preflight_needs_no_key_and_reports_methods_headers_and_for_how_long() -> None:
+async def test_a_preflight_needs_no_key_and_gets_methods_headers_and_max_age() -> None:
     async with open_daemon(cors_origins=[PAGE]) as daemon:
         reply = await preflight(daemon, "/jobs/17", "PATCH")
         assert reply.status == 204
@@ -105,7 +105,7 @@ async def test_a_preflight_needs_no_key_and_reports_methods_headers_and_for_how_
         assert reply.headers["access-control-max-age"] == str(PREFLIGHT_MAX_AGE_S)
 
 
-async def test_a_page_may_send_and_read_every_header_that_some_route_takes_or_reports() -> None:
+async def test_a_page_may_send_and_read_every_header_that_a_route_documents() -> None:
     async with open_daemon(cors_origins=[PAGE]) as daemon:
         reply = await preflight(daemon, "/jobs/", "POST")
         allowed = words(reply.headers["access-control-allow-headers"])
@@ -125,7 +125,7 @@ async def test_a_page_may_send_and_read_every_header_that_some_route_takes_or_re
             assert exposed_names <= exposed
 
 
-async def test_any_origin_is_allowed_as_such_and_never_with_credentials() -> None:
+async def test_any_origin_is_allowed_by_a_star_and_never_with_credentials() -> None:
     async with open_daemon(cors_origins=["*"]) as daemon:
         reply = await daemon.client.get("/jobs/", origin="https://any.example")
         assert reply.headers["access-control-allow-origin"] == "*"
@@ -141,22 +141,22 @@ async def _answer(_request: Request) -> Response:
     return Response()
 
 
-def test_what_a_plugin_s_route_takes_and_reports_is_open_to_pages_and_its_vary_is_kept() -> None:
+def test_pages_may_use_the_headers_of_a_plugin_s_route_and_its_vary_is_kept() -> None:
     doc = Doc(
         {200: Answer("It.", maybe_headers={"X-Told": "Something."})},
         parameters=(Parameter("X-Sent", "header", "Something."),),
     )
     cors = Cors([PAGE], [Route("GET", "/x", _answer, doc=doc)])
-    reply = cors.opened(Response(headers={"Vary": "Accept"}), request(origin=PAGE))
+    reply = cors.with_headers(Response(headers={"Vary": "Accept"}), request(origin=PAGE))
     assert isinstance(reply, Response)
     assert reply.headers["Vary"] == "Accept, Origin"
     assert "X-Told" in reply.headers["Access-Control-Expose-Headers"]
     assert "X-Sent" in cors._sent
 
 
-def test_a_reply_that_a_handler_keeps_is_not_written_on() -> None:
+def test_a_reply_that_a_handler_reuses_is_not_modified() -> None:
     kept = Response(headers={"ETag": '"1"'})
-    Cors([PAGE], []).opened(kept, request(origin=PAGE))
+    Cors([PAGE], []).with_headers(kept, request(origin=PAGE))
     assert kept.headers == {"ETag": '"1"'}
 
 
@@ -164,7 +164,7 @@ def test_a_reply_that_a_handler_keeps_is_not_written_on() -> None:
 
 
 @pytest.mark.parametrize("origin", FOREIGN)
-async def test_no_foreign_page_may_use_a_daemon_that_asks_for_no_key(origin: str) -> None:
+async def test_no_foreign_page_may_use_a_daemon_without_a_key(origin: str) -> None:
     async with open_daemon(api_key=None) as daemon:
         before = Farm(daemon).stored()
         reply = await daemon.anonymous.post("/jobs/", JOB, origin=origin)
@@ -187,7 +187,7 @@ async def test_no_foreign_page_may_use_a_daemon_that_asks_for_no_key(origin: str
         ("", "http://", 403),
     ],
 )
-async def test_a_page_of_the_daemon_s_own_may_and_one_by_a_name_that_was_bent_to_it_may_not(
+async def test_the_daemon_s_own_page_may_use_it_but_not_under_a_rebound_name(
     host: str, origin: str, status: int
 ) -> None:
     async with open_daemon(api_key=None) as daemon:
@@ -213,7 +213,7 @@ async def test_a_page_of_the_daemon_s_own_may_and_one_by_a_name_that_was_bent_to
         (socket.gethostname(), 200),
     ],
 )
-async def test_a_daemon_without_a_key_answers_to_no_name_that_a_stranger_may_point_to_it(
+async def test_a_daemon_without_a_key_rejects_host_names_that_a_stranger_can_rebind(
     host: str, status: int
 ) -> None:
     async with open_daemon(api_key=None, cors_origins=["https://farm.example"]) as daemon:
@@ -226,12 +226,12 @@ async def test_a_daemon_without_a_key_answers_to_no_name_that_a_stranger_may_poi
         assert (await daemon.client.get("/jobs/", host=host)).status == 200
 
 
-async def test_a_page_on_the_list_may_use_a_daemon_that_asks_for_no_key() -> None:
+async def test_a_page_on_the_list_may_use_a_daemon_without_a_key() -> None:
     async with open_daemon(api_key=None, cors_origins=[PAGE]) as daemon:
         assert (await daemon.anonymous.post("/jobs/", JOB, origin=PAGE)).status == 200
 
 
-async def test_a_page_that_knows_the_key_is_judged_by_the_key() -> None:
+async def test_a_foreign_page_with_the_key_is_accepted() -> None:
     async with open_daemon() as daemon:
         assert (await daemon.client.post("/jobs/", JOB, origin="https://any.example")).status == 200
 
@@ -250,7 +250,7 @@ async def test_a_page_that_knows_the_key_is_judged_by_the_key() -> None:
         ("*", "*"),
     ],
 )
-def test_an_origin_is_taken_as_browsers_send_it(given: str, origin: str) -> None:
+def test_an_origin_is_normalized_as_browsers_send_it(given: str, origin: str) -> None:
     assert parse_origin(given) == origin
 
 
@@ -262,7 +262,7 @@ def test_an_origin_is_taken_as_browsers_send_it(given: str, origin: str) -> None
         *("https://farm.example:443", "http://farm.example:80", "https://u:p@farm.example"),
     ],
 )
-def test_an_invalid_origin_stops_the_start_and_is_named(given: str) -> None:
+def test_an_invalid_origin_is_a_config_error_that_names_it(given: str) -> None:
     with pytest.raises(ConfigError, match="cors_origins: "):
         load_config({"api_key": "k", "cors_origins": [given]}, {})
 
@@ -273,6 +273,6 @@ def test_origins_may_come_from_the_environment() -> None:
     assert config.cors_origins == ["https://a.example", "https://b.example"]
 
 
-def test_any_origin_without_a_key_is_refused() -> None:
+def test_any_origin_without_a_key_is_a_config_error() -> None:
     with pytest.raises(ConfigError, match="any web page"):
         load_config({"cors_origins": ["*"]}, {})

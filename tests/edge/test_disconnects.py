@@ -75,7 +75,7 @@ def cut_pair(bytes_max: int) -> Callable[[], Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", REQUESTS)
-async def test_a_client_may_be_gone_at_any_byte_of_the_reply(
+async def test_a_client_may_disconnect_at_any_byte_of_the_reply(
     site: Site, caplog: pytest.LogCaptureFixture, journal: Journal, name: str
 ) -> None:
     size = len(await site.talk(REQUESTS[name]))
@@ -89,7 +89,7 @@ async def test_a_client_may_be_gone_at_any_byte_of_the_reply(
     assert journal.closed_bodies == journal.begun_bodies
 
 
-async def test_a_client_that_goes_is_one_debug_line(
+async def test_a_client_that_disconnects_causes_one_debug_line(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = site.connect()
@@ -99,7 +99,7 @@ async def test_a_client_that_goes_is_one_debug_line(
     assert [(r.levelno, r.name) for r in caplog.records] == [(logging.DEBUG, "distconvd.edge")]
 
 
-async def test_a_reset_in_the_middle_of_a_body_reaches_the_handler_as_such(
+async def test_a_reset_in_the_middle_of_a_body_raises_client_disconnected_in_the_handler(
     site: Site, journal: Journal, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = site.connect()
@@ -120,7 +120,7 @@ async def test_cancelling_the_server_closes_its_connections(journal: Journal) ->
     assert await client.receive_some() == b""
 
 
-async def test_a_request_that_comes_in_the_instant_of_the_drain_is_not_begun(
+async def test_a_request_that_arrives_as_the_drain_starts_is_not_begun(
     site: Site, journal: Journal
 ) -> None:
     client = site.connect()

@@ -83,7 +83,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
 
 @so_many(60)
 @given(data=streams(good()), sizes=SIZES, ending=ENDINGS)
-def test_no_byte_stream_of_one_who_may_not_changes_anything(
+def test_no_byte_stream_from_an_unauthorized_client_changes_anything(
     keys: Keys, data: bytes, sizes: list[int], ending: str
 ) -> None:
     trio.run(one_stream, keys, data, sizes, ending, clock=MockClock(autojump_threshold=0))

@@ -58,7 +58,7 @@ async def _begin(site: Site, poll: Poll) -> Any:
     return client
 
 
-async def test_news_end_the_wait(polled: Site, poll: Poll) -> None:
+async def test_a_change_ends_the_wait(polled: Site, poll: Poll) -> None:
     client = await _begin(polled, poll)
     poll.news.set()
     assert (await client.receive_some()).endswith(b"news")
@@ -66,7 +66,7 @@ async def test_news_end_the_wait(polled: Site, poll: Poll) -> None:
     assert (await client.receive_some()).startswith(b"HTTP/1.1 200 ")
 
 
-async def test_time_ends_the_wait(polled: Site, poll: Poll, autojump_clock: MockClock) -> None:
+async def test_the_timeout_ends_the_wait(polled: Site, poll: Poll, autojump_clock: MockClock) -> None:
     client = await _begin(polled, poll)
     assert (await client.receive_some()).endswith(b"none")
     assert trio.current_time() == pytest.approx(30)
@@ -103,7 +103,7 @@ async def test_a_request_sent_ahead_does_not_end_the_wait_and_is_answered_after_
     assert [reply.status for reply in read_replies(bytes(said))] == [200, 404]
 
 
-async def test_what_is_sent_ahead_is_not_taken_without_bound(
+async def test_data_sent_ahead_is_read_only_up_to_a_limit(
     autojump_clock: MockClock, polled: Site, poll: Poll
 ) -> None:
     client = polled.connect(lockstep_stream_pair)
@@ -124,7 +124,7 @@ async def test_a_drain_ends_the_wait(polled: Site, poll: Poll) -> None:
     assert (reply.body, reply.headers["connection"]) == (b"none", "close")
 
 
-async def test_a_wait_that_begins_in_a_drain_is_over_immediately(polled: Site, poll: Poll) -> None:
+async def test_a_wait_that_begins_during_a_drain_ends_immediately(polled: Site, poll: Poll) -> None:
     client = polled.connect()
     await client.send_all(b"GET /poll")
     await wait_all_tasks_blocked()
@@ -145,7 +145,7 @@ async def test_an_error_in_the_wait_is_raised_unwrapped() -> None:
         assert (await site.ask(get("/x")))[0].status == 404
 
 
-async def test_a_request_made_by_hand_waits_as_long_as_it_may(autojump_clock: MockClock) -> None:
+async def test_a_request_without_a_connection_waits_until_the_timeout(autojump_clock: MockClock) -> None:
     request = Request("GET", "/", {}, {}, {}, None, "id", "-")  # type: ignore[arg-type]
     ended: object = await wait_while_wanted(request, trio.sleep_forever, 7)
     assert ended is None

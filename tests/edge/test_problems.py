@@ -23,7 +23,7 @@ def test_a_problem_has_all_members_of_rfc_9457_and_the_request_id() -> None:
     }
 
 
-def test_a_bad_field_is_named() -> None:
+def test_a_problem_names_the_wrong_field() -> None:
     assert document(BadRequest("is negative", field="job_size"))["field"] == "job_size"
 
 
@@ -42,5 +42,5 @@ def test_a_detail_may_quote_any_text() -> None:
     assert document(BadRequest("no: \ud800 \x00 é"))["detail"] == "no: \ud800 \x00 é"
 
 
-def test_a_crash_reports_its_request_id_and_nothing_else() -> None:
+def test_a_crash_reveals_only_its_request_id() -> None:
     assert "id-9" in str(document(Crash("id-9"))["detail"])

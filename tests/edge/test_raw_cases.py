@@ -105,7 +105,7 @@ async def test_a_case_is_answered_as_listed_whole_byte_by_byte_and_with_a_reques
         await talk(port, case, [case.sent], follow=True)
 
 
-async def test_a_request_glued_to_the_end_of_a_bad_one_is_never_taken_for_one(port: Port) -> None:
+async def test_a_request_appended_to_a_bad_one_in_the_same_write_is_never_executed(port: Port) -> None:
     """As in the case above, but in one write, so that both lie in one buffer of ours."""
     for case in CASES.values():
         if case.closes and not (case.half or case.silent or case.alone):
@@ -117,7 +117,7 @@ async def test_a_request_glued_to_the_end_of_a_bad_one_is_never_taken_for_one(po
 
 
 @pytest.mark.slow
-async def test_silence_ends_as_listed() -> None:
+async def test_silent_clients_get_the_listed_replies() -> None:
     limits = EdgeLimits(head_timeout_s=1, body_timeout_s=1, idle_timeout_s=1, linger_s=0.2)
 
     async def wait(case: Case) -> None:
@@ -135,7 +135,7 @@ async def test_silence_ends_as_listed() -> None:
         judge(replies, CASES[title])
 
 
-def test_the_list_in_the_documents_is_the_one_that_is_run() -> None:
+def test_docs_edge_md_lists_exactly_the_cases_that_are_run() -> None:
     text = PAGE.read_text(encoding="utf-8")
     begin = text.index("### Lengths and codings")
     if os.environ.get("DISTCONV_UPDATE_DOCS"):
@@ -146,6 +146,6 @@ def test_the_list_in_the_documents_is_the_one_that_is_run() -> None:
     )
 
 
-def test_the_reader_of_replies_does_not_take_half_a_reply_for_a_whole_one() -> None:
+def test_the_reply_parser_rejects_an_incomplete_reply() -> None:
     with pytest.raises((AssertionError, h11.RemoteProtocolError)):
         read_replies(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabc")

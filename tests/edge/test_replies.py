@@ -17,7 +17,7 @@ async def test_a_reply_has_its_date_length_type_and_request_id(site: Site) -> No
     assert reply.headers.keys() == {"date", "content-length", "content-type", "x-request-id"}
 
 
-async def test_a_small_reply_leaves_in_one_piece(site: Site) -> None:
+async def test_a_small_reply_is_sent_in_one_piece(site: Site) -> None:
     client = site.connect()
     await client.send_all(get("/"))
     assert (await client.receive_some()).endswith(b'\r\n\r\n{"hello":1}')
@@ -42,14 +42,14 @@ async def test_an_iterated_body_is_chunked_and_the_connection_kept(site: Site) -
     assert second.status == 200
 
 
-async def test_http_1_0_gets_no_chunks_and_a_close(site: Site) -> None:
+async def test_http_1_0_gets_no_chunked_coding_and_a_close(site: Site) -> None:
     (reply,) = await site.ask(get("/stream", version="1.0"))
     assert "transfer-encoding" not in reply.headers
     assert reply.headers["connection"] == "close"
     assert reply.body.endswith(b"piece 2\n")
 
 
-async def test_http_1_0_gets_one_reply_a_connection(site: Site) -> None:
+async def test_http_1_0_gets_one_reply_per_connection(site: Site) -> None:
     (reply,) = await site.ask(get("/", version="1.0") + get("/", version="1.0"))
     assert reply.headers["connection"] == "close"
 
@@ -65,7 +65,7 @@ async def test_204_has_neither_body_nor_length_nor_type(site: Site) -> None:
     assert second.status == 200
 
 
-async def test_a_body_that_204_may_not_have_is_not_sent() -> None:
+async def test_a_body_with_204_is_not_sent() -> None:
     async def handle(_request: Request) -> Response:
         return Response(204, b"never mind")
 
@@ -97,7 +97,7 @@ async def _served(route: Route, *paths: str) -> bytes:
         return await site.talk(b"".join(get(path) for path in paths))
 
 
-async def test_an_error_out_of_a_handler_s_nursery_is_reported_unwrapped() -> None:
+async def test_an_error_from_a_handler_s_nursery_is_reported_unwrapped() -> None:
     async def fail() -> None:
         raise NotFound("Job not found")
 
@@ -121,7 +121,7 @@ async def test_an_error_out_of_a_handler_s_nursery_is_reported_unwrapped() -> No
         {"Connection": "keep-alive"},
     ],
 )
-async def test_a_header_that_would_break_the_reply_is_a_crash_and_not_sent(
+async def test_an_invalid_header_from_a_handler_is_a_500_and_not_sent(
     headers: dict[str, str],
 ) -> None:
     async def handle(_request: Request) -> Response:
@@ -136,7 +136,7 @@ async def _given(*given: bytes) -> AsyncIterator[bytes]:
         yield piece
 
 
-async def test_an_iterated_body_of_known_length_is_sent_with_it() -> None:
+async def test_an_iterated_body_of_known_length_has_a_content_length() -> None:
     async def handle(_request: Request) -> Response:
         return Response(200, _given(b"abc", b"", b"de"), content_length=5)
 
@@ -146,7 +146,7 @@ async def test_an_iterated_body_of_known_length_is_sent_with_it() -> None:
     assert second.status == 200
 
 
-async def test_head_may_announce_a_length_without_making_the_body() -> None:
+async def test_head_may_announce_a_length_without_producing_the_body() -> None:
     async def handle(_request: Request) -> Response:
         return Response(200, b"", content_length=10**12)
 
@@ -156,7 +156,7 @@ async def test_head_may_announce_a_length_without_making_the_body() -> None:
 
 
 @pytest.mark.parametrize("given", [[b"abc"], [b"abc", b"defg"]])
-async def test_a_body_that_breaks_its_promise_is_cut_off_and_never_made_to_look_whole(
+async def test_a_body_of_another_length_than_announced_is_cut_off_and_never_looks_complete(
     given: list[bytes],
 ) -> None:
     async def handle(_request: Request) -> Response:

@@ -27,7 +27,7 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-async def test_a_request_is_answered_alike_whole_and_byte_by_byte(site: Site, shape: str) -> None:
+async def test_a_request_gets_the_same_reply_whole_and_byte_by_byte(site: Site, shape: str) -> None:
     data, method, status = SHAPES[shape]
     whole = await site.ask(data, methods=[method])
     bytewise = await site.ask(*(data[i : i + 1] for i in range(len(data))), methods=[method])
@@ -40,7 +40,7 @@ def _plain(body: bytes) -> bytes:
     return re.sub(rb'"request_id": "[^"]*"', b"", body)
 
 
-async def test_an_idempotency_key_in_two_lines_is_refused(site: Site) -> None:
+async def test_a_repeated_idempotency_key_header_is_rejected(site: Site) -> None:
     twice = ("Idempotency-Key: a", "idempotency-key: b", "Content-Type: application/json")
     (reply,) = await site.ask(post("/echo", b"{}", *twice))
     assert reply.status == 400
@@ -52,7 +52,7 @@ async def test_pipelined_requests_are_answered_in_order(site: Site) -> None:
     assert [reply.body for reply in replies] == [b"%d" % n for n in range(20)]
 
 
-async def test_what_a_client_sends_ahead_of_a_reply_is_read_no_further_than_one_read(
+async def test_at_most_one_read_of_what_a_client_sends_ahead_is_buffered(
     autojump_clock: MockClock, site: Site, journal: Journal
 ) -> None:
     client = site.connect(lockstep_stream_pair)
@@ -66,7 +66,7 @@ async def test_what_a_client_sends_ahead_of_a_reply_is_read_no_further_than_one_
     assert taken == 0
 
 
-async def test_trailing_garbage_is_refused_after_the_good_request_was_answered(site: Site) -> None:
+async def test_garbage_after_a_good_request_is_rejected_after_its_reply(site: Site) -> None:
     replies = await site.ask(get("/") + b"\x00\x01garbage\r\n\r\n")
     assert [reply.status for reply in replies] == [200, 400]
     assert replies[1].headers["connection"] == "close"
@@ -87,7 +87,7 @@ async def test_a_handler_sees_the_request_decoded(site: Site, journal: Journal) 
     assert request.peer == "client:1"
 
 
-async def test_the_absolute_form_of_a_target_is_taken(site: Site) -> None:
+async def test_the_absolute_form_of_a_target_is_accepted(site: Site) -> None:
     assert (await site.ask(get("http://x/missing")))[0].status == 404
     assert (await site.ask(get("http://x")))[0].status == 200
 
@@ -101,7 +101,7 @@ async def test_a_key_is_asked_for_before_the_body_is_read(site: Site) -> None:
     await client.aclose()
 
 
-async def test_a_good_key_opens_the_route_and_names_the_caller(
+async def test_a_good_key_admits_the_request_and_identifies_the_caller(
     site: Site, journal: Journal
 ) -> None:
     assert (await site.ask(get("/locked", KEY)))[0].status == 200
@@ -114,7 +114,7 @@ async def test_an_unknown_path_needs_no_key(site: Site) -> None:
     assert (await site.ask(get("/nope")))[0].status == 404
 
 
-async def test_options_reports_what_a_path_takes(site: Site) -> None:
+async def test_options_lists_the_methods_of_a_path(site: Site) -> None:
     (reply,) = await site.ask(get("/locked", method="OPTIONS"), methods=["OPTIONS"])
     assert (reply.status, reply.body) == (204, b"")
     assert reply.headers["allow"] == "GET, HEAD, OPTIONS, POST"
@@ -132,19 +132,19 @@ async def test_a_wrong_method_is_405_with_allow(site: Site) -> None:
     assert reply.headers["allow"] == "OPTIONS, POST"
 
 
-async def test_a_sane_request_id_is_kept_and_reported(site: Site) -> None:
+async def test_a_well_formed_request_id_is_kept_and_returned(site: Site) -> None:
     (reply,) = await site.ask(get("/nope", "X-Request-Id: ticket-42/a"))
     assert reply.headers["x-request-id"] == "ticket-42/a"
     assert json.loads(reply.body)["request_id"] == "ticket-42/a"
 
 
 @pytest.mark.parametrize("theirs", ["", "a b", "x" * 129, "caf\xe9", "a\x1b[31m"])
-async def test_a_request_id_that_is_not_sane_is_replaced(site: Site, theirs: str) -> None:
+async def test_a_malformed_request_id_is_replaced(site: Site, theirs: str) -> None:
     (reply,) = await site.ask(get("/nope", f"X-Request-Id: {theirs}"))
     assert re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]+", reply.headers["x-request-id"])
 
 
-async def test_a_connection_is_closed_after_its_last_request(journal: Journal) -> None:
+async def test_a_connection_is_closed_after_its_maximum_of_requests(journal: Journal) -> None:
     limits = EdgeLimits(requests_per_connection_max=3)
     async with open_site(small_app(journal), limits) as site:
         replies = read_replies(await site.talk(get("/") * 5))

@@ -34,14 +34,14 @@ def router() -> Router:
 
 
 @pytest.mark.parametrize("path", ["/jobs", "/jobs/", "/api/v1/jobs", "/api/v1/jobs/", "/j%6Fbs"])
-def test_a_fixed_path_answers_in_all_its_spellings(router: Router, path: str) -> None:
+def test_a_fixed_path_matches_in_all_its_spellings(router: Router, path: str) -> None:
     match = router.match("GET", path)
     assert match.route is ROUTES[1]
     assert match.path == "/jobs"
 
 
 @pytest.mark.parametrize("path", ["/", "/api/v1", "/api/v1/"])
-def test_the_root_answers_in_all_its_spellings(router: Router, path: str) -> None:
+def test_the_root_matches_in_all_its_spellings(router: Router, path: str) -> None:
     match = router.match("GET", path)
     assert match.route is ROUTES[0]
     assert match.path == "/"
@@ -66,7 +66,7 @@ def test_a_fixed_segment_wins_over_a_capture(router: Router) -> None:
     assert router.match("GET", "/jobs/recent").route is ROUTES[6]
 
 
-def test_a_capture_is_tried_when_the_fixed_segment_leads_nowhere(router: Router) -> None:
+def test_the_router_backtracks_from_a_fixed_segment_to_a_capture(router: Router) -> None:
     match = router.match("GET", "/jobs/recent/why")
     assert match.route is ROUTES[5]
     assert match.params == {"id": "recent"}
@@ -89,7 +89,7 @@ def test_the_rest_of_a_path_is_captured_with_its_slashes(router: Router) -> None
         "/media/..%2f..%2fetc",
     ],
 )
-def test_a_rest_that_would_mean_another_path_once_joined_is_refused(
+def test_a_captured_rest_with_dot_or_empty_segments_is_rejected(
     router: Router, path: str
 ) -> None:
     with pytest.raises(BadRequest):
@@ -139,12 +139,12 @@ def test_head_is_served_by_the_route_for_get(router: Router) -> None:
         [route("GET", "/{x}/{x}")],
     ],
 )
-def test_a_table_that_is_ambiguous_or_malformed_is_refused_immediately(routes: list[Route]) -> None:
+def test_an_ambiguous_or_malformed_route_table_raises_at_construction(routes: list[Route]) -> None:
     with pytest.raises(ValueError, match=r"two routes|pattern"):
         Router(routes)
 
 
-def test_one_pattern_may_have_another_name_for_another_method() -> None:
+def test_one_pattern_may_name_its_capture_differently_for_another_method() -> None:
     router = Router([route("GET", "/x/{a}"), route("PUT", "/x/{b}")])
     assert router.match("GET", "/x/1").params == {"a": "1"}
     assert router.match("PUT", "/x/1").params == {"b": "1"}

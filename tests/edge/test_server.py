@@ -78,7 +78,7 @@ async def test_one_connection_too_many_gets_503_with_retry_after(
     assert [e.status for e in journal.exchanges].count(503) == 1
 
 
-async def test_a_place_that_is_given_up_can_be_taken_again(journal: Journal) -> None:
+async def test_a_closed_connection_makes_room_for_another(journal: Journal) -> None:
     async with running(journal, limits=EdgeLimits(connections_max=1)) as (server, port):
         for _ in range(5):
             (reply,) = read_replies(await exchange(port, get("/")))
@@ -87,7 +87,7 @@ async def test_a_place_that_is_given_up_can_be_taken_again(journal: Journal) -> 
                 await trio.lowlevel.checkpoint()
 
 
-async def test_hundreds_of_connections_opened_and_left_leave_nothing(journal: Journal) -> None:
+async def test_hundreds_of_abandoned_connections_leak_nothing(journal: Journal) -> None:
     async with running(journal) as (_, port):
         for _ in range(10):
             clients = [await connect(port) for _ in range(50)]
@@ -121,7 +121,7 @@ async def test_a_413_is_read_by_a_client_that_is_still_sending(journal: Journal)
         assert reply.status == 413
 
 
-async def test_running_out_of_descriptors_is_waited_out(
+async def test_the_server_accepts_again_after_running_out_of_descriptors(
     journal: Journal, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="distconvd.edge")
@@ -139,7 +139,7 @@ async def test_running_out_of_descriptors_is_waited_out(
     async with running(journal) as (_, port):
         assert read_replies(await exchange(port, get("/")))[0].status == 200
     assert failures == []
-    assert caplog.text.count("no new connection can be accepted") == 1
+    assert caplog.text.count("cannot accept new connections") == 1
     assert "connections are accepted again" in caplog.text
 
 
@@ -239,7 +239,7 @@ class FakeLimit:
         (64, 64, 1, 64),
     ],
 )
-def test_connections_are_kept_below_what_the_process_may_open(
+def test_connections_are_limited_by_the_file_descriptors_of_the_process(
     monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, affordable: int, soft_after: int
 ) -> None:
     limit = FakeLimit(soft, hard)
@@ -262,7 +262,7 @@ async def test_a_port_in_use_is_reported_with_a_remedy() -> None:
 
 
 async def test_an_address_of_another_machine_is_reported() -> None:
-    with pytest.raises(OSError, match=r"192\.0\.2\.1:0 is no address of this machine"):
+    with pytest.raises(OSError, match=r"192\.0\.2\.1:0 is not an address of this machine"):
         await open_listeners("192.0.2.1", 0)
 
 
@@ -278,7 +278,7 @@ async def test_a_port_can_be_listened_on_again_immediately() -> None:
     await again.aclose()
 
 
-async def test_ipv6_is_listened_on_where_there_is_any(journal: Journal) -> None:
+async def test_ipv6_is_listened_on_if_it_is_available(journal: Journal) -> None:
     try:
         (listener,) = await open_listeners("::1", 0)
     except OSError:

@@ -66,7 +66,7 @@ async def test_a_folded_header_is_read_as_one_line(site: Site, journal: Journal)
     assert journal.requests[0].headers["x-long"] == "a b"
 
 
-async def test_a_folded_transfer_coding_is_not_a_way_round_the_check(site: Site) -> None:
+async def test_a_folded_transfer_coding_does_not_evade_the_check(site: Site) -> None:
     data = POST + b"Content-Length: 3\r\nTransfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n"
     assert [reply.status for reply in await site.ask(data)] == [400]
 
@@ -86,12 +86,12 @@ async def test_another_version_is_505(site: Site, version: str) -> None:
     assert (reply.status, reply.headers["connection"]) == (505, "close")
 
 
-async def test_connect_is_refused(site: Site) -> None:
+async def test_connect_is_rejected(site: Site) -> None:
     (reply,) = await site.ask(b"CONNECT evil:443 HTTP/1.1\r\nHost: evil\r\n\r\n")
     assert reply.status == 400
 
 
-async def test_an_upgrade_that_nobody_takes_is_an_ordinary_request(site: Site) -> None:
+async def test_an_upgrade_that_no_handler_accepts_is_an_ordinary_request(site: Site) -> None:
     asked = get("/", "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMA")
     assert [reply.status for reply in await site.ask(asked + get("/"))] == [200, 200]
 
@@ -111,7 +111,7 @@ async def test_a_head_over_the_limit_is_431(journal: Journal, filler: str, whole
     assert (reply.status, reply.headers["connection"]) == (431, "close")
 
 
-async def test_a_head_just_under_the_limit_is_taken(journal: Journal) -> None:
+async def test_a_head_just_under_the_limit_is_accepted(journal: Journal) -> None:
     padding = 1_000 - len(get("/", "A: "))
     async with open_site(small_app(journal), EdgeLimits(head_bytes_max=1_000)) as site:
         for extra, status in ((0, 200), (1, 431)):

@@ -22,7 +22,7 @@ def test_a_target_is_split_into_path_and_query(target: str, parts: tuple[str, st
 
 
 @pytest.mark.parametrize("target", ["jobs", "host:80", "ftp://host/x", "?x=1"])
-def test_a_target_that_is_not_a_path_is_refused(target: str) -> None:
+def test_a_target_that_is_not_a_path_is_rejected(target: str) -> None:
     with pytest.raises(BadRequest, match="begins with '/'"):
         split_target(target)
 
@@ -32,7 +32,7 @@ def test_segments_are_decoded_after_they_were_split() -> None:
 
 
 @pytest.mark.parametrize("path", ["/%", "/%4", "/%zz", "/%ff", "/%C3", "/a%00b"])
-def test_a_target_that_decodes_to_invalid_text_is_refused(path: str) -> None:
+def test_a_target_that_decodes_to_invalid_text_is_rejected(path: str) -> None:
     with pytest.raises(BadRequest):
         decode_segments(path)
 
@@ -48,11 +48,11 @@ def test_a_query_is_decoded_as_utf_8() -> None:
     assert decode_query("label=caf%C3%A9+au") == {"label": "café au"}
 
 
-def test_a_query_that_is_not_utf_8_is_refused() -> None:
+def test_a_query_that_is_not_utf_8_is_rejected() -> None:
     with pytest.raises(BadRequest, match="UTF-8"):
         decode_query("a=%ff")
 
 
-def test_a_query_with_too_many_fields_is_refused() -> None:
+def test_a_query_with_too_many_fields_is_rejected() -> None:
     with pytest.raises(BadRequest, match="more than"):
         decode_query("&".join(["a=1"] * (QUERY_FIELDS_MAX + 1)))

@@ -20,7 +20,7 @@ async def drip(client: trio.abc.SendStream, data: bytes, every_s: float) -> None
         return
 
 
-async def test_a_client_that_says_nothing_is_closed_without_a_word(
+async def test_a_client_that_sends_nothing_is_closed_without_a_reply(
     autojump_clock: MockClock, site: Site
 ) -> None:
     client = site.connect()
@@ -28,7 +28,7 @@ async def test_a_client_that_says_nothing_is_closed_without_a_word(
     assert 10 <= trio.current_time() < 12
 
 
-async def test_an_idle_connection_is_closed_without_a_word(
+async def test_an_idle_connection_is_closed_without_a_reply(
     autojump_clock: MockClock, site: Site
 ) -> None:
     client = site.connect()
@@ -38,7 +38,7 @@ async def test_an_idle_connection_is_closed_without_a_word(
     assert 60 <= trio.current_time() < 62
 
 
-async def test_a_connection_that_is_used_now_and_then_stays(
+async def test_a_connection_that_is_used_within_the_idle_timeout_stays_open(
     autojump_clock: MockClock, site: Site
 ) -> None:
     client = site.connect()
@@ -50,7 +50,7 @@ async def test_a_connection_that_is_used_now_and_then_stays(
 
 
 @pytest.mark.parametrize("every_s", [0.5, 3, 9])
-async def test_a_head_that_drips_in_is_408_after_its_time(
+async def test_a_head_that_arrives_too_slowly_gets_408(
     autojump_clock: MockClock, site: Site, every_s: float
 ) -> None:
     client = site.connect()
@@ -62,7 +62,7 @@ async def test_a_head_that_drips_in_is_408_after_its_time(
         nursery.cancel_scope.cancel()
 
 
-async def test_a_second_head_that_drips_in_has_the_head_s_time_and_not_the_idle_one(
+async def test_a_slow_second_head_has_the_head_timeout_and_not_the_idle_timeout(
     autojump_clock: MockClock,
     site: Site,
 ) -> None:
@@ -74,7 +74,7 @@ async def test_a_second_head_that_drips_in_has_the_head_s_time_and_not_the_idle_
 
 
 @pytest.mark.parametrize("path, method", [("/echo", "POST"), ("/count", "PUT")])
-async def test_a_body_that_stops_is_408(
+async def test_a_body_that_stops_arriving_gets_408(
     autojump_clock: MockClock, site: Site, path: str, method: str
 ) -> None:
     client = site.connect()
@@ -84,7 +84,7 @@ async def test_a_body_that_stops_is_408(
     assert 30 <= trio.current_time() < 34
 
 
-async def test_a_body_that_drips_in_is_408_long_before_it_is_whole(
+async def test_a_body_below_the_minimum_rate_gets_408_long_before_its_end(
     autojump_clock: MockClock, site: Site
 ) -> None:
     client = site.connect()
@@ -108,7 +108,7 @@ async def test_a_slow_but_steady_upload_may_take_as_long_as_it_needs(
     assert trio.current_time() >= 500
 
 
-async def test_time_that_a_handler_takes_is_not_the_client_s(
+async def test_the_time_that_a_handler_takes_does_not_count_against_the_client(
     autojump_clock: MockClock, site: Site
 ) -> None:
     client = site.connect()
@@ -116,7 +116,7 @@ async def test_time_that_a_handler_takes_is_not_the_client_s(
     assert (await client.receive_some()).endswith(b"held")
 
 
-async def test_an_unread_body_that_never_comes_ends_the_connection(
+async def test_an_unread_body_that_never_arrives_closes_the_connection(
     autojump_clock: MockClock, site: Site
 ) -> None:
     client = site.connect()
@@ -138,7 +138,7 @@ async def test_a_client_that_does_not_read_its_reply_is_dropped(
     assert [exchange.status for exchange in journal.exchanges] == [200]
 
 
-async def test_a_reply_may_take_as_long_to_be_made_as_it_needs(
+async def test_producing_a_reply_may_take_as_long_as_it_needs(
     autojump_clock: MockClock, journal: Journal
 ) -> None:
     async def events() -> AsyncIterator[bytes]:
@@ -155,7 +155,7 @@ async def test_a_reply_may_take_as_long_to_be_made_as_it_needs(
         assert read_replies(await read_all(client))[0].body == b"event" * 3
 
 
-async def test_a_client_that_neither_reads_nor_closes_cannot_linger_forever(
+async def test_a_client_that_neither_reads_nor_closes_is_closed_after_the_linger_time(
     autojump_clock: MockClock, site: Site
 ) -> None:
     client = site.connect()
@@ -165,7 +165,7 @@ async def test_a_client_that_neither_reads_nor_closes_cannot_linger_forever(
     assert site.open == 0
 
 
-async def test_a_client_that_sends_forever_cannot_linger_forever(
+async def test_a_client_that_never_stops_sending_is_closed_after_the_linger_time(
     autojump_clock: MockClock, site: Site
 ) -> None:
     client = site.connect()

@@ -43,7 +43,7 @@ async def test_a_websocket_library_takes_over_and_reads_the_handshake_itself(
     assert [(e.status, e.path) for e in journal.exchanges] == [(101, "/ws")]
 
 
-async def test_an_upgrade_may_be_refused_with_an_ordinary_reply(journal: Journal) -> None:
+async def test_an_upgrade_may_be_rejected_with_an_ordinary_reply(journal: Journal) -> None:
     head = get("/ws?deny=1", "Connection: Upgrade", "Upgrade: websocket")
     async with open_site(small_app(journal, ROUTE)) as site:
         assert [reply.status for reply in await site.ask(head + get("/"))] == [401, 200]

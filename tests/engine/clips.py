@@ -1,4 +1,4 @@
-"""Small synthetic clips, each made once and kept for the session."""
+"""Make small synthetic clips, each once per session."""
 
 import subprocess
 from pathlib import Path
@@ -24,7 +24,7 @@ CONTAINERS = {
     "avi": "-c:v mpeg4 -b:v 400k -c:a libmp3lame -f avi",
     "flv": f"{H264} {AAC} -f flv",
 }
-"""How each container of the table is made."""
+"""The arguments that make each container of the table."""
 
 
 class Clips:
@@ -54,7 +54,7 @@ class Clips:
         return self.container("mp4-moov-first", 1.0)
 
     def long(self) -> Path:
-        """A clip that takes some seconds to encode, for what has to be interrupted."""
+        """A clip that takes some seconds to encode, for tests that interrupt it."""
         return self.make(
             "long.mp4",
             *("-f", "lavfi", "-i", "testsrc2=s=640x360:r=25:d=60"),
@@ -63,7 +63,7 @@ class Clips:
         )
 
     def noise(self) -> Path:
-        """A small clip of which a lossless copy is large: noise that was squeezed hard."""
+        """A small clip whose lossless copy is large: noise, strongly compressed."""
         lavfi = "color=gray:s=640x360:r=25:d=10,noise=alls=40:allf=t"
         return self.make(
             "squeezed.mp4", "-f", "lavfi", "-i", lavfi, *H264.split(), "-crf", "38", "-f", "mp4"
@@ -96,7 +96,7 @@ class Clips:
         return self.make("long-gop.mp4", *lavfi, *H264.split(), "-g", "250", *AAC.split())
 
     def _open_gop(self) -> Path:
-        """Of which every later group begins with references to the one before."""
+        """A clip in which every later group begins with references to the one before."""
         lavfi = ("-f", "lavfi", "-i", "mandelbrot=s=160x90:r=25", "-t", "2", "-threads", "1")
         coding = "open-gop=1:keyint=20:bframes=2:ref=1"
         video = ("-pix_fmt", "yuv420p", "-c:v", "libx264", "-x264-params", coding)

@@ -1,7 +1,8 @@
-"""A small daemon and file server over real sockets, for the engine's tests.
+"""Run a small daemon and file server on real sockets, for the engine's tests.
 
-It keeps what it is told, hands out what a test queued, and misbehaves on order: it can be away,
-lose its replies, break off downloads, lie about lengths and change files between requests.
+It keeps what it receives, assigns the jobs that a test queued, and has faults on request: it can be
+unavailable, lose its replies, break off downloads, claim wrong lengths and change files between
+requests.
 """
 
 import base64
@@ -22,7 +23,7 @@ KEY = "engine-key"
 
 @dataclass
 class Served:
-    """One file that is served, and how it is to be spoiled."""
+    """One file that is served, and the faults with which it is served."""
 
     content: bytes
     etag: str | None = '"v1"'
@@ -36,9 +37,9 @@ class Served:
     requests: list[str | None] = field(default_factory=list)
     """The Range header of each request."""
     cut_at: int | None = None
-    """No byte from here on is ever sent, whatever was promised."""
+    """No byte from here on is ever sent, whatever the headers say."""
     statuses: list[int] = field(default_factory=list)
-    """Statuses to answer instead, in turn."""
+    """Statuses to answer with instead, in turn."""
 
 
 class FakeDaemon:
@@ -257,7 +258,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """An engine that was stopped resets its connections: no news."""
+        """Ignore it: an engine that was stopped resets its connections."""
 
 
 @contextmanager
@@ -277,7 +278,7 @@ def running_daemon() -> Iterator[FakeDaemon]:
 
 
 def wait_until(predicate: Callable[[], object], timeout_s: float = 20.0) -> None:
-    """For what only another process can tell; polls."""
+    """Poll for a state that only another process knows."""
     end = time.monotonic() + timeout_s
     while not predicate():
         if time.monotonic() > end:

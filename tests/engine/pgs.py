@@ -1,6 +1,6 @@
-"""A Blu-ray subtitle made by hand, since ffmpeg turns no text into pictures: one white box.
+"""Write a Blu-ray subtitle of one white box, since ffmpeg does not turn text into pictures.
 
-Segments are as ffmpeg's `pgssubdec` reads them: presentation, window, palette, object, end.
+The segments are as ffmpeg's `pgssubdec` reads them: presentation, window, palette, object, end.
 """
 
 import struct

@@ -1,4 +1,4 @@
-"""The whole engine as a process, against a daemon over real sockets."""
+"""Test the whole engine as a process, against a daemon on real sockets."""
 
 import os
 import signal
@@ -58,7 +58,7 @@ def encoding(job_id: str) -> Callable[[FakeDaemon], object]:
     return lambda d: any(j == job_id and p["phase"] == "encode" for j, p in d.progress)
 
 
-def test_an_engine_registers_verifies_its_encoders_works_reports_and_drains(
+def test_an_engine_registers_verifies_its_encoders_runs_a_job_reports_it_and_drains(
     daemon: FakeDaemon, start: Start, clips: Clips, tmp_path: Path
 ) -> None:
     daemon.submit("1_1", clips.plain().as_uri(), "vp9")
@@ -120,7 +120,7 @@ def test_a_killed_engine_leaves_no_ffmpeg_and_its_next_start_reports_the_job_as_
     assert not list((tmp_path / "work" / "held").iterdir())
 
 
-def test_sigterm_gives_a_running_job_back_at_the_deadline(
+def test_sigterm_releases_a_running_job_at_the_deadline(
     daemon: FakeDaemon, start: Start, clips: Clips
 ) -> None:
     submit_long(daemon, clips)
@@ -133,7 +133,9 @@ def test_sigterm_gives_a_running_job_back_at_the_deadline(
     assert not any(child.is_running() for child in children)
 
 
-def test_a_second_sigterm_ends_immediately(daemon: FakeDaemon, start: Start, clips: Clips) -> None:
+def test_a_second_sigterm_releases_the_job_and_ends_immediately(
+    daemon: FakeDaemon, start: Start, clips: Clips
+) -> None:
     submit_long(daemon, clips)
     process = start("--drain-s", "60")
     daemon.wait_for(encoding("1_1"))
@@ -144,7 +146,7 @@ def test_a_second_sigterm_ends_immediately(daemon: FakeDaemon, start: Start, cli
     assert (daemon.report_of("1_1") or ("",))[0] == "release"
 
 
-def test_sigterm_lets_a_job_finish_that_makes_the_deadline(
+def test_sigterm_lets_a_job_finish_before_the_deadline(
     daemon: FakeDaemon, start: Start, clips: Clips
 ) -> None:
     daemon.submit("1_1", clips.plain().as_uri(), "h264")
@@ -155,7 +157,7 @@ def test_sigterm_lets_a_job_finish_that_makes_the_deadline(
     assert (daemon.report_of("1_1") or ("",))[0] == "complete"
 
 
-def test_an_encode_goes_on_while_the_daemon_is_unavailable_and_its_result_comes_later(
+def test_an_encode_continues_while_the_daemon_is_unavailable_and_its_result_is_delivered_later(
     daemon: FakeDaemon, start: Start, clips: Clips, tmp_path: Path
 ) -> None:
     daemon.submit("1_1", clips.long().as_uri(), "h264", options={"preset": "medium"})
@@ -170,7 +172,7 @@ def test_an_encode_goes_on_while_the_daemon_is_unavailable_and_its_result_comes_
     assert len(daemon.reports) == 1
 
 
-def test_a_finished_but_unreported_job_is_delivered_by_the_next_start_and_not_encoded_again(
+def test_the_next_start_delivers_an_unreported_result_without_encoding_again(
     daemon: FakeDaemon, start: Start, clips: Clips, tmp_path: Path
 ) -> None:
     daemon.report_status.extend([503] * 100)
@@ -210,10 +212,10 @@ def test_two_slots_run_two_jobs_concurrently(
     process = start("--slots", "2")
     daemon.wait_for(lambda d: encoding("1_1")(d) and encoding("1_2")(d))
     wait_until(lambda: any(len(beat["jobs"]) == 2 for beat in daemon.beats))
-    assert len(ffmpegs_of(process)) == 4  # each an encoder and a decoder beside it
+    assert len(ffmpegs_of(process)) == 4  # for each job an encoder and a concurrent decoder
 
 
-def test_pause_stops_the_encode_where_it_is_and_resume_lets_it_go_on(
+def test_pause_suspends_the_encode_and_resume_continues_it(
     daemon: FakeDaemon, start: Start, clips: Clips
 ) -> None:
     submit_long(daemon, clips)
@@ -229,7 +231,7 @@ def test_pause_stops_the_encode_where_it_is_and_resume_lets_it_go_on(
     wait_until(lambda: not ffmpegs_of(process))
 
 
-def test_an_engine_that_is_asked_measures_itself_again_once_its_job_stands_still(
+def test_a_requested_benchmark_runs_once_the_running_job_is_paused(
     daemon: FakeDaemon, start: Start, clips: Clips, tmp_path: Path
 ) -> None:
     submit_long(daemon, clips)
@@ -240,7 +242,7 @@ def test_an_engine_that_is_asked_measures_itself_again_once_its_job_stands_still
     daemon.wait_for(lambda d: d.beats[-1]["status"] == "benchmarking")
     seen = len(daemon.beats)
     daemon.wait_for(lambda d: len(d.beats) > seen + 3)
-    assert len(daemon.benchmarks) == 1  # the one of its start: nothing is measured beside a job
+    assert len(daemon.benchmarks) == 1  # that of the start: none is run while a job runs
     before = (tmp_path / "work" / "benchmark.json").read_bytes()
     daemon.paused.add("1_1")
     daemon.wait_for(lambda d: len(d.benchmarks) == 2)
@@ -267,7 +269,7 @@ def test_the_result_goes_to_the_daemons_media_store_when_nothing_else_is_set(
     assert daemon.puts[0][1]["x-api-key"] == KEY
 
 
-def test_a_full_disk_takes_no_job_and_says_so(
+def test_an_engine_with_a_full_disk_takes_no_job_and_reports_disk_full(
     daemon: FakeDaemon, start: Start, clips: Clips
 ) -> None:
     daemon.submit("1_1", clips.plain().as_uri(), "h264")
@@ -280,12 +282,12 @@ def test_a_full_disk_takes_no_job_and_says_so(
 def test_a_forbidden_source_is_reported_without_a_failure_class(
     daemon: FakeDaemon, start: Start
 ) -> None:
-    daemon.submit("1_1", "file:///elsewhere/bad%FF.mp4", "h264")
+    daemon.submit("1_1", "file:///outside/bad%FF.mp4", "h264")
     start()
     daemon.wait_for(lambda d: d.report_of("1_1"))
     found = daemon.report_of("1_1")
     assert found is not None
     kind, report = found
     assert (kind, report["error_class"]) == ("fail", None)
-    assert "/elsewhere/bad\\udcff.mp4" in report["error_message"]
+    assert "/outside/bad\\udcff.mp4" in report["error_message"]
     assert "Start it with" in report["error_message"]

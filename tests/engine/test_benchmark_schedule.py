@@ -1,4 +1,4 @@
-"""When an engine measures itself anew; nothing is measured here."""
+"""Test when an engine repeats its benchmark, with a fake measurement."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +24,7 @@ START_S = 1e9
 
 
 class SchedulerFixture:
-    """An engine with figures from the moment when virtual time began; measuring takes 5 s."""
+    """An engine with figures from the start of virtual time; measuring takes 5 s."""
 
     def __init__(self, folder: Path, every_days: float) -> None:
         config = Config(work_dir=folder, disk_reserve_mb=0, benchmark_every_days=every_days)
@@ -37,7 +37,7 @@ class SchedulerFixture:
         self.engine_status.capabilities = Capabilities({}, {})
         self.engine_status.benchmark = Benchmark("k", {"h264": 1.0}, self.now())
         self.scheduler = BenchmarkScheduler(self.engine_status, Log(), self.now)
-        self.engine_status.on_benchmark_request = self.scheduler.ask
+        self.engine_status.on_benchmark_request = self.scheduler.request
 
     def now(self) -> float:
         return START_S + trio.current_time()
@@ -92,15 +92,15 @@ async def test_a_request_is_answered_once_though_the_daemon_repeats_it(
     assert scheduled.statuses_sent == ["benchmarking", "idle"]
     assert scheduled.engine_status.benchmark is not None
     assert scheduled.engine_status.benchmark.seconds == {"h264": 2.0}
-    assert not scheduled.scheduler.ask(5)
-    assert scheduled.scheduler.ask(6)
+    assert not scheduled.scheduler.request(5)
+    assert scheduled.scheduler.request(6)
 
 
-async def test_nothing_is_measured_while_a_job_runs_and_no_job_begins_meanwhile(
+async def test_the_benchmark_waits_for_running_jobs_and_jobs_wait_for_the_benchmark(
     scheduled: SchedulerFixture, autojump_clock: MockClock
 ) -> None:
     active = scheduled.add_active()
-    scheduled.scheduler.ask(5)
+    scheduled.scheduler.request(5)
     await trio.sleep(1000)
     assert not scheduled.begun_at_s
     scheduled.release(active)
@@ -111,34 +111,34 @@ async def test_nothing_is_measured_while_a_job_runs_and_no_job_begins_meanwhile(
     assert scheduled.engine_status.status == "idle"
 
 
-async def test_a_job_that_is_paused_is_not_waited_for(
+async def test_a_requested_benchmark_does_not_wait_for_a_paused_job(
     scheduled: SchedulerFixture, autojump_clock: MockClock
 ) -> None:
     active = scheduled.add_active()
-    scheduled.scheduler.ask(5)
+    scheduled.scheduler.request(5)
     await trio.sleep(10)
     active.attempt.controls.set_paused(True)
     await trio.sleep(10)
     assert scheduled.delivered == [5]
 
 
-async def test_a_request_that_comes_while_it_measures_is_answered_next(
+async def test_a_request_during_a_benchmark_is_answered_by_the_next_one(
     scheduled: SchedulerFixture, autojump_clock: MockClock
 ) -> None:
-    scheduled.scheduler.ask(5)
+    scheduled.scheduler.request(5)
     await trio.sleep(2)
-    scheduled.scheduler.ask(6)
+    scheduled.scheduler.request(6)
     await trio.sleep(10)
     assert scheduled.delivered == [5, 6]
 
 
-async def test_a_request_that_failed_is_not_tried_again_and_the_old_figures_stay(
+async def test_a_failed_request_is_not_tried_again_and_the_old_figures_are_kept(
     scheduled: SchedulerFixture, autojump_clock: MockClock
 ) -> None:
     scheduled.fails = True
-    scheduled.scheduler.ask(5)
+    scheduled.scheduler.request(5)
     await trio.sleep(10)
-    scheduled.scheduler.ask(5)
+    scheduled.scheduler.request(5)
     await trio.sleep(DAY_S)
     assert (len(scheduled.begun_at_s), scheduled.delivered) == (1, [])
     assert scheduled.engine_status.status == "idle"
@@ -146,7 +146,7 @@ async def test_a_request_that_failed_is_not_tried_again_and_the_old_figures_stay
     assert scheduled.engine_status.benchmark.seconds == {"h264": 1.0}
 
 
-async def test_the_schedule_begins_in_a_moment_without_jobs_and_keeps_nobody_waiting(
+async def test_the_scheduled_benchmark_starts_without_jobs_and_delays_none(
     scheduled: SchedulerFixture, autojump_clock: MockClock
 ) -> None:
     active = scheduled.add_active()
@@ -159,7 +159,7 @@ async def test_the_schedule_begins_in_a_moment_without_jobs_and_keeps_nobody_wai
     assert scheduled.delivered == [None, None]
 
 
-async def test_a_job_that_comes_before_the_daemon_knows_puts_the_schedule_off(
+async def test_a_job_that_starts_before_the_daemon_has_the_status_postpones_the_scheduled_benchmark(
     scheduled: SchedulerFixture, autojump_clock: MockClock
 ) -> None:
     active: list[ActiveAttempt] = []
@@ -177,7 +177,7 @@ async def test_a_job_that_comes_before_the_daemon_knows_puts_the_schedule_off(
     assert scheduled.delivered == [None]
 
 
-async def test_a_schedule_that_could_not_be_kept_comes_again_later(
+async def test_a_scheduled_benchmark_that_failed_is_tried_again_later(
     scheduled: SchedulerFixture, autojump_clock: MockClock
 ) -> None:
     scheduled.fails = True
@@ -194,6 +194,6 @@ async def test_without_a_schedule_only_a_request_counts(
     nursery.start_soon(scheduled.run)
     await trio.sleep(100 * DAY_S)
     assert not scheduled.begun_at_s
-    scheduled.scheduler.ask(5)
+    scheduled.scheduler.request(5)
     await trio.sleep(10)
     assert scheduled.delivered == [5]

@@ -1,4 +1,4 @@
-"""Settings: where they come from, which wins, and what is refused."""
+"""Test where settings come from, which source wins, and what is rejected."""
 
 from pathlib import Path
 
@@ -56,7 +56,7 @@ def test_an_empty_variable_leaves_the_default() -> None:
         (["--config", "/no/such/file"], "config file"),
     ],
 )
-def test_a_wrong_value_is_refused_with_the_name_of_its_setting(
+def test_an_invalid_value_is_rejected_with_the_name_of_its_setting(
     arguments: list[str], words: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -66,7 +66,7 @@ def test_a_wrong_value_is_refused_with_the_name_of_its_setting(
 
 
 @pytest.mark.parametrize("text", ["slots = [", "colour = 1", "slots = 'many'"])
-def test_a_wrong_file_is_refused_with_its_reason(text: str, tmp_path: Path) -> None:
+def test_an_invalid_config_file_is_rejected(text: str, tmp_path: Path) -> None:
     file = tmp_path / "engine.toml"
     file.write_text(text)
     with pytest.raises(ConfigError):
@@ -80,7 +80,7 @@ def test_every_setting_has_help_and_a_flag() -> None:
         assert "--" + name.replace("_", "-") in shown
 
 
-def test_help_teaches_by_example(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_shows_an_example_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["--help"])
     assert caught.value.code == 0
@@ -100,7 +100,7 @@ def test_wrong_usage_exits_2_and_wrong_configuration_78(
 
 
 @pytest.mark.parametrize("engine_id", ["a/b", "a b", "a\tb", "a" * 129])
-def test_an_id_that_the_daemon_would_refuse_is_refused_at_the_start_in_its_words(
+def test_an_id_that_the_daemon_would_reject_is_rejected_at_the_start_in_the_same_words(
     engine_id: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(BadRequest) as refused:
@@ -114,7 +114,7 @@ def test_an_id_that_the_daemon_would_refuse_is_refused_at_the_start_in_its_words
 
 
 @pytest.mark.parametrize("key", ["sesame\r", "ses\name", " sesame", "sesame\udcff"])
-def test_a_key_that_can_not_be_sent_is_refused_by_its_origin_and_not_shown(
+def test_a_key_that_cannot_be_sent_is_rejected_by_its_origin_and_not_shown(
     key: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "engine.toml"
@@ -131,7 +131,7 @@ def test_a_key_that_can_not_be_sent_is_refused_by_its_origin_and_not_shown(
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\r\n", "\r", " \n\n"])
-def test_a_key_file_may_end_its_line_as_it_likes_and_hold_more_than_ascii(
+def test_a_key_file_may_have_any_line_end_and_contain_more_than_ascii(
     end: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "key"
@@ -140,7 +140,7 @@ def test_a_key_file_may_end_its_line_as_it_likes_and_hold_more_than_ascii(
 
 
 @pytest.mark.parametrize("content", [b"", b"\r\n", b"sesame\r\nother", b"sesame\xff"])
-def test_a_file_that_contains_no_one_key_is_refused_without_showing_it(
+def test_a_key_file_without_exactly_one_key_is_rejected_without_showing_it(
     content: bytes, tmp_path: Path
 ) -> None:
     file = tmp_path / "key"

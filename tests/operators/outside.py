@@ -1,8 +1,8 @@
-"""What tests of contrib/ share: programs from outside, files that belong to no package, YAML.
+"""Find external programs, load files that belong to no package, and read YAML, for tests of contrib/.
 
-Nobody needs the programs to develop DistConv. A test looks for them at `DISTCONV_TEST_NGINX=…` (and so
-on), on `PATH` and in the system folders, and where `tools/operator_tools.py` puts them, `.tools`; where
-one is in none of these, the test is skipped.
+The programs are not needed to develop DistConv. A test looks for them at `DISTCONV_TEST_NGINX=…` (and so
+on), on `PATH`, in the system folders and in `.tools`, where `tools/operator_tools.py` puts them; if a
+program is missing, the test is skipped.
 """
 
 import importlib.util
@@ -29,17 +29,17 @@ _BIN_DIRECTORIES = [
 
 
 def maybe_program(name: str) -> str | None:
-    """Return the place of a program, or None where there is none."""
+    """Return the path of a program, or None if it is missing."""
     named = os.environ.get(f"DISTCONV_TEST_{name.upper()}")
     places = os.pathsep.join([os.environ.get("PATH", ""), *_BIN_DIRECTORIES])
     return named or shutil.which(name, path=places)
 
 
 def program(name: str) -> str:
-    """Return the place of a program, or skip the test that asks."""
+    """Return the path of a program, or skip the calling test."""
     found = maybe_program(name)
     if found is None:
-        pytest.skip(f"{name} is not here: `python3 tools/operator_tools.py` fetches it")
+        pytest.skip(f"{name} is not installed: `python3 tools/operator_tools.py` fetches it")
     return found
 
 
@@ -60,10 +60,10 @@ def documents(path: Path) -> list[Any]:
 
 
 def engine_settings() -> set[str]:
-    """The variables that the engine reads."""
+    """Return the variables that the engine reads."""
     return {f"DISTCONV_{name.upper()}" for name in engine_config.Config.__struct_fields__}
 
 
 def daemon_settings() -> set[str]:
-    """The variables that the daemon reads."""
+    """Return the variables that the daemon reads."""
     return {f"DISTCONV_{name.upper()}" for name in daemon_config.Config.__struct_fields__}

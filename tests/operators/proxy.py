@@ -1,7 +1,7 @@
-"""A real nginx on loopback with `contrib/nginx/distconv.conf`, in front of a real daemon.
+"""Run a real nginx on loopback with `contrib/nginx/distconv.conf`, in front of a real daemon.
 
-The file is used as it is committed; only addresses, certificate and log are put in, and each of
-these must be found in it.
+The file is used as committed, except for addresses, certificate and log, which are replaced; each must
+be found in it.
 """
 
 import http.client
@@ -22,8 +22,8 @@ from tests.operators.outside import CONTRIB
 CONFIGURATION = CONTRIB / "nginx" / "distconv.conf"
 START_S = 20.0
 
-# What a distribution's nginx.conf has round the included file; `user` is not read without root.
-_AROUND = """\
+# The part of a distribution's nginx.conf around the included file; `user` is ignored without root.
+_MAIN = """\
 daemon off;
 pid {folder}/nginx.pid;
 error_log {folder}/error.log info;
@@ -116,7 +116,7 @@ def render(folder: Path, daemon_port: int, http_port: int, https_port: int) -> P
     (folder / "distconv.conf").write_text(text)
     main = folder / "nginx.conf"
     user = "user root;" if os.geteuid() == 0 else ""
-    main.write_text(_AROUND.format(folder=folder, user=user))
+    main.write_text(_MAIN.format(folder=folder, user=user))
     return main
 
 
@@ -133,7 +133,7 @@ def make_certificate(folder: Path) -> Path:
 
 @contextmanager
 def running(nginx: str, folder: Path, daemon_port: int) -> Generator[Proxy]:
-    """Run nginx for the length of the block."""
+    """Run nginx during the block."""
     http_port, https_port = free_port(), free_port()
     authority = make_certificate(folder)
     main = render(folder, daemon_port, http_port, https_port)
@@ -149,7 +149,7 @@ def running(nginx: str, folder: Path, daemon_port: int) -> Generator[Proxy]:
 
 
 def _wait_for(port: int, process: "subprocess.Popen[bytes]", said: Path) -> None:
-    """Wait until something listens; only the process itself could tell, and it does not."""
+    """Wait until nginx listens; it sends no notification of its own."""
     end = time.monotonic() + START_S
     while time.monotonic() < end:
         assert process.poll() is None, said.read_text()

@@ -1,8 +1,8 @@
-"""Staged trees for tests of the scripts alone: their releases are there already, and only pretend.
+"""Make staged trees with fake releases, for tests of the scripts alone.
 
-A release that is there and whole is taken as it is. So a tree gets one whose `distconvd` is three
-lines of shell, and an install costs a tenth of a second instead of ten; what a real release is like
-is in `test_release`.
+The scripts use a release that exists and is complete as it is. So a tree gets one whose `distconvd` is a
+few lines of shell, and an install takes a tenth of a second instead of ten; `test_release` tests a real
+release.
 """
 
 import os
@@ -31,7 +31,7 @@ esac
 """
 
 PYTHON_SAYS = "#!/bin/sh\necho Python 3.11.2\n"
-"""A Python that is asked for its version, and for no more, as no environment is made with it."""
+"""A fake Python that only prints its version: no environment is made with it."""
 
 Snapshot = dict[str, tuple[str, str]]
 
@@ -39,7 +39,7 @@ Snapshot = dict[str, tuple[str, str]]
 def run(
     *command: object, fault: str = "", stdin: int = subprocess.DEVNULL
 ) -> "subprocess.CompletedProcess[str]":
-    """Run a script; `fault` is what its tests let fail."""
+    """Run a script; `fault` names the change that fails or kills it (see `fault` in common.sh)."""
     environ = {name: v for name, v in os.environ.items() if not name.startswith("DISTCONV_")}
     return subprocess.run(
         [str(word) for word in command], env=environ | {"DISTCONV_TEST_FAULT": fault},
@@ -59,7 +59,7 @@ def mode(path: Path) -> str:
 
 
 def snapshot(root: Path) -> Snapshot:
-    """Return every path of a tree with its mode and content, without what is in the releases."""
+    """Return every path of a tree with its mode and content, except below the releases."""
     found: Snapshot = {}
     for folder, names, files in os.walk(root):
         place = Path(folder)
@@ -75,7 +75,7 @@ def snapshot(root: Path) -> Snapshot:
 
 
 def skeleton(root: Path) -> Path:
-    """Make the folders that every Debian has, so that nothing but ours appears and goes."""
+    """Make the folders that every Debian has, so that only our files appear and disappear."""
     for name in ("opt", "usr/local/bin", "var/lib", "etc/sysusers.d", "etc/tmpfiles.d"):
         (root / name).mkdir(parents=True)
     (root / "etc/systemd/system/multi-user.target.wants").mkdir(parents=True)
@@ -89,11 +89,11 @@ def wants(root: Path, target: str) -> list[str]:
 
 
 class Releases:
-    """Releases that pretend."""
+    """Fake releases."""
 
     def __init__(self, folder: Path) -> None:
         self._wheels = folder
-        # A copy, so that somebody who edits the checkout meanwhile does not make it another release.
+        # A copy, so that an edit of the checkout meanwhile does not make it another release.
         self.install = folder / "checkout/contrib/install.sh"
         shutil.copytree(CONTRIB / "systemd", folder / "checkout/contrib/systemd")
         for name in ("install.sh", "uninstall.sh", "common.sh", "README.md"):
@@ -116,7 +116,7 @@ class Releases:
                 (share / sample.name).write_bytes(sample.read_bytes())
 
     def flags(self, root: Path, version: str, *more: object) -> list[object]:
-        """Return the words of an install of a version below `root`, whose release is then there."""
+        """Return the arguments to install a version below `root`, and put its fake release there."""
         wheel = self._wheels / f"distconv-{version}-py3-none-any.whl"
         wheel.write_text(version)
         words = ["--root", root, "--python", self.python, "--wheel", wheel, *more]
@@ -136,5 +136,5 @@ class Releases:
 
 @pytest.fixture(scope="module")
 def releases(tmp_path_factory: pytest.TempPathFactory) -> Releases:
-    """Make the release that pretends."""
+    """Make the fake release."""
     return Releases(tmp_path_factory.mktemp("releases"))

@@ -36,7 +36,7 @@ def test_a_dry_run_prints_each_step_and_changes_nothing(tmp_path: Path) -> None:
     assert said.endswith("Nothing was changed.\n")
 
 
-def test_a_dry_run_on_what_is_installed_changes_nothing(releases: Releases, site: Path) -> None:
+def test_a_dry_run_on_an_installed_tree_changes_nothing(releases: Releases, site: Path) -> None:
     words = releases.flags(site, "2.0", "--socket")
     before = snapshot(site)
     said = done(releases.install, "--dry-run", *words)
@@ -44,7 +44,7 @@ def test_a_dry_run_on_what_is_installed_changes_nothing(releases: Releases, site
     assert snapshot(site) == before
 
 
-def test_a_second_install_of_the_same_changes_nothing(releases: Releases, site: Path) -> None:
+def test_a_second_install_of_the_same_release_changes_nothing(releases: Releases, site: Path) -> None:
     before = snapshot(site)
     assert "dck_" not in done(releases.install, *releases.flags(site, "1.0"))
     assert snapshot(site) == before
@@ -105,7 +105,7 @@ esac
 """
 
 
-def test_a_package_that_is_not_the_locked_one_is_refused_and_nothing_stays(tmp_path: Path) -> None:
+def test_a_package_with_the_wrong_hash_is_rejected_and_nothing_is_left(tmp_path: Path) -> None:
     python, root = tmp_path / "python", tmp_path / "root"
     python.write_text(FALSE_PYTHON)
     python.chmod(0o755)
@@ -131,7 +131,7 @@ def site(releases: Releases, tmp_path: Path) -> Path:
     return root
 
 
-def test_an_upgrade_keeps_configuration_state_and_the_release_before(
+def test_an_upgrade_keeps_configuration_state_and_the_previous_release(
     releases: Releases, site: Path
 ) -> None:
     first = (site / "opt/distconv/current").readlink()
@@ -148,7 +148,7 @@ def test_an_upgrade_keeps_configuration_state_and_the_release_before(
     assert kept == ["2.0", "3.0"]
 
 
-def test_rollback_makes_the_release_before_current_again(releases: Releases, site: Path) -> None:
+def test_rollback_makes_the_previous_release_current_again(releases: Releases, site: Path) -> None:
     flags = releases.flags(site, "2.0")
     done(releases.install, *flags)
     first, second = ((site / "opt/distconv" / n).readlink() for n in ("previous", "current"))
@@ -157,12 +157,12 @@ def test_rollback_makes_the_release_before_current_again(releases: Releases, sit
     assert ((site / "opt/distconv/previous").readlink()) == second
 
 
-def test_a_rollback_without_a_release_before_is_refused(releases: Releases, site: Path) -> None:
+def test_a_rollback_without_a_previous_release_is_refused(releases: Releases, site: Path) -> None:
     ended = run(releases.install, "--rollback", "--root", site, "--python", releases.python)
-    assert (ended.returncode, "no release before" in ended.stderr) == (1, True)
+    assert (ended.returncode, "no previous release" in ended.stderr) == (1, True)
 
 
-def test_new_defaults_are_next_to_configuration_that_was_changed(
+def test_new_defaults_are_written_next_to_a_changed_configuration(
     releases: Releases, tmp_path: Path
 ) -> None:
     root = tmp_path / "root"
@@ -207,7 +207,7 @@ def test_the_originals_jobs_are_taken_over_and_its_file_stays(
     assert theirs.exists()
 
 
-def test_a_command_of_somebody_else_is_in_the_way_and_stays(releases: Releases, site: Path) -> None:
+def test_another_programs_command_of_the_same_name_stops_the_install_and_stays(releases: Releases, site: Path) -> None:
     link = site / "usr/local/bin/distconv"
     link.unlink()
     link.write_text("somebody's own")
@@ -218,7 +218,7 @@ def test_a_command_of_somebody_else_is_in_the_way_and_stays(releases: Releases, 
     assert snapshot(site) == before
 
 
-def test_what_is_kept_of_a_unit_is_never_overwritten(releases: Releases, tmp_path: Path) -> None:
+def test_a_kept_copy_of_a_unit_is_never_overwritten(releases: Releases, tmp_path: Path) -> None:
     unit = tmp_path / "etc/systemd/system/distconv-dispatch.service"
     unit.parent.mkdir(parents=True)
     for number, text in enumerate(["the original's", "mine", "mine", "another"], start=1):
@@ -263,7 +263,7 @@ def test_an_engine_next_to_a_daemon_gets_the_server_and_key_that_it_is_given(
     assert not (etc / "engine.toml.new").exists()  # nobody has changed it
 
 
-def test_configuration_changed_by_hand_stays_and_the_warning_says_what_is_there_and_what_to_do(
+def test_a_configuration_changed_by_hand_stays_and_a_warning_says_what_to_do(
     releases: Releases, tmp_path: Path
 ) -> None:
     root, key = tmp_path / "root", key_in(tmp_path, "dck_asked-for")
@@ -280,9 +280,9 @@ def test_configuration_changed_by_hand_stays_and_the_warning_says_what_is_there_
     assert snapshot(root) == before
     variables, file, admin, own = [x for x in ended.stderr.splitlines() if "WARNING" in x]
     assert f"{etc}/engine.env stays" in variables
-    assert "DISTCONV_SERVER is http://env:8080 there" in variables
+    assert "DISTCONV_SERVER is http://env:8080, but --server is http://asked:8080" in variables
     assert f"{etc}/engine.toml was changed by hand" in file
-    assert "server is http://mine:8080 there, and --server asks for http://asked:8080" in file
+    assert "server is http://mine:8080, but --server is http://asked:8080" in file
     assert "systemctl restart" in file
     assert f"{etc}/credentials/engine.key was changed by hand" in own
     assert f"install -m 0600 {key} {etc}/credentials/engine.key" in own
@@ -290,7 +290,7 @@ def test_configuration_changed_by_hand_stays_and_the_warning_says_what_is_there_
     assert "distconvd keys add" in admin
 
 
-def test_a_value_that_is_there_already_is_not_a_reason_to_warn(
+def test_a_value_that_is_set_already_gives_no_warning(
     releases: Releases, tmp_path: Path
 ) -> None:
     root, key = tmp_path / "root", key_in(tmp_path, "dck_by-hand")
@@ -317,9 +317,9 @@ def fail_each(releases: Releases, flags: list[object], root: Path, kind: str) ->
         if kind == "fail":
             assert ended.returncode == 1
             assert f"change {number} fails for a test" in ended.stderr
-            if "Remove releases" in ended.stdout:
+            if "Remove old releases" in ended.stdout:
                 continue  # it is installed, and what is left over is no reason to take that back
-            assert "could not be done" not in ended.stderr
+            assert "rollback command failed" not in ended.stderr
             assert snapshot(root) == before, number
     raise AssertionError("it never completes")
 
@@ -340,7 +340,7 @@ def test_an_upgrade_that_fails_at_any_change_leaves_all_as_it_was(
     assert fail_each(releases, releases.flags(site, "2.0"), site, "fail") > 8
 
 
-def test_a_failure_leaves_what_lay_next_to_configuration_and_units(
+def test_a_failure_leaves_other_files_of_configuration_and_units(
     releases: Releases, tmp_path: Path
 ) -> None:
     root = tmp_path / "root"
@@ -374,7 +374,7 @@ def test_whatever_fails_exits_1(releases: Releases, site: Path) -> None:
     assert snapshot(site) == before
 
 
-def test_an_install_that_is_killed_at_any_change_is_finished_by_the_next(
+def test_an_install_that_is_killed_at_any_change_is_completed_by_the_next(
     releases: Releases, tmp_path: Path
 ) -> None:
     root, flags = tmp_path, releases.flags(tmp_path, "1.0")
@@ -408,7 +408,7 @@ def test_of_two_concurrent_installs_one_is_refused(releases: Releases, site: Pat
         ended = run(releases.install, *releases.flags(site, "2.0"))
         lock_owner.stdin.close()
     assert ended.returncode == 1
-    assert "another install or uninstall is at work" in ended.stderr
+    assert "another install or uninstall is running" in ended.stderr
 
 
 # ------------------------------------------------------------------------------------- wrong usage
@@ -417,21 +417,21 @@ def test_of_two_concurrent_installs_one_is_refused(releases: Releases, site: Pat
 @pytest.mark.parametrize(
     "words, said",
     [
-        (["--rolle", "all"], "what is --rolle?"),
+        (["--rolle", "all"], "unknown option --rolle"),
         (["--role"], "--role needs a value"),
         (["--role", "both"], "choose dispatch, engine or all"),
-        (["--root", "image"], "give an absolute path"),
+        (["--root", "image"], "expected an absolute path"),
         (["--root", "/"], "leave it out"),
         (["--root", ""], "--root is empty"),
-        (["--server", 'http://x"\nport = 1'], "give a URL such as"),
-        (["--engine-key", "/dev/null/none"], "no key is there"),
-        (["--wheel", "/dev/null/none.whl"], "no wheel is there"),
+        (["--server", 'http://x"\nport = 1'], "expected a URL such as"),
+        (["--engine-key", "/dev/null/none"], "expected a file with a key"),
+        (["--wheel", "/dev/null/none.whl"], "expected a readable .whl file"),
         (["--wheelhouse", "/dev/null/none"], "no such folder"),
         (["--rollback", "--server", "http://dispatch:8080"], "--rollback changes no configuration"),
     ],
 )
 def test_wrong_usage_is_reported_in_a_line_and_exits_2(words: list[str], said: str) -> None:
-    # Dry, for one that is not refused would be an install on this machine.
+    # A dry run: without the error this would install on this machine.
     ended = run(INSTALL, "--dry-run", *words)
     assert ended.returncode == 2
     assert said in ended.stderr

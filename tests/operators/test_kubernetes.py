@@ -1,4 +1,4 @@
-"""`contrib/kubernetes`: the manifests are valid, locked down, and agree with each other and with us."""
+"""`contrib/kubernetes`: the manifests are valid, locked down and consistent."""
 
 import json
 import re
@@ -24,7 +24,7 @@ from distconvd.testing.daemon import open_daemon
 HERE = CONTRIB / "kubernetes"
 SCHEMAS = ROOT / ".tools" / "kubernetes-schemas.zip"
 VERSIONS = ("v1.28.0", "v1.32.0", "v1.37.0")
-"""Versions of Kubernetes that the manifests are held against: old, usual, newest at hand."""
+"""Versions of Kubernetes that the manifests are checked against: old, usual, newest available."""
 KUSTOMIZATION: dict[str, Any] = outside.documents(HERE / "kustomization.yaml")[0]
 RESOURCES = [d for name in KUSTOMIZATION["resources"] for d in outside.documents(HERE / name)]
 BY_NAME = {f"{d['kind']}/{d['metadata']['name']}": d for d in RESOURCES}
@@ -45,7 +45,7 @@ def definitions(version: str) -> dict[str, Any]:
 
 
 def faults(document: dict[str, Any], version: str) -> Iterator[str]:
-    """Yield what a strict schema has against a document: unknown fields are faults, too."""
+    """Yield the errors of a document by a strict schema: unknown fields are errors, too."""
     group, _, api = document["apiVersion"].rpartition("/")
     group = group.partition(".")[0] or "core"
     name = f"io.k8s.api.{group}.{api}.{document['kind']}"
@@ -69,7 +69,7 @@ def test_the_schema_rejects_an_unknown_field() -> None:
     assert len(list(faults(wrong, VERSIONS[-1]))) == 1
 
 
-def test_kustomize_builds_all_of_it() -> None:
+def test_the_kustomization_names_every_manifest() -> None:
     kubectl = shutil.which("kubectl")
     if kubectl is None:
         pytest.skip("kubectl is not here")
@@ -86,7 +86,7 @@ def test_kustomize_builds_all_of_it() -> None:
 
 
 @pytest.mark.parametrize("name", PODS)
-def test_a_pod_keeps_to_the_restricted_profile(name: str) -> None:
+def test_a_pod_satisfies_the_restricted_profile(name: str) -> None:
     pod = PODS[name]
     (container,) = pod["containers"]
     assert pod["securityContext"]["runAsNonRoot"] is True
@@ -104,7 +104,7 @@ def test_a_pod_keeps_to_the_restricted_profile(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PODS)
-def test_a_pod_may_write_where_its_program_writes(name: str) -> None:
+def test_a_pod_can_write_where_its_program_writes(name: str) -> None:
     pod = PODS[name]
     mounts = {m["mountPath"]: m for m in pod["containers"][0]["volumeMounts"]}
     place = {"daemon": "/var/lib/distconv", "engine": "/var/lib/distconv-engine"}[name]
@@ -125,7 +125,7 @@ def test_pods_have_more_time_to_stop_than_their_programs_take() -> None:
     assert set(environ) <= outside.engine_settings()
 
 
-async def test_probes_ask_for_what_is_there_and_needs_no_key() -> None:
+async def test_probes_use_routes_that_exist_and_need_no_key() -> None:
     probes = [DAEMON["containers"][0][kind] for kind in ("startupProbe", "livenessProbe")]
     probes.append(DAEMON["containers"][0]["readinessProbe"])
     async with open_daemon() as daemon:
@@ -172,7 +172,7 @@ def test_names_labels_ports_and_images_agree() -> None:
     assert images == {"distconvd": version, "distconv-engine": version}
 
 
-def test_the_readme_makes_every_secret_that_a_manifest_asks_for() -> None:
+def test_the_readme_makes_every_secret_that_a_manifest_uses() -> None:
     text = "\n".join(path.read_text() for path in HERE.glob("*.yaml"))
     asked = set(re.findall(r"secretName: ([\w-]+)", text))
     asked |= set(re.findall(r"\{name: (distconv-[\w-]+), key: key\}", text))
@@ -180,7 +180,7 @@ def test_the_readme_makes_every_secret_that_a_manifest_asks_for() -> None:
     assert asked == made == {"distconv-keys", "distconv-engine-key", "distconv-prometheus-key"}
 
 
-def test_the_network_is_shut_but_for_what_is_named() -> None:
+def test_the_network_policies_deny_everything_that_they_do_not_name() -> None:
     policies = {name: d["spec"] for name, d in BY_NAME.items() if name.startswith("NetworkPolicy/")}
     shut = policies["NetworkPolicy/nothing-else"]
     assert shut == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
@@ -195,7 +195,7 @@ def test_the_network_is_shut_but_for_what_is_named() -> None:
     assert "10.0.0.0/8" in outward[0]["except"]
 
 
-async def test_engines_are_scaled_by_metrics_that_the_daemon_reports() -> None:
+async def test_engines_are_scaled_by_metrics_that_the_daemon_exports() -> None:
     (trigger,) = KEDA["spec"]["triggers"]
     asked = set(re.findall(r"distconv_\w+", trigger["metadata"]["query"]))
     async with open_daemon() as daemon:

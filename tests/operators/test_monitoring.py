@@ -1,5 +1,5 @@
-"""`contrib/prometheus` and `contrib/grafana`: every rule and panel asks for what the daemon tells,
-every alert has been seen to fire, and every runbook names commands that exist."""
+"""`contrib/prometheus` and `contrib/grafana`: every rule and panel queries metrics that exist, every
+alert fires in a test, and every runbook names commands that exist."""
 
 import json
 import re
@@ -49,7 +49,7 @@ EXPRESSIONS = list(expressions())
 
 
 def documented_metrics() -> dict[str, set[str]]:
-    """The labels of each metric, as the user guide has them."""
+    """Return the labels of each metric that the user guide documents."""
     guide = pages.section(pages.read("docs/user_guide.md"), "## Metrics")
     return {
         cells[0].strip("`"): set(re.findall(r"`(\w+)`", cells[2]))
@@ -65,12 +65,12 @@ def metrics_of(expression: str) -> Iterator[tuple[str, set[str]]]:
 
 
 def _plain(expression: str) -> str:
-    """An expression with its strings emptied: they may hold braces."""
+    """Return an expression with its strings emptied: they may contain braces."""
     return re.sub(r'"[^"]*"', '""', expression)
 
 
 def family_of(name: str, families: set[str]) -> str:
-    """The metric that a sample belongs to: `x_bucket` is one of the histogram `x`."""
+    """Return the metric that a sample belongs to: `x_bucket` belongs to the histogram `x`."""
     base = re.sub(r"_(bucket|sum|count)$", "", name)
     return base if base in families else name
 
@@ -113,7 +113,7 @@ def test_every_label_queried_exists_on_its_metric(name: str, expression: str) ->
         assert {word for words in grouped for word in re.findall(r"\w+", words)} <= known
 
 
-async def test_the_routes_that_wait_are_left_out_of_response_times_and_no_others() -> None:
+async def test_response_times_exclude_exactly_the_routes_that_wait() -> None:
     async with open_daemon() as daemon:
         patterns = {route.pattern for route in daemon.parts.routes}
     said = {
@@ -139,7 +139,7 @@ def promtool(*arguments: str, cwd: Path = PROMETHEUS) -> str:
     return done.stdout
 
 
-def test_promtool_takes_rules_and_configuration() -> None:
+def test_promtool_accepts_rules_and_configuration() -> None:
     assert f"SUCCESS: {len(RULES)} rules found" in promtool("check", "rules", "distconv.rules.yml")
     assert "SUCCESS" in promtool("check", "config", "--syntax-only", "prometheus.yml")
 
@@ -151,7 +151,7 @@ def test_every_alert_fires_in_promtools_tests_and_a_healthy_farm_fires_none() ->
     assert "SUCCESS" in promtool("test", "rules", "distconv.rules.test.yml")
 
 
-def test_promtool_takes_every_expression_of_the_dashboard(tmp_path: Path) -> None:
+def test_promtool_accepts_every_expression_of_the_dashboard(tmp_path: Path) -> None:
     rules = [
         {
             "record": f"panel{number}",
@@ -170,7 +170,7 @@ def test_promtool_takes_every_expression_of_the_dashboard(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("rule", ALERTS, ids=[rule["alert"] for rule in ALERTS])
-def test_an_alert_says_what_it_is_and_which_command_to_type(rule: dict[str, Any]) -> None:
+def test_an_alert_has_a_summary_and_a_command_to_type(rule: dict[str, Any]) -> None:
     assert rule["labels"]["severity"] in ("critical", "warning", "info")
     assert rule["annotations"]["summary"]
     ours = 0
@@ -196,7 +196,7 @@ def test_the_readme_of_prometheus_names_every_alert() -> None:
 # ------------------------------------------------------------------------------------- dashboard
 
 
-def test_each_panel_has_a_title_a_description_and_a_place_of_its_own() -> None:
+def test_each_panel_has_a_title_and_description_and_overlaps_no_other() -> None:
     ids = [panel["id"] for panel in DASHBOARD["panels"]]
     assert len(ids) == len(set(ids))
     taken: set[tuple[int, int]] = set()
@@ -217,7 +217,7 @@ def test_each_panel_has_a_title_a_description_and_a_place_of_its_own() -> None:
         assert all(target["legendFormat"] for target in panel["targets"])
 
 
-def test_the_dashboard_is_tied_to_no_one_site() -> None:
+def test_the_dashboard_works_at_any_site() -> None:
     text = json.dumps(DASHBOARD)
     assert {panel["datasource"]["uid"] for panel in PANELS} == {"${datasource}"}
     assert "${DS_" not in text  # what an export for sharing leaves behind
@@ -235,4 +235,4 @@ def test_the_dashboard_shows_what_the_original_says_to_monitor() -> None:
         "Engine utilisation",
         "Failures by class",
     }
-    assert titles >= {"Engines out", "Oldest wait", "Commit time", "Room on disk", "Attempts lost"}
+    assert titles >= {"Engines out", "Oldest wait", "Commit time", "Disk space", "Attempts lost"}

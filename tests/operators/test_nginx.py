@@ -48,7 +48,7 @@ def proxy(nginx: str, daemon: Running, tmp_path_factory: pytest.TempPathFactory)
 
 
 def wait_until(seen: Callable[[], object], timeout_s: float = 20.0) -> None:
-    """For what only another process brings about; polls."""
+    """Poll until another process has done something."""
     end = time.monotonic() + timeout_s
     while not seen():
         assert time.monotonic() < end, "not seen in time"
@@ -69,7 +69,7 @@ def submit(proxy: Proxy, **fields: Any) -> str:
 # --------------------------------------------------------------------------------- configuration
 
 
-def test_nginx_takes_the_file_without_a_warning(nginx: str, tmp_path: Path) -> None:
+def test_nginx_accepts_the_file_without_a_warning(nginx: str, tmp_path: Path) -> None:
     kit.make_certificate(tmp_path)
     main = kit.render(tmp_path, 1, kit.free_port(), kit.free_port())
     done = subprocess.run(
@@ -81,7 +81,7 @@ def test_nginx_takes_the_file_without_a_warning(nginx: str, tmp_path: Path) -> N
     assert "[warn]" not in printed
 
 
-def test_its_times_stand_above_the_daemons() -> None:
+def test_its_timeouts_are_longer_than_the_daemons() -> None:
     from distconvd.api.replies import WAIT_S_MAX
     from distconvd.edge.limits import EdgeLimits
 
@@ -95,7 +95,7 @@ def test_its_times_stand_above_the_daemons() -> None:
     assert edge.body_bytes_max < 2 * 1024 * 1024
 
 
-def test_http_is_sent_to_https_without_becoming_a_get(proxy: Proxy) -> None:
+def test_http_is_redirected_to_https_with_its_method(proxy: Proxy) -> None:
     address = http.client.HTTPConnection("127.0.0.1", proxy.http_port, timeout=10)
     with closing(address) as connection:
         connection.request("POST", "/jobs/?dry_run=true", "{}", {"Host": "distconv.example.com"})
@@ -126,7 +126,7 @@ def test_curl_reaches_the_daemon_by_tls(proxy: Proxy) -> None:
         "/jobs/?limit=%zz",
     ],
 )
-def test_a_path_arrives_as_it_was_written(proxy: Proxy, daemon: Running, path: str) -> None:
+def test_a_path_reaches_the_daemon_unchanged(proxy: Proxy, daemon: Running, path: str) -> None:
     status, headers, body = proxy.ask("GET", path)
     straight, said = daemon.ask("GET", path)
     printed = [json.loads(text) for text in (body, said)]
@@ -139,7 +139,7 @@ def test_a_path_arrives_as_it_was_written(proxy: Proxy, daemon: Running, path: s
     assert logged in next(line for line in daemon.log.splitlines() if request_id in line)
 
 
-def test_the_daemons_problems_come_through(proxy: Proxy) -> None:
+def test_the_daemons_problems_reach_the_client_unchanged(proxy: Proxy) -> None:
     refused = proxy.curl("/jobs/", "-i", key=None).stdout.decode()
     assert " 401 " in refused.splitlines()[0]
     assert "WWW-Authenticate: Bearer" in refused
@@ -164,7 +164,7 @@ def test_etags_stay_strong_so_that_if_match_works(proxy: Proxy) -> None:
     assert status == 200
 
 
-def test_a_long_body_is_refused_in_json_by_whoever_refuses_it(proxy: Proxy) -> None:
+def test_a_long_body_gets_a_problem_from_the_daemon_and_from_nginx(proxy: Proxy) -> None:
     for size in (int(1.5 * MEGABYTE), 3 * MEGABYTE):
         status, headers, body = proxy.ask("POST", "/jobs/", b" " * size)
         assert (status, headers["content-type"]) == (413, "application/problem+json")
@@ -176,7 +176,7 @@ def test_too_many_requests_get_a_retry_after_in_json(nginx: str, tmp_path: Path)
     text = kit.CONFIGURATION.read_text()
     assert f"burst={burst} nodelay" in text
     assert f"rate={rate}r/s" in text
-    # Sent at once, and no daemon behind it: so it takes no second, in which more would be let through.
+    # All requests are sent immediately, without a daemon: within a second nginx would allow more of them.
     asked = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n" * (burst + 2 * rate)
     with (
         kit.running(nginx, tmp_path, kit.free_port()) as proxy,
@@ -201,8 +201,8 @@ def test_too_many_requests_get_a_retry_after_in_json(nginx: str, tmp_path: Path)
 # --------------------------------------------------------------------------------- long requests
 
 
-def test_events_come_immediately(proxy: Proxy) -> None:
-    # The reader's patience is shorter than the 15 s after which a comment would push out the rest.
+def test_events_arrive_immediately(proxy: Proxy) -> None:
+    # The reader's timeout is shorter than the 15 s after which a comment would flush the buffer.
     with closing(proxy.connect(timeout_s=10)) as connection:
         connection.request("GET", "/api/v1/events?kind=job.submitted", headers=kit.keyed({}))
         with connection.getresponse() as reply:
@@ -228,7 +228,7 @@ def test_a_long_poll_is_answered_when_there_is_work(proxy: Proxy, daemon: Runnin
 
 
 def _poll_and_leave(proxy: Proxy, daemon: Running, patience_s: float) -> bool:
-    """Ask for work, wait in vain and hang up; tell whether the daemon had got the request."""
+    """Ask for work, wait in vain and disconnect; return whether the daemon had got the request."""
     request_id = f"request_id=leaver-{patience_s:g}"
     with closing(proxy.connect(timeout_s=patience_s)) as connection:
         headers = {**kit.keyed({"X_Request_Id": request_id.partition("=")[2]}), **POLL}
@@ -239,12 +239,12 @@ def _poll_and_leave(proxy: Proxy, daemon: Running, patience_s: float) -> bool:
     (line,) = [line for line in proxy.access_log.splitlines() if request_id in line]
     assert " 499 " in line
     if "upstream=-" in line:
-        return False  # hung up before nginx had passed it on
+        return False  # disconnected before nginx had passed it on
     wait_until(lambda: request_id in daemon.log)
     return True
 
 
-def test_a_poller_that_leaves_is_given_no_job(proxy: Proxy, daemon: Running) -> None:
+def test_an_engine_that_disconnects_while_polling_gets_no_job(proxy: Proxy, daemon: Running) -> None:
     beat = {"engine_id": "leaver", "supported_codecs": ["leave"], "benchmark_time": 1.0}
     proxy.ask("POST", "/engines/heartbeat", json.dumps(beat))
     assert any(_poll_and_leave(proxy, daemon, patience_s) for patience_s in (0.5, 3, 10))
@@ -256,7 +256,7 @@ def test_a_poller_that_leaves_is_given_no_job(proxy: Proxy, daemon: Running) -> 
 # ----------------------------------------------------------------------------------------- files
 
 
-def test_a_large_file_goes_in_and_out_unharmed(proxy: Proxy, tmp_path: Path) -> None:
+def test_a_large_file_is_uploaded_and_downloaded_unchanged(proxy: Proxy, tmp_path: Path) -> None:
     source, back = tmp_path / "large.mp4", tmp_path / "back.mp4"
     content = PIECE * 64
     source.write_bytes(content)
@@ -265,7 +265,7 @@ def test_a_large_file_goes_in_and_out_unharmed(proxy: Proxy, tmp_path: Path) -> 
         "-H", "Content-Type: video/mp4", "-H", f"Repr-Digest: {digest(content)}",
     )  # fmt: skip
     assert done.stdout.endswith(b"201"), done
-    # Slower than the daemon sends: a proxy that is allowed to would put the rest on its disk.
+    # Slower than the daemon sends: a proxy could buffer the rest on its disk, if it were allowed to.
     slow = ("--limit-rate", "150M")
     assert proxy.curl("/media/in/large.mp4", "-o", str(back), *slow).returncode == 0
     assert back.read_bytes() == content
@@ -275,7 +275,7 @@ def test_a_large_file_goes_in_and_out_unharmed(proxy: Proxy, tmp_path: Path) -> 
     assert [line for line in stored if "/media/" in line] == []
 
 
-def test_an_upload_is_passed_on_as_it_comes_and_can_be_gone_on_with(proxy: Proxy) -> None:
+def test_an_upload_is_passed_on_as_it_arrives_and_can_be_resumed(proxy: Proxy) -> None:
     content = PIECE * 16
     identity = {"Repr-Digest": digest(content), "X-API-Key": KEY}
 
@@ -288,12 +288,12 @@ def test_an_upload_is_passed_on_as_it_comes_and_can_be_gone_on_with(proxy: Proxy
         for name, value in (*identity.items(), ("Content-Length", str(len(content)))):
             connection.putheader(name, value)
         connection.endheaders(content[: 8 * MEGABYTE])
-        wait_until(lambda: offset() >= 4 * MEGABYTE)  # while the rest is still with the client
+        wait_until(lambda: offset() >= 4 * MEGABYTE)  # while the client has not sent the rest
     at = offset()
     rest = {"Repr_Digest": digest(content)}
     rest["Content_Range"] = f"bytes {at}-{len(content) - 1}/{len(content)}"
     status, _, body = proxy.ask("PUT", "/media/broken.mp4", content[at:], **rest)
-    if status == 409:  # the broken part was still growing when it was asked about
+    if status == 409:  # the interrupted upload was still growing when its offset was read
         at = offset()
         rest["Content_Range"] = f"bytes {at}-{len(content) - 1}/{len(content)}"
         status, _, body = proxy.ask("PUT", "/media/broken.mp4", content[at:], **rest)
@@ -345,5 +345,5 @@ def test_a_daemon_that_is_unavailable_is_reported_in_json(nginx: str, tmp_path: 
         assert (status, headers["retry-after"]) == (503, "2")
         assert headers["content-type"] == "application/problem+json"
         assert json.loads(body)["type"] == "urn:distconv:problem:unavailable"
-        # And an engine that asks with a body gets the same.
+        # An engine that asks with a body gets the same reply.
         assert proxy.ask("POST", "/assign_job/", "{}")[0] == 503

@@ -1,4 +1,4 @@
-"""A real release, built from this checkout without a network and staged: what it is, and that it runs."""
+"""A real release, built from this checkout without a network and staged: its contents, and that it runs."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ UNITS = ("distconv-dispatch.service", "distconv-dispatch.socket", "distconv-engi
 
 
 class Staged:
-    """A tree, and what the install said."""
+    """A staged tree, and the output of the install."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -43,7 +43,7 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> Staged:
     return Staged(tmp_path_factory.mktemp("release") / "root")
 
 
-def test_it_has_programs_configuration_state_and_units_and_enables_the_daemon(
+def test_a_release_has_programs_configuration_state_and_units_and_enables_the_daemon(
     staged: Staged,
 ) -> None:
     root = staged.root
@@ -61,14 +61,14 @@ def test_it_has_programs_configuration_state_and_units_and_enables_the_daemon(
     assert wants(root, "multi-user.target") == ["distconv-dispatch.service"]
 
 
-def test_every_program_and_file_that_the_units_name_is_there(staged: Staged) -> None:
+def test_every_program_and_file_that_the_units_name_exists(staged: Staged) -> None:
     text = "".join((SAMPLES / unit).read_text() for unit in UNITS)
     named = set(re.findall(r"(/(?:opt|etc)/distconv/[\w./-]*\w)(?![\w./-]|%)", text))
     assert len(named) > 8
     assert [path for path in named if not (staged.root / path[1:]).exists()] == []
 
 
-def test_the_admin_key_is_shown_once_and_the_engines_key_lies_in_a_file_of_root(
+def test_the_admin_key_is_shown_once_and_the_engines_key_is_in_a_file_of_root(
     staged: Staged,
 ) -> None:
     etc = staged.root / "etc/distconv"
@@ -86,7 +86,7 @@ def test_the_admin_key_is_shown_once_and_the_engines_key_lies_in_a_file_of_root(
     assert shown not in everywhere
 
 
-def test_it_serves_with_its_key_where_it_is_moved_to(staged: Staged, tmp_path: Path) -> None:
+def test_a_moved_release_serves_with_its_key(staged: Staged, tmp_path: Path) -> None:
     shutil.copytree(staged.root, tmp_path / "moved", symlinks=True)
     opt = tmp_path / "moved/opt/distconv/current"
     etc = tmp_path / "moved/etc/distconv"

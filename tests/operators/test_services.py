@@ -1,4 +1,4 @@
-"""What a service needs of its programs: keys from files, and lines that the journal understands."""
+"""The programs as services: keys from files, and log lines with priorities for the journal."""
 
 import re
 import signal
@@ -40,7 +40,7 @@ def test_the_engine_takes_its_key_from_a_file(file: Path) -> None:
     assert load_engine(["--api-key-file", str(file)], {}, "").config.api_key == "a-key-from-a-file"
 
 
-def test_a_key_that_is_given_goes_over_the_file(file: Path) -> None:
+def test_a_given_key_overrides_the_file(file: Path) -> None:
     environ = {"DISTCONV_API_KEY_FILE": str(file), "DISTCONV_API_KEY": "given"}
     assert load_config({}, environ).config.api_key == "given"
     assert load_engine([], environ, "").config.api_key == "given"
@@ -73,7 +73,7 @@ def test_a_file_that_contains_no_key_is_refused_by_both_with_its_name(
 
 
 class Journal:
-    """Takes a daemon's lines as systemd-journald does: the priority off, and kept."""
+    """Reads a daemon's lines as systemd-journald does: strips the priority and stores it."""
 
     def __init__(self, daemon: Running) -> None:
         self.entries: list[tuple[int, str]] = []
@@ -90,7 +90,7 @@ class Journal:
 
 @contextmanager
 def as_journal(folder: Path, *flags: str, **environ: str) -> Generator[Running]:
-    """Run a daemon whose stderr systemd would say is the journal; it has ended at the end."""
+    """Run a daemon whose stderr looks like the journal; it has ended when the block ends."""
     path = folder / "journal"
     with path.open("w") as log:
         status = path.stat()
@@ -109,7 +109,7 @@ def as_journal(folder: Path, *flags: str, **environ: str) -> Generator[Running]:
 
 
 def wait_for_line(daemon: Running, text: str) -> None:
-    """Wait for a line that a signal brings about; a foreign process has no event to wait for."""
+    """Wait for a line that a signal causes; another process has no event to wait for."""
     deadline = time.monotonic() + 30
     while text not in daemon.log:
         assert time.monotonic() < deadline, daemon.log

@@ -1,4 +1,4 @@
-"""`contrib/uninstall.sh` below a staged root: what it keeps, what it asks, and what it leaves."""
+"""`contrib/uninstall.sh` below a staged root: what it keeps, asks and removes."""
 
 import os
 import pty
@@ -47,7 +47,7 @@ def site(releases: Releases, tmp_path: Path) -> Path:
 
 
 def ours(root: Path) -> list[str]:
-    """Return the files that are left and not of others."""
+    """Return the remaining files, without those of others."""
     others = ("etc/systemd/system/others.service", "usr/local/bin/others", "opt/distconv/server/")
     return sorted(
         name
@@ -56,7 +56,7 @@ def ours(root: Path) -> list[str]:
     )
 
 
-def test_purge_asks_nothing_and_leaves_nothing_but_what_is_of_others(site: Path) -> None:
+def test_purge_asks_nothing_and_leaves_only_files_of_others(site: Path) -> None:
     said = done(UNINSTALL, "--purge", "--root", site)
     assert ours(site) == []
     assert not (site / "etc/distconv").exists()
@@ -74,7 +74,7 @@ def test_yes_keeps_a_backup_and_the_results_and_removes_the_rest(
     said = done(UNINSTALL, "--yes", "--backup", backup, "--root", site)
     assert ours(site) == [RESULT]
     assert str(backup) in said
-    assert mode(backup) == "0600"  # it holds keys
+    assert mode(backup) == "0600"  # it contains keys
     with tarfile.open(backup) as kept_unit_backup:
         names = kept_unit_backup.getnames()
         file = kept_unit_backup.extractfile("etc/distconv/distconvd.toml")
@@ -87,13 +87,13 @@ def test_yes_keeps_a_backup_and_the_results_and_removes_the_rest(
 
 
 def restoring() -> list[str]:
-    """Return the commands with which contrib/README.md puts a backup back."""
+    """Return the commands with which contrib/README.md restores a backup."""
     text = (CONTRIB / "README.md").read_text()
     (block,) = re.findall(r"```sh\n(sudo systemctl stop 'distconv-\*'\n.*?)```", text, re.DOTALL)
     return str(block).splitlines()
 
 
-def test_what_was_backed_up_is_put_back_as_the_readme_says(
+def test_a_backup_is_restored_as_the_readme_says(
     releases: Releases, site: Path, tmp_path: Path
 ) -> None:
     state = site / "var/lib/distconv"
@@ -121,7 +121,7 @@ def test_what_was_backed_up_is_put_back_as_the_readme_says(
     assert {**after, list_of_ours: None} == {**before, list_of_ours: None}
 
 
-def test_help_puts_a_backup_back_as_the_readme_does() -> None:
+def test_help_has_the_readmes_commands_to_restore_a_backup() -> None:
     said = done(UNINSTALL, "--help")
     assert [line for line in restoring() if f"  {line}\n" not in said] == []
 
@@ -176,7 +176,7 @@ def pretending(tmp_path: Path) -> Path:
     return script
 
 
-def test_what_ran_and_was_enabled_does_so_again_when_the_backup_fails(
+def test_units_are_enabled_and_started_again_when_the_backup_fails(
     site: Path, daemons: Path, pretending: Path
 ) -> None:
     before, ran = snapshot(site), sorted(daemons.iterdir())
@@ -188,14 +188,14 @@ def test_what_ran_and_was_enabled_does_so_again_when_the_backup_fails(
     assert snapshot(site) == before
 
 
-def test_what_was_stopped_stays_so_when_removing_has_begun(
+def test_units_stay_stopped_when_removing_has_begun(
     site: Path, daemons: Path, pretending: Path, tmp_path: Path
 ) -> None:
     # Changes 1 to 5 stop and keep the copy.
     words = ["--yes", "--backup", tmp_path / "b.tar.gz", "--root", site]
     ended = run(pretending, *words, fault="fail:8")
     assert ended.returncode == 1
-    assert "run it again to go on" in ended.stderr
+    assert "run it again to continue" in ended.stderr
     assert "as it was before" not in ended.stderr
     assert list(daemons.iterdir()) == []
 
@@ -217,7 +217,7 @@ def test_an_earlier_backup_of_the_same_name_is_kept(site: Path, tmp_path: Path) 
     assert tarfile.is_tarfile(backup)
 
 
-def test_the_originals_unit_stays_but_for_purge_and_is_in_the_backup(
+def test_the_originals_unit_is_in_the_backup_and_only_purge_removes_it(
     site: Path, tmp_path: Path
 ) -> None:
     kept_unit_backup = site / "etc/systemd/system/distconv-dispatch.service.old"
@@ -248,7 +248,7 @@ def test_a_second_uninstall_finds_nothing_to_do(site: Path) -> None:
     assert snapshot(site) == before
 
 
-def test_one_that_was_killed_at_any_change_is_finished_by_the_next(
+def test_an_uninstall_that_is_killed_at_any_change_is_completed_by_the_next(
     site: Path, tmp_path: Path
 ) -> None:
     words = ["--yes", "--backup", tmp_path / "b.tar.gz", "--root", site]
@@ -266,7 +266,7 @@ def test_a_backup_that_fails_removes_nothing(site: Path) -> None:
     assert snapshot(site) == before
 
 
-def test_without_a_terminal_it_says_what_to_give(site: Path) -> None:
+def test_without_a_terminal_it_names_the_flags_to_give(site: Path) -> None:
     before = snapshot(site)
     ended = run(UNINSTALL, "--root", site)
     assert (ended.returncode, "give --yes or --purge" in ended.stderr) == (1, True)
@@ -311,13 +311,13 @@ def test_on_a_terminal_it_asks_for_backup_and_results(
 @pytest.mark.parametrize(
     "words, code, said",
     [
-        (["--everything"], 2, "what is --everything?"),
-        (["--purge", "--backup", "/tmp/b"], 2, "--purge leaves nothing"),
+        (["--everything"], 2, "unknown option --everything"),
+        (["--purge", "--backup", "/tmp/b"], 2, "--purge makes no backup"),
         (["--root"], 2, "--root needs a value"),
         (["--root", "/dev/null/none", "--purge"], 1, "there is no such folder"),
     ],
 )
 def test_wrong_usage_is_reported_in_a_line(words: list[str], code: int, said: str) -> None:
-    # Dry, for one that is not refused would be an uninstall on this machine.
+    # A dry run: without the error this would uninstall from this machine.
     ended = run(UNINSTALL, "--dry-run", *words)
     assert (ended.returncode, said in ended.stderr) == (code, True), ended.stderr

@@ -1,4 +1,4 @@
-"""The units and samples: systemd takes them, programs take the settings, documents say what is so."""
+"""The units and samples: systemd and the programs accept them, and the documents agree."""
 
 import configparser
 import re
@@ -35,7 +35,7 @@ def read_unit(path: Path) -> configparser.RawConfigParser:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A root with our units, the targets they name, and programs that are there."""
+    """Return a root with our units, the targets that they name, and stand-ins for the programs."""
     units = tmp_path / "etc/systemd/system"
     units.mkdir(parents=True)
     for name in UNITS:
@@ -54,7 +54,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 @wants_systemd
-def test_systemd_finds_nothing_to_say_of_the_units(tree: Path) -> None:
+def test_systemd_analyze_finds_no_fault_in_the_units(tree: Path) -> None:
     names = [DISPATCH, "distconv-dispatch.socket", "distconv-engine@1.service"]
     ended = run("systemd-analyze", "verify", f"--root={tree}", *names)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
@@ -62,7 +62,7 @@ def test_systemd_finds_nothing_to_say_of_the_units(tree: Path) -> None:
 
 @wants_systemd
 @pytest.mark.parametrize("drop_in", DROP_INS, ids=lambda path: path.name)
-def test_systemd_finds_nothing_to_say_of_the_drop_ins(tree: Path, drop_in: Path) -> None:
+def test_systemd_analyze_finds_no_fault_in_the_drop_ins(tree: Path, drop_in: Path) -> None:
     (place,) = re.findall(r"Copy to /(\S+\.d)/", drop_in.read_text())
     (tree / place).mkdir()
     shutil.copy(drop_in, tree / place)
@@ -94,7 +94,7 @@ def test_the_daemons_unit_has_the_limits_of_the_originals_tuning_section() -> No
 
 
 @pytest.mark.parametrize("name", [DISPATCH, ENGINE])
-def test_a_stop_reaches_the_program_alone_and_wrong_configuration_is_not_tried_again(
+def test_a_stop_signals_only_the_main_process_and_wrong_configuration_is_final(
     name: str,
 ) -> None:
     service = read_unit(SAMPLES / name)["Service"]
@@ -105,7 +105,7 @@ def test_a_stop_reaches_the_program_alone_and_wrong_configuration_is_not_tried_a
     assert service["User"] == "distconv"
 
 
-def test_an_ffmpeg_that_eats_all_memory_dies_alone() -> None:
+def test_an_ffmpeg_that_uses_all_memory_is_killed_alone() -> None:
     service = read_unit(SAMPLES / ENGINE)["Service"]
     assert service["OOMPolicy"] == "continue"
     assert service["MemoryMax"].endswith("%")
@@ -126,7 +126,7 @@ def test_every_setting_in_the_samples_exists_and_has_its_default(tmp_path: Path)
 
 
 @pytest.mark.parametrize("file", ["dispatch.env", "engine.env"])
-def test_every_variable_in_the_samples_exists_and_none_is_set(file: str) -> None:
+def test_every_variable_in_the_samples_exists_and_is_commented_out(file: str) -> None:
     lines = (SAMPLES / file).read_text().splitlines()
     assert [line for line in lines if line and not line.startswith("#")] == []
     known = Config.__struct_fields__ if file == "dispatch.env" else EngineConfig.__struct_fields__
@@ -163,7 +163,7 @@ def test_shellcheck_finds_nothing_in_the_scripts() -> None:
 # ------------------------------------------------------------------------------------ the document
 
 
-def test_the_readme_names_all_that_is_in_contrib() -> None:
+def test_the_readme_names_everything_in_contrib() -> None:
     named = set(re.findall(r"^\| (`contrib/\S+.*?) \|", README, re.M))
     places = {p.rstrip("/") for row in named for p in re.findall(r"`contrib/([\w.-]+)/?`", row)}
     there = {path.name for path in CONTRIB.iterdir()} - {"README.md", "common.sh"}

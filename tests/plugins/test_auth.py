@@ -127,7 +127,7 @@ def test_a_missing_key_file_says_how_to_make_one_and_a_folder_is_refused(path: P
         read_keys(path)
 
 
-def test_a_name_is_taken_once_and_free_again_when_revoked(path: Path) -> None:
+def test_the_name_of_a_key_is_unique_and_free_again_after_its_revocation(path: Path) -> None:
     first = add_key(path, "anna", ["read"], NOW_MS)
     with pytest.raises(ConfigError, match="'anna' already"):
         add_key(path, "anna", ["admin"], NOW_MS)
@@ -145,7 +145,7 @@ def test_a_name_that_a_log_could_not_show_is_refused(path: Path, name: str) -> N
         add_key(path, name, ["read"], NOW_MS)
 
 
-def test_a_key_is_wrong_from_its_end_on_and_the_log_says_whose_it_was(
+def test_a_key_is_rejected_from_its_expiry_on_and_the_log_names_it(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     key = add_key(path, "visitor", ["read"], NOW_MS, expires_at=NOW_MS + 1000)
@@ -168,7 +168,7 @@ def test_a_reload_that_fails_keeps_the_keys(path: Path) -> None:
     assert keys.authenticate(key, PEER).name == "anna"
 
 
-async def test_a_change_of_the_file_is_seen_without_being_reported_and_damage_is_not_taken_over(
+async def test_a_changed_key_file_is_reloaded_without_a_signal_and_a_damaged_one_is_ignored(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "distconvd.auth")
@@ -194,7 +194,7 @@ async def test_a_change_of_the_file_is_seen_without_being_reported_and_damage_is
             nursery.cancel_scope.cancel()
 
 
-async def test_a_daemon_asks_the_file_and_reloads_on_demand(path: Path) -> None:
+async def test_a_daemon_accepts_the_keys_of_the_file_and_reloads_it_on_demand(path: Path) -> None:
     key = add_key(path, "anna", ["read"], NOW_MS)
     async with open_daemon(key_file=str(path), plugin={"key-file": {"poll_s": 1000}}) as daemon:
         assert (await daemon.client_with({"x-api-key": key}).get("/jobs/")).status == 200
@@ -240,14 +240,14 @@ async def reports_on(daemon: Daemon, clients: dict[str, Client]) -> dict[str, An
     return await one.must_ask()
 
 
-async def test_a_key_of_an_engine_speaks_for_no_other(bound: Any) -> None:
+async def test_a_key_of_one_engine_is_rejected_for_another_engine(bound: Any) -> None:
     _, clients = bound
     beat = {"engine_id": "e1", "status": "idle", "benchmark_time": 1.0}
     assert (await clients["e1"].post("/engines/heartbeat", beat)).status == 200
     refused = await clients["e2"].post("/engines/heartbeat", beat)
     assert refused.status == 403
     assert refused.json()["detail"] == (
-        "Key 'e2' speaks for engine 'e2', and this call for engine 'e1'."
+        "Key 'e2' is only for engine 'e2', but this call is for engine 'e1'."
     )
     for path, body in (
         ("/engines/benchmark_result", {"engine_id": "e1", "benchmark_time": 1.0}),
@@ -297,7 +297,7 @@ async def test_a_late_legacy_report_of_the_last_engine_is_left_to_the_dispatcher
 # ------------------------------------------------------------------------------ wrong keys
 
 
-def test_an_address_has_its_burst_and_then_one_try_in_so_long() -> None:
+def test_an_address_may_send_a_burst_of_wrong_keys_and_then_one_an_interval() -> None:
     now_s = 100.0
     wrong = WrongKeys(lambda: now_s)
     for _ in range(FAILURES_BURST):
@@ -327,14 +327,14 @@ def test_a_valid_key_is_accepted_whatever_its_neighbours_do() -> None:
     exhausted().check("good", "10.0.0.7")
 
 
-def test_a_key_that_was_good_and_is_revoked_is_slowed_like_any_other() -> None:
+def test_a_revoked_key_is_slowed_like_any_wrong_key() -> None:
     wrong = exhausted()
     wrong.failed("good", "10.0.0.7")
     with pytest.raises(TooManyRequests):
         wrong.check("good", "10.0.0.7")
 
 
-def test_keys_that_were_good_are_remembered_within_a_bound_those_in_use_longest(
+def test_a_bounded_number_of_valid_keys_is_remembered_the_last_used_ones_longest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(wrong_keys, "GOOD_KEYS_MAX", 10)
@@ -359,9 +359,7 @@ def test_keys_that_were_good_are_remembered_within_a_bound_those_in_use_longest(
         ("unix socket", "unix socket"),
     ],
 )
-def test_who_sends_wrong_keys_is_counted_by_address_or_by_network_of_ipv6(
-    peer: str, address: str
-) -> None:
+def test_wrong_keys_are_counted_by_ipv4_address_or_ipv6_network(peer: str, address: str) -> None:
     assert address_of(peer) == address
 
 
@@ -392,7 +390,7 @@ def command(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return capsys.readouterr().out.strip()
 
 
-def test_the_command_makes_lists_and_revokes(
+def test_the_keys_command_adds_lists_and_revokes(
     path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = ("--key-file", str(path))
@@ -421,7 +419,7 @@ def test_the_command_makes_lists_and_revokes(
         ([], 2),
     ],
 )
-def test_the_command_says_what_is_wrong(
+def test_the_keys_command_reports_what_is_wrong(
     words: list[str], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -452,7 +450,7 @@ def test_sighup_reads_the_keys_again_and_does_not_end_the_daemon(tmp_path: Path)
         assert daemon.ask("GET", "/jobs/", headers={"X-API-Key": key})[0] == 401
         os.kill(daemon.process.pid, 1)
         for _ in range(500):
-            if "key-file is reloaded" in daemon.log:
+            if "key-file was reloaded" in daemon.log:
                 break
             trio.run(trio.sleep, 0.01)
         assert daemon.ask("GET", "/jobs/", headers={"X-API-Key": key})[0] == 200

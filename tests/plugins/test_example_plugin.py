@@ -108,7 +108,7 @@ def audit(url: str, name: str) -> None:
     assert call(f"{url}/assign_job/", {})[1]["assigned_engine"] == "sunny"
 
 
-def test_it_is_installed_into_a_clean_environment_tested_and_used_by_a_daemon(
+def test_the_example_is_installed_into_a_clean_environment_tested_and_used_by_a_daemon(
     folder: Path, python: Path
 ) -> None:
     said = ""
@@ -121,7 +121,7 @@ def test_it_is_installed_into_a_clean_environment_tested_and_used_by_a_daemon(
         audit(url, "cheap-hours")
 
 
-def test_it_is_used_as_one_file(folder: Path) -> None:
+def test_the_example_is_used_as_a_single_file(folder: Path) -> None:
     flags = ["--store", "memory", "--plugin", "./distconv_cheap_hours.py"]
     flags += ["--policy", "cheap-hours"]
     assert readme_commands(folder, "## 1.")[0] == " ".join(["distconvd", *flags])

@@ -72,7 +72,7 @@ async def until(seen: Callable[[], object]) -> None:
         "return replace(submission, labels={'a': object()})",
     ],
 )
-async def test_a_review_that_fails_on_a_drop_has_it_rejected_by_name_and_the_next_is_taken(
+async def test_a_drop_on_which_a_review_fails_is_rejected_naming_the_plugin_and_the_next_is_accepted(
     plugin: Write, tmp_path: Path, fault: str
 ) -> None:
     name, spool = plugin(REVIEWS.format(fault=fault)), tmp_path / "spool"
@@ -107,7 +107,7 @@ POISON: list[tuple[str, bytes]] = [
 ]
 
 
-async def test_each_poisonous_drop_is_rejected_alone_and_the_good_one_after_them_is_taken(
+async def test_each_poisonous_drop_is_rejected_alone_and_the_good_one_after_them_is_accepted(
     tmp_path: Path,
 ) -> None:
     spool = tmp_path / "spool"
@@ -125,7 +125,7 @@ async def test_each_poisonous_drop_is_rejected_alone_and_the_good_one_after_them
         assert not daemon.parts.service_failures
 
 
-async def test_a_review_that_fails_on_a_video_has_it_reported_and_the_next_is_taken(
+async def test_a_video_on_which_a_review_fails_gets_a_report_and_the_next_is_submitted(
     plugin: Write, tmp_path: Path
 ) -> None:
     name = plugin(REVIEWS.format(fault="raise RuntimeError('oh no')"))
@@ -161,7 +161,7 @@ async def test_a_review_that_says_later_keeps_a_drop_waiting_and_is_a_503_to_a_c
         assert (later.status, later.headers["retry-after"]) == (503, "1")
 
 
-async def test_what_was_admitted_under_a_key_is_answered_as_before_whatever_a_review_now_says(
+async def test_a_submission_repeated_under_its_key_is_answered_as_before_though_a_review_now_rejects_it(
     plugin: Write,
 ) -> None:
     name = plugin(
@@ -176,7 +176,7 @@ async def test_what_was_admitted_under_a_key_is_answered_as_before_whatever_a_re
         assert (await daemon.client.post("/jobs/", JOB, idempotency_key="other")).status == 400
 
 
-async def test_lines_of_a_batch_that_were_admitted_under_its_key_are_answered_as_before(
+async def test_lines_of_a_batch_repeated_under_its_key_are_answered_as_before(
     plugin: Write,
 ) -> None:
     name = plugin(
@@ -195,7 +195,7 @@ async def test_lines_of_a_batch_that_were_admitted_under_its_key_are_answered_as
 # ------------------------------------------------------------------------ leaving by sys.exit, too
 
 
-async def test_no_hook_ends_the_daemon_by_exiting(
+async def test_a_hook_that_calls_exit_does_not_end_the_daemon(
     plugin: Write, caplog: pytest.LogCaptureFixture
 ) -> None:
     name = plugin(
@@ -230,7 +230,7 @@ async def test_no_hook_ends_the_daemon_by_exiting(
         "@hookimpl\nasync def distconvd_register_stores(registrar): ...",
     ],
 )
-async def test_a_hook_that_would_have_to_be_awaited_is_refused_with_what_to_do(
+async def test_an_async_or_generator_hook_is_rejected_with_a_remedy(
     plugin: Write, text: str
 ) -> None:
     with pytest.raises(ConfigError, match="hooks are plain functions") as refused:
@@ -247,7 +247,7 @@ async def test_a_hook_that_would_have_to_be_awaited_is_refused_with_what_to_do(
         ("services", "on_event", {}),
     ],
 )
-async def test_a_method_that_would_have_to_be_awaited_is_refused_with_what_to_do(
+async def test_an_async_method_where_a_plain_one_is_needed_is_rejected_with_a_remedy(
     plugin: Write, hook: str, method: str, chosen: dict[str, Any]
 ) -> None:
     text = (
@@ -285,7 +285,7 @@ async def test_an_async_factory_is_refused_by_name(plugin: Write) -> None:
         (["await trio.sleep_forever()"], "task_status.started.. within 0.05 s"),
     ],
 )
-async def test_a_service_that_does_not_start_stops_the_start_by_name(
+async def test_a_service_that_does_not_start_stops_the_daemons_start_and_is_named(
     plugin: Write,
     autojump_clock: trio.testing.MockClock,
     monkeypatch: pytest.MonkeyPatch,
@@ -315,7 +315,7 @@ def test_the_command_says_in_one_line_which_service_does_not_start(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["raise ValueError('blown')", "exit(3)", "trio.run(1)"])
-async def test_a_service_that_fails_later_is_counted_and_run_again_ever_later(
+async def test_a_service_that_fails_later_is_counted_and_restarted_with_a_growing_delay(
     plugin: Write,
     autojump_clock: trio.testing.MockClock,
     caplog: pytest.LogCaptureFixture,
@@ -349,7 +349,7 @@ async def test_a_service_that_fails_in_a_task_of_its_own_is_run_again(
         assert (await daemon.client.get("/livez")).status == 200
 
 
-async def test_a_service_that_returns_is_done(
+async def test_a_service_that_returns_is_not_run_again(
     plugin: Write, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -359,7 +359,7 @@ async def test_a_service_that_returns_is_done(
     assert "service mine has ended" in caplog.text
 
 
-async def test_a_service_that_ran_well_for_long_is_run_again_soon(
+async def test_the_restart_delay_is_reset_after_a_long_run_without_failure(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     began_s: list[float] = []
@@ -378,7 +378,7 @@ async def test_a_service_that_ran_well_for_long_is_run_again_soon(
     assert waits_s == [1, 2, 4, services.AGAIN_S_MAX + 1 + 1, 2]
 
 
-def test_a_service_that_blocks_is_reported_with_its_line_while_it_goes_on(
+def test_a_service_that_blocks_is_reported_with_its_line_while_it_still_blocks(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     watch = HookWatch(1e9)
@@ -419,7 +419,7 @@ class Odd:
 
 
 @pytest.mark.parametrize("fault", [KeyError("x"), SystemExit(3), RuntimeError("bug")])
-async def test_a_store_that_raises_anything_at_all_is_taken_at_its_word_that_nothing_is_durable(
+async def test_nothing_counts_as_durable_after_a_store_has_raised_any_exception(
     autojump_clock: trio.testing.MockClock,
     caplog: pytest.LogCaptureFixture,
     fault: BaseException,
@@ -433,11 +433,11 @@ async def test_a_store_that_raises_anything_at_all_is_taken_at_its_word_that_not
         store.fault = None
         await trio.sleep(5)
         assert (await daemon.client.post("/jobs/", JOB)).status == 200
-    assert "the store raised what is neither OSError nor StoreError" in caplog.text
+    assert "the store raised an exception that is neither OSError nor StoreError" in caplog.text
 
 
 @pytest.mark.parametrize("answer", ["None", "({}, {}, {})", "1/0"])
-async def test_a_store_that_loads_nonsense_stops_the_start_by_name(
+async def test_a_store_that_loads_nonsense_stops_the_start_and_is_named(
     plugin: Write, answer: str
 ) -> None:
     name = plugin(

@@ -58,7 +58,7 @@ def distconvd_register_{hook}(registrar): registrar.add("mine", make)
         ("set of routes", "routes", {}),
     ],
 )
-async def test_a_factory_that_makes_nonsense_stops_the_start_by_name(
+async def test_a_factory_that_returns_nonsense_stops_the_start_and_is_named(
     plugin: Write, kind: str, hook: str, chosen: dict[str, Any], answer: str
 ) -> None:
     if kind == "service" and answer == "None":
@@ -77,7 +77,9 @@ async def test_invalid_routes_stop_the_start_and_are_named(plugin: Write, answer
 
 
 @pytest.mark.parametrize("hook", ["stores", "policies", "authenticators", "routes", "services"])
-async def test_a_registration_that_raises_stops_the_start_by_name(plugin: Write, hook: str) -> None:
+async def test_a_registration_that_raises_stops_the_start_and_is_named(
+    plugin: Write, hook: str
+) -> None:
     name = plugin(f"@hookimpl\ndef distconvd_register_{hook}(registrar): exit('no')")
     with pytest.raises(ConfigError, match=f"plugin 'mine' failed in distconvd_register_{hook}"):
         async with open_daemon(plugins=[name]):
@@ -86,7 +88,7 @@ async def test_a_registration_that_raises_stops_the_start_by_name(plugin: Write,
 
 async def test_a_name_that_a_bundled_plugin_has_is_refused_with_both_named(plugin: Write) -> None:
     text = "@hookimpl\ndef distconvd_register_policies(registrar): registrar.add('fifo', None)"
-    with pytest.raises(ConfigError, match="offers the policy 'fifo'") as refused:
+    with pytest.raises(ConfigError, match="registers the policy 'fifo'") as refused:
         async with open_daemon(plugins=[plugin(text)]):
             pass
     assert "plugin 'mine'" in str(refused.value)
@@ -171,7 +173,7 @@ async def test_an_authenticator_that_answers_nonsense_lets_nobody_in(
         caplog.clear()
 
 
-async def test_a_review_or_a_listener_that_fails_harms_its_request_or_nobody(
+async def test_a_failing_review_affects_only_its_request_and_a_failing_listener_nothing(
     plugin: Write, caplog: pytest.LogCaptureFixture
 ) -> None:
     name = plugin(
@@ -185,7 +187,7 @@ async def test_a_review_or_a_listener_that_fails_harms_its_request_or_nobody(
             body = JOB | {"target_codec": codec}
             assert (await daemon.client.post("/jobs/", body)).status == status
         assert await metric(daemon, 'distconv_listener_failures_total{listener="mine"}') == 1
-    assert "it answered 42, no Submission" in caplog.text
+    assert "it returned 42, not a Submission" in caplog.text
     assert "plugin mine failed in distconvd_review_submission" in caplog.text
     assert "listener mine failed for job.submitted" in caplog.text
 
@@ -225,7 +227,7 @@ async def test_a_base_exception_is_a_failure_of_its_hook_too(
     )
     async with open_daemon(plugins=[name], policy="mine") as daemon:
         await see_the_policy_overruled(daemon)
-    assert "the metrics mine are left out" in caplog.text
+    assert "the metrics mine cannot be shown" in caplog.text
 
 
 async def test_cancellation_and_an_interrupt_pass_through_a_hook() -> None:
@@ -286,11 +288,11 @@ async def test_a_registration_that_stops_the_start_is_reported_with_its_plugin(
                 pass
 
 
-def test_a_file_without_a_hook_is_warned_of(
+def test_a_plugin_file_without_a_hook_is_logged_as_a_warning(
     plugin: Write, caplog: pytest.LogCaptureFixture
 ) -> None:
     Plugins([plugin("def distconvd_event(event): ...", name="forgotten")])
-    assert "forgotten.py has no hook and so does nothing: is @hookimpl" in caplog.text
+    assert "forgotten.py implements no hook, so it does nothing" in caplog.text
 
 
 # ----------------------------------------------------------------------------------- slow hooks
@@ -366,7 +368,7 @@ def test_slow_calls_that_were_not_reported_are_in_the_next_line(
     assert watch.slow["mine", "place"] == 4
 
 
-def test_a_call_that_does_not_return_is_reported_with_its_line_while_it_goes_on(
+def test_a_call_that_does_not_return_is_reported_with_its_line_while_it_still_runs(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     watch = HookWatch(1e9)
@@ -377,7 +379,7 @@ def test_a_call_that_does_not_return_is_reported_with_its_line_while_it_goes_on(
     assert "in stuck" in caplog.text
 
 
-def test_nothing_is_reported_of_calls_that_return() -> None:
+def test_the_watchdog_does_not_report_calls_that_return() -> None:
     watch = HookWatch(1e9)
     with watch.alarm(0.05):
         for _ in range(20):
@@ -413,7 +415,7 @@ def test_the_table_of_a_plugin_is_shown_with_defaults_origins_and_secrets_masked
     assert 'plugin.mine.colour = "red" # default' in lines
     assert "plugin.mine.api_key = ******** # flag --set" in lines
     assert "plugin.nope.x = 1 # flag --set" in lines
-    assert "# [plugin.nope] is declared by no loaded plugin: is the name right?" in lines
+    assert "# no loaded plugin declares [plugin.nope]: is the name right?" in lines
     assert "hush" not in "".join(lines)
 
 
@@ -438,7 +440,9 @@ async def test_a_table_that_does_not_fit_its_type_stops_the_start_and_config_ali
 
 
 @pytest.mark.parametrize("kind", ["dict", "42", "Mine()"])
-async def test_a_table_that_is_declared_as_no_struct_is_refused(plugin: Write, kind: str) -> None:
+async def test_a_settings_table_that_is_not_declared_as_a_struct_is_rejected(
+    plugin: Write, kind: str
+) -> None:
     with pytest.raises(ConfigError, match=r"plugin 'mine' declares \[plugin.mine\]"):
         async with open_daemon(plugins=[plugin(DECLARES.format(kind=kind))]):
             pass
@@ -447,7 +451,7 @@ async def test_a_table_that_is_declared_as_no_struct_is_refused(plugin: Write, k
 @pytest.mark.parametrize("given", ["7", "''", "None"])
 async def test_a_registration_under_an_invalid_name_is_refused(plugin: Write, given: str) -> None:
     text = f"@hookimpl\ndef distconvd_register_policies(registrar): registrar.add({given}, None)"
-    with pytest.raises(ConfigError, match="plugin 'mine' offers a policy under"):
+    with pytest.raises(ConfigError, match="plugin 'mine' registers a policy under"):
         async with open_daemon(plugins=[plugin(text)]):
             pass
 
@@ -462,19 +466,19 @@ def test_of_two_packages_of_one_name_the_second_is_left_out_and_named(
     points = [metadata.EntryPoint("same", f"{n}_package", "distconvd") for n in ("one", "another")]
     monkeypatch.setattr(loading, "entry_points", lambda group: points)
     assert [one.origin for one in Plugins([]).listing()] == ["one_package"]
-    assert "installed plugin left out: plugin 'same' is refused" in caplog.text
+    assert "installed plugin left out: plugin 'same' is rejected" in caplog.text
 
 
-async def test_a_table_that_nobody_reads_is_reported_at_the_start(
+async def test_a_settings_table_that_no_plugin_reads_is_reported_at_the_start(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with open_daemon(plugin={"size-awful": {"x": 1}, "size-aware": {"large_from_mb": 200}}):
         pass
     printed = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-    assert printed == ["[plugin.size-awful] of the configuration is read by no loaded plugin"]
+    assert printed == ["no loaded plugin reads [plugin.size-awful] of the configuration"]
 
 
-async def test_a_policy_that_waits_for_nobody_is_asked_at_the_pace_of_its_engines(
+async def test_a_policy_that_always_holds_is_asked_a_bounded_number_of_times_a_request(
     plugin: Write,
 ) -> None:
     """One that always holds costs a bounded number of questions a request."""

@@ -170,7 +170,7 @@ async def test_an_event_is_posted_whole_and_signed(tmp_path: Path) -> None:
     assert signature_of("another of sixteen", 1_700_000_000, body) != head["x-distconv-signature"]
 
 
-async def test_only_the_events_that_were_asked_for_are_published(tmp_path: Path) -> None:
+async def test_only_the_chosen_kinds_of_event_are_delivered(tmp_path: Path) -> None:
     events = ["engine.*"]
     async with (
         receiving() as receiver,
@@ -211,7 +211,7 @@ async def test_a_permanently_failing_delivery_is_tried_once_and_logged(
 
 
 @pytest.mark.usefixtures("quick")
-async def test_the_path_of_a_url_is_never_logged_as_it_is_often_as_good_as_a_key(
+async def test_the_path_of_a_url_is_never_logged_because_it_may_be_a_secret(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with receiving() as receiver:
@@ -230,7 +230,7 @@ async def test_the_path_of_a_url_is_never_logged_as_it_is_often_as_good_as_a_key
 
 
 @pytest.mark.usefixtures("quick")
-async def test_a_receiver_that_is_mute_or_away_does_not_delay_another(
+async def test_a_receiver_that_does_not_answer_does_not_delay_another(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with receiving() as mute, receiving() as good:
@@ -246,7 +246,9 @@ async def test_a_receiver_that_is_mute_or_away_does_not_delay_another(
 
 
 @pytest.mark.usefixtures("quick")
-async def test_what_was_not_acknowledged_is_reported_after_a_restart(tmp_path: Path) -> None:
+async def test_events_that_were_not_acknowledged_are_delivered_after_a_restart(
+    tmp_path: Path,
+) -> None:
     async with receiving() as receiver:
         receiver.answers = [(503, {"Retry-After": "1000"})]
         async with running(tmp_path / "q", receiver.url) as hook:
@@ -313,7 +315,7 @@ async def test_an_invalid_reply_is_a_delivery_error(raw: bytes) -> None:
         ({"events": ["job.exploded"]}, "job.exploded"),
     ],
 )
-def test_a_webhook_that_cannot_be_is_refused(
+def test_invalid_settings_of_a_webhook_are_rejected(
     settings: dict[str, Any], said: str, tmp_path: Path
 ) -> None:
     given = {"urls": ["https://x/"], "secret": SECRET, **settings}
@@ -321,7 +323,7 @@ def test_a_webhook_that_cannot_be_is_refused(
         Webhook(msgspec.convert(given, WebhookSettings), tmp_path / "q")
 
 
-def test_urls_that_can_be_posted_to() -> None:
+def test_valid_urls_of_a_webhook_are_accepted() -> None:
     for url in ("http://x", "https://x:8443/a%20b?c=d", "http://[::1]:80/"):
         assert check_url(url) == url
 
@@ -341,7 +343,7 @@ def entry(number: int) -> tuple[str, str, bytes]:
     return (f"id-{number}", "job.completed", b"%d" % number)
 
 
-def test_the_queue_is_bounded_a_url_and_drops_the_oldest(tmp_path: Path) -> None:
+def test_the_queue_is_bounded_for_each_url_and_drops_the_oldest(tmp_path: Path) -> None:
     queue = WebhookQueue(tmp_path / "q", 3)
     assert queue.add(["a", "b"], [entry(1), entry(2)]) == 0
     assert queue.add(["a"], [entry(3), entry(4), entry(5)]) == 2
@@ -394,7 +396,7 @@ async def test_a_disk_that_is_full_for_a_while_delays_events_and_loses_none(
     assert [one["job_id"] for one in receiver.deliveries] == ["0_0", "1_0", "2_0"]
 
 
-async def test_a_daemon_reports_its_receivers_of_a_jobs_end(tmp_path: Path) -> None:
+async def test_a_daemon_posts_the_end_of_a_job_to_its_receivers(tmp_path: Path) -> None:
     async with receiving() as receiver:
         settings = {
             "urls": [receiver.url], "secret": SECRET, "queue_file": str(tmp_path / "queue"),
@@ -455,7 +457,7 @@ async def test_a_command_gets_the_event_on_stdin_and_in_its_environment_and_no_s
     assert arguments == ["$HOME; *"]
 
 
-def test_what_an_event_does_not_say_is_not_in_the_environment() -> None:
+def test_fields_that_an_event_lacks_are_not_in_the_environment() -> None:
     deliveries = environment_of(Event("job.submitted", 1))
     assert {name for name in deliveries if name.startswith("DISTCONV_")} == {"DISTCONV_EVENT"}
 
@@ -521,7 +523,7 @@ async def test_commands_and_waiting_events_are_bounded(
     assert "4 dropped" in caplog.text
 
 
-def test_a_listener_exec_for_an_unknown_event_is_refused() -> None:
+def test_exec_rejects_a_kind_of_event_that_does_not_exist() -> None:
     with pytest.raises(ConfigError, match="'x'"):
         Exec(ExecSettings(command=["true"], events=["x"]))
 

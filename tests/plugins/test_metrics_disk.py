@@ -21,7 +21,7 @@ def values(metrics: DiskMetrics) -> dict[tuple[str, str], float]:
     return {(s.name, s.labels["place"]): s.value for f in families for s in f.samples}
 
 
-def test_a_place_that_is_not_made_yet_is_on_its_parents_disk(tmp_path: Path) -> None:
+def test_a_path_that_does_not_exist_yet_is_on_its_parents_disk(tmp_path: Path) -> None:
     free, size = read_disk(tmp_path / "media" / "of" / "tomorrow")
     here = os.statvfs(tmp_path)
     assert size == here.f_blocks * here.f_frsize
@@ -41,7 +41,7 @@ async def test_the_daemon_reports_disk_space_for_state_and_media(tmp_path: Path)
     }  # fmt: skip
 
 
-def test_a_disk_that_hangs_keeps_no_scrape_waiting_and_no_second_thread() -> None:
+def test_a_disk_that_hangs_delays_no_scrape_and_starts_no_second_thread() -> None:
     hangs, begun = threading.Event(), []
 
     def read(path: Path) -> tuple[int, int]:
@@ -81,7 +81,7 @@ def test_an_old_reading_is_not_shown() -> None:
     metrics.wait(WAIT_S)
 
 
-def test_a_disk_that_is_gone_takes_its_metric_with_it_and_leaves_the_others() -> None:
+def test_the_metric_of_a_disk_that_is_gone_disappears_and_the_others_stay() -> None:
     gone: list[Path] = []
 
     def read(path: Path) -> tuple[int, int]:

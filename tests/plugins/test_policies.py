@@ -56,7 +56,7 @@ def placed(policy: Policy, engines: SomeEngines, **fields: Any) -> str | None:
     return answer.engine_id if isinstance(answer, Place) else None
 
 
-def test_fifo_gives_the_job_to_whoever_asks_however_slow() -> None:
+def test_fifo_gives_the_job_to_the_engine_that_asks_however_slow() -> None:
     farm = [engine("fast", 1.0), engine("slow", 90.0), engine("new", None)]
     assert placed(Fifo(), SomeEngines(farm, "slow")) == "slow"
     assert placed(Fifo(), SomeEngines(farm, "new")) == "new"
@@ -107,7 +107,7 @@ def test_fair_share_refuses_a_weight_that_would_starve(weight: float) -> None:
         FairShare(FairShareSettings(weights={"a": weight}), SizeAware())
 
 
-async def test_fair_share_keeps_nobody_waiting_behind_ten_thousand_jobs(
+async def test_fair_share_serves_a_team_that_submitted_after_the_many_jobs_of_another(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     settings = {"fair-share": {"weights": {"b": 2.0}}}
@@ -125,7 +125,7 @@ async def test_fair_share_keeps_nobody_waiting_behind_ten_thousand_jobs(
         assert "b" in served[:2]
 
 
-async def test_a_policy_may_go_around_another_and_not_around_itself(tmp_path: Path) -> None:
+async def test_a_policy_may_wrap_another_one_but_not_itself(tmp_path: Path) -> None:
     chain = {"time-window": {"policy": "fair-share"}, "fair-share": {"policy": "fifo"}}
     async with open_daemon(policy="time-window", plugin=chain) as daemon:
         await VirtualEngine(daemon, "e1").beat()
@@ -138,6 +138,6 @@ async def test_a_policy_may_go_around_another_and_not_around_itself(tmp_path: Pa
             pass
 
 
-def test_a_hold_of_the_other_policy_stays_a_hold() -> None:
+def test_a_hold_of_the_wrapped_policy_stays_a_hold() -> None:
     policy = FairShare(FairShareSettings(), SizeAware())
     assert isinstance(policy.place(job(), SomeEngines([engine("new", None)]), NOW_MS), Hold)

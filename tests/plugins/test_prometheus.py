@@ -75,7 +75,7 @@ async def test_the_wait_of_a_job_ends_with_its_first_assignment(
     assert found("distconv_job_wait_seconds_count", priority="2") == 1
 
 
-def test_no_source_of_labels_is_without_bound() -> None:
+def test_the_number_of_series_is_bounded() -> None:
     counted = JobMetrics()
     kinds: list[EventKind] = ["job.completed", "job.assigned", "job.requeued"]
     for n in range(500):
@@ -86,7 +86,7 @@ def test_no_source_of_labels_is_without_bound() -> None:
     assert len(samples) < 100
 
 
-def test_odd_numbers_of_an_engine_harm_nobody() -> None:
+def test_odd_numbers_from_an_engine_do_not_break_the_metrics() -> None:
     counted = JobMetrics()
     for result in (
         {"wall_s": 0, "source_duration_s": 5},

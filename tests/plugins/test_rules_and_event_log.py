@@ -32,7 +32,7 @@ RULES: dict[str, Any] = {
 GOOD = JOB | {"labels": {"project": "bunny", "submitted_by": "somebody else"}}
 
 
-async def test_a_job_that_its_callers_first_rule_allows_is_let_in_with_the_name_of_its_key() -> (
+async def test_a_job_that_its_callers_first_rule_allows_is_accepted_and_labelled_with_the_key() -> (
     None
 ):
     async with open_daemon(plugin={"submission-rules": RULES}) as daemon:
@@ -62,7 +62,7 @@ async def test_a_job_that_breaks_the_rule_is_refused_with_the_field_and_what_is_
         assert "'api-key'" in refused.json()["detail"]
 
 
-async def test_a_caller_that_no_rule_fits_may_submit_anything() -> None:
+async def test_a_caller_that_no_rule_matches_may_submit_anything() -> None:
     rules = {"rules": [{"callers": ["web-*"], "codecs": ["vp9"]}]}
     async with open_daemon(plugin={"submission-rules": rules}) as daemon:
         made = await daemon.client.post("/jobs/", JOB | {"priority": 2})
@@ -80,7 +80,7 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-async def test_an_event_that_was_asked_for_is_a_line_with_the_record_as_it_then_was(
+async def test_a_chosen_event_is_logged_as_a_line_with_the_record_at_that_moment(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "events.ndjson"
@@ -94,7 +94,7 @@ async def test_an_event_that_was_asked_for_is_a_line_with_the_record_as_it_then_
     assert path.stat().st_mode & 0o007 == 0, "it is nobody else's to read"
 
 
-async def test_a_file_of_events_may_be_moved_at_any_time(tmp_path: Path) -> None:
+async def test_the_event_log_may_be_moved_away_at_any_time(tmp_path: Path) -> None:
     path = tmp_path / "events.ndjson"
     async with open_daemon(plugin={"event-log": {"file": str(path)}}) as daemon:
         await daemon.client.post("/jobs/", JOB)
@@ -103,7 +103,7 @@ async def test_a_file_of_events_may_be_moved_at_any_time(tmp_path: Path) -> None
     assert len(lines_of(path)) == len(lines_of(tmp_path / "old.ndjson")) == 1
 
 
-async def test_a_disk_that_refuses_is_reported_and_counted_and_delays_nothing(
+async def test_a_disk_error_is_reported_and_counted_and_delays_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     nowhere = str(tmp_path / "no" / "such" / "folder")
@@ -113,7 +113,7 @@ async def test_a_disk_that_refuses_is_reported_and_counted_and_delays_nothing(
     assert "No such file or directory" in caplog.text
 
 
-async def test_a_pattern_that_fits_no_event_stops_the_start() -> None:
+async def test_a_pattern_that_matches_no_event_stops_the_start() -> None:
     with pytest.raises(ConfigError, match=r"\[plugin.event-log\] events: 'jobs.\*'"):
         async with open_daemon(plugin={"event-log": {"events": ["jobs.*"]}}):
             pass

@@ -59,7 +59,7 @@ def test_an_engine_is_used_in_its_hours_only_and_these_go_over_midnight(
     assert isinstance(found, Place) == is_open
 
 
-def test_a_closed_engine_is_held_for_until_it_opens() -> None:
+def test_a_job_is_held_until_its_closed_engine_opens() -> None:
     found = answer(policy_of(engines=[NIGHT]), "2026-03-04T12:34:56+00:00", "desk-1")
     assert found == Hold(
         "the idle engines that could take it are outside of their hours",
@@ -110,7 +110,7 @@ def test_a_window_over_midnight_belongs_to_the_day_on_which_it_begins() -> None:
         ("2026-10-25T12:00:00+01:00", "2026-10-25T22:00:00+01:00"),
     ],
 )
-def test_hours_stay_what_the_clock_on_the_wall_shows_when_it_changes(now: str, opens: str) -> None:
+def test_hours_stay_local_time_when_the_clock_changes(now: str, opens: str) -> None:
     found = answer(policy_of(engines=[NIGHT], timezone=BERLIN), now, "desk-1")
     assert isinstance(found, Hold)
     assert found.until_ms == ms_of(opens)
@@ -122,7 +122,7 @@ def test_hours_stay_what_the_clock_on_the_wall_shows_when_it_changes(now: str, o
     st.sets(st.sampled_from(DAYS), min_size=1),
     st.integers(0, 23), st.integers(1, 24),
 )  # fmt: skip
-def test_what_a_week_says_is_what_a_calendar_says(
+def test_a_week_agrees_with_the_calendar_at_any_time(
     now_ms: int, zone: str, days: set[Any], begin: int, end: int
 ) -> None:
     if begin == end:
@@ -153,12 +153,12 @@ def test_what_a_week_says_is_what_a_calendar_says(
         ({"engines": [{"hours": "08:00-24:30"}]}, "hours '08:00-24:30'"),
     ],
 )
-def test_windows_that_cannot_be_are_refused(settings: Any, said: str) -> None:
+def test_invalid_windows_are_rejected(settings: Any, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         policy_of(**settings)
 
 
-def test_the_engines_that_are_open_look_like_any_idle_engines() -> None:
+def test_the_open_engines_behave_like_any_idle_engines() -> None:
     whole = SomeEngines(
         [
             engine("a", 1.0),

@@ -30,7 +30,7 @@ SESSION_PATH = "/engines/e1/ws"
         ("connection", "close"),
     ],
 )
-async def test_a_handshake_that_does_not_fit_is_refused_before_the_upgrade(
+async def test_an_invalid_handshake_is_rejected_before_the_upgrade(
     name: str, value: str | None, daemon: Daemon
 ) -> None:
     headers = {**HANDSHAKE, name: value}
@@ -38,24 +38,24 @@ async def test_a_handshake_that_does_not_fit_is_refused_before_the_upgrade(
     problem(await daemon.client_with(kept).get(SESSION_PATH), 400)
 
 
-async def test_a_handshake_with_a_body_is_refused(daemon: Daemon) -> None:
+async def test_a_handshake_with_a_body_is_rejected(daemon: Daemon) -> None:
     problem(await daemon.client_with(HANDSHAKE).request("GET", SESSION_PATH, b"body"), 400)
 
 
-async def test_an_engine_id_that_can_be_none_is_refused(daemon: Daemon) -> None:
+async def test_an_invalid_engine_id_is_rejected(daemon: Daemon) -> None:
     reply = await daemon.client_with(HANDSHAKE).get(f"/engines/{'e' * 200}/ws")
     assert problem(reply, 400)["field"] == "engine_id"
 
 
 @pytest.mark.parametrize("key", ["wrong", None])
-async def test_a_bad_key_is_refused_before_the_upgrade(key: str | None, daemon: Daemon) -> None:
+async def test_a_bad_key_is_rejected_before_the_upgrade(key: str | None, daemon: Daemon) -> None:
     headers = {name: text for name, text in HANDSHAKE.items() if name != "x-api-key"}
     if key is not None:
         headers["x-api-key"] = key
     problem(await daemon.client_with(headers).get(SESSION_PATH), 401)
 
 
-async def test_the_subprotocol_is_agreed_to(wall: Wall) -> None:
+async def test_the_reply_names_the_subprotocol(wall: Wall) -> None:
     assert (await wall.plug()).socket.subprotocol == "v1.distconv"
 
 
@@ -69,7 +69,7 @@ async def test_a_message_without_an_id_closes_with_1007(text: str, wall: Wall) -
     assert (await engine.end())[0] == 1007
 
 
-async def test_nesting_without_end_closes_with_1007(wall: Wall) -> None:
+async def test_too_deep_nesting_closes_with_1007(wall: Wall) -> None:
     engine = await wall.plug()
     await engine.socket.send_message("[" * 500_000)
     assert (await engine.end())[0] == 1007
@@ -98,7 +98,7 @@ async def test_an_oversized_message_closes_with_1009(wall: Wall) -> None:
         (frame(0, b"goes on with nothing"), 1002),
     ],
 )
-async def test_a_malformed_frame_closes_with_the_code_of_the_standard(
+async def test_a_malformed_frame_closes_with_the_code_of_rfc_6455(
     data: bytes, code: int, autojump_clock: MockClock, daemon: Daemon
 ) -> None:
     stream = await raw_socket(daemon)
@@ -155,7 +155,7 @@ async def test_a_silent_engine_that_answers_pings_stays(
     await engine.job()
 
 
-async def test_a_slow_reader_is_dropped_with_1013_and_keeps_its_lease(
+async def test_a_slow_reader_is_disconnected_with_1013_and_keeps_its_lease(
     daemon: Daemon, farm: Farm, autojump_clock: MockClock
 ) -> None:
     job = await farm.assigned()
@@ -171,7 +171,7 @@ async def test_a_slow_reader_is_dropped_with_1013_and_keeps_its_lease(
     assert (await farm.job(job["job_id"]))["status"] == "assigned"
 
 
-async def test_a_reader_that_has_stopped_is_dropped_without_a_word(
+async def test_a_reader_that_has_stopped_is_disconnected_without_a_close_frame(
     daemon: Daemon, farm: Farm, autojump_clock: MockClock
 ) -> None:
     await farm.beat()
@@ -181,7 +181,7 @@ async def test_a_reader_that_has_stopped_is_dropped_without_a_word(
     assert daemon.parts.push.sessions == {}
 
 
-async def test_an_engine_that_talks_without_listening_is_slowed_down_and_then_dropped(
+async def test_an_engine_that_sends_without_reading_is_slowed_down_and_then_disconnected(
     daemon: Daemon, autojump_clock: MockClock
 ) -> None:
     stream = await lockstep_socket(daemon)
@@ -199,12 +199,12 @@ async def test_an_engine_that_talks_without_listening_is_slowed_down_and_then_dr
     assert 64 <= sent <= 70
 
 
-async def test_of_two_connections_with_one_id_the_newest_wins_and_the_old_one_is_reported(
+async def test_the_newest_of_two_connections_with_one_id_wins_and_the_older_is_closed(
     daemon: Daemon, farm: Farm, wall: Wall
 ) -> None:
     old = await wall.ready()
     new = await wall.plug()
-    assert await old.end() == (4001, "another connection of this engine has come")
+    assert await old.end() == (4001, "another connection of this engine has replaced this one")
     await wait_all_tasks_blocked()
     assert daemon.parts.dispatcher.state.engine("e1").long_polls == 1
     submitted = await farm.submit()
@@ -222,7 +222,7 @@ async def test_a_daemon_that_stops_closes_with_1012(
 # ------------------------------------------------------------------- that its end harms nothing
 
 
-async def test_an_assignment_that_was_lost_with_its_connection_comes_again(
+async def test_an_assignment_lost_with_its_connection_is_sent_again(
     farm: Farm, wall: Wall
 ) -> None:
     await wall.ready()
@@ -234,7 +234,7 @@ async def test_an_assignment_that_was_lost_with_its_connection_comes_again(
     assert (job["job_id"], job["attempt"]) == (submitted["job_id"], 1)
 
 
-async def test_what_a_heartbeat_has_named_does_not_come_again(farm: Farm, wall: Wall) -> None:
+async def test_an_assignment_named_in_a_heartbeat_is_not_sent_again(farm: Farm, wall: Wall) -> None:
     engine = await wall.ready()
     job = await farm.submit()
     await engine.job()
@@ -255,7 +255,7 @@ async def test_losing_the_socket_ends_no_attempt_and_http_goes_on(farm: Farm, wa
     assert reply.status == 200
 
 
-async def test_an_engine_that_has_hung_up_is_asked_no_more(
+async def test_an_engine_that_has_hung_up_gets_no_assignment(
     daemon: Daemon, farm: Farm, wall: Wall
 ) -> None:
     await wall.ready()
@@ -266,7 +266,7 @@ async def test_an_engine_that_has_hung_up_is_asked_no_more(
     assert (await farm.job(job["job_id"]))["status"] == "pending"
 
 
-async def test_an_engine_that_was_forgotten_and_comes_back_gets_work_on_the_same_socket(
+async def test_a_removed_engine_that_registers_again_gets_work_on_the_same_socket(
     farm: Farm, wall: Wall
 ) -> None:
     engine = await wall.ready()
@@ -290,7 +290,7 @@ async def test_an_assignment_lost_by_http_is_delivered_by_websocket(
 # --------------------------------------------------------------------- nothing before its commit
 
 
-async def test_no_assignment_is_reported_before_it_is_durable(autojump_clock: MockClock) -> None:
+async def test_no_assignment_is_sent_before_it_is_durable(autojump_clock: MockClock) -> None:
     store = MemoryStore()
     async with open_daemon(store=store) as daemon, trio.open_nursery() as nursery:
         farm, wall = Farm(daemon), Wall(daemon, nursery)
@@ -304,7 +304,7 @@ async def test_no_assignment_is_reported_before_it_is_durable(autojump_clock: Mo
         nursery.cancel_scope.cancel()
 
 
-async def test_an_assignment_that_cannot_be_stored_is_never_reported(
+async def test_an_assignment_that_cannot_be_stored_is_never_sent(
     autojump_clock: MockClock,
 ) -> None:
     store = MemoryStore()

@@ -84,7 +84,7 @@ def beat(**fields: Any) -> bytes:
     return msgspec.json.encode({"engine_id": "e1", **fields})
 
 
-async def test_a_job_that_is_submitted_is_returned_without_a_poll(
+async def test_a_submitted_job_arrives_without_a_poll(
     link: PushLink, farm: Farm
 ) -> None:
     submitted = await farm.submit()
@@ -93,14 +93,14 @@ async def test_a_job_that_is_submitted_is_returned_without_a_poll(
     assert (job.job_id, job.attempt) == (submitted["job_id"], 1)
 
 
-async def test_what_is_said_is_answered_over_the_socket(link: PushLink, farm: Farm) -> None:
+async def test_messages_are_answered_over_the_socket(link: PushLink, farm: Farm) -> None:
     answer = await link.maybe_ask("heartbeat", None, beat(slots=3))
     assert answer is not None
     assert msgspec.json.decode(answer)["message"] == "Heartbeat received from engine e1"
     assert (await farm.client.get("/engines/e1")).json()["slots"] == 3
 
 
-async def test_answers_find_their_questions(link: PushLink, nursery: trio.Nursery) -> None:
+async def test_each_ack_reaches_the_call_that_waits_for_it(link: PushLink, nursery: trio.Nursery) -> None:
     answers: dict[int, bytes | None] = {}
 
     async def ask(number: int) -> None:
@@ -113,12 +113,12 @@ async def test_answers_find_their_questions(link: PushLink, nursery: trio.Nurser
     assert all(f'"{n}_0"'.encode() in (answer or b"") for n, answer in answers.items())
 
 
-async def test_a_refusal_is_final_and_a_daemon_in_trouble_is_not(
+async def test_a_rejection_is_final_and_a_daemon_error_is_not(
     link: PushLink, farm: Farm, daemon: Daemon
 ) -> None:
     job = await farm.submit()
     body = b'{"output_url": "http://example.com/o", "attempt": 9}'
-    with pytest.raises(Rejected, match="Attempt 9 was never given") as refused:
+    with pytest.raises(Rejected, match="Attempt 9 was never assigned") as refused:
         await link.maybe_ask("completed", job["job_id"], body)
     assert refused.value.status == 409
     daemon.store.fail_next(OSError("full"), 1)  # type: ignore[attr-defined]
@@ -187,7 +187,7 @@ async def test_a_request_for_a_benchmark_comes_over_the_socket(
     assert asked == [reply.json()["benchmark_requested_at"]]
 
 
-async def test_without_a_socket_nothing_is_said_over_it_and_work_is_asked_for(
+async def test_without_a_socket_everything_goes_by_http(
     plug: Plug, daemon: Daemon
 ) -> None:
     link = PushLink(plug.open, ActiveAttempts(), Log())
@@ -200,7 +200,7 @@ async def test_without_a_socket_nothing_is_said_over_it_and_work_is_asked_for(
     assert await link.next_job(poll) is job
 
 
-async def test_a_poll_is_given_up_for_a_job_that_is_pushed_meanwhile(
+async def test_a_poll_is_cancelled_when_a_job_is_pushed_meanwhile(
     plug: Plug, farm: Farm, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     await farm.beat()
@@ -229,7 +229,7 @@ async def test_a_poll_that_fails_fails_as_without_a_link(
         await PushLink(plug.open, ActiveAttempts(), Log()).next_job(poll)
 
 
-async def test_waiting_for_work_ends_with_the_socket_so_that_it_is_asked_for(
+async def test_waiting_for_pushed_work_ends_with_the_socket_so_that_a_poll_begins(
     link: PushLink, plug: Plug, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     found: list[Job | None] = []
@@ -245,7 +245,7 @@ async def test_waiting_for_work_ends_with_the_socket_so_that_it_is_asked_for(
     assert not link.is_open
 
 
-async def test_a_question_that_is_in_flight_when_the_socket_breaks_goes_by_http(
+async def test_a_call_in_flight_when_the_socket_breaks_goes_by_http(
     link: PushLink, plug: Plug, daemon: Daemon, nursery: trio.Nursery
 ) -> None:
     store: Any = daemon.store
@@ -263,7 +263,7 @@ async def test_a_question_that_is_in_flight_when_the_socket_breaks_goes_by_http(
     store.release()
 
 
-async def test_a_daemon_that_does_not_answer_is_asked_by_http_and_the_socket_given_up(
+async def test_a_call_without_an_answer_goes_by_http_and_the_socket_is_closed(
     link: PushLink, plug: Plug, daemon: Daemon, autojump_clock: MockClock
 ) -> None:
     store: Any = daemon.store
@@ -291,7 +291,7 @@ async def test_a_lost_socket_is_opened_again_with_backoff(
     assert await link.next_job(never) is not None
 
 
-async def test_where_there_is_not_a_socket_to_be_had_it_is_tried_seldom(
+async def test_a_daemon_without_websockets_is_retried_only_rarely(
     plug: Plug, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     plug.refuse = NotSupported("the daemon answered 404")
@@ -300,7 +300,7 @@ async def test_where_there_is_not_a_socket_to_be_had_it_is_tried_seldom(
     assert plug.tries_at_s == pytest.approx([0, RETRY_UPGRADE_S])
 
 
-async def test_of_two_engines_with_one_id_the_older_is_reported_and_never_comes_back(
+async def test_the_older_of_two_engines_with_one_id_reports_it_and_does_not_reconnect(
     farm: Farm, plug: Plug, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     await farm.beat(slots=2)
@@ -318,7 +318,7 @@ async def test_of_two_engines_with_one_id_the_older_is_reported_and_never_comes_
     assert len(plug.tries_at_s) == 2
 
 
-async def test_a_silent_daemon_is_pinged_and_given_up(
+async def test_a_silent_daemon_is_pinged_and_then_disconnected(
     plug: Plug, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     silent = PushLink(lambda: _silent(plug), ActiveAttempts(), Log())
@@ -329,7 +329,7 @@ async def test_a_silent_daemon_is_pinged_and_given_up(
     assert len(plug.tries_at_s) > 1
 
 
-async def test_a_daemon_that_stops_is_tried_again_soon(
+async def test_a_daemon_that_closes_for_a_restart_is_retried_soon(
     link: PushLink, plug: Plug, daemon: Daemon, autojump_clock: MockClock
 ) -> None:
     daemon.parts.push.sessions["e1"].close(CLOSE_RESTART, "the daemon is stopping")
@@ -338,7 +338,7 @@ async def test_a_daemon_that_stops_is_tried_again_soon(
     assert len(plug.tries_at_s) == 2
 
 
-async def test_a_message_that_is_not_understood_is_passed_over(
+async def test_an_unknown_message_is_ignored(
     link: PushLink, daemon: Daemon, farm: Farm
 ) -> None:
     session = daemon.parts.push.sessions["e1"]

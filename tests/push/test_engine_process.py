@@ -93,7 +93,7 @@ async def open_site(clips: Clips, benchmark: bytes, folder: Path) -> AsyncGenera
             stop.set()
 
 
-async def test_losing_the_socket_in_mid_encode_changes_nothing(
+async def test_losing_the_socket_during_an_encode_does_not_affect_the_job(
     clips: Clips, benchmark: bytes, tmp_path: Path
 ) -> None:
     async with open_site(clips, benchmark, tmp_path) as site:

@@ -11,7 +11,7 @@ PATIENCE_MS = 250.0
 
 
 @pytest.mark.e2e
-def test_an_assignment_follows_its_commit_immediately(tmp_path: Path) -> None:
+def test_an_assignment_is_pushed_soon_after_its_commit(tmp_path: Path) -> None:
     submitted, freed = push_latency(tmp_path / "push", SHORT)
     assert submitted.value < PATIENCE_MS
     assert freed.value < PATIENCE_MS

@@ -61,7 +61,7 @@ async def test_a_completed_job_is_acked_and_the_next_one_comes(farm: Farm, wall:
         ("released", {"engine_id": "e1", "attempt": 1}, "assigned"),
     ],
 )
-async def test_failures_and_releases_are_taken_like_those_by_http(
+async def test_failures_and_releases_are_handled_as_over_http(
     kind: str, body: dict[str, Any], status: str, farm: Farm, wall: Wall
 ) -> None:
     engine = await wall.ready()
@@ -72,7 +72,7 @@ async def test_failures_and_releases_are_taken_like_those_by_http(
     assert (await farm.job(job_id))["status"].startswith(status)
 
 
-async def test_a_report_without_a_number_counts_only_of_an_engine_that_had_the_job(
+async def test_a_report_without_an_attempt_number_is_accepted_only_from_an_engine_of_the_job(
     farm: Farm, wall: Wall
 ) -> None:
     """The socket says who speaks, so nobody can end another's work by leaving the number out."""
@@ -85,7 +85,7 @@ async def test_a_report_without_a_number_counts_only_of_an_engine_that_had_the_j
     ):
         ack = await other.ask(kind, body, job_id=job_id)
         assert ack["problem"]["status"] == 403
-        assert "'e2' does not hold" in ack["problem"]["detail"]
+        assert "not assigned to engine 'e2'" in ack["problem"]["detail"]
     assert (await farm.job(job_id))["status"] == "assigned"
     ack = await first.ask("completed", {"output_url": "http://h/o"}, job_id=job_id)
     assert ack["body"]["job"]["output_url"] == "http://h/o"
@@ -164,7 +164,7 @@ async def test_a_pause_and_its_end_are_pushed_immediately_and_keep_the_lease(
     assert (await farm.job(job_id))["status"] == "assigned"
 
 
-async def test_a_paused_job_that_nobody_has_is_not_a_news_to_an_engine(
+async def test_pausing_an_unassigned_job_sends_no_message_to_an_engine(
     farm: Farm, wall: Wall
 ) -> None:
     engine = await wall.ready(status="starting")
@@ -198,7 +198,7 @@ async def test_a_drain_and_its_end_are_pushed_immediately_and_once(farm: Farm, w
     assert await engine.is_silent()
 
 
-async def test_resuming_is_pushed_and_work_goes_on(farm: Farm, wall: Wall) -> None:
+async def test_resuming_is_pushed_and_work_continues(farm: Farm, wall: Wall) -> None:
     await farm.beat()
     await farm.client.post("/engines/e1/drain")
     engine = await wall.plug()
@@ -208,14 +208,14 @@ async def test_resuming_is_pushed_and_work_goes_on(farm: Farm, wall: Wall) -> No
     await engine.job()
 
 
-async def test_a_report_that_contradicts_is_refused_in_its_ack(farm: Farm, wall: Wall) -> None:
+async def test_a_conflicting_report_is_rejected_in_its_ack(farm: Farm, wall: Wall) -> None:
     engine = await wall.ready()
     job_id = (await farm.submit())["job_id"]
     await engine.job()
     body = {"output_url": "http://example.com/o.mp4", "attempt": 7}
     problem = (await engine.ask("completed", body, job_id=job_id))["problem"]
     assert (problem["status"], problem["type"]) == (409, "urn:distconv:problem:conflict")
-    assert "Attempt 7 was never given" in problem["detail"]
+    assert "Attempt 7 was never assigned" in problem["detail"]
 
 
 @pytest.mark.parametrize(
@@ -224,14 +224,14 @@ async def test_a_report_that_contradicts_is_refused_in_its_ack(farm: Farm, wall:
         ("completed", {"attempt": 1}, {"job_id": "1_1"}, 400, "'output_url' must be a string."),
         ("completed", {"output_url": "x"}, {"job_id": "1_1"}, 404, "Job not found"),
         ("completed", {"output_url": "x"}, {}, 400, "job_id"),
-        ("progress", {"attempt": 1, "engine_id": "e2"}, {"job_id": "1_1"}, 400, "websocket of e1"),
-        ("heartbeat", {"engine_id": "e2"}, {}, 400, "websocket of e1"),
+        ("progress", {"attempt": 1, "engine_id": "e2"}, {"job_id": "1_1"}, 400, "websocket of 'e1'"),
+        ("heartbeat", {"engine_id": "e2"}, {}, 400, "websocket of 'e1'"),
         ("heartbeat", {"engine_id": "e1", "slots": 0}, {}, 400, "'slots' must be from 1"),
         ("heartbeat", [1], {}, 400, "must be a JSON object"),
         ("greeting", {}, {}, 400, "greeting"),
     ],
 )
-async def test_a_message_that_is_wrong_is_refused_in_its_ack_and_the_socket_stays(
+async def test_an_invalid_message_is_rejected_in_its_ack_and_the_socket_stays_open(
     kind: str, body: object, fields: dict[str, Any], status: int, words: str, wall: Wall
 ) -> None:
     engine = await wall.plug()

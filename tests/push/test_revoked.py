@@ -49,7 +49,7 @@ def key() -> Any:
 
 
 @pytest.mark.parametrize("change", ["revoked", "another role", "another engine"])
-async def test_a_websocket_is_closed_with_1008_when_its_key_would_not_be_let_in(
+async def test_a_websocket_is_closed_with_1008_when_its_key_is_no_longer_accepted(
     autojump_clock: MockClock, switched: Daemon, nursery: trio.Nursery, change: str
 ) -> None:
     farm, wall = Farm(switched), Wall(switched, nursery)
@@ -64,7 +64,7 @@ async def test_a_websocket_is_closed_with_1008_when_its_key_would_not_be_let_in(
         key().ENGINE = "e2"
     at_s = trio.current_time()
     code, reason = await engine.end()
-    assert (code, reason) == (1008, "the key is not let in any more")
+    assert (code, reason) == (1008, "the key is no longer accepted")
     assert trio.current_time() - at_s <= 21
     key().ROLES |= {"read", "submit", "engine"}
     key().ENGINE = None
@@ -72,7 +72,7 @@ async def test_a_websocket_is_closed_with_1008_when_its_key_would_not_be_let_in(
     assert job["status"] == "assigned"  # its lease is untouched
 
 
-async def test_an_engine_whose_key_has_ended_gets_no_further_work(
+async def test_an_engine_with_a_revoked_key_gets_no_further_work(
     autojump_clock: MockClock, switched: Daemon, nursery: trio.Nursery
 ) -> None:
     farm, wall = Farm(switched), Wall(switched, nursery)
@@ -86,7 +86,7 @@ async def test_an_engine_whose_key_has_ended_gets_no_further_work(
     assert (await farm.client.get(f"/jobs/{job['job_id']}")).json()["job_id"] == job["job_id"]
 
 
-async def test_a_good_key_is_asked_about_now_and_then_only(
+async def test_a_good_key_is_rechecked_only_every_few_seconds(
     autojump_clock: MockClock, switched: Daemon, nursery: trio.Nursery
 ) -> None:
     engine = await Wall(switched, nursery).ready()
@@ -98,7 +98,7 @@ async def test_a_good_key_is_asked_about_now_and_then_only(
     assert 2 <= len(key().ASKED) <= 5
 
 
-async def test_a_stream_of_events_ends_when_its_key_would_not_be_let_in(
+async def test_an_event_stream_ends_when_its_key_is_no_longer_accepted(
     autojump_clock: MockClock, switched: Daemon
 ) -> None:
     async with switched.client.exchange("GET", "/events") as (_, chunks):
@@ -108,12 +108,12 @@ async def test_a_stream_of_events_ends_when_its_key_would_not_be_let_in(
         key().ROLES.clear()
         at_s = trio.current_time()
         rest = b"".join([chunk async for chunk in chunks])
-    assert b"the key is not let in any more" in rest
+    assert b"the key is no longer accepted" in rest
     assert trio.current_time() - at_s <= 16
 
 
 @pytest.mark.parametrize("change", ["revoked", "another role"])
-async def test_a_waiting_engine_with_a_revoked_key_gets_401_and_no_job_stays_with_it(
+async def test_a_waiting_engine_with_a_revoked_key_gets_401_and_its_job_is_released(
     autojump_clock: MockClock, switched: Daemon, nursery: trio.Nursery, change: str
 ) -> None:
     farm = Farm(switched)
@@ -131,7 +131,7 @@ async def test_a_waiting_engine_with_a_revoked_key_gets_401_and_no_job_stays_wit
     assert (found["status"], found["retries"]) == ("pending", 0)
 
 
-async def test_a_long_poll_for_work_ends_within_seconds_of_its_key(
+async def test_a_long_poll_for_work_ends_within_seconds_after_its_key_is_revoked(
     autojump_clock: MockClock, switched: Daemon, nursery: trio.Nursery
 ) -> None:
     farm = Farm(switched)

@@ -1,6 +1,6 @@
-"""The exact audit: books, chronicle, store, the daemon's memory and its replies must all agree.
+"""Audit a run: books, chronicle, store, the daemon's memory and its replies must all agree.
 
-Each function returns contradictions in words; none is what is hoped for.
+Each function returns the contradictions that it finds, in words; there should not be any.
 """
 
 from collections import Counter
@@ -17,7 +17,7 @@ Record = dict[str, Any]
 
 
 class Audit:
-    """Everything there is to compare, at the end of a run."""
+    """Everything that is compared at the end of a run."""
 
     def __init__(self, world: World) -> None:
         self._books: Books = world.books
@@ -64,7 +64,7 @@ class Audit:
             elif count > 1:
                 faults.append(f"doubled: {uid}, {count} times")
             elif known.job_id is None and 0 not in known.tries:
-                faults.append(f"refused and there all the same: {uid}, {known.tries}")
+                faults.append(f"refused, but it exists: {uid}, {known.tries}")
         for uid, known in self._by_uid.items():
             job = self._jobs.get(known.job_id or "")
             if job is None:
@@ -79,7 +79,7 @@ class Audit:
         return faults
 
     def _client_had_its_way(self, job: Submitted) -> list[str]:
-        """What a client changed is so at the end; what it was refused was not done."""
+        """What a client changed is changed at the end; what was refused was not done."""
         job_id = job.job_id or ""
         record, faults = self._jobs.get(job_id, {}), list[str]()
         patches = [op for op in job.ops if op.kind == "patch" and op.may_count]
@@ -110,7 +110,7 @@ class Audit:
     # --------------------------------------------------------------------- attempts
 
     def _assignments_shown(self) -> list[str]:
-        """No attempt was given to two engines, and each was given as the disk has it."""
+        """No attempt was assigned to two engines, and each to the engine that the disk names."""
         return [
             f"attempt {attempt} of {job_id} was given to {sorted(engines)},"
             f" on disk it is {self._chronicle.given.get((job_id, attempt))}'s"
@@ -119,14 +119,14 @@ class Audit:
         ]
 
     def _end(self, job: Record, history: list[Record], reports: list[Try]) -> list[str]:
-        """It has ended, and its end is what the last attempt or somebody's word says."""
+        """It has ended, and its end agrees with the last attempt and with the reports."""
         job_id, status = job["job_id"], job["status"]
         last = history[-1] if history else None
         since = [a for a in history if a["number"] > job["base_attempt"]]
         if status not in ENDED:
             return [f"open: {job_id} is {status}"]
         if job["progress"] is not None or job["finished_at"] is None:
-            return [f"not put away: {job}"]
+            return [f"not ended properly: {job}"]
         if status == "completed":
             done = [a for a in since if a["outcome"] == "completed"]
             outputs = {t.body["output_url"] for t in reports if _is(t, "complete")}
@@ -151,7 +151,7 @@ class Audit:
         return [] if is_right else [f"{job['job_id']} was given up too early or late: {since}"]
 
     def _history(self, job: Record, history: list[Record]) -> list[str]:
-        """Attempts count up by one; none is missing; none but a late report's is there twice."""
+        """Attempt numbers go up by one without gaps; only a late legacy report repeats one."""
         numbers = [a["number"] for a in history]
         faults: list[str] = []
         if sorted(set(numbers)) != list(range(1, job["attempt"] + 1)) or numbers != sorted(numbers):
@@ -163,23 +163,23 @@ class Audit:
         return faults
 
     def _causes(self, job_id: str, history: list[Record], reports: list[Try]) -> list[str]:
-        """Every end of an attempt is somebody's word, or a lease that ran out."""
+        """Every attempt ended by a report or an expired lease."""
         return [
-            f"attempt {a['number']} of {job_id} ended as {a['outcome']} and nobody said so: {a}"
+            f"attempt {a['number']} of {job_id} ended as {a['outcome']}, which nobody reported: {a}"
             for a in history
             if _kind_of(a) and not any(_says(t, a) for t in reports)
         ]
 
     def _reported(self, job_id: str, history: list[Record], reports: list[Try]) -> list[str]:
-        """Every report that was taken is in the history."""
+        """Every report that was accepted is in the history."""
         return [
-            f"{t.kind} of {job_id} was taken and is not there: {t.body}, {history}"
+            f"{t.kind} of {job_id} was accepted, but is not in the history: {t.body}, {history}"
             for t in reports
             if t.status == 200 and not any(_says(t, a) for a in history)
         ]
 
     def _losses(self, job_id: str, history: list[Record]) -> list[str]:
-        """An attempt is lost only a whole lease after its engine was heard, or with its engine."""
+        """An attempt is lost only a whole lease after its last renewal, or with its engine."""
         faults: list[str] = []
         for a in history:
             if a["outcome"] != "lost" or a["reported"]:
@@ -189,15 +189,15 @@ class Audit:
                 if a["engine_id"] not in self._books.removed:
                     faults.append(f"nobody removed {a['engine_id']}: {a}")
                 continue
-            received = [ms for ms in self._books.renewed.get(key, []) if ms < a["ended_at"]]
-            since_ms = max([a["started_at"], *received])
+            renewals = [ms for ms in self._books.renewed.get(key, []) if ms < a["ended_at"]]
+            since_ms = max([a["started_at"], *renewals])
             if a["ended_at"] < since_ms + LEASE_S * 1000 - 1:
-                faults.append(f"{key} was lost {a['ended_at'] - since_ms} ms after it was heard")
+                faults.append(f"{key} was lost {a['ended_at'] - since_ms} ms after its renewal")
         return faults
 
     def _retries(self, job: Record, history: list[Record]) -> list[str]:
-        """Only an engine's failure costs a retry; a passing one only beyond its number; a lost
-        engine, a release or a cancel never."""
+        """Only an engine's failure costs a retry; a transient one only beyond its limit; a lost
+        engine, a release or a cancellation never."""
         charged, transient = 0, 0
         for a in history:
             if a["number"] <= job["base_attempt"] or a["outcome"] != "failed":
@@ -243,7 +243,7 @@ _KINDS = {"completed": "complete", "failed": "fail", "released": "release"}
 
 
 def _kind_of(attempt: Record) -> str:
-    """Return the report that ends an attempt so; empty where the dispatcher itself does."""
+    """Return the kind of report that ends an attempt like this; empty if the dispatcher ends it."""
     if attempt["outcome"] == "lost":
         return "fail" if attempt["reported"] else ""
     return _KINDS.get(attempt["outcome"], "")
@@ -258,7 +258,7 @@ def _is_legacy(report: Try) -> bool:
 
 
 def _says(report: Try, attempt: Record) -> bool:
-    """Whether this report is one that ended this attempt so."""
+    """Whether this report ended this attempt."""
     if not _is(report, _kind_of(attempt)):
         return False
     words = report.body.get("error_message") or report.body.get("reason")
@@ -287,17 +287,17 @@ def wait_quiet(daemon: Daemon, world: World) -> list[str]:
     pool = state.pool
     left: dict[str, object] = {
         "leases": core.leases,
-        "held jobs": {e: list(assigned) for e, assigned in state.assigned.items() if assigned},
+        "assigned jobs": {e: list(assigned) for e, assigned in state.assigned.items() if assigned},
         "progress": state.progress,
         "reservations": state.reservations,
         "delayed jobs": state.delayed,
-        "jobs in line": len(state.queue),
+        "jobs in the queue": len(state.queue),
         "hold reasons": state.hold_reasons,
         "reserved": [e for e, entry in pool.engines.items() if entry.reserved],
-        "parked engines": [e for e, entry in pool.engines.items() if entry.long_polls],
-        "parked count": pool.long_polls,
-        "engines on line": [e for e, entry in pool.engines.items() if not entry.offline],
-        "undelivered": {e: list(jobs) for e, jobs in core.unacked.items() if jobs},
+        "engines in a long poll": [e for e, entry in pool.engines.items() if entry.long_polls],
+        "count of long polls": pool.long_polls,
+        "engines online": [e for e, entry in pool.engines.items() if not entry.offline],
+        "unacknowledged": {e: list(jobs) for e, jobs in core.unacked.items() if jobs},
         "reminders": core.timers.next_s(),
         "store failure": daemon.parts.ledger.failure,
         "policy failures": core.policy_failures,
@@ -308,7 +308,7 @@ def wait_quiet(daemon: Daemon, world: World) -> list[str]:
 
 
 async def shown(daemon: Daemon, world: World) -> list[str]:
-    """Compare what the daemon says with what the disk holds: every job, some histories."""
+    """Compare what the daemon shows with what is on disk: every job, and some histories."""
     listed: dict[str, Any] = {}
     path = "/jobs/?limit=1000"
     while path:
@@ -318,7 +318,7 @@ async def shown(daemon: Daemon, world: World) -> list[str]:
         path = f"/jobs/?limit=1000&cursor={cursor}" if cursor else ""
     tables = world.memory.tables
     on_disk = {key: msgspec.json.decode(record) for key, record in tables["jobs"].items()}
-    faults = [] if listed == on_disk else ["the listing is not what the disk holds"]
+    faults = [] if listed == on_disk else ["the listing differs from the disk"]
     for job_id in list(tables["attempts"])[::50]:
         said = (await daemon.client.get(f"/jobs/{job_id}/attempts")).json()
         if said != msgspec.json.decode(tables["attempts"][job_id])["attempts"]:

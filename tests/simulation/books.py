@@ -1,7 +1,7 @@
-"""The books: what each actor asked for, and what it was told. They are the audit's evidence.
+"""Keep the books: what each actor asked for, and its answers. They are the audit's evidence.
 
-A try that got no reply may have been carried out or not; one that got 200 was; one that got
-anything else was not. Nothing is taken for granted beyond that.
+A try without a reply may have been carried out or not; one that got 200 was; one that got any other
+answer was not. Nothing else is assumed.
 """
 
 from collections import Counter
@@ -22,7 +22,7 @@ class Try:
 
     @property
     def may_count(self) -> bool:
-        """Whether it was carried out, for all that its sender can know."""
+        """Whether it may have been carried out, as far as its sender can know."""
         return self.status in (0, 200)
 
 
@@ -49,19 +49,19 @@ class Books:
     assignments: dict[tuple[str, int], set[str]] = field(
         default_factory=dict[tuple[str, int], set[str]]
     )
-    """(job, attempt) to the engines that were given it."""
+    """(job, attempt) to the engines to which it was assigned."""
     reports: dict[str, list[Try]] = field(default_factory=dict[str, list[Try]])
-    """Job to what engines reported of it, in the order of sending."""
+    """Job to the reports of engines on it, in the order of sending."""
     renewed: dict[tuple[str, int], list[int]] = field(
         default_factory=dict[tuple[str, int], list[int]]
     )
-    """(job, attempt) to when requests were sent (wall ms) that renewed its lease for certain."""
+    """(job, attempt) to when requests were sent (wall ms) that certainly renewed its lease."""
     removed: set[str] = field(default_factory=set[str])
     """Engines that an operator removed, or tried to."""
     faults: list[str] = field(default_factory=list[str])
-    """Replies that must not be."""
+    """Replies that must not occur."""
     counts: Counter[str] = field(default_factory=Counter[str])
-    """What happened how often, for the report and to know that the run was worth it."""
+    """How often each thing happened, for the report, and to know that the run proved something."""
 
     def begin_report(self, kind: str, job_id: str, body: dict[str, Any]) -> Try:
         """Note a report before it is sent."""

@@ -1,8 +1,8 @@
-"""The chronicle: every record that ever became durable, in order, held against the rules at once.
+"""Check every record against the rules as soon as it becomes durable.
 
-It reads what the store was told, so it knows the truth whatever the daemon says later, through
-failed commits and through the daemon's deaths. Its rules are stated here anew, in terms of two
-records of one job; nothing of the daemon's own tables is used.
+The chronicle reads what the store commits, so it knows the truth whatever the daemon says later,
+through failed commits and kills of the daemon. It states the rules independently, in terms of two
+records of one job; it does not use the daemon's own tables.
 """
 
 from collections import Counter
@@ -17,13 +17,13 @@ from distconvd.store import Change
 
 
 class Chronicle:
-    """What the disk has seen; `faults` says what it should never have.
+    """The history of the disk; `faults` lists what it should never contain.
 
     Attributes:
         jobs: the present record of each job.
-        given: (job, attempt) to the engine that got it, and when it did (wall ms).
+        given: (job, attempt) to the engine that got it, and when (wall ms).
         records: every job record that was ever durable: a reply must be among them.
-        moves: how many jobs went from one status to another, by (from, to).
+        moves: how often a job went from one status to another, by (from, to).
         restarts: how often each job was started again after an end.
         cancels: how often each job was cancelled.
     """
@@ -45,7 +45,7 @@ class Chronicle:
         self._active_count: Counter[str] = Counter()
 
     def note(self, changes: Sequence[Change]) -> None:
-        """Take in what has just become durable."""
+        """Check what has just become durable."""
         for change in changes:
             if change.table == "jobs":
                 self._job(change)
@@ -73,7 +73,7 @@ class Chronicle:
     def _created(self, new: dict[str, Any]) -> None:
         self.open += 1
         if (new["status"], new["attempt"], new["retries"]) != ("pending", 0, 0):
-            self._fault(f"{new['job_id']} was born as {new}")
+            self._fault(f"{new['job_id']} was created as {new}")
 
     def _moved(self, old: dict[str, Any], new: dict[str, Any]) -> None:
         job_id, was, now = new["job_id"], old["status"], new["status"]
@@ -120,5 +120,5 @@ class Chronicle:
         if attempt != old["attempt"] + 1:
             self._fault(f"{job_id} went from attempt {old['attempt']} to {attempt}")
         if self._active_count[engine] > self._slots.get(engine, 0):
-            self._fault(f"{engine} holds {self._active_count[engine]} jobs, with {job_id}")
+            self._fault(f"{engine} has {self._active_count[engine]} jobs, with {job_id}")
         self.given[job_id, attempt] = (engine, new["started_at"])

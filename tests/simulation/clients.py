@@ -1,4 +1,4 @@
-"""Clients: they submit jobs of every sort, change their minds, and keep books of it all."""
+"""Simulate clients: they submit jobs of every sort, change them, and keep books."""
 
 import random
 from functools import partial
@@ -11,12 +11,12 @@ from tests.simulation.wire import Gone
 from tests.simulation.world import World, wall_ms
 
 LANES = 12
-"""Tags that one engine each has: jobs of a lane can only go to that engine, in their order."""
+"""Tags of one engine each: the jobs of a lane can go only to that engine, in their order."""
 CODECS = ["h264"] * 6 + ["libx264", "h265", "hevc", "libx265", "vp9", "vp9", "av1"]
 
 
 class Client:
-    """One client; it owns the jobs that it submits, and waits for each answer."""
+    """A client; it owns the jobs that it submits, and waits for each answer."""
 
     def __init__(self, world: World, number: int, jobs: int) -> None:
         self.name = f"client-{number}"
@@ -25,7 +25,7 @@ class Client:
         self._jobs = jobs
 
     async def run(self) -> None:
-        """Submit all jobs and see to those that need it; returns when that is done."""
+        """Submit all jobs and change some of them; return when that is done."""
         pause_s = self._world.size.submitting_s / max(1, self._jobs)
         async with trio.open_nursery() as nursery:
             for number in range(self._jobs):
@@ -42,7 +42,7 @@ class Client:
 
     async def _submit(self, job: Submitted, uid: str, dice: random.Random) -> None:
         way = dice.random()
-        if way < 0.05:  # without a key: it may not be repeated, so it is tried once
+        if way < 0.05:  # without a key: it must not be repeated
             await self._try(job, "")
             return
         key = f"Idempotency-Key: {uid}\r\n"
@@ -71,7 +71,7 @@ class Client:
                 self._books.expect("submit", status, 200)
             return False
         if reply not in self._world.chronicle.records and b'"progress":null' in reply:
-            self._books.faults.append(f"told before it was durable: {reply!r}")
+            self._books.faults.append(f"shown before it was durable: {reply!r}")
         job_id = msgspec.json.decode(reply)["job_id"]
         if job.job_id not in (None, job_id):
             self._books.faults.append(f"one key, two jobs: {job.job_id} and {job_id}")
@@ -123,7 +123,7 @@ class Client:
     async def _change(
         self, job: Submitted, kind: str, method: str, path: str, body: dict[str, Any] | None = None
     ) -> None:
-        """Change a job; repeats until somebody answers, and notes every try."""
+        """Change a job; repeat until there is an answer, and note every try."""
         while True:
             op = Try(kind, job.job_id or "", body or {})
             job.ops.append(op)
@@ -160,7 +160,7 @@ def _body(dice: random.Random, uid: str) -> dict[str, Any]:
 
 
 class Operator:
-    """Somebody who drains engines, resumes them, and removes a few."""
+    """A person who drains engines, resumes them, and removes a few."""
 
     def __init__(self, world: World, engines: list[str]) -> None:
         self._world, self._engines = world, engines

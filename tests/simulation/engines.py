@@ -1,8 +1,8 @@
-"""Virtual engines: they work, and they crash, hang, repeat themselves and come too late.
+"""Simulate engines: they work, and they crash, hang, repeat themselves and report too late.
 
-An engine is one task that beats and one that asks; each attempt is a task more. A crash cancels all
-of them in the middle of whatever they do; the engine stays away for good, or comes back under its
-name with or without its memory.
+An engine is a task that sends heartbeats and a task that asks for work, and a further task for each
+attempt. A crash cancels all of them in the middle of whatever they do; the engine never returns, or
+returns under its name with or without its memory.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Character:
     streams: bool
     benchmark_s: float
     polls_s: float
-    """The longest pause between two questions; 0: long polls."""
+    """The longest pause between two requests for work; 0: long polls."""
 
 
 class Engine:
@@ -47,7 +47,7 @@ class Engine:
         self._freed = trio.Event()
 
     async def run(self) -> None:
-        """Live, die, come back, until cancelled or gone for good."""
+        """Run, crash and return, until cancelled or gone for good."""
         lively_s = self.world.size.submitting_s * 0.7
         await trio.sleep(0 if self.is_a.manner == "steady" else self.dice.uniform(0, lively_s))
         while self._silent_s < float("inf"):
@@ -69,7 +69,7 @@ class Engine:
     # ------------------------------------------------------------------------- heartbeats
 
     async def beat(self) -> None:
-        """Say what it is and holds; take in what the daemon makes of that."""
+        """Send a heartbeat with its active attempts; apply the verdicts."""
         self._beaten_s = trio.current_time()
         active = dict(self.active)
         beat: dict[str, Any] = {
@@ -87,10 +87,10 @@ class Engine:
         self.books.expect("heartbeat", status, 200)
         if status == 200:
             for verdict in msgspec.json.decode(reply)["jobs"]:
-                self.judge(verdict, sent_ms)
+                self.apply(verdict, sent_ms)
 
-    def judge(self, verdict: dict[str, Any], sent_ms: int) -> None:
-        """Take in one verdict; `keep` for what is not its own is a fault."""
+    def apply(self, verdict: dict[str, Any], sent_ms: int) -> None:
+        """Apply one verdict; `keep` for an attempt that is not its own is a fault."""
         job_id, attempt = verdict["job_id"], verdict["attempt"]
         self.books.counts[f"verdict {verdict['verdict']}"] += 1
         if verdict["verdict"] != "keep":
@@ -138,7 +138,7 @@ class Engine:
             if job is not None:
                 pause_s = 30.0
                 if self.active.get(job["job_id"]) == job["attempt"]:
-                    await trio.sleep(1)  # it is told again of what it has
+                    await trio.sleep(1)  # it got an active attempt again
                 else:
                     self.active[job["job_id"]] = job["attempt"]
                     nursery.start_soon(self._encode, job["job_id"], job["attempt"])
@@ -150,7 +150,7 @@ class Engine:
                 pause_s = min(self.is_a.polls_s, pause_s * 5)
 
     async def _ask(self) -> dict[str, Any] | None:
-        """Ask for a job; now and then hang up before the answer comes."""
+        """Ask for a job; sometimes hang up before the answer comes."""
         body = {"engine_id": self.name}
         if self.is_a.manner == "flaky" and self.dice.random() < 0.03:
             await self.world.wire.abandon("POST", "/assign_job/", body)
@@ -171,7 +171,7 @@ class Engine:
     def _given(self, reply: bytes) -> dict[str, Any]:
         job: dict[str, Any] = msgspec.json.decode(reply)
         if reply not in self.world.chronicle.records and job["progress"] is None:
-            self.books.faults.append(f"told before it was durable: {reply!r}")
+            self.books.faults.append(f"shown before it was durable: {reply!r}")
         if job["status"] != "assigned" or job["assigned_engine"] != self.name:
             self.books.faults.append(f"{self.name} was given {reply!r}")
         known = self.books.assignments.setdefault((job["job_id"], job["attempt"]), set())
@@ -183,7 +183,7 @@ class Engine:
     # ------------------------------------------------------------------------- working
 
     async def _encode(self, job_id: str, attempt: int) -> None:
-        """Work on one attempt to whatever end."""
+        """Work on one attempt until it ends in some way."""
         self.world.at_work += 1
         try:
             await self._work(job_id)
@@ -226,7 +226,7 @@ class Engine:
         status, reply = await self.world.insist("POST", f"/jobs/{job_id}/progress", body)
         self.books.expect("progress", status, 200, 409)
         if status == 200:
-            self.judge(msgspec.json.decode(reply), sent_ms)
+            self.apply(msgspec.json.decode(reply), sent_ms)
         elif status == 409:
             self._stopped.add((job_id, attempt))
 
@@ -240,7 +240,7 @@ class Engine:
             return
         if self.dice.random() < 0.15:
             again = await self.report(kind, job_id, body)
-            # Right twice, or refused twice: nothing has changed that could change the answer…
+            # Accepted twice or refused twice: nothing has changed that could change the answer…
             self.books.expect(f"{kind} repeated after {status}", again, *self._again(status))
         if status == 200 and self.dice.random() < 0.1:
             late = {"attempt": attempt, "engine_id": self.name, "fraction": 0.5}
@@ -250,7 +250,7 @@ class Engine:
             await self._contradict(kind, job_id, body)
 
     def _again(self, status: int) -> tuple[int, ...]:
-        """… but a person may start the job again: a completion repeated after that is too late."""
+        """… except that a person may restart the job: a repetition after that is too late."""
         return (200, 409) if status == 200 else (409,)
 
     def _verdict_of_ffmpeg(self, job_id: str, attempt: int) -> tuple[str, dict[str, Any]]:
@@ -267,7 +267,7 @@ class Engine:
         return "complete", {"output_url": f"http://example.com/{job_id}-{attempt}-{self.name}.mp4"}
 
     async def _contradict(self, kind: str, job_id: str, body: dict[str, Any]) -> None:
-        """Say the opposite of what was just said: whatever happened since, it is 409."""
+        """Report the opposite of the last report: whatever happened since, the answer is 409."""
         sender = {"attempt": body["attempt"], "engine_id": self.name}
         lies: list[tuple[str, dict[str, Any]]] = [
             ("complete", {"output_url": f"http://example.com/lie-{self.dice.random()}.mp4"}),
@@ -280,7 +280,7 @@ class Engine:
             self.books.expect(f"contradiction {kind}/{path}", status, 409)
 
     async def report(self, kind: str, job_id: str, body: dict[str, Any]) -> int:
-        """Report until somebody answers; every try is in the books."""
+        """Report until there is an answer; every try is in the books."""
         while True:
             note: Try = self.books.begin_report(kind, job_id, body)
             try:
@@ -298,4 +298,4 @@ class Engine:
         if status == 200:
             record = bytes(msgspec.json.decode(reply, type=dict[str, msgspec.Raw])["job"])
             if record not in self.world.chronicle.records and b'"progress":null' in record:
-                self.books.faults.append(f"told before it was durable: {record!r}")
+                self.books.faults.append(f"shown before it was durable: {record!r}")

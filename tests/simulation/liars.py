@@ -1,7 +1,8 @@
-"""Liars: engines that, besides their work, say what is not so. Whatever they say must change nothing.
+"""Simulate liars: engines that also send false messages, none of which may change anything.
 
-A lie is told under the liar's own name (a daemon cannot know one key-holder from another), and its
-answer must be a refusal; whatever it changed all the same shows in the audit, since no book has it.
+A liar uses its own name (a daemon cannot distinguish two engines with the same key), and the answer
+must be a refusal; if a lie changed something all the same, the audit finds it, since no book has
+it.
 """
 
 from collections.abc import Awaitable, Callable
@@ -17,14 +18,14 @@ PRIVATE = "X-API-Key: test-key\r\nHost: d\r\n"
 
 
 class Liar(Engine):
-    """An engine that lies now and then."""
+    """An engine that sometimes lies."""
 
     def __init__(self, world: World, character: Character) -> None:
         super().__init__(world, character)
         self._imagination = world.dice(f"{self.name} lies")
 
     async def run(self) -> None:
-        """Work as any engine, and lie."""
+        """Work like any engine, and lie."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(super().run)
             while not self.world.is_dusk:
@@ -33,11 +34,11 @@ class Liar(Engine):
                 await lie(self)
 
     def another(self) -> tuple[str, int] | None:
-        """Return a (job, attempt) that was given to somebody else."""
+        """Return a (job, attempt) that was assigned to another engine."""
         gossip = self.world.gossip
         for _ in range(8):
             if gossip:
-                # Mostly what is going on now, sometimes what is long over.
+                # Mostly a recent one, sometimes one that ended long ago.
                 recent = self._imagination.random() < 0.8
                 first = max(0, len(gossip) - 60) if recent else 0
                 job_id, attempt, engine = gossip[self._imagination.randrange(first, len(gossip))]
@@ -50,7 +51,7 @@ class Liar(Engine):
         self.books.expect(f"lie-{what}", status, *right)
 
     async def report_others_attempt(self) -> None:
-        """End, move or give back what somebody else holds or held."""
+        """Report on an attempt of another engine, running or ended."""
         found = self.another()
         if found is None:
             return
@@ -60,7 +61,7 @@ class Liar(Engine):
         await self._say(f"theft/{kind}", f"/jobs/{job_id}/{kind}", _false(kind) | sender, 409)
 
     async def report_invented_attempt(self) -> None:
-        """Report an attempt that never was: from the future, or number 0."""
+        """Report on an attempt that never existed: a future one, or number 0."""
         found = self.another()
         if found is None:
             return
@@ -71,14 +72,14 @@ class Liar(Engine):
         await self._say(f"invention/{kind}", f"/jobs/{job_id}/{kind}", _false(kind) | sender, 409)
 
     async def report_unknown_job(self) -> None:
-        """Report a job that never was."""
+        """Report on a job that never existed."""
         kind = self._imagination.choice(["complete", "fail", "release", "progress"])
         job_id = self._imagination.choice(["1_1", "no-such-job", "%00", "1700000000000000_999999"])
         body = _false(kind) | {"attempt": 1, "engine_id": self.name}
         await self._say(f"phantom/{kind}", f"/jobs/{job_id}/{kind}", body, 404, 400)
 
     async def claim_others_jobs(self) -> None:
-        """Say in a heartbeat that it holds what others hold; none of it may be `keep`."""
+        """Name other engines' attempts in a heartbeat; none of them may get `keep`."""
         found = self.another()
         if found is None:
             return
@@ -101,10 +102,10 @@ class Liar(Engine):
         for claim, verdict in zip(claims, verdicts[len(known) :], strict=True):
             wanted = "unknown" if claim["job_id"] == "no-such-job" else "cancel"
             if verdict["verdict"] == "keep":
-                # Only where the claim is true by chance: it was given that very attempt.
-                self.judge(verdict, sent_ms)
+                # Correct only if the claim is true by chance: it was assigned that very attempt.
+                self.apply(verdict, sent_ms)
             elif verdict["verdict"] != wanted:
-                self.books.faults.append(f"{self.name} claimed {claim}, was told {verdict}")
+                self.books.faults.append(f"{self.name} claimed {claim} and got {verdict}")
 
     async def ask_as_nobody(self) -> None:
         """Ask for work under names that no engine has."""
@@ -112,7 +113,7 @@ class Liar(Engine):
         await self._say("nobody", "/assign_job/", {"engine_id": name}, 404, 400)
 
     async def say_nonsense(self) -> None:
-        """Send a body that is wrong in one of many ways."""
+        """Send a body that is invalid in one of many ways."""
         path = self._imagination.choice(
             ["/jobs/", "/jobs/1_1/complete", "/jobs/1_1/fail", "/engines/heartbeat", "/assign_job/"]
         )
@@ -122,7 +123,7 @@ class Liar(Engine):
         await self._say("nonsense", path, body, 400)
 
     async def say_too_much(self) -> None:
-        """Send a body over the limit, or one that is not what it says it is."""
+        """Send a body over the limit, or one of the wrong type."""
         sort = self._imagination.randrange(4)
         head = f"POST /jobs/ HTTP/1.1\r\n{PRIVATE}"
         if sort == 0:

@@ -1,10 +1,10 @@
-"""One seed, one run, exactly: `python -m tests.simulation.replay SEED JOBS ENGINES DEATHS`.
+"""Replay one run exactly: `python -m tests.simulation.replay SEED JOBS ENGINES DEATHS`.
 
-What has chance in it is seeded here. Actors draw from dice of their own; trio shuffles the tasks of
-each step with a `Random` that pytest-trio makes the only source of their order, so that Hypothesis can
-replay them, and which is seeded here as Hypothesis does it. The daemon has no dice, and no decision
-of it depends on the order of a set; its request ids are the only bytes that two runs of one seed do
-not share, and the transcript leaves them out.
+Everything random is seeded here. Actors draw from dice of their own; trio shuffles the tasks of
+each step with a `Random` that pytest-trio makes the only source of their order, so that Hypothesis
+can replay them; it is seeded here as Hypothesis does it. The daemon has no dice, and none of its
+decisions depends on the order of a set; its request ids are the only bytes that differ between two
+runs of one seed, and the transcript leaves them out.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""One run: casts the actors from the seed, lets them go, waits for the last end, and audits."""
+"""Run a world: create the actors from the seed, run them until every job has ended, audit."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,14 +12,14 @@ from tests.simulation.world import World
 
 STEADY = 24
 END_WITHIN_S = 1200.0
-"""Every job must end within so much virtual time after the submissions."""
+"""Every job must end within this much virtual time after the submissions."""
 SILENCE_S = 300.0
 """Longer than any deadline of the dispatcher's settings."""
 
 
 @dataclass
 class Report:
-    """What came of a run."""
+    """The result of a run."""
 
     faults: list[str]
     summary: str
@@ -43,7 +43,7 @@ async def simulate(world: World) -> Report:
                 await _clients(world, names)
                 await _until_all_has_ended(world)
             if patience.cancelled_caught:
-                faults.append("not all jobs and engines have come to an end in time")
+                faults.append("not all jobs and engines ended in time")
             actors.cancel_scope.cancel()
         over.set()
     faults = Audit(world).faults() + faults
@@ -60,7 +60,7 @@ async def _clients(world: World, engines: list[str]) -> None:
 
 
 async def _until_all_has_ended(world: World) -> None:
-    """Wait for every job to end, and for the engines to have said what they have to say."""
+    """Wait until every job has ended and every engine has reported."""
     while world.chronicle.open:
         await world.chronicle.changed.wait()
     while world.at_work:
@@ -68,7 +68,7 @@ async def _until_all_has_ended(world: World) -> None:
 
 
 async def _rule(world: World, ready: trio.Event, over: trio.Event, faults: list[str]) -> None:
-    """Let daemon follow daemon on the same disk; audit the last one, and one started after it."""
+    """Run one daemon after another on the same disk; audit the last one, and one more after it."""
     dice = world.dice("deaths")
     for _ in range(world.size.deaths):
         async with world.reign() as (_, scope):
@@ -80,7 +80,7 @@ async def _rule(world: World, ready: trio.Event, over: trio.Event, faults: list[
     async with world.reign() as (daemon, _):
         ready.set()
         await over.wait()
-        # Nobody is there any more; whatever still waits for its time, sees it come.
+        # No actor is left; whatever still waits for its time becomes due.
         await trio.sleep(SILENCE_S)
         faults += wait_quiet(daemon, world) + await shown(daemon, world)
     async with world.reign() as (daemon, _):
@@ -120,7 +120,7 @@ def _counts(world: World) -> dict[str, int]:
     history = [a for tries in world.books.reports.values() for a in tries]
     moves = {f"{was} to {now}": n for (was, now), n in world.chronicle.moves.items()}
     counts: dict[str, Any] = dict(world.books.counts) | moves
-    return counts | {"report tries": len(history), "readopted": world.chronicle.resumed}
+    return counts | {"report tries": len(history), "resumed": world.chronicle.resumed}
 
 
 def _summary(world: World, faults: list[str]) -> str:
@@ -131,8 +131,8 @@ def _summary(world: World, faults: list[str]) -> str:
         f"simulation seed {world.seed}: {len(world.chronicle.jobs)} jobs,"
         f" {world.size.engines} engines, {world.wire.calls} exchanges in"
         f" {trio.current_time():.0f} s, {len(world.chronicle.given)} attempts"
-        f" ({moves['assigned', 'pending']} put back, {world.chronicle.resumed} readopted),"
+        f" ({moves['assigned', 'pending']} requeued, {world.chronicle.resumed} resumed),"
         f" ends {ends}, {counts['crash']} crashes, {counts['hang']} hangs, {lies} lies,"
-        f" {world.failed_commits} failed commits, {world.size.deaths} deaths of the daemon,"
+        f" {world.failed_commits} failed commits, {world.size.deaths} kills of the daemon,"
         f" {len(faults)} faults; transcript {world.wire.transcript}"
     )

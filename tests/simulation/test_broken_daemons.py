@@ -1,4 +1,4 @@
-"""The simulation is worth nothing if it cannot fail: daemons broken in one place each, and caught."""
+"""Prove that the simulation can fail: it must catch daemons with one injected bug each."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +20,7 @@ Patch = pytest.MonkeyPatch
 
 
 def no_attempt_check(patch: Patch) -> None:
-    """Any attempt number will do while the job is open."""
+    """Any attempt number is accepted while the job is open."""
 
     def require_open(tx: Any, job: Any, *_: Any, **__: Any) -> Any:
         if job.status in TERMINAL_STATUSES:
@@ -31,7 +31,7 @@ def no_attempt_check(patch: Patch) -> None:
 
 
 def last_report_wins(patch: Patch) -> None:
-    """A completion of a completed job is always taken for a repetition."""
+    """A completion of a completed job always counts as a repetition."""
     patch.setattr(reports, "_was_completed_so", lambda job, report: job.status == "completed")
 
 
@@ -62,7 +62,7 @@ def published_too_early(patch: Patch) -> None:
 
 
 def leases_too_short(patch: Patch) -> None:
-    """A heartbeat does not renew: leases run from the assignment."""
+    """A heartbeat does not renew leases: they run from the assignment."""
     was = Dispatcher.grant_lease
 
     def grant_lease(self: Any, job_id: str, now_s: float) -> None:
@@ -88,7 +88,9 @@ def keys_are_forgotten(patch: Patch) -> None:
 def every_claim_is_believed(patch: Patch) -> None:
     """A heartbeat may keep whatever it names."""
     patch.setattr(
-        engines, "_judge", lambda tx, entry, active: Verdict(active.job_id, active.attempt, "keep")
+        engines,
+        "_verdict",
+        lambda tx, entry, active: Verdict(active.job_id, active.attempt, "keep"),
     )
 
 
@@ -101,25 +103,25 @@ def polls_never_end(patch: Patch) -> None:
     )
 
 
-BREAKS: dict[str, tuple[Callable[[Patch], None], str]] = {
+BUGS: dict[str, tuple[Callable[[Patch], None], str]] = {
     "no attempt check": (no_attempt_check, "not (409,)"),
     "last report wins": (last_report_wins, "contradiction"),
-    "an undo is dropped": (a_rollback_is_incomplete, ""),
+    "a rollback is incomplete": (a_rollback_is_incomplete, ""),
     "lost costs a retry": (lost_costs_a_retry, "retries, not"),
-    "told too early": (published_too_early, "told before it was durable"),
-    "leases too short": (leases_too_short, "after it was heard"),
+    "published too early": (published_too_early, "shown before it was durable"),
+    "leases too short": (leases_too_short, "after its renewal"),
     "priority is ignored": (priority_is_ignored, "overtaken"),
     "keys are forgotten": (keys_are_forgotten, "doubled"),
     "every claim is believed": (every_claim_is_believed, "may keep"),
-    "parked for ever": (polls_never_end, ""),
+    "polls never end": (polls_never_end, ""),
 }
-"""A break, and a word of what it must be caught by."""
+"""The bugs, and a part of the fault that must be found."""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("broken", BREAKS)
-def test_a_daemon_with_one_break_is_caught(broken: str, monkeypatch: Patch) -> None:
-    break_it, word = BREAKS[broken]
-    break_it(monkeypatch)
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_daemon_with_one_injected_bug_is_caught(bug: str, monkeypatch: Patch) -> None:
+    inject, expected = BUGS[bug]
+    inject(monkeypatch)
     faults = run(1, Size(jobs=250, engines=200, deaths=0, clients=10)).faults
-    assert any(word in fault for fault in faults), faults[:5]
+    assert any(expected in fault for fault in faults), faults[:5]

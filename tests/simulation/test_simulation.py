@@ -1,4 +1,4 @@
-"""The whole daemon in virtual time among 2,000 engines, many of them unreliable.
+"""Run the whole daemon in virtual time with 2,000 engines, many of them unreliable.
 
 `DISTCONV_SIM_SEED=n` replays one seed exactly (see `replay`), `DISTCONV_SIM_JOBS`,
 `DISTCONV_SIM_ENGINES` and `DISTCONV_SIM_DEATHS` make it longer.
@@ -20,7 +20,7 @@ DEATHS = int(os.environ.get("DISTCONV_SIM_DEATHS", "2"))
 ROOT = Path(__file__).parents[2]
 
 WORTH_IT = [
-    "abandoned", "crash", "hang", "readopted", "assigned to pending", "completed to pending",
+    "abandoned", "crash", "hang", "resumed", "assigned to pending", "completed to pending",
     "assigned to failed_permanently", "assigned to cancelled", "pending to cancelled",
     "late 409", "contradiction 409", "key-reuse 422", "verdict cancel", "complete 409",
     "lie-theft/complete 409", "lie-invention/fail 409", "lie-claims 200", "lie-oversized 413",
@@ -47,7 +47,7 @@ def test_a_seed_replays_exactly_in_any_process() -> None:
 
 
 def _replayed(hash_seed: str) -> str:
-    """Run a small world in a process of its own, in which sets have another order."""
+    """Run a small world in a process of its own, with another order of sets."""
     command = [sys.executable, "-m", "tests.simulation.replay", str(SEED), "60", "150", "1"]
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
     ran = subprocess.run(

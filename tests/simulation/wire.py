@@ -1,7 +1,7 @@
-"""The actors' HTTP: raw bytes on memory streams, kept alive, and every exchange in the transcript.
+"""Send the actors' HTTP requests over memory streams, and keep a transcript of all exchanges.
 
 It is as cheap as a client can be (2,000 engines share one core with the daemon under test) and
-tells apart what an audit must: a whole reply, and `Gone`, after which nobody knows whether the
+distinguishes what an audit must: a complete reply, and `Gone`, after which nobody knows whether the
 request was carried out. The transcript is a digest of all exchanges in their order: equal digests
 mean equal runs.
 """
@@ -21,14 +21,14 @@ _BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
 class Gone(Exception):
-    """No whole reply came."""
+    """There was no complete reply."""
 
 
 class Wire:
-    """Every actor's way to the one daemon; connections are kept and shared.
+    """The client that all actors share; connections are kept and shared.
 
     Attributes:
-        daemon: whom to call; None while it is down.
+        daemon: the daemon to call; None while it is down.
         calls: how many exchanges were begun.
     """
 
@@ -40,11 +40,11 @@ class Wire:
 
     @property
     def transcript(self) -> str:
-        """A digest of everything that was said so far."""
+        """The digest of all exchanges so far."""
         return self._digest.hexdigest()
 
     def hang_up(self) -> None:
-        """Forget all kept connections: the daemon that they led to is gone."""
+        """Forget all kept connections: their daemon is gone."""
         self._idle.clear()
 
     async def call(
@@ -80,7 +80,7 @@ class Wire:
         return status, body
 
     async def abandon(self, method: str, path: str, body: object) -> None:
-        """Send a request and hang up without waiting: whether it counts, nobody knows."""
+        """Send a request and hang up without waiting: it may be carried out or not."""
         raw = encode(body)
         head = (
             f"{method} {path} HTTP/1.1\r\nHost: d\r\nX-API-Key: {KEY}\r\n"

@@ -1,4 +1,4 @@
-"""The world of one run: its seed, its size, the daemon that lives and dies in it, and its store."""
+"""Set up the world of one run: its seed, its size, its daemon and its store."""
 
 import errno
 import random
@@ -37,12 +37,12 @@ EDGE: dict[str, Any] = {"connections_max": 8_192, "idle_timeout_s": 1e6}
 
 @dataclass(frozen=True)
 class Size:
-    """How much of everything."""
+    """The size of a run."""
 
     jobs: int
     engines: int
     deaths: int
-    """How often the daemon dies."""
+    """How often the daemon is killed."""
     clients: int = 40
 
     @property
@@ -62,24 +62,24 @@ class World:
         self.chronicle = Chronicle(self.slots)
         self.memory = Memory()
         self.gossip: list[tuple[str, int, str]] = []
-        """(job, attempt, engine) of every assignment that was told: what liars talk about."""
+        """(job, attempt, engine) of every assignment that an engine received; liars use it."""
         self.at_work = 0
         """Engines that still have something to report."""
         self.failed_commits = 0
 
     def dice(self, name: str) -> random.Random:
-        """Return the dice of one actor: its fate depends on the seed and on its name alone."""
+        """Return the dice of one actor, which depend only on the seed and its name."""
         return random.Random(f"{self.seed}/{name}")
 
     @property
     def is_dusk(self) -> bool:
-        """Whether all has been submitted: from then on nobody does more than the jobs need."""
+        """Whether all jobs have been submitted: from then on actors do only what the jobs need."""
         return trio.current_time() > self.size.submitting_s * 1.2
 
     async def insist(
         self, method: str, path: str, body: object = None, headers: str = ""
     ) -> tuple[int, bytes]:
-        """Make a request again and again until there is a reply that is not 503."""
+        """Repeat a request until there is a reply that is not 503."""
         while True:
             try:
                 status, reply = await self.wire.call(method, path, body, headers)
@@ -105,7 +105,7 @@ class World:
 
 
 class SimStore(MemoryStore):
-    """The memory store with a disk's manners: slow, sometimes full, and it may lose its power."""
+    """The memory store as slow as a disk; sometimes it is full, and it may lose its power."""
 
     def __init__(self, world: World) -> None:
         super().__init__(world.memory)
@@ -115,7 +115,7 @@ class SimStore(MemoryStore):
         self._outage_begins_s = self._outage_ends_s = trio.current_time()
 
     async def commit(self, changes: Sequence[Change]) -> None:
-        """Commit, or fail; what is durable goes into the chronicle."""
+        """Commit or fail; the chronicle records what became durable."""
         await trio.sleep(self._dice.expovariate(1 / 0.008))
         if self._fails(trio.current_time()):
             self.fail_next(OSError(errno.ENOSPC, "no space left (simulated)"))

@@ -43,7 +43,7 @@ def test_the_toml_drop_in_the_docs_is_valid() -> None:
     assert b"source_url" in to_json("holiday.toml", blocks("toml")[0].encode())
 
 
-def test_the_settings_shown_are_all_there_are() -> None:
+def test_the_documented_settings_are_all_there_are() -> None:
     table = tomllib.loads(blocks("toml")[1])["plugin"]["spool-intake"]
     assert list(table) == list(SpoolSettings.__struct_fields__)
     msgspec.convert(table, SpoolSettings)

@@ -51,7 +51,7 @@ def test_a_copy_in_progress_and_a_companion_file_are_not_drops(name: str) -> Non
 
 
 @given(file_names)
-def test_a_tag_comes_off_any_name_again(name: str) -> None:
+def test_a_tag_can_be_removed_from_any_name_again(name: str) -> None:
     assert untagged(tagged("1_2", name, name_bytes_max=400)) == ("1_2", name)
 
 

@@ -58,7 +58,9 @@ def prune(layout: Layout, disk: OsDisk | None = None, keep_s: float = KEEP_S) ->
         owner.close()
 
 
-def test_what_ended_long_ago_goes_with_its_drop_and_nothing_else_does(layout: Layout) -> None:
+def test_old_results_and_rejections_are_removed_with_their_drops_and_nothing_else(
+    layout: Layout,
+) -> None:
     fill(layout)
     assert prune(layout) == Pruned(1, 1, [])
     assert {folder: names(layout.root / folder) for folder in KEPT} == KEPT
@@ -66,14 +68,14 @@ def test_what_ended_long_ago_goes_with_its_drop_and_nothing_else_does(layout: La
     assert prune(layout) == Pruned(0, 0, [])
 
 
-def test_a_result_that_was_written_again_counts_from_then(layout: Layout) -> None:
+def test_the_age_of_a_rewritten_result_counts_from_its_last_write(layout: Layout) -> None:
     fill(layout)
     put(layout.results / "1_old.json", 0.0)
     assert prune(layout).results == 0
     assert "1_old~a.json" in names(layout.accepted)
 
 
-def test_a_rejected_drop_that_is_called_like_a_problem_goes_by_its_own_problem(
+def test_a_rejected_drop_that_is_named_like_a_problem_is_removed_with_its_own_problem(
     layout: Layout,
 ) -> None:
     name = "2_new~x.json.problem.json"
@@ -85,7 +87,7 @@ def test_a_rejected_drop_that_is_called_like_a_problem_goes_by_its_own_problem(
     assert names(layout.rejected) == []
 
 
-def test_a_link_goes_itself_and_a_folder_stays_with_its_problem(
+def test_a_dropped_link_is_removed_itself_and_a_dropped_folder_stays_with_its_problem(
     layout: Layout, tmp_path: Path
 ) -> None:
     precious = tmp_path / "precious"
@@ -99,7 +101,9 @@ def test_a_link_goes_itself_and_a_folder_stays_with_its_problem(
     assert precious.exists()
 
 
-def test_so_many_are_handled_at_a_time(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_round_removes_a_bounded_number_of_files(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(retention, "OLD_MAX", 3)
     for number in range(7):
         put(layout.results / f"1_{number}.json", 11.0)
@@ -124,9 +128,7 @@ class OtherClock(OsDisk):
 
 
 @pytest.mark.parametrize("days", [-4000.0, 4000.0])
-def test_a_server_whose_clock_differs_from_this_hosts_makes_no_difference(
-    layout: Layout, days: float
-) -> None:
+def test_the_clock_of_the_server_may_differ_from_this_hosts(layout: Layout, days: float) -> None:
     fill(layout)
     assert prune(layout, OtherClock(days)) == Pruned(1, 1, [])
     assert {folder: names(layout.root / folder) for folder in KEPT} == KEPT

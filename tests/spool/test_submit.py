@@ -39,7 +39,7 @@ def test_the_group_can_read_a_drop_whatever_the_umask(layout: Layout) -> None:
 
 
 @pytest.mark.parametrize("fields", ["[]", b"\xff", "\ud800", '{"a": "' + "x" * 300_000 + '"}'])
-def test_what_can_never_be_a_job_is_refused_before_anything_is_written(
+def test_invalid_fields_are_rejected_before_anything_is_written(
     layout: Layout, fields: bytes | str
 ) -> None:
     with pytest.raises(BadDrop):
@@ -57,7 +57,7 @@ def test_a_key_of_another_form_is_refused(layout: Layout) -> None:
         submit(layout.root, FIELDS, key="../../evil")
 
 
-def test_the_same_key_twice_is_one_drop(layout: Layout) -> None:
+def test_submitting_twice_with_the_same_key_makes_one_drop(layout: Layout) -> None:
     key = mint_key()
     assert submit(layout.root, FIELDS, key=key) == submit(layout.root, FIELDS, key=key)
     assert [file.name for file in layout.incoming.iterdir()] == [f"{key}.json"]
@@ -88,7 +88,7 @@ def test_a_power_cut_at_any_operation_leaves_a_whole_drop_or_none(
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EACCES])
-def test_a_refusing_disk_raises_and_leaves_nothing_behind(layout: Layout, error: int) -> None:
+def test_a_disk_error_is_raised_and_leaves_nothing_behind(layout: Layout, error: int) -> None:
     for at in (1, 2):
         with pytest.raises(OSError) as caught:
             submit(layout.root, FIELDS, disk=FaultyDisk(at, Fault.FAIL, error))
@@ -96,7 +96,7 @@ def test_a_refusing_disk_raises_and_leaves_nothing_behind(layout: Layout, error:
         assert list(layout.tmp.iterdir()) == list(layout.incoming.iterdir()) == []
 
 
-def test_an_unsure_submit_is_made_sure_by_the_same_key(layout: Layout) -> None:
+def test_repeating_a_failed_submit_with_its_key_makes_one_drop(layout: Layout) -> None:
     key = mint_key()
     with pytest.raises(OSError):
         submit(layout.root, FIELDS, key=key, disk=FaultyDisk(3, Fault.FAIL, errno.EIO))

@@ -86,7 +86,7 @@ def test_the_summary_of_what_is_there_is_that_of_the_dump_it_came_from() -> None
     assert summary_of(snapshot, reader.header) == reader.summary()
     other = Snapshot({"1_1": b'{"a":2}'}, {"e": b"{}"}, {}, {})
     assert summary_of(other, reader.header) != reader.summary()
-    assert str(reader.summary()) == "1 jobs, 1 engines, 0 attempts, 0 meta"
+    assert str(reader.summary()) == "1 job, 1 engine, 0 attempts, 0 meta"
 
 
 def test_a_dump_that_was_cut_anywhere_is_refused() -> None:
@@ -118,7 +118,7 @@ def test_a_dump_in_which_any_byte_was_changed_is_refused() -> None:
     ],
     ids=["moved", "missing", "doubled", "more behind", "two in one", "no header"],
 )
-def test_a_dump_whose_lines_were_touched_is_refused(
+def test_a_dump_whose_lines_were_moved_or_removed_is_rejected(
     corrupt: Callable[[list[bytes]], list[bytes]],
 ) -> None:
     snapshot = Snapshot({"1_1": b'{"a":1}', "1_2": b'{"a":2}'}, {}, {}, {})
@@ -130,13 +130,13 @@ def test_a_dump_whose_lines_were_touched_is_refused(
 @pytest.mark.parametrize(
     "line,said",
     [
-        (b'{"table":"jobs","key":"a","record":[1]}', "no JSON object"),
-        (b'{"table":"jobs","key":"a","record":{"t":"\xff"}}', "is no record"),
-        (b'{"table":"boats","key":"a","record":{}}', "is no record"),
-        (b'{"table":"jobs","key":1,"record":{}}', "is no record"),
-        (b'{"table":"jobs","key":"a","record":{},"x":1}', "is no record"),
-        (b'{"end":"export"}', "no end of an export"),
-        (b"", "is no record"),
+        (b'{"table":"jobs","key":"a","record":[1]}', "not a JSON object"),
+        (b'{"table":"jobs","key":"a","record":{"t":"\xff"}}', "is not a record"),
+        (b'{"table":"boats","key":"a","record":{}}', "is not a record"),
+        (b'{"table":"jobs","key":1,"record":{}}', "is not a record"),
+        (b'{"table":"jobs","key":"a","record":{},"x":1}', "is not a record"),
+        (b'{"end":"export"}', "not the last line of an export"),
+        (b"", "is not a record"),
     ],
 )
 def test_a_line_that_is_not_a_record_is_reported_with_its_number(line: bytes, said: str) -> None:
@@ -153,7 +153,7 @@ def test_a_newer_format_is_refused_with_the_version_that_wrote_it() -> None:
 
 def test_a_file_that_is_not_an_export_is_recognized_by_its_first_line() -> None:
     for data in (b"", b"\x1f\x8b\x08", b'{"jobs":{}}\n', b"null\n"):
-        with pytest.raises(StoreError, match=r"cut off|no export of distconvd"):
+        with pytest.raises(StoreError, match=r"cut off|not an export of distconvd"):
             read(data)
 
 

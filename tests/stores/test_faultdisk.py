@@ -73,7 +73,7 @@ def test_each_block_that_was_not_synced_survives_on_its_own() -> None:
     assert found >= {b"", x, x + y, zero + y}
 
 
-def test_a_cut_that_was_not_synced_may_be_undone() -> None:
+def test_a_truncation_that_was_not_synced_may_be_undone() -> None:
     disk = FaultDisk()
     write(disk, A, b"x" * 10, sync=True)
     disk.fsync_dir(A.parent)

@@ -102,7 +102,7 @@ async def test_each_damaged_file_is_kept_under_a_name_of_its_own(
 
 
 @pytest.mark.parametrize("size", [0, 1, 50, 200])
-async def test_a_state_file_cut_short_costs_nothing(
+async def test_a_truncated_state_file_loses_nothing(
     state: Path, size: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     for n in range(5):
@@ -115,7 +115,7 @@ async def test_a_state_file_cut_short_costs_nothing(
     assert len(await kept(state, "corrupt")) == size
 
 
-async def test_with_both_state_files_corrupt_the_journals_give_what_they_have(
+async def test_with_both_state_files_corrupt_the_records_in_the_journals_are_recovered(
     state: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for n in range(5):
@@ -168,7 +168,7 @@ def test_an_error_while_reading_is_not_a_reason_to_set_a_file_aside(
 
 
 @pytest.mark.slow
-def test_a_journal_cut_at_any_byte_gives_its_whole_batches() -> None:
+def test_a_journal_truncated_at_any_byte_gives_its_whole_batches() -> None:
     whole = is_behind()
     path = journals(whole)[-1]
     text = whole.contents(path)
@@ -200,7 +200,7 @@ def test_a_journal_with_any_byte_flipped_gives_the_batches_before(
             assert [name for name in disk.files() if ".damaged-" in name.name], place
 
 
-def test_a_journal_that_is_gone_is_noticed(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_missing_journal_is_detected(caplog: pytest.LogCaptureFixture) -> None:
     disk = FaultDisk()
     files = JsonFiles(disk, STATE)
     files.open()
@@ -218,7 +218,7 @@ def test_a_journal_that_is_gone_is_noticed(caplog: pytest.LogCaptureFixture) -> 
     assert [path for path in disk.files() if ".damaged-" in path.name]
 
 
-def test_a_batch_that_was_refused_does_not_come_back_with_the_previous_state_file() -> None:
+def test_a_batch_that_failed_does_not_come_back_with_the_previous_state_file() -> None:
     disk = FaultDisk()
     files = JsonFiles(disk, STATE)
     files.open()
@@ -235,7 +235,7 @@ def test_a_batch_that_was_refused_does_not_come_back_with_the_previous_state_fil
     assert list(read(disk).jobs) == ["a", "b"]
 
 
-def test_after_a_failed_sync_no_byte_more_goes_to_that_journal() -> None:
+def test_a_journal_is_never_written_again_after_a_failed_sync() -> None:
     disk = FaultDisk()
     files = JsonFiles(disk, STATE)
     files.open()
@@ -252,7 +252,7 @@ def test_after_a_failed_sync_no_byte_more_goes_to_that_journal() -> None:
     assert list(read(disk).jobs) == ["a", "b"]
 
 
-def test_a_write_that_fails_costs_no_rewriting() -> None:
+def test_a_failed_write_does_not_cause_a_rewrite_of_the_state_file() -> None:
     disk = FaultDisk()
     files = JsonFiles(disk, STATE)
     files.open()

@@ -172,7 +172,7 @@ async def test_a_small_state_file_follows_the_last_change(state: Path) -> None:
     await store.aclose()
 
 
-def test_by_default_it_follows_within_a_second() -> None:
+def test_by_default_the_state_file_follows_within_a_second() -> None:
     assert CheckpointBounds().quiet_s < 1.0
 
 
@@ -203,7 +203,7 @@ async def test_a_big_state_file_waits_until_the_journal_outgrows_it(state: Path)
     await store.aclose()
 
 
-async def test_closing_folds(state: Path) -> None:
+async def test_closing_the_store_writes_a_checkpoint(state: Path) -> None:
     store = JsonStore(state, bounds=NEVER)
     await store.load()
     await store.commit([put("a", n=1)])
@@ -227,7 +227,7 @@ async def test_commits_go_on_while_a_state_file_is_written(state: Path) -> None:
     assert jobs_in(state) == ["a", "b"]
 
 
-async def test_a_fold_that_fails_is_tried_again(
+async def test_a_failed_checkpoint_is_retried(
     state: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     disk = WatchedDisk()
@@ -243,7 +243,7 @@ async def test_a_fold_that_fails_is_tried_again(
     await store.aclose()
 
 
-def test_a_fold_is_durable_when_it_returns() -> None:
+def test_a_checkpoint_is_durable_when_it_returns() -> None:
     disk = FaultDisk()
     path = Path("/state.json")
     files = JsonFiles(disk, path)
@@ -254,7 +254,7 @@ def test_a_fold_is_durable_when_it_returns() -> None:
     assert list(json.loads(nothing.contents(path))["jobs"]) == ["a"]
 
 
-async def test_the_files_next_to_the_state_file_do_not_pile_up(state: Path) -> None:
+async def test_the_number_of_files_next_to_the_state_file_is_bounded(state: Path) -> None:
     for n in range(12):
         await commit(lambda: JsonStore(state), [put(f"job-{n}", n=n)])
         await contents(lambda: JsonStore(state))
@@ -280,7 +280,7 @@ async def test_a_state_file_of_the_original_loads(state: Path) -> None:
     assert jobs_in(state) == ["1754000000000000_0", "new"]
 
 
-async def test_the_original_s_file_is_kept_as_the_previous_one(state: Path) -> None:
+async def test_the_originals_state_file_is_kept_as_the_previous_one(state: Path) -> None:
     state.write_text(ORIGINAL)
     store = JsonStore(state, bounds=NEVER)
     await store.load()
@@ -305,7 +305,7 @@ async def test_a_state_file_that_lacks_parts_starts_without_them(state: Path, te
     assert not list(state.parent.glob("*corrupt*"))
 
 
-async def test_a_state_file_with_jobs_alone_has_these(state: Path) -> None:
+async def test_a_state_file_with_only_jobs_loads_them(state: Path) -> None:
     state.write_text('{"jobs": {"a": {"n": 1}}}')
     assert (await contents(lambda: JsonStore(state))).jobs == {"a": b'{"n": 1}'}
 
@@ -393,7 +393,7 @@ async def test_an_unusable_state_path_is_reported_with_a_remedy(
         Change("nothing", "bad", b"{}"),  # type: ignore[arg-type]
     ],
 )
-async def test_what_would_spoil_the_file_is_refused_with_its_batch(
+async def test_a_record_that_would_corrupt_the_file_is_rejected_with_its_batch(
     state: Path, change: Change
 ) -> None:
     store = JsonStore(state)

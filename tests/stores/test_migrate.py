@@ -63,7 +63,7 @@ async def test_many_records_go_in_several_batches() -> None:
 async def test_a_target_that_is_not_empty_is_refused_and_left_alone(tmp_path: Path) -> None:
     place = tmp_path / "state.json"
     await commit(lambda: JsonStore(place), [put("mine", v=1), put("e", "engines", v=1)])
-    with pytest.raises(StoreError, match=r"not empty .*1 jobs, 1 engines"):
+    with pytest.raises(StoreError, match=r"not empty .*1 job, 1 engine"):
         await migrate(await memory_with(SOME), JsonStore(place), JsonStore(place))
     assert list((await contents(lambda: JsonStore(place))).jobs) == ["mine"]
 
@@ -71,7 +71,7 @@ async def test_a_target_that_is_not_empty_is_refused_and_left_alone(tmp_path: Pa
 async def test_a_target_that_keeps_something_else_is_reported(tmp_path: Path) -> None:
     other = await memory_with([put("a", v=1), put("b", v=2)])
     source = await memory_with([put("a", v=1), put("b", v=1)])
-    with pytest.raises(StoreError, match="of jobs, 1 records differ"):
+    with pytest.raises(StoreError, match="of jobs, 1 record differs"):
         await migrate(source, MemoryStore(), other)
 
 

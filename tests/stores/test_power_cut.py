@@ -130,7 +130,7 @@ def test_the_documented_number_of_operations_is_tried(kind: str) -> None:
     assert f"| {kind} | {len(list_operations(SCENARIOS[kind]))} |" in document
 
 
-def test_the_script_makes_each_kind_of_operation_that_the_stores_use(scenario: Scenario) -> None:
+def test_the_scenario_makes_each_kind_of_operation_that_the_stores_use(scenario: Scenario) -> None:
     operations = list_operations(scenario)
     assert set(operations) >= {"create", "write", "fsync", "rename", "unlink", "mkdir", "fsync_dir"}
 

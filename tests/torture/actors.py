@@ -1,7 +1,7 @@
-"""Clients and engines that keep books: what they were told with a 2xx, and what they only tried.
+"""Run clients and engines that keep books of what was acknowledged and what was tried.
 
-The books are the audit's only evidence. An engine works for a few seconds at most, keeps its work over
-the daemon's deaths, and repeats every report until somebody answers it.
+The books are the audit's only evidence. An engine works for a few seconds at most, keeps its work
+when the daemon is killed, and repeats every report until it is answered.
 """
 
 import random
@@ -21,13 +21,13 @@ class Books:
     """Everything that was acknowledged, by all actors."""
 
     tried: dict[str, dict[str, Any]] = field(default_factory=dict[str, Any])
-    """Submission uid to the body that was sent, answered or not."""
+    """Submission uid to the body that was sent, whether it was answered or not."""
     submitted: dict[str, str] = field(default_factory=dict[str, str])
     """Submission uid to the job id that a 2xx gave."""
     assignments: dict[tuple[str, int], set[str]] = field(
         default_factory=dict[tuple[str, int], set[str]]
     )
-    """(job, attempt) to the engines that were given it."""
+    """(job, attempt) to the engines to which it was assigned."""
     completed: dict[str, list[tuple[int, str]]] = field(
         default_factory=dict[str, list[tuple[int, str]]]
     )
@@ -38,11 +38,11 @@ class Books:
     refused: list[str] = field(default_factory=list[str])
     """Replies that no actor expects."""
     spanning: int = 0
-    """Attempts that lived through at least one death of the daemon."""
+    """Attempts during which the daemon was killed at least once."""
 
 
 class Submitter:
-    """A client that submits jobs, each under an idempotency key, until it has its answer."""
+    """A client that submits jobs, each under an idempotency key, until each is answered."""
 
     def __init__(self, name: str, port: int, books: Books, seed: int, jobs: int) -> None:
         self._name, self._books, self._jobs = name, books, jobs
@@ -88,7 +88,7 @@ class Submitter:
 
 
 class Engine:
-    """A virtual engine: heartbeats, asks, works, reports; never loses what it holds."""
+    """A virtual engine: heartbeats, asks, works, reports; never loses its active attempts."""
 
     def __init__(self, name: str, port: int, books: Books, seed: int, deaths: list[float]) -> None:
         self._name, self._books, self._deaths = name, books, deaths
@@ -97,7 +97,7 @@ class Engine:
         self._speed_s = self._random.uniform(10, 300)
         self._active_attempts: dict[str, int] = {}
         self._stopped: set[tuple[str, int]] = set()
-        """Attempts that the daemon told it to stop."""
+        """Attempts with the verdict to stop."""
 
     async def run(self) -> None:
         """Work until cancelled."""

@@ -1,4 +1,4 @@
-"""The exact audit: what was acknowledged against what the daemon says at the end."""
+"""Compare what was acknowledged with what the daemon shows at the end."""
 
 from typing import Any, cast
 
@@ -9,7 +9,7 @@ ENDED = {"completed", "failed_permanently", "cancelled"}
 
 
 async def audit(books: Books, port: int) -> list[str]:
-    """Return every contradiction found, in words; none is what is hoped for."""
+    """Return every contradiction found, in words; there should not be any."""
     wire = Wire(port)
     _, listing = await wire.call("GET", "/jobs/")
     jobs = {job["job_id"]: job for job in cast("list[dict[str, Any]]", listing)}
@@ -28,7 +28,7 @@ async def audit(books: Books, port: int) -> list[str]:
 
 
 def _submissions(books: Books, jobs: dict[str, dict[str, Any]]) -> list[str]:
-    """Every acknowledged job is there as submitted; nothing is there twice, or from nowhere."""
+    """Every acknowledged job exists as submitted; nothing exists twice or without a submission."""
     faults: list[str] = []
     for uid, job_id in books.submitted.items():
         job = jobs.get(job_id)
@@ -50,7 +50,7 @@ def _submissions(books: Books, jobs: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def _assignments(books: Books) -> list[str]:
-    """No attempt was given to two engines."""
+    """No attempt was assigned to two engines."""
     return [
         f"shared: attempt {attempt} of {job_id} was given to {sorted(engines)}"
         for (job_id, attempt), engines in books.assignments.items()
@@ -59,7 +59,7 @@ def _assignments(books: Books) -> list[str]:
 
 
 def _ends(books: Books, jobs: dict[str, dict[str, Any]]) -> list[str]:
-    """Every job has ended, and as it was acknowledged."""
+    """Every job has ended, as acknowledged."""
     faults = [f"open: {i} is {j['status']}" for i, j in jobs.items() if j["status"] not in ENDED]
     for job_id, outputs in books.completed.items():
         job = jobs.get(job_id, {})
@@ -84,7 +84,7 @@ def _ends(books: Books, jobs: dict[str, dict[str, Any]]) -> list[str]:
 def _histories(
     jobs: dict[str, dict[str, Any]], histories: dict[str, list[dict[str, Any]]]
 ) -> list[str]:
-    """Attempts count up by one, none was lost to a death of the daemon, retries are within bounds."""
+    """Attempt numbers go up by one, no kill lost an attempt, retries are within bounds."""
     faults: list[str] = []
     for job_id, attempts in histories.items():
         job = jobs[job_id]

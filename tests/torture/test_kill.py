@@ -1,6 +1,6 @@
-"""`kill -9` under load: nothing acknowledged is lost, nothing is done twice, work goes on.
+"""Kill the daemon (SIGKILL) under load: nothing acknowledged is lost or done twice.
 
-Short in the suite (`DISTCONV_TORTURE_KILLS` deaths, 4 by default), long by `make torture`.
+Short in the suite (`DISTCONV_TORTURE_KILLS` kills, 4 by default), long in `make torture`.
 """
 
 import os
@@ -62,8 +62,8 @@ async def test_nothing_acknowledged_is_lost_and_nothing_is_done_twice(
 
 
 async def _storm(victim: Victim, books: Books, deaths: list[float]) -> list[str]:
-    """Run clients and engines through all deaths, and until every job has ended; return what an audit
-    says of what each death left on disk."""
+    """Run clients and engines through all kills, and until every job has ended; return what an
+    audit finds in what each kill left on disk."""
     async with trio.open_nursery() as outer:
         engines = [
             Engine(f"engine-{n}", victim.port, books, SEED * 1000 + n, deaths)

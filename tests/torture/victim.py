@@ -1,4 +1,4 @@
-"""The daemon under test, as a process that is killed and started again."""
+"""Run the daemon under test as a process that is killed and started again."""
 
 import signal
 import socket
@@ -11,14 +11,14 @@ from tests.torture.wire import Gone, Wire
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
+    """Return a port on which nobody listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 class Victim:
-    """A `distconvd` that keeps its port and its store over its deaths."""
+    """A `distconvd` that keeps its port and its store when it is killed."""
 
     def __init__(self, folder: Path, store: str, settings: dict[str, object]) -> None:
         self.port = free_port()
@@ -33,7 +33,7 @@ class Victim:
         self._process: subprocess.Popen[bytes] | None = None
 
     async def start(self) -> None:
-        """Start it and wait until it is ready: it answers before, that it is not."""
+        """Start it and wait until `/readyz` says that it is ready."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(self._arguments, stdout=log, stderr=log)
         wire = Wire(self.port)
@@ -50,14 +50,14 @@ class Victim:
         wire.hang_up()
 
     async def kill(self) -> None:
-        """`kill -9`, in whatever it is doing."""
+        """Kill it with SIGKILL, whatever it is doing."""
         assert self._process is not None
         self._process.kill()
         await trio.to_thread.run_sync(self._process.wait)
         self.kills += 1
 
     async def audit(self) -> list[str]:
-        """Return what `distconvd audit` says of the daemon while it runs, else of its store."""
+        """Return what `distconvd audit` finds in the daemon while it runs, else in its store."""
         assert self._process is not None
         runs = self._process.poll() is None
         flags = ["--url", f"http://127.0.0.1:{self.port}"] if runs else self._place
@@ -67,14 +67,14 @@ class Victim:
         return [] if done.returncode == 0 else (done.stdout + done.stderr).decode().splitlines()
 
     async def stop(self) -> int:
-        """SIGTERM; return the exit code."""
+        """Send SIGTERM; return the exit code."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
         with trio.fail_after(40):
             return await trio.to_thread.run_sync(self._process.wait)
 
     def slay(self) -> None:
-        """End it, if it still runs, at the end of a test."""
+        """Kill it at the end of a test if it still runs."""
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()

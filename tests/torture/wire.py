@@ -1,7 +1,7 @@
-"""A keep-alive HTTP client for load: one connection, one request at a time, JSON both ways.
+"""Send HTTP requests under load: one kept-alive connection, one request at a time, JSON.
 
-It tells apart what matters to an audit: a reply that came whole, and everything else (`Gone`),
-after which nobody knows whether the request was carried out.
+It distinguishes what matters to an audit: a complete reply, and everything else (`Gone`), after
+which nobody knows whether the request was carried out.
 """
 
 import h11
@@ -10,7 +10,7 @@ import trio
 
 
 class Gone(Exception):
-    """No whole reply came: the daemon was killed, or is not there."""
+    """There was no complete reply: the daemon was killed, or is not running."""
 
 
 class Wire:
@@ -43,7 +43,7 @@ class Wire:
     def hang_up(self) -> None:
         """Close the connection; the next call opens another.
 
-        It waits for nothing: a cancelled client, which may not wait any more, can hang up all that it has.
+        It has no checkpoint, so that a cancelled client can close all its connections.
         """
         stream, self._stream = self._stream, None
         if stream is not None:

@@ -1,1 +1,1 @@
-"""The commands of `distconv`, one small module a group; each only joins client, view and words."""
+"""Implement the commands of `distconv`, one small module for each group."""

@@ -1,4 +1,4 @@
-"""Commands that change jobs: cancel, pause, resume, retry."""
+"""Change jobs: the commands cancel, pause, resume and retry."""
 
 import click
 
@@ -22,7 +22,7 @@ from distconvd.model import Job
 def cancel(flags: Flags, job_ids: tuple[str, ...]) -> None:
     """Cancel jobs that have not ended; a running encode is stopped.
 
-    With --json: each job's document, one a line. Exits 1 if one could not be cancelled.
+    With --json: each job's document, one a line. Exits 1 if a job could not be cancelled.
     """
     with flags.client() as client:
         each(job_ids, client.cancel, lambda job: print_job(job, flags))
@@ -39,7 +39,7 @@ def cancel(flags: Flags, job_ids: tuple[str, ...]) -> None:
 @shared_flags
 @pass_flags
 def pause(flags: Flags, job_ids: tuple[str, ...]) -> None:
-    """Have jobs wait where they are; a running encode stands still.
+    """Pause jobs; a running encode is suspended.
 
     Its engine keeps the job and its slot. With --json: each job's document, one a line. Exits 1 if
     one could not be paused.
@@ -53,9 +53,9 @@ def pause(flags: Flags, job_ids: tuple[str, ...]) -> None:
 @shared_flags
 @pass_flags
 def resume(flags: Flags, job_ids: tuple[str, ...]) -> None:
-    """Let paused jobs go on.
+    """Resume paused jobs.
 
-    With --json: each job's document, one a line. Exits 1 if one could not be resumed.
+    With --json: each job's document, one a line. Exits 1 if a job could not be resumed.
     """
     with flags.client() as client:
         each(job_ids, client.resume, lambda job: print_job(job, flags))
@@ -72,16 +72,16 @@ def resume(flags: Flags, job_ids: tuple[str, ...]) -> None:
 @shared_flags
 @pass_flags
 def retry(flags: Flags, job_ids: tuple[str, ...]) -> None:
-    """Start jobs that have ended once more.
+    """Start jobs again that have ended.
 
-    With --json: each job's document, one a line. Exits 1 if one could not be started.
+    With --json: each job's document, one a line. Exits 1 if a job could not be started.
     """
     with flags.client() as client:
         each(job_ids, client.retry, lambda job: print_job(job, flags))
 
 
 def print_job(job: Job, flags: Flags) -> None:
-    """Print what a job is now."""
+    """Print a job's ID, present status and source."""
     if flags.as_json:
         return print_json(job)
     status = f"{job.status}, paused" if job.paused else job.status

@@ -1,4 +1,4 @@
-"""The command that prints what makes a shell complete `distconv` on Tab."""
+"""Print a script that completes `distconv` in a shell: the command completion."""
 
 import click
 from click.shell_completion import get_completion_class
@@ -8,7 +8,7 @@ from distconv_client.shared import shared_flags
 
 PROGRAM = "distconv"
 VARIABLE = "_DISTCONV_COMPLETE"
-"""What click's entry point looks for; it follows from the program's name."""
+"""The variable that click reads; it follows from the program's name."""
 
 
 @click.command(
@@ -23,13 +23,15 @@ VARIABLE = "_DISTCONV_COMPLETE"
 @shared_flags
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print a script for your shell that completes commands, flags and their values on Tab.
+    """Print a script for Tab completion in bash, zsh or fish.
+
+    It completes commands, flags and their values.
 
     \b
     bash (4.4 or newer), in ~/.bashrc:   eval "$(distconv completion bash)"
-    zsh, in ~/.zshrc, behind compinit:   eval "$(distconv completion zsh)"
+    zsh, in ~/.zshrc, after compinit:    eval "$(distconv completion zsh)"
     fish, in ~/.config/fish/config.fish: distconv completion fish | source
-    """  # noqa: D301 - \b is click's mark for lines that it is not to wrap
+    """  # noqa: D301 - \b is click's mark for lines that it must not wrap
     kind = get_completion_class(shell)
     if kind is None:
         raise click.UsageError(f"There is no completion for {shell}.")

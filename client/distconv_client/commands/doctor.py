@@ -1,4 +1,4 @@
-"""The command that examines the way from this machine to a finished job."""
+"""Check every step from this machine to a finished job: the command doctor."""
 
 import os
 from pathlib import Path
@@ -32,15 +32,15 @@ _STYLES = {"ok": "green", "fail": "bold red", "skip": "dim"}
     "--clip-dir",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Hand the test clip over in this folder, which engines see under the same path "
-    "[engines fetch it from this machine].",
+    help="Exchange the test clip through this folder, which engines see under the same path; "
+    "default: engines fetch it from this machine.",
 )
 @click.option(
     "--work-dir",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Look for room in this work directory of an engine [DISTCONV_WORK_DIR, else that of "
-    "distconv-engine@.service, else the one that DISTCONV_CONFIG names].",
+    help="Check the free space in this work directory of an engine; default: DISTCONV_WORK_DIR, "
+    "else that of distconv-engine@.service, else that of DISTCONV_CONFIG.",
 )
 @click.option(
     "--timeout",
@@ -54,23 +54,28 @@ _STYLES = {"ok": "green", "fail": "bold red", "skip": "dim"}
 @shared_flags
 @pass_flags
 def doctor(flags: Flags, clip_dir: Path | None, work_dir: Path | None, timeout_s: float) -> None:
-    """Check that everything works from this machine to a finished job, and say what to do.
+    """Check every step to a finished job, and say what to fix.
 
-    In order: the daemon's name, its port, TLS, what answers there, its clock, the key and its roles,
-    the version, whether it is ready, engines; ffmpeg and its encoders where an engine is installed
-    here (with the settings of /etc/distconv/engine.toml, if there are), room on the disk; and a round trip: a clip of one second is encoded by a real engine, which
-    fetches it from this machine and brings the result back, and every byte is compared. The job is
-    urgent, and stays on record with the label distconv=doctor.
+    In order: the daemon's host name, its port, TLS, HTTP, its clock, the key and its roles, the
+    version, readiness and engines; if an engine is installed here, its ffmpeg and encoders (with
+    the settings of /etc/distconv/engine.toml, if it exists); free disk space; and a round trip: a
+    real engine fetches a clip of one second from this machine, encodes it and uploads the result,
+    and its checksum and frames are compared. The job is urgent, and stays on record with the label
+    distconv=doctor.
 
-    With --json: one check a line, with `check`, `outcome` (ok, fail, skip), `told`, `remedy`. Exits 1
-    if a check failed.
+    With --json: one check a line, with `check`, `outcome` (ok, fail, skip), `told` (the finding)
+    and `remedy`. Exits 1 if a check failed.
     """
     if clip_dir is not None and not clip_dir.is_dir():
-        raise BadInput(f"{clip_dir} is no folder.", hint="Name one that the engines see, too.")
-    # Path.is_dir raises where we may not look.
+        raise BadInput(
+            f"--clip-dir: {clip_dir} is not a directory.",
+            hint="Name one that the engines see under the same path.",
+        )
+    # Unlike Path.is_dir, this does not raise without the permission to look.
     if work_dir is not None and not os.path.isdir(work_dir):
         raise BadInput(
-            f"{work_dir} is no folder that you can see.", hint="Name that of an engine here."
+            f"--work-dir: {work_dir} is not a directory, or not visible to you.",
+            hint="Name the work directory of an engine on this machine.",
         )
     settings = load_settings(flags.server, flags.api_key)
     doctor_config = DoctorConfig(settings, clip_dir, timeout_s, work_dir)
@@ -87,7 +92,7 @@ def doctor(flags: Flags, clip_dir: Path | None, work_dir: Path | None, timeout_s
 
 
 def print_finding(finding: Finding, console: Console) -> None:
-    """Print one finding, and below it what to do."""
+    """Print one finding, and its remedy below it."""
     line = Text(f"{finding.outcome:<5}", style=_STYLES[finding.outcome])
     line.append(f" {finding.check:<11}{text.clean(finding.detail)}", style="default")
     console.print(line, soft_wrap=True)

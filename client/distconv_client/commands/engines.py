@@ -1,4 +1,4 @@
-"""Commands on engines: the list, and drain, resume, benchmark and forget for one of them."""
+"""List engines; drain, resume, benchmark or forget them: the command engines."""
 
 import click
 
@@ -21,7 +21,7 @@ from distconv_client.views import EngineView
 @click.pass_context
 @shared_flags
 def engines(context: click.Context) -> None:
-    """List the engines, or tell one to drain or resume.
+    """List engines; drain, resume, benchmark or forget them.
 
     With --json: one engine a line.
     """
@@ -30,7 +30,7 @@ def engines(context: click.Context) -> None:
 
 
 def list_engines(flags: Flags) -> None:
-    """Print all engines, or say that there is none."""
+    """Print all engines, or say that none has registered."""
     with flags.client() as client:
         found = client.engines()
     if flags.as_json:
@@ -39,7 +39,9 @@ def list_engines(flags: Flags) -> None:
     elif found:
         tables.print_table(stdout_console(), tables.ENGINE_COLUMNS, map(tables.engine_row, found))
     else:
-        stderr_console().out("No engines. Start one: distconv-engine --server URL --output DIR")
+        stderr_console().out(
+            "No engine has registered. Start one: distconv-engine --server URL --output DIR"
+        )
 
 
 @engines.command(
@@ -53,7 +55,7 @@ def list_engines(flags: Flags) -> None:
 @shared_flags
 @pass_flags
 def drain(flags: Flags, engine_ids: tuple[str, ...]) -> None:
-    """Let engines finish what they hold, and give them nothing new."""
+    """Let engines finish their jobs, and assign them nothing new."""
     with flags.client() as client:
         each(engine_ids, client.drain_engine, lambda engine: print_engine(engine, flags))
 
@@ -63,7 +65,7 @@ def drain(flags: Flags, engine_ids: tuple[str, ...]) -> None:
 @shared_flags
 @pass_flags
 def resume(flags: Flags, engine_ids: tuple[str, ...]) -> None:
-    """Give engines work again that were drained or quarantined."""
+    """Let drained or quarantined engines work again."""
     with flags.client() as client:
         each(engine_ids, client.resume_engine, lambda engine: print_engine(engine, flags))
 
@@ -73,9 +75,9 @@ def resume(flags: Flags, engine_ids: tuple[str, ...]) -> None:
 @shared_flags
 @pass_flags
 def benchmark(flags: Flags, engine_ids: tuple[str, ...]) -> None:
-    """Have engines measure their speed anew.
+    """Have engines measure their speed again.
 
-    Each takes nothing new until its jobs have ended and it has measured itself.
+    An engine accepts nothing new until its jobs have ended and the benchmark is done.
     """
     with flags.client() as client:
         each(engine_ids, client.benchmark_engine, lambda engine: print_engine(engine, flags))
@@ -86,7 +88,10 @@ def benchmark(flags: Flags, engine_ids: tuple[str, ...]) -> None:
 @shared_flags
 @pass_flags
 def forget(flags: Flags, engine_ids: tuple[str, ...]) -> None:
-    """Take engines off the list; one that still runs comes back by itself."""
+    """Remove engines from the list.
+
+    One that still runs comes back with its next heartbeat.
+    """
     with flags.client() as client:
 
         def forget_one(engine_id: str) -> str:
@@ -97,7 +102,7 @@ def forget(flags: Flags, engine_ids: tuple[str, ...]) -> None:
 
 
 def print_engine(engine: EngineView, flags: Flags) -> None:
-    """Print what an engine is now."""
+    """Print an engine's ID and present status."""
     if flags.as_json:
         return print_json(engine)
     line = f"{text.clean(engine.engine_id)}  {text.clean(engine.status)}"
@@ -105,7 +110,7 @@ def print_engine(engine: EngineView, flags: Flags) -> None:
 
 
 def print_forgotten(engine_id: str, flags: Flags) -> None:
-    """Print that an engine is off the list."""
+    """Print that an engine was removed from the list."""
     if flags.as_json:
         return print_json({"engine_id": engine_id, "forgotten": True})
     return stdout_console().out(f"{text.clean(engine_id)}  forgotten", highlight=False)

@@ -1,4 +1,4 @@
-"""Commands that only look at jobs: status, jobs, why, attempts."""
+"""Show jobs: the commands status, jobs, why and attempts."""
 
 import itertools
 
@@ -25,9 +25,9 @@ SHOWN_JOBS = 50
 @shared_flags
 @pass_flags
 def status(flags: Flags, job_ids: tuple[str, ...]) -> None:
-    """Show all there is to know of one or more jobs.
+    """Show all details of one or more jobs.
 
-    With --json: the job's document, one a line. Exits 1 if there is no such job.
+    With --json: each job's document, one a line. Exits 1 if a job does not exist.
     """
     console = stdout_console()
 
@@ -42,7 +42,7 @@ def status(flags: Flags, job_ids: tuple[str, ...]) -> None:
 
 
 def label(value: str) -> tuple[str, str]:
-    """Return name and value of a label that is written as `name=value`."""
+    """Parse a label of the form `name=value`."""
     name, equals, rest = value.partition("=")
     if not equals or not name:
         raise click.BadParameter(f"{value!r} is not of the form NAME=VALUE.")
@@ -62,15 +62,15 @@ def label(value: str) -> tuple[str, str]:
     "--status",
     "state",
     type=click.Choice([one.value for one in JobStatus]),
-    help="Only jobs that are …",
+    help="Only jobs with this status.",
 )
-@click.option("--engine", metavar="ID", help="Only jobs that this engine holds or held.")
-@click.option("--codec", metavar="NAME", help="Only jobs to this codec.")
+@click.option("--engine", metavar="ID", help="Only jobs now or last assigned to this engine.")
+@click.option("--codec", metavar="NAME", help="Only jobs with this target codec.")
 @click.option(
     "--label", "wanted", type=label, metavar="NAME=VALUE", help="Only jobs with this label."
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N jobs.")
-@click.option("--oldest", is_flag=True, help="Begin with the oldest job, not with the newest.")
+@click.option("--oldest", is_flag=True, help="Start with the oldest job instead of the newest.")
 @shared_flags
 @pass_flags
 def jobs(
@@ -84,7 +84,7 @@ def jobs(
 ) -> None:
     """List jobs, the newest first.
 
-    Without --limit the table ends after 50 jobs and says so; --json prints all.
+    Without --limit the table shows at most 50 jobs, and says if there are more; --json prints all.
     """
     with flags.client() as client:
         bound = limit if limit or flags.as_json else SHOWN_JOBS + 1
@@ -101,16 +101,16 @@ def jobs(
     print_jobs(shown)
     if more:
         stderr_console().out(
-            f"There are more than {SHOWN_JOBS}; see others with --limit N or --json."
+            f"There are more than {SHOWN_JOBS} jobs; list them with --limit N or --json."
         )
 
 
 def print_jobs(shown: list[Job]) -> None:
-    """Print jobs as a table, or say that there is none."""
+    """Print jobs as a table, or say that none was found."""
     if shown:
         tables.print_table(stdout_console(), tables.JOB_COLUMNS, map(tables.job_row, shown))
     else:
-        stderr_console().out("No jobs. Submit one: distconv submit FILE --codec h265")
+        stderr_console().out("No jobs found. Submit one: distconv submit FILE --codec h265")
 
 
 @click.command(
@@ -124,9 +124,9 @@ def print_jobs(shown: list[Job]) -> None:
 @shared_flags
 @pass_flags
 def why(flags: Flags, job_id: str) -> None:
-    """Tell why a job waits, or why it is on the engine where it is.
+    """Explain why a job waits, or why it is on its engine.
 
-    With --json: the daemon's whole answer; `summary` is the sentence.
+    With --json: the daemon's whole reply; `summary` is the sentence.
     """
 
     def show(answer: Why) -> None:
@@ -146,7 +146,7 @@ def why(flags: Flags, job_id: str) -> None:
     ),
 )
 @click.argument("job_id", metavar="JOB")
-@click.option("--log", is_flag=True, help="Print the end of each attempt's log as well.")
+@click.option("--log", is_flag=True, help="Also print the end of each attempt's log.")
 @shared_flags
 @pass_flags
 def attempts(flags: Flags, job_id: str, log: bool) -> None:
@@ -166,7 +166,7 @@ def show_attempts(found: list[Attempt], flags: Flags, *, log: bool) -> None:
         return None
     console = stdout_console()
     if not found:
-        return stderr_console().out("No attempt is on record. Why: distconv why JOB")
+        return stderr_console().out("The job has no attempts yet. To see why: distconv why JOB")
     tables.print_table(console, tables.ATTEMPT_COLUMNS, map(tables.attempt_row, found))
     for attempt in found if log else ():
         print_log(attempt)

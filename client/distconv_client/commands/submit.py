@@ -1,4 +1,4 @@
-"""The command that submits: files and URLs become jobs, and with --wait they are followed."""
+"""Submit files and URLs as jobs, and follow them with --wait: the command submit."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +11,9 @@ from distconv_client.api import Client
 from distconv_client.commands.look import label
 from distconv_client.display import tables, text
 from distconv_client.display.terminal import print_json, stderr_console, stdout_console
+from distconv_client.errors import Refused
 from distconv_client.help_examples import Command
-from distconv_client.options import transcode_flags, transcode_options
+from distconv_client.options import transcode_flags, transcode_options, with_flag_names
 from distconv_client.shared import Flags, pass_flags, shared_flags
 from distconv_client.sources import output_for, submission_for
 from distconv_client.spooling import (
@@ -42,7 +43,9 @@ RESULT_COLUMNS = ("JOB", "STATUS", "CODEC", "SAVED", "OUTPUT")
 )
 @click.argument("sources", metavar="FILE_OR_URL...", nargs=-1, required=True)
 @click.option("--codec", "-c", required=True, metavar="NAME", help="h264, h265, vp8, vp9, av1, …")
-@click.option("--output", "-o", metavar="URL_OR_DIR", help="Where results go [the engine's own].")
+@click.option(
+    "--output", "-o", metavar="URL_OR_DIR", help="Where results go; default: the engine's setting."
+)
 @click.option("--wait", "-w", is_flag=True, help="Show progress until all jobs have ended.")
 @click.option(
     "--priority",
@@ -52,7 +55,7 @@ RESULT_COLUMNS = ("JOB", "STATUS", "CODEC", "SAVED", "OUTPUT")
     help="Higher goes first.",
 )
 @click.option(
-    "--label", "labels", type=label, multiple=True, metavar="NAME=VALUE", help="Mark; repeatable."
+    "--label", "labels", type=label, multiple=True, metavar="NAME=VALUE", help="Label; repeatable."
 )
 @click.option(
     "--requires", multiple=True, metavar="TAG", help="Only engines with this tag; repeatable."
@@ -63,8 +66,8 @@ RESULT_COLUMNS = ("JOB", "STATUS", "CODEC", "SAVED", "OUTPUT")
     default=3,
     show_default=True,
     metavar="N",
-    help="Retries after a failure; a passing one, such as an unreachable source, is tried again for"
-    " long even with 0.",
+    help="Retries after a failure; a transient one, such as an unreachable source, is retried for a"
+    " long time even with 0.",
 )
 @click.option("--sha256", is_flag=True, help="Send each file's checksum, for the engine to check.")
 @click.option(
@@ -74,7 +77,7 @@ RESULT_COLUMNS = ("JOB", "STATUS", "CODEC", "SAVED", "OUTPUT")
     "--spool",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Drop the jobs into this spool instead: the daemon may be down, no network is needed.",
+    help="Drop the jobs into this spool instead; needs no network, and the daemon may be down.",
 )
 @transcode_flags
 @shared_flags
@@ -82,16 +85,16 @@ RESULT_COLUMNS = ("JOB", "STATUS", "CODEC", "SAVED", "OUTPUT")
 def submit(
     flags: Flags, /, sources: tuple[str, ...], wait: bool, spool: Path | None, **given: Any
 ) -> None:
-    """Submit files or URLs to be transcoded, each as a job of its own.
+    """Submit files or URLs for transcoding, one job each.
 
     A file is submitted as a file:// URL: the engine must see it under the same path. All files are
-    looked at before the first is submitted.
+    checked before the first is submitted.
 
-    With --spool DIR nothing is sent: each job is a file dropped into the spool, durable at once, and
-    what is told is the drop's name; with --wait, what became of it.
+    With --spool DIR nothing is sent: each job becomes a file in the spool, durable immediately.
+    The file's name is printed, and with --wait its outcome.
 
-    With --json: each job's document, one a line, in the order given; with --wait as well, printed
-    when all have ended. Exits 1 under --wait if a job did not complete.
+    With --json: each job's document, one a line, in the order given; with --wait, when all have
+    ended. Exits 1 under --wait if a job did not complete.
     """
     submissions = list(submissions_for(sources, given))
     if spool is not None:
@@ -110,7 +113,7 @@ def submit(
 def submit_by_spool(
     spool: Path, submissions: list[Submission], *, as_json: bool, wait: bool
 ) -> None:
-    """Drop the jobs, and with `wait` tell what became of each; exits 1 where one did not end well."""
+    """Drop the jobs, and with `wait` print each outcome; exits 1 if one did not complete."""
     drops: list[Drop] = []
     for drop, submission in zip(drop_all(spool, submissions), submissions, strict=True):
         drops.append(drop)
@@ -129,7 +132,7 @@ def submit_by_spool(
 
 
 def print_outcome(outcome: Outcome, drop: Drop, *, as_json: bool) -> None:
-    """Print what became of one drop."""
+    """Print the outcome of one drop."""
     job = job_of(outcome)
     if as_json:
         print_json(outcome.problem if job is None else job)
@@ -141,7 +144,7 @@ def print_outcome(outcome: Outcome, drop: Drop, *, as_json: bool) -> None:
 
 
 def submissions_for(sources: tuple[str, ...], given: dict[str, Any]) -> Iterator[Submission]:
-    """Iterate over what is to be submitted; raises `BadInput` for a source that can not be."""
+    """Iterate over the submissions; raises `BadInput` for an unusable source."""
     target = given["output"]
     fields = {
         "max_retries": given["max_retries"],
@@ -164,12 +167,15 @@ def submissions_for(sources: tuple[str, ...], given: dict[str, Any]) -> Iterator
 def submitted(
     client: Client, submissions: list[Submission], *, as_json: bool, wait: bool
 ) -> Iterator[Job]:
-    """Submit one after the other; each is told at once, so that none is unknown after a Ctrl-C.
+    """Submit one after the other; each job is printed immediately, to be known after a Ctrl-C.
 
-    Where JSON is to come at the end, of the jobs that have ended, it is told on stderr.
+    It is printed on stderr if JSON follows on stdout when the jobs have ended.
     """
     for submission in submissions:
-        job = client.submit(submission)
+        try:
+            job = client.submit(submission)
+        except Refused as error:
+            raise with_flag_names(error) from error
         if as_json and not wait:
             print_json(job)
         else:
@@ -178,13 +184,13 @@ def submitted(
 
 
 def print_job(job: Job, console: Console) -> None:
-    """Print the id that a source got."""
+    """Print the job's ID, codec and source."""
     line = f"{text.clean(job.job_id)}  {text.clean(job.target_codec)}  {text.place(job.source_url)}"
     console.out(line, highlight=False)
 
 
 def show_results(jobs: list[Job], flags: Flags) -> None:
-    """Print what came of the jobs."""
+    """Print the jobs that have ended."""
     if flags.as_json:
         for job in jobs:
             print_json(job)

@@ -1,4 +1,4 @@
-"""The command that shows the whole farm on one screen, live."""
+"""Show the whole farm on one live screen: the command top."""
 
 import sys
 from typing import ClassVar
@@ -16,9 +16,9 @@ from distconv_client.help_examples import Command
 from distconv_client.shared import Flags, pass_flags, shared_flags
 
 PLAIN_WIDTH = 120
-"""Where nobody's terminal says how wide it is."""
+"""The width without a terminal."""
 REDRAW_S = 1.0
-"""Ages on the screen go on also while the daemon is away."""
+"""Ages on the screen advance even while the daemon is unavailable."""
 
 
 @click.command(
@@ -29,18 +29,18 @@ REDRAW_S = 1.0
         "distconv top --once --json | jq .status.queue",
     ),
 )
-@click.option("--once", is_flag=True, help="Print one screen and end.")
+@click.option("--once", is_flag=True, help="Print one screen and exit.")
 @shared_flags
 @pass_flags
 def top(flags: Flags, once: bool) -> None:
-    """Show queue, engines and running jobs on one screen, live; q or Ctrl-C leaves.
+    """Show queue, engines and running jobs on one live screen.
 
-    It looks once a second, or less often where the daemon is slow to answer. While the daemon is away
-    it says so, shows what was seen last, and goes on when it is back.
+    Press q or Ctrl-C to quit. The screen is refreshed once a second, or less often if the daemon is
+    slow to answer. While the daemon is unavailable, the last known state is shown.
 
-    Without a terminal, or with --once, one screen is printed. With --json: one document a look, with
-    `status`, `engines` and `running`; without --once until Ctrl-C. Exits 1 if the first look fails
-    under --once.
+    Without a terminal, or with --once, one screen is printed. With --json: one document for each
+    refresh, with `status`, `engines` and `running`, until Ctrl-C or, with --once, only one. Exits
+    1 if the first refresh fails, except on the live screen, which tries again.
     """
     with flags.client() as client:
         watcher = FarmWatcher(client)
@@ -53,24 +53,24 @@ def top(flags: Flags, once: bool) -> None:
             else:
                 watch(watcher, stdout_console())
         except KeyboardInterrupt:
-            click.echo(err=True)  # leaving is no failure
+            click.echo(err=True)  # quitting is not a failure
 
 
 def is_live() -> bool:
-    """Tell whether a screen can be drawn and drawn again."""
+    """Whether the terminal can redraw a screen."""
     console = stdout_console()
     return sys.stdout.isatty() and console.is_terminal and not console.is_dumb_terminal
 
 
 def refresh_once(watcher: FarmWatcher) -> None:
-    """Look; raises what made it impossible."""
+    """Refresh the snapshot; raises the error of an outage."""
     watcher.refresh_snapshot()
     if watcher.outage is not None:
         raise watcher.outage.error
 
 
 def print_snapshots(watcher: FarmWatcher, flags: Flags, *, once: bool) -> None:
-    """Print a document a look; an outage is told on stderr when it begins."""
+    """Print one document a refresh; an outage is reported on stderr when it begins."""
     refresh_once(watcher)
     while True:
         if watcher.outage is None:
@@ -85,7 +85,7 @@ def print_snapshots(watcher: FarmWatcher, flags: Flags, *, once: bool) -> None:
 
 
 def print_dashboard(watcher: FarmWatcher, console: Console) -> None:
-    """Print one screen, whole: what is piped on is not cut to a height."""
+    """Print one screen in full height: output to a pipe is never cut."""
     for line in drawn(watcher, console.width if console.is_terminal else PLAIN_WIDTH, None):
         if console.is_terminal:
             console.print(line, soft_wrap=True)
@@ -94,7 +94,7 @@ def print_dashboard(watcher: FarmWatcher, console: Console) -> None:
 
 
 def watch(watcher: FarmWatcher, console: Console) -> None:
-    """Draw the screen again and again until a key or Ctrl-C."""
+    """Redraw the screen until a key or Ctrl-C is pressed."""
     view = Live(Screen(watcher), console=console, screen=True, auto_refresh=False)
     with raw_keys() as wait, view:
         due_in_s = 0.0
@@ -110,27 +110,27 @@ def watch(watcher: FarmWatcher, console: Console) -> None:
 
 
 class Screen:
-    """What is to be seen at the moment of drawing.
+    """The farm, as known at the moment of drawing.
 
     Args:
-        lookout: sees it.
+        watcher: provides the snapshot.
     """
 
     overflow: ClassVar[str] = "crop"
 
     def __init__(self, watcher: FarmWatcher) -> None:
-        self._lookout = watcher
+        self._watcher = watcher
 
     def __rich_console__(self, console: Console, options: object) -> list[Group]:
-        """Draw it in the terminal's present size; the last line stays free for the cursor."""
-        lines = drawn(self._lookout, console.width, max(1, console.height - 1))
+        """Draw for the terminal's present size; the last line stays free for the cursor."""
+        lines = drawn(self._watcher, console.width, max(1, console.height - 1))
         for line in lines:
             line.no_wrap = True
         return [Group(*lines)]
 
 
 def drawn(watcher: FarmWatcher, width: int, height: int | None) -> list[Text]:
-    """Return the lines of the screen as of now."""
+    """Return the present lines of the screen."""
     return draw_dashboard(
         watcher.snapshot,
         server=watcher.client.server,

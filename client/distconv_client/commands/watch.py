@@ -1,4 +1,4 @@
-"""The command that follows jobs that are there already."""
+"""Follow submitted jobs until they have ended: the command watch."""
 
 import itertools
 from collections.abc import Callable
@@ -28,14 +28,14 @@ DISCOVERY_SHARE = 10
 @shared_flags
 @pass_flags
 def watch(flags: Flags, job_ids: tuple[str, ...]) -> None:
-    """Follow jobs live: those named until they have ended, else all active ones until Ctrl-C.
+    """Follow jobs live until they have ended.
 
-    With --json: a job's document on a line of its own whenever it has changed. Exits 1 if a named
-    job did not complete.
+    Without JOB: all active jobs, until Ctrl-C. With --json: a job's document on a line of its own
+    whenever it has changed. Exits 1 if a named job did not complete.
     """
     with flags.client() as client:
         if not job_ids:
-            click.echo("Watching all active jobs; Ctrl-C ends it.", err=True)
+            click.echo("Watching all active jobs; press Ctrl-C to stop.", err=True)
             wait_for(
                 client,
                 (),
@@ -51,14 +51,14 @@ def watch(flags: Flags, job_ids: tuple[str, ...]) -> None:
 
 
 class Discovery:
-    """Finds the jobs that run or wait, but not so often that it would be a burden.
+    """Finds the running and pending jobs without loading the daemon.
 
-    A listing costs the daemon the more, the more jobs it has stored; the time that it took says
-    how much, and at most a tenth of all time is spent on it.
+    A listing costs more the more jobs the daemon has stored, so listings take at most a tenth of
+    the time.
 
     Args:
         client: the client.
-        clock: returns seconds that never go back.
+        clock: returns monotonic seconds.
     """
 
     def __init__(self, client: Client, clock: Callable[[], float]) -> None:
@@ -67,7 +67,7 @@ class Discovery:
         self._due_s = clock()
 
     def __call__(self) -> list[Job]:
-        """Return the active jobs, the running ones first; nothing when it is too early."""
+        """Return the active jobs, the running ones first; none if it is too early."""
         began_s = self._clock()
         if began_s < self._due_s:
             return []

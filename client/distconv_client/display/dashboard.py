@@ -1,8 +1,8 @@
-"""A farm as one screen: lines that fit, whatever the terminal's size.
+"""Draw a farm as one screen that fits a terminal of any size.
 
-Columns go, the least telling first, until a row fits the width; rows go, with a word on how many,
-until the screen fits the height. Plain functions of what was seen, the size and the time: the live
-screen, `--once` and the tests draw the same.
+Columns are left out, the least important first, until a row fits the width; rows are left out, and
+counted, until the screen fits the height. These are pure functions of snapshot, size and time, so
+the live screen, `--once` and the tests draw the same.
 """
 
 from collections.abc import Sequence
@@ -25,10 +25,10 @@ class Column(NamedTuple):
     """One column.
 
     Attributes:
-        name: its head.
-        rank: 0 always stays; the highest goes first where there is no room.
+        name: its heading.
+        rank: 0 always stays; the highest is left out first on a narrow terminal.
         chars_max: longer cells are cut.
-        right: set against the right edge.
+        right: aligned to the right.
     """
 
     name: str
@@ -73,15 +73,15 @@ def draw_dashboard(
     """Return the lines of the screen.
 
     Args:
-        farm: the last look, None before the first.
+        snapshot: the last snapshot, None before the first.
         server: the daemon's address.
-        width: characters of a line.
-        height: lines; None: as many as there are.
+        width: characters in a line.
+        height: lines; None: no limit.
         now_s: seconds since the epoch.
-        outage: the daemon is away.
-        returned_s: when it came back, the last time.
+        outage: set while the daemon is unavailable.
+        returned_s: when the last outage ended.
     """
-    lines = [_head(snapshot, server, width, now_s), *_news(snapshot, outage, returned_s, now_s)]
+    lines = [_head(snapshot, server, width, now_s), *_notices(snapshot, outage, returned_s, now_s)]
     if snapshot is not None:
         lines += _counts(snapshot.status)
         rest = None if height is None else max(0, height - len(lines))
@@ -102,16 +102,16 @@ def _head(snapshot: FarmSnapshot | None, server: str, width: int, now_s: float) 
     return Text(left, style="bold")
 
 
-def _news(
+def _notices(
     snapshot: FarmSnapshot | None, outage: Outage | None, returned_s: float | None, now_s: float
 ) -> list[Text]:
-    """Return what is wrong, or was until just now."""
+    """Return lines about an outage, its end, and causes for refusing changes."""
     if outage is not None:
         since = text.duration(max(0.0, now_s - outage.since_s))
-        last = "nothing seen yet" if snapshot is None else "what follows is how it was"
+        last = "no state known yet" if snapshot is None else "showing the last known state"
         return [
-            Text(f"AWAY for {since}: {text.clean(outage.error.message)}", style="bold red"),
-            Text(f"Jobs that run go on; trying again; {last}.", style="yellow"),
+            Text(f"UNAVAILABLE for {since}: {text.clean(outage.error.message)}", style="bold red"),
+            Text(f"Running jobs continue; trying again; {last}.", style="yellow"),
         ]
     lines: list[Text] = []
     if returned_s is not None and now_s - returned_s < BACK_SHOWN_S:
@@ -132,28 +132,28 @@ def _counts(status: StatusView) -> list[Text]:
         )
     queue = status.queue
     oldest = "" if queue.oldest_s is None else f", the oldest for {text.duration(queue.oldest_s)}"
-    later = f"; {queue.delayed} wait for a time" if queue.delayed else ""
+    later = f"; {queue.delayed} delayed" if queue.delayed else ""
     engines = Text("engines")
     for state, count in status.engines.items():
         engines.append(f"{GAP}{count} {text.clean(state)}", style=STYLES.get(state, ""))
     if not status.engines:
         engines.append(f"{GAP}none; start one: distconv-engine --server URL", style="yellow")
-    return [jobs, Text(f"queue    {queue.ready} may go{oldest}{later}"), engines]
+    return [jobs, Text(f"queue    {queue.ready} ready{oldest}{later}"), engines]
 
 
 def _tables(snapshot: FarmSnapshot, width: int, rows: int | None, now_s: float) -> list[Text]:
-    """Return both tables, in so many lines: each gets half, and what the other does not need."""
+    """Return both tables in `rows` lines: each gets half, and what the other does not need."""
     engines = [engine_cells(engine, now_s) for engine in snapshot.engines]
     jobs = [job_cells(job) for job in snapshot.running]
-    for_engines, for_jobs = _shared_out(rows, len(engines), len(jobs))
+    for_engines, for_jobs = _rows_of_tables(rows, len(engines), len(jobs))
     return [
         *_table(ENGINE_COLUMNS, engines, width, for_engines),
         *_table(JOB_COLUMNS, jobs, width, for_jobs),
     ]
 
 
-def _shared_out(rows: int | None, engines: int, jobs: int) -> tuple[int, int]:
-    """Return how many rows of each table there is room for, beside heads and empty lines."""
+def _rows_of_tables(rows: int | None, engines: int, jobs: int) -> tuple[int, int]:
+    """Return how many rows of each table fit, in addition to headings and empty lines."""
     if rows is None:
         return engines, jobs
     left = max(0, rows - 2 * (bool(engines) + bool(jobs)))
@@ -164,8 +164,8 @@ def _shared_out(rows: int | None, engines: int, jobs: int) -> tuple[int, int]:
 def _table(
     columns: Sequence[Column], rows: Sequence[tuple[str, ...]], width: int, rows_max: int
 ) -> list[Text]:
-    """Return an empty line, a head and rows; where not all fit, the last line tells how many more
-    there are. Nothing without rows."""
+    """Return an empty line, a heading and rows; if not all rows fit, the last line counts the
+    others. Without rows, return nothing."""
     if not rows:
         return []
     shown = rows if len(rows) <= rows_max else rows[: max(0, rows_max - 1)]
@@ -181,7 +181,7 @@ def _table(
 
 
 def _fitting(columns: Sequence[Column], widths: Sequence[int], width: int) -> list[int]:
-    """Return which columns stay."""
+    """Return the indexes of the columns that stay."""
     kept = list(range(len(columns)))
     while sum(widths[at] for at in kept) + len(GAP) * (len(kept) - 1) > width:
         worst = max(kept, key=lambda at: columns[at].rank)

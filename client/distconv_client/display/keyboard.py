@@ -1,7 +1,7 @@
-"""Waiting that a key can end: for a full-screen view that is left with `q`.
+"""Wait until a key is pressed or the time is up, for a full-screen view that `q` quits.
 
-Resource handling: `raw_keys` takes the terminal out of line mode, and puts it back however the block
-is left. Where stdin is no terminal there are no keys, and waiting is only waiting.
+Resource handling: `raw_keys` switches the terminal from line mode to single keys, and restores it
+however the block is left. If stdin is not a terminal there are no keys, and only the time counts.
 """
 
 import os
@@ -13,13 +13,13 @@ import tty
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
-LEAVE = frozenset("qQ\x1b\x04")
+QUIT_KEYS = frozenset("qQ\x1b\x04")
 """q, Escape and Ctrl-D."""
 
 
 @contextmanager
 def raw_keys() -> Generator[Callable[[float], bool]]:
-    """Yield a function that waits so many seconds, and tells whether a key to leave came."""
+    """Yield a function that waits some seconds, and returns whether a quit key was pressed."""
     if not sys.stdin.isatty():
         yield _only_wait
         return
@@ -43,6 +43,6 @@ def _wait_for_key(descriptor: int, seconds: float) -> bool:
         return False
     keys = os.read(descriptor, 64).decode(errors="replace")
     if keys.startswith("\x1b") and len(keys) > 1:
-        return False  # an arrow key, or the like
-    # A closed terminal is readable and gives nothing.
-    return not keys or not LEAVE.isdisjoint(keys)
+        return False  # the sequence of an arrow key, for example
+    # A closed terminal is readable and returns nothing.
+    return not keys or not QUIT_KEYS.isdisjoint(keys)

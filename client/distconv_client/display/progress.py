@@ -1,7 +1,7 @@
-"""Three ways to watch jobs: live bars on a terminal, occasional lines anywhere else, and JSON.
+"""Show the progress of jobs: bars on a terminal, occasional lines elsewhere, or JSON.
 
-Bars and lines go to stderr, so that stdout holds only results. Each is a `follow.View`; `opened`
-chooses one and closes it whatever happens.
+Bars and lines go to stderr, so that stdout contains only results. Each is a `follow.View`; `opened`
+chooses one and always closes it.
 """
 
 import sys
@@ -21,9 +21,9 @@ from distconv_client.follow import View
 from distconvd.model import TERMINAL_STATUSES, Job, JobStatus
 
 LINE_STEP = 0.25
-"""Without a terminal a running job gets a line for each such part that is done."""
+"""Without a terminal, a running job gets a line each time another such part is done."""
 BAR_WIDTH_MIN = 10
-OUTAGE = "The jobs go on; waiting for the daemon to come back."
+OUTAGE = "The jobs continue; waiting for the daemon to come back."
 
 
 @contextmanager
@@ -45,12 +45,12 @@ def opened(console: Console, *, as_json: bool = False) -> Generator[View]:
 
 
 def is_live(console: Console) -> bool:
-    """Tell whether bars can be drawn; a forced colour (FORCE_COLOR) does not make a terminal."""
+    """Whether bars can be drawn; a forced colour (FORCE_COLOR) does not make a terminal."""
     return sys.stderr.isatty() and console.is_terminal and not console.is_dumb_terminal
 
 
 class JsonView:
-    """Each job whenever it has changed, as a line of JSON."""
+    """A line of JSON whenever a job has changed."""
 
     def __init__(self) -> None:
         self._shown: dict[str, Job] = {}
@@ -63,7 +63,7 @@ class JsonView:
         self._shown = dict(jobs)
 
     def outage(self, error: ClientError) -> None:
-        """Tell it on stderr, so that stdout stays JSON."""
+        """Report it on stderr, so that stdout stays JSON."""
         print(f"distconv: {error.message} {OUTAGE}", file=sys.stderr)
 
 
@@ -79,7 +79,7 @@ class LinesView:
         self._shown: dict[str, tuple[object, ...]] = {}
 
     def show(self, jobs: Mapping[str, Job]) -> None:
-        """Print a line for each job that got on noticeably."""
+        """Print a line for each job that has made noticeable progress."""
         landmarks = {job_id: landmark(job) for job_id, job in jobs.items()}
         for job_id, mark in landmarks.items():
             if self._shown.get(job_id) != mark:
@@ -87,12 +87,12 @@ class LinesView:
         self._shown = landmarks
 
     def outage(self, error: ClientError) -> None:
-        """Print one line for it."""
+        """Print one line about it."""
         self._console.out(f"{error.message} {OUTAGE}", highlight=False)
 
 
 def landmark(job: Job) -> tuple[object, ...]:
-    """Return what must change for a job to be worth a new line."""
+    """Return the facts of a job whose change is worth a new line."""
     now = job.progress if job.status is JobStatus.ASSIGNED else None
     if now is None:
         return (job.status, job.attempt)
@@ -100,7 +100,7 @@ def landmark(job: Job) -> tuple[object, ...]:
 
 
 def job_line(job: Job) -> str:
-    """Return one line on how a job stands."""
+    """Return one line about the state of a job."""
     where = "" if job.assigned_engine is None else f" on {text.clean(job.assigned_engine)}"
     news = text.progress(job)
     return (
@@ -111,7 +111,7 @@ def job_line(job: Job) -> str:
 
 
 class BarsView:
-    """One bar a job: what runs comes first, and no more bars than the terminal has lines.
+    """One bar for each job, running ones first, but no more than the terminal has lines.
 
     Args:
         console: a terminal.
@@ -134,7 +134,7 @@ class BarsView:
         )
 
     def show(self, jobs: Mapping[str, Job]) -> None:
-        """Bring the bars up to date; a job that is no longer followed leaves a line above them."""
+        """Update the bars; a job that is no longer followed leaves a line above them."""
         for job_id in self._last.keys() - jobs.keys():
             self.bars.remove_task(self._tasks.pop(job_id))
             self.bars.console.print(Text(job_line(self._last[job_id])), soft_wrap=True)
@@ -165,7 +165,7 @@ class BarsView:
 
 
 class FieldColumn(ProgressColumn):
-    """A column that shows one field of a task, a `Text`: no markup, and never a second line.
+    """A column that shows one field of a task, a `Text`, without markup or line breaks.
 
     Args:
         field: the field's name.
@@ -189,7 +189,7 @@ def fraction(job: Job) -> float:
 
 
 def state(job: Job) -> Text:
-    """Return in a few words what a job is doing, or what came of it."""
+    """Return in a few words what a job is doing, or how it ended."""
     colour = STYLES[job.status]
     if job.status is JobStatus.ASSIGNED and job.progress is not None:
         phase, engine = text.clean(job.progress.phase), text.clean(job.assigned_engine or "")
@@ -206,6 +206,6 @@ SHOWN_FIRST = (JobStatus.ASSIGNED, JobStatus.PENDING)
 
 
 def most_important(jobs: Iterable[Job], count: int) -> set[str]:
-    """Return the ids of the `count` jobs to show: running ones first, then waiting, then ended."""
+    """Return the IDs of the `count` jobs to show: running ones first, then pending, then ended."""
     ranked = sorted(jobs, key=lambda job: (*(job.status is not one for one in SHOWN_FIRST),))
     return {job.job_id for job in ranked[:count]}

@@ -1,6 +1,6 @@
-"""Jobs, engines and attempts as tables: drawn for a terminal, plain columns for anything else.
+"""Print jobs, engines and attempts as tables: drawn on a terminal, plain columns elsewhere.
 
-A plain table is never cut to a width, so what is piped into another program is whole.
+A plain table is never cut to a width, so that another program reads whole values.
 """
 
 import time
@@ -30,7 +30,7 @@ STYLES = {
     "lost": "red",
     "running": "cyan",
 }
-"""The colour of a word that tells a state."""
+"""The colour of each word for a state."""
 
 JOB_COLUMNS = ("JOB", "STATUS", "CODEC", "SIZE", "SOURCE", "ENGINE", "AGE", "PROGRESS")
 ENGINE_COLUMNS = ("ENGINE", "STATE", "CODECS", "BENCHMARK", "JOBS", "FREE", "CPU", "SEEN", "TAGS")
@@ -38,11 +38,11 @@ ATTEMPT_COLUMNS = ("ATTEMPT", "ENGINE", "OUTCOME", "CLASS", "STARTED", "TOOK", "
 
 
 LONG = frozenset({"SOURCE", "PROGRESS", "OUTPUT", "MESSAGE", "CODECS", "TAGS"})
-"""Columns that are folded where a terminal is too narrow; all others stay on one line."""
+"""Columns that are folded on a narrow terminal; all others stay on one line."""
 
 
 def print_table(console: Console, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table; the cells must be clean already."""
+    """Print a table; the cells must be clean (see `text.clean`)."""
     whole = [list(row) for row in rows]
     if console.is_terminal:
         console.print(drawn(columns, whole))
@@ -61,7 +61,7 @@ def drawn(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
 
 
 def print_plain(console: Console, rows: Sequence[Sequence[str]]) -> None:
-    """Print rows as columns that are two spaces apart."""
+    """Print rows as columns, two spaces apart."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     for row in rows:
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -127,7 +127,7 @@ def print_facts(console: Console, facts: Iterable[tuple[str, str]]) -> None:
 
 
 def job_facts(job: Job) -> list[tuple[str, str]]:
-    """Return what a person may want to know of one job; what is not set is left out."""
+    """Return the facts of one job for a person; unset ones are left out."""
     now_s = time.time()
     facts = [
         ("job", text.clean(job.job_id)),
@@ -138,7 +138,7 @@ def job_facts(job: Job) -> list[tuple[str, str]]:
         ("priority", text.priority(job.priority) if job.priority else ""),
         ("engine", text.clean(job.assigned_engine or "")),
         ("placed", text.clean(job.placement or "")),
-        ("attempt", f"{job.attempt}, {job.retries} of {job.max_retries} retries made"),
+        ("attempt", f"{job.attempt}, {job.retries} of {job.max_retries} retries used"),
         ("progress", progress_fact(job)),
         ("labels", text.clean(" ".join(f"{k}={v}" for k, v in job.labels.items()))),
         ("requires", text.clean(" ".join(job.requires))),
@@ -159,7 +159,7 @@ def progress_fact(job: Job) -> str:
 
 
 def result_fact(job: Job) -> str:
-    """Return what the engine proved about the output; empty when there is none."""
+    """Return the facts of the checked output; empty if there is no result."""
     found = job.result
     if found is None:
         return ""
@@ -167,8 +167,8 @@ def result_fact(job: Job) -> str:
     parts = (
         f"{text.size(before)} -> {text.size(found.size_bytes)}",
         f"{text.saved(before, found.size_bytes)} saved",
-        "" if found.video_frames is None else f"{found.video_frames} frames",
+        "" if found.video_frames is None else text.count(found.video_frames, "frame"),
         text.duration(found.duration_s),
-        "" if not found.checks else f"{len(found.checks)} checks passed",
+        "" if not found.checks else f"{text.count(len(found.checks), 'check')} passed",
     )
     return ", ".join(part for part in parts if part and part != text.NOTHING)

@@ -1,7 +1,7 @@
-"""Where output goes: two consoles that interpret no markup, and JSON lines.
+"""Print to consoles that interpret no markup, and as JSON lines.
 
-`rich` reads square brackets as styles unless it is told not to; what is printed here comes from
-files' names and daemons' messages, so it never is markup.
+`rich` interprets square brackets as styles by default; what is printed here contains file names and
+the daemon's messages, so it is never markup.
 """
 
 import sys
@@ -21,6 +21,6 @@ def stderr_console() -> Console:
 
 
 def print_json(value: object) -> None:
-    """Print one value as one line of JSON on stdout, at once: a reader may be waiting for it."""
+    """Print one value as one line of JSON on stdout, and flush it for a waiting reader."""
     sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
     sys.stdout.flush()

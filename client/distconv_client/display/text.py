@@ -1,7 +1,7 @@
-"""Values as words for a person: sizes, times, names, progress. Plain strings, no terminal here.
+"""Format values for a person as plain strings: sizes, times, names and progress.
 
 Whatever came over the network goes through `clean` before it is printed: a label or an error
-message may hold escape sequences that would drive the terminal of whoever looks at it.
+message may contain escape sequences that would control the reader's terminal.
 """
 
 import unicodedata
@@ -22,12 +22,12 @@ def clean(text: str) -> str:
 
 
 def shown(char: str) -> str:
-    """Return a control character as something harmless."""
+    """Return a harmless replacement of a control character."""
     return " " if char in "\n\r\t" else f"\\x{ord(char):02x}"
 
 
 def size(count_bytes: float | None) -> str:
-    """Return a size to three digits in decimal units, as `job_size` counts it."""
+    """Return a size with three digits in decimal units, like `job_size`."""
     if count_bytes is None:
         return NOTHING
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
@@ -36,6 +36,11 @@ def size(count_bytes: float | None) -> str:
             digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
             return f"{value:.{digits}f} {unit}"
     return f"{count_bytes:.0f} B"
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural unless it is one."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def saved(before_bytes: float | None, after_bytes: float | None) -> str:
@@ -59,12 +64,12 @@ def duration(seconds: float | None) -> str:
 
 
 def ago(moment_ms: int | None, now_s: float) -> str:
-    """Return how long ago `moment_ms` was; clocks that differ a little make it zero."""
+    """Return how long ago `moment_ms` was; zero if it is ahead of this machine's clock."""
     return NOTHING if not moment_ms else duration(max(0.0, now_s - moment_ms / 1000))
 
 
 def priority(value: int) -> str:
-    """Return the word for a priority, or its number when it has none."""
+    """Return the word for a priority, or its number if it has none."""
     return next((word for word, number in PRIORITIES.items() if number == value), str(value))
 
 
@@ -74,7 +79,7 @@ def source_name(url: str) -> str:
 
 
 def place(url: str | None) -> str:
-    """Return a `file://` URL as the path that a person would type, any other as it is."""
+    """Return a `file://` URL as the path that a person would type, any other unchanged."""
     if not url:
         return NOTHING
     parts = urlsplit(url)
@@ -82,7 +87,7 @@ def place(url: str | None) -> str:
 
 
 def progress(job: Job) -> str:
-    """Return in a few words how far a job is, or what came of it."""
+    """Return in a few words how far a job is, or how it ended."""
     if job.status is JobStatus.COMPLETED:
         return place(job.output_url)
     if job.error_message and job.status is not JobStatus.ASSIGNED:
@@ -94,7 +99,7 @@ def progress(job: Job) -> str:
 
 
 def pace(job: Job) -> str:
-    """Return the speed and the time left of a running job, as far as they are known."""
+    """Return the speed and the remaining time of a running job, as far as they are known."""
     now = job.progress
     if now is None or job.status is not JobStatus.ASSIGNED:
         return ""

@@ -1,4 +1,4 @@
-"""Examining the way from this machine to a finished job, step by step; see `run_checks`."""
+"""Check every step from this machine to a finished job; see `run_checks`."""
 
 from distconv_client.doctor.finding import Finding
 from distconv_client.doctor.run import DoctorConfig, run_checks

@@ -1,6 +1,7 @@
-"""A test clip of one second, made here without ffmpeg: YUV4MPEG2, which is frames and little else.
+"""Make a test clip of one second without ffmpeg.
 
-A bar moves over a gradient, so every frame differs and a lost one shows.
+It is in YUV4MPEG2, which is raw frames and short headers. A bar moves over a gradient, so every
+frame differs and a lost one shows.
 """
 
 WIDTH, HEIGHT, FRAMES = 128, 96, 25

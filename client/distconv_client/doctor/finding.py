@@ -1,4 +1,4 @@
-"""What a check found, and the bound on how long it may take."""
+"""Define the outcome of a check, and bound how long a check may take."""
 
 import queue
 import threading
@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 import msgspec
 
 CHECK_S = 10.0
-"""How long a check may take that does not say otherwise."""
+"""How long a check may take by default."""
 
 T = TypeVar("T")
 Outcome = Literal["ok", "fail", "skip"]
@@ -18,9 +18,9 @@ class Finding(msgspec.Struct, frozen=True):
     """The outcome of one check; also what `distconv doctor --json` prints.
 
     Attributes:
-        check: its name, one word or two.
-        outcome: `skip` where it makes no sense, or what it needs has failed.
-        detail: what was found; `told` in JSON.
+        check: its name, one or two words.
+        outcome: `skip` if the check does not apply, or a check that it needs has failed.
+        detail: what was found; named `told` in JSON.
         remedy: what to do about a failure.
     """
 
@@ -31,7 +31,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 def ok(check: str, detail: str) -> Finding:
-    """Return that all is well."""
+    """Return a finding without a fault."""
     return Finding(check, "ok", detail)
 
 
@@ -41,21 +41,21 @@ def fail(check: str, detail: str, remedy: str) -> Finding:
 
 
 def skip(check: str, detail: str) -> Finding:
-    """Return that there was nothing to check."""
+    """Return the finding of a check that was not made, with the reason."""
     return Finding(check, "skip", detail)
 
 
 def within(seconds: float, call: Callable[[], T]) -> T:
-    """Return what `call` does, for calls that know no bound of their own; raises `TimeoutError`.
+    """Return the result of a `call` without a timeout of its own; raises `TimeoutError`.
 
-    It runs in a thread that is left behind when it takes too long.
+    It runs in a daemon thread, which is abandoned when it takes too long.
     """
     answers: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
 
     def work() -> None:
         try:
             answers.put((call(), None))
-        except Exception as error:  # noqa: BLE001 - it is raised again below, where it belongs
+        except Exception as error:  # noqa: BLE001 - it is raised below, in the caller's thread
             answers.put((None, error))
 
     threading.Thread(target=work, daemon=True).start()

@@ -1,8 +1,8 @@
-"""Checks of this machine: ffmpeg and its encoders, and room on the disk.
+"""Check this machine: ffmpeg and its encoders, and the free disk space.
 
-The engine is asked by running it, not by importing it: a client's machine need not have it, and what
-holds for a process that was started here is what counts. It is asked under the settings that the unit
-of an installed engine starts it with.
+The engine's self-test runs as a process and is not imported: a client's machine need not have the
+engine, and what matters is what works in a process started here. It gets the settings with which the
+unit of an installed engine starts it.
 """
 
 import importlib.util
@@ -22,16 +22,18 @@ from distconv_client.doctor.finding import Finding, fail, ok, skip
 PACKAGE = "distconv_engine"
 SELFTEST_S_MAX = 120.0
 FREE_MB_MIN = 100.0
-"""A client needs next to nothing; below this other things break, too."""
+"""A client needs almost nothing; below this, other programs fail, too."""
 USUAL = ("h264", "hevc", "vp8", "vp9", "av1")
 UNIT_CONFIG = Path("/etc/distconv/engine.toml")
 UNIT_WORK_DIR = Path("/var/lib/distconv-engine")
-"""Each engine of `distconv-engine@.service` has its work directory in this one."""
-_INSTALL = "Install one (apt install ffmpeg), or pip install 'distconv[engine]', which brings one."
+"""Each engine of `distconv-engine@.service` has its work directory below this one."""
+_INSTALL = (
+    "Install ffmpeg (apt install ffmpeg), or pip install 'distconv[engine]', which includes it."
+)
 
 
 class EngineReport(msgspec.Struct, frozen=True):
-    """What `distconv_engine.selftest` prints."""
+    """The output of `distconv_engine.selftest`."""
 
     error: str | None = None
     ffmpeg: str | None = None
@@ -43,10 +45,10 @@ class EngineReport(msgspec.Struct, frozen=True):
 
 
 def ask_engine(work_dir: Path | None = None) -> EngineReport | None:
-    """Return what an engine here would find; None where the package is not installed.
+    """Return what an engine would find here; None if the package is not installed.
 
     Args:
-        work_dir: its work directory; None: the one that variables, its file or its unit name.
+        work_dir: its work directory; None: that of its environment, file or unit.
     """
     if importlib.util.find_spec(PACKAGE) is None:
         return None
@@ -69,7 +71,7 @@ def ask_engine(work_dir: Path | None = None) -> EngineReport | None:
 
 
 def check_ffmpeg(report: EngineReport | None) -> Finding:
-    """Whether ffmpeg runs here and really encodes."""
+    """Check that ffmpeg runs here and really encodes."""
     if report is None:
         return skip("ffmpeg", "no engine is installed here")
     if report.error is not None:
@@ -77,10 +79,10 @@ def check_ffmpeg(report: EngineReport | None) -> Finding:
     where = f"{report.version} at {report.ffmpeg}"
     if not report.encoders:
         return fail("ffmpeg", text.clean(f"{where} encodes none of {', '.join(USUAL)}"), _INSTALL)
-    made = ", ".join(f"{codec} by {encoder}" for codec, encoder in report.encoders.items())
+    made = ", ".join(f"{codec} with {encoder}" for codec, encoder in report.encoders.items())
     lacking = [codec for codec in USUAL if codec not in report.encoders]
-    without = f"; it cannot make {', '.join(lacking)}" if lacking else ""
-    return ok("ffmpeg", text.clean(f"{where} makes {made}{without}"))
+    without = f"; it cannot encode {', '.join(lacking)}" if lacking else ""
+    return ok("ffmpeg", text.clean(f"{where} encodes {made}{without}"))
 
 
 def check_disk(
@@ -88,37 +90,43 @@ def check_disk(
     work_dir: Path | None = None,
     free_mb: Callable[[Path], float] | None = None,
 ) -> Finding:
-    """Whether there is room: for an engine in its work directory, else for temporary files.
+    """Check the free disk space: of an engine's work directory, else for temporary files.
 
     Args:
-        report: what the engine found.
-        work_dir: the folder that was named to us, for where no engine is installed.
-        free_mb: replaces the look at the disk, for tests.
+        report: the output of the engine's self-test.
+        work_dir: the directory of --work-dir, which counts if no engine is installed.
+        free_mb: measures the free space; tests replace it.
     """
     if report is not None and report.work_dir is not None:
         return _disk_space_of_engine(report, report.work_dir)
     if report is not None and work_dir is None:
-        return skip("disk", "where the engine works is not known; name it with --work-dir DIR")
+        return skip("disk", "the engine's work directory is not known; name it with --work-dir DIR")
     folder = work_dir or Path(tempfile.gettempdir())
-    remedy = f"Make room there{'' if work_dir else ', or name another place with TMPDIR'}."
-    return _judged(folder, (free_mb or _free_mb)(folder), FREE_MB_MIN, remedy)
+    remedy = f"Free some space{'' if work_dir else ', or set TMPDIR to another directory'}."
+    return _finding(folder, (free_mb or _free_mb)(folder), FREE_MB_MIN, remedy)
 
 
 def _disk_space_of_engine(report: EngineReport, work_dir: str) -> Finding:
     folder = Path(work_dir)
     if not os.path.isdir(folder):
-        # The engine makes every name of a folder absolute that somebody gave it, and no other.
+        # A relative path is the default: the engine makes every configured path absolute.
         if not folder.is_absolute():
-            detail = "no engine has worked in this folder; name an engine's with --work-dir DIR"
+            detail = "no engine has worked in the current directory; name its directory with --work-dir DIR"
             return skip("disk", detail)
-        remedy = "An engine makes it when it starts; name the engine's own with --work-dir DIR."
-        return fail("disk", text.clean(f"there is no folder {work_dir} to be seen"), remedy)
-    remedy = "Below its reserve an engine takes no job: make room, or give it another --work-dir."
+        remedy = "An engine creates it when it starts; name the right one with --work-dir DIR."
+        return fail(
+            "disk",
+            text.clean(f"the directory {work_dir} does not exist, or is not visible to you"),
+            remedy,
+        )
+    remedy = (
+        "Below its reserve an engine accepts no jobs: free some space, or change its --work-dir."
+    )
     free = _free_mb(folder) if report.free_mb is None else report.free_mb
-    return _judged(folder, free, report.reserve_mb or FREE_MB_MIN, remedy)
+    return _finding(folder, free, report.reserve_mb or FREE_MB_MIN, remedy)
 
 
-def _judged(folder: Path, free_mb: float, needed_mb: float, remedy: str) -> Finding:
+def _finding(folder: Path, free_mb: float, needed_mb: float, remedy: str) -> Finding:
     detail = text.clean(f"{text.size(free_mb * 1e6)} free in {folder}")
     if free_mb >= needed_mb:
         return ok("disk", detail)
@@ -126,14 +134,14 @@ def _judged(folder: Path, free_mb: float, needed_mb: float, remedy: str) -> Find
 
 
 def _as_the_unit(environ: Mapping[str, str], work_dir: Path | None) -> dict[str, str]:
-    """Return the variables under which an engine here finds the settings that it works with."""
+    """Return the environment with which an engine here uses its unit's settings."""
     found = dict(environ)
     if "DISTCONV_CONFIG" not in found and os.access(UNIT_CONFIG, os.R_OK):
         found["DISTCONV_CONFIG"] = str(UNIT_CONFIG)
     if work_dir is not None:
         found["DISTCONV_WORK_DIR"] = str(work_dir.absolute())
     elif "DISTCONV_CONFIG" not in environ and UNIT_WORK_DIR.is_dir():
-        # The unit's flag goes over the file, as a variable does.
+        # The unit's flag overrides the file, and so does a variable.
         found.setdefault("DISTCONV_WORK_DIR", str(UNIT_WORK_DIR))
     return found
 

@@ -1,7 +1,7 @@
-"""The check that counts: a clip of one second goes to a real engine and comes back as it should.
+"""Send a clip of one second to a real engine, and check the result that comes back.
 
-Bounded: the job is cancelled when the time is up, and on Ctrl-C. What stays is the job's record, with
-the label `distconv=doctor`, since the daemon forgets no job.
+The job is cancelled on timeout and on Ctrl-C. Its record stays, with the label `distconv=doctor`,
+since the daemon keeps the records of all jobs.
 """
 
 import hashlib
@@ -33,12 +33,12 @@ class RoundTrip:
 
     Args:
         client: the daemon.
-        engines: those that can work.
-        address: this machine's, for engines that fetch the clip from here.
-        clip_dir: a folder that is shared with the engines, instead.
+        engines: the available engines.
+        address: this machine's address, from which engines fetch the clip.
+        clip_dir: a folder shared with the engines, used instead.
         timeout_s: how long the job may take.
-        sleep: waits so many seconds.
-        ticker: seconds that never go back.
+        sleep: waits for a number of seconds.
+        ticker: monotonic seconds.
     """
 
     def __init__(
@@ -61,15 +61,15 @@ class RoundTrip:
         self._ticker = ticker
 
     def check(self) -> Finding:
-        """Send the clip round; raises `ClientError` where the daemon refuses, `BadInput` for a folder
-        that cannot be used."""
+        """Run the job; raises `ClientError` when the daemon refuses, `BadInput` for an unusable
+        folder."""
         clip = make_clip()
         began_s = self._ticker()
         with self._transport(clip) as transport:
             job = self._client.submit(self._submission(transport, len(clip)))
             try:
-                job = self._followed(job, began_s + self._timeout_s)
-                return self._judged(job, transport, self._ticker() - began_s)
+                job = self._wait(job, began_s + self._timeout_s)
+                return self._finding(job, transport, self._ticker() - began_s)
             finally:
                 self._clean_up(job)
 
@@ -89,8 +89,8 @@ class RoundTrip:
             output=Output(url=transport.output_url),
         )
 
-    def _followed(self, job: Job, deadline_s: float) -> Job:
-        """Return the job when it has ended, failed once, or taken too long."""
+    def _wait(self, job: Job, deadline_s: float) -> Job:
+        """Return the job when it has ended, an attempt has failed, or the time is up."""
         while True:
             job = self._client.job(job.job_id)
             failed = job.status is JobStatus.PENDING and job.error_message is not None
@@ -98,44 +98,43 @@ class RoundTrip:
                 return job
             self._sleep(POLL_S)
 
-    def _judged(self, job: Job, transport: Transport, took_s: float) -> Finding:
+    def _finding(self, job: Job, transport: Transport, took_s: float) -> Finding:
         if job.status is JobStatus.COMPLETED:
             return self._compared(job, transport.result(), took_s)
         if job.error_message is not None:
             return self._failed(job)
         if job.status is JobStatus.PENDING:
             why = self._client.why(job.job_id).summary
-            detail = f"the job still waits after {took_s:.0f} s: {why}"
-            remedy = "Do what that sentence says, or give it longer: --timeout SECONDS"
+            detail = f"the job is still pending after {took_s:.0f} s: {why}"
+            remedy = "Remove that cause, or allow more time: --timeout SECONDS"
             return fail(NAME, text.clean(detail), remedy)
-        detail = f"the job is {text.progress(job)} after {took_s:.0f} s on {job.assigned_engine}"
-        return fail(NAME, text.clean(detail), "The engine is slow or stuck: look at its log.")
+        so_far = "" if job.progress is None else f" ({text.progress(job)})"
+        detail = f"the job has not ended on {job.assigned_engine} after {took_s:.0f} s{so_far}"
+        return fail(NAME, text.clean(detail), "The engine is slow or stuck: see its log.")
 
     def _failed(self, job: Job) -> Finding:
-        """Tell a failure; most often the engine could not get the clip, or not bring the result."""
+        """Return a failure; usually the engine could not fetch the clip or upload the result."""
         detail = f"the job failed: {job.error_message}"
         remedy = f"See `distconv attempts --log {job.job_id}`"
         if self._clip_dir is None:
             remedy += f"; if the engine cannot reach this machine ({self._address}), {_FOLDER}"
         else:
-            remedy += "; the folder must lie within an engine's --source-root, and be writable"
+            remedy += "; the folder must be within the engine's --source-root, and writable"
         return fail(NAME, text.clean(detail), f"{remedy}.")
 
     def _compared(self, job: Job, data: bytes | None, took_s: float) -> Finding:
-        """Hold the result against what the engine said of it."""
+        """Compare the result with what the engine reported."""
         result, engine = job.result, text.clean(job.assigned_engine or "an engine")
-        remedy = f"Something changes files on the way; see `distconv status {job.job_id}`."
+        remedy = f"Something alters files in transit; see `distconv status {job.job_id}`."
         if data is None:
-            detail = f"{engine} says that it is done, and the result is not where it should be"
+            detail = f"{engine} reported success, but the result is missing"
             return fail(NAME, detail, remedy)
         if result is None or result.sha256 != hashlib.sha256(data).hexdigest():
-            return fail(NAME, f"what came back is not what {engine} says that it made", remedy)
+            return fail(NAME, f"the result differs from what {engine} reported", remedy)
         if result.video_frames != FRAMES:
-            detail = f"{result.video_frames} frames came back of {FRAMES}"
-            return fail(NAME, detail, "Report it, with the engine's log.")
-        detail = (
-            f"{engine} made {FRAMES} frames of {self._codec} in {took_s:.1f} s, and all came back"
-        )
+            detail = f"{result.video_frames} of {FRAMES} frames came back"
+            return fail(NAME, detail, "Please report this, with the engine's log.")
+        detail = f"{engine} encoded {FRAMES} frames to {self._codec} in {took_s:.1f} s, and all came back"
         return ok(NAME, detail)
 
     def _clean_up(self, job: Job) -> None:
@@ -143,10 +142,10 @@ class RoundTrip:
             try:
                 self._client.cancel(job.job_id)
             except (Conflict, ClientError):
-                pass  # it has ended meanwhile, or the daemon is away: the next look tells
+                pass  # it has ended meanwhile, or the daemon is unavailable
 
 
 def _codec_of(engines: list[EngineView]) -> str:
-    """Return a codec that one of the engines makes, h264 if it can be."""
+    """Return a codec that one of the engines supports, h264 if possible."""
     made = [codec for engine in engines for codec in engine.supported_codecs or ["h264"]]
     return "h264" if "h264" in made or not made else made[0]

@@ -1,4 +1,4 @@
-"""All checks in their order, each only where what it needs has not failed."""
+"""Run all checks in order; skip those that depend on a failed one."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -22,20 +22,20 @@ from distconv_client.key import key_headers
 from distconv_client.views import EngineView
 
 SERVICE_S = 5 * CHECK_S
-"""A check by HTTP is a few requests, each with a bound; a server that dribbles is not waited for."""
+"""An HTTP check makes a few requests, each with a timeout; this also bounds a trickling reply."""
 _NO_DAEMON = (httpx.HTTPError, ValueError, AttributeError, msgspec.DecodeError)
-"""What comes of replies that no daemon would send."""
+"""The errors caused by replies that no daemon would send."""
 
 
 @dataclass
 class DoctorConfig:
-    """Whom to examine, and how; the callables are doors for tests.
+    """What to check, and how; tests replace the callables.
 
     Args:
         settings: the daemon's address and the key.
-        clip_dir: a folder that is shared with engines, for the round trip.
+        clip_dir: a folder shared with the engines, for the round trip.
         timeout_s: how long the round trip may take.
-        work_dir: that of an engine on this machine; None: the one that its settings name.
+        work_dir: the work directory of an engine on this machine; None: that of its settings.
     """
 
     settings: Settings
@@ -52,7 +52,7 @@ class DoctorConfig:
 
 
 def run_checks(doctor_config: DoctorConfig) -> Iterator[Finding]:
-    """Yield each finding as soon as there is one."""
+    """Yield each finding as soon as it is known."""
     check_run = _CheckRun(doctor_config)
     yield from check_run.check_network()
     yield from check_run.service()
@@ -66,7 +66,7 @@ class _CheckRun:
         self._target = network.Target(httpx.URL(doctor_config.settings.server))
         self._here = "127.0.0.1"
         self._blocker: str | None = None
-        """The check that failed and that what follows needs."""
+        """The failed check on which later checks depend."""
         self._roles: list[str] = []
         self._engines: list[EngineView] = []
 
@@ -76,7 +76,7 @@ class _CheckRun:
         return finding
 
     def check_network(self) -> Iterator[Finding]:
-        """Name, port, TLS."""
+        """Check name, port and TLS."""
         network_calls = self._doctor_config.network_calls
         proxy = network.proxy_for(self._target, network_calls)
         if proxy is not None:
@@ -97,22 +97,22 @@ class _CheckRun:
         yield tls if is_usable else self._noted(tls)
 
     def service(self) -> Iterator[Finding]:
-        """What answers there."""
+        """Check the daemon by HTTP."""
         if self._blocker is not None:
             yield from self._skipped("http", "clock", "key", "version", "ready", "engines")
             return
         with self._http() as http:
             service = Service(http, self._doctor_config.clock)
             try:
-                yield from self._asked(service)
+                yield from self._check_service(service)
             except (*_NO_DAEMON, TimeoutError) as error:
                 detail = (
-                    f"the daemon stopped answering as one: {str(error) or type(error).__name__}"
+                    f"the daemon's replies became invalid: {str(error) or type(error).__name__}"
                 )
                 yield self._noted(fail("http", detail, "Try again; see the daemon's log."))
             self._roles = service.roles
 
-    def _asked(self, service: Service) -> Iterator[Finding]:
+    def _check_service(self, service: Service) -> Iterator[Finding]:
         first, *clock = within(SERVICE_S, service.check_http)
         yield self._noted(first)
         if self._blocker is not None:
@@ -127,17 +127,17 @@ class _CheckRun:
         yield self._noted(finding)
 
     def machine(self) -> Iterator[Finding]:
-        """What this machine has."""
+        """Check ffmpeg and the disk of this machine."""
         report = self._doctor_config.ask_engine(self._doctor_config.work_dir)
         yield machine.check_ffmpeg(report)
         yield machine.check_disk(report, self._doctor_config.work_dir)
 
     def round_trip(self) -> Finding:
-        """A clip to an engine and back."""
+        """Check that a clip goes to an engine and comes back encoded."""
         if self._blocker is not None:
             return next(self._skipped(ROUND_TRIP))
         if not {"read", "submit"} <= set(self._roles):
-            return skip(ROUND_TRIP, "the key may not both read and submit; one that may would tell")
+            return skip(ROUND_TRIP, "needs a key with the roles read and submit")
         doctor_config = self._doctor_config
         with doctor_config.make_client(
             doctor_config.settings.server, doctor_config.settings.api_key
@@ -157,11 +157,11 @@ class _CheckRun:
                 return fail(ROUND_TRIP, error.message, error.hint or "See the daemon's log.")
             except OSError as error:
                 detail = f"this machine cannot listen at {self._here}: {error.strerror or error}"
-                return fail(ROUND_TRIP, detail, "Name a shared folder instead: --clip-dir DIR")
+                return fail(ROUND_TRIP, detail, "Use a shared folder instead: --clip-dir DIR")
 
     def _skipped(self, *checks: str) -> Iterator[Finding]:
         for check in checks:
-            yield skip(check, f"needs what failed before: {self._blocker}")
+            yield skip(check, f"needs the check {self._blocker}, which failed")
 
     def _http(self) -> httpx.Client:
         settings = self._doctor_config.settings

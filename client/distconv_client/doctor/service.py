@@ -1,4 +1,4 @@
-"""Checks of the daemon by HTTP: what answers, its clock, the key, versions, readiness, engines."""
+"""Check the daemon by HTTP: its clock, the key, version, readiness and engines."""
 
 import secrets
 import time
@@ -15,22 +15,22 @@ from distconv_client.views import EngineView
 from distconvd.model import ProgressReport, Submission
 
 SKEW_S_MAX = 30.0
-"""Jobs may wait for a time (`not_before`), and ages are shown; half a minute harms neither."""
+"""Clocks matter for start times (`not_before`) and ages; half a minute harms neither."""
 _REFUSED = frozenset({401, 403})
-_ASKED: dict[str, tuple[str, str, msgspec.Struct | None]] = {
+_PROBES: dict[str, tuple[str, str, msgspec.Struct | None]] = {
     "read": ("GET", "/version", None),
     "submit": ("POST", "/jobs/?dry_run=true", Submission("http://localhost/a.mp4", "h264")),
     "engine": ("POST", "/jobs/0_0/progress", ProgressReport(1)),
     "admin": ("DELETE", "/engines/", None),
 }
-"""A request for each role that changes nothing: a dry run, and what does not exist."""
+"""For each role, a request that changes nothing: a dry run, or an ID that does not exist."""
 
 
 class Service:
-    """One daemon, asked without patience.
+    """One daemon, asked without retries.
 
     Args:
-        http: sends requests, with the key and a bound on waiting.
+        http: sends requests with the key and a timeout.
         clock: seconds since the epoch.
     """
 
@@ -40,7 +40,7 @@ class Service:
         self.roles: list[str] = []
 
     def check_http(self) -> list[Finding]:
-        """Whether distconvd answers there, and what its clock says."""
+        """Check that distconvd answers, and compare its clock."""
         sent_s = self._clock()
         try:
             reply = self._http.get("/livez")
@@ -48,16 +48,16 @@ class Service:
             return [
                 fail(
                     "http",
-                    f"no HTTP there: {str(error) or type(error).__name__}",
+                    f"no HTTP server answers: {str(error) or type(error).__name__}",
                     _other_scheme(self._http),
                 )
             ]
         if not reply.is_success or reply.text.strip() != "OK":
-            remedy = "Something else listens there, or a proxy is in the way: check address, port and path."
+            remedy = "Another server or a proxy answers there: check address, port and path."
             return [
                 fail(
                     "http",
-                    f"/livez is answered with {reply.status_code}, not as distconvd does",
+                    f"GET /livez returned {reply.status_code}, but not distconvd's reply",
                     remedy,
                 )
             ]
@@ -67,8 +67,8 @@ class Service:
         try:
             there_s = parsedate_to_datetime(reply.headers.get("Date", "")).timestamp()
         except ValueError:
-            return skip("clock", "the reply has no date")
-        # The date was true at some moment while we waited, and it is cut to a whole second.
+            return skip("clock", "the reply has no Date header")
+        # The date was right at some moment while we waited, and is truncated to whole seconds.
         ahead_s = (
             there_s - self._clock() if there_s > self._clock() else min(0.0, there_s + 1 - sent_s)
         )
@@ -76,13 +76,15 @@ class Service:
         if abs(ahead_s) <= SKEW_S_MAX:
             return ok("clock", detail)
         which = "behind" if ahead_s > 0 else "ahead of"
-        remedy = "Set both by NTP (`timedatectl set-ntp true`); times of jobs are the daemon's."
+        remedy = (
+            "Synchronize both with NTP (`timedatectl set-ntp true`); jobs use the daemon's clock."
+        )
         return fail("clock", f"{detail}: this machine is {which} the daemon", remedy)
 
     def check_key(self, *, has_key: bool) -> Finding:
-        """Which roles the key has, by what is not refused."""
+        """Find out the key's roles by what the daemon does not refuse."""
         refusals: list[int] = []
-        for role, (method, path, body) in _ASKED.items():
+        for role, (method, path, body) in _PROBES.items():
             target = path + (f"distconv-doctor-{secrets.token_hex(8)}" if role == "admin" else "")
             status = self._ask(method, target, body)
             if status in _REFUSED:
@@ -90,16 +92,16 @@ class Service:
             else:
                 self.roles.append(role)
         if self.roles:
-            detail = f"{'' if has_key else 'none is needed; '}roles: {', '.join(self.roles)}"
+            detail = f"{'' if has_key else 'no key is needed; '}roles: {', '.join(self.roles)}"
             return ok("key", detail)
         if not has_key:
             remedy = (
                 "Give it with --api-key, DISTCONV_API_KEY or api_key in the configuration file."
             )
-            return fail("key", "the daemon asks for a key, and none is given", remedy)
-        remedy = "Compare it with the daemon's; in a key file it may have been revoked or expired (`distconvd keys list`)."
+            return fail("key", "the daemon requires a key, but none was given", remedy)
+        remedy = "Compare it with the daemon's; a key of a key file may be revoked or expired (`distconvd keys list`)."
         detail = (
-            "the daemon does not know this key" if 401 in refusals else "this key may do nothing"
+            "the daemon does not accept this key" if 401 in refusals else "this key has no role"
         )
         return fail("key", detail, remedy)
 
@@ -109,30 +111,32 @@ class Service:
         return self._http.request(method, path, content=content, headers=headers).status_code
 
     def check_version(self) -> Finding:
-        """Whether client and daemon are of one version, up to the last number."""
+        """Check that client and daemon have the same version, except for the last number."""
         if "read" not in self.roles:
-            return skip("version", "the key may not read")
+            return skip("version", "the key does not have the role read")
         there = str(self._http.get("/version").json().get("version"))
         here = installed_version("distconv")
         if there.split(".")[:2] == here.split(".")[:2]:
-            return ok("version", f"{there} there, {here} here")
-        remedy = "Install the same version on both; the daemon first."
-        return fail("version", f"the daemon is {text.clean(there)}, this is {here}", remedy)
+            return ok("version", f"daemon {there}, client {here}")
+        remedy = "Install the same version on both, the daemon first."
+        return fail(
+            "version", f"the daemon is {text.clean(there)}, but this client is {here}", remedy
+        )
 
     def check_ready(self) -> Finding:
-        """Whether the daemon accepts changes."""
+        """Check that the daemon accepts changes."""
         reply = self._http.get("/readyz")
         if reply.is_success:
-            return ok("ready", "it accepts jobs")
+            return ok("ready", "the daemon accepts jobs")
         causes = reply.json().get("causes") or {"unknown": f"HTTP {reply.status_code}"}
         detail = "; ".join(f"{cause}: {reason}" for cause, reason in causes.items())
-        remedy = "See the daemon's log; most often its disk is full or fails, or it is stopping."
-        return fail("ready", text.clean(f"it accepts none: {detail}"), remedy)
+        remedy = "See the daemon's log; usually its disk is full or failing, or it is stopping."
+        return fail("ready", text.clean(f"the daemon accepts no jobs: {detail}"), remedy)
 
     def check_engines(self) -> tuple[Finding, list[EngineView]]:
-        """Whether there is an engine that works, and which do."""
+        """Check that an engine is available, and return those that are."""
         if "read" not in self.roles:
-            return skip("engines", "the key may not read"), []
+            return skip("engines", "the key does not have the role read"), []
         engines = msgspec.json.decode(self._http.get("/engines/").content, type=list[EngineView])
         able = [e for e in engines if e.status in ("idle", "busy") and e.benchmark_time is not None]
         states = ", ".join(
@@ -140,15 +144,15 @@ class Service:
         )
         more = f" and {len(engines) - 10} more" if len(engines) > 10 else ""
         if able:
-            return ok("engines", f"{len(able)} of {len(engines)} can work: {states}{more}"), able
+            return ok("engines", f"{len(able)} of {len(engines)} available: {states}{more}"), able
         if not engines:
             remedy = "Start one: distconv-engine --server URL; its log says when it has registered."
-            return fail("engines", "none has registered", remedy), []
-        remedy = "Start them again, or `distconv engines resume ID`; one without a benchmark waits for it."
-        return fail("engines", f"none of {len(engines)} can work: {states}{more}", remedy), []
+            return fail("engines", "no engine has registered", remedy), []
+        remedy = "Start them again, or run `distconv engines resume ID`; a new engine first runs its benchmark."
+        return fail("engines", f"0 of {len(engines)} available: {states}{more}", remedy), []
 
 
 def _other_scheme(http: httpx.Client) -> str:
     if http.base_url.scheme == "http":
-        return "If the daemon has a certificate, write https:// for http://."
-    return "If the daemon asks for client certificates, this client has none to show; use a proxy that has."
+        return "If the daemon has a certificate, write https:// instead of http://."
+    return "If the daemon requires client certificates, use a proxy that has one; this client has none."

@@ -1,8 +1,8 @@
-"""Two ways for an engine to get the clip and bring the result: from us by HTTP, or in a shared folder.
+"""Exchange clip and result with an engine: by HTTP from this machine, or in a shared folder.
 
-Both leave nothing behind. By HTTP we listen for as long as it takes, under a path that nobody can
-guess, with one file to fetch and one place to put; so it needs no folder that both machines see and
-no media store, but the engine must be able to reach this machine.
+Both leave nothing behind. The HTTP server runs only during the round trip, under an unguessable path,
+with one file to fetch and one target to upload to. It needs neither a folder that both machines see
+nor a media store, but the engine must be able to reach this machine.
 """
 
 import base64
@@ -23,20 +23,20 @@ REQUEST_S_MAX = 30.0
 
 
 class Transport(Protocol):
-    """How the clip goes out and the result comes in."""
+    """How the clip gets to the engine, and the result back."""
 
     @property
     def source_url(self) -> str:
-        """Where the engine finds the clip."""
+        """The URL from which the engine fetches the clip."""
         ...
 
     @property
     def output_url(self) -> str:
-        """Where it puts the result."""
+        """The URL to which it uploads the result."""
         ...
 
     def result(self) -> bytes | None:
-        """Return the result, None where none came."""
+        """Return the result; None if there is none."""
         ...
 
 
@@ -61,7 +61,7 @@ class _SharedFolder(NamedTuple):
 
 @contextmanager
 def by_folder(folder: Path, clip: bytes) -> Generator[Transport]:
-    """Put the clip into a folder, and take everything away afterwards; raises `BadInput`."""
+    """Put the clip into a folder, and remove everything afterwards; raises `BadInput`."""
     stem = folder.absolute() / f"distconv-doctor-{secrets.token_hex(6)}"
     place = _SharedFolder(stem.with_suffix(".y4m"), stem.with_suffix(".mp4"))
     try:
@@ -69,7 +69,7 @@ def by_folder(folder: Path, clip: bytes) -> Generator[Transport]:
         place.source.chmod(0o644)  # engines may run as another user
     except OSError as error:
         raise BadInput(
-            f"Can not write to {folder}: {error.strerror}.", hint="Name another with --clip-dir."
+            f"Cannot write to {folder}: {error.strerror}.", hint="Use another --clip-dir."
         ) from error
     try:
         yield place
@@ -78,8 +78,8 @@ def by_folder(folder: Path, clip: bytes) -> Generator[Transport]:
             path.unlink(missing_ok=True)
 
 
-class _Listening:
-    """What is served, and what was brought."""
+class _Exchange:
+    """The clip that is served, and the result that was uploaded."""
 
     def __init__(self, base: str, clip: bytes) -> None:
         secret = secrets.token_urlsafe(16)
@@ -89,8 +89,8 @@ class _Listening:
         self.was_fetched = False
         self._result: bytes | None = None
 
-    def bring(self, data: bytes, digest: str | None) -> bool:
-        """Take the result; False where it is not what it was announced as."""
+    def accept(self, data: bytes, digest: str | None) -> bool:
+        """Store the result; return False if it does not match its digest."""
         own = base64.b64encode(hashlib.sha256(data).digest()).decode()
         if digest is not None and digest != f"sha-256=:{own}:":
             return False
@@ -103,7 +103,7 @@ class _Listening:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    transport: _Listening
+    transport: _Exchange
 
 
 class _Server6(_Server):
@@ -111,37 +111,37 @@ class _Server6(_Server):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Answers the engine, and nobody who does not know the path."""
+    """Answers the engine, and no client that does not know the path."""
 
     timeout = REQUEST_S_MAX
 
     @property
-    def _transport(self) -> _Listening:
+    def _transport(self) -> _Exchange:
         assert isinstance(self.server, _Server)
         return self.server.transport
 
     def do_GET(self) -> None:
-        """Give the clip."""
-        self._give(with_body=True)
+        """Send the clip."""
+        self._send_clip(with_body=True)
 
     def do_HEAD(self) -> None:
-        """Tell of the clip."""
-        self._give(with_body=False)
+        """Send the clip's headers."""
+        self._send_clip(with_body=False)
 
     def do_PUT(self) -> None:
-        """Take the result."""
+        """Receive the result."""
         size = self.headers.get("Content-Length", "")
         if self.path != self._transport.output_path:
             return self._answer(404)
         if not size.isdigit() or int(size) > RESULT_BYTES_MAX:
             return self._answer(413)
         data = self.rfile.read(int(size))
-        is_good = len(data) == int(size) and self._transport.bring(
+        is_good = len(data) == int(size) and self._transport.accept(
             data, self.headers.get("Repr-Digest")
         )
         return self._answer(201 if is_good else 400)
 
-    def _give(self, *, with_body: bool) -> None:
+    def _send_clip(self, *, with_body: bool) -> None:
         if self.path != self._transport.source_path:
             return self._answer(404)
         self._transport.was_fetched = True
@@ -156,20 +156,20 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Keep quiet."""
+        """Log nothing."""
 
 
 @contextmanager
-def by_http(address: str, clip: bytes) -> Generator[_Listening]:
-    """Listen at an address of this machine's.
+def by_http(address: str, clip: bytes) -> Generator[_Exchange]:
+    """Serve the clip at an address of this machine.
 
     Args:
-        address: the one that it has on the way to the daemon.
-        clip: what is served.
+        address: this machine's address on its connection to the daemon.
+        clip: the clip.
     """
     server = (_Server6 if ":" in address else _Server)((address, 0), _Handler)
     host = f"[{address}]" if ":" in address else address
-    transport = _Listening(f"http://{host}:{server.server_address[1]}", clip)
+    transport = _Exchange(f"http://{host}:{server.server_address[1]}", clip)
     server.transport = transport
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()

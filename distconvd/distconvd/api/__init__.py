@@ -1,1 +1,1 @@
-"""The HTTP API: one module a resource; turns requests into commands and results into replies."""
+"""Serve the HTTP API: turn requests into commands and results into replies, by resource."""

@@ -1,4 +1,4 @@
-"""Admitting a job: decode, validate, let plugins look, then submit. HTTP and the spool share it."""
+"""Admit a job: decode, validate, let plugins review, then submit. HTTP and spool share this."""
 
 import hashlib
 import logging
@@ -23,13 +23,13 @@ Review = Callable[[Submission, str], Submission | None]
 
 
 class Admission:
-    """The door through which every job comes in.
+    """The checks that every new job passes.
 
     Args:
         ledger: commits.
-        schemes: what a `source_url` may begin with.
+        schemes: those that a `source_url` may have.
         reviews: (plugin name, function) of each `distconvd_review_submission`.
-        archive: knows the jobs that have left the store.
+        archive: the retired jobs.
     """
 
     def __init__(
@@ -48,10 +48,10 @@ class Admission:
         self, body: bytes, caller: str, *, key: str | None = None, strict: bool = False,
         dry_run: bool = False,
     ) -> bytes:  # fmt: skip
-        """Return the job made of a JSON object, as on the wire, once it is durable.
+        """Return the job made from a JSON object, as on the wire, once it is durable.
 
-        Raises `BadRequest`, `Unprocessable` for a key that was used otherwise, `Unavailable`, or
-        whatever a plugin refuses it with.
+        Raises `BadRequest`, `Unprocessable` for a key that was used for another request,
+        `Unavailable`, or the error with which a plugin rejects it.
         """
         submission = self.parse(body, strict=strict)
         idempotency = None
@@ -69,7 +69,7 @@ class Admission:
             return await self.archived(known.job_id)
 
     async def archived(self, job_id: str) -> bytes:
-        """Return a job that has left the store, as on the wire; raises `NotFound`."""
+        """Return a retired job, as on the wire; raises `NotFound`."""
         return (await require_archived(self._archive, job_id)).job
 
     def parse(self, body: bytes, *, strict: bool) -> Submission:
@@ -82,8 +82,8 @@ class Admission:
         return submission
 
     async def is_known(self, idempotency: IdempotencyKey | None) -> bool:
-        """Whether a key made a job already, which is then answered as before, whatever a plugin, or
-        its settings, would say of it by now. Raises `Unprocessable` as `submit`."""
+        """Whether a key has created a job already. Such a job is answered as before, even if a plugin
+        would reject it by now. Raises `Unprocessable` as `submit` does."""
         if idempotency is None or not self._reviews:
             return False
         try:
@@ -97,33 +97,33 @@ class Admission:
             await self._ledger.execute(recall, idempotency)
 
     def review(self, submission: Submission, caller: str) -> Submission:
-        """Return the job as the plugins leave it; raises whatever one refuses it with."""
+        """Return the job as the plugins leave it; raises the error with which one rejects it."""
         for name, review in self._reviews:
-            answer = _asked(name, review, submission, caller)
+            answer = _ask(name, review, submission, caller)
             if answer is not None:
                 submission = answer
                 self._check_answer(name, submission)
         return submission
 
     def _check_answer(self, name: str, answer: Submission) -> None:
-        """Hold what a plugin made of a submission, which was valid, against the same rules."""
+        """Check a submission that a plugin has changed against the same rules."""
         try:
             check_submission(answer, self._schemes)
         except BadRequest as error:
-            log.exception("plugin %s made an invalid submission of a valid one", name)
+            log.exception("plugin %s returned an invalid submission", name)
             raise _failed(name) from error
 
 
-def _asked(name: str, review: Review, submission: Submission, caller: str) -> Submission | None:
-    """Ask one plugin; raises what it refuses with, and `PluginFailed` for any fault of its own."""
+def _ask(name: str, review: Review, submission: Submission, caller: str) -> Submission | None:
+    """Ask one plugin; raises the error that it rejects with, and `PluginFailed` if it fails."""
     try:
         answer: object = review(submission, caller)
         if answer is None:
             return answer
         if isinstance(answer, Submission):  # pyright: ignore[reportUnnecessaryIsInstance] - a plugin may answer anything
-            # It may hold anything, too: what is of another type, or cannot be written, is its fault.
+            # Its fields may have any type, too: what cannot be encoded or decoded is its fault.
             return msgspec.json.decode(msgspec.json.encode(answer), type=Submission)
-        raise TypeError(f"it answered {answer!r}, no Submission")
+        raise TypeError(f"it returned {answer!r}, not a Submission")
     except DistconvError:
         raise
     except (Exception, SystemExit) as error:
@@ -133,12 +133,12 @@ def _asked(name: str, review: Review, submission: Submission, caller: str) -> Su
 
 def _failed(name: str) -> PluginFailed:
     return PluginFailed(
-        f"The plugin {name!r} failed on this submission; the daemon's log tells how."
+        f"The plugin {name!r} failed on this submission; the daemon's log has the details."
     )
 
 
 async def require_archived(archive: Archive | None, job_id: str) -> Archived:
-    """Return a job that has left the store; raises `NotFound`."""
+    """Return a retired job from the archive; raises `NotFound`."""
     found = await archive.find(job_id) if archive is not None else None
     if found is None:
         raise NotFound("Job not found")
@@ -146,7 +146,7 @@ async def require_archived(archive: Archive | None, job_id: str) -> Archived:
 
 
 async def find_job(ledger: Ledger, archive: Archive | None, job_id: str) -> bytes:
-    """Return a job as on the wire, from the store or else the archive; raises `NotFound`."""
+    """Return a job as on the wire, from the store or the archive; raises `NotFound`."""
     try:
         return await ledger.execute(get_job, job_id)
     except NotFound:
@@ -154,7 +154,7 @@ async def find_job(ledger: Ledger, archive: Archive | None, job_id: str) -> byte
 
 
 class LocalAccess:
-    """`hookspecs.DaemonAccess`: what background services use instead of HTTP."""
+    """`hookspecs.DaemonAccess`, which background services use instead of HTTP."""
 
     def __init__(self, admission: Admission, ledger: Ledger, archive: Archive | None) -> None:
         self._admission = admission
@@ -173,8 +173,8 @@ class LocalAccess:
 def idempotency_of(key: str, caller: str, digest: str, line: int | None = None) -> IdempotencyKey:
     """Return a key in its caller's name space, with the digest of the request that it is for.
 
-    `line` is that of a batch; its keys are told from others by what no key of a caller's can hold.
-    Raises `BadRequest` for what is no key.
+    `line` is the number of a batch's line; it is appended after a newline, which no caller's key can
+    contain. Raises `BadRequest` for an invalid key.
     """
     if not 0 < len(key) <= Limits.message_chars or not key.isprintable():
         raise BadRequest(
@@ -185,7 +185,7 @@ def idempotency_of(key: str, caller: str, digest: str, line: int | None = None) 
 
 
 def _digest_of(body: bytes) -> str:
-    """Return what tells two requests apart: their meaning, not their spacing or order of fields."""
+    """Return a digest of a request's meaning: spacing and the order of fields do not change it."""
     try:
         canonical = msgspec.json.encode(decode_object(body), order="sorted")
     except RecursionError as error:
@@ -194,5 +194,5 @@ def _digest_of(body: bytes) -> str:
 
 
 def _short(key: str) -> str:
-    """Return the key, or a hash of one that is too long to keep."""
+    """Return the key, or its hash if it is too long to store."""
     return key if len(key) <= 128 else "sha256:" + hashlib.sha256(key.encode()).hexdigest()

@@ -1,12 +1,13 @@
-"""Many submissions in one request: NDJSON on `POST /jobs/`, one job a line.
+"""Admit many submissions in one request: NDJSON on `POST /jobs/`, one job per line.
 
-Each line is answered by a line: the job, or the problem that the same line alone would have got.
-All jobs of a batch become durable in one commit. With `?atomic=true` one bad line refuses the whole
-batch; without it the good lines are taken. Blank lines are skipped and counted, so that the number
+Each line is answered by a line: the job, or the problem that the same line would have got on its own.
+All jobs of a batch become durable in one commit. With `?atomic=true` one bad line rejects the whole
+batch; without it the good lines are accepted. Blank lines are skipped but counted, so that the number
 in an answer is the number of the line in the request.
 
-Each line has an idempotency key of its own, made of the batch's and its number. The batch's stands for
-its first job, with the digest of the whole, so that it is noticed when it is used for anything else.
+Each line has its own idempotency key, made from the batch's key and the line's number. The batch's key
+is stored for its first job, with the digest of the whole batch, so that using it for anything else is
+detected.
 """
 
 import hashlib
@@ -50,11 +51,11 @@ class _Good(NamedTuple):
 
 
 class Batch:
-    """The door for many jobs at once.
+    """The admission of many jobs in one request.
 
     Args:
         ledger: commits.
-        admission: decides about each line.
+        admission: checks each line.
     """
 
     def __init__(self, ledger: Ledger, admission: Admission) -> None:
@@ -68,13 +69,13 @@ class Batch:
 
         Args:
             body: the lines.
-            caller: the name of the key that was used.
+            caller: the name of the caller's API key.
             key: an `Idempotency-Key` for the batch as a whole.
-            strict: refuse fields that no job has.
-            dry_run: say what would become of each line, and make no job.
-            atomic: take all lines or none.
+            strict: reject fields that no job has.
+            dry_run: answer what would become of each line, and create no job.
+            atomic: accept all lines or none.
 
-        Raises: `BadRequest` for a bad line with `atomic`, `BodyTooLarge` past `LINES_MAX` lines,
+        Raises: `BadRequest` for a bad line with `atomic`, `BodyTooLarge` for over `LINES_MAX` lines,
             `Unprocessable` for a key that was used for another batch, `Unavailable`.
         """
         good: list[_Good] = []
@@ -91,35 +92,35 @@ class Batch:
                     submission = self._admission.review(submission, caller)
             except CallerError as error:
                 if atomic:
-                    raise _refused(number, error) from error
+                    raise _for_batch(number, error) from error
                 answers.append(Line(number, error.status, detail=error.detail, field=error.field))
             else:
                 good.append(_Good(number, submission, line_key))
         whole = None if key is None else idempotency_of(key, caller, f"batch:{digest}")
-        answers += await self._take(good, whole, dry_run=dry_run)
+        answers += await self._submit(good, whole, dry_run=dry_run)
         answers.sort(key=lambda answer: answer.line)
         return msgspec.json.Encoder().encode_lines(answers)
 
-    async def _take(
+    async def _submit(
         self, good: Sequence[_Good], whole: IdempotencyKey | None, *, dry_run: bool
     ) -> list[Line]:
-        """Make the jobs in one step; what fails here fails for all."""
+        """Create the jobs in one command; an error here is an error of the whole batch."""
 
         def command(tx: Transaction) -> list[bytes | JobArchived]:
             is_known = whole is not None and check_batch_key(tx, whole)
             if dry_run:
                 return [rehearse(tx, each.submission) for each in good]
-            made = [_submitted(tx, each) for each in good]
-            if whole is not None and made and not is_known:
-                remember(tx, whole, _id_of(made[0]))
-            return made
+            records = [_submit_line(tx, each) for each in good]
+            if whole is not None and records and not is_known:
+                remember(tx, whole, _id_of(records[0]))
+            return records
 
         records = await self._ledger.execute(command)
         pairs = zip(good, records, strict=True)
-        return [await self._answered(each.number, record) for each, record in pairs]
+        return [await self._answer(each.number, record) for each, record in pairs]
 
-    async def _answered(self, number: int, record: bytes | JobArchived) -> Line:
-        """Return the answer to a line that was taken, now or long ago."""
+    async def _answer(self, number: int, record: bytes | JobArchived) -> Line:
+        """Return the answer to a line that was accepted, now or long ago."""
         if isinstance(record, bytes):
             return Line(number, 200, msgspec.Raw(record))
         try:
@@ -128,32 +129,32 @@ class Batch:
             return Line(number, error.status, detail=error.detail)
 
 
-def _submitted(tx: Transaction, line: _Good) -> bytes | JobArchived:
-    """Return the job of a line, or that it has left for the archive since it was made."""
+def _submit_line(tx: Transaction, line: _Good) -> bytes | JobArchived:
+    """Return the job of a line, or that it has been archived since it was created."""
     try:
         return submit(tx, line.submission, line.key)
     except JobArchived as known:
         return known
 
 
-def _id_of(made: bytes | JobArchived) -> str:
-    return made.job_id if isinstance(made, JobArchived) else decode_job(made).job_id
+def _id_of(record: bytes | JobArchived) -> str:
+    return record.job_id if isinstance(record, JobArchived) else decode_job(record).job_id
 
 
 def _lines_of(body: bytes) -> list[tuple[int, bytes]]:
-    """Return the lines that are not blank with their numbers, from 1; raises for too many."""
+    """Return the lines that are not blank, numbered from 1; raises if there are none or too many."""
     lines = [(n, raw) for n, raw in enumerate(body.split(b"\n"), 1) if raw.strip()]
     if len(lines) > LINES_MAX:
         raise BodyTooLarge(
-            f"The batch has {len(lines)} jobs; at most {LINES_MAX} are taken at once."
+            f"The batch has {len(lines)} jobs; send at most {LINES_MAX} in one request."
         )
     if not lines:
-        raise BadRequest("The batch is empty: send one job a line, each a JSON object.")
+        raise BadRequest("The batch is empty: send one job per line, each a JSON object.")
     return lines
 
 
-def _refused(number: int, error: CallerError) -> CallerError:
-    """Return the error of one line as that of the whole batch, of the same kind."""
+def _for_batch(number: int, error: CallerError) -> CallerError:
+    """Return the error of one line as an error of the same class for the whole batch."""
     field = f"line {number}" + (f": {error.field}" if error.field else "")
-    detail = f"Line {number}: {error.detail} Nothing of this batch was taken (atomic=true)."
+    detail = f"Line {number}: {error.detail} No job of this batch was created (atomic=true)."
     return type(error)(detail, field=field, headers=error.headers)

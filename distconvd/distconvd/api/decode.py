@@ -1,7 +1,7 @@
-"""Bodies to typed messages, and what to say of those that are none.
+"""Decode request bodies and turn msgspec's errors into client messages.
 
-msgspec checks types and says where; here its words are turned into the original's sentences where
-it has one, and into the same style where it has none.
+msgspec checks the types and names the field. Its messages are replaced by the original's sentence
+for that field, if there is one, or by a sentence in the same style.
 """
 
 import json
@@ -24,7 +24,7 @@ SENTENCES: dict[str, str] = {
     "benchmark_time": "'benchmark_time' must be a non-negative number.",
     "output_url": "'output_url' must be a string.",
 }
-"""What the original says of a wrong or missing field; its README names the first four."""
+"""The original's sentences for a wrong or missing field; its README names the first four."""
 
 _WORDS = {
     "str": "a string",
@@ -39,20 +39,20 @@ _WORDS = {
 _PLACE = re.compile(r" - at `(?:key in )?\$(.*)`$")
 _MISSING = re.compile(r"missing required field `([^`]+)`")
 _INDEX = re.compile(r"\[[^]]*\]")
-_NO_NUMBER = re.compile(rb'"([a-z0-9_]{1,64})"\s*:\s*[-+]?(?:NaN|Infinity|inf|nan)\b')
+_NON_FINITE = re.compile(rb'"([a-z0-9_]{1,64})"\s*:\s*[-+]?(?:NaN|Infinity|inf|nan)\b')
 """What Python and JavaScript write for numbers that JSON does not have."""
-_HALF_A_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")
+_SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def decode(body: bytes, kind: type[T]) -> T:
     """Return a JSON body as a message.
 
-    Raises `BadRequest`: `Invalid JSON: …` for what is no JSON, or the name of the wrong field.
+    Raises `BadRequest`: `Invalid JSON: …`, or a sentence that names the wrong field.
     """
     try:
         if not body.isascii():
-            body.decode("utf-8")  # msgspec looks only at the strings that it keeps
+            body.decode("utf-8")  # msgspec checks only the strings that it decodes
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
         raise _bad_field(str(error)) from error
@@ -65,14 +65,15 @@ def decode(body: bytes, kind: type[T]) -> T:
 
 
 def decode_object(body: bytes) -> dict[str, Any]:
-    """Return a JSON object with the values of its fields undecided."""
+    """Return a JSON object whose values may have any type."""
     return decode(body, dict[str, Any])
 
 
 def check_no_duplicates(body: bytes) -> None:
-    """Raise `BadRequest` for an object, at any depth, that has one name twice.
+    """Raise `BadRequest` for an object, at any depth, that has the same name twice.
 
-    By default the last one counts, as with most readers of JSON; `?strict=true` asks for this.
+    Only `?strict=true` asks for this check: by default the last value counts, as with most JSON
+    decoders.
     """
 
     def refuse(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -94,19 +95,19 @@ def _too_deep() -> BadRequest:
 
 
 def _bad_json(body: bytes, fault: str) -> BadRequest:
-    """Return the error for what is no JSON; a number that JSON does not have is named."""
-    found = _NO_NUMBER.search(body)
-    if found is None and _HALF_A_PAIR.search(body) is not None:
-        return _half_a_pair(body, fault)
+    """Return the error for invalid JSON; if the cause is a number such as NaN, it names the field."""
+    found = _NON_FINITE.search(body)
+    if found is None and _SURROGATE_ESCAPE.search(body) is not None:
+        return _lone_surrogate(body, fault)
     if found is None:
         return BadRequest(f"Invalid JSON: {fault}.")
     field = found.group(1).decode()
-    sentence = SENTENCES.get(field, f"'{field}' is not a number that JSON has.")
+    sentence = SENTENCES.get(field, f"'{field}' must be a number; JSON has no NaN or Infinity.")
     return BadRequest(sentence, field=field)
 
 
-def _half_a_pair(body: bytes, fault: str) -> BadRequest:
-    """Return the error for half of a surrogate pair, which is no character, with its field."""
+def _lone_surrogate(body: bytes, fault: str) -> BadRequest:
+    """Return the error for half of a surrogate pair, naming the field that contains it."""
     try:
         parsed: Any = json.loads(body)
     except (ValueError, RecursionError):
@@ -115,14 +116,14 @@ def _half_a_pair(body: bytes, fault: str) -> BadRequest:
     for name, value in fields.items():
         if _SURROGATE.search(json.dumps([name, value], ensure_ascii=False)):
             field = name.encode("utf-8", "replace").decode()
-            said = f"'{field}' has half of a surrogate pair (\\ud800 to \\udfff), which is no character."
-            return BadRequest(said, field=field)
+            sentence = f"'{field}' contains half of a surrogate pair (\\ud800 to \\udfff)."
+            return BadRequest(sentence, field=field)
     return BadRequest(f"Invalid JSON: {fault}.")
 
 
 def _bad_field(message: str) -> BadRequest:
     place = _PLACE.search(message)
-    # The field is named, not the entry in it: `labels[...]` is a matter of `labels`.
+    # Name the field, not the entry in it: `labels` for `labels[...]`.
     path = _INDEX.sub("", place.group(1) if place else "").lstrip(".")
     fault = _PLACE.sub("", message)
     missing = _MISSING.search(fault)
@@ -137,7 +138,7 @@ def _bad_field(message: str) -> BadRequest:
 
 
 def _in_words(fault: str) -> str:
-    """Return msgspec's complaint with plain words for its types."""
+    """Return msgspec's message with plain words for its types."""
     return re.sub(
         r"`([^`]+)`",
         lambda m: " or ".join(_WORDS.get(part, f"`{part}`") for part in m.group(1).split(" | ")),

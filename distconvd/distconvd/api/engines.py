@@ -1,4 +1,4 @@
-"""The resources `engines` and `assign_job`: what engines say of themselves, and asking for work."""
+"""Serve `engines` and `assign_job`: heartbeats, benchmarks, and requests for work."""
 
 import trio
 
@@ -11,7 +11,7 @@ from distconvd.api.validate import (
     check_id,
     unknown_fields,
 )
-from distconvd.api.waiting import check_let_in, wait_while_let_in
+from distconvd.api.waiting import require_still_authorized, wait_while_authorized
 from distconvd.auth import require_engine
 from distconvd.core.event_bus import EventBus
 from distconvd.core.ledger import Ledger
@@ -38,7 +38,7 @@ class EnginesApi:
         return [
             Route(
                 "POST", "/engines/heartbeat", self.heartbeat, "engine", "whole",
-                summary="Beat", doc=docs.HEARTBEAT,
+                summary="Send a heartbeat", doc=docs.HEARTBEAT,
             ),
             Route(
                 "POST", "/engines/benchmark_result", self.benchmark, "engine", "whole",
@@ -50,18 +50,20 @@ class EnginesApi:
             ),
             Route("GET", "/engines", self.list, "read", summary="List engines", doc=docs.LIST),
             Route("GET", engine, self.get, "read", summary="Get an engine", doc=docs.GET),
-            Route("DELETE", engine, self.remove, "admin", summary="Forget it", doc=docs.CHANGE),
+            Route(
+                "DELETE", engine, self.remove, "admin", summary="Remove an engine", doc=docs.CHANGE
+            ),
             Route(
                 "POST", f"{engine}/benchmark", self.ask_for_benchmark, "admin",
-                summary="Have it measure anew", doc=docs.CHANGE,
+                summary="Ask for a new benchmark", doc=docs.CHANGE,
             ),
             Route(
                 "POST", f"{engine}/drain", self.drain, "admin",
-                summary="Drain it", doc=docs.CHANGE,
+                summary="Drain an engine", doc=docs.CHANGE,
             ),
             Route(
                 "POST", f"{engine}/resume", self.resume, "admin",
-                summary="Resume it", doc=docs.CHANGE,
+                summary="Resume an engine", doc=docs.CHANGE,
             ),
         ]  # fmt: skip
 
@@ -124,16 +126,16 @@ class EnginesApi:
         return json_reply(await self._ledger.execute(engines.drain, engine_id, draining=True))
 
     async def resume(self, request: Request) -> Response:
-        """`POST /engines/{id}/resume`; it ends a quarantine, too."""
+        """`POST /engines/{id}/resume`; this also ends a quarantine."""
         engine_id = _engine_id(request)
         return json_reply(await self._ledger.execute(engines.drain, engine_id, draining=False))
 
     async def _wait_for_work(self, request: Request, engine_id: str, wait_s: float) -> bytes | None:
-        """Park until a job is assigned to the engine; None when time is up or nobody listens.
+        """Wait until a job is assigned to the engine; None on timeout or if the client has gone.
 
-        A job assigned in the very moment that the client leaves is not lost: it stays undelivered,
-        and the engine's next question is answered with it. One whose key has been revoked meanwhile
-        is given back; raises `Unauthorized` then.
+        A job that is assigned at the moment when the client leaves is not lost: it stays
+        unacknowledged, and the engine gets it when it asks again. If the key has been revoked
+        meanwhile, the job is released; raises `Unauthorized` then.
         """
         try:
             return await self._wait_in_long_poll(request, engine_id, wait_s)
@@ -150,17 +152,17 @@ class EnginesApi:
                 self._ledger.execute_nowait(add_waiter, engine_id, 1)
                 try:
                     if not self._ledger.execute_nowait(has_unacked, engine_id):
-                        await wait_while_let_in(request, assigned, left_s)
+                        await wait_while_authorized(request, assigned, left_s)
                 finally:
                     self._ledger.execute_nowait(add_waiter, engine_id, -1)
             if request.link is not None and request.link.over:
                 return None
             if self._ledger.execute_nowait(has_unacked, engine_id):
-                check_let_in(request)
+                require_still_authorized(request)
                 record = await self._ledger.execute(ask, engine_id)
                 if record is not None:
                     return record
-            # Else another request of this engine's had the job: this one goes on waiting.
+            # Else another request of this engine has got the job; this one continues to wait.
         return None
 
 

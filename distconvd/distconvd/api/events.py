@@ -1,12 +1,12 @@
-"""`GET /events`: what happens, as server-sent events (WHATWG HTML, section 9.2).
+"""Stream events to clients as server-sent events (`GET /events`; WHATWG HTML, section 9.2).
 
-Each event has a number as its `id`. A reader that comes back with `Last-Event-ID` gets what it
-missed from the teller's bounded buffer; where that does not reach back far enough, one event `gap`
-says so first, and the reader should list the jobs anew. Numbers grow over restarts of the daemon.
+Each event has a number as its `id`. A reader that reconnects with `Last-Event-ID` gets what it missed
+from the event bus's bounded buffer; if that does not reach back far enough, one event `gap` comes
+first, and the reader should list the jobs again. Numbers keep growing when the daemon restarts.
 
-Nobody waits for a reader: one that is so slow that the buffer has moved on past it is dropped, and
-may come back with its `Last-Event-ID`. The stream ends when the daemon drains, and when its key has been
-revoked or has ended.
+Nothing waits for a reader: one so slow that the buffer no longer contains its next event is
+disconnected, and may reconnect with `Last-Event-ID`. The stream ends when the daemon drains, and when
+its key has been revoked or has expired.
 """
 
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -19,14 +19,14 @@ from distconvd.api.openapi.operations import EVENTS
 from distconvd.core.event_bus import EventBus, NumberedEvent
 from distconvd.dispatch import Event
 from distconvd.dispatch.decision import EventKind
-from distconvd.edge.http import RECHECK_S, Request, Response, Route, still_let_in
+from distconvd.edge.http import RECHECK_S, Request, Response, Route, is_still_authorized
 from distconvd.edge.long_poll import wait_while_wanted
 from distconvd.errors import BadRequest
 
 HEARTBEAT_S = 15.0
-"""A comment is sent after so long without an event, so that nobody takes the line for dead."""
+"""A comment is sent after so long without an event, to show that the connection is alive."""
 PIECE_EVENTS = 64
-"""Events sent at once."""
+"""Events sent in one piece."""
 KINDS = frozenset(get_args(EventKind))
 
 
@@ -38,12 +38,10 @@ class EventsApi:
 
     def routes(self) -> list[Route]:
         """Return the rows of the route table."""
-        return [
-            Route("GET", "/events", self.events, "read", summary="Follow what happens", doc=EVENTS)
-        ]
+        return [Route("GET", "/events", self.events, "read", summary="Follow events", doc=EVENTS)]
 
     async def events(self, request: Request) -> Response:
-        """`GET /events`, narrowed by `?job=ID` and `?kind=KIND,KIND`."""
+        """`GET /events`, filtered by `?job=ID` and `?kind=KIND,KIND`."""
         kinds = _kinds_of(request.query.get("kind"))
         job_id = request.query.get("job")
         since = _number_of(request.headers.get("last-event-id"))
@@ -53,21 +51,21 @@ class EventsApi:
     async def _follow(
         self, request: Request, since: int | None, kinds: frozenset[str], job_id: str | None
     ) -> AsyncIterator[bytes]:
-        """Yield events as they are told, until the reader leaves, lags or the daemon drains."""
+        """Yield events as they are published, until the reader leaves or lags, or a drain starts."""
         last = self._event_bus.number if since is None else since
-        yield b": distconvd events\n\n"  # the head goes out at once
+        yield b": distconvd events\n\n"  # so that the head is sent immediately
         if not self._reaches_back_to(last):
             yield _gap(last)
             last = self._first() - 1
-        looked_s = trio.current_time()
+        checked_at_s = trio.current_time()
         while not (request.link is not None and request.link.over):
-            if trio.current_time() - looked_s >= RECHECK_S:
-                looked_s = trio.current_time()
-                if not still_let_in(request):
-                    yield b": the key is not let in any more\n\n"
+            if trio.current_time() - checked_at_s >= RECHECK_S:
+                checked_at_s = trio.current_time()
+                if not is_still_authorized(request):
+                    yield b": the key is no longer accepted\n\n"
                     return
             if not self._reaches_back_to(last):
-                yield b": too slow; come back with Last-Event-ID\n\n"
+                yield b": too slow; reconnect with Last-Event-ID\n\n"
                 return
             fresh = self._after(last)
             for at in range(0, len(fresh), PIECE_EVENTS):
@@ -83,17 +81,17 @@ class EventsApi:
         return True
 
     def _first(self) -> int:
-        """Return the number of the oldest event in the buffer (of the next one, without any)."""
+        """Return the number of the oldest buffered event (of the next one, if none is buffered)."""
         recent = self._event_bus.recent
         return recent[0].number if recent else self._event_bus.number + 1
 
     def _reaches_back_to(self, last: int) -> bool:
-        """Whether every event after number `last` is still in the buffer; not, for a number that
-        this daemon never gave."""
+        """Whether every event after number `last` is still in the buffer; False for a number that
+        the daemon has never assigned."""
         return self._first() - 1 <= last <= self._event_bus.number
 
     def _after(self, last: int) -> Sequence[NumberedEvent]:
-        """Return the events after number `last`, at the cost of those alone."""
+        """Return the events after number `last`; the cost depends only on how many these are."""
         fresh: list[NumberedEvent] = []
         for numbered in reversed(self._event_bus.recent):
             if numbered.number <= last:
@@ -105,14 +103,14 @@ class EventsApi:
 def _event_json(
     events: Iterable[NumberedEvent], kinds: frozenset[str], job_id: str | None
 ) -> Iterable[bytes]:
-    """Yield those events that a reader wants, as on the wire."""
+    """Yield the events that match the reader's filter, as on the wire."""
     for number, event in events:
         if event.kind in kinds and job_id in (None, event.job_id):
             yield b"id: %d\nevent: %b\ndata: %b\n\n" % (number, event.kind.encode(), _data(event))
 
 
 def _data(event: Event) -> bytes:
-    """Return an event as JSON, which has no line breaks, with the record as it was then."""
+    """Return an event as one line of JSON, with the record as it was when it was published."""
     fields = event._asdict()
     record = fields.pop("record")
     return msgspec.json.encode(fields | {"record": None if record is None else msgspec.Raw(record)})
@@ -129,7 +127,9 @@ def _kinds_of(text: str | None) -> frozenset[str]:
         return KINDS
     kinds = frozenset(text.split(","))
     if not kinds <= KINDS:
-        raise BadRequest(f"'kind' must be of {', '.join(sorted(KINDS))}.", field="kind")
+        raise BadRequest(
+            f"'kind' must be one or several of {', '.join(sorted(KINDS))}.", field="kind"
+        )
     return kinds
 
 

@@ -1,4 +1,4 @@
-"""The resource `jobs`: what clients do with jobs, and what engines report of them."""
+"""Serve the resource `jobs`: what clients do with jobs, and what engines report about them."""
 
 from collections.abc import AsyncIterator, Callable
 from typing import TypeVar, get_args
@@ -7,10 +7,10 @@ import msgspec
 import trio
 
 from distconvd.api.admission import Admission, find_job, require_archived
+from distconvd.api.assigned_engine import require_assigned_engine
 from distconvd.api.batch import CONTENT_TYPE as NDJSON
 from distconvd.api.batch import Batch
 from distconvd.api.decode import decode
-from distconvd.api.holders import require_assigned_engine
 from distconvd.api.openapi import jobs as docs
 from distconvd.api.openapi.jobs import PAGE_MAX, Order
 from distconvd.api.replies import (
@@ -32,7 +32,7 @@ from distconvd.api.validate import (
     check_progress,
     check_release,
 )
-from distconvd.api.waiting import wait_while_let_in
+from distconvd.api.waiting import wait_while_authorized
 from distconvd.auth import require_engine
 from distconvd.core.archive import Archive
 from distconvd.core.event_bus import EventBus
@@ -58,7 +58,7 @@ from distconvd.model import (
 R = TypeVar("R", CompleteReport, FailReport, ReleaseReport, ProgressReport)
 
 STREAM_PAGE = 500
-"""Jobs encoded at once while a whole listing is streamed."""
+"""Jobs per piece while a whole listing is streamed."""
 
 
 class JobsApi:
@@ -91,19 +91,19 @@ class JobsApi:
             Route("DELETE", job, self.cancel, "submit", summary="Cancel a job", doc=docs.CANCEL),
             Route(
                 "POST", f"{job}/retry", self.retry, "submit",
-                summary="Start it again", doc=docs.RETRY,
+                summary="Retry a job", doc=docs.RETRY,
             ),
             Route(
                 "GET", f"{job}/attempts", self.attempts, "read",
-                summary="Its attempts", doc=docs.ATTEMPTS,
+                summary="List a job's attempts", doc=docs.ATTEMPTS,
             ),
-            Route("GET", f"{job}/why", self.why, "read", summary="Why it waits", doc=docs.WHY),
+            Route("GET", f"{job}/why", self.why, "read", summary="Why a job waits", doc=docs.WHY),
             *(
-                Route("POST", f"{job}/{name}", handler, "engine", "whole", summary=command_of, doc=doc)
-                for name, handler, command_of, doc in (
+                Route("POST", f"{job}/{name}", handler, "engine", "whole", summary=summary, doc=doc)
+                for name, handler, summary, doc in (
                     ("complete", self.complete, "Mark a job complete", docs.COMPLETE),
                     ("fail", self.fail, "Report a job failure", docs.FAIL),
-                    ("release", self.release, "Give a job back", docs.RELEASE),
+                    ("release", self.release, "Release a job", docs.RELEASE),
                     ("progress", self.progress, "Report progress", docs.PROGRESS),
                 )
             ),
@@ -128,7 +128,7 @@ class JobsApi:
         return job_reply(record)
 
     async def list(self, request: Request) -> Response:
-        """`GET /jobs/`: one page with `limit`, else everything, streamed; oldest first, or newest."""
+        """`GET /jobs/`: one page with `limit`, else a stream of everything; oldest or newest first."""
         which = _filter_of(request)
         limit = count_of(request.query, "limit", PAGE_MAX)
         newest_first = _is_newest_first(request)
@@ -144,7 +144,7 @@ class JobsApi:
         return json_reply(array_of(list(page.records)), headers=headers)
 
     async def get(self, request: Request) -> Response:
-        """`GET /jobs/{id}`, with `Prefer: wait=N` once it has changed or ended."""
+        """`GET /jobs/{id}`; with `Prefer: wait=N` it waits until the job has changed or ended."""
         job_id = _job_id(request)
         known = request.headers.get("if-none-match")
         deadline_s = trio.current_time() + wait_s_of(request.headers)
@@ -154,7 +154,7 @@ class JobsApi:
                 left_s = deadline_s - trio.current_time()
                 if left_s <= 0 or _is_news(record, known):
                     break
-                await wait_while_let_in(request, change, left_s)
+                await wait_while_authorized(request, change, left_s)
                 if not change.is_set():
                     break
         if known is not None and names_version(known, etag_of(record)):
@@ -219,7 +219,7 @@ class JobsApi:
         check_progress(report)
         request.log["attempt"] = report.attempt
         job_id = _job_id(request)
-        report = _spoken_for(request, report)
+        report = _with_sender(request, report)
 
         def command(tx: Transaction) -> Verdict:
             _require_assigned_engine(tx, request, job_id)
@@ -228,14 +228,14 @@ class JobsApi:
         return encoded(await self._ledger.execute(command))
 
     async def _edit(self, request: Request, edit: Callable[[Transaction, str], bytes]) -> Response:
-        """Change a job, provided that it is still the version that `If-Match` names."""
+        """Change a job, provided that `If-Match` names its present version."""
         job_id = _job_id(request)
         expected = request.headers.get("if-match", "*")
 
         def command(tx: Transaction) -> bytes:
             if not etag_matches_strong(expected, etag_of(tx.job_view(job_id))):
                 raise PreconditionFailed(
-                    "The job has changed since the version that If-Match names; read it again."
+                    "The job has changed: If-Match does not name its present version; read it again."
                 )
             return edit(tx, job_id)
 
@@ -244,21 +244,20 @@ class JobsApi:
         except NotFound:
             job = decode_job((await require_archived(self._archive, job_id)).job)
             raise Conflict(
-                f"Job is {job.status} and has left for the archive, where nothing changes any more; "
+                f"Job is {job.status} and has been archived, so it cannot be changed; "
                 "submit it again to repeat it."
             ) from None
 
     async def _report(
-        self, request: Request, take: Callable[[Transaction, str, R], str], report: R
+        self, request: Request, apply: Callable[[Transaction, str, R], str], report: R
     ) -> Response:
-        """Take a report and answer the original's sentence with the job as it now stands."""
+        """Apply a report and answer with the original's sentence and the job as it is now."""
         job_id = _job_id(request)
-
-        report = _spoken_for(request, report)
+        report = _with_sender(request, report)
 
         def command(tx: Transaction) -> tuple[str, bytes]:
             _require_assigned_engine(tx, request, job_id)
-            return take(tx, job_id, report), tx.job_view(job_id)
+            return apply(tx, job_id, report), tx.job_view(job_id)
 
         sentence, record = await self._ledger.execute(command)
         return encoded({"message": sentence, "job": msgspec.Raw(record)})
@@ -286,8 +285,8 @@ def _job_id(request: Request) -> str:
     return job_id
 
 
-def _spoken_for(request: Request, report: R) -> R:
-    """Return a report with the engine that the key speaks for; raises `Forbidden` for another's."""
+def _with_sender(request: Request, report: R) -> R:
+    """Return a report with the engine that the key belongs to; raises `Forbidden` for another."""
     bound = request.principal.engine if request.principal else None
     if bound is None:
         return report
@@ -298,29 +297,31 @@ def _spoken_for(request: Request, report: R) -> R:
 
 
 def _require_assigned_engine(tx: Transaction, request: Request, job_id: str) -> None:
-    """Raise `Forbidden` where the key's engine, if it is one's, has nothing to do with the job."""
+    """Raise `Forbidden` if the key is bound to an engine to which the job was never assigned."""
     bound = request.principal.engine if request.principal else None
     if bound is not None:
         require_assigned_engine(tx, job_id, bound)
 
 
 def _is_news(record: bytes, known: str | None) -> bool:
-    """Whether a waiting caller should be answered: with what it does not know, or the end."""
+    """Whether a waiting caller should be answered: the version is new to it, or the job has ended."""
     if known is not None:
         return not names_version(known, etag_of(record))
     return decode_job(record).status in TERMINAL_STATUSES
 
 
 def _is_newest_first(request: Request) -> bool:
-    """Whether a listing is to begin with the newest job; raises `BadRequest`."""
+    """Whether a listing begins with the newest job; raises `BadRequest`."""
     order = request.query.get("order", "asc")
     if order not in get_args(Order):
-        raise BadRequest("'order' must be asc (oldest first) or desc.", field="order")
+        raise BadRequest(
+            "'order' must be asc (oldest first) or desc (newest first).", field="order"
+        )
     return order == "desc"
 
 
 def _filter_of(request: Request) -> JobFilter:
-    """Return what the query narrows a listing to; raises `BadRequest`."""
+    """Return the filter that the query describes; raises `BadRequest`."""
     query = request.query
     status = query.get("status")
     if status is not None and status not in set(JobStatus):

@@ -1,4 +1,4 @@
-"""What operators and machines ask of the daemon itself: is it alive, is it ready, what is in it."""
+"""Serve questions about the daemon itself: is it alive, is it ready, how much work it has."""
 
 from collections.abc import Callable
 
@@ -23,13 +23,13 @@ from distconvd.plugin_host.loading import LoadedPlugin
 
 
 class Readiness(msgspec.Struct):
-    """Why the daemon is not ready, by cause; ready when there is none."""
+    """Why the daemon is not ready, by cause; it is ready when this is empty."""
 
     causes: dict[str, str]
 
 
 def readiness_reply(causes: dict[str, str]) -> Response:
-    """Return the answer of `/readyz`: 200, or 503 where there are causes."""
+    """Return the answer of `/readyz`: 200, or 503 if there are causes."""
     reply = encoded(ReadyReply(not causes, causes), 503 if causes else 200)
     if causes:
         reply.headers = {"Retry-After": RETRY_AFTER_S}
@@ -57,9 +57,10 @@ class OperationsApi:
         """Return the rows of the route table."""
         return [
             Route("GET", "/", self.ok, "public", summary="Basic health check", doc=docs.OK),
-            Route("GET", "/livez", self.ok, "public", summary="Is the process alive", doc=docs.OK),
+            Route("GET", "/livez", self.ok, "public", summary="Is the process alive?", doc=docs.OK),
             Route(
-                "GET", "/readyz", self.ready, "public", summary="Does it take work", doc=docs.READY
+                "GET", "/readyz", self.ready, "public", summary="Does it accept work?",
+                doc=docs.READY,
             ),
             Route("GET", "/version", self.version, "read", summary="Version", doc=docs.VERSION),
             Route(
@@ -108,7 +109,7 @@ class OperationsApi:
         return Response(200, text, self._metrics.content_type)
 
     def _render(self, tx: Transaction) -> bytes:
-        """Render as a read of everything, so that no gauge shows what is not on disk."""
+        """Render with everything in the read set, so that no gauge shows what is not durable."""
         tx.reads_all = True
         return self._metrics.render()
 

@@ -1,4 +1,4 @@
-"""Small helpers that make replies: JSON bytes, versions, waiting preferences, paging."""
+"""Build replies and read common request parts: JSON bytes, versions, waiting, paging."""
 
 import hashlib
 import re
@@ -10,21 +10,21 @@ from distconvd.edge.http import Response
 from distconvd.errors import BadRequest
 
 WAIT_S_MAX = 60.0
-"""The longest that a long poll is held open."""
+"""The longest time that a long poll may wait."""
 
-# A value may be quoted, with spaces round the equals sign (RFC 7240 section 2).
+# A value may be quoted, with spaces around the equals sign (RFC 7240 section 2).
 _WAIT = re.compile(r'(?:^|[,;\s])wait\s*=\s*("?)(\d{1,6})\1(?:$|[,;\s])', re.IGNORECASE)
 
 
 def json_reply(
     body: bytes, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """Return a reply of bytes that are JSON already."""
+    """Return a reply with bytes that are JSON already."""
     return Response(status, body, headers=headers or {})
 
 
 def encoded(value: object, status: int = 200) -> Response:
-    """Return a reply that encodes a value."""
+    """Return a reply with a value encoded as JSON."""
     return Response(status, msgspec.json.encode(value))
 
 
@@ -56,7 +56,7 @@ def etag_matches_strong(header: str, etag: str) -> bool:
 
 
 def wait_s_of(headers: Mapping[str, str]) -> float:
-    """Return how long a caller likes to wait (`Prefer: wait=N`, RFC 7240), 0 when it does not."""
+    """Return how long a caller prefers to wait (`Prefer: wait=N`, RFC 7240); 0 by default."""
     found = _WAIT.search(headers.get("prefer", ""))
     return min(float(found.group(2)), WAIT_S_MAX) if found else 0.0
 
@@ -72,7 +72,7 @@ def count_of(query: Mapping[str, str], name: str, most: int) -> int | None:
 
 
 def flag_of(query: Mapping[str, str], name: str) -> bool:
-    """Return a yes-or-no from the query; raises `BadRequest`."""
+    """Return a boolean from the query; raises `BadRequest`."""
     text = query.get(name, "false").lower()
     if text not in ("true", "false", "1", "0", ""):
         raise BadRequest(f"'{name}' must be true or false.", field=name)

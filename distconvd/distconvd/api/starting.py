@@ -1,7 +1,7 @@
-"""What is answered before the daemon has started: it is alive, it is not ready, and why.
+"""Answer requests before the daemon has started: it is alive, it is not ready, and why.
 
-The listeners are open already, so that whoever asks hears that instead of a refused connection. Every
-other request, whatever its key, is 503 with `Retry-After`: nothing is known yet of jobs or routes.
+The listeners are open already, so that clients get this answer instead of a refused connection. Every
+other request, whatever its key, is 503 with `Retry-After`, because jobs and routes are not known yet.
 """
 
 from typing import NoReturn
@@ -11,12 +11,12 @@ from distconvd.edge.app import App
 from distconvd.edge.http import Principal, Request, Response, Route
 from distconvd.errors import Unavailable
 
-REASON = "the daemon reads its state and starts its plugins"
+REASON = "the daemon is reading its state and starting its plugins"
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
 def starting_app() -> App:
-    """Return the app that answers until there is a better one."""
+    """Return the app that answers until the daemon's own replaces it."""
     others = [
         Route(method, pattern, _refuse, "public")
         for method in _METHODS
@@ -38,7 +38,7 @@ async def _ready(request: Request) -> Response:
 
 
 async def _refuse(request: Request) -> NoReturn:
-    raise Unavailable(f"Not yet: {REASON}; try again.")
+    raise Unavailable(f"Not ready: {REASON}; try again.")
 
 
 def _never(request: Request, route: Route) -> Principal:

@@ -1,6 +1,6 @@
-"""What types cannot say of a message: ranges, shapes and combinations. Each error names the field.
+"""Check what the types of a message cannot express: ranges, shapes and combinations.
 
-The same checks hold for HTTP and for the spool.
+Each error names the field. The same checks apply to HTTP, websockets and the spool.
 """
 
 import logging
@@ -41,7 +41,7 @@ _SHA256 = re.compile(r"[0-9a-fA-F]{64}\Z")
 
 
 def check_submission(job: Submission, schemes: list[str]) -> None:
-    """Raise `BadRequest` for a job that makes no sense; `schemes` are those allowed for sources."""
+    """Raise `BadRequest` for an invalid job; `schemes` are those allowed for sources."""
     check_url(job.source_url, "source_url", schemes)
     check_codec(job.target_codec, "target_codec")
     check_number(job.job_size, "job_size", Limits.job_size_mb)
@@ -69,14 +69,16 @@ def check_known_fields(fields: dict[str, Any], kind: type[Any] = Submission, at:
     for name, value in fields.items():
         if name not in hints:
             known = ", ".join(hints)
-            raise BadRequest(f"'{at}{name}' is no known field; known: {known}.", field=at + name)
+            raise BadRequest(
+                f"'{at}{name}' is not accepted; accepted fields: {known}.", field=at + name
+            )
         for inner in (TranscodeOptions, Output):
             if isinstance(value, dict) and inner.__name__ in str(hints[name]):
                 check_known_fields(value, inner, f"{at}{name}.")  # pyright: ignore[reportUnknownArgumentType] - any JSON object
 
 
 def check_patch(patch: JobPatch) -> None:
-    """Raise `BadRequest` for a change that makes no sense."""
+    """Raise `BadRequest` for an invalid change."""
     if isinstance(patch.priority, int):
         check_priority(patch.priority)
     if isinstance(patch.labels, dict):
@@ -86,7 +88,7 @@ def check_patch(patch: JobPatch) -> None:
 
 
 def check_heartbeat(beat: Heartbeat) -> None:
-    """Raise `BadRequest` for a heartbeat that makes no sense."""
+    """Raise `BadRequest` for an invalid heartbeat."""
     check_id(beat.engine_id, "engine_id")
     for name in ("storage_capacity_gb", "free_gb", "cpu_percent"):
         value = getattr(beat, name)
@@ -122,7 +124,7 @@ def check_heartbeat(beat: Heartbeat) -> None:
 
 
 def check_benchmark(report: BenchmarkReport) -> None:
-    """Raise `BadRequest` for a benchmark that makes no sense."""
+    """Raise `BadRequest` for an invalid benchmark."""
     check_id(report.engine_id, "engine_id")
     check_number(report.benchmark_time, "benchmark_time", 1e9)
     check_benchmarks(report.benchmarks)
@@ -130,7 +132,7 @@ def check_benchmark(report: BenchmarkReport) -> None:
 
 
 def check_benchmarks(benchmarks: dict[str, float], field: str = "benchmarks") -> None:
-    """Raise `BadRequest` unless each codec has a finite number, of seconds or of frames a second."""
+    """Raise `BadRequest` unless each codec has a finite number of seconds or frames per second."""
     _check_count(benchmarks, field, Limits.codecs)
     for codec, figure in benchmarks.items():
         check_codec(codec, field)
@@ -138,7 +140,7 @@ def check_benchmarks(benchmarks: dict[str, float], field: str = "benchmarks") ->
 
 
 def check_complete(report: CompleteReport) -> None:
-    """Raise `BadRequest` for a completion that makes no sense."""
+    """Raise `BadRequest` for an invalid completion."""
     _check_sender(report.attempt, report.engine_id)
     _check_text(report.output_url, "output_url", Limits.url_chars)
     if report.result is not None:
@@ -147,17 +149,17 @@ def check_complete(report: CompleteReport) -> None:
 
 
 def check_fail(report: FailReport) -> None:
-    """Raise `BadRequest` for a failure that makes no sense; a long message is cut, not refused."""
+    """Raise `BadRequest` for an invalid failure; a long message is truncated later, not rejected."""
     _check_sender(report.attempt, report.engine_id)
 
 
 def check_release(report: ReleaseReport) -> None:
-    """Raise `BadRequest` for a release that makes no sense."""
+    """Raise `BadRequest` for an invalid release."""
     _check_sender(report.attempt, report.engine_id)
 
 
 def check_progress(report: ProgressReport) -> None:
-    """Raise `BadRequest` for progress that makes no sense."""
+    """Raise `BadRequest` for invalid progress."""
     _check_sender(report.attempt, report.engine_id)
     for name in ("fraction", "fps", "speed", "eta_seconds"):
         value = getattr(report, name)
@@ -167,7 +169,7 @@ def check_progress(report: ProgressReport) -> None:
 
 
 def check_url(url: str, field: str, schemes: list[str]) -> None:
-    """Raise `BadRequest` unless this is an absolute URL of an allowed scheme."""
+    """Raise `BadRequest` unless this is an absolute URL with an allowed scheme."""
     if len(url) > Limits.url_chars:
         raise BadRequest(f"'{field}' is longer than {Limits.url_chars} characters.", field=field)
     try:
@@ -178,7 +180,7 @@ def check_url(url: str, field: str, schemes: list[str]) -> None:
         raise BadRequest(f"'{field}' is not a URL: {error}.", field=field) from error
     if " " in url or not url.isprintable():
         raise BadRequest(
-            f"'{field}' has spaces or control characters; percent-encode them.", field=field
+            f"'{field}' contains spaces or control characters; percent-encode them.", field=field
         )
     if parts.scheme not in schemes or not is_whole:
         raise BadRequest(
@@ -195,7 +197,7 @@ def check_id(value: str, field: str) -> None:
 
 
 def check_codec(value: str, field: str) -> None:
-    """Raise `BadRequest` unless this is one short word."""
+    """Raise `BadRequest` unless this looks like the name of a codec: one short word."""
     if len(value) > Limits.codec_chars or not _CODEC.match(value):
         raise BadRequest(
             f"'{field}' must be one word of at most {Limits.codec_chars} characters (letters,"
@@ -236,7 +238,7 @@ def check_tags(tags: list[str], field: str) -> None:
     for tag in tags:
         if len(tag) > Limits.tag_chars or not is_word(tag):
             raise BadRequest(
-                f"'{field}' takes words of 1 to {Limits.tag_chars} characters without spaces.",
+                f"'{field}' must be a list of words of 1 to {Limits.tag_chars} characters without spaces.",
                 field=field,
             )
 
@@ -248,7 +250,7 @@ def check_time(value: int | None, field: str) -> None:
 
 
 def check_options(options: TranscodeOptions, codec: str, output: Output | None = None) -> None:
-    """Raise `BadRequest` for options that cannot work; `output` may ask for a container by name."""
+    """Raise `BadRequest` for options that cannot work; `output`'s file name may imply a container."""
     for name in ("preset", "tune"):
         value = getattr(options, name)
         if value is not None and (len(value) > Limits.codec_chars or not _CODEC.match(value)):
@@ -260,7 +262,7 @@ def check_options(options: TranscodeOptions, codec: str, output: Output | None =
 
 
 def check_output(output: Output) -> None:
-    """Raise `BadRequest` for a target that cannot be."""
+    """Raise `BadRequest` for an invalid output target."""
     if output.url is not None:
         check_url(output.url, "output.url", ["file", "http", "https"])
     name = output.name
@@ -297,7 +299,7 @@ def _check_active(jobs: list[HeldJob]) -> None:
 
 
 def _check_sender(attempt: int | None, engine_id: str | None) -> None:
-    """Check what every report says of its sender."""
+    """Check the fields that identify the sender of a report."""
     _check_count_of(attempt, "attempt")
     if engine_id is not None:
         check_id(engine_id, "engine_id")
@@ -309,7 +311,7 @@ def _check_count_of(value: int | None, field: str) -> None:
 
 
 def _check_result(name: str, value: object) -> None:
-    """Check one field of a result: what does not fit a record may not get into one."""
+    """Check one field of a result, so that no record exceeds its bounds."""
     field = f"result.{name}"
     if isinstance(value, int | float):
         check_number(value, field, 2**53)
@@ -323,9 +325,9 @@ def _check_result(name: str, value: object) -> None:
 
 
 def unknown_fields(body: bytes, kind: type[msgspec.Struct]) -> dict[str, Any]:
-    """Return the fields of a JSON object that `kind` does not have, while they are small enough.
+    """Return the fields of a JSON object that `kind` does not have, up to a total size.
 
-    They are only shown to people: one that cannot be read is left out and spoils nothing.
+    They are only shown to people, so one that cannot be decoded is left out without an error.
     """
     raw = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     kept: dict[str, Any] = {}
@@ -338,5 +340,5 @@ def unknown_fields(body: bytes, kind: type[msgspec.Struct]) -> dict[str, Any]:
             try:
                 kept[name] = msgspec.json.decode(value)
             except (msgspec.DecodeError, RecursionError) as error:
-                log.debug("unknown field %r cannot be read and is left out: %s", name, error)
+                log.debug("unknown field %r cannot be decoded and is left out: %s", name, error)
     return kept

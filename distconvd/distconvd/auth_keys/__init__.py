@@ -1,1 +1,1 @@
-"""Keys: the key file that holds many, and slowing down those who send wrong ones."""
+"""Manage API keys: the key file, and rate limits for wrong keys and for requests."""

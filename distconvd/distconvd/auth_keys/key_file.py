@@ -1,14 +1,14 @@
-"""The key file: many keys, hashed, each with a name, roles, and perhaps an engine and an end.
+"""Read and change the key file: hashed keys, each with a name, roles, optional engine and expiry.
 
     {"version": 1, "keys": [{"name": "anna", "sha256": "9f86…", "roles": ["submit", "read"], …}]}
 
-Keys are made here and never chosen by people: 32 random bytes. So a plain SHA-256 keeps them as well as
-a slow, salted hash would keep a password: there is no dictionary to try, two keys are never equal,
-and 2^256 guesses are no faster for being cheap. A slow hash would cost the daemon's one thread tens
-of milliseconds a request, and make every wrong key an attack.
+Keys are generated here and never chosen by people: 32 random bytes. So a plain SHA-256 protects them
+as well as a slow, salted hash protects a password: there is no dictionary to try, two keys are never
+equal, and 2^256 guesses are hopeless however cheap each one is. A slow hash would cost the daemon's
+only thread tens of milliseconds per request, and make every wrong key an attack.
 
-The file is replaced whole (temporary file, fsync, rename), under a lock, so that two commands lose
-nothing of each other's and the daemon never reads half of it.
+The file is replaced as a whole (temporary file, fsync, rename), under a lock, so that concurrent
+commands do not lose each other's changes and the daemon never reads a half-written file.
 """
 
 import fcntl
@@ -31,7 +31,7 @@ from distconvd.model import Limits
 KeyRole = Literal["read", "submit", "engine", "admin"]
 
 KEY_PREFIX = "dck_"
-"""So that a leaked key is found by those who look for such."""
+"""So that secret scanners can find a leaked key."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -47,7 +47,7 @@ class KeyRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     created_at: int
     """ms since the epoch."""
     expires_at: int | None = None
-    """It is wrong from then on (ms since the epoch)."""
+    """The key is rejected from then on (ms since the epoch)."""
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -58,8 +58,8 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def read_keys(path: Path) -> list[KeyRecord]:
     """Return the keys of a file.
 
-    Raises `ConfigError` that says what to do: it is missing, damaged, or others may read or change
-    it.
+    Raises `ConfigError` that says what to do if the file is missing or damaged, or if others may
+    read or change it.
     """
     try:
         with path.open("rb") as file:
@@ -67,14 +67,14 @@ def read_keys(path: Path) -> list[KeyRecord]:
             raw = file.read()
     except OSError as error:
         raise ConfigError(
-            f"the key file {path} cannot be read: {error.strerror}; make one with"
+            f"the key file {path} cannot be read: {error.strerror}; create one with"
             f" `distconvd keys add --key-file {path} --name NAME --role admin`"
         ) from error
     return _parse(path, raw)
 
 
 def digest_of(key: str) -> str:
-    """Return what the file holds of a key, given as a header's value (latin-1)."""
+    """Return the hash under which the file has a key, given as a header's value (latin-1)."""
     return hashlib.sha256(key.encode("latin-1", "replace")).hexdigest()
 
 
@@ -82,9 +82,9 @@ def add_key(
     path: Path, name: str, roles: list[KeyRole], now_ms: int, *,
     engine: str | None = None, expires_at: int | None = None,
 ) -> str:  # fmt: skip
-    """Add a key, making the file if need be, and return it: this is the only time that it is seen.
+    """Add a key, creating the file if needed, and return it: only its hash is stored.
 
-    Raises `ConfigError` for a name that is taken, and as `read_keys`.
+    Raises `ConfigError` for an invalid or duplicate name, and as `read_keys` does.
     """
     if not (0 < len(name) <= Limits.id_chars and name.isprintable() and name.strip() == name):
         raise ConfigError("a key's name must be printable and not empty", exit_code=2)
@@ -96,34 +96,34 @@ def add_key(
     with _locked(path):
         keys = read_keys(path) if path.exists() else []
         if any(known.name == name for known in keys):
-            raise ConfigError(f"there is a key {name!r} already; revoke it first", exit_code=2)
+            raise ConfigError(f"the key {name!r} already exists; revoke it first", exit_code=2)
         _write(path, [*keys, record])
     return key
 
 
 def revoke_key(path: Path, name: str) -> None:
-    """Take a key out of the file; raises `ConfigError` where there is none, and as `read_keys`."""
+    """Remove a key from the file; raises `ConfigError` if it is missing, and as `read_keys` does."""
     with _locked(path):
         keys = read_keys(path)
         left = [known for known in keys if known.name != name]
         if len(left) == len(keys):
-            raise ConfigError(f"there is no key {name!r} in {path}", exit_code=2)
+            raise ConfigError(f"{path} has no key {name!r}", exit_code=2)
         _write(path, left)
 
 
 def _check_safe(path: Path, status: os.stat_result) -> None:
-    """Refuse a file that others could read, or make keys in."""
+    """Raise `ConfigError` for a file that others could read, or add keys to."""
     if not stat.S_ISREG(status.st_mode):
-        raise ConfigError(f"the key file {path} is no plain file")
+        raise ConfigError(f"the key file {path} is not a regular file")
     if status.st_mode & (stat.S_IRWXO | stat.S_IWGRP):
         mode = stat.S_IMODE(status.st_mode)
         raise ConfigError(
-            f"the key file {path} has mode {mode:04o}: others than its owner may read or change it;"
-            f" chmod 600 {path} (or 640, for a group that may read)"
+            f"the key file {path} has mode {mode:04o}, so users other than its owner may read or"
+            f" change it; run `chmod 600 {path}` (or 640, to let its group read it)"
         )
     if status.st_uid not in (0, os.geteuid()):
         raise ConfigError(
-            f"the key file {path} belongs to user {status.st_uid}, who could make keys in it;"
+            f"the key file {path} belongs to user {status.st_uid}, who could add keys to it;"
             f" chown it to root or to the daemon's user"
         )
 
@@ -134,13 +134,17 @@ def _parse(path: Path, raw: bytes) -> list[KeyRecord]:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"the key file {path} is damaged: {error}") from error
     if file.version != 1:
-        raise ConfigError(f"the key file {path} is of version {file.version}; this is for 1")
+        raise ConfigError(
+            f"the key file {path} has version {file.version}; this program reads only version 1"
+        )
     names = [known.name for known in file.keys]
     for known in file.keys:
         if not _SHA256.fullmatch(known.sha256):
-            raise ConfigError(f"the key file {path}: the hash of key {known.name!r} is none")
+            raise ConfigError(
+                f"the key file {path}: the hash of key {known.name!r} is not a SHA-256 in hexadecimal"
+            )
         if names.count(known.name) > 1:
-            raise ConfigError(f"the key file {path}: two keys are called {known.name!r}")
+            raise ConfigError(f"the key file {path} has two keys named {known.name!r}")
     return file.keys
 
 
@@ -168,7 +172,7 @@ def _write(path: Path, keys: list[KeyRecord]) -> None:
 
 
 def _keep_owner(handle: int, path: Path) -> None:
-    """Let root change a file that belongs to the daemon's user without taking it away."""
+    """Keep the file's owner when root changes a file that belongs to the daemon's user."""
     status = path.stat()
     if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
         os.fchown(handle, status.st_uid, status.st_gid)
@@ -176,11 +180,11 @@ def _keep_owner(handle: int, path: Path) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Generator[None]:
-    """Hold the lock beside the file: the file itself is replaced."""
+    """Lock `FILE.lock` next to the file, which itself is replaced and so cannot be the lock."""
     try:
         handle = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
-        raise ConfigError(f"the folder of {path} cannot be written: {error.strerror}") from error
+        raise ConfigError(f"cannot write to the folder of {path}: {error.strerror}") from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

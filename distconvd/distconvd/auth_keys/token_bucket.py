@@ -1,9 +1,9 @@
-"""Token buckets by name, in a table of bounded size.
+"""Keep token buckets by name, in a table of bounded size.
 
-A bucket holds so many tokens, and gets one back in so long. All that has to be remembered of it is
-when it will be full again (the generic cell rate algorithm, ITU-T I.371): one number for each name
-that has taken a token lately. Over its size the table forgets the name that took one longest ago,
-which fills that bucket: who wants to gain by it needs more names than the table has room for.
+A bucket has `burst` tokens and regains one every `refill_s`. Only the time when it will be full again
+is stored (the generic cell rate algorithm, ITU-T I.371): one number for each name that has taken a
+token recently. A full table drops the name that took a token longest ago, which refills that bucket:
+to profit from that, an attacker needs more names than the table can store.
 """
 
 from collections import OrderedDict
@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 NAMES_MAX = 10_000
 _ROUNDING_S = 1e-6
-"""Sums of floats are a little off; that is not to cost anybody a token."""
+"""Tolerance for rounding errors of floats, which must not cost anybody a token."""
 
 
 class Buckets:
@@ -19,9 +19,9 @@ class Buckets:
 
     Args:
         burst: tokens of a full bucket, at least 1.
-        refill_s: one comes back after so long.
-        clock: seconds that only grow.
-        names_max: names remembered.
+        refill_s: time after which one token comes back.
+        clock: monotonic, in seconds.
+        names_max: maximum number of names in the table.
     """
 
     def __init__(
@@ -34,18 +34,18 @@ class Buckets:
         self._full_at: OrderedDict[str, float] = OrderedDict()
 
     def __len__(self) -> int:
-        """Return how many names are remembered."""
+        """Return the number of names in the table."""
         return len(self._full_at)
 
     def wait_s(self, name: str) -> float:
-        """Return how long it is until the bucket has a token; 0 while it has one."""
+        """Return the seconds until the bucket has a token; 0 if it has one now."""
         full_at = self._full_at.get(name)
         if full_at is None:
             return 0.0
         return max(0.0, full_at - self._clock() - self._slack_s)
 
     def take(self, name: str) -> None:
-        """Take a token; an empty bucket owes it."""
+        """Take a token; an empty bucket goes into debt."""
         full_at = max(self._clock(), self._full_at.pop(name, 0.0))
         self._full_at[name] = full_at + self._refill_s
         if len(self._full_at) > self._names_max:

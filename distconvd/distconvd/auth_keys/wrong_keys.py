@@ -1,15 +1,16 @@
-"""Who is slowed: callers with wrong keys by address, callers with too many requests by key.
+"""Limit wrong keys by address, and the rate of requests by key.
 
-**Wrong keys.** Each takes a token of its address; while the bucket is empty the address gets 429 for any
-key but one that was good before. So nobody can try keys by the thousand, or fill the log, and no engine
-is shut out by its neighbour behind the same gateway. A key that fails is no longer one that was good.
+**Wrong keys.** Each takes a token from its address's bucket; while that is empty, the address gets 429
+for every key that has not been good before. So nobody can try keys by the thousand, or fill the log,
+and an engine is not locked out by its neighbour behind the same gateway. A key that fails is no longer
+remembered as good.
 
-**Too many requests.** Off unless it is set. A request takes a token of its key, one without a key of its
-address. What engines do with a key that may do it is not counted: a heartbeat that is refused would
-cost a lease, a report hours of encoding, and an engine has a pace of its own. Health checks, which ask for
-no key, are not counted either.
+**Rate of requests.** Off by default. A request takes a token from its key's bucket, or from its
+address's if it has no key. An engine's calls, made with a key that may make them, are not counted: a
+rejected heartbeat would cost a lease, a rejected report hours of encoding, and engines limit their own
+pace. Health checks, which need no key, are not counted either.
 
-An IPv6 address counts as its network of 64 bits, as whoever has one has all of them.
+An IPv6 address counts as its /64 network, because its owner usually has all addresses in it.
 """
 
 import ipaddress
@@ -22,37 +23,37 @@ from distconvd.edge.http import Principal, Route
 from distconvd.errors import TooManyRequests
 
 FAILURES_BURST = 20
-"""Wrong keys that an address may send at once."""
+"""Wrong keys that an address may send in one burst."""
 FAILURE_REFILL_S = 3.0
-"""One more is allowed after so long."""
+"""Time after which one more is allowed."""
 GOOD_KEYS_MAX = 10_000
-"""Keys remembered as good, while the daemon runs."""
+"""Keys remembered as good while the daemon runs."""
 
 
 class WrongKeys:
     """The bucket of each address that sends wrong keys; see the module.
 
     Args:
-        clock: seconds that only grow.
+        clock: monotonic, in seconds.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.buckets = Buckets(FAILURES_BURST, FAILURE_REFILL_S, clock)
         self.good: OrderedDict[int, None] = OrderedDict()
-        """Hashes of keys, as no key should lie in memory longer than it must. They are Python's own,
-        salted by process: all that knowing one gives is the right to be refused at once."""
+        """Hashes of keys, because no key should stay in memory longer than necessary. They are
+        Python's own, salted for each process: knowing one would not help anybody to get in."""
 
     def check(self, key: str, peer: str) -> None:
-        """Raise `TooManyRequests` for a key that is not known to be good, of an empty bucket."""
+        """Raise `TooManyRequests` for a key not known to be good, if the address has no token."""
         if not len(self.buckets) or hash(key) in self.good:
             return
         address = address_of(peer)
         wait_s = self.buckets.wait_s(address)
         if wait_s > 0:
-            raise _slowed(f"Too many wrong keys came from {address}", wait_s)
+            raise _too_many(f"Too many wrong keys from {address}", wait_s)
 
     def failed(self, key: str, peer: str) -> None:
-        """Take a token, and forget that the key was good: it has been revoked, or has ended."""
+        """Take a token, and forget that the key was good: it may have been revoked or expired."""
         self.good.pop(hash(key), None)
         self.buckets.take(address_of(peer))
 
@@ -71,22 +72,22 @@ class RateLimit:
     """The bucket of each key, or address without one; see the module.
 
     Args:
-        per_s: requests a second, in the long run.
-        burst: requests at once.
-        clock: seconds that only grow.
+        per_s: requests per second, on average.
+        burst: requests in one burst.
+        clock: monotonic, in seconds.
     """
 
     def __init__(self, per_s: float, burst: int, clock: Callable[[], float]) -> None:
-        self._limit_text = f"{per_s:g} requests a second, {burst} at once"
+        self._limit_text = f"{per_s:g}/s, bursts of up to {burst}"
         self.buckets = Buckets(burst, 1 / per_s, clock)
 
     def take(self, principal: Principal, route: Route, peer: str, *, keyed: bool) -> None:
-        """Count a request; raises `TooManyRequests`, and then it is not counted.
+        """Count a request; raises `TooManyRequests` over the limit, without counting it.
 
         Args:
             principal: who is calling.
-            route: what is called.
-            peer: where from.
+            route: the route that is called.
+            peer: the caller's address.
             keyed: whether the request carries a key.
         """
         if route.role == "engine" and principal.roles & {"engine", "admin"}:
@@ -94,18 +95,21 @@ class RateLimit:
         name = f"key {principal.name!r}" if keyed else f"address {address_of(peer)}"
         wait_s = self.buckets.wait_s(name)
         if wait_s > 0:
-            raise _slowed(f"Over the rate limit of {name} ({self._limit_text})", wait_s)
+            raise _too_many(f"The {name} is over its rate limit ({self._limit_text})", wait_s)
         self.buckets.take(name)
 
 
-def _slowed(why: str, wait_s: float) -> TooManyRequests:
+def _too_many(why: str, wait_s: float) -> TooManyRequests:
     seconds = max(1, math.ceil(wait_s))
     return TooManyRequests(f"{why}; wait {seconds} s.", headers={"Retry-After": str(seconds)})
 
 
 def address_of(peer: str) -> str:
-    """Return what a peer is counted by: `10.0.0.7` of `10.0.0.7:42682`, `2001:db8::/64` of
-    `[2001:db8::1]:80`, and what is no address as it is."""
+    """Return the key under which a peer is counted.
+
+    It is `10.0.0.7` for `10.0.0.7:42682`, `2001:db8::/64` for `[2001:db8::1]:80`, and the text itself
+    if that is not an address.
+    """
     host, colon, port = peer.rpartition(":")
     host = host.strip("[]") if colon and port.isdecimal() else peer
     try:
@@ -114,6 +118,6 @@ def address_of(peer: str) -> str:
         return host
     if isinstance(address, ipaddress.IPv4Address):
         return str(address)
-    if address.ipv4_mapped is not None:  # IPv4 on a socket of both kinds, such as systemd's
+    if address.ipv4_mapped is not None:  # IPv4 on a dual-stack socket, such as systemd's
         return str(address.ipv4_mapped)
     return str(ipaddress.IPv6Network((address, 64), strict=False))

@@ -1,1 +1,1 @@
-"""The subcommands of `distconvd` that work on a configuration or a store."""
+"""Implement the subcommands of `distconvd` that work on a configuration or a store."""

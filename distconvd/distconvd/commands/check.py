@@ -1,8 +1,8 @@
-"""`distconvd check`: whether the daemon would start, asked part by part without starting it.
+"""Check part by part whether the daemon would start, without starting it (`distconvd check`).
 
-Nothing is left behind, whoever asks: the store is opened on a `DiskView`, which keeps nothing, since a
-store that opens recovers what a crash left, and files that root made would shut the daemon out. The
-addresses are bound and given back. So a daemon that runs already is seen as what it is: it holds both.
+Nothing is left behind, even if root runs it: the store is opened on a `DiskView`, which writes nothing,
+since a store that opens recovers what a crash left, and files made by root would shut the daemon out. The
+addresses are bound and released. So a running daemon is reported: it has the store and the addresses.
 """
 
 import os
@@ -14,6 +14,7 @@ import msgspec
 import trio
 
 from distconvd.auth_keys.key_file import read_keys
+from distconvd.commands.counts import count
 from distconvd.commands.listening import load_tls, open_all
 from distconvd.commands.open_read_only import collect_damage, damaged
 from distconvd.commands.read_only_disk import DiskView
@@ -25,11 +26,11 @@ from distconvd.plugin_host.loading import Context, Plugins, build_checked
 from distconvd.store import Change, Snapshot, Store
 
 CheckResult = tuple[str, bool, str]
-"""What was tried, whether it is fine, and what was found or what to do."""
+"""The name of the part, whether it is fine, and what was found or what to do."""
 
 
 async def check(config: Config) -> list[CheckResult]:
-    """Try every part; the configuration itself has been read."""
+    """Try every part; the configuration itself has been read already."""
     found = [("configuration", True, "read")]
     services: list[tuple[str, object]] = []
     parts: list[tuple[str, Callable[[Config], Awaitable[str]]]] = [
@@ -61,7 +62,7 @@ async def _settings(config: Config) -> str:
     context, tables = Context(config), Plugins(config.plugins).settings_types()
     for name, kind in tables.items():
         context.settings(name, kind)
-    return f"those of {len(tables)} plugins fit"
+    return f"the settings of {count(len(tables), 'plugins')} are valid"
 
 
 async def _policy(config: Config) -> str:
@@ -88,18 +89,18 @@ async def _auth(config: Config) -> str:
 async def _keys(config: Config) -> str:
     check_apart(config)
     if config.key_file is not None:
-        return f"{len(read_keys(Path(config.key_file)))} keys in {config.key_file}"
+        return f"{count(len(read_keys(Path(config.key_file))), 'keys')} in {config.key_file}"
     return "one key" if config.api_key is not None else f"none (auth {config.authenticator})"
 
 
 async def _tls(config: Config) -> str:
-    return "off" if load_tls(config) is None else "certificate and key fit"
+    return "off" if load_tls(config) is None else "certificate and key match"
 
 
 async def _store(services: list[tuple[str, object]], config: Config) -> str:
-    """Make everything that a start makes, on what is stored, but run nothing of it.
+    """Make every part that a start makes from the stored records, but run none.
 
-    `services` gets the services that were made.
+    The services that were made are appended to `services`.
     """
     context = Context(config, disk=DiskView())
     registrar = Plugins(config.plugins).collect("distconvd_register_stores", "store")
@@ -110,29 +111,30 @@ async def _store(services: list[tuple[str, object]], config: Config) -> str:
         context,
         owner=registrar.owner(config.store),
     )
-    is_looked_at = context.disk_was_taken
-    if is_looked_at:
+    is_opened = context.disk_was_taken
+    if is_opened:
         _check_writable(context.state_file)
     with collect_damage() as damage:
         parts = await assemble(
-            config, Plugins(config.plugins), store=store if is_looked_at else _Unopened()
+            config, Plugins(config.plugins), store=store if is_opened else _Unopened()
         )
     await parts.store.aclose()
     services += parts.services
     if damage:
         raise damaged(damage)
-    if not is_looked_at:
-        return f"{config.store}: made; it is not opened, as it might change what it finds"
-    return f"{config.store} at {config.state_file}: {len(parts.dispatcher.state.jobs)} jobs"
+    if not is_opened:
+        return f"{config.store}: not opened, as that might change it"
+    jobs = count(len(parts.dispatcher.state.jobs), "jobs")
+    return f"{config.store} at {config.state_file}: {jobs}"
 
 
 async def _services(services: list[tuple[str, object]], config: Config) -> str:
-    """Ask those that can tell, by a method `check`, whether they would start."""
+    """Call `check` of each service that has it: it raises if the service would not start."""
     for name, service in services:
-        ask = getattr(service, "check", None)
+        check_service = getattr(service, "check", None)
         try:
-            if callable(ask):
-                await trio.to_thread.run_sync(ask)
+            if callable(check_service):
+                await trio.to_thread.run_sync(check_service)
         except (ConfigError, StoreError):
             raise
         except Exception as error:
@@ -141,40 +143,40 @@ async def _services(services: list[tuple[str, object]], config: Config) -> str:
 
 
 def _check_writable(path: Path) -> None:
-    """Raise `StoreError` where this user could not make files at a place."""
+    """Raise `StoreError` if this user could not make files at a path."""
     path = path.absolute()
     folder = path if path.is_dir() else path.parent
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise StoreError(
-            f"{folder} is no folder that user {os.geteuid()} may write; check as the daemon's user,"
-            " and chown it to that"
+            f"user {os.geteuid()} cannot write to {folder}; run the check as the daemon's user, and"
+            " chown the folder to that user"
         )
 
 
 class _Unopened:
-    """Stands for a store that is not opened."""
+    """Stands in for a store that is not opened."""
 
     async def load(self) -> Snapshot:
-        """Hold nothing."""
+        """Return an empty snapshot."""
         await trio.lowlevel.checkpoint()
         return Snapshot({}, {}, {}, {})
 
     async def commit(self, changes: Sequence[Change]) -> None:
-        """Keep nothing."""
+        """Drop the changes."""
         await trio.lowlevel.checkpoint()
 
     async def aclose(self) -> None:
-        """Nothing is open."""
+        """Do nothing."""
         await trio.lowlevel.checkpoint()
 
 
 async def _listen(config: Config) -> str:
-    """Open every place; but systemd passes its sockets only to the daemon itself."""
-    named = [place for place in config.listen_addresses if not place.inherited]
+    """Open every listen address except systemd's sockets, which only the daemon itself is passed."""
+    named = [address for address in config.listen_addresses if not address.inherited]
     detail = (
-        ["systemd's, which it passes at the start"]
+        ["the sockets that systemd passes at the start (not checked)"]
         if len(named) < len(config.listen_addresses)
         else []
     )
@@ -187,7 +189,7 @@ async def _listen(config: Config) -> str:
 
 
 def _remove_sockets(listen_addresses: Sequence[ListenAddress]) -> None:
-    """Remove the unix sockets that have just been made; a daemon would, too, find nobody there."""
-    for place in listen_addresses:
-        if place.path:
-            Path(place.path).unlink(missing_ok=True)
+    """Remove the unix sockets that have just been made; a daemon would replace them anyway."""
+    for address in listen_addresses:
+        if address.path:
+            Path(address.path).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""`distconvd keys add|list|revoke`: makes, shows and takes back the keys of a key file."""
+"""Add, list and revoke the keys of a key file (`distconvd keys`)."""
 
 # ruff: noqa: T201 - a command's output is its job
 
@@ -24,8 +24,8 @@ examples:
   distconvd keys list --key-file keys.json
   distconvd keys revoke --key-file keys.json --name visitor
 
-The file holds hashes: a key is printed once, when it is made. A running daemon sees a change within a
-second or two, and at once on SIGHUP. Roles: read, submit, engine, admin (which includes all).
+The file contains hashes: a key is printed once, when it is made. A running daemon sees a change within
+a second or two, and immediately on SIGHUP. Roles: read, submit, engine, admin (which includes all).
 """
 
 
@@ -39,25 +39,25 @@ def add_to(commands: Any) -> None:
     )
     actions = keys.add_subparsers(dest="action", metavar="ACTION", required=True)
     add = actions.add_parser("add", help="make a key and print it, once")
-    add.add_argument("--name", required=True, help="what logs call it")
+    add.add_argument("--name", required=True, help="the key's name in logs")
     add.add_argument(
         "--role", action="append", required=True, choices=get_args(KeyRole), dest="roles",
-        help="what it may do; repeatable",
+        help="what the key may do; repeatable",
     )  # fmt: skip
-    add.add_argument("--engine", metavar="ID", help="the one engine that it may speak for")
-    add.add_argument("--expires", metavar="SPAN", help="how long it is good: 12h, 30d, 8w, 1y")
+    add.add_argument("--engine", metavar="ID", help="the only engine that may use the key")
+    add.add_argument("--expires", metavar="SPAN", help="how long it is valid: 12h, 30d, 8w, 1y")
     listing = actions.add_parser("list", help="show the keys without their secrets")
-    revoke = actions.add_parser("revoke", help="take a key back")
-    revoke.add_argument("--name", required=True, help="of the key")
+    revoke = actions.add_parser("revoke", help="revoke a key")
+    revoke.add_argument("--name", required=True, help="the key's name")
     for action in (add, listing, revoke):
-        # Not to hide one that stands before the command.
+        # A default would override a flag that stands before the command.
         action.add_argument("--key-file", metavar="FILE", default=argparse.SUPPRESS)
 
 
 def run(given: argparse.Namespace, config: Config) -> None:
     """Do what the command line asks for; raises `ConfigError`."""
     if config.key_file is None:
-        raise ConfigError("which key file? Give --key-file FILE", exit_code=2)
+        raise ConfigError("no key file is given; add --key-file FILE", exit_code=2)
     path = Path(config.key_file)
     if given.action == "add":
         now_ms = int(time.time() * 1000)
@@ -87,5 +87,7 @@ def _line(record: KeyRecord) -> str:
 def _span_ms(text: str) -> int:
     found = _SPAN.fullmatch(text)
     if found is None:
-        raise ConfigError(f"--expires {text!r}: write a span as 12h, 30d, 8w or 1y", exit_code=2)
+        raise ConfigError(
+            f"--expires is {text!r}; expected a span such as 12h, 30d, 8w or 1y", exit_code=2
+        )
     return int(found[1]) * _SPAN_S[found[2]] * 1000

@@ -1,4 +1,4 @@
-"""From the configuration to open listeners: addresses, unix sockets, systemd's, with TLS on TCP."""
+"""Open the configured listeners: TCP (with TLS), unix sockets, and those that systemd passes."""
 
 import os
 from collections.abc import MutableMapping
@@ -23,7 +23,7 @@ from distconvd.errors import ConfigError
 
 @dataclass
 class Listening:
-    """Open listeners, and where people reach them."""
+    """Open listeners, and the URLs at which people reach them."""
 
     listeners: list[Listener]
     urls: list[str]
@@ -36,10 +36,10 @@ class Listening:
 
 
 async def open_all(config: Config, environ: MutableMapping[str, str] = os.environ) -> Listening:
-    """Open every configured listener, or the sockets that systemd passes where none is named.
+    """Open every configured listener, or, if none is configured, the sockets that systemd passes.
 
-    Raises `ConfigError` that says what to do: exit code 1 for an address that cannot be had, 78 for
-    files of TLS that cannot be used and for a socket that the world reaches without a key.
+    Raises `ConfigError` that says what to do: exit code 1 for an address that is not available, 78 for
+    TLS files that cannot be used and for a socket that is public without a key.
     """
     tls = load_tls(config)
     opened = Listening([], [], tls)
@@ -50,8 +50,8 @@ async def open_all(config: Config, environ: MutableMapping[str, str] = os.enviro
             if passed and not config.listen
             else config.listen_addresses
         )
-        for place in listen_addresses:
-            await _open(place, passed, opened, config)
+        for address in listen_addresses:
+            await _open(address, passed, opened, config)
     except OSError as error:
         await opened.aclose()
         raise ConfigError(str(error.strerror or error), exit_code=1) from error
@@ -62,7 +62,7 @@ async def open_all(config: Config, environ: MutableMapping[str, str] = os.enviro
 
 
 def load_tls(config: Config) -> TlsFiles | None:
-    """Return the TLS that is configured, if it is; raises `ConfigError`."""
+    """Return the configured TLS files, if any; raises `ConfigError`."""
     if config.tls_certificate is None:
         return None
     try:
@@ -76,22 +76,22 @@ def load_tls(config: Config) -> TlsFiles | None:
 
 
 async def _open(
-    place: ListenAddress, passed: list[trio.SocketListener], opened: Listening, config: Config
+    address: ListenAddress, passed: list[trio.SocketListener], opened: Listening, config: Config
 ) -> None:
-    if place.inherited:
+    if address.inherited:
         if not passed:
-            raise ConfigError("listen names systemd, but it has passed no socket (LISTEN_FDS)")
+            raise ConfigError("listen names systemd, but systemd has passed no socket (LISTEN_FDS)")
         for listener in passed:
             _check_reach(listener, config)
             _add(listener, name_of(listener.socket.getsockname()), opened)
         passed.clear()
-    elif place.path:
-        _add(await open_unix_listener(place.path), str(place), opened)
+    elif address.path:
+        _add(await open_unix_listener(address.path), str(address), opened)
     else:
-        found = await open_listeners(place.host, place.port)
+        found = await open_listeners(address.host, address.port)
         port = found[0].socket.getsockname()[1]  # with port 0 the system has chosen one
         for listener in found:
-            _add(listener, str(place._replace(port=port)), opened)
+            _add(listener, str(address._replace(port=port)), opened)
 
 
 def _add(listener: trio.SocketListener, name: str, opened: Listening) -> None:
@@ -110,10 +110,10 @@ def _add(listener: trio.SocketListener, name: str, opened: Listening) -> None:
 
 
 def _check_reach(listener: trio.SocketListener, config: Config) -> None:
-    """Refuse to serve the world without a key on a socket whose address is not ours to choose."""
+    """Refuse a public socket without a key; its address was chosen by systemd, not by us."""
     if config.authenticator == "none" and not reaches_this_machine_only(listener):
         name = name_of(listener.socket.getsockname())
         raise ConfigError(
-            f"refusing to listen on {name} (of systemd) without a key: anybody could submit and"
+            f"refusing to listen on {name} (from systemd) without a key: anybody could submit and"
             " take jobs. Give --api-key KEY (or DISTCONV_API_KEY) or --key-file FILE."
         )

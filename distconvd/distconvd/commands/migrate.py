@@ -1,14 +1,15 @@
-"""Copies everything from one store to another, and proves that it arrived.
+"""Copy all records from one store to another, and compare the result.
 
-Rules: the target must be empty, since a mixture of two sites' jobs would be neither; no record of
+Rules: the target must be empty, since mixing the jobs of two sites would corrupt both; no record of
 the source changes. The copy goes in batches of bounded size, so it may end half-way (a full disk, a kill):
-then the target is not empty, and the message says to empty it and start again. It counts only
-once the target has been closed, opened anew and compared, record by record and in order.
+then the target is not empty, and the message says to empty it and start again. The copy is valid only
+once the target has been closed, reopened and compared, record by record and in order.
 """
 
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from distconvd.commands.counts import count
 from distconvd.errors import StoreError
 from distconvd.store import TABLES, Change, Snapshot, Store
 
@@ -17,7 +18,7 @@ BATCH_RECORDS = 5_000
 
 
 class MigrationReport(NamedTuple):
-    """What was copied and compared: how many records of each table, and bytes in all."""
+    """What was copied and compared: the number of records of each table, and bytes in total."""
 
     jobs: int
     engines: int
@@ -26,20 +27,20 @@ class MigrationReport(NamedTuple):
     bytes: int
 
     def __str__(self) -> str:
-        counts = ", ".join(f"{getattr(self, table)} {table}" for table in TABLES)
-        return f"{counts}: {self.bytes} bytes copied and compared"
+        counts = ", ".join(count(getattr(self, table), table) for table in TABLES)
+        return f"{counts}: {count(self.bytes, 'bytes')} copied and compared"
 
 
 async def migrate(source: Store, target: Store, reopened: Store) -> MigrationReport:
     """Copy all records of `source` into an empty store, and read them back.
 
     Args:
-        source: not loaded yet, as the others; each is closed afterwards.
-        target: what is written to.
-        reopened: another store object of the target's place, to read back what is there.
+        source: the store to read; none of the three is loaded yet, and each is closed afterwards.
+        target: the store to write to.
+        reopened: another store object of the target's path, to read back what was written.
 
     Raises:
-        StoreError: the target is not empty, or does not hold afterwards what was put in it.
+        StoreError: the target is not empty, or does not contain afterwards what was written to it.
         OSError: a disk failed.
     """
     snapshot = await read_store(source)
@@ -50,8 +51,8 @@ async def migrate(source: Store, target: Store, reopened: Store) -> MigrationRep
             await target.commit(batch)
     except OSError as error:
         raise StoreError(
-            f"the copy ended half-way: {error}; the source is as it was; "
-            "make room or mend the disk, empty the target, and start again"
+            f"the copy ended half-way: {error.strerror or error}; the source is unchanged; "
+            "free space or repair the disk, empty the target, and start again"
         ) from error
     finally:
         await target.aclose()
@@ -69,12 +70,12 @@ async def read_store(store: Store) -> Snapshot:
 
 
 def refuse_unless_empty(found: Snapshot) -> None:
-    """Raise `StoreError` that tells how many records of each table there are, if any."""
-    counts = [f"{len(records)} {table}" for table, records in _tables(found) if records]
+    """Raise `StoreError` with the number of records of each table, if there are any."""
+    counts = [count(len(records), table) for table, records in _tables(found) if records]
     if counts:
         raise StoreError(
-            f"the target is not empty (it has {', '.join(counts)}); name an empty place, or move "
-            "away what is there"
+            f"the target is not empty (it has {', '.join(counts)}); name an empty one, or move this "
+            "one away"
         )
 
 
@@ -107,10 +108,11 @@ def _compare(copied: Snapshot, found: Snapshot) -> None:
         if list(before.items()) == list(after.items()):
             continue
         differing = [key for key in before if after.get(key) != before[key]]
-        what = f"{len(differing)} records differ" if differing else "the order differs"
+        plural = "record differs" if len(differing) == 1 else "records differ"
+        what = f"{len(differing)} {plural}" if differing else "the order differs"
         raise StoreError(
-            f"the copy is not good: of {table}, {what} ({len(before)} copied, {len(after)} read "
-            "back); keep using the source, and check the target's disk"
+            f"the copy is wrong: of {table}, {what} ({len(before)} copied, {len(after)} read back); "
+            "keep using the source, and check the target's disk"
         )
 
 

@@ -1,13 +1,13 @@
-"""A store as NDJSON: the format of `distconvd export`, written and read line by line.
+"""Write and read a store as NDJSON, line by line: the format of `distconvd export`.
 
     {"distconv":"export","format":1,"version":"0.1.0"}
     {"table":"jobs","key":"1754_1","record":{"job_id":"1754_1","status":"pending"}}
     {"end":"export","jobs":1,"engines":0,"attempts":0,"meta":0,"sha256":"…"}
 
-The first line says which format this is; a newer one is refused, since what it added would be lost.
-Then one record a line, byte for byte as stored, table by table, in the store's order. The last line
-counts them and has the SHA-256 of every line before it, line breaks included. So a file that was cut,
-joined, sorted or edited is not taken for an export: a file without its last line is none.
+The first line names the format; a newer one is rejected, since its additions would be lost. Then comes
+one record per line, byte for byte as stored, table by table, in the store's order. The last line has the
+number of records and the SHA-256 of every line before it, line breaks included. So a file that was cut,
+concatenated, sorted or edited is not accepted as an export.
 """
 
 import hashlib
@@ -17,17 +17,18 @@ from typing import Literal, NamedTuple, Protocol
 import msgspec
 
 from distconvd import __version__
+from distconvd.commands.counts import count
 from distconvd.errors import StoreError, StoreTooNew
 from distconvd.store import TABLES, Change, Snapshot, Table
 
 FORMAT = 1
 LINE_BYTES_MAX = 1 << 28
-"""A longer line is no record of ours: a job has at most a megabyte, its history some ten."""
-_SAID_MAX = 60
+"""A longer line cannot be one of our records: a job has at most 1 MB, its history about 10 MB."""
+_QUOTED_MAX = 60
 
 
 class Readable(Protocol):
-    """Bytes by the line."""
+    """A source of lines as bytes."""
 
     def readline(self, size: int = -1, /) -> bytes:
         """Return the next line, or its first `size` bytes; empty at the end."""
@@ -62,13 +63,13 @@ class Trailer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Summary(NamedTuple):
-    """What went by."""
+    """How many records of each table there are, and the digest of all lines."""
 
     counts: dict[Table, int]
     sha256: str
 
     def __str__(self) -> str:
-        return ", ".join(f"{self.counts[table]} {table}" for table in TABLES)
+        return ", ".join(count(self.counts[table], table) for table in TABLES)
 
 
 _header = msgspec.json.Decoder(Header)
@@ -94,7 +95,7 @@ class _Tally:
 
 
 def write_dump(snapshot: Snapshot, write: Callable[[bytes], object]) -> Summary:
-    """Write a snapshot; what `write` raises passes through, and the file then has no last line."""
+    """Write a snapshot; if `write` raises, that propagates and the file has no last line."""
     tally = _Tally()
     for line in _lines(snapshot, _header_line(FORMAT, __version__), tally):
         write(line)
@@ -104,7 +105,7 @@ def write_dump(snapshot: Snapshot, write: Callable[[bytes], object]) -> Summary:
 
 
 def summary_of(snapshot: Snapshot, header: Header) -> Summary:
-    """Return what a dump of this snapshot under that header would sum up to."""
+    """Return the summary of a dump of this snapshot with that header."""
     tally = _Tally()
     for _ in _lines(snapshot, _header_line(header.format, header.version), tally):
         pass
@@ -124,7 +125,7 @@ def _lines(snapshot: Snapshot, header: bytes, tally: _Tally) -> Iterator[bytes]:
 
 
 def _one_line(record: bytes) -> bytes:
-    """Return a record without line breaks, which in JSON can only stand between tokens."""
+    """Return a record without line breaks, which in JSON can only occur between tokens."""
     is_broken = b"\n" in record or b"\r" in record
     return msgspec.json.format(record, indent=-1) if is_broken else record
 
@@ -143,12 +144,11 @@ class DumpReader:
         self.header = self._read_header()
 
     def changes(self) -> Iterator[Change]:
-        """Yield each record as the change that puts it; at the end the file is known to be whole.
+        """Yield each record as the change that puts it; at the end the file is known to be complete.
 
         Raises:
-            StoreError: at the first line that is not what an export writes, the last line not
-                being what it must be, or there being none. What was yielded before counts for
-                nothing then.
+            StoreError: a line is not what an export writes, or the last line is wrong or missing.
+                Everything yielded before must then be discarded.
         """
         while True:
             line = self._line()
@@ -160,9 +160,9 @@ class DumpReader:
                 record = bytes(entry.record)
                 str(record, "utf-8")
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                raise self._bad(f"is no record ({error})") from error
+                raise self._bad(f"is not a record ({error})") from error
             if record[:1] != b"{":
-                raise self._bad("has a record that is no JSON object")
+                raise self._bad("has a record that is not a JSON object")
             self._tally.take(line, entry.table)
             yield Change(entry.table, entry.key, record)
 
@@ -176,15 +176,16 @@ class DumpReader:
             header = _header.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise StoreError(
-                f"this is no export of distconvd: it begins with {line[:_SAID_MAX]!r}"
+                f"this is not an export of distconvd: it begins with {line[:_QUOTED_MAX]!r}"
             ) from error
         if header.format > FORMAT:
             raise StoreTooNew(
                 f"the export has format {header.format}, written by version {header.version}; this "
-                f"is version {__version__}, which knows up to {FORMAT}: import it with the newer one"
+                f"is version {__version__}, which reads formats up to {FORMAT}: import it with the "
+                "newer version"
             )
         if line != _header_line(header.format, header.version):
-            raise self._bad("is not as an export writes it")
+            raise self._bad("is not what an export writes")
         self._tally.take(line)
         return header
 
@@ -205,15 +206,13 @@ class DumpReader:
         try:
             trailer = _trailer.decode(line)
         except msgspec.DecodeError as error:
-            raise self._bad(f"is no end of an export ({error})") from error
+            raise self._bad(f"is not the last line of an export ({error})") from error
         found = self._tally.summary()
         totals = {table: getattr(trailer, table) for table in TABLES}
         if trailer.sha256 != found.sha256 or totals != found.counts:
-            raise self._bad(
-                "does not fit what is before it: the file was changed or damaged since it was made"
-            )
+            raise self._bad("does not match the lines before it: the file was changed or damaged")
         if self._lines.readline(1):
-            raise self._bad("is the end of the export, and the file goes on")
+            raise self._bad("is the end of the export, but more lines follow")
 
     def _bad(self, what: str) -> StoreError:
         return StoreError(f"line {self._number} of the export {what}; nothing was imported")

@@ -1,9 +1,9 @@
-"""Opening a store to look at it, while no daemon holds it, without changing anything on disk.
+"""Open a store that no daemon uses, to read it without changing anything on disk.
 
 The store is the one that the daemon would use, on a `DiskView`. A store that does not write through
-the disk that it is handed could change what is looked at, so it is refused before it is opened. What
-the store says of damage while it opens, it says in log lines of level ERROR; those are collected,
-since whoever looks wants to know, and they are not true of the real files (nothing is set aside).
+the disk that it is given could change the real files, so it is rejected before it is opened. A store
+reports damage, while it opens, in log lines of level ERROR; these are collected for the caller, and not
+logged, as they are not true of the real files (nothing is set aside).
 """
 
 import logging
@@ -22,37 +22,37 @@ DAMAGE_MAX = 1000
 
 
 class StoreView(NamedTuple):
-    """What a store holds.
+    """The contents of a store.
 
     Attributes:
         place: store and path, as `migrate` writes them.
         snapshot: all records.
-        complaints: what the store said of damage.
+        damage: what the store reported as damaged.
     """
 
     place: str
     snapshot: Snapshot
-    collect_damage: list[str]
+    damage: list[str]
 
 
 @asynccontextmanager
 async def open_read_only(config: Config, *, is_tolerant: bool) -> AsyncGenerator[StoreView]:
-    """Open the store of a configuration and hold it, so that no daemon starts meanwhile.
+    """Open and lock the store of a configuration, so that no daemon starts meanwhile.
 
     Args:
         config: names store and path.
-        is_tolerant: take what can be read of a damaged store; otherwise damage raises.
+        is_tolerant: return what can be read of a damaged store; otherwise damage raises.
 
     Raises:
-        ConfigError: there is nothing at that path or no store, or it cannot be looked at.
-        StoreError: a daemon holds it, it is damaged, or it cannot be read.
+        ConfigError: that path has nothing or no store, or the store cannot be opened read-only.
+        StoreError: a daemon uses it, it is damaged, or it cannot be read.
     """
     context = Context(config, disk=DiskView())
     store = _build_store(config, context)
     if not context.state_file.exists():
         raise ConfigError(
-            f"there is nothing at {context.state_file}; name the store with --store and "
-            "--state-file, as the daemon has them",
+            f"{context.state_file} does not exist; name the store with --store and --state-file, as "
+            "the daemon has them",
             exit_code=2,
         )
     require_storage(context.state_file)
@@ -67,34 +67,34 @@ async def open_read_only(config: Config, *, is_tolerant: bool) -> AsyncGenerator
 
 
 def require_storage(path: Path) -> None:
-    """Raise `ConfigError` for what is there and can be no store: a pipe, a device, a socket. To read
-    it might never end, and to replace it would harm the machine."""
+    """Raise `ConfigError` for a pipe, a device or a socket, which cannot be a store: reading it might
+    never end, and replacing it would harm the machine."""
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise ConfigError(
-            f"{path} is neither a regular file nor a folder, so it is no store; name the store with "
-            "--store and --state-file, as the daemon has them",
+            f"{path} is neither a regular file nor a folder, so it cannot be a store; name the store "
+            "with --store and --state-file, as the daemon has them",
             exit_code=2,
         )
 
 
 @contextmanager
 def collect_damage() -> Generator[list[str]]:
-    """Give what stores complain of in a block, instead of having it logged."""
-    ear = _DamageHandler()
+    """Yield a list of the damage that stores report in the block, instead of logging it."""
+    handler = _DamageHandler()
     log = logging.getLogger("distconvd.store")
-    log.addHandler(ear)
+    log.addHandler(handler)
     was_propagated, log.propagate = log.propagate, False
     try:
-        yield ear.damage
+        yield handler.damage
     finally:
         log.propagate = was_propagated
-        log.removeHandler(ear)
+        log.removeHandler(handler)
 
 
 def damaged(damage: list[str]) -> StoreError:
-    """Return the error for a store that complained."""
+    """Return the error for a store that reported damage."""
     return StoreError(
-        f"the store is damaged: {damage[0]}; `distconvd audit` tells all; a start of the "
+        f"the store is damaged: {damage[0]}; `distconvd audit` shows all damage; a start of the "
         "daemon recovers what can be recovered"
     )
 
@@ -106,16 +106,17 @@ def _build_store(config: Config, context: Context) -> Store:
     )
     if not context.disk_was_taken:
         raise ConfigError(
-            f"the store {config.store!r} does not write through the disk that it is handed "
-            "(context.disk), so looking at it could change it; ask the running daemon with "
-            "`distconvd audit --url URL`, or `distconvd migrate` it into a json store and look there",
+            f"the store {config.store!r} does not write through the disk that it is given "
+            "(context.disk), so opening it could change it; audit the running daemon with "
+            "`distconvd audit --url URL`, or copy the store with `distconvd migrate` into a json "
+            "store and use that",
             exit_code=2,
         )
     return store
 
 
 class _DamageHandler(logging.Handler):
-    """Remembers what a store complains of."""
+    """Keeps the damage that a store reports."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)

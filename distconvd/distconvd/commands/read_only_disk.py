@@ -1,12 +1,12 @@
-"""A disk to look at: what is there can be read, what is written goes nowhere.
+"""Provide a read-only view of a disk: existing files can be read, and writes are dropped.
 
-A store that is opened recovers what a crash left: it renames, writes anew, removes. On a `DiskView`
-all that happens in a table of names in memory, so the store sees what it did and the real disk stays
-as it is. `distconvd audit` and `export` look at stores through it.
+A store that is opened recovers what a crash left: it renames, rewrites and removes files. On a `DiskView`
+all that happens in a table of names in memory, so the store sees its own changes and the real disk stays
+as it is. `distconvd audit`, `check` and `export` open stores on it.
 
 Rules: no call changes the real disk. Contents that are written are counted and dropped, since a
-recovery may write all there is; reading them back is an error. The lock is a shared one on the file
-that is there: a running daemon is noticed, and none can start meanwhile.
+recovery may rewrite the whole store; reading them back is an error. The lock is a shared one on the
+existing lock file: a running daemon is noticed, and none can start meanwhile.
 """
 
 import errno
@@ -18,28 +18,28 @@ from distconvd.disk import REAL_DISK, Disk, DiskFile, DiskLock, OpenMode, flock_
 
 
 class _Written:
-    """A file whose contents were dropped."""
+    """A file that was written here; its contents were dropped."""
 
     def __init__(self, size: int = 0) -> None:
         self.size = size
 
 
 _Node = Path | _Written
-"""What a name stands for: a real file, perhaps under another name, or one that was written here."""
+"""What a name refers to: a real file, perhaps under another name, or one that was written here."""
 
 
 class DiskView:
     """`distconvd.disk.Disk` that changes nothing.
 
     Args:
-        real: what is looked at.
+        real: the disk to view.
     """
 
     def __init__(self, real: Disk = REAL_DISK) -> None:
         self._real = real
         self._names: dict[Path, _Node | None] = {}
-        """Names that changed; None: it is gone."""
-        self._build_store: set[Path] = set()
+        """Names that changed; None: the name was removed."""
+        self._made_directories: set[Path] = set()
         """Directories that were made here."""
 
     def open(self, path: Path, mode: OpenMode) -> DiskFile:
@@ -56,7 +56,7 @@ class DiskView:
             self._names[path] = written
             return _Sink(written)
         if isinstance(node, _Written):
-            raise OSError(errno.EOPNOTSUPP, "what was written to a view was not kept", str(path))
+            raise OSError(errno.EOPNOTSUPP, "writes to a read-only view are dropped", str(path))
         return self._real.open(node, "read")
 
     def size(self, path: Path) -> int:
@@ -65,17 +65,17 @@ class DiskView:
         return node.size if isinstance(node, _Written) else self._real.size(node)
 
     def is_directory(self, path: Path) -> bool:
-        """Tell whether a directory is there."""
+        """Return whether a directory exists."""
         if path in self._names:
             return False
-        return path in self._build_store or self._real.is_directory(path)
+        return path in self._made_directories or self._real.is_directory(path)
 
     def listdir(self, path: Path) -> list[str]:
         """Return the names in a directory."""
         names: set[str] = set()
-        if path not in self._build_store:
+        if path not in self._made_directories:
             names.update(self._real.listdir(path))
-        names |= {made.name for made in self._build_store if made.parent == path}
+        names |= {made.name for made in self._made_directories if made.parent == path}
         for changed, node in self._names.items():
             if changed.parent == path:
                 (names.discard if node is None else names.add)(changed.name)
@@ -84,12 +84,12 @@ class DiskView:
     def mkdir(self, path: Path) -> None:
         """Make a directory here."""
         if self._exists(path):
-            raise FileExistsError(errno.EEXIST, "there is something of that name", str(path))
-        self._build_store.add(path)
+            raise FileExistsError(errno.EEXIST, "the name is taken", str(path))
+        self._made_directories.add(path)
         self._names.pop(path, None)
 
     def rename(self, source: Path, target: Path) -> None:
-        """Give a file another name here; a directory is never renamed by a store."""
+        """Rename a file here; stores never rename directories."""
         node = self._node(source)
         self._names[target] = node
         self._names[source] = None
@@ -106,13 +106,13 @@ class DiskView:
         self._names[path] = None
 
     def fsync_dir(self, path: Path) -> None:
-        """Nothing is to be made durable."""
+        """Do nothing: there is nothing to make durable."""
 
     def lock(self, path: Path, note: str) -> DiskLock:
-        """Share the lock that a daemon would hold alone; without a lock file nobody holds it.
+        """Take a shared lock on the daemon's lock file; without that file no process has the lock.
 
         Raises:
-            BlockingIOError: a process has it; the error's `strerror` is what it wrote in it.
+            BlockingIOError: a process has it; the error's `strerror` is what it wrote into the file.
         """
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -126,9 +126,9 @@ class DiskView:
         return _SharedLock(descriptor)
 
     def _node(self, path: Path) -> _Node:
-        """Return what a name stands for; raises `FileNotFoundError`."""
+        """Return what a name refers to; raises `FileNotFoundError`."""
         if path not in self._names:
-            self._real.size(path)  # raises where there is none
+            self._real.size(path)  # raises if there is no such file
             return path
         node = self._names[path]
         if node is None:
@@ -150,7 +150,7 @@ def _missing(path: Path) -> FileNotFoundError:
 
 
 class _Sink:
-    """An open file whose contents go nowhere."""
+    """An open file whose writes are dropped."""
 
     def __init__(self, written: _Written) -> None:
         self._written = written
@@ -176,7 +176,7 @@ class _Sink:
 
 
 class _SharedLock:
-    """A descriptor with a shared flock, or none."""
+    """A descriptor with a shared flock, or no lock at all."""
 
     def __init__(self, descriptor: int | None) -> None:
         self._descriptor = descriptor

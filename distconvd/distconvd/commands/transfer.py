@@ -1,9 +1,9 @@
-"""`distconvd export` and `distconvd import`: a store to NDJSON on standard output and back.
+"""Export a store as NDJSON to standard output, and import it (`distconvd export`, `import`).
 
-The import reads twice. First the whole file is held against its checksum; only then is the target
-opened, so a file that was cut or damaged leaves it as it was. What comes through a pipe is kept in a
-temporary file meanwhile. The copy counts once the target has been closed, opened anew, and found to
-sum up to the same checksum.
+The import reads twice. First the whole file is checked against its checksum; only then is the target
+opened, so a file that was cut or damaged leaves it as it was. Input from a pipe is kept in a temporary
+file meanwhile. The copy is valid once the target has been closed, reopened, and found to have the same
+checksum.
 """
 
 # ruff: noqa: T201 - a command's output is its job
@@ -37,15 +37,15 @@ examples:
   distconvd export --state-file /var/lib/distconv/state.json > farm.ndjson
   distconvd export --store spool --state-file /var/lib/distconv/state | zstd > farm.ndjson.zst
 
-The store is only looked at, and no daemon may hold it meanwhile; of a json store in use, copy
-state.json and export the copy. The archive and the media store are folders of their own: copy them.
+The store is only read, and no daemon may use it meanwhile; to export a json store in use, copy
+state.json and export the copy. The archive and the media store are separate folders: copy them.
 """
 _IMPORT_EPILOG = """\
 examples:
   distconvd import --state-file /var/lib/distconv/state.json < farm.ndjson
   zstd -d < farm.ndjson.zst | distconvd import --store spool --state-file /var/lib/distconv/state
 
-The target must be empty. A file that is cut off, damaged or of a newer format is refused whole.
+The target must be empty. A file that is cut off, damaged or of a newer format is rejected as a whole.
 """
 
 
@@ -72,17 +72,17 @@ def run(given: argparse.Namespace, config: Config) -> None:
         else:
             summary = _import(config, sys.stdin.buffer)
     except BrokenPipeError as error:
-        # Nobody reads any more; and nothing is left to be flushed at exit.
+        # The reader is gone. Python must not try to flush the rest to it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise StoreError("the export was not read to its end, so it is none") from error
+        raise StoreError("the export was not read to its end, so it is incomplete") from error
     except OSError as error:
-        raise StoreError(f"the {given.command} failed: {error}") from error
+        raise StoreError(f"the {given.command} failed: {error.strerror or error}") from error
     print(f"{given.command}ed {summary}", file=sys.stderr)
 
 
 async def _export(config: Config, out: IO[bytes]) -> Summary:
-    async with open_read_only(config, is_tolerant=False) as looked:
-        summary = write_dump(looked.snapshot, out.write)
+    async with open_read_only(config, is_tolerant=False) as view:
+        summary = write_dump(view.snapshot, out.write)
     out.flush()
     if stat.S_ISREG(os.fstat(out.fileno()).st_mode):
         os.fsync(out.fileno())
@@ -92,13 +92,15 @@ async def _export(config: Config, out: IO[bytes]) -> Summary:
 def _import(config: Config, source: IO[bytes]) -> Summary:
     if config.store == "memory":
         raise ConfigError(
-            "the store memory ends with this command, so nothing would be kept; name one on disk "
-            "with --store, json or spool",
+            "the memory store ends with this command, so nothing would be kept; name a store on disk "
+            "with --store json or --store spool",
             exit_code=2,
         )
     require_storage(Path(config.state_file))
     if source.isatty():
-        raise ConfigError("which export? Write: distconvd import < FILE", exit_code=2)
+        raise ConfigError(
+            "the import reads standard input: write distconvd import < FILE", exit_code=2
+        )
     with _rewindable(source) as (file, start):
         reader = DumpReader(file)
         for _ in reader.changes():
@@ -109,7 +111,7 @@ def _import(config: Config, source: IO[bytes]) -> Summary:
 
 @contextmanager
 def _rewindable(source: IO[bytes]) -> Generator[tuple[IO[bytes], int]]:
-    """Yield something with the same bytes that can be read twice, and where it begins."""
+    """Yield a file with the same bytes that can be read twice, and the position where it begins."""
     if source.seekable():
         yield source, source.tell()
         return
@@ -132,15 +134,15 @@ def _store(config: Config) -> Store:
 
 
 async def fill(open_store: Callable[[], Store], file: IO[bytes], expected: Summary) -> Summary:
-    """Put a dump that was found to be whole into an empty store, and read it back."""
+    """Import a dump that has been checked into an empty store, and read it back."""
     reader = DumpReader(file)
-    # In a function of its own: the store that was written to is gone before it is read back.
+    # In its own function, so that the written store object is gone before it is read back.
     await _put_in(open_store(), reader)
     found = summary_of(await read_store(open_store()), reader.header)
     if found != expected:
         raise StoreError(
-            f"the import is not good: {expected} were read and {found} are there, or not in that "
-            "order; do not use the target, and check its disk"
+            f"the import is wrong: {expected} were imported, but {found} were read back, or their "
+            "contents or order differ; do not use the target, and check its disk"
         )
     return found
 
@@ -152,8 +154,8 @@ async def _put_in(target: Store, reader: DumpReader) -> None:
             await target.commit(batch)
     except OSError as error:
         raise StoreError(
-            f"the import ended half-way: {error}; make room or mend the disk, empty the target, "
-            "and start again"
+            f"the import ended half-way: {error.strerror or error}; free space or repair the disk, "
+            "empty the target, and start again"
         ) from error
     finally:
         await target.aclose()

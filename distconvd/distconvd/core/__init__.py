@@ -1,1 +1,1 @@
-"""Commit decisions to the store, then publish what happened: ledger, events, archive, metrics."""
+"""Commit decisions, then publish their events: ledger, event bus, archive, metrics."""

@@ -1,10 +1,10 @@
-"""The archive: ended jobs that left the store, append-only, still found by their id.
+"""Archive the ended jobs that left the store: append-only files, searchable by job id.
 
-A job's id begins with the microsecond of its birth, and that is the whole index: jobs born in the
-same ten seconds share a file, so finding one reads one small file. A line is
-`{"job": {...}, "attempts": {...} or null}`; where a job stands twice the last line counts. Lines are
-appended and fsynced; a half line that a crash left is skipped by readers, since every append begins
-with a line break.
+A job's id begins with the microsecond of its creation, and that is the whole index: jobs created in
+the same ten seconds share a file, so a search reads one small file. A line is
+`{"job": {...}, "attempts": {...} or null}`; if a job appears twice, the last line counts. Lines are
+appended and fsynced; readers skip a torn line that a crash left, since every append begins with a
+line break.
 """
 
 import logging
@@ -67,14 +67,14 @@ class BucketFile(NamedTuple):
 
 
 def bucket_files(directory: Path) -> Iterator[BucketFile]:
-    """Yield the files of an archive in the order of their names, none where there is no archive."""
+    """Yield the files of an archive in the order of their names; nothing if there is no archive."""
     for path in sorted(directory.glob("*/*.ndjson")):
         if path.stem.isdecimal():
             yield BucketFile(path, int(path.stem))
 
 
 class Archive:
-    """The archive in one directory, made when the first job is retired."""
+    """The archive in one directory, which is created when the first job is retired."""
 
     def __init__(self, directory: Path, disk: Disk) -> None:
         self._directory = directory.absolute()
@@ -152,12 +152,12 @@ def _read_line(line: bytes, job_id: str) -> Archived | None:
     """Return the job of a whole line; None for a torn one, or one that only mentions the id."""
     try:
         parts = msgspec.json.decode(line, type=Line)
-        head = msgspec.json.decode(parts.job, type=_Id)
+        identity = msgspec.json.decode(parts.job, type=_Id)
         history = bytes(parts.attempts)
         attempts = AttemptHistory(job_id) if history == b"null" else decode_history(job_id, history)
     except msgspec.DecodeError:
         return None
-    return Archived(bytes(parts.job), attempts.attempts) if head.job_id == job_id else None
+    return Archived(bytes(parts.job), attempts.attempts) if identity.job_id == job_id else None
 
 
 class _Id(msgspec.Struct, frozen=True):
@@ -172,9 +172,10 @@ async def retire_forever(ledger: Ledger, archive: Archive) -> None:
             if retired:
                 await archive.append(retired)
                 count = await ledger.execute(forget, retired)
-                log.info("%d ended jobs moved to the archive", count)
+                log.info("jobs moved to the archive: %d", count)
         except (OSError, CommitFailed) as error:
-            log.error("ended jobs stay where they are, the archive cannot be written: %s", error)
+            reason = (error.strerror if isinstance(error, OSError) else None) or error
+            log.error("ended jobs stay in the store, the archive cannot be written: %s", reason)
             retired = []
         if len(retired) < BATCH_JOBS:
             await trio.sleep(PAUSE_S)

@@ -1,7 +1,7 @@
-"""Telling: events go to whoever waits for them, only after the commit that made them true.
+"""Publish events to listeners and waiting tasks, only after the commit that made them true.
 
-Listeners are isolated: one that raises is logged and counted under its name, and the others hear
-the event all the same. Nobody is waited for.
+Listeners are isolated: one that raises is logged and counted under its name, and the others still
+receive the event. The bus waits for nobody.
 """
 
 import logging
@@ -15,20 +15,20 @@ import trio
 from distconvd.core.event_log import ids_of
 from distconvd.dispatch import Event
 
-log = logging.getLogger("distconvd.teller")
+log = logging.getLogger("distconvd.event_bus")
 
 Listener = Callable[[Event], None]
 
 
 class NumberedEvent(NamedTuple):
-    """An event with its place in this daemon's history."""
+    """An event with its number in this daemon's history."""
 
     number: int
     event: Event
 
 
 class _Waiting:
-    """Tasks that wait for one thing."""
+    """Tasks that wait for the same job or engine."""
 
     def __init__(self) -> None:
         self.event = trio.Event()
@@ -36,11 +36,11 @@ class _Waiting:
 
 
 class EventBus:
-    """Fans events out to listeners and to tasks that wait for one thing.
+    """Fans events out to listeners, and to tasks that wait for one job or one engine.
 
     Args:
         buffer_events_max: how many past events a late reader may still get.
-        first_number: the events are numbered from the next one on.
+        first_number: the number before that of the first event.
     """
 
     def __init__(self, buffer_events_max: int = 1000, *, first_number: int = 0) -> None:
@@ -57,7 +57,7 @@ class EventBus:
         self._listeners.append((name, listener))
 
     def publish(self, events: Sequence[Event]) -> None:
-        """Tell of events that are durable."""
+        """Pass durable events to all listeners, and wake the tasks that wait for them."""
         for event in events:
             self.number += 1
             self.recent.append(NumberedEvent(self.number, event))
@@ -76,9 +76,9 @@ class EventBus:
 
     @contextmanager
     def expect(self, what: Literal["job", "assigned"], key: str) -> Generator[trio.Event]:
-        """Give an event that is set at the next event of that job, or assignment to that engine.
+        """Yield a `trio.Event` that is set at the next event of a job, or assignment to an engine.
 
-        It counts from the moment of the call, so look at the state after entering, then wait.
+        It counts from the moment of the call: look at the state after entering, then wait.
         """
         waiting = self._waiting.setdefault((what, key), _Waiting())
         waiting.count += 1

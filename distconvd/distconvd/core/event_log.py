@@ -1,7 +1,8 @@
-"""A log line for what no request tells: leases that end, jobs that fail, engines that come and go.
+"""Log the events that have no access line: expired leases, failed jobs, engines on and off.
 
-What a request did has its access line. These are told once they are durable, as any listener is, with
-the ids as fields, so that one search finds all that happened to a job or an engine.
+What a request did is in the access log. These events are logged once they are durable, by a
+listener like any other, with the ids as fields, so that one search finds all that happened to a job
+or engine.
 """
 
 import logging
@@ -19,11 +20,11 @@ LEVELS = {
     "engine.offline": logging.WARNING,
     "engine.quarantined": logging.WARNING,
 }
-"""The kinds that are told, and how loudly; the others are many, and have access lines."""
+"""The kinds that are logged, and at which level; the others are many, and have access lines."""
 
 
 def log_event(event: Event) -> None:
-    """Write the line of an event, where it has one."""
+    """Log an event, if its kind is logged."""
     level = LEVELS.get(event.kind)
     if level is not None:
         why = f": {event.reason}" if event.reason else ""
@@ -31,5 +32,5 @@ def log_event(event: Event) -> None:
 
 
 def ids_of(event: Event) -> dict[str, object]:
-    """Return what an event is about, as fields of a log line."""
+    """Return the ids of an event, as fields of a log line."""
     return {"job_id": event.job_id, "engine_id": event.engine_id, "attempt": event.attempt}

@@ -1,15 +1,15 @@
-"""The ledger: decides, commits, tells, in this order and no other.
+"""Decide, commit, then reply and publish: in this order and no other.
 
-Group commit: while one batch is being written, the decisions that arrive fill the next one, so a
-busy disk costs each request a part of one fsync. Memory runs ahead of the disk, but nobody is told:
-a reply waits for the batch that holds the last change of anything that it shows.
+Group commit: while one batch is being written, new decisions fill the next one, so a busy disk
+costs each request a part of one fsync. Memory runs ahead of the disk, but nobody can see it: a
+reply waits for the batch that contains the last change of anything that it shows.
 
-A failed commit takes back the batch and everything decided on top of it, newest first, so that
+A failed commit rolls back the batch and everything decided on top of it, newest first, so that
 memory equals disk again; their requests get `CommitFailed` (503). Until a probe has been committed
 the ledger refuses changes; reads go on.
 
-A commit is never cancelled on the way, but for one thing: `abandon` gives up one that does not end, when
-the daemon has to. Nothing of it has been acknowledged.
+A running commit is never cancelled, with one exception: `abandon` gives up a commit that does not
+end when the daemon has to stop. Nothing of it has been acknowledged.
 """
 
 import logging
@@ -32,16 +32,16 @@ T = TypeVar("T")
 
 PROBE_INTERVAL_S = 0.5
 COMMIT_LONG_S = 10.0
-"""A commit that takes longer is warned of, and the daemon counts as not ready."""
+"""A commit that takes longer is logged as a warning, and the daemon counts as not ready."""
 WATCH_S = 1.0
 PROBE_KEY = "store_probe"
 
 
 class _Abandoned(StoreError):
-    """A commit did not end, and the daemon has to."""
+    """A commit did not end, and the daemon has to stop."""
 
     def __init__(self) -> None:
-        super().__init__("a commit of the store has not ended and is abandoned")
+        super().__init__("a commit of the store did not end and was abandoned")
 
 
 class _Batch:
@@ -68,7 +68,7 @@ class Ledger:
     Args:
         dispatcher: decides.
         store: makes durable; already loaded.
-        tell: called with the events of each batch once they are durable; must not wait.
+        publish: called with the events of each batch once they are durable; must not wait.
         clock: the present moment.
         observe: called after each commit with its number of changes and its duration (s).
     """
@@ -90,13 +90,13 @@ class Ledger:
         self._writing: _Batch | None = None
         self._work = trio.Event()
         self._is_closing = False
-        self.ended = trio.Event()
-        """Set when `run` has."""
+        self.stopped = trio.Event()
+        """Set when `run` has ended."""
         self._scope: trio.CancelScope | None = None
         self._commit_began_s: float | None = None
         self.is_abandoned = False
         self.failure: str | None = None
-        """Why the last commit failed, while the store has not recovered; None: all is well."""
+        """Why the last commit failed; None once the store has recovered."""
 
     async def execute(
         self,
@@ -106,9 +106,9 @@ class Ledger:
     ) -> T:
         """Run a command and return its reply once all that it shows is durable.
 
-        Raises what the command raises, once all that the refusal rests on is durable, and
-        `CommitFailed` when its changes could not be stored. A command that changes nothing and
-        saw what was then taken back is run again.
+        Raises what the command raises, once everything that the refusal depends on is durable, and
+        `CommitFailed` if its changes could not be stored. A command that changed nothing and read
+        what was then rolled back is run again.
         """
         transactions: list[Transaction] = []
 
@@ -116,17 +116,24 @@ class Ledger:
             transactions.append(tx)
             return command(tx, *args, **kwargs)
 
+        # Repeated only after a failed commit, once what it had changed is rolled back.
         while True:
             try:
                 decision = self._dispatcher.decide(recorded, self._clock())
             except DistconvError:
+                # A refusal shows state too ("job already ended"): it must not precede the commit of
+                # what it read, and is void if that is rolled back. The exception carries no read
+                # set, so it is taken from the transaction.
                 tx = transactions.pop()
                 if await self._wait_durable(self._last_in_flight(tx.read_set, tx.reads_all)):
                     raise
                 continue
             if not decision.is_read:
+                # Never repeated: the client must learn that its change was not stored.
                 await self.commit_decision(decision)
                 return decision.reply
+            # Find the batch before enqueueing: what this read caused besides its reply (jobs for
+            # long-polling engines) need not be durable first, only what the reply shows.
             batch = self._last_in_flight(decision.read_set, decision.reads_all)
             self._enqueue(decision)
             if await self._wait_durable(batch):
@@ -138,7 +145,7 @@ class Ledger:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """Run a command that reveals nothing to anybody; what it changes is committed later."""
+        """Run a command whose reply is shown to nobody; its changes are committed later."""
         decision = self._dispatcher.decide(command, self._clock(), *args, **kwargs)
         if decision.changes and self.failure is not None:
             self._dispatcher.rollback(decision.rollback_changes)
@@ -147,7 +154,7 @@ class Ledger:
         return decision.reply
 
     async def commit_decision(self, decision: Decision[T]) -> None:
-        """Wait until a decision is durable; call it right after `decide`, with no wait between."""
+        """Wait until a decision is durable; call it right after `decide`, before any checkpoint."""
         if decision.changes and self.failure is not None:
             self._dispatcher.rollback(decision.rollback_changes)
             raise _commit_failed(self.failure)
@@ -168,27 +175,30 @@ class Ledger:
             self._publish_later(decision.events)
 
     async def _wait_durable(self, batch: _Batch | None) -> bool:
-        """Wait for a batch; return whether it is durable (None: nothing to wait for)."""
+        """Wait for a batch; return whether it became durable (None: nothing to wait for)."""
         if batch is not None:
             await batch.finished.wait()
         return batch is None or not batch.has_failed
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Commit batch after batch until `close`; what is decided by then is committed first."""
+        """Commit batch after batch until `close`; what was decided by then is committed first."""
         task_status.started()
         try:
             await self._run()
         finally:
-            self.ended.set()
+            self.stopped.set()
 
     async def _run(self) -> None:
         while True:
             await self._work.wait()
+            # Renew the event before the commit, so that decisions made during it are not missed.
             self._work = trio.Event()
             if self.failure is not None:
                 await self._wait_until_store_recovers()
+            # Empty after a rollback or `close`, which set the event without a decision.
             if self._filling.changes:
                 await self._commit()
+            # Decisions made during the commit are the next batch; a closing ledger commits it too.
             if self._filling.changes:
                 self._work.set()
             elif self._is_closing:
@@ -200,31 +210,31 @@ class Ledger:
         self._work.set()
 
     def abandon(self) -> None:
-        """Give up the commit that is under way, and any later one; `run` then raises `StoreError`."""
+        """Give up the running commit and any later one; `run` then raises `StoreError`."""
         self.is_abandoned = True
         if self._scope is not None:
             self._scope.cancel()
 
     def commit_takes_s(self) -> float:
-        """Return for how long the commit that is under way has been; 0.0 where none is."""
+        """Return how long the present commit has been running; 0.0 if there is none."""
         began_s = self._commit_began_s
         return 0.0 if began_s is None else trio.current_time() - began_s
 
     async def watch(self) -> NoReturn:
-        """Warn, once each, of commits that take long."""
+        """Log a warning, once each, about commits that take long."""
         last_logged_s: float | None = None
         while True:
             began_s = self._commit_began_s
             if self.commit_takes_s() > COMMIT_LONG_S and began_s != last_logged_s:
                 last_logged_s = began_s
                 log.warning(
-                    "the store's commit has taken %.0f s and goes on; changes wait for it",
+                    "a commit has taken %.0f s and is still running; changes wait for it",
                     self.commit_takes_s(),
                 )
             await trio.sleep(WATCH_S)
 
     async def _store_commit(self, changes: Sequence[Change]) -> None:
-        """Have the store commit, whatever is cancelled meanwhile; raises what it raises, and
+        """Commit in the store, shielded from cancellation; raises what the store raises, and
         `_Abandoned`."""
         self._commit_began_s = trio.current_time()
         try:
@@ -238,13 +248,14 @@ class Ledger:
             raise _Abandoned
 
     async def _commit(self) -> None:
+        # From here on decisions fill the next batch; replies that show this one wait for it.
         batch, self._filling = self._filling, _Batch()
         self._writing = batch
         began_s = trio.current_time()
         try:
             await self._store_commit(batch.changes)
         except _Abandoned:
-            raise
+            raise  # whether it is durable is unknown: nothing is rolled back, and the daemon ends
         except BaseException as error:  # noqa: BLE001 - a plugin's store may raise anything
             reraise_if_cancelled(error)
             _log_what_no_store_should_raise(error)
@@ -252,15 +263,17 @@ class Ledger:
             return
         self._writing = None
         self._observe(len(batch.changes), trio.current_time() - began_s)
+        # Replies and events only now, after the commit.
         batch.finished.set()
         self._publish(batch.events)
 
     def _roll_back(self, batch: _Batch, error: BaseException) -> None:
-        """Take back a batch that is not durable and the one that was decided on top of it."""
-        self.failure = str(error) or type(error).__name__
+        """Roll back a batch that is not durable, and the one that was decided on top of it."""
+        self.failure = _describe(error)
         self._dispatcher.read_only = True
-        log.error("commit failed, refusing changes until the store recovers: %s", self.failure)
+        log.error("commit failed; changes are refused until the store recovers: %s", self.failure)
         later, self._filling, self._writing = self._filling, _Batch(), None
+        # Newest first: each rollback restores the records before its decision.
         for lost in (later, batch):
             for rollback_changes in reversed(lost.rollback_changes):
                 self._dispatcher.rollback(rollback_changes)
@@ -269,16 +282,16 @@ class Ledger:
         self._work.set()
 
     async def _wait_until_store_recovers(self) -> None:
-        """Commit a probe record until it holds."""
+        """Commit a probe record, again and again until that succeeds."""
         while not self._is_closing:
             probe = Change("meta", PROBE_KEY, b'{"at":%d}' % self._clock().wall_ms)
             try:
                 await self._store_commit([probe])
             except _Abandoned:
                 raise
-            except BaseException as error:  # noqa: BLE001 - as above
+            except BaseException as error:  # noqa: BLE001 - as in _commit
                 reraise_if_cancelled(error)
-                self.failure = str(error) or type(error).__name__
+                self.failure = _describe(error)
                 await trio.sleep(PROBE_INTERVAL_S)
             else:
                 self._dispatcher.state.apply(probe)
@@ -290,7 +303,7 @@ class Ledger:
     def _last_in_flight(
         self, read_set: AbstractSet[tuple[Table, str]], reads_all: bool
     ) -> _Batch | None:
-        """Return the batch that a reply must wait for, or None when all it shows is durable."""
+        """Return the batch that a reply must wait for; None if all that it shows is durable."""
         for batch in (self._filling, self._writing):
             if batch is None or not batch.changes:
                 continue
@@ -299,7 +312,7 @@ class Ledger:
         return None
 
     def _publish_later(self, events: Sequence[Event]) -> None:
-        """Tell of something that needs no disk, but not before what was decided earlier."""
+        """Publish events that need no commit, but not before those that were decided earlier."""
         if self._filling.changes:
             self._filling.events.extend(events)
         elif self._writing is not None:
@@ -308,14 +321,22 @@ class Ledger:
             self._publish(events)
 
 
+def _describe(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return str(error) or type(error).__name__
+
+
 def _log_what_no_store_should_raise(error: BaseException) -> None:
-    """A bug of the store's: its change counts as not durable all the same, as after `OSError`."""
+    """Log a bug of the store; the change counts as not durable all the same, as after `OSError`."""
     if not isinstance(error, OSError | StoreError):
-        log.error("the store raised what is neither OSError nor StoreError", exc_info=error)
+        log.error(
+            "the store raised an exception that is neither OSError nor StoreError", exc_info=error
+        )
 
 
 def _commit_failed(reason: str) -> CommitFailed:
     return CommitFailed(
-        f"The change could not be made durable and was taken back ({reason}); try again.",
+        f"The change could not be made durable and was rolled back ({reason}); try again.",
         retry_after_s=2,
     )

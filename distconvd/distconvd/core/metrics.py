@@ -1,6 +1,6 @@
-"""Metrics for Prometheus, prefix `distconv_`; the state is counted when it is asked for.
+"""Collect metrics for Prometheus (prefix `distconv_`); the state is counted at each scrape.
 
-A scrape looks at every engine and what it holds, never at every job.
+A scrape looks at every engine and its assigned jobs, never at every job.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,9 +22,9 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 _BATCH_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 _PRIORITIES = (0, 1, 2)
 ENGINES_SHOWN_MAX = 500
-"""Engines with a series of their own; what is beyond them is one more."""
+"""Engines with a series of their own; all others share one more."""
 OTHERS = "other engines"
-"""Its label; no engine is called so, as an id holds no space."""
+"""The label of that series; no engine has it as its id, as an id contains no space."""
 
 
 class Metrics:
@@ -32,9 +32,9 @@ class Metrics:
 
     Args:
         dispatcher: its state is shown.
-        teller: knows of listeners that failed.
+        event_bus: counts the listeners that failed.
         slow_hooks: calls into a plugin that were slow, by plugin and hook.
-        sources: the sets of metrics that plugins offer, by name.
+        sources: the sets of metrics that plugins have registered, by name.
         service_failures: how often a service failed after its start, by name.
     """
 
@@ -76,7 +76,7 @@ class Metrics:
             registry=self._registry,
         )
         self._wrong_keys = Counter(
-            "distconv_wrong_keys", "Requests with a key that is not known.", registry=self._registry
+            "distconv_wrong_keys", "Requests with an unknown API key.", registry=self._registry
         )
         self._websockets = Gauge(
             "distconv_websocket_sessions",
@@ -96,20 +96,21 @@ class Metrics:
 
     def render(self) -> bytes:
         """Return everything in the text format, the plugins' last."""
-        told = self._plugins.render()
-        return generate_latest(self._registry) + told
+        # First, as it counts the plugins' failures, which the daemon's own metrics show.
+        of_plugins = self._plugins.render()
+        return generate_latest(self._registry) + of_plugins
 
     def count_websockets(self, count: Callable[[], int]) -> None:
         """Show what `count` returns as the number of open websockets."""
         self._websockets.set_function(count)
 
     def show_not_ready(self, refuses: Callable[[], bool]) -> None:
-        """Show what `refuses` returns: whether `/readyz` is red."""
+        """Show what `refuses` returns: whether `/readyz` fails."""
         self._not_ready.set_function(refuses)
 
     def observe_request(self, exchange: Exchange) -> None:
-        """Count one request; the route's pattern and not the path, and no method that a client
-        made up, so that labels are bounded."""
+        """Count one request: by the route's pattern instead of its path, and with methods that a
+        client invented as one, so that labels are bounded."""
         route = exchange.route.pattern if exchange.route else "none"
         method = exchange.method if exchange.method in _METHODS else "other"
         at = (method, route, exchange.status)
@@ -149,7 +150,7 @@ class _StateCollector(Collector):
         )
         yield CounterMetricFamily(
             "distconv_policy_failures",
-            "Decisions that the policy failed and the default one made.",
+            "Decisions made by the default policy because the configured one failed.",
             self._dispatcher.policy_failures,
         )
 
@@ -159,20 +160,22 @@ class _StateCollector(Collector):
         for status in JobStatus:
             jobs.add_metric([status.value], state.statuses[status])
         yield jobs
-        yield GaugeMetricFamily("distconv_queue_jobs", "Jobs in line.", len(state.queue))
+        yield GaugeMetricFamily("distconv_queue_jobs", "Jobs in the queue.", len(state.queue))
         yield GaugeMetricFamily(
-            "distconv_queue_delayed_jobs", "Pending jobs that wait for a time.", len(state.delayed)
+            "distconv_queue_delayed_jobs",
+            "Pending jobs that wait for a time.",
+            len(state.delayed),
         )
         oldest_by_priority = GaugeMetricFamily(
             "distconv_queue_age_seconds",
-            "Age of the oldest job in line, 0 without any.",
+            "Age of the oldest job in the queue, 0 if there is none.",
             labels=["priority"],
         )
         oldest = state.queue.oldest_pending.oldest()
         for priority in _PRIORITIES:
             age_ms = 0
             if priority in oldest:
-                # A record of another's making may not say when it was made.
+                # A record from elsewhere may not say when its job was created.
                 created_ms = state.job(oldest[priority]).created_at or state.wall_ms
                 age_ms = max(0, state.wall_ms - created_ms)
             oldest_by_priority.add_metric([str(priority)], age_ms / 1000)
@@ -196,25 +199,25 @@ class _StateCollector(Collector):
         yield engines
         yield GaugeMetricFamily("distconv_engine_slots", "Slots of all engines.", slots)
         yield GaugeMetricFamily("distconv_engine_slots_held", "Slots with a job.", assigned)
-        told = GaugeMetricFamily(
+        total_speed = GaugeMetricFamily(
             "distconv_ffmpeg_speed",
-            "Seconds of media that an engine's running encodes make in one second, all together.",
+            "Seconds of media that an engine's running encodes produce in one second, in total.",
             labels=["engine"],
         )
         for engine_id, speed in speeds.items():
-            told.add_metric([engine_id], speed)
-        yield told
+            total_speed.add_metric([engine_id], speed)
+        yield total_speed
 
     def _speed_of(self, entry: EngineEntry) -> float | None:
-        """Return the sum over its encodes as it last reported them; None without any."""
+        """Return the total speed of its encodes as last reported; None if it reported none."""
         progress = self._dispatcher.state.progress
-        told = [progress[job_id].speed for job_id in entry.assigned if job_id in progress]
-        speeds = [speed for speed in told if speed is not None]
+        reported = [progress[job_id].speed for job_id in entry.assigned if job_id in progress]
+        speeds = [speed for speed in reported if speed is not None]
         return sum(speeds) if speeds else None
 
 
 class _PluginCollector(Collector):
-    """How plugins behave."""
+    """Counters of what failed or was slow in plugins."""
 
     def __init__(
         self,
@@ -253,7 +256,7 @@ class _PluginCollector(Collector):
         yield slow
         hidden = CounterMetricFamily(
             "distconv_metrics_failures",
-            "Scrapes without a plugin's metrics, as these failed.",
+            "Scrapes without a plugin's metrics, because they failed.",
             labels=["metrics"],
         )
         for name, count in self.metrics.failures.items():

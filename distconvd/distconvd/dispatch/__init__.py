@@ -1,9 +1,9 @@
-"""The core: commands and `now` go in, changes, events and a reply come out.
+"""Decide: commands and `now` go in; changes, events and a reply come out.
 
 Sans-IO: it imports neither trio nor h11 and has no clock, so a test drives years in milliseconds.
 A command is a function of a `Transaction`; `Dispatcher.decide` runs it and returns a `Decision`,
-which the ledger makes durable before anybody is told. `Dispatcher.take_back` undoes decisions that
-could not be made durable.
+which the ledger makes durable before the reply is sent and the events are published.
+`Dispatcher.rollback` undoes decisions that could not be made durable.
 """
 
 from distconvd.dispatch.decision import Decision, Event, Instant

@@ -1,7 +1,7 @@
-"""A policy's answer, held against its type before anything of it is kept.
+"""Check a policy's answer against its type before anything of it is stored.
 
-Its reason goes into the job's record and to people; one that cannot be written as JSON would make the
-record unreadable for ever, so whatever is not exactly what was asked for counts as a failure.
+Its reason goes into the job's record and is shown to people. One that cannot be written as JSON
+would leave the record unreadable, so an answer of any other type counts as a failure.
 """
 
 from distconvd.dispatch.matching import AvailableEngines
@@ -13,7 +13,7 @@ UNTIL_MS_MAX = 253_402_300_799_999
 
 
 def checked_answer(answer: object, engines: AvailableEngines) -> Place | Hold:
-    """Return what a policy answered, provided that it is that; raises `ValueError`."""
+    """Return a policy's answer if it is valid; raises `ValueError` otherwise."""
     if isinstance(answer, Hold):
         _check_reason(answer.reason)
         _check_until(answer.until_ms)
@@ -22,14 +22,14 @@ def checked_answer(answer: object, engines: AvailableEngines) -> Place | Hold:
         _check_reason(answer.reason)
         if type(answer.engine_id) is str and engines.get(answer.engine_id) is not None:
             return answer
-    raise ValueError(f"it answered {answer!r:.200}, which is no idle engine and no hold")
+    raise ValueError(f"it answered {answer!r:.200}, which is neither an idle engine nor a hold")
 
 
 def _check_reason(reason: object) -> None:
     if type(reason) is not str:
-        raise ValueError(f"the reason that it gave is {reason!r:.200}, no str")
+        raise ValueError(f"its reason is {reason!r:.200}, which is not a str")
     if len(reason) > Limits.message_chars:
-        raise ValueError(f"the reason that it gave has more than {Limits.message_chars} characters")
+        raise ValueError(f"its reason has more than {Limits.message_chars} characters")
     reason.encode()  # raises ValueError for half of a surrogate pair
 
 
@@ -38,5 +38,5 @@ def _check_until(until_ms: object) -> None:
         return
     if type(until_ms) is not int or not 0 <= until_ms <= UNTIL_MS_MAX:
         raise ValueError(
-            f"it holds until {until_ms!r:.200}, which is no time in ms since the epoch"
+            f"it holds until {until_ms!r:.200}, which is not a time in ms since the epoch"
         )

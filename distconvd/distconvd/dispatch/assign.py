@@ -1,10 +1,10 @@
-"""Matching: which pending job goes to which engine, and when.
+"""Assign pending jobs to engines, or reserve them.
 
 Nothing is assigned to a polling engine before it asks. So a match has two outcomes: the policy
 places the job on an engine that is asking (then it is assigned), or on one that is not (then it is
-reserved for that one, and lapses if it is not collected within the pick-up time). An engine is
-asking while its request is being decided, while its long poll is parked here, or while its
-websocket is open.
+reserved for that engine; the reservation expires after the reservation timeout). An engine is
+asking while its request is being decided, while it waits in a long poll, or while its websocket is
+open.
 """
 
 import contextlib
@@ -24,8 +24,8 @@ from distconvd.model import AttemptOutcome, Job
 from distconvd.policy import Place
 
 REQUIREMENTS_MAX = 256
-"""Lines that a policy may leave without placing a job of them before an engine is told that there
-is nothing for it: each is of another codec or other tags, and together they can be very many."""
+"""Requirement queues of which the policy may place no job before the engine gets the answer "no
+work": each has another codec or other tags, and there can be very many of them."""
 
 
 class _Placed(NamedTuple):
@@ -37,10 +37,10 @@ class _Placed(NamedTuple):
 
 
 def ask(tx: Transaction, engine_id: str) -> bytes | None:
-    """An engine asks for work: return the job assigned to it, as on the wire, or None.
+    """Answer an engine that asks for work: return the job assigned to it, as on the wire, or None.
 
-    What it already holds comes first where it has no free slot or never got it: a lost reply costs
-    nothing. Raises `NotFound` for an engine that never sent a heartbeat.
+    A job that it was assigned before comes first if the engine never got it or has no free slot: so
+    a lost reply costs nothing. Raises `NotFound` for an engine that never sent a heartbeat.
     """
     state = tx.state
     tx.read_set.add(("engines", engine_id))
@@ -60,9 +60,9 @@ def ask(tx: Transaction, engine_id: str) -> bytes | None:
 
 
 def add_waiter(tx: Transaction, engine_id: str, by: int) -> None:
-    """Note that `by` more (or, negative, fewer) requests of the engine wait for work here.
+    """Count `by` more (or, if negative, fewer) requests of the engine that wait for work.
 
-    What was reserved for it since it asked is decided afresh, now that it can be told.
+    What was reserved for it since it asked is decided again, now that it can be delivered.
     """
     entry = tx.state.pool.engines.get(engine_id)
     if entry is None:
@@ -77,13 +77,13 @@ def add_waiter(tx: Transaction, engine_id: str, by: int) -> None:
 
 
 def has_unacked(tx: Transaction, engine_id: str) -> bool:
-    """Whether a job was assigned to the engine that did not reach it yet."""
+    """Whether the engine has an unacknowledged assignment."""
     entry = tx.state.pool.engines.get(engine_id)
     return entry is not None and unacked_job(tx, entry) is not None
 
 
 def assign_any(tx: Transaction) -> bytes | None:
-    """Assign the next job that the policy can place to whichever engine it chooses, or None."""
+    """Assign the first job that the policy places on any engine; return it, or None."""
     for job_id in list(tx.state.reservations):
         tx.state.unreserve(job_id, requeue=True)
     with contextlib.closing(_fronts(tx, list(tx.state.pool.abilities))) as fronts:
@@ -99,34 +99,45 @@ def assign_any(tx: Transaction) -> bytes | None:
 
 
 def serve_long_polls(tx: Transaction) -> None:
-    """Place jobs on engines that are waiting, after something made a job or an engine free."""
+    """Assign jobs to long-polling engines, after a change made a job or an engine available.
+
+    Both loops start from what changed (`dirty`), never from all jobs or all engines: this runs
+    after every command.
+    """
     state = tx.state
     if not state.pool.long_polls:
+        # Nobody waits: an engine that asks later looks at the whole queue itself.
         state.queue.dirty.clear()
         state.pool.dirty.clear()
+    # A match may requeue reserved jobs or make engines available, which makes more dirty: go on
+    # until nothing is.
     while state.queue.dirty or state.pool.dirty:
-        requirement_list, state.queue.dirty = state.queue.dirty, {}
-        engines, state.pool.dirty = state.pool.dirty, {}
-        for requirements in requirement_list:
+        dirty_requirements, state.queue.dirty = state.queue.dirty, {}
+        dirty_engines, state.pool.dirty = state.pool.dirty, {}
+        # New jobs: match this one requirement until no waiting engine can take it or the policy
+        # places nothing more. `_match_once` may also reserve for an engine that does not wait.
+        for requirements in dirty_requirements:
             while state.pool.index(requirements).long_polls and _match_once(
                 tx, requirements, frozenset()
             ):
                 pass
-        for engine_id in engines:
+        # New engines: look at every requirement that each can take, until its slots are full. It
+        # may be gone or unavailable by now, as the matches before may have used it.
+        for engine_id in dirty_engines:
             entry = state.pool.engines.get(engine_id)
             while entry is not None and entry.long_polls and state.pool.is_available(engine_id):
                 job_id = _match_for(tx, entry)
                 if job_id is None:
                     break
                 _note_unacked(tx, engine_id, job_id)
-        # Matching takes an engine out of the pool and puts it back, which wakes it again; but what
-        # there was for these has just been found.
-        for engine_id in engines:
+        # Matching unindexes an engine and indexes it again, which makes it dirty again; but what
+        # there was for these engines has just been found.
+        for engine_id in dirty_engines:
             state.pool.dirty.pop(engine_id, None)
 
 
 def _clear_expired_reservation(tx: Transaction, entry: EngineEntry) -> None:
-    """An engine asks, so jobs may be meant for it again even if it let one lapse."""
+    """Let jobs be reserved again for an engine whose reservation expired, as it asks now."""
     if entry.reservation_expired:
         tx.state.pool.unindex_engine(entry.record.engine_id)
         entry.reservation_expired = False
@@ -134,7 +145,7 @@ def _clear_expired_reservation(tx: Transaction, entry: EngineEntry) -> None:
 
 
 def unacked_job(tx: Transaction, entry: EngineEntry) -> str | None:
-    """Return a job that was assigned to the engine while it waited, but never reached it."""
+    """Return the oldest unacknowledged assignment of the engine, or None."""
     waiting = tx.runtime.unacked.get(entry.record.engine_id, {})
     for job_id in list(waiting):
         if job_id in entry.assigned:
@@ -148,11 +159,11 @@ def _note_unacked(tx: Transaction, engine_id: str, job_id: str) -> None:
 
 
 def _match_for(tx: Transaction, entry: EngineEntry) -> str | None:
-    """Match until a job is assigned to this engine; return its id, or None when none is meant for
-    it. Jobs that the policy places elsewhere are assigned or reserved there on the way."""
+    """Match until a job is assigned to this engine; return its id, or None if the policy places no
+    job on it. Jobs that the policy places on other engines are assigned or reserved on the way."""
     state, engine_id = tx.state, entry.record.engine_id
     state.refresh_engine(engine_id)
-    # Decided afresh, so that a job that came later but goes before is not overtaken.
+    # Decide again what was reserved, lest it overtake a more urgent job that came later.
     for job_id in list(entry.reserved):
         state.unreserve(job_id, requeue=True)
     if not state.pool.is_available(engine_id):
@@ -162,55 +173,65 @@ def _match_for(tx: Transaction, entry: EngineEntry) -> str | None:
 
 
 def _match_in_order(tx: Transaction, engine_id: str, fronts: Iterator[IndexedFront]) -> str | None:
-    """Place jobs, first in line first, until one is assigned to this engine, see `_match_for`."""
-    again: list[IndexedFront] = []
+    """Place jobs, first front first, until one is assigned to this engine; see `_match_for`."""
+    # Two sources merge into one order: `fronts`, which yields each queue once, and `revisits`, a
+    # heap of those that were placed from or whose front has changed since they were yielded.
+    revisits: list[IndexedFront] = []
     fresh = next(fronts, None)
     looked_at = 0
-    while looked_at < REQUIREMENTS_MAX and (again or fresh is not None):
-        if fresh is not None and (not again or fresh < again[0]):
+    while looked_at < REQUIREMENTS_MAX and (revisits or fresh is not None):
+        if fresh is not None and (not revisits or fresh < revisits[0]):
             front, requirements = fresh
             fresh = next(fronts, None)
         else:
-            front, requirements = heapq.heappop(again)
+            front, requirements = heapq.heappop(revisits)
         present = tx.state.queue.front(requirements)
         if present is None:
-            continue
+            continue  # a match before this one took its last job
         if present > front:
-            heapq.heappush(again, (present, requirements))  # its share has had a turn meanwhile
+            # A match before this one charged its share: another queue may come first now.
+            heapq.heappush(revisits, (present, requirements))
             continue
         placed = _match_once(tx, requirements, frozenset({engine_id}))
         if placed is None:
+            # The policy places none of its first jobs now: do not ask about them again.
             looked_at += 1
             continue
-        if placed[1] == engine_id:
-            return placed[0].job_id
+        if placed.engine_id == engine_id:
+            return placed.job.job_id
+        # The job went to another engine, so the next job of the same queue is in the running.
         following = tx.state.queue.front(requirements)
         if following is not None:
-            heapq.heappush(again, (following, requirements))
+            heapq.heappush(revisits, (following, requirements))
     return None
 
 
 def _fronts(tx: Transaction, abilities: Collection[Ability]) -> Generator[IndexedFront]:
-    """Yield the lines that engines of these abilities can take, each once, first head first.
+    """Yield the queues that engines of these abilities can take, each once, first front first.
 
-    Engines that list codecs find their few lines at once; for those that take any, lines are looked
-    at one by one, as far as they are asked for.
+    Engines that list codecs find their few queues directly; for those that take any codec the
+    queues are walked one by one, as far as the caller asks for them.
     """
     queue = tx.state.queue
     listed = {
-        d for codecs, tags in abilities if codecs for d in queue.requirements_for(codecs, tags)
+        requirements
+        for codecs, tags in abilities
+        if codecs
+        for requirements in queue.requirements_for(codecs, tags)
     }
-    heap = [(front, d) for d in listed if (front := queue.front(d)) is not None]
+    heap = [(front, r) for r in listed if (front := queue.front(r)) is not None]
     heapq.heapify(heap)
     with contextlib.closing(
-        queue.fronts.walk([t for codecs, t in abilities if not codecs])
+        queue.fronts.walk([tags for codecs, tags in abilities if not codecs])
     ) as walk:
-        anything = next(walk, None)
-        while heap or anything is not None:
-            if anything is not None and (not heap or anything <= heap[0]):
-                if anything[1] not in listed:
-                    yield anything
-                anything = next(walk, None)
+        # Merge the heap of the listed queues with the walk over all: the lesser front is next.
+        walked = next(walk, None)
+        while heap or walked is not None:
+            if walked is not None and (not heap or walked <= heap[0]):
+                # A queue that is listed as well comes from the heap, so that it is yielded once.
+                if walked[1] not in listed:
+                    yield walked
+                walked = next(walk, None)
             else:
                 yield heapq.heappop(heap)
 
@@ -218,7 +239,7 @@ def _fronts(tx: Transaction, abilities: Collection[Ability]) -> Generator[Indexe
 def _match_once(
     tx: Transaction, requirements: Requirements, asking: frozenset[str]
 ) -> _Placed | None:
-    """Place one job of a demand: assign it to an asking engine, reserve it for any other."""
+    """Place one job of a requirement: assign it to an asking engine, reserve it for any other."""
     placed = _place_next(tx, requirements, asking)
     if placed is None:
         return None
@@ -237,7 +258,7 @@ def _match_once(
 def _place_next(
     tx: Transaction, requirements: Requirements, asking: frozenset[str] = frozenset()
 ) -> _Placed | None:
-    """Ask the policy about the first few jobs of a demand; return the first that it places."""
+    """Ask the policy about the first few jobs of a requirement; return the first that it places."""
     state = tx.state
     index = state.pool.index(requirements)
     if not index.members:
@@ -256,14 +277,14 @@ def _first_placed(
         job = state.job(entry.job_id)
         engines = AvailableEngines(index, _excluded_engines(tx, job, index.requirements), asking)
         if not engines:
-            state.hold_reasons[job.job_id] = "waits for an engine that has not failed it"
+            state.hold_reasons[job.job_id] = "it waits for an engine that has not failed it"
             continue
         answer = tx.runtime.place(job, engines, tx.now.wall_ms)
         if isinstance(answer, Place):
             return _Placed(job, answer.engine_id, answer.reason)
         state.hold_reasons[job.job_id] = answer.reason
         if answer.until_ms is not None and answer.until_ms > tx.now.wall_ms:
-            tx.runtime.timers.add(tx.runtime.wall_to_mono_s(answer.until_ms), "held", job.job_id)
+            tx.runtime.timers.add(tx.runtime.wall_to_mono_s(answer.until_ms), "hold", job.job_id)
     return None
 
 
@@ -279,7 +300,7 @@ def _excluded_engines(tx: Transaction, job: Job, requirements: Requirements) -> 
         and a.outcome in (AttemptOutcome.FAILED, AttemptOutcome.LOST)
         and a.engine_id is not None
     }
-    # A backoff is no wait for another engine: the time counts from its end.
+    # A backoff is not a wait for another engine: the time counts from its end.
     since_ms = max(job.updated_at, job.not_before or 0)
     left_s = tx.settings.retry_elsewhere_s - (tx.now.wall_ms - since_ms) / 1000
     if not failed or left_s < 0:
@@ -287,7 +308,7 @@ def _excluded_engines(tx: Transaction, job: Job, requirements: Requirements) -> 
     fresh = (e for e in tx.state.pool.engines_for(requirements) if e.record.engine_id not in failed)
     if next(fresh, None) is None:
         return frozenset()
-    tx.runtime.timers.add(tx.now.mono_s + left_s + 0.001, "elsewhere", job.job_id)
+    tx.runtime.timers.add(tx.now.mono_s + left_s + 0.001, "excluded", job.job_id)
     return frozenset(failed)
 
 

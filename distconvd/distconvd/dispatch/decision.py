@@ -1,4 +1,4 @@
-"""What the dispatcher answers with: a reply, the changes to make durable, and what to tell then."""
+"""Define a decision: a reply, changes to make durable, and events to publish after that."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -28,15 +28,15 @@ EventKind = Literal[
 
 
 class Instant(NamedTuple):
-    """A moment on both clocks: stamps use the wall, durations the monotonic one, so that a step of
-    the wall clock ends no lease."""
+    """A moment on both clocks: timestamps use the wall clock, durations the monotonic one, so that
+    a step of the wall clock ends no lease."""
 
     wall_ms: int
     mono_s: float
 
 
 class Event(NamedTuple):
-    """Something that happened, told only once it is durable."""
+    """Something that happened; published only once it is durable."""
 
     kind: EventKind
     at_ms: int
@@ -50,15 +50,15 @@ class Event(NamedTuple):
 
 @dataclass(slots=True)
 class Decision(Generic[T]):
-    """One decided command. `rollback_changes` restores the records before it, in the order to apply."""
+    """The result of one command. `rollback_changes` restores the records, in the order to apply."""
 
     reply: T
     changes: Sequence[Change] = ()
     rollback_changes: Sequence[Change] = ()
     events: Sequence[Event] = ()
     read_set: set[tuple[Table, str]] = field(default_factory=set[tuple[Table, str]])
-    """The records that the reply shows: it must wait for those still in flight."""
+    """The records that the reply depends on: it must wait until they are durable."""
     reads_all: bool = False
-    """The reply shows a listing: it must wait for all that is in flight."""
+    """The reply depends on all records: it must wait until everything is durable."""
     is_read: bool = False
-    """The command itself changed no record; `changes` then are what parked engines got."""
+    """The command itself changed no record; `changes` are then assignments to waiting engines."""

@@ -1,4 +1,4 @@
-"""The dispatcher: runs commands on the state, and owns the runtime state that is never stored."""
+"""Run commands on the state, and own the runtime state that is never stored."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ from distconvd.store import Change, Snapshot
 log = logging.getLogger("distconvd.dispatch")
 
 ORIGINAL_PREFIX = "as_found:jobs/"
-"""In `meta`: a job's record as the store held it, where not all of it could be read."""
+"""In `meta`: a job's record as it was found in the store, where not all of it could be read."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,11 +33,10 @@ class Dispatcher:
 
     Args:
         settings: durations and bounds.
-        policy: who gets the next job.
+        policy: decides which engine gets the next job.
         fallback: decides where `policy` raises; usually the default policy.
         now: the moment of the start.
-        snapshot: what the store held; its records are taken over, foreign ones made ours.
-        first_counter: where the counter of job ids begins.
+        snapshot: what the store contained; foreign records are normalized.
     """
 
     def __init__(
@@ -57,20 +56,20 @@ class Dispatcher:
             self.state.queue.share_of = self._share_of
         self.timers = Timers()
         self.leases: dict[str, float] = {}
-        """Job id to when its running attempt is lost (monotonic seconds)."""
+        """Job id to when the lease of its running attempt expires (monotonic seconds)."""
         self.unacked: dict[str, dict[str, None]] = {}
-        """Engine id to jobs assigned while it waited, that no reply has carried yet."""
+        """Engine id to its unacknowledged assignments."""
         self.read_only = False
-        """Set while changes cannot be made durable: parked engines are not served meanwhile."""
+        """Set while changes cannot be made durable: long polls are not served meanwhile."""
         self.started_s = now.mono_s
         self.clock_offset_s = now.wall_ms / 1000 - now.mono_s
-        """How far the wall clock is ahead of the monotonic one, when that was last looked at."""
+        """How far the wall clock was ahead of the monotonic one when they were last compared."""
         self.last_id_us = 0
         self.id_counter = 0
         self.policy_failures = 0
         self.leases_expired = 0
         self.normalized: list[Change] = []
-        """Records that had to be rewritten on loading; the first commit makes them durable."""
+        """Records that were normalized on loading; the first commit makes them durable."""
         if snapshot is not None:
             self._load(snapshot, now)
 
@@ -81,7 +80,7 @@ class Dispatcher:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> Decision[T]:
-        """Run one command; whatever it raises passes through, and then nothing has changed."""
+        """Run one command. Whatever it raises propagates, and then nothing has changed."""
         tx = self._begin(now)
         try:
             reply = command(tx, *args, **kwargs)
@@ -112,7 +111,7 @@ class Dispatcher:
                 self._watch_engine(change.key, record.quarantined_until)
 
     def place(self, job: Job, engines: AvailableEngines, now_ms: int) -> Place | Hold:
-        """Ask the policy; a policy that raises or answers nonsense is overruled for this job."""
+        """Ask the policy; the default policy decides if it raises or answers nonsense."""
         try:
             answer: object = self.policy.place(job, engines, now_ms)
             return checked_answer(answer, engines)
@@ -126,16 +125,16 @@ class Dispatcher:
         return self.fallback.place(job, engines, now_ms)
 
     def _share_of(self, job: Job) -> Share:
-        """Ask the policy which share a job counts for; without a proper answer, for none."""
+        """Ask the policy for the share of a job; without a valid answer it is the default share."""
         try:
             answer: object = self._sharing.share(job)
             if isinstance(answer, Share) and _is_proper(*answer):  # pyright: ignore[reportUnnecessaryIsInstance] - a plugin may answer anything
                 return answer
-            raise ValueError(f"it answered {answer!r}, which is no share with a cost over 0")
+            raise ValueError(f"it answered {answer!r}, which is not a share with a cost above 0")
         except (Exception, SystemExit):
             self.policy_failures += 1
             log.exception(
-                "policy %s failed to tell the share of a job; it counts for none",
+                "policy %s failed to name the share of a job; the job counts for the default share",
                 name_of(self._sharing),
                 extra={"job_id": job.job_id},
             )
@@ -161,12 +160,12 @@ class Dispatcher:
         return Transaction(self, now)
 
     def watch_delay(self, job: Job) -> None:
-        """Where a job waits for its time, see to it that it is looked at then."""
+        """Add a reminder for the end of a job's delay, if it has one."""
         if job.not_before is not None and job.job_id in self.state.delayed:
             self.timers.add(self.wall_to_mono_s(job.not_before), "delay", job.job_id)
 
     def _watch_restored(self, job_id: str) -> None:
-        """Let a job whose change was taken back have the lease or the delay that it had."""
+        """Restore the lease or the delay of a job whose change was rolled back."""
         if job_id not in self.state.jobs:
             self.leases.pop(job_id, None)
             return
@@ -178,7 +177,7 @@ class Dispatcher:
             self.grant_lease(job_id, self.state.mono_s)
 
     def _load(self, snapshot: Snapshot, now: Instant) -> None:
-        """Take over what the store held. Engines first: jobs are then found on them."""
+        """Load what the store contained. Engines come first, as jobs are indexed on them."""
         state = self.state
         state.wall_ms, state.mono_s = now.wall_ms, now.mono_s
         state.attempts, state.meta = snapshot.attempts, snapshot.meta
@@ -186,7 +185,7 @@ class Dispatcher:
             engine = normalize_engine(engine_id, data)
             if engine is None:
                 ids = {"engine_id": engine_id}
-                log.error("engine record %r cannot be read and is left out", engine_id, extra=ids)
+                log.error("engine record %r cannot be read and is skipped", engine_id, extra=ids)
                 continue
             self._load_record(
                 Change("engines", engine_id, engine[1]), rewritten=engine[1] is not data
@@ -197,7 +196,7 @@ class Dispatcher:
             found = normalize_job(job_id, snapshot.jobs[job_id])
             if found is None:
                 ids = {"job_id": job_id}
-                log.error("job record %r cannot be read and is left out", job_id, extra=ids)
+                log.error("job record %r cannot be read and is skipped", job_id, extra=ids)
                 continue
             job, before = found.job, snapshot.jobs[job_id]
             if found.is_repaired:
@@ -238,10 +237,10 @@ class Dispatcher:
 
 
 def name_of(policy: Policy) -> str:
-    """Return what logs call a policy: the name it is offered under, else its class's."""
+    """Return the name of a policy in logs: that under which it is registered, else its class's."""
     return str(getattr(policy, "name", type(policy).__name__))
 
 
 def _is_proper(name: object, cost: object) -> bool:
-    """Whether a share is what its type promises: a plugin may answer anything."""
+    """Whether a share is what its type promises; a plugin may answer anything."""
     return isinstance(name, str) and isinstance(cost, int | float) and 0 < cost < 1e15

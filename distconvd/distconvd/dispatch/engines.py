@@ -1,4 +1,4 @@
-"""Engines: heartbeats, benchmarks, and what people order them to do."""
+"""Handle heartbeats and benchmarks; drain, resume and remove engines."""
 
 from typing import Any
 
@@ -27,11 +27,11 @@ _MOMENTARY = ("free_gb", "cpu_percent", "temperature_c")
 
 
 def heartbeat(tx: Transaction, beat: Heartbeat, extra: dict[str, Any]) -> HeartbeatReply:
-    """Register an engine or hear of it again, renew its leases, and judge what it holds.
+    """Register an engine or update it, renew its leases, and answer with a verdict on each attempt.
 
-    `extra`: fields of it that this version does not know; the caller bounds them.
-    Only what differs from its record is written: a heartbeat that tells nothing new costs no disk.
-    Raises `Unavailable` for a new engine beyond `engines_max`.
+    `extra`: fields that this version does not know; the caller bounds them. Only what differs from
+    its record is written: a heartbeat that reports nothing new costs no disk. Raises `Unavailable`
+    for a new engine beyond `engines_max`.
     """
     tx.read_set.add(("engines", beat.engine_id))
     entry = tx.state.pool.engines.get(beat.engine_id)
@@ -69,7 +69,7 @@ def benchmark(tx: Transaction, report: BenchmarkReport) -> str:
 
 
 def ask_for_benchmark(tx: Transaction, engine_id: str) -> bytes:
-    """Have an engine measure itself anew; return its view. Asking twice is asking once.
+    """Ask an engine to run its benchmark again; return its view. Asking twice is asking once.
 
     Raises `NotFound`.
     """
@@ -81,7 +81,7 @@ def ask_for_benchmark(tx: Transaction, engine_id: str) -> bytes:
 
 
 def drain(tx: Transaction, engine_id: str, *, draining: bool) -> bytes:
-    """Let an engine finish what it holds and take nothing new, or end that; return its view."""
+    """Let an engine finish its jobs and take nothing new, or resume it; return its view."""
     entry = tx.state.engine(engine_id)
     changes: dict[str, Any] = {"draining": draining}
     if not draining:
@@ -93,7 +93,7 @@ def drain(tx: Transaction, engine_id: str, *, draining: bool) -> bytes:
 
 
 def remove(tx: Transaction, engine_id: str) -> bytes:
-    """Forget an engine; what it holds counts as lost. Return its last view."""
+    """Forget an engine; its running attempts count as lost. Return its last view."""
     view = engine_view(tx, engine_id)
     for job_id in list(tx.state.engine(engine_id).assigned):
         lose_attempt(tx, job_id, f"Engine {engine_id} was removed.")
@@ -104,7 +104,7 @@ def remove(tx: Transaction, engine_id: str) -> bytes:
 
 
 def lose_attempt(tx: Transaction, job_id: str, message: str) -> None:
-    """Write off the running attempt of a job: its engine vanished."""
+    """End the running attempt of a job as lost: its engine disappeared."""
     job = tx.job(job_id)
     after = requeue_or_give_up(tx, job, FailureClass.LOST, message)
     end_attempt(
@@ -118,7 +118,7 @@ def lose_attempt(tx: Transaction, job_id: str, message: str) -> None:
 
 
 def engine_view(tx: Transaction, engine_id: str) -> bytes:
-    """Return an engine as on the wire: its record, its state, and what it said last."""
+    """Return an engine as on the wire: its record, its state, and what it last reported."""
     entry = tx.state.pool.engines.get(engine_id)
     # Its state and its jobs follow from what happened to any job, so a view waits for all of it.
     tx.reads_all = True
@@ -144,7 +144,7 @@ def engine_view(tx: Transaction, engine_id: str) -> bytes:
 def _register(tx: Transaction, beat: Heartbeat) -> EngineEntry:
     if len(tx.state.engines) >= tx.settings.engines_max:
         raise Unavailable(
-            f"{tx.settings.engines_max} engines are registered, the limit (engines_max);"
+            f"The limit of registered engines (engines_max, {tx.settings.engines_max}) is reached;"
             " remove those that are gone with DELETE /engines/{id}.",
             retry_after_s=60,
         )
@@ -173,7 +173,7 @@ def _reported_fields(beat: Heartbeat) -> dict[str, Any]:
 
 
 def _update_runtime_state(tx: Transaction, entry: EngineEntry, beat: Heartbeat) -> None:
-    """Take in what is true of the moment only."""
+    """Note what is true only at the moment and never stored."""
     engine_id = beat.engine_id
     entry.last_seen_s, entry.last_seen_ms = tx.now.mono_s, tx.now.wall_ms
     for name in _MOMENTARY:
@@ -189,7 +189,7 @@ def _update_runtime_state(tx: Transaction, entry: EngineEntry, beat: Heartbeat) 
 
 
 def _keep_extra(entry: EngineEntry, extra: dict[str, Any]) -> None:
-    """Keep fields that are only shown; those not heard of for longest go beyond the bound."""
+    """Keep unknown fields, which are only shown; beyond the bound the least recent ones go."""
     if not extra:
         return
     kept = {name: value for name, value in entry.extra.items() if name not in extra} | extra
@@ -203,9 +203,9 @@ def _keep_extra(entry: EngineEntry, extra: dict[str, Any]) -> None:
 
 
 def _active_verdicts(tx: Transaction, entry: EngineEntry, beat: Heartbeat) -> list[Verdict]:
-    """Renew the leases that the heartbeat names and say what to do with each attempt.
+    """Renew the leases that the heartbeat names; return a verdict on each attempt.
 
-    One that names none at all comes from a legacy engine: all that it holds is renewed.
+    A heartbeat without a list of jobs comes from a legacy engine: all its leases are renewed.
     """
     if isinstance(beat.jobs, list):
         named = beat.jobs
@@ -218,7 +218,7 @@ def _active_verdicts(tx: Transaction, entry: EngineEntry, beat: Heartbeat) -> li
     entry.named = frozenset(named_job.job_id for named_job in named)
     for job_id in entry.named:
         tx.runtime.unacked.get(beat.engine_id, {}).pop(job_id, None)
-    _hand_out_again(tx, entry)
+    _redeliver(tx, entry)
     return [_verdict(tx, entry, named_job) for named_job in named]
 
 
@@ -238,9 +238,9 @@ def _verdict(tx: Transaction, entry: EngineEntry, named_job: HeldJob) -> Verdict
     return Verdict(named_job.job_id, named_job.attempt, "keep", job.paused)
 
 
-def _hand_out_again(tx: Transaction, entry: EngineEntry) -> None:
-    """Find assignments whose reply must have been lost: the engine does not know of them."""
-    for job_id in [named_job for named_job in entry.assigned if named_job not in entry.named]:
+def _redeliver(tx: Transaction, entry: EngineEntry) -> None:
+    """Deliver assignments again that the heartbeat does not name: their reply must be lost."""
+    for job_id in [job_id for job_id in entry.assigned if job_id not in entry.named]:
         started_at = tx.job(job_id).started_at or 0
         if tx.now.wall_ms - started_at > tx.settings.redeliver_s * 1000:
             tx.runtime.unacked.setdefault(entry.record.engine_id, {})[job_id] = None

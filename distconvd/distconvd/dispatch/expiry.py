@@ -1,4 +1,4 @@
-"""What happens because time passed: leases expire, delays end, engines fall silent."""
+"""Expire what is due: leases, delays, reservations, quarantines and silent engines."""
 
 from collections.abc import Callable
 
@@ -9,33 +9,32 @@ from distconvd.dispatch.transaction import Transaction
 from distconvd.model import JobStatus
 
 CLOCK_STEP_S = 1.0
-"""A difference between the clocks that is worth looking at all delays again."""
+"""A change of the offset between the clocks that makes us look at all delays again."""
 EXPIRED_MAX = 2_000
-"""Reminders that one tick handles, so that requests get their turn in between."""
+"""Reminders handled in one call, so that requests get their turn in between."""
 
 
 def expire_due(tx: Transaction) -> float | None:
-    """Do what is due, within a bound; return when to call again (monotonic seconds), or None."""
-    _mind_clock_steps(tx)
+    """Expire what is due, up to a bound; return when to call again (monotonic s), or None."""
+    _handle_clock_step(tx)
     for kind, key in tx.runtime.timers.due(tx.now.mono_s, EXPIRED_MAX):
         _HANDLERS[kind](tx, key)
     return tx.runtime.timers.next_s()
 
 
 def extend_leases(tx: Transaction, suspended_s: float) -> None:
-    """Let leases and engines live longer by the time (s) that the daemon itself stood still, as when
-    it was stopped by a signal: nobody could be heard then."""
+    """Extend leases and engine timeouts by the time (s) for which the daemon itself was suspended,
+    as by SIGSTOP: it could not receive any sign of life then."""
     for job_id in tx.runtime.leases:
-        tx.runtime.leases[job_id] += (
-            suspended_s  # its reminder comes too early and asks for another
-        )
+        # The reminder comes too early then, and its handler adds another.
+        tx.runtime.leases[job_id] += suspended_s
     for entry in tx.state.pool.engines.values():
         entry.last_seen_s += suspended_s
 
 
-def _mind_clock_steps(tx: Transaction) -> None:
-    """Where the wall clock was set forward, what waits for a time of day is due earlier; where it
-    was set back, the reminder comes too early and asks for another."""
+def _handle_clock_step(tx: Transaction) -> None:
+    """Add earlier reminders where the wall clock was set forward; where it was set back, the
+    present reminders come too early and their handlers add others."""
     offset_s = tx.now.wall_ms / 1000 - tx.now.mono_s
     if abs(offset_s - tx.runtime.clock_offset_s) < CLOCK_STEP_S:
         return
@@ -63,8 +62,8 @@ def _lease(tx: Transaction, job_id: str) -> None:
     lose_attempt(
         tx,
         job_id,
-        f"Engine {job.assigned_engine} was not heard of for {tx.settings.lease_s:.0f} s"
-        f" (lease of attempt {job.attempt}).",
+        f"Engine {job.assigned_engine} did not renew the lease of attempt {job.attempt}"
+        f" within {tx.settings.lease_s:.0f} s.",
     )
 
 
@@ -83,7 +82,7 @@ def _engine(tx: Transaction, engine_id: str) -> None:
 
 
 def _reservation(tx: Transaction, job_id: str) -> None:
-    """A reservation was not collected: the job goes elsewhere, the engine waits until it asks."""
+    """Requeue a job that its engine did not collect; nothing is reserved for it until it asks."""
     engine_id = tx.state.reservations.get(job_id)
     if engine_id is None:
         return
@@ -110,13 +109,13 @@ def _delay(tx: Transaction, job_id: str) -> None:
 
 
 def _retry_anywhere(tx: Transaction, job_id: str) -> None:
-    """A retry has waited long enough for an engine that has not failed it: any will do."""
+    """Offer a retry to any engine: it has waited long enough for one that has not failed it."""
     if job_id in tx.state.queue:
         tx.state.queue.dirty[requirements_of(tx.state.job(job_id))] = None
 
 
 def _hold_ended(tx: Transaction, job_id: str) -> None:
-    """The policy held a job until now: it is asked again."""
+    """Ask the policy again about a job that it held until now."""
     if job_id in tx.state.queue:
         tx.state.queue.dirty[requirements_of(tx.state.job(job_id))] = None
 
@@ -139,7 +138,7 @@ _HANDLERS: dict[TimerKind, Callable[[Transaction, str], None]] = {
     "engine": _engine,
     "reservation": _reservation,
     "delay": _delay,
-    "elsewhere": _retry_anywhere,
-    "held": _hold_ended,
+    "excluded": _retry_anywhere,
+    "hold": _hold_ended,
     "quarantine": _quarantine,
 }

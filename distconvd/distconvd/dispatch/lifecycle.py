@@ -1,6 +1,6 @@
-"""The two lifecycles as tables. A move that is not in the table is a bug and raises.
+"""Define the lifecycles of jobs and engines as tables; any other transition raises.
 
-The drawing in docs/protocol.md is generated from these tables by `drawing`, and a test holds it there.
+The drawing in docs/protocol.md is generated from these tables by `drawing`; a test compares them.
 """
 
 from enum import StrEnum
@@ -27,12 +27,12 @@ _CANCELLED = JobStatus.CANCELLED
 
 JOB_TABLE: dict[tuple[JobStatus, JobEvent], JobStatus] = {
     (_PENDING, JobEvent.ASSIGN): _ASSIGNED,
-    # Late work is still work: a report may come for a job that went back to the queue.
+    # Late work is still work: a report may arrive after the job went back to the queue.
     (_PENDING, JobEvent.COMPLETE): _COMPLETED,
     (_PENDING, JobEvent.REQUEUE): _PENDING,
     (_PENDING, JobEvent.GIVE_UP): _FAILED,
     (_PENDING, JobEvent.CANCEL): _CANCELLED,
-    # The engine of an attempt that was given up as lost is back before anybody else began.
+    # The engine of a lost attempt is back before another engine started the job.
     (_PENDING, JobEvent.RESUME): _ASSIGNED,
     (_ASSIGNED, JobEvent.COMPLETE): _COMPLETED,
     (_ASSIGNED, JobEvent.REQUEUE): _PENDING,
@@ -43,11 +43,11 @@ JOB_TABLE: dict[tuple[JobStatus, JobEvent], JobStatus] = {
     (_FAILED, JobEvent.RESTART): _PENDING,
     (_CANCELLED, JobEvent.RESTART): _PENDING,
 }
-"""(from, event) to the status after it."""
+"""(status, event) to the next status."""
 
 
 def next_status(status: JobStatus, event: JobEvent) -> JobStatus:
-    """Return the status after `event`; raises `LifecycleError` for a move not in the table."""
+    """Return the status after `event`; raises `LifecycleError` if the table has none."""
     try:
         return JOB_TABLE[status, event]
     except KeyError:
@@ -61,7 +61,7 @@ ENGINE_TABLE: tuple[tuple[str, EngineState], ...] = (
     ("full", EngineState.BUSY),
     ("says it is not idle", EngineState.BUSY),
 )
-"""An engine's state is derived, never stored: the first condition that holds decides; none, idle."""
+"""An engine's state is derived, never stored: the first true condition decides; otherwise idle."""
 
 
 def engine_state(conditions: dict[str, bool]) -> EngineState:

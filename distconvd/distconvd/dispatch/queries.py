@@ -1,4 +1,7 @@
-"""Reads: they go through the same door as writes, so that no reply shows what is not on disk."""
+"""Read jobs, engines and counts.
+
+Reads go through the ledger as writes do, so that no reply shows what is not durable.
+"""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,11 +14,11 @@ from distconvd.dispatch.transaction import Transaction
 from distconvd.model import Attempt, AttemptOutcome, JobStatus, canonical_codec
 
 SCAN_MAX = 20_000
-"""Jobs looked at for one page; a filtered page may be short and still have a next one."""
+"""Jobs examined for one page; a filtered page may be short and still have a next one."""
 
 
 class JobFilter(msgspec.Struct, frozen=True):
-    """What `GET /jobs/` can be narrowed by; None: everything."""
+    """The filters of `GET /jobs/`; None: any value."""
 
     status: JobStatus | None = None
     engine: str | None = None
@@ -24,11 +27,11 @@ class JobFilter(msgspec.Struct, frozen=True):
 
     @property
     def is_empty(self) -> bool:
-        """Whether it lets everything through."""
+        """Whether every job matches."""
         return self == JobFilter()
 
-    def lets(self, record: bytes) -> bool:
-        """Whether a job's record fits."""
+    def matches(self, record: bytes) -> bool:
+        """Whether a job's record matches."""
         job = decode_job(record)
         return (
             (self.status is None or job.status is self.status)
@@ -46,7 +49,7 @@ class Page(msgspec.Struct, frozen=True):
 
     records: Sequence[bytes]
     next_cursor: str | None
-    """Ask again with it; None: that was all."""
+    """Ask for the next page with it; None: this is the last page."""
 
 
 def get_job(tx: Transaction, job_id: str) -> bytes:
@@ -57,7 +60,7 @@ def get_job(tx: Transaction, job_id: str) -> bytes:
 def list_jobs(
     tx: Transaction, which: JobFilter, limit: int, cursor: str | None, *, newest_first: bool = False
 ) -> Page:
-    """Return up to `limit` jobs behind `cursor`, oldest first unless told otherwise."""
+    """Return up to `limit` jobs after `cursor`, oldest first or `newest_first`."""
     tx.reads_all = True
     records: list[bytes] = []
     last: str | None = None
@@ -67,7 +70,7 @@ def list_jobs(
             return Page(records, last)
         last = job_id
         record = tx.state.jobs[job_id]
-        if which.is_empty or which.lets(record):
+        if which.is_empty or which.matches(record):
             records.append(tx.state.job_view(job_id))
     return Page(records, None)
 
@@ -90,16 +93,16 @@ def list_engines(tx: Transaction) -> list[bytes]:
 
 
 class Counts(msgspec.Struct, frozen=True):
-    """How much there is of everything."""
+    """The numbers of jobs, queued jobs and engines."""
 
     jobs: dict[str, int]
     """By status."""
     queue_ready: int
     queue_delayed: int
     queue_oldest_s: float | None
-    """Age of the oldest job in line; None without any."""
+    """Age of the oldest job in the queue; None if it is empty."""
     engines: dict[str, int]
-    """By state, those with none left out."""
+    """By state; states without engines are left out."""
 
 
 def counts(tx: Transaction) -> Counts:

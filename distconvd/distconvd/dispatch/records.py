@@ -1,6 +1,7 @@
-"""Records to bytes and back: the only place that encodes what is stored and sent.
+"""Encode and decode records: the only place that encodes what is stored and sent.
 
-Also takes in what the original (v1.0.0) wrote: nine fields a job, engines as its heartbeats were.
+Also normalizes what the original (v1.0.0) wrote: jobs of nine fields, and engines as its heartbeats
+described them.
 """
 
 import logging
@@ -15,7 +16,7 @@ from distconvd.model import AttemptHistory, EngineRecord, Job, JobStatus
 log = logging.getLogger("distconvd.records")
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What decoding raises for bytes that are not the record that they should be."""
+"""What decoding raises for bytes that are not a valid record."""
 
 _encoder = msgspec.json.Encoder()
 _job_decoder = msgspec.json.Decoder(Job)
@@ -45,24 +46,24 @@ def decode_history(job_id: str, data: bytes) -> AttemptHistory:
         return _history_decoder.decode(data)
     except UNREADABLE:
         log.error(
-            "the attempts of a job cannot be read and are taken as none", extra={"job_id": job_id}
+            "the attempt history of a job cannot be read and is dropped", extra={"job_id": job_id}
         )
         return AttemptHistory(job_id)
 
 
 class NormalizedJob(NamedTuple):
-    """A job as it was taken over, and its record as ours."""
+    """A job, and its record in our format."""
 
     job: Job
     record: bytes
     is_repaired: bool = False
-    """A field could not be read, so the record says less than the one that it was made from."""
+    """Whether a field could not be read, so that the record says less than the original."""
 
 
 def normalize_job(job_id: str, data: bytes) -> NormalizedJob | None:
-    """Return a job of any origin with its record as ours, or None where it cannot be understood.
+    """Return a job of any origin and its record in our format; None if it cannot be read.
 
-    A record of ours comes back as it is; one of the original's gets our fields with defaults.
+    A record of ours is returned unchanged; one of the original's gets our fields with defaults.
     """
     try:
         job = decode_job(data)
@@ -84,9 +85,9 @@ def normalize_job(job_id: str, data: bytes) -> NormalizedJob | None:
 
 
 def _repair_job(job_id: str, data: bytes) -> Job | None:
-    """Build a job from the fields of a foreign record that make sense.
+    """Build a job from the readable fields of a foreign record.
 
-    One that has a status, which cannot be read, may have been done: it ends, for a person to look.
+    A job with an unreadable status may be done already: it ends as failed, so that a person looks.
     """
     try:
         fields = msgspec.json.decode(data, type=dict[str, Any])
@@ -114,14 +115,14 @@ def _repair_job(job_id: str, data: bytes) -> Job | None:
         kept["status"] = JobStatus.FAILED_PERMANENTLY
         kept["finished_at"] = kept["updated_at"]
         kept["error_message"] = (
-            f"Its status could not be read when it was loaded: {fields.get('status')!r:.100}."
-            " It may be done: look, or start it again."
+            f"The job's status could not be read from the store: {fields.get('status')!r:.100}."
+            " It may be done already: check its output, or start it again."
         )
     return msgspec.convert(kept, Job)
 
 
 def normalize_engine(engine_id: str, data: bytes) -> tuple[EngineRecord, bytes] | None:
-    """Return an engine of any origin with its record as ours, or None."""
+    """Return an engine of any origin and its record in our format; None if it cannot be read."""
     try:
         record = decode_engine(data)
     except UNREADABLE:
@@ -134,7 +135,7 @@ def normalize_engine(engine_id: str, data: bytes) -> tuple[EngineRecord, bytes] 
 
 
 def _repair_engine(engine_id: str, data: bytes) -> EngineRecord | None:
-    """Build an engine from the fields of a foreign record that make sense."""
+    """Build an engine from the readable fields of a foreign record."""
     try:
         fields = msgspec.json.decode(data, type=dict[str, Any])
     except UNREADABLE:
@@ -147,12 +148,14 @@ def _repair_engine(engine_id: str, data: bytes) -> EngineRecord | None:
 
 
 def _with_field(record: EngineRecord, name: str, value: Any) -> EngineRecord:
-    """Return the record with one foreign field, or as it is when the value makes no sense."""
+    """Return the record with one foreign field set, or unchanged if the value cannot be read."""
     try:
         return msgspec.convert({**msgspec.to_builtins(record), name: value}, EngineRecord)
     except msgspec.ValidationError:
         log.warning(
-            "dropped field %r, it cannot be read", name, extra={"engine_id": record.engine_id}
+            "dropped field %r, its value cannot be read",
+            name,
+            extra={"engine_id": record.engine_id},
         )
         return record
 

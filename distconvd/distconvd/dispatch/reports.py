@@ -1,8 +1,8 @@
-"""What engines report of jobs: done, failed, given back, how far.
+"""Handle the reports of engines on jobs: complete, fail, release and progress.
 
-The attempt number is the fencing token. A report that carries the running one counts; one of an
-attempt that ended is answered as before when it says the same, and gets `Conflict` otherwise. A
-legacy report carries none and is judged by the job's state. The first terminal report wins.
+The attempt number is the fencing token. A report of the running attempt counts; a report of an
+ended attempt is answered as before if it repeats the earlier one, and gets `Conflict` otherwise. A
+legacy report has no number and is judged by the job's state. The first terminal report wins.
 """
 
 from distconvd.dispatch.lifecycle import JobEvent
@@ -28,9 +28,9 @@ from distconvd.model import (
 
 
 def complete(tx: Transaction, job_id: str, report: CompleteReport) -> str:
-    """Take an engine's word that a job is done; return the original's sentence.
+    """Complete a job that an engine reports as done; return the original's sentence.
 
-    Raises `NotFound`, or `Conflict` where the attempt is over or the job ended otherwise.
+    Raises `NotFound`, or `Conflict` if the attempt is over or the job ended differently.
     """
     sentence = f"Job {job_id} marked as completed"
     job = tx.job(job_id)
@@ -58,9 +58,9 @@ def complete(tx: Transaction, job_id: str, report: CompleteReport) -> str:
 
 
 def fail(tx: Transaction, job_id: str, report: FailReport) -> str:
-    """Take an engine's word that an attempt failed; return the original's sentence.
+    """End an attempt that an engine reports as failed; return the original's sentence.
 
-    What happens next is decided by the failure's class, see `retries`. Raises as `complete`.
+    The failure's class decides what happens next, see `retries`. Raises like `complete`.
     """
     job = tx.job(job_id)
     earlier_answer = _earlier_answer(tx, job, report)
@@ -69,17 +69,17 @@ def fail(tx: Transaction, job_id: str, report: FailReport) -> str:
     job = _require_open(tx, job, report.attempt, report.engine_id)
     engine_id = report.engine_id or job.assigned_engine
     failure = report.error_class or FailureClass.ENGINE
-    is_unproved_loss = failure is FailureClass.LOST and report.attempt is None
-    if failure is FailureClass.CANCELLED or is_unproved_loss:
-        # Only a person cancels, and only an attempt of ours can be lost. Charged to nobody, they
-        # would let a job go round for ever.
+    is_unnumbered_loss = failure is FailureClass.LOST and report.attempt is None
+    if failure is FailureClass.CANCELLED or is_unnumbered_loss:
+        # Only a person cancels, and only a numbered attempt can be lost. As neither is charged,
+        # the job would be retried without end.
         failure = FailureClass.ENGINE
     message = report.error_message[: Limits.message_chars]
     after = requeue_or_give_up(tx, job, failure, message)
     end_attempt(
         tx,
         job,
-        # An engine that was killed says itself, when it starts again, that it lost what it held.
+        # An engine that was killed reports its active attempts as lost when it starts again.
         AttemptOutcome.LOST if failure is FailureClass.LOST else AttemptOutcome.FAILED,
         engine_id=engine_id,
         error_class=failure,
@@ -95,9 +95,9 @@ def fail(tx: Transaction, job_id: str, report: FailReport) -> str:
 
 
 def release(tx: Transaction, job_id: str, report: ReleaseReport) -> str:
-    """Take a job back from an engine that drains: no retry is charged, nobody is blamed.
+    """Requeue a job that its engine gives back: no retry is charged, and no failure is counted.
 
-    A job that is given back again and again waits between, ever longer.
+    A job that is released again and again waits longer each time.
     """
     sentence = f"Job {job_id} re-queued"
     if _was_released_so(tx, tx.job(job_id), report):
@@ -112,9 +112,9 @@ def release(tx: Transaction, job_id: str, report: ReleaseReport) -> str:
 
 
 def progress(tx: Transaction, job_id: str, report: ProgressReport) -> Verdict:
-    """Note how far an attempt is and renew its lease; nothing of it is durable.
+    """Note the progress of an attempt and renew its lease; nothing of it is stored.
 
-    Raises `Conflict` where the attempt is over: the engine should stop it.
+    Raises `Conflict` if the attempt is over: the engine should stop it.
     """
     job = _require_open(tx, tx.job(job_id), report.attempt, report.engine_id, to_go_on=True)
     shown = Progress(
@@ -143,9 +143,9 @@ def end_attempt(
     requeued: bool = False,
     reported: bool = False,
 ) -> None:
-    """Write the history of the attempt that `job` (as it was before) was running.
+    """Add the running attempt of `job` (as it was before) to its history.
 
-    A legacy report on a pending job ends no attempt of ours and still leaves a trace.
+    A legacy report on a pending job ends no attempt, but is added to the history too.
     """
     tx.runtime.leases.pop(job.job_id, None)
     tx.state.progress.pop(job.job_id, None)
@@ -171,11 +171,11 @@ def end_attempt(
 def resume_attempt(
     tx: Transaction, job: Job, engine_id: str | None, *, to_go_on: bool = True
 ) -> Job | None:
-    """Give a job back to the engine whose attempt was written off as lost, if nobody else began.
+    """Resume a lost attempt on its engine, if no other engine has started the job since.
 
-    Returns the job, assigned under its old attempt number, or None when that cannot be. An engine
-    that got other work meanwhile may not go on (`to_go_on`) beyond its slots; but what it has
-    finished counts.
+    Returns the job, assigned under its old attempt number, or None if that is not possible. An
+    engine that got other work meanwhile may not go on (`to_go_on`) beyond its slots; but work that
+    it has finished counts.
     """
     history = tx.state.history(job.job_id)
     if job.status is not JobStatus.PENDING or not history.attempts:
@@ -185,7 +185,7 @@ def resume_attempt(
     if not is_same or last.engine_id is None or last.outcome is not AttemptOutcome.LOST:
         return None
     if last.reported:
-        return None  # its engine gave it up itself, and the first word counts
+        return None  # the engine reported the loss itself, and the first report counts
     entry = tx.state.pool.engines.get(last.engine_id or "")
     if to_go_on and entry is not None and len(entry.assigned) >= entry.record.slots:
         return None
@@ -213,31 +213,35 @@ def _require_open(
     *,
     to_go_on: bool = False,
 ) -> Job:
-    """Return the job when a report on it counts; raises `Conflict` when it does not.
+    """Return the job if a report on it counts; raises `Conflict` if it does not.
 
-    `to_go_on`: the attempt is not ended by this report.
+    `to_go_on`: the report does not end the attempt.
     """
     if job.status not in (JobStatus.ASSIGNED, JobStatus.PENDING):
         raise Conflict(f"Job is already in a final state ({job.status}); nothing was changed.")
     if attempt is None:
         return job
     if attempt != job.attempt:
-        was = "is over" if attempt < job.attempt else "was never given"
+        was = "is over" if attempt < job.attempt else "was never assigned"
         raise Conflict(
             f"Attempt {attempt} {was}; the job is at attempt {job.attempt}. Stop this one."
         )
     if job.status is JobStatus.PENDING:
         again = resume_attempt(tx, job, engine_id, to_go_on=to_go_on)
         if again is None:
-            raise Conflict(f"Attempt {attempt} is over; the job waits for another. Stop this one.")
+            raise Conflict(
+                f"Attempt {attempt} is over; the job waits for another attempt. Stop this one."
+            )
         return again
     if engine_id is not None and engine_id != job.assigned_engine:
-        raise Conflict(f"Attempt {attempt} is held by engine {job.assigned_engine}, not by this.")
+        raise Conflict(
+            f"Attempt {attempt} belongs to engine {job.assigned_engine}, not to this one."
+        )
     return job
 
 
 def _was_completed_so(job: Job, report: CompleteReport) -> bool:
-    """Whether this very report was taken before."""
+    """Whether this very report was accepted before."""
     return (
         job.status is JobStatus.COMPLETED
         and report.attempt in (None, job.attempt)
@@ -247,7 +251,7 @@ def _was_completed_so(job: Job, report: CompleteReport) -> bool:
 
 
 def _was_released_so(tx: Transaction, job: Job, report: ReleaseReport) -> bool:
-    """Whether this attempt was given back by this engine before."""
+    """Whether this engine released this attempt before."""
     return any(
         ended.number == report.attempt
         and ended.outcome is AttemptOutcome.RELEASED
@@ -257,9 +261,10 @@ def _was_released_so(tx: Transaction, job: Job, report: ReleaseReport) -> bool:
 
 
 def _earlier_answer(tx: Transaction, job: Job, report: FailReport) -> str | None:
-    """Return what was answered to this very failure report before, or None when it is new.
+    """Return the earlier answer to this very failure report, or None if the report is new.
 
-    A legacy report on a job that still waits cannot be told from a second failure: it is one.
+    A legacy report on a pending job cannot be distinguished from a second failure and counts as
+    one.
     """
     message = report.error_message[: Limits.message_chars]
     if report.attempt is None:
@@ -282,14 +287,14 @@ def _failure_sentence(job_id: str, *, requeued: bool) -> str:
 
 
 def _note_success(tx: Transaction, engine_id: str | None) -> None:
-    """A success ends an engine's run of failures."""
+    """End an engine's run of failures."""
     entry = tx.state.pool.engines.get(engine_id or "")
     if entry is not None and entry.record.failed_jobs:
         tx.edit_engine(entry.record, failed_jobs=[])
 
 
 def _note_failure(tx: Transaction, engine_id: str | None, job_id: str) -> None:
-    """Count a failure against an engine; too many different jobs in a row quarantine it."""
+    """Count a failure against an engine; quarantine it after too many different jobs in a row."""
     entry = tx.state.pool.engines.get(engine_id or "")
     limit = tx.settings.quarantine_after
     if entry is None or not limit or job_id in entry.record.failed_jobs:
@@ -299,7 +304,7 @@ def _note_failure(tx: Transaction, engine_id: str | None, job_id: str) -> None:
         tx.edit_engine(entry.record, failed_jobs=failed)
         return
     until = tx.now.wall_ms + int(tx.settings.quarantine_s * 1000)
-    # One short of the limit: after its time it is on probation, and one more failure is enough.
+    # Keep one fewer than the limit: after the quarantine a single further failure is enough.
     tx.edit_engine(
         entry.record, failed_jobs=failed[len(failed) - limit + 1 :], quarantined_until=until
     )
@@ -307,13 +312,14 @@ def _note_failure(tx: Transaction, engine_id: str | None, job_id: str) -> None:
     tx.runtime.timers.add(
         tx.now.mono_s + tx.settings.quarantine_s, "quarantine", entry.record.engine_id
     )
-    reason = f"{limit} different jobs in a row failed on it"
+    jobs = "1 job" if limit == 1 else f"{limit} different jobs in a row"
+    reason = f"{jobs} failed on it"
     tx.emit("engine.quarantined", engine_id=entry.record.engine_id, reason=reason)
 
 
 def _free_legacy_engine(tx: Transaction, engine_id: str | None) -> None:
-    """An engine that said `busy` and has just ended its last job is idle, as with the original;
-    ours says so itself in its next heartbeat."""
+    """Set a legacy engine that reported `busy` to idle when its last job ends, as the original
+    does; ours reports it in its next heartbeat."""
     entry = tx.state.pool.engines.get(engine_id or "")
     if entry is not None and entry.record.status == "busy" and not entry.assigned:
         tx.edit_engine(entry.record, status="idle")

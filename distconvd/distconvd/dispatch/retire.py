@@ -1,8 +1,8 @@
-"""Retiring: ended jobs beyond a count or an age leave memory and store for the archive.
+"""Retire ended jobs beyond a count or an age: they leave memory and store for the archive.
 
-Which ones is decided here; the archive writes them first, durably, and only then are they forgotten
+This module chooses them; the archive makes them durable first, and only then are they forgotten
 here. A crash in between leaves a job in both places, which is harmless: the store is asked first,
-and retiring it again says the same.
+and retiring the job again writes the same line.
 """
 
 from typing import NamedTuple
@@ -15,11 +15,11 @@ from distconvd.dispatch.transaction import Transaction
 from distconvd.model import TERMINAL_STATUSES
 
 FLOOR_KEY = "job_id_floor_us"
-"""Meta record: no id with microseconds up to this may be given out again."""
+"""Key of the meta record of the microseconds up to which no id may be used again."""
 
 
 class Retired(NamedTuple):
-    """A job that may leave, with its history."""
+    """A job that may be retired, with its history."""
 
     job_id: str
     job: bytes
@@ -33,13 +33,13 @@ class Floor(msgspec.Struct, frozen=True):
 
 
 def floor_of(state: State) -> int:
-    """Return the microseconds up to which no id may be given out again."""
+    """Return the microseconds up to which no id may be used again."""
     record = state.meta.get(FLOOR_KEY)
     return 0 if record is None else msgspec.json.decode(record, type=Floor).us
 
 
 def retirable(tx: Transaction, count: int) -> list[Retired]:
-    """Return up to `count` ended jobs that are over the limits, those that ended first first."""
+    """Return up to `count` ended jobs over the limits, in the order in which they ended."""
     state = tx.state
     surplus = len(state.finished) - tx.settings.finished_jobs_max
     ended_before_ms = tx.now.wall_ms - tx.settings.finished_age_s * 1000
@@ -58,7 +58,7 @@ def retirable(tx: Transaction, count: int) -> list[Retired]:
 
 
 def forget(tx: Transaction, retired: list[Retired]) -> int:
-    """Forget archived jobs, except those that changed since; return how many."""
+    """Forget archived jobs, except those that have changed since; return how many."""
     state = tx.state
     floor_us = floor_of(state)
     forgotten = 0

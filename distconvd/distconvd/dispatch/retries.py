@@ -1,4 +1,4 @@
-"""What becomes of a job whose attempt did not succeed: back to the queue, or the end.
+"""Requeue a job whose attempt did not succeed, or give it up.
 
 | class | retry charged | back to the queue |
 | --- | --- | --- |
@@ -14,14 +14,15 @@ from distconvd.model import Attempt, AttemptOutcome, FailureClass, Job
 
 
 def requeue_or_give_up(tx: Transaction, job: Job, failure: FailureClass, message: str) -> Job:
-    """Move a job on after a failed attempt (not yet in its history) and tell of it."""
+    """Requeue or end a job after a failed attempt (not yet in its history), and emit the event."""
     past = _since_restart(tx, job)
     charged = _is_charged(tx, past, failure)
     if failure is FailureClass.LOST:
         lost = 1 + sum(a.outcome is AttemptOutcome.LOST for a in past)
         is_over = lost >= tx.settings.lost_attempts_max
         if is_over:
-            message = f"Poison: {lost} engines were lost while they had this job. {message}"
+            were = "engine was" if lost == 1 else "engines were"
+            message = f"Poison: {lost} {were} lost with this job. {message}"
     else:
         is_over = failure is FailureClass.INPUT or (charged and job.retries >= job.max_retries)
     if is_over:
@@ -50,8 +51,8 @@ def requeue_or_give_up(tx: Transaction, job: Job, failure: FailureClass, message
 
 
 def wait_after_release(tx: Transaction, job: Job) -> int | None:
-    """Return when a job may be assigned again that an engine has just given back: the first time
-    at once, and never before a person wants it."""
+    """Return when a job may be assigned again after a release: immediately the first time, later
+    after a backoff, and never before its own `not_before`."""
     past = _since_restart(tx, job)
     times = sum(a.outcome is AttemptOutcome.RELEASED for a in past)
     return _later(_backoff(tx, times), job.not_before)
@@ -70,8 +71,8 @@ def _is_charged(tx: Transaction, past: list[Attempt], failure: FailureClass) -> 
 
 
 def _not_before(tx: Transaction, past: list[Attempt], failure: FailureClass) -> int | None:
-    """Return when the next attempt may begin: the first retry at once (a passing fault waits
-    from the first), then exponentially later."""
+    """Return when the next attempt may begin: the first retry immediately (a transient failure
+    waits from the first), then exponentially later."""
     failures = sum(a.outcome is AttemptOutcome.FAILED for a in past)
     if failure is FailureClass.TRANSIENT:
         failures += 1
@@ -79,12 +80,12 @@ def _not_before(tx: Transaction, past: list[Attempt], failure: FailureClass) -> 
 
 
 def _later(one: int | None, other: int | None) -> int | None:
-    """Return the later of two moments: what a person set meanwhile holds, too."""
+    """Return the later of two moments: a `not_before` that a person set meanwhile still counts."""
     return max(one or 0, other or 0) or None
 
 
 def _backoff(tx: Transaction, times: int) -> int | None:
-    """Return the moment (ms since the epoch) until which to wait, or None: not at all."""
+    """Return the moment (ms since the epoch) until which to wait, or None for no wait."""
     if not times or not tx.settings.retry_backoff_s:
         return None
     wait_s = tx.settings.retry_backoff_s * 2.0 ** min(times - 1, 30)

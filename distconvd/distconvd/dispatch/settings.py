@@ -1,45 +1,45 @@
-"""The dispatcher's settings, each with its unit and default; documented in the user guide."""
+"""Define the dispatcher's settings, with units and defaults; see also the user guide."""
 
 import msgspec
 
 HISTORY_MAX = 64
-"""Ended attempts kept a job; the oldest are dropped and counted."""
+"""Ended attempts kept for each job; the oldest are dropped and counted."""
 
 
 class DispatchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How jobs are leased, retried and matched. All durations in seconds."""
 
     lease_s: float = 60.0
-    """An attempt that no heartbeat, progress or websocket renews for so long is lost."""
+    """An attempt that no heartbeat, progress report or websocket renews for this long is lost."""
     start_grace_s: float = 60.0
-    """After a start of the daemon no lease expires and no engine is offline before this."""
+    """For this long after the daemon's start no lease expires and no engine is offline."""
     engine_timeout_s: float = 60.0
-    """An engine not heard of for so long is offline."""
+    """An engine that sends no heartbeat for this long is offline."""
     pickup_s: float = 15.0
     """How long a job stays reserved for a polling engine that does not ask."""
     redeliver_s: float = 5.0
-    """An assignment that the engine's heartbeats do not name after this is handed out again."""
+    """An assignment that the engine's heartbeats do not name after this is delivered again."""
     retry_backoff_s: float = 5.0
-    """First retry at once, the next after this, then twice that, and so on; 0 turns it off."""
+    """The first retry is immediate, the next waits this long, then twice that, and so on; 0:
+    never."""
     retry_backoff_max_s: float = 600.0
     retry_elsewhere_s: float = 60.0
     """How long a retry waits for an engine that has not failed the job, while there is one."""
     lost_attempts_max: int = 3
-    """A job that outlives so many engines fails as poison; 64 at most."""
+    """A job that outlives this many engines fails as poison; 64 at most."""
     transient_attempts_max: int = 20
-    """Transient failures beyond this are charged as retries, so that no job loops for ever; 64 at
-    most."""
+    """Transient failures beyond this are charged as retries, so that every job ends; 64 at most."""
     quarantine_after: int = 5
-    """An engine that fails so many different jobs in a row is quarantined; 0: never."""
+    """An engine that fails this many different jobs in a row is quarantined; 0: never."""
     quarantine_s: float = 300.0
     idempotency_keys_max: int = 100_000
     """The oldest idempotency keys are forgotten beyond this count."""
     finished_jobs_max: int = 100_000
-    """Ended jobs beyond so many move to the archive, those that ended first first."""
+    """Ended jobs beyond this number move to the archive, in the order in which they ended."""
     finished_age_s: float = 2_592_000.0
     """Ended jobs older than this (30 days) move to the archive."""
     jobs_max: int = 2_000_000
-    """Submissions beyond so many stored jobs are refused with 503."""
+    """Submissions beyond this number of stored jobs are refused with 503."""
     engines_max: int = 10_000
     lookahead: int = 16
-    """How many jobs of one demand a policy is asked about when it holds the first ones."""
+    """How many jobs of one requirement a policy is asked about when it holds the first ones."""

@@ -1,9 +1,9 @@
-"""The dispatcher's memory: the records, byte for byte as on disk, and what is derived from them.
+"""Keep the records, byte for byte as on disk, and the indexes that are derived from them.
 
-Jobs and attempts are kept encoded: a struct exists for the moment of a decision only, which keeps a
-stored job near its size on the wire and makes "memory equals disk" literally true. Everything else
-(queue, pool, listings) is derived by `_job_moved` and `_engine_moved`, whichever way a record
-changes, so undoing a change is just another change.
+Jobs and attempts are kept encoded: a struct exists only during a decision, which keeps a stored job
+near its size on the wire and makes "memory equals disk" literally true. Everything else (queue,
+pool, listings) is derived in `apply`, whichever way a record changes, so a rollback is just another
+change.
 """
 
 from bisect import bisect_left, bisect_right, insort
@@ -42,14 +42,14 @@ class State:
         self.delayed: set[str] = set()
         """Pending jobs that wait for their `not_before`."""
         self.reservations: dict[str, str] = {}
-        """Job id to the engine that it is meant for; runtime only."""
+        """Job id to the engine that it is reserved for; runtime only."""
         self.hold_reasons: dict[str, str] = {}
         """Job id to why the policy holds it; runtime only, for `why`."""
         self.progress: dict[str, Progress] = {}
         """Progress of assigned jobs; runtime only."""
         self.statuses: Counter[JobStatus] = Counter()
         self.finished: dict[str, None] = {}
-        """Ended jobs, those that ended first first."""
+        """Ended jobs, in the order in which they ended."""
         self.order: list[str] = []
         """Job ids, sorted: the order of listings."""
         self.wall_ms = 0
@@ -75,21 +75,22 @@ class State:
         return entry
 
     def job_ids_after(self, cursor: str | None) -> Iterator[str]:
-        """Yield job ids in listing order, from behind `cursor`; stable while jobs come and go."""
+        """Yield job ids in listing order, after `cursor`; stable while jobs are added and
+        removed."""
         at = 0 if cursor is None else bisect_right(self.order, cursor)
         while at < len(self.order):
             yield self.order[at]
             at += 1
 
     def job_ids_before(self, cursor: str | None) -> Iterator[str]:
-        """Yield job ids newest first, from before `cursor`; stable while jobs come and go."""
+        """Yield job ids newest first, before `cursor`; stable while jobs are added and removed."""
         at = len(self.order) if cursor is None else bisect_left(self.order, cursor)
         while at > 0:
             at -= 1
             yield self.order[at]
 
     def apply(self, change: Change, old_job: Job | None = None, new_job: Job | None = None) -> None:
-        """Make one change in memory; the structs, where the caller has them, save a decode."""
+        """Make one change in memory; structs that the caller has already save a decode."""
         if change.table == "jobs":
             self._apply_job(change, old_job, new_job)
         elif change.table == "engines":
@@ -120,7 +121,7 @@ class State:
         self._index_job(new or decode_job(record))
 
     def _unindex_job(self, job: Job) -> None:
-        """Take a job out of every index of the state that it was in."""
+        """Remove a job from the indexes of its old status."""
         self.statuses[job.status] -= 1
         if job.status is JobStatus.PENDING:
             self.queue.discard(job.job_id)
@@ -133,7 +134,7 @@ class State:
             self.finished.pop(job.job_id, None)
 
     def _index_job(self, job: Job) -> None:
-        """Put a job into the indexes of the state that it is in now."""
+        """Add a job to the indexes of its present status."""
         self.statuses[job.status] += 1
         if job.status in TERMINAL_STATUSES:
             self.finished[job.job_id] = None
@@ -187,10 +188,9 @@ class State:
         self.pool.index_engine(record.engine_id)
 
     def refresh_engine(self, engine_id: str) -> None:
-        """Bring an engine's place in the pool up to date after a change of what it holds or is.
+        """Update an engine's place in the pool after a change of its jobs or its state.
 
-        Jobs reserved for one that is not idle any more, or for more slots than are left, go back
-        in line.
+        Jobs reserved for an engine that is no longer idle, or beyond its free slots, are requeued.
         """
         self.pool.unindex_engine(engine_id)
         entry = self.pool.engines[engine_id]
@@ -201,7 +201,7 @@ class State:
         self.pool.index_engine(engine_id)
 
     def reserve(self, job_id: str, engine_id: str, until_s: float) -> None:
-        """Take a job out of line and mean it for an engine that has not asked yet."""
+        """Take a job out of the queue and reserve it for an engine that has not asked yet."""
         self.queue.discard(job_id)
         self.pool.unindex_engine(engine_id)
         self.reservations[job_id] = engine_id
@@ -209,7 +209,7 @@ class State:
         self.pool.index_engine(engine_id)
 
     def unreserve(self, job_id: str, *, requeue: bool = False) -> None:
-        """End a reservation, if there is one; with `requeue` the job goes back in line."""
+        """End a reservation, if there is one; with `requeue` the job goes back to the queue."""
         engine_id = self.reservations.pop(job_id, None)
         if engine_id is None:
             return
@@ -222,7 +222,7 @@ class State:
             self.queue.add(self.job(job_id))
 
     def job_view(self, job_id: str) -> bytes:
-        """Return a job as on the wire: its record, with live progress where there is any."""
+        """Return a job as on the wire: its record, with its latest progress if there is any."""
         record = self.jobs.get(job_id)
         if record is None:
             raise NotFound("Job not found")

@@ -1,4 +1,4 @@
-"""What people do with jobs: submit, change, cancel, start again."""
+"""Submit, change, cancel and restart jobs."""
 
 import logging
 
@@ -25,15 +25,15 @@ IDEMPOTENCY_PREFIX = "idempotency:"
 
 
 class IdempotencyKey(msgspec.Struct, frozen=True):
-    """A caller's promise that a repeated request is the same one."""
+    """A client's own name for a submission: sending it twice creates one job."""
 
     key: str
     digest: str
-    """Hash of the request, so that a key used for another request is noticed."""
+    """Hash of the request, to detect a key that is used for a different request."""
 
 
 class Remembered(msgspec.Struct, frozen=True):
-    """The record of an idempotency key: what was asked for, and which job it made."""
+    """The record of an idempotency key: the hash of the request, and the job that it created."""
 
     digest: str
     job_id: str
@@ -44,8 +44,8 @@ def submit(
 ) -> bytes:
     """Accept a job and return it as on the wire.
 
-    Raises `Unprocessable` where the key was used for another request, `JobArchived` where it made
-    a job that was retired since, `Unavailable` at `jobs_max`.
+    Raises `Unprocessable` if the key was used for a different request, `JobArchived` if its job has
+    been retired since, and `Unavailable` at `jobs_max`.
     """
     if idempotency is not None:
         known = _recall(tx, idempotency)
@@ -53,7 +53,7 @@ def submit(
             return tx.job_view(known)
     if len(tx.state.jobs) >= tx.settings.jobs_max:
         raise Unavailable(
-            f"The daemon holds {tx.settings.jobs_max} jobs, its limit (jobs_max); try again later.",
+            f"The limit of stored jobs (jobs_max, {tx.settings.jobs_max}) is reached; try later.",
             retry_after_s=60,
         )
     job = _new_job(tx, submission)
@@ -65,7 +65,7 @@ def submit(
 
 
 def recall(tx: Transaction, idempotency: IdempotencyKey) -> bool:
-    """Return whether a key made a job before; raises as `submit`."""
+    """Return whether a key created a job before; raises like `submit`."""
     return _recall(tx, idempotency) is not None
 
 
@@ -78,7 +78,7 @@ def check_batch_key(tx: Transaction, idempotency: IdempotencyKey) -> bool:
 
 
 def remember(tx: Transaction, idempotency: IdempotencyKey, job_id: str) -> None:
-    """Note which job a key stands for."""
+    """Store which job a key created."""
     record = encode(Remembered(idempotency.digest, job_id))
     tx.put("meta", IDEMPOTENCY_PREFIX + idempotency.key, record)
     if len(tx.state.meta) > tx.settings.idempotency_keys_max:
@@ -87,12 +87,12 @@ def remember(tx: Transaction, idempotency: IdempotencyKey, job_id: str) -> None:
 
 
 def rehearse(tx: Transaction, submission: Submission) -> bytes:
-    """Return the job that `submit` would make, without making it (`?dry_run=true`)."""
+    """Return the job that `submit` would create, without creating it (`?dry_run=true`)."""
     return encode(msgspec.structs.replace(_new_job(tx, submission), job_id="dry-run"))
 
 
 def patch(tx: Transaction, job_id: str, change: JobPatch) -> bytes:
-    """Change what may change while a job has not ended; raises `Conflict` when it has."""
+    """Change fields of a job that has not ended; raises `Conflict` if it has."""
     job = tx.job(job_id)
     if job.status in TERMINAL_STATUSES:
         raise Conflict(f"Job is {job.status}: only jobs that have not ended can be changed.")
@@ -108,9 +108,9 @@ def patch(tx: Transaction, job_id: str, change: JobPatch) -> bytes:
 
 
 def cancel(tx: Transaction, job_id: str) -> bytes:
-    """End a job that has not ended; its engine is told at its next contact.
+    """Cancel a job that has not ended; its engine learns of it at its next contact.
 
-    Cancelling twice is answered as before; raises `Conflict` for a job that ended otherwise.
+    Cancelling again gets the same answer; raises `Conflict` for a job that ended differently.
     """
     job = tx.job(job_id)
     if job.status is JobStatus.CANCELLED:
@@ -133,7 +133,7 @@ def cancel(tx: Transaction, job_id: str) -> bytes:
 
 
 def restart(tx: Transaction, job_id: str) -> bytes:
-    """Start an ended job again, with all its retries; raises `Conflict` when it has not ended."""
+    """Start an ended job again, with all its retries; raises `Conflict` if it has not ended."""
     job = tx.job(job_id)
     if job.status not in TERMINAL_STATUSES:
         raise Conflict(f"Job is {job.status}: only a job that has ended can be started again.")
@@ -169,7 +169,7 @@ def _new_job(tx: Transaction, submission: Submission) -> Job:
 
 
 def _recall(tx: Transaction, idempotency: IdempotencyKey) -> str | None:
-    """Return the job that this key made, if it is still known."""
+    """Return the job that this key created, or None if the key is not known."""
     record = tx.state.meta.get(IDEMPOTENCY_PREFIX + idempotency.key)
     if record is None:
         return None
@@ -177,7 +177,8 @@ def _recall(tx: Transaction, idempotency: IdempotencyKey) -> str | None:
         known = msgspec.json.decode(record, type=Remembered)
     except UNREADABLE:
         log.error(
-            "the record of Idempotency-Key %r cannot be read; it counts as new", idempotency.key
+            "the record of Idempotency-Key %r cannot be read; the key counts as new",
+            idempotency.key,
         )
         return None
     if known.digest != idempotency.digest:

@@ -1,28 +1,31 @@
-"""Deadlines: one heap of (time, kind, key). An entry is a reminder to look, not an order: the
-handler checks the truth and, where the deadline has moved, says when to look again."""
+"""Keep the deadlines in one heap of (time, kind, key).
+
+An entry is a reminder to check, not an order: its handler checks whether the deadline has really
+passed and, where it has moved, adds another reminder.
+"""
 
 import heapq
 from typing import Literal
 
-TimerKind = Literal["lease", "engine", "reservation", "delay", "elsewhere", "held", "quarantine"]
+TimerKind = Literal["lease", "engine", "reservation", "delay", "excluded", "hold", "quarantine"]
 
 
 class Timers:
-    """A heap of reminders; at most one a (kind, key), the earliest wins."""
+    """A heap of reminders; at most one for each (kind, key), the earliest wins."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, TimerKind, str]] = []
         self._at: dict[tuple[TimerKind, str], float] = {}
 
     def add(self, at_s: float, kind: TimerKind, key: str) -> None:
-        """Remind at `at_s` (monotonic seconds), unless an earlier reminder stands already."""
+        """Remind at `at_s` (monotonic seconds), unless there is an earlier reminder already."""
         present_s = self._at.get((kind, key))
         if present_s is None or at_s < present_s:
             self._at[kind, key] = at_s
             heapq.heappush(self._heap, (at_s, kind, key))
 
     def due(self, now_s: float, limit: int) -> list[tuple[TimerKind, str]]:
-        """Take out and return the reminders whose time has come, the earliest `limit` of them."""
+        """Remove and return the reminders that are due, at most the earliest `limit` of them."""
         found: list[tuple[TimerKind, str]] = []
         while self._heap and self._heap[0][0] <= now_s and len(found) < limit:
             at_s, kind, key = heapq.heappop(self._heap)

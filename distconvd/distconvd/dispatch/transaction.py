@@ -1,6 +1,6 @@
-"""A transaction: what a command works with. It collects changes, their undo, and events.
+"""Give a command its scope: its changes, how to undo them, and its events.
 
-A command that raises leaves no trace: the changes that it made are undone at once.
+A command that raises leaves no trace: its changes are rolled back immediately.
 """
 
 from typing import Any, Protocol
@@ -20,7 +20,7 @@ from distconvd.store import Change, Table
 
 
 class TransactionRuntime(Protocol):
-    """What a command needs of the dispatcher besides the state; see `Dispatcher` for each."""
+    """What a command needs of the dispatcher; see `Dispatcher` for each member."""
 
     state: State
     settings: DispatchSettings
@@ -35,15 +35,15 @@ class TransactionRuntime(Protocol):
         ...
 
     def grant_lease(self, job_id: str, now_s: float) -> None:
-        """Let the running attempt of a job live for another lease."""
+        """Renew the lease of a job's running attempt."""
         ...
 
     def watch_delay(self, job: Job) -> None:
-        """Where a job waits for its time, see to it that it is looked at then."""
+        """Add a reminder for the end of a job's delay, if it has one."""
         ...
 
     def new_job_id(self, wall_us: int) -> str:
-        """Return an id that was never used."""
+        """Return an id that was never used before."""
         ...
 
     def wall_to_mono_s(self, wall_ms: int) -> float:
@@ -83,7 +83,7 @@ class Transaction:
         return self.state.job(job_id)
 
     def job_view(self, job_id: str) -> bytes:
-        """Return a job as on the wire, noting that the reply shows it."""
+        """Return a job as on the wire and note that the reply depends on it."""
         self.read_set.add(("jobs", job_id))
         return self.state.job_view(job_id)
 
@@ -115,7 +115,7 @@ class Transaction:
         return self.put_job(job, new)
 
     def edit_engine(self, record: EngineRecord, **fields: Any) -> EngineRecord:
-        """Change fields of an engine's record; writes nothing where nothing differs."""
+        """Change fields of an engine's record; writes nothing if nothing differs."""
         new = msgspec.structs.replace(record, **fields)
         if new != record:
             self.put("engines", new.engine_id, encode(new))
@@ -133,7 +133,7 @@ class Transaction:
         self, kind: EventKind, job: Job | None = None, *, engine_id: str | None = None,
         reason: str | None = None,
     ) -> None:  # fmt: skip
-        """Queue an event, to be told after the commit."""
+        """Add an event, to be published after the commit."""
         record = None
         if job is not None:
             record = self.state.jobs.get(job.job_id)

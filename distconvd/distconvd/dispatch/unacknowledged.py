@@ -1,4 +1,4 @@
-"""Jobs that were assigned to an engine while it waited here, and that it is not to have after all."""
+"""Release assignments that never reached the long-polling engine."""
 
 from distconvd.dispatch.assign import unacked_job
 from distconvd.dispatch.reports import release
@@ -7,10 +7,10 @@ from distconvd.model import ReleaseReport
 
 
 def release_unacked(tx: Transaction, engine_id: str) -> None:
-    """Give back what never reached an engine of whose requests none waits here any more."""
+    """Release the unacknowledged assignments of an engine that has no waiting request left."""
     entry = tx.state.pool.engines.get(engine_id)
     if entry is None or entry.long_polls:
         return
     while (job_id := unacked_job(tx, entry)) is not None:
         attempt = tx.state.job(job_id).attempt
-        release(tx, job_id, ReleaseReport(attempt, engine_id, "its key is not let in any more"))
+        release(tx, job_id, ReleaseReport(attempt, engine_id, "its key is no longer accepted"))

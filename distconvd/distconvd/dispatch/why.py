@@ -1,4 +1,4 @@
-"""Why a job waits, or why it is where it is: one sentence for a person, and the facts behind it."""
+"""Explain why a job waits or how it ended: a sentence for a person, and its facts."""
 
 from typing import Any
 
@@ -45,7 +45,7 @@ def why(tx: Transaction, job_id: str) -> Why:
 
 
 def why_ended(job: Job, *, is_archived: bool = False) -> Why:
-    """Explain how a job ended; one that has been archived can not be started again."""
+    """Explain how a job ended; an archived job cannot be started again."""
     again = "submit it again to repeat it" if is_archived else "POST …/retry starts it again"
     summary = f"{_how_ended(job, again)}{' It is in the archive.' if is_archived else ''}"
     facts = {"attempt": job.attempt, "retries": job.retries}
@@ -58,13 +58,13 @@ def _how_ended(job: Job, again: str) -> str:
     if job.status is JobStatus.CANCELLED:
         return f"Somebody cancelled it; {again}."
     return (
-        f"It failed after {job.attempt} attempts ({job.error_class or 'engine'}):"
+        f"It failed after {_count(job.attempt, 'attempt')} ({job.error_class or 'engine'}):"
         f" {job.error_message}; {again}."
     )
 
 
 def _why_waiting(tx: Transaction, job: Job) -> str:
-    """Return one sentence that says what a pending job waits for."""
+    """Say in one sentence what a pending job waits for."""
     state = tx.state
     if job.paused:
         return 'It is paused; distconv resume, or PATCH {"paused": false}, lets it go on.'
@@ -74,8 +74,8 @@ def _why_waiting(tx: Transaction, job: Job) -> str:
         return f"It waits {wait_s:.0f} s more for {cause}."
     if job.job_id in state.reservations:
         return (
-            f"It is reserved for engine {state.reservations[job.job_id]}, where the policy wants"
-            " it, until that engine asks for work."
+            f"It is reserved for engine {state.reservations[job.job_id]}, which the policy chose,"
+            " until that engine asks for work."
         )
     requirements = requirements_of(job)
     blocked = _why_no_engine(tx, requirements)
@@ -85,44 +85,55 @@ def _why_waiting(tx: Transaction, job: Job) -> str:
         return f"The scheduling policy holds it: {state.hold_reasons[job.job_id]}."
     ahead = state.queue.ahead_of(job.job_id) if job.job_id in state.queue else 0
     if ahead:
-        return f"{ahead} jobs that the same engines can take come before it{_other_shares(state, job)}."
+        come = "come" if ahead > 1 else "comes"
+        return (
+            f"{_count(ahead, 'job')} that the same engines can take {come} before it"
+            f"{_other_shares(state, job)}."
+        )
     if job.job_id in state.queue and (rivals := state.queue.rivals_of(job.job_id)):
-        return f"It is the next of its share, which takes turns with {_some(rivals)}."
-    return "It is next in line; an idle engine can take it, and none has asked for work yet."
+        return f"It is the next job of its share, which takes turns with {_some(rivals)}."
+    return "It is first in the queue; an idle engine can take it but has not asked for work yet."
 
 
 def _why_no_engine(tx: Transaction, requirements: Requirements) -> str | None:
-    """Return what keeps every engine from such a job, or None when one is free for it."""
+    """Say what keeps every engine from such a job; None if an available engine can take it."""
     engines = list(tx.state.pool.engines.values())
     if not engines:
         return "No engine has registered yet."
-    speaking = [
+    of_codec = [
         e for e in engines if e.ability.codecs is None or requirements.codec in e.ability.codecs
     ]
-    if not speaking:
-        return f"None of the {len(engines)} engines lists the codec {requirements.codec}."
-    able = [e for e in speaking if e.ability.can_take(requirements)]
+    if not of_codec:
+        return f"No registered engine lists the codec {requirements.codec}."
+    able = [e for e in of_codec if e.ability.can_take(requirements)]
     if not able:
         tags = ", ".join(sorted(requirements.requires))
-        return f"No engine that lists {requirements.codec} has the tags {tags}."
+        noun = "tag" if len(requirements.requires) == 1 else "tags"
+        return f"No engine that lists {requirements.codec} has the {noun} {tags}."
     if any(tx.state.pool.is_available(e.record.engine_id) for e in able):
         ranked = [e for e in able if e.benchmark_s(requirements.codec) is not None]
         return None if ranked else "The engines that could take it have no benchmark yet."
     counts: dict[str, int] = {}
     for entry in able:
-        word = "not collecting its jobs" if entry.state is EngineState.IDLE else entry.state.value
+        word = "not asking for work" if entry.state is EngineState.IDLE else entry.state.value
         counts[word] = counts.get(word, 0) + 1
-    listed = ", ".join(f"{n} {word}" for word, n in sorted(counts.items()))
-    return f"Of {len(able)} engines that can take it none is free: {listed}."
+    listed = ", ".join(
+        f"{n} {'is' if n == 1 else 'are'} {word}" for word, n in sorted(counts.items())
+    )
+    return f"No engine that can take it is free: {listed}."
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _other_shares(state: State, job: Job) -> str:
-    """Return what a policy of shares adds to the number of jobs ahead."""
+    """Return what a policy with shares adds to the number of jobs ahead."""
     rivals = state.queue.rivals_of(job.job_id)
     return f" in its share, which takes turns with {_some(rivals)}" if rivals else ""
 
 
 def _some(shares: list[str]) -> str:
-    """Return the first few of many names."""
+    """Name the first few shares, and count the rest."""
     shown = ", ".join(repr(share) for share in shares[:5])
     return shown if len(shares) <= 5 else f"{shown} and {len(shares) - 5} more"

@@ -1,1 +1,1 @@
-"""The HTTP edge: listeners, connections, routing and problem documents; knows no job."""
+"""Serve HTTP: listeners, connections, routing and problem documents. It knows nothing of jobs."""

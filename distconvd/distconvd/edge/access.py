@@ -1,8 +1,8 @@
-"""The access log and the observers: what is told of each request once it is over.
+"""Log each request once it is over, and notify the observers.
 
-One line a request, at INFO to `distconvd.access`, with everything as fields for a JSON formatter;
-the text alone is enough for a person: `POST /jobs/ 200 412 B 3 ms total`. It names the path as it
-was sent, without its query, and the key's name, never the key.
+Each request is one line at INFO to `distconvd.access`, with all values as fields for a JSON
+formatter; the text alone is enough for a person: `POST /jobs/ 200 412 B 3 ms total`. It names the
+path as it was sent, without its query, and the key's name, never the key.
 """
 
 import logging
@@ -22,8 +22,8 @@ _LOGGINGS_OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctim
 class Exchange(NamedTuple):
     """One request and its reply, as an observer sees it.
 
-    `method` and `path` are `-` when no request could be made out; `route` is None then, and for
-    an unknown path. `bytes_sent` counts the reply's head too. 101 is an upgrade.
+    `method` and `path` are `-` when no request could be parsed; `route` is None then, and for an
+    unknown path. `bytes_sent` includes the reply's head. Status 101 is an upgrade.
     """
 
     method: str
@@ -42,20 +42,21 @@ Observer = Callable[[Exchange], None]
 def ids_of(request: Request) -> dict[str, object]:
     """Return the fields of a log line that say which request it is about.
 
-    Without those of a handler that have the name of one of logging's own, which raises for them.
+    A handler's fields that are named like one of logging's own attributes are left out, because
+    logging raises for them.
     """
     logged = {name: value for name, value in request.log.items() if name not in _LOGGINGS_OWN}
     return {**logged, "request_id": request.request_id}
 
 
 def log_access(exchange: Exchange, request_id: str, observers: Iterable[Observer]) -> None:
-    """Write the access line and call the observers; a failing one is logged and harms nothing."""
+    """Write the access line and call the observers; an observer's exception is only logged."""
     if log.isEnabledFor(logging.INFO):
         _write(exchange, request_id)
     for observer in observers:
         try:
             observer(exchange)
-        except Exception:  # noqa: BLE001 - a plugin's fault is its own; it is logged, whatever it is
+        except Exception:  # noqa: BLE001 - a plugin's fault must not break the reply; it is logged
             edge_log.exception("an observer of requests failed")
 
 
@@ -63,9 +64,9 @@ def _write(exchange: Exchange, request_id: str) -> None:
     duration_ms = round(exchange.duration_s * 1000, 3)
     path = exchange.path[:PATH_CHARS_MAX]
     args = (exchange.method, path, exchange.status, exchange.bytes_sent, duration_ms)
-    # Not `log.info`: it walks the stack to find out that it was called from here, and it raises
-    # when a handler's field has the name of one of logging's own.
-    record = log.makeRecord(log.name, logging.INFO, __file__, 0, _LINE, args, None, "tell")
+    # Not `log.info`: it walks the stack to find its caller, which is always this function, and it
+    # raises when a handler's field is named like one of logging's own attributes.
+    record = log.makeRecord(log.name, logging.INFO, __file__, 0, _LINE, args, None, "log_access")
     attributes = vars(record)
     for name, value in _fields(exchange, path, duration_ms, request_id).items():
         attributes.setdefault(name, value)
@@ -77,7 +78,7 @@ def _fields(
 ) -> Mapping[str, object]:
     request = exchange.request
     principal = request.principal if request is not None else None
-    # A handler's own fields come first, so that none of them can pass for one of the edge's.
+    # A handler's fields come first, so that none of them can replace one of the edge's.
     return {
         **(request.log if request is not None else {}),
         "method": exchange.method,

@@ -1,8 +1,9 @@
-"""What happens to a request between its head and its reply, in a fixed order.
+"""Process a request between its head and its reply, in a fixed order.
 
-Route (404, 405, OPTIONS), authenticate (401, 403), type of the body (415), body (408, 413, 400),
-handler. So an unknown path needs no key, a missing key costs no upload, and a handler sees only
-requests that are whole, typed and allowed. Every error becomes a problem document here.
+Route (404, 405, OPTIONS), authenticate (401, 403), check the body's type (415), read the body
+(408, 413, 400), call the handler. So an unknown path needs no key, a missing key costs no upload,
+and a handler sees only complete requests of an accepted type from an authorized caller. Every
+error becomes a problem document here.
 """
 
 import logging
@@ -36,7 +37,7 @@ class App:
         routes: the whole route table; see `Router` for what makes it raise.
         authenticate: returns who is calling, or raises `Unauthorized` or `Forbidden`. It sees the
             request before its body is read, and is not called for routes with the role `public`.
-        observers: are told of each exchange after its reply (metrics).
+        observers: called with each exchange after its reply (metrics).
         cors: whose web pages may call.
     """
 
@@ -57,14 +58,14 @@ class App:
         """Answer a request whose `path` is still the target as it was sent.
 
         Raises:
-            ClientDisconnected: the client went away during its body. Nothing else, whatever a
-                handler does.
+            ClientDisconnected: the client went away during its body. Nothing else is raised,
+                whatever a handler does.
         """
         try:
             reply = await self._answer(request)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a handler raises is one 500
-            reply = _describe_error(unwrap_group(error), request)
-        return self._cors.opened(reply, request)
+            reply = _reply_to_error(unwrap_group(error), request)
+        return self._cors.with_headers(reply, request)
 
     async def _answer(self, request: Request) -> Reply:
         path, query = split_target(request.path)
@@ -87,7 +88,7 @@ class App:
 
 
 def _check_type(request: Request, route: Route) -> None:
-    """Raise `UnsupportedMediaType` for a body that is announced as what the route does not take."""
+    """Raise `UnsupportedMediaType` for a body whose Content-Type the route does not accept."""
     headers = request.headers
     announced = headers.get("content-type")
     if announced is None or "*/*" in route.content_types or not _has_body(request):
@@ -96,7 +97,7 @@ def _check_type(request: Request, route: Route) -> None:
     if media_type in route.content_types:
         return
     raise UnsupportedMediaType(
-        f"The body is announced as {media_type!r}; this path takes "
+        f"The Content-Type is {media_type!r}, but this path accepts only "
         f"{' or '.join(route.content_types)}: add -H 'Content-Type: {route.content_types[0]}'.",
         headers={"Accept": ", ".join(route.content_types)},
     )
@@ -107,7 +108,7 @@ def _has_body(request: Request) -> bool:
     return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
 
 
-def _describe_error(error: BaseException, request: Request) -> Response:
+def _reply_to_error(error: BaseException, request: Request) -> Response:
     if isinstance(error, DistconvError):
         return problem(error, request.request_id)
     if isinstance(error, ClientDisconnected):

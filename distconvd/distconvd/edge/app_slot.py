@@ -1,15 +1,15 @@
-"""Who answers at a server now: it may be replaced while connections are open.
+"""Hold the app that answers requests, so that it can be replaced while connections are open.
 
-A daemon listens before it has read its state, so that a load balancer is told why it is not ready
-instead of finding nobody. Connections look here at each request, so the first of them are served by
-the real routes as soon as there are some.
+A daemon listens before it has read its state, so that a load balancer learns why it is not ready
+instead of having its connection refused. Connections read the slot at each request, so even those
+opened before the daemon was ready are served by the real routes once these exist.
 """
 
 from distconvd.edge.app import App
 
 
 class AppSlot:
-    """Holds the app that answers.
+    """A mutable reference to the app that answers.
 
     Args:
         app: the first one.

@@ -1,4 +1,4 @@
-"""Where to listen, as people write it: `HOST:PORT`, `[::1]:8080`, `unix:/run/d.sock`, `systemd`."""
+"""Parse a listen address: `HOST:PORT`, `[::1]:8080`, `unix:/run/d.sock` or `systemd`."""
 
 import ipaddress
 from typing import NamedTuple
@@ -7,7 +7,7 @@ SYSTEMD = "systemd"
 
 
 class ListenAddress(NamedTuple):
-    """One place to listen at; `path` for a unix socket, `inherited` for those of systemd."""
+    """An address to listen on; `path` is a unix socket's, `inherited` means systemd's sockets."""
 
     host: str = ""
     port: int = 0
@@ -16,11 +16,11 @@ class ListenAddress(NamedTuple):
 
     @property
     def is_local(self) -> bool:
-        """Whether only this machine reaches it, as far as its name tells."""
+        """Whether only this machine can connect, judged by the address as it is written."""
         return bool(self.path) or self.inherited or is_loopback(self.host)
 
     def __str__(self) -> str:
-        """Return it as it is written."""
+        """Return the address as a person writes it."""
         if self.inherited:
             return SYSTEMD
         if self.path:
@@ -30,7 +30,7 @@ class ListenAddress(NamedTuple):
 
 
 def parse_listen_address(text: str) -> ListenAddress:
-    """Return the place that a text names; raises `ValueError` that says what is wrong."""
+    """Return the address that a text names; raises `ValueError` that says what is wrong."""
     if text == SYSTEMD:
         return ListenAddress(inherited=True)
     if text.startswith("unix:"):
@@ -44,7 +44,7 @@ def parse_listen_address(text: str) -> ListenAddress:
     elif ":" in host:
         raise ValueError(f"{text!r}: write an IPv6 address in brackets, as [::1]:8080")
     if not (colon and host and port.isascii() and port.isdecimal() and int(port[:6]) <= 65535):
-        raise ValueError(f"{text!r} is no HOST:PORT, no unix:/PATH and not 'systemd'")
+        raise ValueError(f"{text!r}: expected HOST:PORT, unix:/PATH or 'systemd'")
     return ListenAddress(host, int(port))
 
 

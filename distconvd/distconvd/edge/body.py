@@ -1,7 +1,7 @@
-"""The body of one request, read on demand and at the client's pace, within limits.
+"""Read the body of one request on demand, at the client's pace and within limits.
 
-Nothing is asked of the client before somebody reads: `100 Continue` goes out with the first wait,
-so a request that routing or authentication refuses costs its client no upload.
+The client is not asked for its body before somebody reads it: `100 Continue` is sent with the first
+wait, so a request that routing or authentication rejects costs its client no upload.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -20,7 +20,7 @@ class RequestBody:
     """The `BodyReader` of one request.
 
     Only time spent waiting for the client counts against it, so a slow disk of ours never ends an
-    upload. Framing (Content-Length or chunked) is h11's.
+    upload. h11 decodes the framing (Content-Length or chunked).
     """
 
     __slots__ = (
@@ -42,35 +42,37 @@ class RequestBody:
         self._chunks = 0
         self._late = False
         self.length: int | None = int(headers.get("content-length", "0"))
-        """As announced; None when chunked."""
+        """The announced length in bytes; None when chunked."""
         self._begin_bytes = 0
-        """Where on the wire a chunked body begins."""
+        """Offset on the wire at which a chunked body begins."""
         if "transfer-encoding" in headers:
             self.length = None
             self._begin_bytes = wire.received_bytes - len(wire.machine.trailing_data[0])
 
     async def read_whole(self, limit_bytes: int | None) -> bytes:
-        """Return the whole body; raises `BodyTooLarge` past the limit, before reading if it can."""
+        """Return the whole body; raises `BodyTooLarge` over the limit, if possible before reading."""
         if limit_bytes is None:
             limit_bytes = self._limits.body_bytes_max
         if self.length is not None and self.length > limit_bytes:
             raise BodyTooLarge(
-                f"The body is {self.length} bytes long; at most {limit_bytes} are taken here."
+                f"The body is {self.length} bytes long, but this path accepts at most {limit_bytes}."
             )
         pieces: list[bytes] = []
         while (piece := await self._next()) is not None:
             if self._read_bytes > limit_bytes:
-                raise BodyTooLarge(f"The body is over {limit_bytes} bytes, the most taken here.")
+                raise BodyTooLarge(
+                    f"The body is longer than {limit_bytes} bytes, the most that this path accepts."
+                )
             pieces.append(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Iterate over the body as it arrives, without a limit on its sum."""
+        """Iterate over the body as it arrives, without a limit on its total length."""
         while (piece := await self._next()) is not None:
             yield piece
 
-    def swallow_nowait(self) -> bool:
-        """Throw away what has arrived; tell whether the body is over."""
+    def discard_nowait(self) -> bool:
+        """Discard what has arrived; return whether the body is complete."""
         if self._wire.machine.their_state is not h11.SEND_BODY:
             return self._wire.machine.their_state is not h11.ERROR
         while (event := self._wire.next_event()) is not h11.NEED_DATA:
@@ -81,22 +83,22 @@ class RequestBody:
         return False
 
     @property
-    def may_swallow(self) -> bool:
-        """Whether the rest is announced and small enough to read it only to throw it away."""
+    def may_discard(self) -> bool:
+        """Whether the rest has a known length and is small enough to be read and discarded."""
         connection = self._wire.machine
         if connection.their_state is not h11.SEND_BODY or self._late or self.length is None:
             return False
         if connection.they_are_waiting_for_100_continue:
-            return False  # it may send its body now, or not: only it knows
+            return False  # it may or may not send its body now; there is no way to know
         return self.length - self._read_bytes <= self._limits.unread_bytes_max
 
-    async def swallow(self) -> None:
-        """Read the rest and throw it away; raises as reading does."""
+    async def discard_rest(self) -> None:
+        """Read the rest and discard it; raises as reading does."""
         while await self._next() is not None:
             pass
 
     async def _next(self) -> bytes | None:
-        """Return the next piece, None at the end."""
+        """Return the next piece, or None at the end."""
         wire = self._wire
         if wire.machine.their_state is not h11.SEND_BODY:
             return None
@@ -104,7 +106,7 @@ class RequestBody:
             event = wire.next_event()
             if isinstance(event, h11.Data):
                 self._count(len(event.data))
-                # h11 hands out bytearrays; what leaves here is not to change under its holder.
+                # h11 hands out bytearrays; the caller must get bytes that cannot change later.
                 return bytes(event.data)
             if event is not h11.NEED_DATA:
                 return None
@@ -113,16 +115,16 @@ class RequestBody:
     def _count(self, size: int) -> None:
         self._read_bytes += size
         self._chunks += 1
-        spared = self._chunks - _CHUNKS_FREE
-        if spared > 0 and self._read_bytes < self._chunks * self._limits.chunk_bytes_mean_min:
-            raise BadRequest("The body comes in chunks of absurdly few bytes; send larger ones.")
+        is_fragmented = self._read_bytes < self._chunks * self._limits.chunk_bytes_mean_min
+        if self._chunks > _CHUNKS_FREE and is_fragmented:
+            raise BadRequest("The body's chunks are too small; send larger ones.")
         if self.length is None:
             framing_bytes = self._wire.received_bytes - self._begin_bytes - self._read_bytes
             if framing_bytes > self._read_bytes + self._limits.framing_bytes_spare:
-                raise BadRequest("The body has more bytes round its chunks than in them.")
+                raise BadRequest("The body's chunk headers are larger than its content.")
 
     async def _receive(self) -> None:
-        """Wait for bytes, within both the silence limit and the rate limit."""
+        """Wait for bytes, within both the silence limit and the minimum rate."""
         limits = self._limits
         credit_s = limits.body_timeout_s + self._read_bytes / limits.body_rate_min_bytes_s
         patience_s = min(limits.body_timeout_s, credit_s - self._waited_s)
@@ -136,8 +138,8 @@ class RequestBody:
         self._waited_s += trio.current_time() - started
 
     async def _continue(self) -> None:
-        """Tell a client that asked (RFC 9110 section 10.1.1) to go on with its body."""
+        """Send `100 Continue` to a client that waits for it (RFC 9110 section 10.1.1)."""
         connection = self._wire.machine
         if connection.they_are_waiting_for_100_continue:
-            go_on = h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")
-            await self._wire.send(connection.send(go_on))
+            proceed = h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")
+            await self._wire.send(connection.send(proceed))

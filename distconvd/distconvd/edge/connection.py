@@ -1,18 +1,19 @@
-"""One connection from its first byte to its last: the loop of requests and replies.
+"""Serve one connection from its first byte to its last: the loop of requests and replies.
 
-A connection is one task and, but for long polls and bodies that are late, one cancel scope, whose
-deadline is moved (`deadlines`). The loop is
+A connection is one task and, except for long polls and late bodies, one cancel scope, whose
+deadline is moved (`edge.deadlines`). The loop is
 
     head -> app -> reply -> rest of the body -> next head
 
-and it is left for the close whenever the two sides can no longer agree where the next request
-begins. The rules of who hears what:
+and it ends with a close as soon as the two sides can no longer agree where the next request
+begins. What the client receives when something goes wrong:
 
-- silence before a head is closed silently; a head that began and does not end is 408;
-- bad HTTP is told as a problem and closed;
-- a client that goes away, anywhere, is one debug line;
-- a reply sent while its client still sends is followed by a short lingering close, as closing at
-  once would reset the connection and take the reply back.
+- silence before a head: the connection is closed without a reply;
+- a head that began and does not end in time: 408;
+- bad HTTP: a problem document, then the close;
+- the client goes away, at any point: nothing; the daemon logs one debug line;
+- a reply sent while the client still sends is followed by a short lingering close, because closing
+  immediately would reset the connection, and the client would lose the reply.
 """
 
 import logging
@@ -58,9 +59,9 @@ async def serve_connection(
 ) -> None:
     """Serve requests on a stream until it ends, then close it.
 
-    Error handling: nothing is raised but `Cancelled`; a fault of the edge's own is logged.
+    Error handling: raises only `Cancelled`; a fault in the edge itself is logged.
 
-    Resource handling: the stream is closed in any case, gracefully unless cancelled.
+    Resource handling: the stream is always closed, gracefully unless cancelled.
     """
     connection = _Connection(stream, app_slot, limits, peer, drain)
     deadlines.add(connection.watch)
@@ -92,19 +93,19 @@ class _Connection:
     ) -> None:
         self._wire = ConnectionIO(stream, limits.head_bytes_max, limits.send_timeout_s)
         self.watch = self._wire.watch
-        self._link = LongPoll(self._wire, drain, limits.head_bytes_max)
+        self._long_poll = LongPoll(self._wire, drain, limits.head_bytes_max)
         self._app_slot = app_slot
         self._limits = limits
         self._peer = peer
         self._drain = drain
         self._requests_left = limits.requests_per_connection_max
         self._in_head = False
-        """A head has begun and not ended: what `watch` ends then is told with 408."""
+        """A head has begun and not ended; when `watch` expires then, the reply is 408."""
         self._head_start_bytes = 0
         self._logged_bytes = 0
 
     async def run(self) -> None:
-        """Serve requests until one side wants no more, then linger if the client still sends."""
+        """Serve requests until either side ends, then linger if the client still sends."""
         watch = self.watch
         try:
             with watch.scope:
@@ -112,24 +113,24 @@ class _Connection:
                 while await self._serve_one():
                     watch.allow(self._limits.idle_timeout_s)
             if watch.scope.cancelled_caught:
-                await self._after_watch()
+                await self._reply_timed_out()
             await self._linger()
         except ClientDisconnected as end:
             log.debug("client %s: %s", self._peer, end, extra={"peer": self._peer})
 
-    async def _after_watch(self) -> None:
-        """Tell a client whose time is up, where it is in a state to be told."""
+    async def _reply_timed_out(self) -> None:
+        """Send 408 if a head had begun and a response is still possible."""
         if self._in_head:
             await self._refuse(RequestTimeout("The request's head did not arrive in time."))
         else:
-            log.debug("client %s: idle, or too slow to hear its reply", self._peer)
+            log.debug("client %s: idle, or too slow to read its reply", self._peer)
 
     async def _serve_one(self) -> bool:
-        """Serve one request; tell whether another may follow."""
+        """Serve one request; return whether another may follow."""
         head = await self._read_head()
         self.watch.rest()
         if head is None or self.watch.scope.cancel_called:
-            # The watch may have ended in the instant in which the head did. Nothing is begun then.
+            # The watch may have expired in the moment the head was complete: begin nothing then.
             return False
         started = time.perf_counter()
         request, body = self._make_request(head)
@@ -140,14 +141,14 @@ class _Connection:
         try:
             await self._reply(reply, request, body)
         finally:
-            # Also for a reply that broke off: an event stream ends in no other way.
+            # Also for a reply that broke off: an event stream always ends that way.
             self._log_access(head, request, reply.status, started)
         return await self._finish_request(body)
 
     # ------------------------------------------------------------------------------- the head
 
     async def _read_head(self) -> h11.Request | None:
-        """Return the next head, or None when there will be none."""
+        """Return the next head, or None when no further one will come."""
         try:
             event = await self._next_head()
         except DistconvError as fault:
@@ -169,7 +170,7 @@ class _Connection:
         return event
 
     async def _wait_for_request(self) -> None:
-        """Wait for the first bytes of a request; here, and only here, a drain ends a connection."""
+        """Wait for the first bytes of a request; only during this wait a drain ends the connection."""
         scope = self.watch.scope
         self._drain.add(scope)
         try:
@@ -189,12 +190,12 @@ class _Connection:
             reader=body,
             request_id=request_id_for(headers),
             peer=self._peer,
-            link=self._link,
+            link=self._long_poll,
         )
         return request, body
 
     def _checked(self, head: h11.Request, request: Request) -> Response | None:
-        """Return the reply to a head that h11 lets pass and we do not."""
+        """Return the error reply to a head that h11 accepts and we do not, else None."""
         try:
             check_head(head, request.headers)
             if self._wire.received_bytes - self._head_start_bytes > self._limits.head_bytes_max:
@@ -217,37 +218,37 @@ class _Connection:
             if self._wire.machine.our_state in _MAY_REPLY:
                 response = problem(Crash(request.request_id), request.request_id)
                 await self._send(response, request, close=close)
-            # Else its head is out: all that is left is to close, so that the client sees the cut.
+            # Else the head has been sent: only closing shows the client that the reply is cut.
 
     async def _send(self, response: Response, request: Request, *, close: bool) -> None:
         head_only = request.method == "HEAD"
         await send_reply(self._wire, response, request.request_id, close=close, head_only=head_only)
 
     def _must_close(self, body: RequestBody) -> bool:
-        """Decide before a reply whether it is the last one here."""
+        """Decide, before a reply is sent, whether it is the last one on this connection."""
         self._requests_left -= 1
         if self._requests_left <= 0 or self._drain.started:
             return True
         try:
-            return not (body.swallow_nowait() or body.may_swallow)
+            return not (body.discard_nowait() or body.may_discard)
         except (DistconvError, ClientDisconnected):
-            return True  # what follows the request is no longer to be understood
+            return True  # what follows the request can no longer be parsed
 
     async def _finish_request(self, body: RequestBody) -> bool:
-        """Get past what is left of the request; tell whether the next one may begin."""
+        """Discard the rest of the request; return whether the next one may begin."""
         wire = self._wire
         if wire.machine.our_state is h11.DONE and wire.machine.their_state is h11.SEND_BODY:
             try:
-                await body.swallow()
+                await body.discard_rest()
             except DistconvError:
-                return False  # it had its reply; there is nobody to tell
+                return False  # the reply has been sent already; a second one is not possible
         if not wire.in_sync:
             return False
         wire.machine.start_next_cycle()
         return True
 
     async def _refuse(self, fault: DistconvError) -> None:
-        """Tell what is wrong with a head that never became a request; nothing follows it."""
+        """Reply with a problem to a head that never became a request; this is the last reply."""
         self._in_head = False
         wire = self._wire
         if wire.machine.our_state not in _MAY_REPLY:
@@ -279,7 +280,7 @@ class _Connection:
     async def _upgrade(
         self, upgrade: Upgrade, head: h11.Request, request: Request, started: float
     ) -> None:
-        """Hand the stream over until the other protocol is through with it."""
+        """Hand the stream over until the other protocol has finished with it."""
         wire = self._wire
         stream = PrefixedStream(replay(head, wire.machine.trailing_data[0]), wire.stream)
         wire.ended = True
@@ -291,10 +292,11 @@ class _Connection:
             self._log_access(head, request, 101, started)
 
     async def _linger(self) -> None:
-        """Close our half and listen for a while, so that a client in mid-sentence sees the reply.
+        """Close our half and read for a while, so that a client that still sends gets the reply.
 
-        One that has had its last reply may have sent more before it learnt so. Over TLS, where there
-        is no half to close, it would wait for our close as we for its: such a one is closed at once.
+        A client may have sent more before it learnt that this reply was the last. TLS streams have no
+        half to close: there the client would wait for our close and we for the client's, so one that
+        has sent its whole request is closed immediately.
         """
         wire = self._wire
         state = wire.machine.their_state

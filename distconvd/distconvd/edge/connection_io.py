@@ -1,7 +1,7 @@
-"""One connection's bytes: a stream, h11's state machine for it, and whether the peer is there.
+"""Move bytes between a connection's stream and its h11 state machine.
 
-The only place that moves bytes between the two, and the one that keeps the time that a peer may
-take for what we send.
+Nothing else reads or writes the stream; this module also limits the time that a peer may take to
+receive what we send, and records whether the peer has gone.
 """
 
 import h11
@@ -17,16 +17,16 @@ SEND_BYTES = 65_536
 
 
 class ConnectionIO:
-    """A stream under h11's eyes.
+    """A stream with its h11 state machine.
 
     Args:
         stream: the transport.
-        head_bytes_max: how long a head, or a chunk's header, may be.
-        send_timeout_s: how long the client may take for each `SEND_BYTES`.
+        head_bytes_max: maximum length of a head, or of a chunk's header.
+        send_timeout_s: time the client may take for each `SEND_BYTES`.
 
-    Error handling: `next_event` and `receive` raise `ClientDisconnected` when the peer is gone in
-    the middle of a message, and `BadRequest`, `HeadTooLarge` or `NotImplementedHere` for what is
-    not HTTP; after one of these nothing more can be read.
+    Error handling: `next_event` and `receive` raise `ClientDisconnected` when the peer has gone in
+    the middle of a message, and `BadRequest`, `HeadTooLarge` or `NotImplementedHere` for invalid
+    HTTP; after one of these nothing more can be read.
     """
 
     __slots__ = (
@@ -48,12 +48,12 @@ class ConnectionIO:
         self.received_bytes = 0
         self.sent_bytes = 0
         self.ended = False
-        """The peer sends no more: it has closed, or only its half."""
+        """The peer sends no more: it has closed the connection, or only its sending half."""
         self.reset = False
-        """The peer hears no more either."""
+        """The peer does not receive any more either."""
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
-        """Return h11's next event from the bytes at hand."""
+        """Return h11's next event from the bytes received so far."""
         try:
             return self.machine.next_event()
         except h11.RemoteProtocolError as fault:
@@ -75,7 +75,7 @@ class ConnectionIO:
         return len(data)
 
     async def send(self, data: bytes) -> None:
-        """Send all of it, each piece within the send timeout; else the watch ends."""
+        """Send all of it; the watch ends the connection when a piece exceeds the send timeout."""
         if len(data) <= SEND_BYTES:
             await self._send_piece(data)
             return
@@ -95,27 +95,27 @@ class ConnectionIO:
 
     @property
     def in_sync(self) -> bool:
-        """Whether both sides are done with this request and may start another."""
+        """Whether both sides have finished this request and may start another."""
         return self.machine.our_state is h11.DONE and self.machine.their_state is h11.DONE
 
 
 def _protocol_error(fault: h11.RemoteProtocolError) -> DistconvError:
-    """Return the error that tells what h11 found wrong."""
+    """Return the error that describes what h11 found wrong."""
     if fault.error_status_hint == 431:
         return HeadTooLarge("The request line and headers (or a chunk's) are too long together.")
     if fault.error_status_hint == 413:
-        return BodyTooLarge("The body is longer than any that is taken here.")
+        return BodyTooLarge("The body is longer than any that this server accepts.")
     if fault.error_status_hint == 501:
-        return NotImplementedHere("The only transfer coding here is 'chunked'.")
-    # What follows a colon is the offending line, which may be long or anything at all.
-    return BadRequest(f"This is not good HTTP/1.1: {str(fault).partition(':')[0]}.")
+        return NotImplementedHere("The only supported transfer coding is 'chunked'.")
+    # What follows a colon is the offending line, which may be long or contain anything.
+    return BadRequest(f"This is not valid HTTP/1.1: {str(fault).partition(':')[0]}.")
 
 
 async def linger(stream: trio.abc.Stream, bytes_max: int) -> None:
-    """Close our half and listen until the peer is through, quietly.
+    """Close our half and read until the peer has finished; raises nothing if the peer is gone.
 
-    Closing a socket at once while its peer still sends makes the kernel reset the connection, and
-    a reset throws away what the peer has not read yet: our reply.
+    Closing a socket while its peer still sends makes the kernel reset the connection, and a reset
+    discards what the peer has not read yet: our reply.
     """
     try:
         if isinstance(stream, trio.abc.HalfCloseableStream):
@@ -124,4 +124,4 @@ async def linger(stream: trio.abc.Stream, bytes_max: int) -> None:
         while received_bytes_total < bytes_max and (data := await stream.receive_some(SEND_BYTES)):
             received_bytes_total += len(data)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
-        return  # the peer is gone, so it is through
+        return  # the peer is gone, so it has finished

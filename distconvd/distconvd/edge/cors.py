@@ -1,20 +1,22 @@
-"""Which web pages may call the API from a browser (CORS, WHATWG Fetch section 3.2). Off by default.
+"""Decide which web pages may call the API from a browser (CORS, WHATWG Fetch section 3.2).
 
-A browser lets a page read a reply of ours, and send a key at all, only if we name the page's origin; who
-is named is the setting `cors_origins`. Credentials of the browser's own (cookies, passwords that it
-remembers) are never asked for, so `*` is no danger where there is a key: a page has to know it.
+Off by default. A browser lets a page send a key, and read our reply, only if we name the page's
+origin; the setting `cors_origins` lists the origins that are named. The browser's own credentials
+(cookies, stored passwords) are never asked for, so `*` is safe where a key is required: a page has to
+know the key.
 
-What a page may send and read besides is not a second list: it is made from the route table, which
-tells the headers of each request and reply.
+The headers that a page may send and read need no second list: they are collected from the route
+table, which describes the headers of each request and reply.
 
-A daemon without a key is another matter. A browser sends some requests of any page to
-`http://127.0.0.1:8080` and only hides the replies, and it puts no bounds to websockets at all. So what
-carries no key and names a foreign origin is refused, whether CORS is on or not (`check_keyless`).
+A daemon without a key needs more. A browser sends some requests of any page to
+`http://127.0.0.1:8080` and only hides the replies, and it does not restrict websockets at all. So a
+request that carries no key and names a foreign origin is rejected, whether CORS is on or not
+(`check_keyless`).
 
-A page may also have the name that it came by pointed here meanwhile (DNS rebinding), and then the
-browser takes our replies for the page's own. Its `Host` is that name still. So a daemon without a key
-answers only to names that no stranger can point anywhere: addresses, names without a dot, `localhost`,
-this machine's, and those that it is told to listen on or to let call.
+A page's owner may also point the page's host name to this machine (DNS rebinding); the browser then
+takes our replies for the page's own. `Host` still is that name. So a daemon without a key answers only
+to names that no stranger can redirect: addresses, names without a dot, `localhost`, this machine's
+name, and those in the settings `host`, `listen` and `cors_origins`.
 """
 
 import ipaddress
@@ -29,11 +31,11 @@ from distconvd.errors import Forbidden
 
 ANY = "*"
 PREFLIGHT_MAX_AGE_S = 600
-"""How long a browser may go by what it was told."""
+"""How long a browser may cache the answer to a preflight request."""
 
 _ORIGIN = re.compile(r"https?://(?:\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
 _DEFAULT_PORT = re.compile(r"http:.*:80|https:.*:443")
-# Those that every route takes or answers with, and that no route tells of.
+# Headers of every request and reply, which the routes do not describe one by one.
 _REQUEST_HEADERS = ("Authorization", "Content-Type", "X-API-Key", "X-Request-Id")
 _REPLY_HEADERS = ("Accept", "Allow", "Retry-After", "WWW-Authenticate", "X-Request-Id")
 
@@ -44,9 +46,11 @@ def parse_origin(text: str) -> str:
     if origin == ANY:
         return origin
     if not _ORIGIN.fullmatch(origin):
-        raise ValueError(f"{text!r} is no origin: write https://HOST or http://HOST:PORT, or *")
+        raise ValueError(
+            f"{text!r}: expected an origin such as https://HOST or http://HOST:PORT, or *"
+        )
     if _DEFAULT_PORT.fullmatch(origin):
-        raise ValueError(f"{text!r}: leave the port out, as browsers do where it is the usual one")
+        raise ValueError(f"{text!r}: leave out the default port, as browsers do")
     return origin
 
 
@@ -54,15 +58,15 @@ class Cors:
     """The allow-list, and what it means for a request and its reply.
 
     Args:
-        origins: who may call, each as `parse_origin` takes it; none: nobody, and nothing is said.
+        origins: those that may call, each as `parse_origin` accepts it; empty: CORS is off.
         routes: the whole route table.
-        hosts: names besides this machine's that a request without a key may call the daemon by.
+        hosts: names, in addition to this machine's, under which keyless requests may call the daemon.
     """
 
     def __init__(
         self, origins: Iterable[str], routes: Iterable[Route], hosts: Iterable[str] = ()
     ) -> None:
-        self._hosts = frozenset(map(_plain, (*hosts, socket.gethostname())))
+        self._hosts = frozenset(map(_normalize_host, (*hosts, socket.gethostname())))
         self._origins = frozenset(parse_origin(origin) for origin in origins)
         self._any = ANY in self._origins
         docs = [route.doc for route in routes if route.doc is not None]
@@ -76,8 +80,8 @@ class Cors:
         self._sent = ", ".join(sorted(sent.union(_REQUEST_HEADERS)))
         self._exposed_headers = ", ".join(sorted(exposed.union(_REPLY_HEADERS)))
 
-    def opened(self, reply: Reply, request: Request) -> Reply:
-        """Return the reply with what a browser must be told; as it is while nobody is on the list."""
+    def with_headers(self, reply: Reply, request: Request) -> Reply:
+        """Return the reply with its CORS headers; unchanged while CORS is off."""
         if not self._origins or not isinstance(reply, Response):
             return reply
         headers = dict(reply.headers)
@@ -93,32 +97,32 @@ class Cors:
         return replace(reply, headers=headers)
 
     def check_keyless(self, headers: Mapping[str, str]) -> None:
-        """Raise `Forbidden` for a request without a key that a foreign web page has made, or may have."""
+        """Raise `Forbidden` for a request without a key that a foreign web page may have made."""
         self._check_host(headers.get("host", ""))
         origin = headers.get("origin")
         if origin is None or self._allows(origin) or _is_own(origin, headers.get("host", "")):
             return
         raise Forbidden(
-            f"A web page of {origin[:256]!r} may not use a daemon without a key; if it is to, "
-            "name it in the setting cors_origins."
+            f"A web page of {origin[:256]!r} may not use a daemon without a key; to allow it, "
+            "add it to the setting cors_origins."
         )
 
     def _check_host(self, host: str) -> None:
-        name = _plain(re.sub(r":[0-9]*$", "", host))
+        name = _normalize_host(re.sub(r":[0-9]*$", "", host))
         listed = (re.sub(r":[0-9]*$", "", o.partition("://")[2]) for o in self._origins)
-        if _is_unbendable(name) or name in self._hosts or name in listed:
+        if _cannot_be_rebound(name) or name in self._hosts or name in listed:
             return
         raise Forbidden(
-            f"A daemon without a key does not answer to the name {host[:256]!r}, which anybody may"
-            " point here: call it by its address or this machine's name, name it in host or listen,"
-            " or start the daemon with a key."
+            f"A daemon without a key does not answer to the name {host[:256]!r}, because anybody can"
+            " point such a name to this machine: use the machine's address or name, add the name to"
+            " the setting host or listen, or start the daemon with a key."
         )
 
     def _allows(self, origin: str) -> bool:
         return self._any or origin in self._origins
 
     def _for_preflight(self, reply: Response, request: Request) -> dict[str, str]:
-        """Return the answer to "may I?", which a browser asks before the request; else nothing."""
+        """Return the headers that answer a preflight request; none for any other request."""
         allowed = reply.headers.get("Allow")
         asked = "access-control-request-method" in request.headers
         if request.method != "OPTIONS" or not asked or allowed is None:
@@ -130,12 +134,12 @@ class Cors:
         }
 
 
-def _plain(name: str) -> str:
+def _normalize_host(name: str) -> str:
     return name.lower().removesuffix(".")
 
 
-def _is_unbendable(name: str) -> bool:
-    """Whether no stranger can have a name point to this machine: it is an address, or none of DNS."""
+def _cannot_be_rebound(name: str) -> bool:
+    """Whether no stranger can point the name to this machine: it is an address, or not in DNS."""
     if "." not in name and ":" not in name:
         return True
     try:
@@ -146,10 +150,10 @@ def _is_unbendable(name: str) -> bool:
 
 
 def _is_own(origin: str, host: str) -> bool:
-    """Whether a page is one that we have served ourselves.
+    """Whether we have served the page ourselves.
 
-    Its host must be this machine's own: a foreign name may have been made to point here meanwhile
-    (DNS rebinding), and then Origin and Host are equal, too.
+    Its host must be a loopback name: after DNS rebinding a foreign name points to this machine, and
+    then Origin and Host are equal, too.
     """
     name = re.sub(r":[0-9]*$", "", host)
     return origin.partition("://")[2] == host and is_loopback(name)

@@ -1,7 +1,7 @@
-"""How many connections this process can afford: each costs a file descriptor, and so do files.
+"""Compute how many connections this process can serve, given its limit of file descriptors.
 
-A daemon whose clients hold every descriptor can no longer write its journal. So the soft limit is
-raised as far as the hard one allows, and a reserve is kept from the clients.
+A daemon whose clients use up every descriptor can no longer write its journal. So the soft limit is
+raised as far as the hard one allows, and a reserve is kept for the daemon itself.
 """
 
 import logging
@@ -14,7 +14,7 @@ RESERVE = 128
 
 
 def affordable_connections(wanted: int) -> int:
-    """Make room for `wanted` connections; returns how many of them there is room for."""
+    """Raise the limit for `wanted` connections; return how many of them fit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = wanted + RESERVE
     if soft != resource.RLIM_INFINITY and soft < needed:
@@ -24,8 +24,8 @@ def affordable_connections(wanted: int) -> int:
         return wanted
     affordable = max(soft - RESERVE, 1)
     log.warning(
-        "connections_max is %d, but this process may open only %d files: at most %d are served "
-        "at once; raise the limit (ulimit -n, LimitNOFILE=)",
+        "connections_max is %d, but this process may open only %d files, so it serves at most %d "
+        "connections at the same time; raise the limit (ulimit -n, LimitNOFILE=)",
         wanted,
         soft,
         affordable,

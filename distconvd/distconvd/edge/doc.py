@@ -1,8 +1,8 @@
-"""What a route takes and answers, as types: the part of the route table that is for readers.
+"""Describe what a route accepts and answers, as types, for readers of the API.
 
-It stands beside the handler in each `Route`, so that there is one table and not two that drift
-apart. `api.openapi` turns it into a document; whatever follows from the route itself (the key, the
-body's bounds, the captures of its pattern) is not repeated here.
+The description is stored with the handler in each `Route`, so that there is one table and not two
+that drift apart. `api.openapi` turns it into a document; what follows from the route itself (the
+key, the body's bounds, the captures of its pattern) is not repeated here.
 """
 
 from collections.abc import Mapping
@@ -22,45 +22,45 @@ class Parameter:
     where: Where
     meaning: str
     kind: Any = str
-    """Its type, bounds included: `Annotated[int, msgspec.Meta(ge=1)]`."""
+    """Its type, including bounds: `Annotated[int, msgspec.Meta(ge=1)]`."""
     example: Any = None
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One reply that is no error."""
+    """One reply that is not an error."""
 
     meaning: str
     kind: Any = None
-    """The type of its body; None: it has no body that a type could tell."""
+    """The type of its body; None: no type can describe it."""
     content_type: str | None = "application/json"
     """None: it has no body."""
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
-    """What it always carries besides `X-Request-Id`, with the meaning of each."""
+    """The headers that it always carries in addition to `X-Request-Id`, with their meanings."""
     maybe_headers: Mapping[str, str] = field(default_factory=dict[str, str])
-    """What it carries sometimes."""
+    """The headers that it sometimes carries, with their meanings."""
     others: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Further content types, each with an example as it is on the wire."""
+    """Further content types, each with an example as sent."""
     example: Any = None
 
 
 @dataclass(frozen=True, slots=True)
 class Doc:
-    """What one route takes and answers."""
+    """What one route accepts and answers."""
 
     answers: Mapping[int, Answer]
     """By status."""
     errors: tuple[type[DistconvError], ...] = ()
-    """Problems of the route's own, besides those that any of its kind may answer with."""
+    """Problems of this route, in addition to those of every route of its kind."""
     parameters: tuple[Parameter, ...] = ()
     request: Any = None
     """The type of its body."""
     request_required: bool = True
     examples: tuple[Any, ...] = ()
-    """Bodies that it takes."""
+    """Bodies that it accepts."""
     problem_headers: Mapping[int, Mapping[str, str]] = field(
         default_factory=dict[int, Mapping[str, str]]
     )
-    """What its problems of a status carry sometimes, with the meaning of each."""
+    """By status: headers that its problems sometimes carry, with their meanings."""
     description: str = ""
-    """More than the summary, for where there is more to say."""
+    """What the summary has no space for."""

@@ -1,8 +1,8 @@
-"""The moment at which a server starts to finish: who must be woken for it.
+"""Wake the waiting tasks of a server when it starts to drain.
 
-Two kinds of task would otherwise sit until their own time is up: a connection between two
-requests, and a long poll. Both leave a cancel scope here while they wait. Scopes in a set cost two
-set operations a wait; a task each that waits for an event would cost a task.
+Two kinds of task would otherwise wait until their own timeout: a connection between two requests,
+and a long poll. Both register a cancel scope here while they wait. That costs two set operations for
+each wait; waiting for an event would cost an additional task for each.
 """
 
 from collections.abc import Generator
@@ -19,7 +19,7 @@ class Drain:
         self._scopes: set[trio.CancelScope] = set()
 
     def start(self) -> None:
-        """Wake everything that only waits, now and from now on."""
+        """Cancel all registered waits, and from now on every new one."""
         self.started = True
         for scope in self._scopes:
             scope.cancel()
@@ -34,11 +34,11 @@ class Drain:
             self.discard(scope)
 
     def add(self, scope: trio.CancelScope) -> None:
-        """Begin of `cancels`, for the one place where a context manager costs too much."""
+        """Begin `cancels`, for the one caller for which a context manager costs too much."""
         if self.started:
             scope.cancel()
         self._scopes.add(scope)
 
     def discard(self, scope: trio.CancelScope) -> None:
-        """End of `cancels`."""
+        """End `cancels`."""
         self._scopes.discard(scope)

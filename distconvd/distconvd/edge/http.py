@@ -1,6 +1,6 @@
-"""The typed values between the HTTP edge and the handlers: request, response, route.
+"""Define the values between the HTTP edge and the handlers: request, response, route.
 
-A handler sees no socket and no h11; the edge knows no job and no engine. Both know only this.
+A handler sees neither socket nor h11; the edge knows neither jobs nor engines. Both know only this.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 RECHECK_S = 5.0
-"""How often the key of what stays open is looked at again."""
+"""How often the key of a long-lived request is checked again."""
 
 Role = Literal["public", "read", "submit", "engine", "admin"]
 BodyMode = Literal["none", "whole", "stream"]
@@ -23,7 +23,7 @@ BodyMode = Literal["none", "whole", "stream"]
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who is calling, as the authenticator saw it."""
+    """Who is calling, as the authenticator identified them."""
 
     name: str
     """The key's name, for logs; never the key."""
@@ -33,9 +33,9 @@ class Principal:
 
 
 class ClientDisconnected(Exception):
-    """The client went away in the middle of its body; nobody hears a reply.
+    """The client went away in the middle of its body; a reply would reach nobody.
 
-    A handler that streams a body lets it pass, after taking back what it had begun.
+    A handler that streams a body undoes what it had begun and lets the exception propagate.
     """
 
 
@@ -47,24 +47,24 @@ class BodyReader(Protocol):
     """
 
     async def read_whole(self, limit_bytes: int | None) -> bytes:
-        """Return the whole body; raises `BodyTooLarge` past the limit (None: the edge's own)."""
+        """Return the whole body; raises `BodyTooLarge` over the limit (None: the edge's own)."""
         ...
 
     def chunks(self) -> AsyncIterator[bytes]:
-        """Iterate over the body as it arrives, without a limit on its sum."""
+        """Iterate over the body as it arrives, without a limit on its total length."""
         ...
 
 
 class ClientLink(Protocol):
-    """Whether anybody still waits for the reply; `edge.link.wait_while_wanted` is the way in."""
+    """Whether anybody still waits for the reply; call it by `edge.long_poll.wait_while_wanted`."""
 
     @property
     def over(self) -> bool:
-        """True once the client has hung up, as far as is known, or the daemon drains."""
+        """True once the client is known to have hung up, or the daemon drains."""
         ...
 
     async def wait(self, wait: Callable[[], Awaitable[T]], timeout_s: float) -> T | None:
-        """Return what `wait` returns, or None when time is up or nobody waits any more."""
+        """Return what `wait` returns, or None on timeout or when nobody waits any more."""
         ...
 
 
@@ -72,11 +72,10 @@ class ClientLink(Protocol):
 class Request:
     """One parsed request.
 
-    `headers` has lower-case names; a name that came twice is joined with `, ` (in `query`: with
-    `,`). `path` is decoded
-    and has neither the `/api/v1` prefix nor a trailing slash (the root is `/`); `params` are the
-    pieces that the route's pattern captured. `body` holds the bytes when the route reads the
-    `whole` body, and is empty otherwise.
+    `headers` has lower-case names; repeated ones are joined with `, ` (in `query`: with `,`).
+    `path` is decoded and has neither the `/api/v1` prefix nor a trailing slash (the root is `/`);
+    `params` are the segments that the route's pattern captured. `body` contains the bytes when the
+    route reads the `whole` body, and is empty otherwise.
     """
 
     method: str
@@ -95,13 +94,13 @@ class Request:
     route: "Route | None" = None
     """The row of the route table that matched; None before routing and for an unknown path."""
     link: ClientLink | None = None
-    """Tells a long poll when to stop; None (a request made by hand) is a client that stays."""
+    """Ends a long poll early; None (a request made in a test) is a client that stays."""
     recheck: "Callable[[Request], bool] | None" = None
-    """Tells, of what stays open for long, whether its key would still be let in; see `still_let_in`."""
+    """Checks the key of a long-lived request again; see `is_still_authorized`."""
 
 
-def still_let_in(request: Request) -> bool:
-    """Whether the key of a request would be let in now: it may have been revoked, or have ended."""
+def is_still_authorized(request: Request) -> bool:
+    """Whether the key of a request would be accepted now: it may have been revoked or expired."""
     return request.recheck is None or request.recheck(request)
 
 
@@ -114,16 +113,16 @@ class Response:
     content_type: str = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     content_length: int | None = None
-    """Length of an iterator body, where it is known."""
+    """Length in bytes of an iterator body, if known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Upgrade:
     """Instead of a reply: hand the connection over to another protocol (a websocket).
 
-    `run` gets a stream that first yields the request head again, byte for byte parseable, then
-    whatever follows on the wire, so that any library that expects to read the opening handshake
-    itself can. The connection is closed when `run` returns; it is cancelled at the drain deadline.
+    `run` gets a stream that first yields the request's head again, then whatever follows on the
+    wire, so that it suits a library that wants to read the opening handshake itself. The connection
+    is closed when `run` returns; `run` is cancelled at the drain's deadline.
     """
 
     run: "Callable[[trio.abc.Stream], Awaitable[None]]"
@@ -138,9 +137,9 @@ class Route:
     """One row of the route table.
 
     `pattern` is a path with `{name}` for one segment and, at the end only, `{name...}` for the
-    rest. `role` is what the caller's key must hold (`public`: no key asked). `content_types`:
-    what a body may be (`*/*`: anything); an absent Content-Type counts as the first.
-    `body_limit_bytes`: of a `whole` body; None is the edge's own limit (`EdgeLimits`).
+    rest. `role` is the role that the caller's key must have (`public`: no key needed).
+    `content_types` are those that a body may have (`*/*`: any); an absent Content-Type counts as the
+    first. `body_limit_bytes` limits a `whole` body; None is the edge's own limit (`EdgeLimits`).
     """
 
     method: str
@@ -152,4 +151,4 @@ class Route:
     content_types: tuple[str, ...] = ("application/json",)
     summary: str = ""
     doc: Doc | None = None
-    """What it takes and answers, for `/openapi.json`; a plugin's route may do without."""
+    """What it accepts and answers, for `/openapi.json`; a plugin's route may omit it."""

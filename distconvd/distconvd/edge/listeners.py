@@ -1,7 +1,7 @@
-"""Listening sockets, and messages for the operator when there can be none.
+"""Open listening sockets, and explain to the operator why one cannot be opened.
 
-A unix socket that a daemon left behind is replaced; one that somebody answers on is not. Sockets
-that systemd passes (`sd_listen_fds(3)`) are taken over as they are.
+A unix socket that a daemon left behind is replaced; one on which another process answers is not.
+Sockets that systemd passes (`sd_listen_fds(3)`) are used as they are.
 """
 
 import errno
@@ -22,11 +22,11 @@ FIRST_INHERITED = 3
 INHERITED_MAX = 1_000
 
 Address = tuple[str | int, ...]
-"""Of AF_INET or AF_INET6: host, port, and for the latter two numbers more."""
+"""AF_INET: host and port; AF_INET6: also flow info and scope id."""
 
 
 async def open_listeners(host: str | None, port: int) -> list[trio.SocketListener]:
-    """Listen on every address that a host name stands for, IPv4 and IPv6.
+    """Listen on every address that a host name resolves to, IPv4 and IPv6.
 
     Args:
         host: a name or an address; None for all addresses of this machine.
@@ -43,7 +43,7 @@ async def open_listeners(host: str | None, port: int) -> list[trio.SocketListene
             if listener is not None:
                 listeners.append(listener)
         if not listeners:
-            raise OSError(errno.EADDRNOTAVAIL, f"{host!r} stands for no address to listen on")
+            raise OSError(errno.EADDRNOTAVAIL, f"{host!r} has no address that can be listened on")
     except BaseException:
         for listener in listeners:
             await trio.aclose_forcefully(listener)
@@ -55,14 +55,14 @@ async def open_unix_listener(path: str, mode: int = 0o660) -> trio.SocketListene
     """Listen on a unix socket; raises `OSError` with a message that says what to do.
 
     Args:
-        path: where it appears; a socket there that nobody answers on is replaced.
-        mode: who may connect.
+        path: of the socket file; one on which nobody answers is replaced.
+        mode: permissions of the file: who may connect.
     """
     try:
         await _clear(path)
         sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            # Bound under a mask, so that nobody slips in before the mode is set.
+            # Bound under a strict umask, so that nobody can connect before the mode is set.
             before = os.umask(0o177)
             try:
                 await sock.bind(path)
@@ -76,17 +76,17 @@ async def open_unix_listener(path: str, mode: int = 0o660) -> trio.SocketListene
             raise
     except OSError as fault:
         reason = fault.strerror or str(fault)
-        raise OSError(fault.errno, f"unix:{path} cannot be listened on: {reason}") from fault
+        raise OSError(fault.errno, f"cannot listen on unix:{path}: {reason}") from fault
 
 
 async def _clear(path: str) -> None:
-    """Remove a socket that a daemon left behind; raises `OSError` for anything else at its place."""
+    """Remove a socket that a daemon left behind; raises `OSError` for anything else at the path."""
     try:
         found = os.lstat(path)
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(found.st_mode):
-        raise OSError(errno.EEXIST, "there is a file of that name; move it away")
+        raise OSError(errno.EEXIST, "there is a file with that name; move it away")
     with trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             await probe.connect(path)
@@ -97,10 +97,10 @@ async def _clear(path: str) -> None:
 
 
 def inherited_listeners(environ: MutableMapping[str, str]) -> list[trio.SocketListener]:
-    """Return the sockets that systemd has passed, none when it has passed none.
+    """Return the sockets that systemd has passed; empty when it has passed nothing.
 
-    The variables are removed, so that no child takes the sockets for its own. Raises `OSError` for
-    a descriptor that is no listening stream socket.
+    The variables are removed, so that no child process takes the sockets for its own. Raises
+    `OSError` for a descriptor that is not a listening stream socket.
     """
     if environ.get("LISTEN_PID") != str(os.getpid()):
         return []
@@ -112,8 +112,8 @@ def inherited_listeners(environ: MutableMapping[str, str]) -> list[trio.SocketLi
     ):
         raise OSError(
             errno.EINVAL,
-            f"LISTEN_FDS is {descriptor_count[:80]!r}, no number of sockets: systemd sets it; unset it to start"
-            " by hand",
+            f"LISTEN_FDS is {descriptor_count[:80]!r}: expected a number of sockets, as systemd sets it;"
+            " unset it to start the daemon by hand",
         )
     count = int(descriptor_count)
     for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
@@ -128,14 +128,14 @@ def inherited_listeners(environ: MutableMapping[str, str]) -> list[trio.SocketLi
             reason = fault.strerror if isinstance(fault, OSError) else fault
             raise OSError(
                 errno.EINVAL,
-                f"the descriptor {descriptor} that systemd passes cannot be served ({reason}): its"
-                " unit wants ListenStream= and Accept=no; unset LISTEN_FDS to start by hand",
+                f"cannot serve descriptor {descriptor}, which systemd passed ({reason}): its socket"
+                " unit needs ListenStream= and Accept=no; unset LISTEN_FDS to start by hand",
             ) from fault
     return listeners
 
 
 def reaches_this_machine_only(listener: trio.SocketListener) -> bool:
-    """Whether nobody from elsewhere can connect."""
+    """Whether no other machine can connect."""
     address = listener.socket.getsockname()
     return not isinstance(address, tuple) or is_loopback(str(cast("Address", address)[0]))
 
@@ -147,7 +147,8 @@ async def _addresses(host: str | None, port: int) -> list[tuple[int, Address]]:
         )
     except socket.gaierror as fault:
         raise OSError(
-            fault.errno, f"{host!r} is no address of this machine ({fault.strerror}); check --host"
+            fault.errno,
+            f"{host!r} is not an address of this machine ({fault.strerror}); check --host",
         ) from fault
     pairs = [(int(family), cast("Address", address)) for family, _, _, _, address in found]
     return list(dict.fromkeys(pairs))
@@ -165,7 +166,7 @@ async def _maybe_listen(family: int, address: Address) -> trio.SocketListener | 
         if sys.platform != "win32":
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            # Else "::" takes the IPv4 port too, and the listener for 0.0.0.0 finds it in use.
+            # Else "::" also takes the IPv4 port, and the listener for 0.0.0.0 finds it in use.
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         await sock.bind(address)
         sock.listen(BACKLOG)
@@ -182,9 +183,9 @@ def _explained(fault: OSError, address: str) -> OSError:
     advice = {
         errno.EADDRINUSE: "is in use: another distconvd or another program listens there; stop "
         "it, or choose another port with --port",
-        errno.EACCES: "may not be listened on by this user: ports below 1024 need root or "
+        errno.EACCES: "is not available to this user: ports below 1024 need root or "
         "CAP_NET_BIND_SERVICE; choose another with --port",
-        errno.EADDRNOTAVAIL: "is no address of this machine; check --host",
+        errno.EADDRNOTAVAIL: "is not an address of this machine; check --host",
     }.get(fault.errno or 0, f"cannot be listened on: {fault.strerror}")
     return OSError(fault.errno, f"{address} {advice}")
 

@@ -1,11 +1,11 @@
-"""Long polls: waiting on behalf of a client that may leave, in a daemon that may stop.
+"""Wait on behalf of a client that may leave, in a daemon that may drain.
 
-The choice made here: when a client's sending side ends while a handler waits, HTTP cannot tell
-"I have closed" from "I have only closed my half and still listen". So the end of its stream does
-not cancel the handler, it ends the *wait*: the handler answers at once with what there is, as it
-would when its time is up. A half-closed client gets a proper reply, only sooner (RFC 7240 lets
-`Prefer: wait` be cut short); for one that is gone the send fails quietly, and no job is handed to
-nobody. Handlers that do not wait are never disturbed. A drain ends waits in the same way.
+When a client's sending side ends while a handler waits, HTTP cannot distinguish a client that has
+gone from one that has closed only its half and still reads. So the end of its stream does not cancel
+the handler but ends the *wait*: the handler answers immediately with what there is, as it does on
+timeout. A half-closed client gets a proper reply, only sooner (RFC 7240 lets `Prefer: wait` be cut
+short); for one that has gone the send fails quietly, and no job is lost with it. Handlers that do not
+wait are never interrupted. A drain ends waits in the same way.
 """
 
 from collections.abc import Awaitable, Callable
@@ -26,9 +26,9 @@ async def wait_while_wanted(
     """Await `wait()` for at most `timeout_s`, while the client is there and no drain has begun.
 
     Returns:
-        What `wait` returned, or None when it was ended. A `wait` that takes something for the
-        client (an assignment) has to return it without another checkpoint, or put it back when
-        it is cancelled.
+        What `wait` returned, or None when it was cut short. A `wait` that takes something for the
+        client (an assignment) must return it without another checkpoint, or put it back when it
+        is cancelled.
     """
     if request.link is not None:
         return await request.link.wait(wait, timeout_s)
@@ -38,7 +38,7 @@ async def wait_while_wanted(
 
 
 class LongPoll:
-    """The `ClientLink` of one connection; it reads ahead, so no body may be read meanwhile."""
+    """The `ClientLink` of one connection; it reads ahead, so no body may be read during a wait."""
 
     __slots__ = ("_ahead_bytes_max", "_drain", "_wire")
 
@@ -49,11 +49,11 @@ class LongPoll:
 
     @property
     def over(self) -> bool:
-        """True once the client has hung up, as far as is known, or the daemon drains."""
+        """True once the client is known to have hung up, or the daemon drains."""
         return self._wire.ended or self._drain.started
 
     async def wait(self, wait: Callable[[], Awaitable[T]], timeout_s: float) -> T | None:
-        """Return what `wait` returns, or None when time is up or nobody waits any more."""
+        """Return what `wait` returns, or None on timeout or when nobody waits any more."""
         result: T | None = None
         failure: Exception | None = None
         async with trio.open_nursery() as nursery:
@@ -65,20 +65,20 @@ class LongPoll:
                     failure = error
             nursery.cancel_scope.cancel()
         if failure is not None:
-            # Not out of the nursery: it would come wrapped in an ExceptionGroup.
+            # Not raised inside the nursery, which would wrap it in an ExceptionGroup.
             raise failure
         return result
 
     async def _watch(self, scope: trio.CancelScope) -> None:
-        """Cancel `scope` once the client's stream ends; requests sent ahead are kept for later."""
+        """Cancel `scope` once the client's stream ends; requests sent ahead stay buffered."""
         wire = self._wire
         bound = wire.received_bytes + self._ahead_bytes_max
         try:
             while not wire.ended:
                 if wire.received_bytes > bound:
-                    # Enough is buffered. Whether this client is there is found out on sending.
+                    # Enough is buffered: whether the client has gone will show when we reply.
                     await trio.sleep_forever()
                 await wire.receive()
         except ClientDisconnected:
-            pass  # noted by the wire
+            pass  # `ConnectionIO` has recorded it
         scope.cancel()

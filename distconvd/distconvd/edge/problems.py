@@ -1,4 +1,4 @@
-"""Errors as problem documents (RFC 9457).
+"""Turn errors into problem documents (RFC 9457).
 
 The `type` is a stable URN made from the error's class, so that a program can tell two 503s apart
 without reading English; the `title` belongs to the status; the `detail` is for the person.
@@ -15,7 +15,7 @@ CONTENT_TYPE = "application/problem+json"
 
 
 class NotImplementedHere(CallerError):
-    """The head asks for a feature of HTTP that nothing here has, such as another transfer coding."""
+    """The head asks for an unsupported feature of HTTP, such as another transfer coding."""
 
     status = 501
     title = "Not Implemented"
@@ -29,12 +29,12 @@ class VersionNotSupported(CallerError):
 
 
 class Crash(DistconvError):
-    """A handler raised what it should not: our bug, told without its details."""
+    """A handler raised an unexpected exception: our bug, reported without its details."""
 
     def __init__(self, request_id: str) -> None:
         super().__init__(
-            "The daemon met a fault of its own; nothing is known to have changed. "
-            f"Its log tells more under request id {request_id}."
+            "The daemon failed on this request because of an internal error; nothing is known to have"
+            f" changed. Its log has the details under request id {request_id}."
         )
 
 
@@ -50,7 +50,7 @@ def type_of(error: type[DistconvError]) -> str:
 
 
 def document_of(error: DistconvError) -> dict[str, object]:
-    """Return the members that tell an error wherever it is told, in the order that people read."""
+    """Return the members that describe an error on any transport, in reading order."""
     document: dict[str, object] = {
         "type": type_of(type(error)),
         "title": error.title,
@@ -63,8 +63,8 @@ def document_of(error: DistconvError) -> dict[str, object]:
 
 
 def problem(error: DistconvError, request_id: str) -> Response:
-    """Turn an error into the reply that tells it."""
+    """Turn an error into the reply that describes it."""
     document = document_of(error) | {"request_id": request_id}
-    # ASCII only: a detail may quote any text that a caller sent, lone surrogates too.
+    # ASCII only: a detail may quote any text that a caller sent, even lone surrogates.
     body = json.dumps(document).encode("ascii") + b"\n"
     return Response(error.status, body, CONTENT_TYPE, error.headers)

@@ -1,11 +1,11 @@
-"""A `Response` as bytes: its head, and how its body goes out.
+"""Write a `Response`: its head, then its body.
 
-h11 reads requests and keeps the state of the connection, but replies are written here: it is only
-told that one began and ended. Its own writer checks each header twice with regular expressions
-and makes three events of every reply, a quarter of the time of a small request; what is to be
-checked in a reply, handlers' headers, is checked here once.
+h11 reads requests and tracks the state of the connection, but replies are written here; h11 is only
+informed that one begins and ends. Its own writer checks each header twice with regular expressions
+and makes three events of every reply, a quarter of the time of a small request; the only part of a
+reply that needs a check, the handlers' headers, is checked here once.
 
-A reply that is all there leaves in one `send_all`; one that is still being made, piece by piece.
+A complete reply is sent in one `send_all`; one with an iterator for its body, piece by piece.
 """
 
 import re
@@ -23,20 +23,20 @@ from distconvd.edge.http import Response
 _BODILESS = frozenset((204, 304))
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-# Framing and what every reply has: two of these would let two readers see two different replies.
+# Framing, and what every reply has: sent twice, they would let two readers see different replies.
 _RESERVED = frozenset(
     ("connection", "content-length", "content-type", "date", "transfer-encoding", "x-request-id")
 )
 
-# What h11 is told: a reply without a body is all that it has to know of any. Not 204, as it would
-# take a success for consent to CONNECT.
+# The event passed to h11 for every reply: one without a body, whatever is really sent. Not 204,
+# because h11 would take a success as consent to CONNECT.
 _KEEPS = h11.Response(status_code=304, headers=[])
 _CLOSES = h11.Response(status_code=304, headers=[(b"Connection", b"close")])
 _END = h11.EndOfMessage()
 
 
 class BadReply(Exception):
-    """A handler's reply that cannot be sent as it is: a bug, told with a traceback."""
+    """A handler's reply cannot be sent as it is: a bug, logged with a traceback."""
 
 
 async def send_reply(
@@ -45,16 +45,16 @@ async def send_reply(
     """Send a whole reply.
 
     Args:
-        wire: where to; its machine is ready for a response.
-        response: what to send; an iterator is closed in any case.
-        request_id: told in `X-Request-Id`.
-        close: say that it is the last one here (h11 adds its own reasons).
+        wire: the connection; its machine is ready for a response.
+        response: what to send; an iterator is always closed.
+        request_id: sent as `X-Request-Id`.
+        close: announce that it is the last reply (h11 may have its own reasons to).
         head_only: the request was HEAD.
 
     Raises:
         ClientDisconnected: the client is gone.
-        BadReply: a header is not fit to be sent (nothing has been sent then), or an iterator
-            yields more or less than it announced.
+        BadReply: a header is invalid (nothing has been sent then), or an iterator yields more or
+            less than it announced.
         Exception: whatever an iterator raises.
     """
     body = response.body
@@ -71,19 +71,19 @@ async def send_reply(
         body = b""
     if len(body) > SEND_BYTES:
         await wire.send(head + closing)
-        await wire.send(body)  # apart, as joining would copy what may be a listing of everything
+        await wire.send(body)  # separately: joining would copy what may be a listing of everything
     else:
         await wire.send(head + closing + body)
 
 
 def _begin(wire: ConnectionIO, *, close: bool) -> bytes:
-    """Tell h11 that a reply begins; returns the end of its head."""
+    """Inform h11 that a reply begins; return the end of its head."""
     sent_head = wire.machine.send(_CLOSES if close else _KEEPS)
     return b"Connection: close\r\n\r\n" if b"close" in sent_head else b"\r\n"
 
 
 def _head(response: Response, request_id: str, framing: str) -> bytes:
-    """Return a reply's head but for its last lines."""
+    """Return a reply's head without the last lines, which `_begin` returns."""
     status = response.status
     head = (
         f"{_status_line(status)}Date: {_date(int(time.time()))}\r\nX-Request-Id: {request_id}\r\n"
@@ -91,11 +91,11 @@ def _head(response: Response, request_id: str, framing: str) -> bytes:
     if status not in _BODILESS:
         head += _content_type(response.content_type) + framing
     if response.headers:
-        head += _extra(response.headers)
+        head += _header_lines(response.headers)
     return head.encode("latin-1")
 
 
-# RFC 9110 has renamed two that Python still knows by their old names.
+# RFC 9110 has renamed two statuses that Python still has under their old names.
 _RENAMED = {413: "Content Too Large", 422: "Unprocessable Content"}
 
 
@@ -112,20 +112,20 @@ def _date(second: int) -> str:
 @lru_cache(maxsize=64)
 def _content_type(media_type: str) -> str:
     if not _VALUE.fullmatch(media_type):
-        raise BadReply(f"content type {media_type!r} cannot be sent")
+        raise BadReply(f"the content type {media_type!r} is invalid")
     return f"Content-Type: {media_type}\r\n"
 
 
 @lru_cache(maxsize=256)
-def _is_fit(name: str) -> bool:
+def _is_allowed_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None and name.lower() not in _RESERVED
 
 
-def _extra(headers: Mapping[str, str]) -> str:
+def _header_lines(headers: Mapping[str, str]) -> str:
     lines: list[str] = []
     for name, value in headers.items():
-        if not (_is_fit(name) and _VALUE.fullmatch(value)):
-            raise BadReply(f"header {name!r}: {value!r} cannot be sent by a handler")
+        if not (_is_allowed_name(name) and _VALUE.fullmatch(value)):
+            raise BadReply(f"a handler may not send the header {name!r}: {value!r}")
         lines.append(f"{name}: {value}\r\n")
     return "".join(lines)
 
@@ -140,7 +140,7 @@ async def _send_iterated(
     head_only: bool,
 ) -> None:
     length = response.content_length
-    # HTTP/1.0 knows no chunks: there the end of the connection is the end of the body.
+    # HTTP/1.0 has no chunked coding: there the end of the connection is the end of the body.
     chunked = length is None and wire.machine.their_http_version != b"1.0"
     framing = f"Content-Length: {length}\r\n" if length is not None else ""
     try:
@@ -171,7 +171,7 @@ async def _send_counted(wire: ConnectionIO, body: AsyncIterator[bytes], length: 
     async for piece in body:
         sent += len(piece)
         if length is not None and sent > length:
-            raise BadReply(f"a body of {length} bytes was announced, and more came")
+            raise BadReply(f"a body of {length} bytes was announced, but the iterator yielded more")
         await wire.send(piece)
     if length is not None and sent < length:
-        raise BadReply(f"a body of {length} bytes was announced, and {sent} came")
+        raise BadReply(f"a body of {length} bytes was announced, but the iterator yielded {sent}")

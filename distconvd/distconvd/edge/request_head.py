@@ -1,9 +1,9 @@
-"""What a request's head says, checked beyond what h11 checks.
+"""Check a request's head beyond what h11 checks.
 
-h11 refuses malformed lines, conflicting lengths, a missing Host. Refused here as well is whatever
-two programs in a row could read differently (request smuggling, RFC 9112 section 11.2): a length
-beside a transfer coding, a transfer coding in HTTP/1.0. And a head over its limit that happens to
-arrive in one piece, which h11 lets pass.
+h11 rejects malformed lines, conflicting lengths, a missing Host. This module also rejects what a
+proxy and we could read differently (request smuggling, RFC 9112 section 11.2): a length together with
+a transfer coding, a transfer coding in HTTP/1.0. And it rejects a head over its limit that arrives in
+one piece, which h11 accepts.
 """
 
 import itertools
@@ -18,8 +18,8 @@ from distconvd.errors import BadRequest, HeadTooLarge
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._:+=@/-]{1,128}")
 _ONCE = ("idempotency-key",)
-"""Headers of which a second line could mean another thing than the first; none that h11 refuses."""
-# Unique over restarts and daemons, and cheap: a random start, then a counter.
+"""Headers that must not be repeated, and for which h11 does not check it."""
+# Unique across restarts and daemons, and cheap: a random prefix, then a counter.
 _id_prefix = os.urandom(4).hex()
 _id_counter = itertools.count(1)
 
@@ -35,11 +35,11 @@ def read_headers(request: h11.Request) -> dict[str, str]:
 
 
 def check_head(request: h11.Request, headers: Mapping[str, str]) -> None:
-    """Raise `BadRequest` or `VersionNotSupported` for a head that nothing is to be based on."""
+    """Raise `BadRequest` or `VersionNotSupported` for a head that is ambiguous or unsupported."""
     _check_once(request, headers)
     version = request.http_version
     if not version.startswith(b"1."):
-        raise VersionNotSupported("Only HTTP/1.1 and HTTP/1.0 are spoken here.")
+        raise VersionNotSupported("Only HTTP/1.1 and HTTP/1.0 are supported.")
     if "transfer-encoding" in headers:
         if "content-length" in headers:
             raise BadRequest("The head has both Content-Length and Transfer-Encoding.")
@@ -48,23 +48,23 @@ def check_head(request: h11.Request, headers: Mapping[str, str]) -> None:
 
 
 def _check_once(request: h11.Request, headers: Mapping[str, str]) -> None:
-    """Raise `BadRequest` for a repeated line of a header that says one thing only."""
+    """Raise `BadRequest` for a repeated header that may occur only once."""
     for name in _ONCE:
         if name in headers and [raw for raw, _ in request.headers].count(name.encode()) > 1:
             raise BadRequest(f"The head has {name} more than once; send it once.", field=name)
 
 
 def check_size(request: h11.Request, bytes_max: int) -> None:
-    """Raise `HeadTooLarge`; only to be asked when that many bytes have come at all."""
+    """Raise `HeadTooLarge` over the limit; only called when that many bytes have arrived."""
     size = len(request.method) + len(request.target) + 14
     for name, value in request.headers:
         size += len(name) + len(value) + 4
     if size > bytes_max:
-        raise HeadTooLarge(f"The request line and headers are over {bytes_max} bytes together.")
+        raise HeadTooLarge(f"The request line and headers exceed {bytes_max} bytes together.")
 
 
 def request_id_for(headers: Mapping[str, str]) -> str:
-    """Return the caller's request id if it is a sane one, else a new one."""
+    """Return the caller's request id if it is well-formed, else a new one."""
     theirs = headers.get("x-request-id")
     if theirs is not None and _SANE_ID.fullmatch(theirs):
         return theirs
@@ -72,5 +72,5 @@ def request_id_for(headers: Mapping[str, str]) -> str:
 
 
 def new_request_id() -> str:
-    """Return an id for a request that brought none."""
+    """Return an id for a request that has none of its own."""
     return f"{_id_prefix}-{next(_id_counter):x}"

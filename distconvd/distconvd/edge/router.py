@@ -1,8 +1,8 @@
-"""From a method and a path to a route: a dictionary for fixed paths, a trie for the others.
+"""Find the route for a method and a path: a dictionary for fixed paths, a trie for the others.
 
-Every path answers with and without one trailing slash, and under `/api/v1` too. A fixed segment
-wins over `{name}`, and that over `{name...}`. Patterns are checked when the router is made: two
-routes for one method and path, or a capture in the wrong place, raise there and not in service.
+Every path works with and without one trailing slash, and under `/api/v1` too. A fixed segment
+wins over `{name}`, and that over `{name...}`. Patterns are checked when the router is constructed:
+two routes for one method and path, or a misplaced capture, raise there and not when serving.
 """
 
 import re
@@ -20,7 +20,7 @@ _NO_PARAMS: Mapping[str, str] = {}
 
 
 class Match(NamedTuple):
-    """What a path led to: the route, what its pattern captured, and the path in its plain form."""
+    """The result of a look-up: the route, what its pattern captured, and the canonical path."""
 
     route: Route
     params: Mapping[str, str]
@@ -35,7 +35,7 @@ class _Entry(NamedTuple):
 
 
 class _Node:
-    """One position in the trie; `methods` is filled where some pattern ends."""
+    """One position in the trie; `methods` is not empty where a pattern ends."""
 
     __slots__ = ("children", "methods", "param", "rest")
 
@@ -84,8 +84,8 @@ class Router:
         """Return the route for a path as it was sent, still percent-encoded.
 
         Raises:
-            NotFound: no pattern fits the path.
-            MethodNotAllowed: one does, but not with this method; carries `Allow`.
+            NotFound: no pattern matches the path.
+            MethodNotAllowed: one matches, but not with this method; carries `Allow`.
             BadRequest: the path cannot be decoded.
         """
         fixed = self._fixed.get(raw_path)
@@ -111,16 +111,16 @@ class Router:
         captured: list[str] = []
         node = _walk(self._root, segments, 0, captured)
         if node is None:
-            raise NotFound("There is nothing at this path.")
+            raise NotFound("This path does not exist.")
         return node, segments, captured
 
 
 def _child(node: _Node, segment: str, route: Route, *, last: bool) -> _Node:
-    """Return the node below for one segment of a pattern, made if need be."""
+    """Return the child node for one segment of a pattern; create it if needed."""
     capture = _CAPTURE.fullmatch(segment)
     if capture is None:
         if "{" in segment or "}" in segment:
-            raise ValueError(f"pattern {route.pattern!r}: {segment!r} is no '{{name}}'")
+            raise ValueError(f"pattern {route.pattern!r}: {segment!r} is not a '{{name}}'")
         return node.children.setdefault(segment, _Node())
     if capture[2] is None:
         node.param = node.param or _Node()
@@ -134,8 +134,8 @@ def _child(node: _Node, segment: str, route: Route, *, last: bool) -> _Node:
 def _walk(node: _Node, segments: list[str], depth: int, captured: list[str]) -> _Node | None:
     """Find the node for the segments from `depth` on, most specific first.
 
-    It may come back from a dead end, but never deeper than the longest pattern, so its cost is
-    bounded by the table and not by what a client sends.
+    It backtracks from dead ends, but never goes deeper than the longest pattern, so its cost is
+    bounded by the route table and not by what a client sends.
     """
     if depth == len(segments):
         return node if node.methods else None
@@ -155,11 +155,11 @@ def _walk(node: _Node, segments: list[str], depth: int, captured: list[str]) -> 
 
 
 def _join_rest(segments: list[str]) -> str:
-    """Join what `{name...}` captures; refuse what would mean another path once it is joined."""
+    """Join what `{name...}` captures; reject segments that would change the joined path."""
     for segment in segments:
         if segment in ("", ".", "..") or "/" in segment:
             raise BadRequest(
-                "The path has a segment that is empty, '.' or '..', or holds an encoded slash."
+                "The path has a segment that is empty, '.' or '..', or contains an encoded slash."
             )
     return "/".join(segments)
 
@@ -170,7 +170,7 @@ def _for_method(methods: dict[str, _Entry], method: str) -> _Entry:
         entry = methods.get("GET")
     if entry is None:
         allow = _allow(methods)
-        raise MethodNotAllowed(f"This path takes {allow}.", headers={"Allow": allow})
+        raise MethodNotAllowed(f"This path accepts only {allow}.", headers={"Allow": allow})
     return entry
 
 

@@ -1,8 +1,8 @@
-"""Listeners to connections: accepting, counting, refusing, and the drain.
+"""Accept connections: count them, refuse those over the limit, and drain.
 
-Two nurseries: accepting is cancelled first, while connections live on in the other until they
-have finished or the drain's deadline has passed. Running out of file descriptors, or over the
-connection limit, is a state to live in and not a reason to die: both are logged and waited out.
+There are two nurseries: accepting is cancelled first, while connections continue in the other until
+they have finished or the drain's deadline has passed. Running out of file descriptors, or reaching
+the connection limit, does not stop the server: it logs the condition and waits until it is over.
 """
 
 import errno
@@ -37,11 +37,11 @@ _EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Server:
-    """A running server; `serve` makes one.
+    """A running server; created by `serve`.
 
     Args:
         app: answers the requests.
-        limits: for each connection, and for how many there may be.
+        limits: of each connection, and of their number.
     """
 
     def __init__(self, app: App, limits: EdgeLimits) -> None:
@@ -58,13 +58,13 @@ class Server:
         """Open connections now."""
 
     def answer_with(self, app: App) -> None:
-        """Have another app answer, from the next request of each connection on."""
+        """Let another app answer, starting with the next request of each connection."""
         self._app_slot.app = app
 
     def start_drain(self, grace_s: float) -> None:
         """Stop accepting, let requests in flight finish for up to `grace_s`, then cancel the rest.
 
-        Idle connections are closed at once, long polls answer at once, and every reply from now
+        Idle connections are closed and long polls answered immediately, and every reply from now
         on says `Connection: close`.
         """
         self._accepting.cancel()
@@ -72,7 +72,7 @@ class Server:
         self._serving.deadline = trio.current_time() + grace_s
 
     async def drain(self, grace_s: float) -> None:
-        """`start_drain`, and wait until every connection has ended."""
+        """Call `start_drain`, and wait until every connection has ended."""
         self.start_drain(grace_s)
         await self._ended.wait()
 
@@ -98,7 +98,7 @@ class Server:
             ):
                 await self._accept(listeners, connections, task_status)
         if self._serving.cancelled_caught:
-            log.warning("the drain's time is up: what was still open has been cancelled")
+            log.warning("the drain has timed out: connections that were still open are cancelled")
 
     async def _accept(
         self,
@@ -123,7 +123,7 @@ class Server:
                 stream = await listener.accept()
             except OSError as fault:
                 if not exhausted:
-                    log.error("no new connection can be accepted for now: %s", fault)
+                    log.error("cannot accept new connections for now: %s", fault.strerror or fault)
                 exhausted = fault.errno in _EXHAUSTED
                 await trio.sleep(ACCEPT_PAUSE_S)
                 continue
@@ -153,7 +153,7 @@ class Server:
             self.connections -= 1
 
     async def _refuse(self, stream: trio.abc.Stream) -> None:
-        """Tell a client that there are too many, unless there are too many of these as well."""
+        """Send 503 to a client over the limit, unless too many are being refused already."""
         self._refusals += 1
         reply, exchange, request_id = self._refusal(stream)
         try:
@@ -162,7 +162,7 @@ class Server:
                     await stream.send_all(reply)
                     await linger(stream, self._limits.head_bytes_max)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            log.debug("client %s: gone while it was refused", exchange.peer)
+            log.debug("client %s: gone before the refusal was sent", exchange.peer)
         finally:
             self._refusals -= 1
             await trio.aclose_forcefully(stream)
@@ -171,8 +171,8 @@ class Server:
     def _refusal(self, stream: trio.abc.Stream) -> tuple[bytes, Exchange, str]:
         request_id = new_request_id()
         error = Unavailable(
-            f"There are {self._connections_max} connections already, the most that are "
-            "served at once; try again."
+            f"All {self._connections_max} connections that the daemon can serve at the same time "
+            "are in use; try again."
         )
         response = problem(error, request_id)
         assert isinstance(response.body, bytes)
@@ -195,16 +195,16 @@ async def serve(
 ) -> None:
     """Serve an app on some listeners until drained or cancelled.
 
-    `await nursery.start(serve, ...)` returns the `Server`, whose `drain` ends it; when it returns
-    connections can be made.
+    `await nursery.start(serve, ...)` returns the `Server`, whose `drain` ends it; clients can
+    connect as soon as it returns.
 
-    Resource handling: listeners and connections are closed when this returns, however it does.
+    Resource handling: listeners and connections are closed when this returns or raises.
     """
     await Server(app, limits).run(listeners, task_status)
 
 
 def peer_of(stream: trio.abc.Stream) -> str:
-    """Return the address of who is at the other end, as well as it can be told."""
+    """Return the peer's address, or `-` if it is unknown."""
     if isinstance(stream, trio.SSLStream):
         stream = cast("trio.SSLStream[trio.abc.Stream]", stream).transport_stream
     if not isinstance(stream, trio.SocketStream):

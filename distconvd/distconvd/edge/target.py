@@ -1,7 +1,7 @@
-"""The request target (RFC 9112 section 3.2, RFC 3986): path segments and query, decoded safely.
+"""Decode a request target (RFC 9112 section 3.2, RFC 3986) into path segments and query.
 
 A path is split first and decoded afterwards, so an encoded slash stays inside its segment. What
-cannot be decoded to text is refused here and never reaches a handler.
+cannot be decoded to text is rejected here and never reaches a handler.
 """
 
 import re
@@ -42,7 +42,7 @@ def _decode(piece: str) -> str:
     if "%" not in piece:
         return piece
     if _BAD_ESCAPE.search(piece):
-        raise BadRequest("The path has a '%' that two hexadecimal digits do not follow.")
+        raise BadRequest("The path has a '%' that is not followed by two hexadecimal digits.")
     try:
         text = unquote_to_bytes(piece).decode("utf-8")
     except UnicodeDecodeError:

@@ -1,7 +1,7 @@
-"""The stream that another protocol takes over: the request's bytes again, then the wire's.
+"""Replay a request's head to the protocol that takes over its connection.
 
-h11 has consumed the opening handshake, but a websocket library wants to read it. Writing it anew
-from h11's parsed headers gives it a head that is certainly well-formed.
+h11 has consumed the opening handshake, but a websocket library wants to read it. It gets a head
+that is written again from h11's parsed headers and is therefore well-formed.
 """
 
 import h11
@@ -16,7 +16,7 @@ def replay(request: h11.Request, trailing: bytes) -> bytes:
 
 
 class PrefixedStream(trio.abc.Stream):
-    """A stream that yields some bytes before those of the stream beneath."""
+    """A stream that yields some bytes before those of the underlying stream."""
 
     def __init__(self, prefix: bytes, stream: trio.abc.Stream) -> None:
         self._prefix = prefix
@@ -32,13 +32,13 @@ class PrefixedStream(trio.abc.Stream):
         return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send to the stream beneath."""
+        """Send to the underlying stream."""
         await self._stream.send_all(data)
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait for the stream beneath."""
+        """Wait for the underlying stream."""
         await self._stream.wait_send_all_might_not_block()
 
     async def aclose(self) -> None:
-        """Close the stream beneath."""
+        """Close the underlying stream."""
         await self._stream.aclose()

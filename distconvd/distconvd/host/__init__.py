@@ -1,1 +1,1 @@
-"""This process and the system below it: clock, logs, systemd, files that hold a secret."""
+"""Use the process and the system below it: clock, logs, systemd, secret files."""

@@ -1,4 +1,4 @@
-"""The present moment, on both clocks. The only place below the edge that asks the system."""
+"""Read the present time on both clocks; nothing else below the edge asks the system for it."""
 
 import time
 

@@ -1,7 +1,7 @@
-"""Logs: one line an event on stderr, as text for people or JSON for machines.
+"""Log one line per event to stderr, as text for people or JSON for machines.
 
-Where stderr is systemd's journal, each line begins with its priority (`<3>`): the journal takes that off
-the line and keeps it, so that `journalctl -p err` finds what `grep ERROR` does.
+If stderr is systemd's journal, each line begins with its priority (`<3>`): the journal removes that from
+the line and stores it, so that `journalctl -p err` finds what `grep ERROR` does.
 """
 
 import json
@@ -37,7 +37,7 @@ def set_up_logs(level: str, style: Literal["text", "json"]) -> None:
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, object]:
-    """Return what the caller gave as `extra`, without what is None."""
+    """Return the fields that the caller gave as `extra`, without those that are None."""
     return {k: v for k, v in vars(record).items() if k not in _STANDARD and v is not None}
 
 
@@ -58,14 +58,14 @@ class TextFormatter(logging.Formatter):
         parts += [f"{k}={one_line(str(v))}" for k, v in fields.items() if k not in known]
         text = " ".join(parts)
         if record.exc_info:
-            # Indented, so that a message with a line break in it cannot pass for an entry.
+            # Indented, so that a message with a line break in it cannot look like an entry.
             lines = self.formatException(record.exc_info).splitlines()
             text += "".join(f"\n  {one_line(line)}" for line in lines)
         return text
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, message and the fields."""
+    """One JSON object per line: time, level, logger, message and the fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
@@ -82,7 +82,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class JournalFormatter(logging.Formatter):
-    """Another formatter's lines, each with its priority for the journal before it."""
+    """Another formatter's lines, each prefixed with its priority for the journal."""
 
     def __init__(self, formatter: logging.Formatter) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class JournalFormatter(logging.Formatter):
 
 
 def is_the_journal(number: int, environ: Mapping[str, str]) -> bool:
-    """Whether a descriptor is the one that systemd named as the journal (`JOURNAL_STREAM`)."""
+    """Return whether a descriptor is the one that systemd names as the journal (`JOURNAL_STREAM`)."""
     named = environ.get("JOURNAL_STREAM")
     if named is None:
         return False

@@ -1,7 +1,7 @@
-"""Telling systemd how the daemon is (`sd_notify(3)`): a datagram to the socket that it names.
+"""Notify systemd of the daemon's state (`sd_notify(3)`), by datagrams to the socket that it names.
 
-By hand, as the protocol is one line and a library would be another dependency. Without
-`NOTIFY_SOCKET` nothing is told. A manager that does not listen is no reason to stop: it is logged.
+Written by hand, as the protocol is one line and a library would be another dependency. Without
+`NOTIFY_SOCKET` nothing is sent. A manager that does not listen is not a reason to stop: that is logged.
 """
 
 import logging
@@ -15,11 +15,11 @@ import trio
 log = logging.getLogger("distconvd.notify")
 
 STOP_MARGIN_S = 60.0
-"""What a stop may take beyond the drain: committing, folding and closing the store."""
+"""Time for a stop beyond the drain: committing, checkpointing and closing the store."""
 
 
 class Notifier:
-    """Tells the service manager of READY, RELOADING, STOPPING and, as asked, WATCHDOG.
+    """Notifies the service manager of READY, RELOADING, STOPPING and, if asked, WATCHDOG.
 
     Args:
         environ: the process's environment.
@@ -28,23 +28,23 @@ class Notifier:
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._address = _address_of(environ.get("NOTIFY_SOCKET", ""))
         self.watchdog_s = _watchdog_s(environ)
-        """Send a sign of life at least so often; None: nobody watches."""
+        """Send a sign of life at least this often; None: the manager does not watch."""
 
     def ready(self) -> None:
-        """The daemon serves, for the first time or again after a reload."""
+        """Report that the daemon serves, for the first time or again after a reload."""
         self._notify("READY=1")
 
     def reloading(self) -> None:
-        """A reload begins; `ready` ends it."""
+        """Report that a reload begins; `ready` ends it."""
         self._notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self, drain_s: float) -> None:
-        """The drain begins; it may take `drain_s`, whatever the unit says (`TimeoutStopSec`)."""
+        """Report that the drain begins; it may take `drain_s`, whatever `TimeoutStopSec` is."""
         self._notify("STOPPING=1")
         self._notify(f"EXTEND_TIMEOUT_USEC={int((drain_s + STOP_MARGIN_S) * 1e6)}")
 
     async def watch(self) -> None:
-        """Give signs of life for as long as the event loop turns; returns if nobody watches."""
+        """Send signs of life while the event loop runs; returns if the manager does not watch."""
         while self.watchdog_s is not None:
             self._notify("WATCHDOG=1")
             await trio.sleep(self.watchdog_s / 2)
@@ -57,11 +57,15 @@ class Notifier:
                 sock.setblocking(False)
                 sock.sendto(state.encode(), self._address)
         except OSError as fault:
-            log.warning("the service manager was not told %s: %s", state.partition("\n")[0], fault)
+            log.warning(
+                "the service manager was not notified of %s: %s",
+                state.partition("\n")[0],
+                fault.strerror or fault,
+            )
 
 
 def _address_of(name: str) -> bytes | None:
-    """Return the socket's address: a path, or with a leading `@` a name in the abstract space."""
+    """Return the socket's address: a path, or with a leading `@` an abstract name."""
     if name.startswith("@"):
         return b"\0" + os.fsencode(name[1:])
     return os.fsencode(name) if name.startswith("/") else None

@@ -1,6 +1,6 @@
-"""A secret in a file of its own: a credential of systemd, a secret mounted into a container.
+"""Read a secret from its own file: a systemd credential, or a secret mounted into a container.
 
-Who may read the file is its maker's business: systemd hands out 0400, container runtimes 0444.
+The mode of the file is not checked: systemd provides 0400, container runtimes 0444.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ def read_secret(setting: str, path: Path) -> str:
     except OSError as error:
         raise ConfigError(f"{setting}: {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{setting}: {path} holds more than plain ASCII") from error
+        raise ConfigError(f"{setting}: {path} contains more than plain ASCII") from error
     if not (0 < len(secret) < SECRET_BYTES_MAX and secret.isprintable()):
-        raise ConfigError(f"{setting}: {path} must hold one line, which is the secret")
+        raise ConfigError(f"{setting}: {path} must contain one line, which is the secret")
     return secret

@@ -1,4 +1,4 @@
-"""The vocabulary: every word that crosses a process boundary or a disk, as typed values.
+"""Define the vocabulary: all that crosses a process boundary or a disk, as typed values.
 
 Rules: nothing here imports anything else of ours; everything is immutable; a name means the same
 thing in code, documents, logs, metrics and on the wire. Times are milliseconds since the epoch

@@ -1,4 +1,4 @@
-"""An attempt: one assignment of one job to one engine; ended ones are kept as history."""
+"""Define an attempt, one run of a job on one engine, and the history of ended attempts."""
 
 from enum import StrEnum
 
@@ -19,7 +19,7 @@ class AttemptOutcome(StrEnum):
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """One assignment. `number` is the fencing token that reports must carry."""
+    """One run of a job on one engine. `number` is the fencing token that reports must carry."""
 
     number: int
     engine_id: str | None
@@ -32,8 +32,9 @@ class Attempt(msgspec.Struct, frozen=True):
     requeued: bool = False
     """Whether the job went back to the queue after it."""
     reported: bool = False
-    """Whether its engine said itself how it ended: that word stands, and the attempt is not taken
-    up again. A loss that only the dispatcher saw (a lease that ran out) may yet be taken back."""
+    """Whether its engine reported itself how it ended: then the attempt is never resumed. A loss
+    that only the dispatcher noticed (an expired lease) may still be undone by resuming the
+    attempt."""
 
 
 class AttemptHistory(msgspec.Struct, frozen=True):

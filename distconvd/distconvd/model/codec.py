@@ -1,8 +1,8 @@
-"""Video codecs: one canonical word for each, whatever a caller writes, and what a job may ask of it.
+"""Define the video codecs: one canonical name for each, and what a job may ask of it.
 
-`CODECS` is the one table of defaults and ranges: the daemon refuses at submission what is not in
-it, the engine builds its encoders from it, and docs/protocol.md shows it. A codec that is not in it
-is some other engine's, and nothing is known of it here.
+`CODECS` is the one table of defaults and ranges: the daemon refuses at submission what is outside
+it, the engine builds its encoders from it, and docs/protocol.md shows it. A codec that is not in
+the table may be known to some engine; nothing is checked about it here.
 """
 
 from dataclasses import dataclass
@@ -38,27 +38,28 @@ CODEC_ALIASES: dict[str, str] = {
     "av1_qsv": "av1",
     "av1_vaapi": "av1",
 }
-"""What people and encoders call a codec, to the word that matching compares."""
+"""What people and encoders call a codec, to the canonical name that matching compares."""
 
 
 def canonical_codec(name: str) -> str:
-    """Return the canonical word for `name`; an unknown name is its own lower-case word."""
+    """Return the canonical name of a codec; an unknown name is only put in lower case."""
     lowered = name.lower()
     return CODEC_ALIASES.get(lowered, lowered)
 
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """What a job may ask of one codec, and what it gets where it asks for nothing.
+    """What a job may ask of one codec, and what it gets by default.
 
-    Only what every software encoder of the codec can do; hardware, which can do less, gives way.
+    Only what every software encoder of the codec can do; a hardware encoder that cannot do it is
+    not used for the job.
     """
 
     name: str
     encoders: tuple[str, ...]
     """The software encoders, as ffmpeg calls them, the preferred one first."""
     containers: tuple[ContainerName, ...]
-    """Where a job names none: the first that holds everything in the source."""
+    """If a job names none: the first that can contain every stream of the source."""
     crf: range
     crf_default: int
     presets: tuple[str, ...]

@@ -1,6 +1,6 @@
-"""Containers: what each may hold of what a job can ask for, and the suffix that asks for it.
+"""Define the containers: what a job may ask to be put into each, and its file suffix.
 
-What of a *source* a container can take over is the engine's affair (`distconv_engine.encode.containers`).
+Which streams of a *source* a container can take is up to `distconv_engine.encode.containers`.
 """
 
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ class ContainerRules:
     name: ContainerName
     video: frozenset[str]
     audio: tuple[str, ...]
-    """What audio can be made into; first, what is made of what it cannot take as it is."""
+    """The audio codecs that it can be given; the first is used for audio that cannot be copied."""
     faststart: bool = False
-    """Whether it has an index that can be put first."""
+    """Whether it has an index that can be moved to the front."""
 
     @property
     def suffix(self) -> str:
-        """How names of such files end."""
+        """The suffix of its files."""
         return f".{self.name}"
 
 
@@ -43,6 +43,6 @@ _BY_SUFFIX: dict[str, ContainerName] = {row.suffix: row.name for row in CONTAINE
 
 
 def container_of(name: str) -> ContainerName | None:
-    """Return the container that a file name or URL asks for by its suffix, if by any."""
+    """Return the container that the suffix of a file name or URL asks for, or None."""
     path = name.partition("?")[0] if "://" in name else name
     return None if path.endswith("/") else _BY_SUFFIX.get(PurePosixPath(path).suffix.lower())

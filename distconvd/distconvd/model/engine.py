@@ -1,5 +1,8 @@
-"""An engine: a machine that transcodes. Its durable part only; what a heartbeat tells of the
-moment (free disk, load, when it was last seen) is runtime state of the dispatcher."""
+"""Define the stored record of an engine, and the states of an engine.
+
+What is true only for the moment (free disk space, load, time of the last heartbeat) is runtime
+state of the dispatcher and not stored.
+"""
 
 from enum import StrEnum
 
@@ -7,7 +10,7 @@ import msgspec
 
 
 class EngineState(StrEnum):
-    """What an engine is to the scheduler; derived, see `distconvd.dispatch`."""
+    """The state of an engine for the scheduler; derived, see `distconvd.dispatch.lifecycle`."""
 
     IDLE = "idle"
     BUSY = "busy"
@@ -17,22 +20,22 @@ class EngineState(StrEnum):
 
 
 class EngineRecord(msgspec.Struct, frozen=True):
-    """The stored record of one engine: what it last reported, merged, and what people ordered."""
+    """The stored record of one engine: what it last reported, and what people ordered."""
 
     engine_id: str
     engine_type: str = "transcoder"
     supported_codecs: list[str] = []
     """Empty: it takes any codec."""
     status: str = "idle"
-    """The engine's own word; any but `idle` means that it wants nothing."""
+    """As the engine reported it; any value but `idle` means that it wants no job."""
     storage_capacity_gb: float | None = None
     streaming_support: bool = False
     benchmark_time: float | None = None
-    """Seconds for the fixed benchmark encode; lower is faster. None: never scheduled."""
+    """Seconds for the fixed benchmark encode; lower is faster. None: it gets no jobs."""
     benchmarks: dict[str, float] = {}
-    """The same by codec; wins over `benchmark_time` for a job of that codec."""
+    """The same by codec; goes before `benchmark_time` for a job of that codec."""
     slots: int = 1
-    """How many jobs it runs at once."""
+    """How many jobs it runs at the same time."""
     tags: list[str] = []
     hostname: str | None = None
     version: str | None = None
@@ -44,4 +47,5 @@ class EngineRecord(msgspec.Struct, frozen=True):
     benchmark_fps: dict[str, float] = {}
     """Frames per second in the benchmark, by codec: the same figures for people."""
     benchmark_requested_at: int | None = None
-    """Since when a person has wanted it to measure anew, until a benchmark answers that."""
+    """When a person asked it to run its benchmark again; None once a benchmark has answered
+    that."""

@@ -1,5 +1,7 @@
-"""What a name may be made of: one rule for the daemon, which refuses others, and for the engine,
-which says so before it starts."""
+"""Define which characters an id may have.
+
+One rule for the daemon, which refuses other ids, and the engine, which checks its id at its start.
+"""
 
 import re
 
@@ -10,7 +12,7 @@ _WORD = re.compile(r"[^\s/\x00-\x1f\x7f]+\Z")
 
 
 def is_word(value: str) -> bool:
-    """Whether this is not empty and has no space, slash or control character."""
+    """Whether this is non-empty and has no space, slash or control character."""
     return _WORD.match(value) is not None
 
 

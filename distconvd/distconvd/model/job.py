@@ -1,6 +1,6 @@
-"""A job: one source to be turned into one output.
+"""Define a job: one source to be transcoded into one output.
 
-`Job` is both the stored record and the reply on the wire, so a record is encoded once a change.
+`Job` is both the stored record and the reply on the wire, so each change is encoded only once.
 Its first nine fields are the original's, in its order.
 """
 
@@ -13,7 +13,7 @@ from distconvd.model.container import ContainerName
 
 
 class JobStatus(StrEnum):
-    """Where a job is in its life; `distconvd.dispatch.lifecycle` holds the table of legal moves."""
+    """The status of a job; `distconvd.dispatch.lifecycle` has the table of legal transitions."""
 
     PENDING = "pending"
     ASSIGNED = "assigned"
@@ -28,26 +28,26 @@ TERMINAL_STATUSES = frozenset(
 
 
 class FailureClass(StrEnum):
-    """Whose fault a failure is, which decides whether and when the job is tried again."""
+    """Whose fault a failure is; it decides whether and when the job is retried."""
 
     INPUT = "input"
     """The source is bad: no engine could do better, so there is no retry."""
     ENGINE = "engine"
-    """This engine could not do it: a retry is used, on another engine if there is one."""
+    """This engine could not do it: a retry is charged, and another engine is preferred."""
     TRANSIENT = "transient"
-    """A passing fault (network, disk full): tried again after a backoff, no retry used."""
+    """A temporary fault (network, full disk): retried after a backoff, no retry is charged."""
     VERIFICATION = "verification"
-    """The output did not match the source: a retry is used."""
+    """The output did not match the source: a retry is charged."""
     LOST = "lost"
-    """The engine vanished: no retry used, but counted against `lost_attempts_max`."""
+    """The engine disappeared: no retry is charged, but it counts towards `lost_attempts_max`."""
     CANCELLED = "cancelled"
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """How far an attempt is; never durable, lost with a restart until the next report."""
+    """How far an attempt is; never stored, so it is missing from a restart to the next report."""
 
     fraction: float = 0.0
-    """Done part, 0 to 1."""
+    """The part that is done, 0 to 1."""
     fps: float | None = None
     speed: float | None = None
     """Media seconds encoded in one second."""
@@ -87,7 +87,7 @@ class Output(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class JobResult(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What an engine proved about the output before it called the job done."""
+    """What an engine verified about the output before it reported the job as completed."""
 
     size_bytes: int | None = None
     sha256: str | None = None
@@ -119,7 +119,7 @@ class Job(msgspec.Struct, frozen=True):
     """MB (10^6 bytes)."""
     status: JobStatus = JobStatus.PENDING
     assigned_engine: str | None = None
-    """The engine that holds the job or, once it has ended, the one that ended it."""
+    """The engine to which the job is assigned or, once it has ended, the one that ended it."""
     output_url: str | None = None
     retries: int = 0
     """Retries made so far, that is, failures charged to the job that led to a new attempt."""
@@ -144,7 +144,7 @@ class Job(msgspec.Struct, frozen=True):
     output: Output | None = None
     source_sha256: str | None = None
     not_before: int | None = None
-    """Not assigned before this time: set by the submitter, or by a retry's backoff."""
+    """Not assigned before this time; set by the client or by the backoff of a retry."""
     result: JobResult | None = None
     placement: str | None = None
     """The policy's reason for the last assignment, shown by `why`."""

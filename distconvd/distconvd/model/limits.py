@@ -1,4 +1,4 @@
-"""Bounds on what a message may hold; each is stated in docs/protocol.md."""
+"""Define the bounds on the contents of messages; docs/protocol.md states each."""
 
 
 class Limits:

@@ -1,7 +1,7 @@
-"""What clients and engines send, and what the daemon answers: one struct a message.
+"""Define what clients and engines send and what the daemon answers: one struct a message.
 
 Unknown fields are ignored, as the original does (`?strict=true` refuses them on a submission).
-Bounds that types cannot say are checked in `distconvd.api.validate`.
+Bounds that types cannot express are checked in `distconvd.api.validate`.
 """
 
 from typing import Literal
@@ -35,7 +35,8 @@ class Submission(msgspec.Struct, frozen=True):
 
 
 class JobPatch(msgspec.Struct, frozen=True):
-    """`PATCH /jobs/{id}`: what may change while a job has not ended. UNSET stays."""
+    """`PATCH /jobs/{id}`: what may change while a job has not ended. UNSET fields stay as they
+    are."""
 
     priority: int | msgspec.UnsetType = msgspec.UNSET
     labels: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
@@ -44,7 +45,7 @@ class JobPatch(msgspec.Struct, frozen=True):
 
 
 class HeldJob(msgspec.Struct, frozen=True):
-    """One attempt that an engine says it holds."""
+    """One active attempt, as an engine names it in a heartbeat."""
 
     job_id: str
     attempt: int | None = None
@@ -52,7 +53,8 @@ class HeldJob(msgspec.Struct, frozen=True):
 
 
 class Heartbeat(msgspec.Struct, frozen=True):
-    """`POST /engines/heartbeat`: registration and sign of life. It merges: UNSET stays as it was."""
+    """`POST /engines/heartbeat`: registers an engine and renews its leases. UNSET fields stay as
+    they are."""
 
     engine_id: str
     engine_type: str | msgspec.UnsetType = msgspec.UNSET
@@ -71,18 +73,18 @@ class Heartbeat(msgspec.Struct, frozen=True):
     cpu_percent: float | None | msgspec.UnsetType = msgspec.UNSET
     temperature_c: float | None | msgspec.UnsetType = msgspec.UNSET
     jobs: list[HeldJob] | msgspec.UnsetType = msgspec.UNSET
-    """The attempts that it holds. UNSET (a legacy engine): all of its leases are renewed."""
+    """Its active attempts. UNSET (a legacy engine): all of its leases are renewed."""
     local_job_queue: list[str] | msgspec.UnsetType = msgspec.UNSET
-    """The original's word for the same, ids only."""
+    """The original's name for the same, ids only."""
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What the daemon says of one attempt that an engine holds."""
+    """The daemon's answer on one active attempt of an engine."""
 
     job_id: str
     attempt: int | None
     verdict: Literal["keep", "cancel", "unknown"]
-    """`cancel`: stop that ffmpeg and drop its partial output. `unknown`: never heard of it."""
+    """`cancel`: stop that ffmpeg and drop its partial output. `unknown`: there is no such job."""
     paused: bool = False
 
 
@@ -94,9 +96,11 @@ class HeartbeatReply(msgspec.Struct, frozen=True):
     state: str = "idle"
     """The engine's state as the scheduler sees it (`draining`: take nothing new)."""
     lease_s: float = 60.0
-    """An attempt that no heartbeat names for this long is given to another engine."""
+    """An attempt whose lease is not renewed for this long is lost, and its job goes to another
+    engine."""
     benchmark_requested_at: int | msgspec.UnsetType = msgspec.UNSET
-    """Set while the engine is to measure anew; its next `BenchmarkReport` repeats it."""
+    """Set while the engine should run its benchmark again; its next `BenchmarkReport` repeats
+    it."""
 
 
 class BenchmarkReport(msgspec.Struct, frozen=True):
@@ -106,7 +110,7 @@ class BenchmarkReport(msgspec.Struct, frozen=True):
     benchmark_time: float
     benchmarks: dict[str, float] = {}
     requested_at: int | None = None
-    """The request that it answers, as the heartbeat's reply told it; None: none."""
+    """`HeartbeatReply.benchmark_requested_at` of the request that it answers; None: unrequested."""
 
 
 class AssignRequest(msgspec.Struct, frozen=True):
@@ -126,7 +130,7 @@ class CompleteReport(msgspec.Struct, frozen=True):
 
 class FailReport(msgspec.Struct, frozen=True):
     """`POST /jobs/{id}/fail`. A legacy report names no class: the job is treated as for `engine`,
-    but the engine is not blamed (quarantine), since the source may be what is bad."""
+    but the failure does not count towards quarantine, since the source may be at fault."""
 
     error_message: str
     attempt: int | None = None
@@ -136,7 +140,8 @@ class FailReport(msgspec.Struct, frozen=True):
 
 
 class ReleaseReport(msgspec.Struct, frozen=True):
-    """`POST /jobs/{id}/release`: the engine gives the attempt back unharmed (it drains)."""
+    """`POST /jobs/{id}/release`: the engine gives the attempt back without a failure (it
+    drains)."""
 
     attempt: int
     engine_id: str
@@ -156,7 +161,7 @@ class ProgressReport(msgspec.Struct, frozen=True):
 
 
 class ReportReply(msgspec.Struct, frozen=True):
-    """The answer to a report: the original's sentence, and the job as it now stands."""
+    """The answer to a report: the original's sentence, and the job as it is now."""
 
     message: str
     job: Job

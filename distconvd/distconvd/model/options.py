@@ -1,7 +1,7 @@
-"""Options that cannot work: ranges and combinations, judged by the tables of codecs and containers.
+"""Check options against the tables of codecs and containers: ranges and combinations.
 
-The daemon asks at submission and answers 400; the engine asks once more, since a job may come from
-elsewhere. Of a codec that is not in the table only the general ranges are checked.
+The daemon checks at submission and answers 400; the engine checks again, since its job may come
+from another daemon. For a codec that is not in the table only the general ranges are checked.
 """
 
 from collections.abc import Iterator
@@ -19,11 +19,11 @@ OPTION_RANGES: dict[str, tuple[float, float]] = {
     "max_height": (16, 16_384),
     "max_fps": (0.01, 1_000),
 }
-"""Least and most of a number, whatever the codec."""
+"""The least and greatest value of each number, for any codec."""
 
 
 class OptionFault(NamedTuple):
-    """What is wrong: the field, and what to say of it."""
+    """What is wrong: the field, and the rest of the sentence about it."""
 
     field: str
     words: str
@@ -36,12 +36,12 @@ class OptionFault(NamedTuple):
 def find_fault(
     options: TranscodeOptions, codec: str, output: Output | None = None
 ) -> OptionFault | None:
-    """Return the first reason why no engine could do this; None when there is none.
+    """Return the first reason why no engine could do this, or None.
 
     Args:
-        options: of the job.
-        codec: its codec's canonical word.
-        output: of the job: a name there may ask for a container by its suffix.
+        options: the job's options.
+        codec: the canonical name of its codec.
+        output: the job's output; the suffix of a name may ask for a container.
     """
     return next(_faults(options, codec, output), None)
 
@@ -89,10 +89,10 @@ def _beyond_codec(options: TranscodeOptions, codec: Codec) -> Iterator[OptionFau
     if options.preset is not None and options.preset not in codec.presets:
         yield _option("preset", f"must be one of {', '.join(codec.presets)} for {name}")
     if options.tune is not None and options.tune not in codec.tunes:
-        known = f"must be one of {', '.join(codec.tunes)}" if codec.tunes else "is not there"
+        known = f"must be one of {', '.join(codec.tunes)}" if codec.tunes else "is not available"
         yield _option("tune", f"{known} for {name}")
     if options.two_pass and not codec.two_pass:
-        yield _option("two_pass", f"is not there for {name}")
+        yield _option("two_pass", f"is not available for {name}")
 
 
 def _beyond_container(
@@ -123,7 +123,7 @@ def _container(
 
 
 def _names_apart(output: Output | None) -> Iterator[OptionFault]:
-    """Find a URL that ends in a file of one container, with a name of another."""
+    """Find a URL and a name whose suffixes ask for different containers."""
     if output is None:
         return
     of_url, of_name = container_of(output.url or ""), container_of(output.name or "")

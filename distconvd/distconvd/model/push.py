@@ -1,8 +1,8 @@
-"""The messages of the websocket `/engines/{engine_id}/ws`: one tagged struct a message.
+"""Define the messages of the websocket `/engines/{engine_id}/ws`: one tagged struct each.
 
-What an engine sends has the body of the HTTP call that says the same, so that there is one
-vocabulary and one set of checks; `id` is the engine's own number for it, and the `ack` that comes
-after its commit repeats it. Bodies stay encoded here: who reads one knows which type it has.
+What an engine sends has the body of the equivalent HTTP request, so that there is one vocabulary
+and one set of checks; `id` is the engine's own number for it, and the `ack` that follows its commit
+repeats it. Bodies stay encoded here: the reader of each message knows its type.
 """
 
 from typing import Annotated
@@ -27,7 +27,7 @@ MessageId = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 
 
 class EngineMessage(msgspec.Struct, frozen=True, tag_field="type"):
-    """What an engine sends; each is acked."""
+    """A message from an engine; each is acked."""
 
     id: MessageId
     body: msgspec.Raw
@@ -38,7 +38,7 @@ class HeartbeatMessage(EngineMessage, frozen=True, tag="heartbeat"):
 
 
 class ReportMessage(EngineMessage, frozen=True):
-    """What is said of one job."""
+    """A report on one job."""
 
     job_id: str
 
@@ -63,7 +63,7 @@ FromEngine = HeartbeatMessage | ProgressMessage | CompletedMessage | FailedMessa
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Why a message was refused: the problem document that HTTP would have answered with."""
+    """Why a message was refused: the problem document that an HTTP request would have got."""
 
     type: str
     title: str
@@ -81,26 +81,26 @@ class AckMessage(msgspec.Struct, frozen=True, tag_field="type", tag="ack", omit_
 
 
 class AssignedMessage(msgspec.Struct, frozen=True, tag_field="type", tag="assigned"):
-    """A job for this engine, durable. It may come again: `job_id` and `attempt` say which it is."""
+    """A durable assignment. It may be sent again; `job_id` and `attempt` identify it."""
 
     job: msgspec.Raw
 
 
 class CancelMessage(msgspec.Struct, frozen=True, tag_field="type", tag="cancel"):
-    """Stop this attempt; nobody wants its result any more."""
+    """Stop this attempt; its result is no longer wanted."""
 
     job_id: str
     attempt: int
 
 
 class DrainMessage(msgspec.Struct, frozen=True, tag_field="type", tag="drain"):
-    """The engine gets nothing new from now on; or, with False, it does again."""
+    """The engine gets no new jobs from now on; with False it gets them again."""
 
     draining: bool
 
 
 class PauseMessage(msgspec.Struct, frozen=True, tag_field="type", tag="pause"):
-    """Stop this attempt's ffmpeg where it is and keep it; or, with False, let it go on."""
+    """Suspend this attempt's ffmpeg; with False let it go on."""
 
     job_id: str
     attempt: int
@@ -108,7 +108,7 @@ class PauseMessage(msgspec.Struct, frozen=True, tag_field="type", tag="pause"):
 
 
 class BenchmarkMessage(msgspec.Struct, frozen=True, tag_field="type", tag="benchmark"):
-    """Measure anew; see `EngineRecord.benchmark_requested_at`."""
+    """Run the benchmark again; see `EngineRecord.benchmark_requested_at`."""
 
     requested_at: int
 

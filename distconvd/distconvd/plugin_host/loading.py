@@ -1,4 +1,4 @@
-"""Loading plugins: find, check, register, list. Whatever is wrong is said with the plugin's name.
+"""Find, check, register and list plugins; every error message names the plugin.
 
 An installed plugin (entry-point group `distconvd`) that cannot be loaded is left out with an error
 line, so that one broken package does not stop a farm; one named by `--plugin` stops the start.
@@ -45,43 +45,43 @@ class LoadedPlugin(msgspec.Struct, frozen=True):
 
 
 class NamedRegistrar(Generic[T]):
-    """Collects what plugins offer; see `hookspecs.Registrar`."""
+    """Collects what plugins register; see `hookspecs.Registrar`."""
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
         self._registered: dict[str, T] = {}
         self._from: dict[str, str] = {}
         self.current = ""
-        """Name of the plugin that is being asked."""
+        """Name of the plugin whose hook is being called."""
 
     def add(self, name: str, registered: T) -> None:
-        """Offer something; raises `ConfigError` for a name that is none, or is taken."""
+        """Register something; raises `ConfigError` for an invalid or duplicate name."""
         given: object = name
         if not isinstance(given, str) or not given.strip():  # pyright: ignore[reportUnnecessaryIsInstance] - a plugin may give anything
             raise ConfigError(
-                f"plugin {self.current!r} offers a {self._kind} under {name!r}, which is no name"
+                f"plugin {self.current!r} registers a {self._kind} under {name!r}; expected a name"
             )
         if name in self._registered:
             raise ConfigError(
-                f"plugin {self.current!r} offers the {self._kind} {name!r}, which plugin"
-                f" {self._from[name]!r} has already; remove one of them"
+                f"plugin {self.current!r} registers the {self._kind} {name!r}, which plugin"
+                f" {self._from[name]!r} has registered already; remove one of them"
             )
         self._registered[name] = registered
         self._from[name] = self.current
 
     def pick(self, name: str) -> T:
-        """Return the offer of that name; raises `ConfigError` that lists what there is."""
+        """Return what is registered under a name; raises `ConfigError` that lists the names."""
         if name not in self._registered:
             known = ", ".join(sorted(self._registered)) or "none"
-            raise ConfigError(f"there is no {self._kind} {name!r}; installed ones: {known}")
+            raise ConfigError(f"there is no {self._kind} {name!r}; installed: {known}")
         return self._registered[name]
 
     def owner(self, name: str) -> str:
-        """Return the name of the plugin that offers it."""
+        """Return the name of the plugin that registered it."""
         return self._from[name]
 
     def items(self) -> Iterator[tuple[str, T]]:
-        """Yield (name, offer)."""
+        """Yield (name, what is registered under it)."""
         yield from self._registered.items()
 
 
@@ -98,9 +98,9 @@ class Plugins:
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(hookspecs)
         self._origins: dict[str, tuple[str, Distribution | None]] = {}
-        """Where each comes from: what was named, and the distribution that it is installed with."""
+        """Where each plugin comes from: the name given, and the distribution it was installed with."""
         self._registered: dict[str, NamedRegistrar[Any]] = {}
-        """What was collected, by hook."""
+        """The results of registration hooks, by hook."""
         self._is_traced = os.environ.get("DISTCONV_TRACE_PLUGINS", "0") not in ("", "0")
         for point in sorted(entry_points(group=GROUP), key=lambda p: p.name):
             self._load_installed(point)
@@ -108,7 +108,7 @@ class Plugins:
             self._load_wanted(name)
 
     def listing(self) -> list[LoadedPlugin]:
-        """Return what is loaded, by name."""
+        """Return all loaded plugins, sorted by name."""
         found: list[LoadedPlugin] = []
         version_of = cache(_version)  # most come from one distribution
         for name, plugin in self._manager.list_name_plugin():
@@ -119,7 +119,7 @@ class Plugins:
         return sorted(found, key=lambda p: p.name)
 
     def collect(self, hook: str, kind: str) -> NamedRegistrar[Any]:
-        """Return what every plugin offers through one registration hook; each is asked once."""
+        """Return what all plugins register through one hook; each plugin is called once."""
         if hook not in self._registered:
             self._registered[hook] = self._collect(hook, NamedRegistrar[Any](kind))
         return self._registered[hook]
@@ -140,13 +140,13 @@ class Plugins:
         return registrar
 
     def settings_types(self) -> dict[str, type[msgspec.Struct]]:
-        """Return what plugins declare of their tables `[plugin.NAME]`, by name."""
+        """Return the types that plugins declare for their tables `[plugin.NAME]`, by name."""
         declared = self.collect("distconvd_register_settings", "settings table")
         for name, kind in declared.items():
             if not (isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
                 raise ConfigError(
-                    f"plugin {declared.owner(name)!r} declares [plugin.{name}] as {kind!r}, which is"
-                    " no msgspec.Struct"
+                    f"plugin {declared.owner(name)!r} declares [plugin.{name}] as {kind!r}; expected a"
+                    " msgspec.Struct type"
                 )
         return dict(declared.items())
 
@@ -156,10 +156,10 @@ class Plugins:
         return [(i.plugin_name, self._caller_of(hook, i)) for i in reversed(caller.get_hookimpls())]
 
     def _caller_of(self, hook: str, implementation: pluggy.HookImpl) -> Callable[..., Any]:
-        """Return a function that calls one implementation as pluggy would: with those of the
-        hook's arguments that it names, traced when that was asked for.
+        """Return a function that calls one implementation as pluggy would: with the hook's arguments
+        that it names, and traced if tracing is on.
 
-        Not through pluggy's own call of all of them, as one that fails is to harm no other.
+        Pluggy's own call of all implementations is not used: one that fails must not affect others.
         """
         names = getattr(self._manager.hook, hook).spec.argnames
         wanted = [names.index(name) for name in implementation.argnames]
@@ -194,7 +194,8 @@ class Plugins:
         self._register(known_as, module, name, None)
         if not self._manager.get_hookcallers(module):
             log.warning(
-                "--plugin %s has no hook and so does nothing: is @hookimpl before its functions?",
+                "--plugin %s implements no hook, so it does nothing; are its functions marked with"
+                " @hookimpl?",
                 name,
             )
 
@@ -203,7 +204,9 @@ class Plugins:
     ) -> None:
         needs = getattr(module, "DISTCONVD_HOOK_VERSION", HOOK_VERSION)
         if not isinstance(needs, int):
-            raise ConfigError(f"plugin {name!r}: DISTCONVD_HOOK_VERSION is no number: {needs!r}")
+            raise ConfigError(
+                f"plugin {name!r}: DISTCONVD_HOOK_VERSION is {needs!r}; expected a whole number"
+            )
         if needs > HOOK_VERSION:
             raise ConfigError(
                 f"plugin {name!r} needs hook version {needs}; this distconvd has {HOOK_VERSION}:"
@@ -212,35 +215,35 @@ class Plugins:
         try:
             self._manager.register(module, name)
             self._manager.check_pending()
-            self._refuse_what_cannot_be_called(module)
+            self._reject_uncallable_hooks(module)
         except (pluggy.PluginValidationError, ValueError) as error:
             if self._manager.has_plugin(name) and self._manager.get_plugin(name) is module:
                 self._manager.unregister(module)
-            raise ConfigError(f"plugin {name!r} is refused: {error}") from error
+            raise ConfigError(f"plugin {name!r} is rejected: {error}") from error
         self._origins[name] = (origin, distribution)
 
-    def _refuse_what_cannot_be_called(self, module: ModuleType) -> None:
-        """Hooks are called one by one, so there is nothing that a wrapper could go around; and they
-        are called from where nothing can wait, so one that can would never run."""
+    def _reject_uncallable_hooks(self, module: ModuleType) -> None:
+        """Raise for hook wrappers and async hooks: hooks are called one by one, so there is no call to
+        wrap, and the calls are synchronous, so an async hook would never run."""
         for caller in self._manager.get_hookcallers(module) or []:
-            for made in caller.get_hookimpls():
-                if made.plugin is not module:
+            for implementation in caller.get_hookimpls():
+                if implementation.plugin is not module:
                     continue
                 why = None
-                if made.wrapper or made.hookwrapper:
+                if implementation.wrapper or implementation.hookwrapper:
                     why = "is a hook wrapper, which distconvd does not call"
-                elif _waits(made.function):
+                elif _waits(implementation.function):
                     why = "is async or a generator; hooks are plain functions (def, no yield)"
                 if why is not None:
                     raise pluggy.PluginValidationError(module, f"{caller.name} {why}")
 
 
 class Context:
-    """What plugins are told: `hookspecs.PluginContext`.
+    """What a plugin may know of the daemon: `hookspecs.PluginContext`.
 
     Args:
         config: the whole configuration.
-        policies: what there is for `policy` to make.
+        policies: the registered policies, for `policy` to make.
         disk: the file system for stores.
     """
 
@@ -258,7 +261,7 @@ class Context:
         self._being_made: list[str] = []
         self._settings: dict[tuple[str, type[msgspec.Struct]], msgspec.Struct] = {}
         self.read: set[str] = set()
-        """Names of the settings tables that somebody has asked for."""
+        """Names of the settings tables that a plugin has asked for."""
         self.state_file = Path(config.state_file)
         self.api_key = config.api_key
         self.key_file = Path(config.key_file) if config.key_file else None
@@ -267,7 +270,7 @@ class Context:
 
     @property
     def disk(self) -> Disk:
-        """See `hookspecs.PluginContext.disk`; who takes it is noted."""
+        """See `hookspecs.PluginContext.disk`; sets `disk_was_taken`."""
         self.disk_was_taken = True
         return self._disk
 
@@ -284,7 +287,7 @@ class Context:
         """See `hookspecs.PluginContext.policy`."""
         if name in self._being_made:
             circle = " -> ".join([*self._being_made, name])
-            raise ConfigError(f"policies go round in a circle: {circle}")
+            raise ConfigError(f"policies wrap each other in a circle: {circle}")
         self._being_made.append(name)
         try:
             make = self._policies.pick(name)
@@ -304,14 +307,14 @@ _PROMISED = {
     "service": ("run",),
     "set of metrics": ("collect",),
 }
-"""What an object of each kind must be able to do."""
+"""Methods that an object of each kind must have."""
 _NEVER_WAIT = ("place", "share", "authenticate", "reload", "on_event")
-"""Methods that are called, and not awaited, wherever an object has them."""
+"""Methods that are called without `await` on any object that has them."""
 
 
 def build_checked(kind: str, name: str, make: Callable[..., T], *arguments: Any, owner: str) -> T:
-    """Return what a plugin makes; whatever it raises, or lacks, stops the start with its
-    name and with that of `owner`, the plugin that offers it."""
+    """Return what a plugin's factory makes. If it raises, or its result lacks a method, the start stops
+    with its name and that of `owner`, the plugin that registered it."""
     subject = f"the {kind} {name!r} of plugin {owner!r}"
     try:
         thing = make(*arguments)
@@ -332,18 +335,18 @@ def build_checked(kind: str, name: str, make: Callable[..., T], *arguments: Any,
     if waiting:
         raise ConfigError(
             f"{subject} has an async {' and '.join(waiting)}; make it a plain function"
-            " (def), as it is called from where nothing can wait"
+            " (def), as it is called without await"
         )
     return thing
 
 
 def _version(distribution: Distribution | None) -> str | None:
-    """Return a distribution's version; its whole METADATA is parsed for it."""
+    """Return a distribution's version; slow, since it parses the whole METADATA."""
     return distribution.version if distribution else None
 
 
 def _waits(function: object) -> bool:
-    """Whether a call would only make something that has to be awaited or gone through."""
+    """Whether a call would only return something that has to be awaited or iterated."""
     kinds = (
         inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction,
     )  # fmt: skip
@@ -359,7 +362,7 @@ def _import_file(path: Path) -> ModuleType:
     if spec is None or spec.loader is None or not path.is_file():
         raise FileNotFoundError(f"no Python file at {path}")
     module = importlib.util.module_from_spec(spec)
-    # As an import would: type hints of its classes are looked up there.
+    # As an import would do: type hints of its classes are looked up in `sys.modules`.
     sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)

@@ -1,7 +1,7 @@
-"""Metrics that plugins offer (`distconvd_register_metrics`), each set rendered apart.
+"""Render the metrics that plugins register (`distconvd_register_metrics`), each set separately.
 
-So one that raises, answers nonsense, uses a name that is taken or never ends costs its own lines only:
-it is logged once, counted at every scrape, and the rest of `/metrics` stands.
+So a set that raises, returns nonsense, uses a name that is taken or never ends loses only its own lines:
+that is logged once and counted at every scrape, and the rest of `/metrics` is served.
 """
 
 import logging
@@ -17,7 +17,7 @@ from distconvd.faults import reraise_if_cancelled
 log = logging.getLogger("distconvd.plugins")
 
 SAMPLES_MAX = 10_000
-"""Samples of one set: labels that grow without end would fill the memory of whoever scrapes."""
+"""Samples of one set: labels that grow without end would fill the memory of the scraper."""
 
 Collect = Callable[[], object]
 
@@ -48,27 +48,27 @@ class PluginMetrics:
             reraise_if_cancelled(error)
             self.failures[name] += 1
             if name not in self._failing:
-                log.exception("the metrics %s are left out of /metrics", name)
+                log.exception("the metrics %s cannot be shown and are left out of /metrics", name)
             self._failing.add(name)
             return b""
         self._failing.discard(name)
         return text
 
     def _checked(self, name: str, collected: object) -> list[Metric]:
-        """Return what was collected, provided that it is metrics; raises `ValueError`."""
+        """Return what was collected if it is valid metrics; else raises `ValueError`."""
         if not isinstance(collected, Iterable):
-            raise ValueError(f"collect() answered {collected!r}, no metrics")
+            raise ValueError(f"collect() returned {collected!r} instead of metrics")
         found: list[Metric] = []
         samples = 0
         for family in collected:  # pyright: ignore[reportUnknownVariableType] - a plugin may answer anything
             if not isinstance(family, Metric):
-                raise ValueError(f"collect() yielded {family!r}, no metric")
+                raise ValueError(f"collect() yielded {family!r} instead of a metric")
             owner = self._owners.setdefault(family.name, name)
             if owner != name:
                 raise ValueError(f"the metric {family.name} is taken by {owner}")
             samples += len(family.samples)
             if samples > SAMPLES_MAX:
-                raise ValueError(f"these are more than {SAMPLES_MAX} samples")
+                raise ValueError(f"collect() yielded more than {SAMPLES_MAX} samples")
             found.append(family)
         return found
 

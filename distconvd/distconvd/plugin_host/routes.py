@@ -1,6 +1,6 @@
-"""A plugin's routes: whatever one does, its request alone fails, and the log and the reply name the plugin.
+"""Isolate a plugin's routes: a failure fails one request, and log and reply name the plugin.
 
-Its reply is held against its type before any of it is sent, as afterwards it could only be cut off.
+A reply is checked against its type before any of it is sent: afterwards it could only be cut off.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ log = logging.getLogger("distconvd.plugins")
 
 
 def isolated(route: Route, plugin: str) -> Route:
-    """Return a route that does the same, with its failures told as those of `plugin`."""
+    """Return a route that does the same, with its failures attributed to `plugin`."""
 
     async def handler(request: Request) -> Reply:
         try:
@@ -31,23 +31,23 @@ def isolated(route: Route, plugin: str) -> Route:
                 extra=ids_of(request),
             )  # fmt: skip
             raise PluginFailed(
-                f"The plugin {plugin!r} failed on this request; the daemon's log tells how, under"
-                f" request id {request.request_id}."
+                f"The plugin {plugin!r} failed on this request; the daemon's log has the details,"
+                f" under request id {request.request_id}."
             ) from error
 
     return dataclasses.replace(route, handler=handler)
 
 
 def _checked(reply: object) -> Reply:
-    """Return what a handler answered, provided that it can be sent; raises `TypeError`."""
+    """Return a handler's reply if it can be sent; else raises `TypeError` or `ValueError`."""
     if isinstance(reply, Upgrade):
         return reply
     if not isinstance(reply, Response):
-        raise TypeError(f"it answered {reply!r:.80}, no Response")
+        raise TypeError(f"it returned {reply!r:.80} instead of a Response")
     body: object = reply.body
     if not (isinstance(body, bytes) or hasattr(body, "__aiter__")):
-        raise TypeError(f"the body is {body!r:.80}, neither bytes nor an async iterator of bytes")
-    HTTPStatus(reply.status)  # raises ValueError for what is no status
+        raise TypeError(f"the body is {body!r:.80}; expected bytes or an async iterator of bytes")
+    HTTPStatus(reply.status)  # raises ValueError for an invalid status
     types: list[object] = [reply.content_type, *reply.headers, *reply.headers.values()]
     if not all(isinstance(text, str) for text in types):
         raise TypeError(f"the content type and the headers are {types!r:.200}, not all str")

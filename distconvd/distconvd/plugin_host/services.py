@@ -1,8 +1,9 @@
-"""Background services, as a plugin offers them: started, watched, and run again when they fail.
+"""Start the background services of plugins, watch them, and run them again when they fail.
 
-A service that cannot start stops the start, with its name: it was asked for. One that fails later
-must not take the daemon with it, and nobody would notice if it stayed away: so it is logged, counted,
-and run again, ever more slowly. One that returns has done what it is for.
+A service that cannot start stops the start of the daemon, and the message names it: it was asked for.
+One that fails later must not stop the daemon, and nobody would notice its absence: so the failure is
+logged and counted, and the service is run again after a growing delay. One that returns has finished its
+work.
 """
 
 import logging
@@ -20,23 +21,23 @@ from distconvd.hookspecs import Service
 log = logging.getLogger("distconvd.services")
 
 START_S_MAX = 60.0
-"""A service that is not ready after this does not start."""
+"""A service that is not ready after this time has failed to start."""
 POLL_S = 0.5
-"""Time between two looks at that."""
+"""How often that is checked."""
 AGAIN_S = 1.0
-"""How long after its first failure a service is run again; doubled with each one that follows."""
+"""The delay after a service's first failure until it is run again; doubled with each further one."""
 AGAIN_S_MAX = 300.0
-"""The longest such time; a service that ran for longer than this begins anew with the shortest."""
+"""The longest such delay; after a run longer than this, the shortest delay applies again."""
 
 
 class _Run(trio.TaskStatus[None]):
-    """One run of a service, and what it is given as its `task_status`.
+    """One run of a service, which also serves as its `task_status`.
 
     Args:
-        name: what the service is offered under.
+        name: the name that the service is registered under.
         service: the service.
-        owner: the plugin that offers it.
-        task_status: is told when it has started.
+        owner: the plugin that registered it.
+        task_status: where the start is reported.
     """
 
     def __init__(
@@ -48,10 +49,10 @@ class _Run(trio.TaskStatus[None]):
         self.began_s = trio.current_time()
         self.is_started = False
         self.failure: BaseException | None = None
-        """Why it ended, where it has not simply returned."""
+        """Why it ended, unless it simply returned."""
 
     def started(self, value: None = None) -> None:
-        """Hear from the service that it is ready."""
+        """Note that the service is ready."""
         self._task_status.started()
         self.is_started = True
 
@@ -79,8 +80,8 @@ class _Run(trio.TaskStatus[None]):
             raise HookFault(f"it raised {error!r}") from error
 
     async def _watch_start(self, scope: trio.CancelScope) -> None:
-        """End a service that is not ready in time; of real time, as a start waits for threads and
-        disks, and a test's clock jumps while it does."""
+        """End a service that is not ready in time. The time is real time: a start waits for threads and
+        disks, and meanwhile a test's clock jumps."""
         began_s = time.perf_counter()
         while not self.is_started:
             if time.perf_counter() - began_s > START_S_MAX:
@@ -91,9 +92,9 @@ class _Run(trio.TaskStatus[None]):
             await trio.sleep(POLL_S)
 
     def refusal(self) -> ConfigError | StoreError:
-        """Return why the daemon does not start, where the service has not."""
+        """Return why the daemon cannot start, after the service has failed to start."""
         if isinstance(self.failure, ConfigError | StoreError):
-            return self.failure  # it says by itself what is wrong
+            return self.failure  # its message says what is wrong
         return ConfigError(f"{self._subject} does not start: {self.failure!r}")
 
 
@@ -105,15 +106,15 @@ async def run_service(
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Run a service until it returns, or until cancelled; started once it is.
+    """Run a service until it returns or is cancelled; reports "started" when the service does.
 
     Args:
-        name: what it is offered under.
+        name: the name that it is registered under.
         service: the service.
         failures: counts, by name, how often a service failed after the start.
-        owner: the plugin that offers it.
+        owner: the plugin that registered it.
 
-    Raises `ConfigError` (or the `StoreError` that it raised) when it does not start at first.
+    Raises `ConfigError` (or the `StoreError` that it raised) when its first start fails.
     """
     log.info("service %s starts", name)
     again_s = AGAIN_S
@@ -135,9 +136,9 @@ async def run_service(
 
 @contextmanager
 def plain_refusals() -> Generator[None]:
-    """Let a refusal to start out of a block as itself, not in the groups of the nurseries round it.
+    """Raise a refusal to start as itself, not inside the exception groups of the nurseries around it.
 
-    Raises `ConfigError` or `StoreError` where there is one and nothing else in a group.
+    Raises `ConfigError` or `StoreError` when it is the only error in a group.
     """
     try:
         yield

@@ -1,9 +1,9 @@
-"""Times the synchronous calls into plugins, which all run in the daemon's one thread.
+"""Time the synchronous calls into plugins, and report those that are slow or block the daemon.
 
-A hook that is slow makes everybody wait, and nothing can interrupt it; so it is named: a call over
-the threshold is logged and counted when it returns, and one that does not return is logged, with the
-line where it is, by a thread that has nothing else to do. So is whatever else keeps the daemon from
-going on, such as a service that waits without `await`.
+These calls run in the daemon's one thread: a slow one makes every request wait, and nothing can
+interrupt it. So a call over the threshold is logged and counted when it returns, and a separate thread
+logs one that does not return, with the line that it has reached. That thread also logs anything else
+that blocks the event loop, such as a service that waits without `await`.
 """
 
 import logging
@@ -27,11 +27,11 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 BLOCKED_S = 5.0
-"""A call that has not returned after this is reported while it goes on."""
+"""A call that has not returned after this time is reported while it runs."""
 BEAT_S = 1.0
-"""How often the daemon shows that it goes on."""
+"""How often the event loop shows that it runs."""
 QUIET_S = 10.0
-"""One line a hook in so long; the others are counted."""
+"""At most one line per hook in this time; further slow calls are counted."""
 
 
 class _Running(NamedTuple):
@@ -44,7 +44,7 @@ class HookWatch:
     """Wraps functions of plugins so that they are timed.
 
     Args:
-        slow_ms: a call that takes so long is slow.
+        slow_ms: a call that takes this long or longer is slow.
     """
 
     def __init__(self, slow_ms: float) -> None:
@@ -53,14 +53,15 @@ class HookWatch:
         """How many calls were slow, by plugin and hook."""
         self._running: _Running | None = None
         self._beat_s: float | None = None
-        """When the daemon last went on; None while nothing beats."""
+        """When `beat_forever` last ran; None while it does not run."""
         self._last_logged_s: dict[tuple[str, str], float] = {}
         self._suppressed: dict[tuple[str, str], int] = {}
 
     def timed(self, plugin: str, hook: str, function: Callable[P, T]) -> Callable[P, T]:
-        """Return a function that does the same and is timed; `plugin` and `hook` name it.
+        """Return a function that does the same and is timed; `plugin` and `hook` name it in logs.
 
-        What it raises that is no `Exception` comes out as `HookFault`, so that callers may catch that.
+        If it raises something that is not an `Exception`, `HookFault` is raised instead, so that
+        callers can catch it.
         """
 
         def call(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -82,11 +83,11 @@ class HookWatch:
         return call
 
     def timed_policy(self, name: str, policy: Policy) -> Policy:
-        """Return a policy that decides the same and is timed."""
+        """Return a policy that decides the same and whose calls are timed."""
         return _TimedPolicy(name, policy, self)
 
     async def beat_forever(self) -> NoReturn:
-        """Show, for `alarm`, that the daemon goes on."""
+        """Show `alarm` that the event loop runs."""
         try:
             while True:
                 self._beat_s = time.perf_counter()
@@ -96,8 +97,8 @@ class HookWatch:
 
     @contextmanager
     def alarm(self, blocked_s: float = BLOCKED_S) -> Generator[None]:
-        """Report calls that do not return, while the block runs, about this thread; and, where
-        `beat_forever` runs, anything else that blocks it."""
+        """While the block runs, report calls of this thread that do not return and, if `beat_forever`
+        runs, anything else that blocks the thread."""
         over = threading.Event()
         caller = threading.get_ident()
 
@@ -129,15 +130,20 @@ class HookWatch:
             return
         self._last_logged_s[at] = now_s
         suppressed = self._suppressed.pop(at, 0)
-        also = f", and {suppressed} more slow calls since the last such line" if suppressed else ""
+        plural = "" if suppressed == 1 else "s"
+        also = (
+            f", and {suppressed} more slow call{plural} since the last such line"
+            if suppressed
+            else ""
+        )
         log.warning(
-            "plugin %s is slow: %s took %.0f ms, and everybody waited%s",
+            "plugin %s is slow: %s took %.0f ms, and every request waited%s",
             plugin, hook, took_s * 1000, also,
         )  # fmt: skip
 
 
 class _TimedPolicy:
-    """See `HookWatch.timed_policy`; it has `share` where the policy has."""
+    """See `HookWatch.timed_policy`; it has `share` if the policy has."""
 
     def __init__(self, name: str, policy: Policy, watch: HookWatch) -> None:
         self.name = name

@@ -1,12 +1,12 @@
-"""Push: engines that keep a websocket are told of work, cancels and drains at once.
+"""Push work, cancels and drains to connected engines immediately, over a websocket.
 
-Pull is the truth and push only saves latency: whatever is said here could be said over HTTP, by the
-same commands, and losing a socket loses nothing. An engine is parked with the dispatcher as long as
-it is connected; what is assigned to it meanwhile is told after the commit, like everything else.
+HTTP alone is sufficient, and push only saves latency: every message here could be sent over HTTP,
+with the same commands, and losing a socket loses nothing. While an engine is connected, it counts as
+waiting in a long poll; what is assigned to it is sent after the commit, like every other reply.
 
-`api` is the way in (route, hub, events), `session` one connection, `inbox` what engines say,
-`commands` what a connection means to the dispatcher, `handshake` who is let in, and `socket` the
-one module that knows trio-websocket.
+`api` opens websockets and passes events to them, `session` is one connection, `inbox` handles the
+engine's messages, `commands` are the commands of a connection, `handshake` checks the opening
+request, and `socket` is the only module that knows trio-websocket.
 """
 
 from distconvd.push.api import PushApi

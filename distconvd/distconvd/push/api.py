@@ -1,8 +1,8 @@
-"""The hub: the route that opens websockets, all sessions by engine, and events to sessions.
+"""Open websockets, keep one session per engine, and pass events to the sessions.
 
-One engine has one session. When another comes under the same id the newest wins, since the older
-one is most often a connection whose end was not noticed yet; it is closed with 4001, so that two
-engines with one id do not go unnoticed.
+When an engine connects again under the same id, the newest connection wins, because the older one is
+usually a connection whose end was not noticed yet. The older one is closed with 4001, so that two
+engines with the same id are noticed.
 """
 
 import logging
@@ -17,7 +17,7 @@ from distconvd.auth import require_engine
 from distconvd.core.ledger import Ledger
 from distconvd.dispatch import Event
 from distconvd.dispatch.records import decode_engine
-from distconvd.edge.http import Request, Route, Upgrade, still_let_in
+from distconvd.edge.http import Request, Route, Upgrade, is_still_authorized
 from distconvd.errors import Unavailable
 from distconvd.model.push import CLOSE_REPLACED, CLOSE_RESTART
 from distconvd.push.handshake import check_handshake
@@ -32,7 +32,7 @@ STOPPING = "the daemon is stopping"
 
 
 class PushApi:
-    """The websockets of a daemon. `on_event` is to be told of all events."""
+    """The websockets of a daemon. `on_event` must be called with every event."""
 
     def __init__(self, ledger: Ledger, limits: PushLimits | None = None) -> None:
         self._ledger = ledger
@@ -44,11 +44,18 @@ class PushApi:
     def routes(self) -> list[Route]:
         """Return the rows of the route table."""
         return [
-            Route("GET", PATTERN, self.open, "engine", summary="Work by websocket", doc=WEBSOCKET)
+            Route(
+                "GET",
+                PATTERN,
+                self.open,
+                "engine",
+                summary="Receive work by websocket",
+                doc=WEBSOCKET,
+            )
         ]
 
     async def open(self, request: Request) -> Upgrade:
-        """`GET /engines/{id}/ws`; a handshake that does not fit is refused as plain HTTP."""
+        """`GET /engines/{id}/ws`; an invalid handshake gets an ordinary HTTP error."""
         engine_id = request.params["engine_id"]
         request.log["engine_id"] = engine_id
         check_id(engine_id, "engine_id")
@@ -56,7 +63,7 @@ class PushApi:
         check_handshake(request)
         if self._is_draining:
             raise Unavailable(f"No new websocket: {STOPPING}.")
-        return Upgrade(partial(self._serve, engine_id, partial(still_let_in, request)))
+        return Upgrade(partial(self._serve, engine_id, partial(is_still_authorized, request)))
 
     def on_event(self, event: Event) -> None:
         """Pass an event on to the engine that it is about."""
@@ -81,19 +88,23 @@ class PushApi:
             session.close(CLOSE_RESTART, STOPPING)
 
     async def _serve(
-        self, engine_id: str, is_let_in: Callable[[], bool], stream: trio.abc.Stream
+        self, engine_id: str, is_authorized: Callable[[], bool], stream: trio.abc.Stream
     ) -> None:
-        await serve_socket(stream, self._limits, partial(self._talk, engine_id, is_let_in))
+        run_session = partial(self._run_session, engine_id, is_authorized)
+        await serve_socket(stream, self._limits, run_session)
 
-    async def _talk(self, engine_id: str, is_let_in: Callable[[], bool], socket: Socket) -> None:
-        session = Session(engine_id, socket, self._ledger, self._limits, is_let_in)
+    async def _run_session(
+        self, engine_id: str, is_authorized: Callable[[], bool], socket: Socket
+    ) -> None:
+        session = Session(engine_id, socket, self._ledger, self._limits, is_authorized)
         older = self.sessions.get(engine_id)
         self.sessions[engine_id] = session
         if older is not None:
             log.warning(
-                "connected twice; the newest connection wins", extra={"engine_id": engine_id}
+                "the engine has connected again; its older connection is closed",
+                extra={"engine_id": engine_id},
             )
-            older.close(CLOSE_REPLACED, "another connection of this engine has come")
+            older.close(CLOSE_REPLACED, "another connection of this engine has replaced this one")
         if self._is_draining:
             session.close(CLOSE_RESTART, STOPPING)
         try:

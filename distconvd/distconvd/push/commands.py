@@ -1,6 +1,6 @@
-"""What a connected engine means to the dispatcher: it is parked, and assignments await delivery.
+"""Register connected engines as waiting in a long poll, and track what was delivered to them.
 
-Commands like those of `distconvd.dispatch`: no I/O, no clock.
+These are commands like those of `distconvd.dispatch`: no I/O, no clock.
 """
 
 from distconvd.dispatch.assign import add_waiter, has_unacked
@@ -11,10 +11,10 @@ from distconvd.dispatch.transaction import Transaction
 def reclaim_long_poll(
     tx: Transaction, engine_id: str, waiting_entry: EngineEntry | None
 ) -> EngineEntry | None:
-    """Park the engine unless it is parked already; return where.
+    """Add a waiter for the engine unless the connection has one already; return the engine's entry.
 
     `waiting_entry` is what the last call returned. An engine that was removed and has registered again
-    is another entry, at which nobody is parked yet; one that is not registered has none.
+    has a new entry, without a waiter; one that is not registered has no entry.
     """
     entry = tx.state.pool.engines.get(engine_id)
     if entry is not None and entry is not waiting_entry:
@@ -23,14 +23,16 @@ def reclaim_long_poll(
 
 
 def leave(tx: Transaction, engine_id: str, waiting_entry: EngineEntry | None) -> None:
-    """End what `reclaim_long_poll` began; what was not delivered stays for the engine's next question."""
+    """Remove the waiter; what was not delivered stays until the engine asks for work again."""
     if waiting_entry is not None and tx.state.pool.engines.get(engine_id) is waiting_entry:
         add_waiter(tx, engine_id, -1)
 
 
 def deliver_again(tx: Transaction, engine_id: str) -> None:
-    """Have everything delivered that the engine's heartbeats have not named yet: the connection
-    before this one may have broken with it on the way. An engine that has it ignores it."""
+    """Mark as undelivered all assigned jobs that the engine's heartbeats have not named yet.
+
+    The previous connection may have broken while it sent them; an engine ignores a job that it has.
+    """
     entry = tx.state.pool.engines.get(engine_id)
     if entry is not None:
         waiting = tx.runtime.unacked.setdefault(engine_id, {})
@@ -38,7 +40,7 @@ def deliver_again(tx: Transaction, engine_id: str) -> None:
 
 
 def next_unacked(tx: Transaction, engine_id: str) -> tuple[str, bytes] | None:
-    """Return id and view of a job that was assigned to the engine and not delivered, or None."""
+    """Return id and view of a job that was assigned to the engine but not delivered, or None."""
     if not has_unacked(tx, engine_id):
         return None
     job_id = next(iter(tx.runtime.unacked[engine_id]))
@@ -46,11 +48,11 @@ def next_unacked(tx: Transaction, engine_id: str) -> tuple[str, bytes] | None:
 
 
 def note_delivered(tx: Transaction, engine_id: str, job_id: str) -> None:
-    """Note that a job is on its way to the engine."""
+    """Record that a job has been sent to the engine."""
     tx.runtime.unacked.get(engine_id, {}).pop(job_id, None)
 
 
 def is_draining(tx: Transaction, engine_id: str) -> bool:
-    """Whether a person has told the engine to take nothing new."""
+    """Whether the engine is draining at a person's request."""
     entry = tx.state.pool.engines.get(engine_id)
     return entry is not None and entry.record.draining

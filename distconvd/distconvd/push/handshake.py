@@ -1,7 +1,7 @@
-"""Who may open a websocket: the opening handshake is judged while an HTTP reply is still possible.
+"""Check a websocket's opening handshake while an HTTP reply is still possible.
 
-RFC 6455 section 4.2.1 says what it must hold. The library would check it as well, but after the
-upgrade it could only hang up.
+RFC 6455 section 4.2.1 says what it must contain. The library would check it as well, but after the
+upgrade it could only close the connection.
 """
 
 import base64
@@ -21,7 +21,7 @@ def check_handshake(request: Request) -> None:
     upgrades = "websocket" in _tokens(headers.get("upgrade", "").lower())
     if request.method != "GET" or not upgrades or not _connects(headers.get("connection", "")):
         raise BadRequest(
-            "This path speaks websocket: send 'Connection: Upgrade' and 'Upgrade: websocket'.",
+            "This path opens a websocket: send 'Connection: Upgrade' and 'Upgrade: websocket'.",
             headers={"Upgrade": "websocket"},
         )
     if headers.get("sec-websocket-version") != VERSION:
@@ -32,9 +32,9 @@ def check_handshake(request: Request) -> None:
     if not _is_key(headers.get("sec-websocket-key", "")):
         raise BadRequest("'Sec-WebSocket-Key' must be 16 bytes in base64.")
     if SUBPROTOCOL not in _tokens(headers.get("sec-websocket-protocol", "")):
-        raise BadRequest(f"'Sec-WebSocket-Protocol' must offer {SUBPROTOCOL}.")
+        raise BadRequest(f"'Sec-WebSocket-Protocol' must include {SUBPROTOCOL}.")
     if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
-        raise BadRequest("A request that opens a websocket has no body.")
+        raise BadRequest("A request that opens a websocket must not have a body.")
 
 
 def _connects(header: str) -> bool:

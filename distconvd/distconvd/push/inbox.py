@@ -1,7 +1,7 @@
-"""What engines say over a websocket: each message is one command, answered after its commit.
+"""Handle an engine's websocket messages: each is one command, answered after its commit.
 
-The bodies, their checks and the commands are those of HTTP. A message that cannot be answered, as
-it has no readable `id`, raises `Unreadable`; any other fault is told in its ack.
+The bodies, their checks and the commands are those of HTTP. A message without a readable `id` cannot
+be answered and raises `Unreadable`; any other error is reported in its ack.
 """
 
 import logging
@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from distconvd.api.assigned_engine import require_assigned_engine
 from distconvd.api.decode import decode
-from distconvd.api.holders import require_assigned_engine
 from distconvd.api.validate import (
     check_complete,
     check_fail,
@@ -54,11 +54,11 @@ _UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
 
 
 class Unreadable(Exception):
-    """Not a message: there is no `id` to answer to."""
+    """The text is not a message that could be answered: it has no readable `id`."""
 
 
 class _Envelope(msgspec.Struct):
-    """The part of a message that must be readable, so that it can be answered at all."""
+    """The part of a message that must be readable for an ack to be possible."""
 
     id: MessageId
     type: str
@@ -69,7 +69,7 @@ class Inbox:
 
     Args:
         ledger: runs the commands.
-        engine_id: who sends; a body that names another engine is refused.
+        engine_id: the sender; a body that names another engine is rejected.
     """
 
     def __init__(self, ledger: Ledger, engine_id: str) -> None:
@@ -77,7 +77,7 @@ class Inbox:
         self._engine_id = engine_id
 
     async def answer(self, text: str) -> AckMessage:
-        """Do what a message says; return its ack once all that it tells is durable.
+        """Execute a message; return its ack once all that it reports is durable.
 
         Raises `Unreadable`.
         """
@@ -87,12 +87,12 @@ class Inbox:
         try:
             body = await self._handle(message)
         except DistconvError as error:
-            return _refusal(message.id, error)
+            return _rejection(message.id, error)
         except Exception:
             log.exception(
-                "a message %s failed", type(message).__name__, extra={"engine_id": self._engine_id}
+                "a %s failed", type(message).__name__, extra={"engine_id": self._engine_id}
             )
-            return _refusal(message.id, Crash(f"websocket of {self._engine_id}"))
+            return _rejection(message.id, Crash(f"websocket of {self._engine_id}"))
         return AckMessage(message.id, msgspec.Raw(body))
 
     async def _handle(self, message: FromEngine) -> bytes:
@@ -128,16 +128,16 @@ class Inbox:
         body: bytes,
         kind: type[R],
         check: Callable[[R], None],
-        take: Callable[[Transaction, str, R], str],
+        apply: Callable[[Transaction, str, R], str],
     ) -> bytes:
-        """Take a report and answer the original's sentence with the job as it now stands."""
+        """Apply a report and answer with the original's sentence and the job as it is now."""
         report = self._signed(decode(body, kind))
         check(report)
 
         def command(tx: Transaction) -> tuple[str, bytes]:
             if _has_no_number(report):
                 require_assigned_engine(tx, message.job_id, self._engine_id)
-            return take(tx, message.job_id, report), tx.job_view(message.job_id)
+            return apply(tx, message.job_id, report), tx.job_view(message.job_id)
 
         sentence, record = await self._ledger.execute(command)
         ids = {"job_id": message.job_id, "engine_id": self._engine_id, "attempt": report.attempt}
@@ -145,20 +145,20 @@ class Inbox:
         return msgspec.json.encode({"message": sentence, "job": msgspec.Raw(record)})
 
     def _signed(self, report: R) -> R:
-        """Return the report with its sender, who is known here also where it does not say so."""
+        """Return the report with its sender, which the websocket identifies even if it does not."""
         self._check_sender(report.engine_id)
         return msgspec.structs.replace(report, engine_id=self._engine_id)
 
     def _check_sender(self, engine_id: str | None) -> None:
         if engine_id not in (None, self._engine_id):
             raise BadRequest(
-                f"'engine_id' is {engine_id}, but this is the websocket of {self._engine_id}.",
+                f"'engine_id' is {engine_id!r}, but this is the websocket of {self._engine_id!r}.",
                 field="engine_id",
             )
 
 
 def _has_no_number(report: CompleteReport | FailReport | ReleaseReport | ProgressReport) -> bool:
-    """Whether a report does not say by its attempt's number whose it is."""
+    """Whether a report names no attempt, so that its sender must be checked."""
     return report.attempt is None
 
 
@@ -168,7 +168,7 @@ def encoded(message: Any) -> str:
 
 
 def _read(text: str) -> FromEngine | AckMessage:
-    """Return a message, or the ack that refuses it."""
+    """Return a message, or the ack that rejects it."""
     try:
         return _decoder.decode(text)
     except _UNREADABLE as error:
@@ -177,11 +177,11 @@ def _read(text: str) -> FromEngine | AckMessage:
         envelope = msgspec.json.decode(text, type=_Envelope)
     except _UNREADABLE as error:
         raise Unreadable(f"not a message: {error}"[:REASON_CHARS]) from error
-    return _refusal(
-        envelope.id, BadRequest(f"This is no message that is known here: {fault[:200]}.")
+    return _rejection(
+        envelope.id, BadRequest(f"The message is invalid or of an unknown type: {fault[:200]}.")
     )
 
 
-def _refusal(number: int, error: DistconvError) -> AckMessage:
+def _rejection(number: int, error: DistconvError) -> AckMessage:
     problem = Problem(type_of(type(error)), error.title, error.status, error.detail, error.field)
     return AckMessage(number, problem=problem)

@@ -1,12 +1,13 @@
-"""One connected engine: what waits to be sent to it, and when the connection has to end.
+"""Serve one connected engine: queue what is to be sent, and decide when the connection ends.
 
-Two tasks: one receives, runs each message as a command and queues its ack; the other is the only
-one that sends, so that no frame is ever cut by another. Acks wait for room in the queue, which
-slows down an engine that talks without listening; what the daemon has to say does not wait: an
-engine whose queue is full is too slow, and is dropped with 1013. Its leases are untouched.
+There are two tasks: one receives, executes each message as a command and queues its ack; the other
+is the only one that sends, so that frames never interleave. An ack waits until the queue has space,
+which slows down an engine that sends without reading. A message that the daemon pushes does not wait:
+an engine whose queue is full is too slow and is disconnected with 1013. Its leases are unaffected.
 
-Silence is answered with a ping, and silence after that with 1011, so that no half-open connection
-lives on. Whatever ends a session, it takes the engine out of the parked ones at once.
+After a silence the engine is pinged, and without an answer the connection is closed with 1011, so
+that no half-open connection remains. However a session ends, the engine immediately stops counting as
+waiting in a long poll.
 """
 
 import logging
@@ -45,7 +46,7 @@ class PushSocket(Protocol):
 
     @property
     def last_received_s(self) -> float:
-        """When the last byte came."""
+        """When the last byte arrived, in trio's time."""
         ...
 
     async def receive(self) -> str | bytes:
@@ -61,12 +62,12 @@ class PushSocket(Protocol):
         ...
 
     async def close(self, code: int, reason: str) -> None:
-        """Say why, and close."""
+        """Send a close frame with the reason, and close."""
         ...
 
 
 class Ending(NamedTuple):
-    """Why a session ends; code 0: the engine is gone, there is nobody to tell."""
+    """Why a session ends; code 0: the engine has gone, so no close frame is sent."""
 
     code: int
     reason: str
@@ -76,11 +77,11 @@ class Session:
     """The websocket of one engine; `run` returns when it is over.
 
     Args:
-        engine_id: whose it is.
+        engine_id: the engine at the other end.
         socket: open, with the right subprotocol.
         ledger: runs the commands.
         limits: see `PushLimits`.
-        is_let_in: whether the engine's key would be let in now.
+        is_authorized: whether the engine's key would be accepted now.
     """
 
     def __init__(
@@ -89,18 +90,18 @@ class Session:
         socket: PushSocket,
         ledger: Ledger,
         limits: PushLimits,
-        is_let_in: Callable[[], bool],
+        is_authorized: Callable[[], bool],
     ) -> None:
         self.engine_id = engine_id
         self._socket = socket
         self._ledger = ledger
         self._limits = limits
-        self._is_let_in = is_let_in
+        self._is_authorized = is_authorized
         self._recheck_at_s = trio.current_time() + limits.recheck_s
         self._inbox = Inbox(ledger, engine_id)
         self._queue: deque[str] = deque()
         self._wake = trio.Event()
-        self._send_capacity = trio.Event()
+        self._has_queue_space = trio.Event()
         self._may_have_work = True
         self._ending: Ending | None = None
         self._sending = trio.CancelScope()
@@ -112,9 +113,10 @@ class Session:
     # ------------------------------------------------------------------- what others may call
 
     def close(self, code: int, reason: str) -> None:
-        """End the session for this reason, soon; the first reason stays.
+        """End the session soon, for this reason; later calls do not change the reason.
 
-        The frame that is being sent may still be finished, as a close in its middle would be none.
+        A frame that is being sent may still be completed, because a close frame inside another frame
+        would not be one.
         """
         if self._ending is not None:
             return
@@ -124,38 +126,38 @@ class Session:
         late_s = trio.current_time() + self._limits.close_timeout_s
         self._sending.deadline = min(self._sending.deadline, late_s)
         self._wake.set()
-        self._send_capacity.set()
+        self._has_queue_space.set()
         log.info("websocket ends: %d %s", code, reason, extra={"engine_id": self.engine_id})
 
     def check_for_work(self) -> None:
-        """Have the engine's undelivered assignments delivered."""
+        """Have the engine's unacknowledged assignments sent."""
         self._may_have_work = True
         self._wake.set()
 
     def cancel(self, job_id: str, attempt: int) -> None:
-        """Tell the engine to stop an attempt."""
+        """Send a request to stop an attempt."""
         self._push(CancelMessage(job_id, attempt))
 
     def pause(self, job_id: str, attempt: int, *, paused: bool) -> None:
-        """Tell the engine to pause an attempt, or to let it go on."""
+        """Send a request to pause an attempt, or to continue it."""
         self._push(PauseMessage(job_id, attempt, paused))
 
     def ask_for_benchmark(self, requested_at: int | None) -> None:
-        """Tell the engine to measure anew, when that is news."""
+        """Ask the engine for a new benchmark, unless this request has been sent already."""
         if requested_at not in (None, self._sent_benchmark):
             self._push(BenchmarkMessage(requested_at))
         self._sent_benchmark = requested_at
 
     def send_draining(self, *, draining: bool) -> None:
-        """Tell the engine that it gets nothing new, or that it does again, when that is news."""
+        """Notify the engine that it is draining, or that it no longer is, if that has changed."""
         if draining != self._sent_draining:
             self._sent_draining = draining
             self._push(DrainMessage(draining))
 
-    # ------------------------------------------------------------------------------- the life
+    # -------------------------------------------------------------------------------- the run
 
     async def run(self) -> None:
-        """Serve until either side ends it."""
+        """Serve the engine until either side ends the session."""
         self._ledger.execute_nowait(commands.deliver_again, self.engine_id)
         try:
             async with trio.open_nursery() as nursery:
@@ -185,16 +187,16 @@ class Session:
             await self._answer(ack)
 
     async def _answer(self, ack: AckMessage) -> None:
-        """Queue an ack once there is room for it."""
+        """Queue an ack once the queue has space."""
         while len(self._queue) >= self._limits.queue_messages_max and self._ending is None:
-            self._send_capacity = trio.Event()
-            await self._send_capacity.wait()
+            self._has_queue_space = trio.Event()
+            await self._has_queue_space.wait()
         self._queue.append(encoded(ack))
         # A heartbeat may have registered the engine, or shown that it missed an assignment.
         self.check_for_work()
 
     def _push(self, message: msgspec.Struct) -> None:
-        """Queue what the daemon has to say; an engine that leaves no room for it is dropped."""
+        """Queue a message that the daemon pushes; disconnect the engine if its queue is full."""
         if self._ending is not None:
             return
         if len(self._queue) >= self._limits.queue_messages_max:
@@ -206,14 +208,14 @@ class Session:
     # ------------------------------------------------------------------------------- sending
 
     async def _send_forever(self, nursery: trio.Nursery) -> bool:
-        """Send what there is, and what comes; return whether the last frame was sent whole."""
+        """Send queued messages and assignments; return whether the last frame was sent whole."""
         while self._ending is None:
             self._wake = trio.Event()
-            if not self._may_stay():
-                self.close(CLOSE_NOT_LET_IN, "the key is not let in any more")
+            if not self._is_still_authorized():
+                self.close(CLOSE_NOT_LET_IN, "the key is no longer accepted")
             elif self._queue:
                 text = self._queue.popleft()
-                self._send_capacity.set()
+                self._has_queue_space.set()
                 if not await self._send(text):
                     return False
             elif self._may_have_work:
@@ -224,19 +226,19 @@ class Session:
                 await self._wait(nursery)
         return True
 
-    def _may_stay(self) -> bool:
-        """Whether the key is good, as far as is known; it is looked at now and then."""
+    def _is_still_authorized(self) -> bool:
+        """Whether the key was still accepted at its last check; checks it again when that is due."""
         if trio.current_time() < self._recheck_at_s:
             return True
         self._recheck_at_s = trio.current_time() + self._limits.recheck_s
-        return self._is_let_in()
+        return self._is_authorized()
 
     async def _wait(self, nursery: trio.Nursery) -> None:
-        """Wait for something to send; see after a long silence whether the engine is there."""
+        """Wait for something to send; after a long silence, ping the engine."""
         with trio.move_on_after(self._limits.ping_s) as silence:
             await self._wake.wait()
         if silence.cancelled_caught:
-            # An assignment can also become undelivered without an event: a heartbeat over HTTP.
+            # A heartbeat over HTTP can make an assignment unacknowledged again without an event.
             self._may_have_work = True
             is_silent = trio.current_time() - self._socket.last_received_s >= self._limits.ping_s
             if is_silent and not self._is_pinging:
@@ -255,7 +257,7 @@ class Session:
         self._is_pinging = False
 
     async def _deliver(self) -> bool:
-        """Send every assignment that is durable and was not sent; return as `_send` does."""
+        """Send every assignment that is durable and not sent yet; return as `_send` does."""
         ledger, engine_id = self._ledger, self.engine_id
         self._waiting_entry = ledger.execute_nowait(
             commands.reclaim_long_poll, engine_id, self._waiting_entry

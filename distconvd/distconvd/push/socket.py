@@ -1,14 +1,15 @@
-"""One websocket over a stream: the only module that knows trio-websocket, and what it lacks.
+"""Run one websocket over a stream with trio-websocket, and make up for what the library lacks.
 
-- It answers a malformed frame or text that is no UTF-8 by closing the stream, without the close
+No other module knows the library. What it lacks:
+
+- It answers a malformed frame, or text that is not UTF-8, by closing the stream, without the close
   frame that says why (RFC 6455 section 7.1.7). So it gets a stream that it cannot really close, and
-  what it has left unsaid is said here.
-- A ping that arrives while we are closing makes its reader raise, perhaps before the close frame is
-  out. That ends the connection, as it was about to, and nothing else; the frame is said here, too.
-- After a handshake that it refuses it would wait for ever; `serve_socket` does not.
+  the missing close frame is sent here.
+- A ping that arrives while we are closing makes its reader raise, possibly before the close frame is
+  sent. That ends only this connection, which was ending anyway; the frame is sent here, too.
+- After a handshake that it rejects it would wait without end; `serve_socket` has a timeout.
 
-Resource handling: the stream belongs to the caller, who closes it; nothing here outlives
-`serve_socket`.
+Resource handling: the stream belongs to the caller, who closes it; no task outlives `serve_socket`.
 """
 
 import logging
@@ -31,35 +32,37 @@ log = logging.getLogger("distconvd.push")
 
 RECEIVE_BYTES = 16_384
 REASON_BYTES = 123
-"""What a close frame has room for (RFC 6455 section 5.5)."""
+"""Maximum length of a close frame's reason (RFC 6455 section 5.5)."""
 _CLOSE = 0x88
 _FAULTS = frozenset({CLOSE_MALFORMED, CLOSE_UNREADABLE, CLOSE_TOO_BIG})
-"""Closing codes with which the engine may be in the middle of sending."""
+"""Closing codes after which the engine may still be sending."""
 
 
 class SocketClosed(Exception):
-    """The connection is over, by whomever."""
+    """The connection has ended; either side may have ended it."""
 
 
 class Socket:
-    """An open websocket of an engine. Error handling: all methods but `close` raise
-    `SocketClosed` once it is over."""
+    """An open websocket of an engine.
+
+    Error handling: all methods but `close` raise `SocketClosed` once the connection has ended.
+    """
 
     def __init__(self, connection: WebSocketConnection, wire: "_Wire", limits: PushLimits) -> None:
         self._connection = connection
         self._wire = wire
         self._limits = limits
         self.ending: tuple[int, str] | None = None
-        """What `close` was called with."""
+        """The arguments of `close`; None if it was not called."""
 
     @property
     def closed(self) -> CloseReason | None:
-        """Why the library holds the connection to be over; None: it does not."""
+        """The library's reason for the end of the connection; None while it is open."""
         return self._connection.closed
 
     @property
     def last_received_s(self) -> float:
-        """When the last byte came, in trio's time."""
+        """When the last byte arrived, in trio's time."""
         return self._wire.last_received_s
 
     async def receive(self) -> str | bytes:
@@ -70,7 +73,7 @@ class Socket:
             raise SocketClosed(str(end.reason)) from None
 
     async def send(self, text: str) -> None:
-        """Send one message. Cancelled in the middle, it leaves a stream that is good for nothing."""
+        """Send one message. If cancelled in the middle, the stream cannot be used any more."""
         try:
             await self._connection.send_message(text)
         except ConnectionClosed as end:
@@ -84,16 +87,16 @@ class Socket:
             raise SocketClosed(str(end.reason)) from None
 
     async def close(self, code: int, reason: str) -> None:
-        """Say why, and wait a moment for the engine to agree."""
+        """Send a close frame with the reason, and wait a moment for the engine's."""
         self.ending = (code, reason)
         with trio.move_on_after(self._limits.close_timeout_s):
             await self._connection.aclose(code, reason)
 
 
 async def serve_socket(
-    stream: trio.abc.Stream, limits: PushLimits, talk: Callable[[Socket], Awaitable[None]]
+    stream: trio.abc.Stream, limits: PushLimits, run_session: Callable[[Socket], Awaitable[None]]
 ) -> None:
-    """Accept a websocket on a stream that begins with its handshake, and hand it to `talk`."""
+    """Accept a websocket on a stream that begins with its handshake, and run a session on it."""
     wire = _Wire(stream)
     opened: list[Socket] = []
     try:
@@ -108,72 +111,74 @@ async def serve_socket(
                 connection = await request.accept(subprotocol=SUBPROTOCOL)
                 opened.append(Socket(connection, wire, limits))
             for socket in opened:
-                await talk(socket)
+                await run_session(socket)
             nursery.cancel_scope.cancel()
     except* (LocalProtocolError, RemoteProtocolError, ConnectionClosed) as group:
-        log.debug("a websocket ended in disorder: %s", group.exceptions)
+        log.debug("a websocket did not end properly: %s", group.exceptions)
     for socket in opened:
-        await _say_the_rest(wire, _owed(socket), limits)
+        await _send_missing_close(wire, _reason_to_send(socket), limits)
 
 
-def _owed(socket: Socket) -> tuple[int, str] | None:
-    """Return what the engine should be told, if the library has not told it: a fault that it found,
-    or what `close` was called with."""
+def _reason_to_send(socket: Socket) -> tuple[int, str] | None:
+    """Return the code and reason that the engine should get: those of a fault that the library
+    found, or the arguments of `close`."""
     end = socket.closed
     if end is not None and end.code in _FAULTS:
         return end.code, end.reason or ""
     return socket.ending
 
 
-async def _say_the_rest(wire: "_Wire", owed: tuple[int, str] | None, limits: PushLimits) -> None:
-    """Send the close frame that is owed, and see that the engine can read it."""
-    if owed is None or (wire.said_close and owed[0] not in _FAULTS):
+async def _send_missing_close(
+    wire: "_Wire", reason: tuple[int, str] | None, limits: PushLimits
+) -> None:
+    """Send the close frame that the library has not sent, and let the engine read it."""
+    if reason is None or (wire.has_sent_close and reason[0] not in _FAULTS):
         return
     with trio.move_on_after(limits.close_timeout_s):
-        if not wire.said_close:
-            await wire.say_close(*owed)
+        if not wire.has_sent_close:
+            await wire.send_close(*reason)
         await linger(wire.stream, 4 * limits.message_bytes_max)
 
 
 class _Wire(trio.abc.Stream):
-    """The stream that the library gets; see the module."""
+    """The stream that the library gets, which it cannot really close; see the module."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream
         self.last_received_s = trio.current_time()
-        self.said_close = False
+        self.has_sent_close = False
         self._closed = False
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        """Receive, and note when."""
+        """Receive, and record when."""
         self._check()
         data = await self.stream.receive_some(max_bytes)
         self.last_received_s = trio.current_time()
         return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send one frame: the library gives each to one call."""
+        """Send one frame: the library sends each with one call."""
         self._check()
         await self.stream.send_all(data)
-        self.said_close = self.said_close or data[0] == _CLOSE
+        self.has_sent_close = self.has_sent_close or data[0] == _CLOSE
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait for the stream beneath."""
+        """Wait for the underlying stream."""
         await self.stream.wait_send_all_might_not_block()
 
     async def aclose(self) -> None:
-        """Refuse further use; the stream beneath stays open for what is left to say."""
+        """Reject further use; the underlying stream stays open for a missing close frame."""
         self._closed = True
         await trio.lowlevel.checkpoint()
 
-    async def say_close(self, code: int, reason: str) -> None:
-        """Send a close frame, whatever the library thinks of it; quietly if nobody hears it."""
+    async def send_close(self, code: int, reason: str) -> None:
+        """Send a close frame, whatever the library's state; only log it if the engine has gone."""
         reason_bytes = reason.encode()[:REASON_BYTES].decode(errors="ignore").encode()
         payload = code.to_bytes(2, "big") + reason_bytes
         try:
             await self.stream.send_all(bytes([_CLOSE, len(payload)]) + payload)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            log.debug("an engine was gone before it was told %d %s", code, reason)
+            log.debug("an engine was gone before the close frame %d %s was sent", code, reason)
 
     def _check(self) -> None:
         if self._closed:

@@ -1,15 +1,15 @@
-"""The public kit for those who write plugins; see docs/plugins.md, "Testing a plugin".
+"""Test plugins: the public kit for plugin authors; see docs/plugins.md, "Testing a plugin".
 
-| module | what is in it |
+| module | contents |
 | --- | --- |
 | `daemon` | a whole daemon in memory, and a client of it |
 | `engine` | virtual engines |
 | `clock` | a wall clock that a test sets |
-| `store_suite` | what every store must pass |
-| `policy_suite` | what every policy must pass |
-| `authenticator_suite` | what every authenticator must pass |
-| `listener_suite` | what every listener must pass |
-| `faultdisk`, `power_cut` | a disk that fails on order |
+| `store_suite` | the tests that every store must pass |
+| `policy_suite` | the tests that every policy must pass |
+| `authenticator_suite` | the tests that every authenticator must pass |
+| `listener_suite` | the tests that every listener must pass |
+| `faultdisk`, `power_cut` | a disk that fails on demand |
 
-It needs pytest, which the daemon does not; nothing outside of tests imports it.
+The kit needs pytest, which the daemon does not; only tests import it.
 """

@@ -1,4 +1,4 @@
-"""The tests that every authenticator has to pass: inherit from `AuthenticatorSuite`.
+"""Test an authenticator: inherit from `AuthenticatorSuite`.
 
     from distconvd.testing.authenticator_suite import AuthenticatorSuite
 
@@ -9,8 +9,8 @@
         def authenticator(self) -> Authenticator:
             return Mine(...)
 
-`good_keys` are those that the one from the fixture takes, with their roles. One that lets in whoever
-comes, key or not, says `lets_everybody_in = True`.
+`good_keys` are the keys that the fixture's authenticator accepts, with their roles. Set
+`lets_everybody_in = True` for an authenticator that accepts every caller, with or without a key.
 """
 
 # ruff: noqa: D102 (a test's name is its sentence)
@@ -29,7 +29,7 @@ PEER = "10.0.0.7:42682"
 ODD_PEERS = ["127.0.0.1:5000", "[::1]:5000", "10.0.0.7:1", "unix", ""]
 CALLS = 1000
 CALL_MS_MAX = 2.0
-"""A call may take so long on average; it is made for each request, in the daemon's one thread."""
+"""The most time of a call on average; it is made for each request, in the daemon's one thread."""
 ODD_KEYS = [
     "",
     " ",
@@ -42,7 +42,7 @@ ODD_KEYS = [
     "%s%n",
     "../..",
 ]
-"""As they may come in a header: each character is one byte."""
+"""Keys as a header may contain them: each character is one byte."""
 
 
 class AuthenticatorSuite:
@@ -55,7 +55,7 @@ class AuthenticatorSuite:
     def authenticator(self) -> Authenticator:
         raise NotImplementedError("give a fixture `authenticator` that makes yours")
 
-    def test_a_good_key_is_somebody_with_the_roles_that_it_has(
+    def test_a_good_key_gives_a_principal_with_its_roles(
         self, authenticator: Authenticator
     ) -> None:
         assert self.good_keys or self.lets_everybody_in, "say which keys are good"
@@ -71,7 +71,7 @@ class AuthenticatorSuite:
         for key in self.good_keys:
             assert key not in repr(authenticator.authenticate(key, PEER))
 
-    def test_who_has_no_key_is_refused_unless_everybody_comes_in(
+    def test_a_caller_without_a_key_is_rejected_unless_everybody_is_accepted(
         self, authenticator: Authenticator
     ) -> None:
         if self.lets_everybody_in:
@@ -104,11 +104,11 @@ class AuthenticatorSuite:
                 other = "y" if character != "y" else "z"
                 self._assert_wrong(authenticator, key[:at] + other + key[at + 1 :])
 
-    def test_nobody_comes_in_for_where_they_call_from_or_who_called_before(
+    def test_neither_an_address_nor_an_earlier_caller_replaces_the_key(
         self, authenticator: Authenticator
     ) -> None:
         if self.lets_everybody_in:
-            pytest.skip("everybody does")
+            pytest.skip("everybody is accepted")
         for peer in ODD_PEERS:
             for key in self.good_keys:
                 authenticator.authenticate(key, peer)
@@ -121,7 +121,7 @@ class AuthenticatorSuite:
             with pytest.raises(Unauthorized):
                 authenticator.authenticate(key, PEER)
 
-    def test_odd_keys_are_refused_and_break_nothing(self, authenticator: Authenticator) -> None:
+    def test_odd_keys_are_rejected_and_break_nothing(self, authenticator: Authenticator) -> None:
         if self.lets_everybody_in:
             pytest.skip("no key is wrong")
         for key in ODD_KEYS:

@@ -1,4 +1,4 @@
-"""A wall clock for tests: it shows what the test says, and runs with trio's clock.
+"""Provide a wall clock for tests: the test sets it, and it runs with trio's clock.
 
 Under `autojump_clock` a week costs no time:
 
@@ -14,14 +14,14 @@ import trio
 from distconvd.dispatch import Instant
 
 WALL_MS = 1_700_000_000_000
-"""What the wall clock shows when trio's clock shows 0, unless a test says otherwise."""
+"""The wall clock's time when trio's clock is at 0, unless a test sets another."""
 
 
 class VirtualClock:
     """See the module.
 
     Args:
-        start: what the wall clock shows now, as ISO 8601 with an offset; None: some day in 2023.
+        start: the present wall-clock time, as ISO 8601 with an offset; None: a day in 2023.
     """
 
     def __init__(self, start: str | None = None) -> None:
@@ -29,19 +29,19 @@ class VirtualClock:
         self._offset_ms = WALL_MS
 
     def now(self) -> Instant:
-        """Return the present moment on both clocks; call it within trio."""
+        """Return the present time on both clocks; call it within trio."""
         mono_s = trio.current_time()
         if self._start_ms is not None:
             self._offset_ms, self._start_ms = self._start_ms - int(mono_s * 1000), None
         return Instant(self._offset_ms + int(mono_s * 1000), mono_s)
 
     def step(self, seconds: float) -> None:
-        """Set the wall clock forward, or back, as an administrator or NTP does."""
+        """Set the wall clock forward or back, as an administrator or NTP does."""
         self.now()
         self._offset_ms += int(seconds * 1000)
 
     async def sleep_until(self, wall: str) -> None:
-        """Wait until the wall clock shows this."""
+        """Wait until the wall clock shows this time."""
         await trio.sleep(max(0.0, (ms_of(wall) - self.now().wall_ms) / 1000))
 
 

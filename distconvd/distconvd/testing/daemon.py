@@ -1,8 +1,8 @@
-"""A whole daemon inside a test: real bytes on memory streams, the memory store, virtual time.
+"""Run a whole daemon inside a test: real bytes on memory streams, memory store, virtual time.
 
-For plugin authors and for our own tests. Everything between the HTTP bytes and the store is the
-real thing, made by the same composition root as the command `distconvd`; only sockets, the disk and
-the clock are replaced. Under trio's `autojump_clock` a minute of lease costs no time.
+For plugin authors and for our own tests. Everything between the HTTP bytes and the store is real, made
+by the same composition root as the command `distconvd`; only sockets, the disk and the clock are
+replaced. Under trio's `autojump_clock` a minute of lease costs no time.
 
     from distconvd.testing.daemon import Daemon, open_daemon
 
@@ -58,10 +58,10 @@ class Reply:
 
 
 class Client:
-    """An HTTP client of one daemon; every request has a connection of its own.
+    """An HTTP client of one daemon; every request has its own connection.
 
     Args:
-        daemon: whom to call.
+        daemon: the daemon to call.
         headers: sent with every request.
     """
 
@@ -76,9 +76,9 @@ class Client:
 
         Args:
             method: such as `GET`.
-            path: the target as it goes on the wire, percent-encoded where need be.
+            path: the target as it goes on the wire, percent-encoded where necessary.
             body: bytes are sent as they are, None is no body, anything else is sent as JSON.
-            headers: more headers; one of a name that the client sends anyhow replaces it.
+            headers: more headers; they replace the client's own of the same name.
 
         Raises `trio.BrokenResourceError` or `h11.RemoteProtocolError` for a broken reply.
         """
@@ -106,9 +106,9 @@ class Client:
     async def exchange(
         self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
     ) -> AsyncGenerator[tuple[Reply, AsyncIterator[bytes]]]:
-        """Make one request and give the reply's head and the pieces of its body as they come.
+        """Make one request and yield the reply's head and the parts of its body as they come.
 
-        Leaving the block hangs up, whether or not the reply has ended.
+        Leaving the block closes the connection, whether or not the reply has ended.
         """
         stream = await self._daemon.connect()
         async with stream:
@@ -127,7 +127,7 @@ class Daemon:
     """A running daemon; `open_daemon` makes one.
 
     Attributes:
-        parts: all parts, for tests that look inside.
+        parts: all parts of the daemon, for tests that look inside.
         client: an HTTP client with the right key (`X-API-Key`).
         anonymous: an HTTP client without a key.
     """
@@ -149,16 +149,16 @@ class Daemon:
         return Client(self, headers)
 
     async def connect(self, *, slow: bool = False) -> trio.abc.Stream:
-        """Return the client's end of a new connection, for tests that send bytes of their own.
+        """Return the client's end of a new connection, for tests that send their own bytes.
 
-        With `slow` nothing is buffered on the way: the daemon sends no faster than the test reads.
+        With `slow` nothing is buffered between: the daemon sends no faster than the test reads.
         """
         ours, theirs = lockstep_stream_pair() if slow else memory_stream_pair()
         await self._connections.send(theirs)
         return ours
 
     def stop(self) -> None:
-        """Do what SIGTERM does: drain. `open_daemon` does it at the end of its block anyhow."""
+        """Do what SIGTERM does: drain. `open_daemon` does it at the end of its block anyway."""
         self._stop.set()
 
     async def run(
@@ -176,15 +176,15 @@ async def open_daemon(
     clock: VirtualClock | None = None,
     **settings: Any,
 ) -> AsyncGenerator[Daemon]:
-    """Run a daemon for the length of the block, then drain it and close its store.
+    """Run a daemon during the block, then drain it and close its store.
 
     Args:
-        plugins: files or modules to load besides the installed ones, as with `--plugin`.
+        plugins: files or modules to load in addition to the installed ones, as with `--plugin`.
         store: the store to use instead of a new memory store, for example one that fails.
         clock: the wall clock; by default one that begins at `WALL_MS`.
         settings: values as in the configuration file: `policy="mine"`, `dispatch={"lease_s": 5}`.
 
-    Raises: what starting the real daemon raises, for example `ConfigError`.
+    Raises: what the start of the real daemon raises, for example `ConfigError`.
     """
     with TemporaryDirectory(prefix="distconvd-") as directory:
         values: dict[str, Any] = {"api_key": KEY, "store": "memory", "plugins": list(plugins)}
@@ -226,8 +226,8 @@ class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
 async def daemon() -> AsyncGenerator[Daemon]:
     """A daemon with the default settings and an API key (`KEY`).
 
-    A test that waits names `autojump_clock` among its own arguments (pytest-trio looks for a clock
-    nowhere else); then waiting costs no time.
+    A test that waits names `autojump_clock` among its own arguments, the only place where pytest-trio
+    looks for a clock; then waiting costs no time.
     """
     async with open_daemon() as opened:
         yield opened
@@ -240,7 +240,7 @@ def _named(headers: Mapping[str, str]) -> dict[str, str]:
 def _request_bytes(
     machine: h11.Connection, method: str, path: str, body: object, headers: dict[str, str]
 ) -> bytes:
-    """Return a whole request; a body that is JSON says so."""
+    """Return the bytes of a whole request, with `Content-Type: application/json` if it has a body."""
     raw = b""
     if isinstance(body, bytes):
         raw = body
@@ -265,7 +265,7 @@ async def _next_event(machine: h11.Connection, stream: trio.abc.Stream) -> objec
 
 
 class _Pieces(AsyncIterator[bytes]):
-    """A reply's body as it comes. No generator, as those must be closed by whoever stops early."""
+    """A reply's body as it comes. Not a generator: a reader that stops early would have to close it."""
 
     def __init__(self, machine: h11.Connection, stream: trio.abc.Stream) -> None:
         self._machine = machine

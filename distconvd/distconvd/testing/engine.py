@@ -1,11 +1,11 @@
-"""A virtual engine: talks to a daemon in a test as a real one does, and encodes nothing.
+"""Provide virtual engines: they talk to a daemon in a test as real ones do, but encode nothing.
 
     engine = VirtualEngine(daemon, "e1", tags=["gpu"], benchmark_time=3.0)
     await engine.beat()
     job = await engine.must_ask()
     await engine.complete(job)
 
-or, to have a farm: `nursery.start_soon(engine.work, 60.0)`, which takes job after job.
+or, for a farm: `nursery.start_soon(engine.work, 60.0)`, which takes job after job.
 """
 
 from collections.abc import Callable
@@ -23,10 +23,10 @@ class VirtualEngine:
     """See the module.
 
     Args:
-        daemon: whom to work for.
-        engine_id: its name.
+        daemon: the daemon to work for.
+        engine_id: the engine's name.
         client: another client than the daemon's own, for example one with an engine's key.
-        fields: of its heartbeats; idle, with a benchmark of 10 s, unless they say otherwise.
+        fields: fields of its heartbeats; by default it is idle, with a benchmark of 10 s.
 
     Attributes:
         done: ids of the jobs that `work` has completed, in order.
@@ -41,7 +41,7 @@ class VirtualEngine:
         self._fields = {"status": "idle", "benchmark_time": 10.0, **fields}
 
     async def beat(self, **fields: Any) -> dict[str, Any]:
-        """Send a heartbeat; `fields` stay for those to come."""
+        """Send a heartbeat; `fields` are kept for later ones."""
         self._fields |= fields
         return _ok(
             await self._client.post(
@@ -50,33 +50,33 @@ class VirtualEngine:
         )
 
     async def ask(self, wait_s: int = 0) -> JobFields | None:
-        """Ask for a job; wait so long for one."""
+        """Ask for a job; wait up to `wait_s` for one."""
         headers = {"prefer": f"wait={wait_s}"} if wait_s else {}
         reply = await self._client.post("/assign_job/", {"engine_id": self.engine_id}, **headers)
         return None if reply.status == 204 else _ok(reply)
 
     async def must_ask(self, wait_s: int = 0) -> JobFields:
-        """Ask for a job that there must be."""
+        """Ask for a job; fail if there is none."""
         job = await self.ask(wait_s)
         assert job is not None, f"there is no job for engine {self.engine_id}"
         return job
 
     async def complete(self, job: JobFields, output_url: str = "file:///out.mp4") -> JobFields:
-        """Report a job as done; return it as it then is."""
+        """Report a job as completed; return its new state."""
         return await self._report("complete", job, output_url=output_url)
 
     async def fail(
         self, job: JobFields, message: str = "it broke", error_class: str = "engine"
     ) -> JobFields:
-        """Report a job as failed; return it as it then is."""
+        """Report a job as failed; return its new state."""
         return await self._report("fail", job, error_message=message, error_class=error_class)
 
     async def release(self, job: JobFields, reason: str = "released") -> JobFields:
-        """Give a job back; return it as it then is."""
+        """Release a job; return its new state."""
         return await self._report("release", job, reason=reason)
 
     async def work(self, seconds: float | Callable[[JobFields], float], wait_s: int = 30) -> None:
-        """Take and complete job after job until cancelled; each takes so long."""
+        """Take and complete job after job until cancelled; each takes `seconds`."""
         await self.beat()
         while True:
             job = await self.ask(wait_s)

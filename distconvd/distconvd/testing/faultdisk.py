@@ -1,22 +1,22 @@
-"""A file system in memory that fails where it is told to, and whose power can be cut.
+"""Provide a file system in memory that fails on demand, and whose power can be cut.
 
 It numbers every operation that changes something: create, write, truncate, fsync, fdatasync,
 rename, link, unlink, mkdir and the sync of a directory. A test runs its work once to learn how
-many there are, then again for each number with a fault there (`fail`) or the power gone there
-(`cut_power_at`), and looks at what is left (`after_power_cut`).
+many there are, then again for each number with a fault there (`fail`) or a power cut there
+(`cut_power_at`), and checks what is left (`after_power_cut`).
 
-What a power cut leaves is what POSIX promises and no more:
+A power cut leaves only what POSIX guarantees:
 
-- The contents of a file are what the last sync made them, and of each block written since, the
-  new contents or the old ones (zeros where there were none), the size being anything between.
-- A name that was made, given or taken away since its directory was synced may be so or not, each
-  on its own. A rename is one step within a directory; into another one, the file may be left with
-  both names, but not without any. Syncing a file does not make its name durable.
-- After a sync that failed, the blocks that it was to write are lost: they read as they should, and
-  later syncs succeed, but what is on the disk stays as it was. (Kernels are somewhat better than
-  that; a program that relies on it is not.)
+- The contents of a file are those of the last sync; each block written since has its new contents or
+  its old ones (zeros if there were none), and the size may be anything between.
+- Each name that was created, changed or removed since its directory was synced may have changed or
+  not, independently of the others. A rename is one step within a directory; into another one, the
+  file may be left with both names, but not without any. Syncing a file does not make its name durable.
+- After a sync that failed, the blocks that it should have written are lost: reading them returns the
+  new contents, and later syncs succeed, but the disk keeps the old ones. (Kernels are somewhat better
+  than that, but a program must not rely on it.)
 
-A process that is killed without a power cut is `restart`: all is there, and the locks are free.
+`restart` is a kill of the process without a power cut: all contents stay, and the locks are free.
 """
 
 import errno
@@ -30,8 +30,8 @@ from typing import Literal, NamedTuple
 from distconvd.disk import DiskFile, DiskLock, OpenMode
 
 Fault = Literal["ENOSPC", "EIO", "short", "torn"]
-"""`short`: a write takes half and says so; `torn`: it takes half and raises ENOSPC. Other
-operations than writes do not have these two: they are done as if there was no fault."""
+"""`short`: a write writes half and returns that; `torn`: it writes half and raises ENOSPC. These two
+apply to writes only; other operations succeed."""
 
 Operation = Literal[
     "create", "write", "truncate", "fsync", "fdatasync", "rename", "link", "unlink", "mkdir",
@@ -41,23 +41,23 @@ Operation = Literal[
 _NEED_SPACE: tuple[Operation, ...] = ("create", "write", "link", "mkdir")
 
 BLOCK_BYTES = 64
-"""Small, so that a test's small files have several that a power cut can tell apart."""
+"""Small, so that even a test's small files have several blocks that a power cut can separate."""
 
 
 class PowerCut(BaseException):
-    """The power is gone: raised by the operation where it went, and by every one after it.
+    """The power is gone: raised by the operation where it was cut, and by every one after it.
 
-    No `Exception`, since no program gets to handle it.
+    Not an `Exception`, since no program can handle a power cut.
     """
 
 
 class Survival(NamedTuple):
-    """What a power cut leaves of that which was not synced.
+    """Decides which unsynced changes survive a power cut.
 
     Attributes:
-        name: for the message of a failed test.
-        names: decides for one change of a name whether it is on the disk.
-        blocks: decides so for one block of a file.
+        name: shown in the message of a failed test.
+        names: returns whether one change of a name is on the disk.
+        blocks: returns whether one block of a file is on the disk.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Survival(NamedTuple):
 
 
 def survivals(seed: int, draws: int) -> list[Survival]:
-    """Return the four extremes, and `draws` mixtures that depend on `seed` alone."""
+    """Return the four extremes, and `draws` random mixtures that depend only on `seed`."""
     extremes = [
         Survival("nothing", lambda: False, lambda: False),
         Survival("everything", lambda: True, lambda: True),
@@ -86,7 +86,7 @@ def _mixture(seed: int, draw: int) -> Survival:
 
 
 class _Node:
-    """A file's contents: as programs see them, and as the disk has them."""
+    """A file's contents, both as programs see them and as they are on the disk."""
 
     def __init__(self, contents: bytes = b"") -> None:
         self.data = bytearray(contents)
@@ -104,7 +104,7 @@ class _Node:
         self._clean()
 
     def forget(self) -> None:
-        """Take what is dirty as written, which it never will be."""
+        """Mark the dirty blocks as clean and lost, as a kernel does after a failed sync."""
         self.lost |= self.dirty
         self._clean()
 
@@ -128,9 +128,9 @@ class _Node:
 
 
 class _NameChange:
-    """Names given (a node, or None for a directory) or taken away (`_GONE`), in one step.
+    """Names added (with a node or directory) or removed (None), in one step.
 
-    A rename into another directory is two of these, the second of which `needs` the first.
+    A rename into another directory is two changes, of which the second `needs` the first.
     """
 
     def __init__(
@@ -152,15 +152,15 @@ class _NameChange:
 
 
 class _Directory:
-    """A directory has no contents here: its entries are paths."""
+    """A directory; its entries are not kept here, but as paths in `_Entries`."""
 
 
 _Entries = dict[str, _Node | _Directory]
-"""By absolute path; as text, which is much faster than a `Path` to compare."""
+"""Files and directories by absolute path, as text, which is much faster to compare than `Path`."""
 
 
 class FaultDisk:
-    """See the module. It has one directory to begin with, `/`.
+    """See the module. At first it has one directory, `/`.
 
     Attributes:
         operations: the operations so far, in order, with their paths.
@@ -177,12 +177,12 @@ class FaultDisk:
         self._locks: dict[Path, str] = {}
         self._lock = threading.RLock()
 
-    # -------------------------------------------------------------------------- what a test tells
+    # ------------------------------------------------------------------------- control by the test
 
     def fail(self, number: int, fault: Fault, *, lasting: bool = False) -> None:
-        """Let operation `number` (from 0) fail, and, if `lasting`, all that follow.
+        """Let operation `number` (from 0) fail and, if `lasting`, all later ones.
 
-        A lasting ENOSPC spares what needs no room.
+        A lasting ENOSPC does not affect operations that need no space.
         """
         if lasting:
             self._lasting = number, fault
@@ -190,29 +190,29 @@ class FaultDisk:
             self._faults[number] = fault
 
     def fail_all(self, fault: Fault) -> None:
-        """Let every operation from now on fail; with ENOSPC, those that need room."""
+        """Let every operation from now on fail; with ENOSPC, those that need space."""
         self.fail(len(self.operations), fault, lasting=True)
 
     def heal(self) -> None:
-        """Let nothing fail any more."""
+        """Remove all faults."""
         self._lasting = None
         self._faults.clear()
 
     def cut_power_at(self, number: int) -> None:
-        """Let operation `number` and all after it not happen, but raise `PowerCut`."""
+        """Let operation `number` and all later ones raise `PowerCut` and do nothing."""
         self._cut_at = number
 
     def cut_power(self) -> None:
-        """Cut it now."""
+        """Cut the power now."""
         self._cut_at = len(self.operations)
 
     def restart(self) -> None:
-        """Take the process for killed: its locks are free, and there is power, if it was cut."""
+        """Pretend that the process was killed: free its locks, and restore the power if it was cut."""
         self._locks.clear()
         self._cut_at = None
 
     def after_power_cut(self, survival: Survival) -> "FaultDisk":
-        """Return a healthy disk with what is left after a power cut at this point."""
+        """Return a healthy disk with the contents left by a power cut at this point."""
         entries = dict(self._durable)
         applied: set[int] = set()
         for change in self._pending:
@@ -230,7 +230,7 @@ class FaultDisk:
         return after
 
     def copy(self) -> "FaultDisk":
-        """Return a healthy disk with all that programs see here, as durable contents."""
+        """Return a healthy disk on which everything that programs see here is durable."""
         copy = FaultDisk()
         for path, entry in self._now.items():
             copy._now[path] = _Node(bytes(entry.data)) if isinstance(entry, _Node) else entry
@@ -242,7 +242,7 @@ class FaultDisk:
         return bytes(self._file(path).data)
 
     def put(self, path: Path, contents: bytes) -> None:
-        """Put a file there, durably, with its directories, by no operation."""
+        """Create a durable file and its directories, without counting an operation."""
         for parent in reversed(path.parents):
             self._now.setdefault(str(parent), _Directory())
             self._durable.setdefault(str(parent), _Directory())
@@ -276,7 +276,7 @@ class FaultDisk:
         return len(self._file(path).data)
 
     def is_directory(self, path: Path) -> bool:
-        """Tell whether a directory is there."""
+        """Return whether a directory exists."""
         return isinstance(self._now.get(str(path)), _Directory)
 
     def listdir(self, path: Path) -> list[str]:
@@ -348,10 +348,10 @@ class FaultDisk:
             self._locks[path] = note
         return _Lock(self._locks, path)
 
-    # ----------------------------------------------------------------------------------- within
+    # --------------------------------------------------------------------------------- internal
 
     def operation(self, operation: Operation, path: Path) -> Fault | None:
-        """Number an operation; raise what it is to raise, or return how its write is to fail."""
+        """Number an operation; raise its fault, or return how its write must fail."""
         number = len(self.operations)
         if self._cut_at is not None and number >= self._cut_at:
             raise PowerCut(f"before {operation} of {path}, operation {number}")
@@ -429,7 +429,7 @@ class _File:
 
 
 class _Lock:
-    """A held lock."""
+    """A lock that has been taken."""
 
     def __init__(self, locks: dict[Path, str], path: Path) -> None:
         self._locks = locks

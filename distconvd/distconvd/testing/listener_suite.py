@@ -1,4 +1,4 @@
-"""The tests that every listener has to pass: inherit from `ListenerSuite` and say how to make yours.
+"""Test a listener to events: inherit from `ListenerSuite` and provide a fixture that makes yours.
 
     from distconvd.testing.listener_suite import ListenerSuite
 
@@ -7,8 +7,8 @@
         def listener(self, tmp_path: Path) -> object:
             return MyListener(...)
 
-`listener` is an object with `on_event(event)`, and with `run(task_status)` where it is a service; for a
-bare `distconvd_event` give `FunctionListener(distconvd_event)`.
+`listener` is an object with `on_event(event)`, and with `run(task_status)` if it is a service; for a
+plain `distconvd_event` use `FunctionListener(distconvd_event)`.
 """
 
 # ruff: noqa: D102 (a test's name is its sentence)
@@ -26,22 +26,22 @@ from distconvd.dispatch.decision import EventKind
 
 BURST = 5000
 EVENT_MS_MAX = 1.0
-"""An event may take so long on average: everybody waits for it."""
+"""The most time of an event on average: every request waits for it."""
 
 KEPT_EVENTS_MAX = 10_000
-"""Events that it may keep, where nobody takes them from it."""
+"""Events that a listener may keep while nothing takes them from it."""
 END_S_MAX = 30.0
-"""A service may take so long to start, and to end."""
+"""The most time for a service to start, and to end."""
 
 _JOB = b'{"job_id":"1_0","source_url":"file:///a.mov","target_codec":"h264","status":"completed"}'
 _ENGINE = b'{"engine_id":"e1","status":"idle"}'
 
 
 class Listener(Protocol):
-    """What is under test; it may have `run`, as `hookspecs.Service`."""
+    """The object under test; it may have `run`, as `hookspecs.Service`."""
 
     def on_event(self, event: Event) -> None:
-        """Hear of an event."""
+        """Receive an event."""
         ...
 
 
@@ -53,7 +53,7 @@ class FunctionListener:
 
 
 def odd_events() -> list[Event]:
-    """Return an event of each kind, whole and as empty as it may be."""
+    """Return two events of each kind: one with all fields, one with as few as possible."""
     found: list[Event] = []
     for kind in get_args(EventKind):
         record = _JOB if kind.startswith("job.") else _ENGINE
@@ -68,20 +68,20 @@ class ListenerSuite:
 
     @pytest.fixture
     def listener(self) -> Listener:
-        raise NotImplementedError("give a fixture `listener` that makes yours")
+        raise NotImplementedError("override the fixture `listener`")
 
     def test_it_accepts_every_kind_of_event_and_returns_nothing(self, listener: Listener) -> None:
         for event in odd_events():
             assert listener.on_event(event) is None  # type: ignore[func-returns-value]
 
-    def test_it_returns_immediately_also_in_a_burst(self, listener: Listener) -> None:
+    def test_it_returns_immediately_even_in_a_burst(self, listener: Listener) -> None:
         event = odd_events()[0]
         began_s = time.perf_counter()
         for _ in range(BURST):
             listener.on_event(event)
         assert (time.perf_counter() - began_s) * 1000 / BURST < EVENT_MS_MAX
 
-    def test_a_service_starts_and_stops_on_request_also_with_events_waiting(
+    def test_a_service_starts_and_stops_on_request_even_with_events_waiting(
         self, listener: Listener
     ) -> None:
         run: Any = getattr(listener, "run", None)
@@ -101,7 +101,7 @@ class ListenerSuite:
 
         trio.run(main)
 
-    def test_what_it_keeps_of_events_that_nobody_takes_is_bounded(self, listener: Listener) -> None:
+    def test_the_events_that_it_keeps_are_bounded(self, listener: Listener) -> None:
         def grown_bytes() -> int:
             before_bytes, _ = tracemalloc.get_traced_memory()
             for number in range(KEPT_EVENTS_MAX):
@@ -112,7 +112,7 @@ class ListenerSuite:
         tracemalloc.start()
         try:
             grown_bytes()
-            assert grown_bytes() < KEPT_EVENTS_MAX * 100, "each event stays: it grows for ever"
+            assert grown_bytes() < KEPT_EVENTS_MAX * 100, "it keeps every event, without a bound"
         finally:
             tracemalloc.stop()
 
@@ -126,5 +126,5 @@ async def _run_once(listener: Listener, run: Any) -> None:
                 listener.on_event(event)
             started_s = time.perf_counter()
             nursery.cancel_scope.cancel()
-    # Not by the timeout above, as a service can shield itself from that, too.
-    assert time.perf_counter() - started_s < END_S_MAX, "it does not end when it is told to"
+    # Not left to the timeout above: a service can shield itself from that, too.
+    assert time.perf_counter() - started_s < END_S_MAX, "it does not end when it is cancelled"

@@ -1,4 +1,4 @@
-"""The tests that every policy has to pass: inherit from `PolicySuite` and say how to make yours.
+"""Test a policy: inherit from `PolicySuite` and provide a fixture that makes yours.
 
     from distconvd.testing.policy_suite import PolicySuite
 
@@ -7,7 +7,7 @@
         def policy(self) -> Policy:
             return MyPolicy(MySettings())
 
-`SomeEngines` is what a policy sees, for tests of your own.
+`SomeEngines` is what a policy is given, for your own tests.
 """
 
 # ruff: noqa: D102 (a test's name is its sentence)
@@ -29,16 +29,16 @@ HOUR_MS = 3_600_000
 YEAR_MS = 366 * 24 * HOUR_MS
 NOW_MS = 1_700_000_000_000
 PLACE_MS_MAX = 10.0
-"""A decision among a hundred engines may take so long on average; the daemon waits for it."""
+"""The most time of a decision among a hundred engines on average; the daemon waits for it."""
 SHORT_S = 20e-6
-"""What is quicker than this is too quick to be compared."""
+"""Times below this are too short to be compared."""
 
 
 def load_policy(name: str, *plugins: str, **tables: dict[str, object]) -> Policy:
     """Make a policy as the daemon would.
 
     Args:
-        name: what it is offered under.
+        name: the name that it is registered under.
         plugins: files or modules, as with `--plugin`.
         tables: its settings and others', `**{"my-policy": {"hour": 22}}`.
     """
@@ -47,7 +47,7 @@ def load_policy(name: str, *plugins: str, **tables: dict[str, object]) -> Policy
 
 
 class SomeEngines:
-    """Idle engines, made by hand: `distconvd.policy.IdleEngines`."""
+    """A list of idle engines as `distconvd.policy.IdleEngines`."""
 
     def __init__(self, engines: Sequence[EngineInfo], asking: str | None = None) -> None:
         self._engines = sorted(
@@ -90,7 +90,7 @@ def job(number: int = 0, **fields: object) -> Job:
 
 
 def odd_jobs() -> list[Job]:
-    """Return jobs that a policy may stumble over, made anew."""
+    """Return new jobs that may trip a policy."""
     return [
         job(0),
         job(1, job_size=0.0),
@@ -120,7 +120,7 @@ class PolicySuite:
 
     @pytest.fixture
     def policy(self) -> Policy:
-        raise NotImplementedError("give a fixture `policy` that makes yours")
+        raise NotImplementedError("override the fixture `policy`")
 
     def test_every_answer_is_an_available_engine_or_a_hold_with_a_reason(
         self, policy: Policy
@@ -128,7 +128,7 @@ class PolicySuite:
         for each, farm, now_ms in itertools.product(ODD_JOBS, FARMS, WEEK_MS[::9]):
             answer = policy.place(each, SomeEngines(farm), now_ms)
             assert isinstance(answer, Place | Hold), answer
-            assert answer.reason.strip(), "a reason is shown to people"
+            assert answer.reason.strip(), "the reason is shown to people, so it must not be empty"
             assert answer.reason.isprintable()
             if isinstance(answer, Place):
                 assert answer.engine_id in {one.engine_id for one in farm}
@@ -139,13 +139,13 @@ class PolicySuite:
                 answer = policy.place(each, SomeEngines(farm, asking), NOW_MS)
                 assert isinstance(answer, Hold) or answer.engine_id in {e.engine_id for e in farm}
 
-    def test_a_hold_is_asked_again_in_the_future_or_whenever(self, policy: Policy) -> None:
+    def test_a_hold_ends_in_the_future_or_has_no_end(self, policy: Policy) -> None:
         for each, farm, now_ms in itertools.product(ODD_JOBS, FARMS, WEEK_MS[::5]):
             answer = policy.place(each, SomeEngines(farm), now_ms)
             if isinstance(answer, Hold) and answer.until_ms is not None:
                 assert answer.until_ms > now_ms
                 assert answer.until_ms <= now_ms + YEAR_MS, (
-                    "is it of another clock than it is told?"
+                    "was `until_ms` made from another clock than `now_ms`?"
                 )
 
     def test_a_plain_job_is_placed_on_an_idle_engine_at_some_hour_of_the_week(
@@ -155,7 +155,7 @@ class PolicySuite:
             answers = (policy.place(job(), SomeEngines(farm), now_ms) for now_ms in WEEK_MS)
             assert any(isinstance(answer, Place) for answer in answers), "nobody would be served"
 
-    def test_no_job_is_held_at_every_hour_of_the_week(self, policy: Policy) -> None:
+    def test_no_job_is_on_hold_at_every_hour_of_the_week(self, policy: Policy) -> None:
         able = [engine("slow", 90.0, tags=("gpu", "studio")), engine("fast", 1.0, streaming=True)]
         for each in odd_jobs():
             answers = [policy.place(each, SomeEngines(able), now_ms) for now_ms in WEEK_MS]
@@ -169,7 +169,7 @@ class PolicySuite:
         answers = (policy.place(job(), SomeEngines(FARMS[2]), now_ms) for now_ms in WEEK_MS)
         assert any(isinstance(answer, Place) for answer in answers), "nobody would be served"
 
-    def test_a_decision_does_not_change_what_it_was_made_of(self, policy: Policy) -> None:
+    def test_a_decision_does_not_change_the_job(self, policy: Policy) -> None:
         for each, asked_about in zip(odd_jobs(), odd_jobs(), strict=True):
             policy.place(asked_about, SomeEngines(FARMS[2]), NOW_MS)
             assert asked_about == each
@@ -189,7 +189,7 @@ class PolicySuite:
             policy.place(each, farm, NOW_MS + number)
             took_s.append(time.perf_counter() - began_s)
         at_first_s = max(statistics.median(took_s[:400]), SHORT_S)
-        assert statistics.median(took_s[-400:]) < at_first_s * 8, "it goes through all that it saw"
+        assert statistics.median(took_s[-400:]) < at_first_s * 8, "its time grows with the number of jobs that it has seen"
 
     def test_a_share_has_a_name_and_a_cost_and_stays_the_same(self, policy: Policy) -> None:
         if not isinstance(policy, SharingPolicy):

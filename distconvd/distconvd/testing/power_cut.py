@@ -1,13 +1,13 @@
-"""Enumerates what a disk can do to a store, and audits what the store makes of it.
+"""Try every disk fault and power cut on a store, and check what it recovers.
 
-A `Scenario` is a way to open a store on a `FaultDisk` and a script of batches and other steps. It
-is run once to number its disk operations, and then again for each of them: with a fault there
-(`audit_faults`), or with the power gone there (`audit_power_cuts`). Whatever is left is opened
-again on a healthy disk, and must be exactly what was acknowledged, with the batch that was under
-way whole or absent: nothing lost, nothing half, nothing invented, and in the right order.
+A `Scenario` is a way to open a store on a `FaultDisk` and a script of batches and other steps. It is
+run once to number its disk operations, and then again for each of them: with a fault there
+(`audit_faults`), or with a power cut there (`audit_power_cuts`). The remaining files are opened again
+on a healthy disk, and must contain exactly what was acknowledged, and the batch in progress either as
+a whole or not at all: nothing lost, nothing partial, nothing invented, and in the right order.
 
-The script runs in one thread and in a fixed order, so the numbers mean the same in every run. A
-store with threads of its own is tested by what these threads call, step by step (`Subject.step`).
+The script runs in one thread and in a fixed order, so the numbers mean the same in every run. A store
+with its own threads is tested by the functions that these threads call, step by step (`Subject.step`).
 """
 
 import functools
@@ -19,15 +19,15 @@ from distconvd.store import Change, Snapshot
 from distconvd.testing.faultdisk import Fault, FaultDisk, Operation, PowerCut, Survival, survivals
 
 Step = Sequence[Change] | str
-"""A batch to commit; or `close`, `open`, `kill` (the process ends without closing), or a name that
-the subject knows."""
+"""A batch to commit; or `close`, `open`, `kill` (the process ends without closing), or the name of a
+step of the subject."""
 
 TRIES = 6
-"""How often a refused batch is tried again; a lasting fault is healed half-way."""
+"""How often a failed step is tried; a lasting fault is removed after half of the tries."""
 
 
 class Subject(Protocol):
-    """A store as plain calls that block."""
+    """A store with blocking calls."""
 
     def open(self) -> Snapshot:
         """Lock, recover and read."""
@@ -38,7 +38,7 @@ class Subject(Protocol):
         ...
 
     def step(self, name: str) -> None:
-        """Do something of its own, such as a part of a compaction."""
+        """Do a step of its own, such as a part of a checkpoint."""
         ...
 
     def close(self) -> None:
@@ -47,13 +47,13 @@ class Subject(Protocol):
 
 
 class Scenario(NamedTuple):
-    """What is tested.
+    """A store and a script to test it with.
 
     Attributes:
-        make: makes a subject on a disk, not opened.
-        steps: the script; opening comes before it by itself.
-        damage: done to what a power cut left, before it is opened; for what a store claims to
-            survive over and above.
+        make: makes a subject on a disk, not opened yet.
+        steps: the script; the subject is opened before it.
+        damage: further damage after a power cut, before the files are opened; for a store that
+            claims to survive more than power cuts.
     """
 
     make: Callable[[FaultDisk], Subject]
@@ -62,12 +62,12 @@ class Scenario(NamedTuple):
 
 
 class Audit(NamedTuple):
-    """How much was tried.
+    """How much was tested.
 
     Attributes:
         points: disk operations in the script.
         trials: runs of the script.
-        openings: states of the disk that were opened and compared.
+        openings: states of the disk that were opened and checked.
     """
 
     points: int
@@ -76,30 +76,30 @@ class Audit(NamedTuple):
 
 
 Contents = list[list[tuple[str, bytes]]]
-"""The tables in order, with their records in order, so that order is compared too."""
+"""The tables with their records, as lists, so that their order is compared, too."""
 
 
 def contents_of(snapshot: Snapshot) -> Contents:
-    """Return what is compared."""
+    """Return the contents of a snapshot in a form that compares order."""
     return [list(table.items()) for table in snapshot]
 
 
 class _Model:
-    """What the store has to hold: what was acknowledged, and perhaps the batch under way."""
+    """What the store must contain: what was acknowledged, and perhaps the batch in progress."""
 
     def __init__(self) -> None:
         self.acknowledged = Snapshot({}, {}, {}, {})
-        self.under_way: Sequence[Change] | None = None
+        self.in_progress: Sequence[Change] | None = None
 
     def allowed(self) -> list[Contents]:
         states = [self.acknowledged]
-        if self.under_way is not None:
-            states.append(_after(self.acknowledged, self.under_way))
+        if self.in_progress is not None:
+            states.append(_after(self.acknowledged, self.in_progress))
         return [contents_of(state) for state in states]
 
     def acknowledge(self, changes: Sequence[Change]) -> None:
         self.acknowledged = _after(self.acknowledged, changes)
-        self.under_way = None
+        self.in_progress = None
 
 
 def _after(state: Snapshot, changes: Sequence[Change]) -> Snapshot:
@@ -117,9 +117,9 @@ class _Trial:
     """One run of the script.
 
     Attributes:
-        refused: how many calls have failed so far.
-        openings: how many states were compared.
-        strict: a refused batch must be gone at once, if there is power.
+        failures: how many calls have failed so far.
+        openings: how many states were checked.
+        strict: a failed batch must have no effect if there was no power cut.
     """
 
     def __init__(self, scenario: Scenario, disk: FaultDisk, what: str) -> None:
@@ -127,13 +127,13 @@ class _Trial:
         self.disk = disk
         self.what = what
         self.model = _Model()
-        self.refused = 0
+        self.failures = 0
         self.openings = 0
         self.strict = True
         self.subject = scenario.make(disk)
 
     def run(self) -> Iterator[None]:
-        """Run the script, stopping after each step, and after each refused try of one."""
+        """Run the script; yield after each step, and after each failed try of one."""
         yield from self._persist(self._open)
         for step in self.scenario.steps:
             if not isinstance(step, str):
@@ -156,16 +156,16 @@ class _Trial:
                 call()
                 return
             except (OSError, StoreError):
-                self.refused += 1
+                self.failures += 1
                 yield
-        raise AssertionError(f"{self.what}: refused on a healthy disk")
+        raise AssertionError(f"{self.what}: a step fails on a healthy disk")
 
     def _open(self) -> None:
         self.subject = self.scenario.make(self.disk)
         self._compare(self.subject.open(), self.what)
 
     def _commit(self, batch: Sequence[Change]) -> None:
-        self.model.under_way = batch
+        self.model.in_progress = batch
         self.subject.commit(batch)
         self.model.acknowledge(batch)
 
@@ -173,12 +173,12 @@ class _Trial:
         try:
             self.subject.step(step)
         except OSError:
-            self.refused += 1
+            self.failures += 1
 
-    # --------------------------------------------------------------------------------- comparing
+    # ---------------------------------------------------------------------------------- checking
 
     def check(self, disk: FaultDisk, what: str) -> Snapshot:
-        """Open what is on a disk, compare it, and see that the store goes on from there."""
+        """Open a disk's store, compare its contents, and check that it can commit more."""
         what = f"{self.what}, {what}"
         if self.scenario.damage is not None:
             self.scenario.damage(disk)
@@ -194,7 +194,7 @@ class _Trial:
         return found
 
     def check_shown(self, disk: FaultDisk) -> None:
-        """After a kill, see that what the store shows is durable, before anything else is done."""
+        """After a kill, check that what the store shows is durable before anything is written."""
         shown = self.scenario.make(disk).open()
         self._compare(shown, f"{self.what}, killed")
         nothing = disk.after_power_cut(survivals(0, 0)[0])
@@ -223,11 +223,11 @@ def _same(found: Contents, expected: Contents, what: str) -> None:
 
 
 def list_operations(scenario: Scenario) -> list[Operation]:
-    """Run the script on a healthy disk and return which operations it makes."""
+    """Run the script on a healthy disk and return its disk operations."""
     disk = FaultDisk()
     trial = _Trial(scenario, disk, "healthy")
     for _ in trial.run():
-        assert not trial.refused, "a healthy disk, and yet a failure"
+        assert not trial.failures, "a step failed on a healthy disk"
     operations: list[Operation] = [operation for operation, _path in disk.operations]
     trial.check(disk.copy(), "at the end")
     return operations
@@ -238,9 +238,10 @@ def audit_power_cuts(scenario: Scenario, *, draws: int, again: int = 0) -> Audit
 
     Args:
         scenario: what is run.
-        draws: how many mixtures of what survives are tried at each, besides the four extremes.
-        again: at every so many-th operation, cut the power again at each operation of recovering;
-            0: nowhere.
+        draws: how many random mixtures of what survives are tried at each operation, in addition to
+            the four extremes.
+        again: at every `again`-th operation, cut the power again at each operation of the recovery;
+            0: never.
     """
     points = len(list_operations(scenario))
     openings = 0
@@ -271,7 +272,7 @@ def _cut(scenario: Scenario, number: int) -> _Trial:
 
 
 def _cut_again(trial: _Trial, survival: Survival) -> None:
-    """Cut the power at each operation of recovering from the first cut."""
+    """Cut the power at each operation of the recovery from the first cut."""
     number = 0
     while True:
         disk = trial.disk.after_power_cut(survival)
@@ -290,15 +291,15 @@ def _cut_again(trial: _Trial, survival: Survival) -> None:
 def audit_faults(
     scenario: Scenario, faults: Sequence[Fault], *, lasting: bool, draws: int, every: int = 1
 ) -> Audit:
-    """Let each operation fail that can, with each fault.
+    """Let each operation fail with each fault that applies to it.
 
     Args:
         scenario: what is run.
-        faults: which faults.
-        lasting: the fault stays until the disk is healed after some tries; else it strikes once.
-        draws: how many mixtures of what survives a power cut are tried after each of the steps
-            that follow the fault.
-        every: take only every so many-th operation.
+        faults: the faults to try.
+        lasting: the fault stays until the disk is healed after some tries; else it occurs once.
+        draws: how many random mixtures of what survives a power cut are tried after each of the
+            steps that follow the fault.
+        every: try only every `every`-th operation.
     """
     operations = list_operations(scenario)
     openings = trials = 0
@@ -309,7 +310,8 @@ def audit_faults(
             disk = FaultDisk()
             disk.fail(number, fault, lasting=lasting)
             trial = _Trial(scenario, disk, f"{fault} at operation {number}")
-            # A disk that takes nothing at all, not even a cut, may show what it refused.
+            # On a disk that fails every operation, a failed batch cannot even be truncated away, so
+            # it may show up when the store is opened.
             trial.strict = not (lasting and fault == "EIO")
             _run_and_check(trial, number, draws)
             openings += trial.openings
@@ -318,19 +320,22 @@ def audit_faults(
 
 
 def _run_and_check(trial: _Trial, number: int, draws: int) -> None:
-    looks = 3
+    checks_left = 3  # only the first steps after the fault are of interest
     for _ in trial.run():
-        if len(trial.disk.operations) <= number or not looks:
+        if len(trial.disk.operations) <= number or not checks_left:
             continue
-        looks -= 1
+        checks_left -= 1
         trial.what = f"{trial.what.partition(' (')[0]} ({trial.disk.operations[number][0]})"
-        refused, trial.model.under_way = trial.model.under_way, None
-        if trial.strict or refused is None:
+        # After a kill, a batch that failed must have no effect.
+        failed, trial.model.in_progress = trial.model.in_progress, None
+        if trial.strict or failed is None:
             trial.check(trial.disk.copy(), "killed")
-        trial.model.under_way = refused
+        # After a power cut, it may be there as a whole.
+        trial.model.in_progress = failed
         for survival in _few(number, draws):
             trial.check(trial.disk.after_power_cut(survival), f"left {survival.name}")
-    assert trial.model.under_way is None
+    # The retries have committed every batch.
+    assert trial.model.in_progress is None
     trial.check(trial.disk.copy(), "at the end")
     for survival in _few(number, draws):
         trial.check(trial.disk.after_power_cut(survival), f"at the end, left {survival.name}")

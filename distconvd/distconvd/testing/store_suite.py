@@ -1,4 +1,4 @@
-"""The tests that every store has to pass: inherit from `StoreSuite` and say how to open yours.
+"""Test a store: inherit from `StoreSuite` and provide a fixture that opens yours.
 
     from distconvd.testing.store_suite import OpenStore, StoreSuite
 
@@ -11,9 +11,9 @@
         def failing(self) -> Iterator[None]:     # only where a test can make your disk fail
             ...
 
-`open_store` makes a new store object of the same place each time it is called within one test;
-each test has a place of its own. The tests are plain functions that run trio themselves, so no
-pytest plugin is needed. A `kill -9` is tested here; power cuts elsewhere, see `distconvd.testing.faultdisk`.
+`open_store` makes a new store object of the same path each time it is called within one test; each
+test has its own path. The tests are plain functions that run trio themselves, so no pytest plugin is
+needed. A `kill -9` is tested here; for power cuts see `distconvd.testing.faultdisk`.
 """
 
 # ruff: noqa: D102 (a test's name is its sentence)
@@ -37,7 +37,7 @@ from distconvd.errors import StoreError, StoreLocked
 from distconvd.store import TABLES, Change, Snapshot, Store, Table
 
 OpenStore = Callable[[], Store]
-"""Makes a store object of the place under test, not loaded yet."""
+"""Makes a store object of the path under test, not loaded yet."""
 
 ODD_KEYS = [
     "plain-1",
@@ -62,16 +62,16 @@ ODD_KEYS = [
     "-rf",
     "~",
 ]
-"""Keys that a file system, a format or a shell may stumble over."""
+"""Keys that may trip a file system, a format or a shell."""
 
 BATCH = 20
-"""Changes in a batch of the tests that kill."""
+"""Changes in a batch of the tests that kill the process."""
 
 _P = ParamSpec("_P")
 
 
 def in_trio(test: Callable[_P, Awaitable[None]]) -> Callable[_P, None]:
-    """Make a plain test of an async one."""
+    """Turn an async test into a plain one."""
 
     @functools.wraps(test)
     def run(*args: _P.args, **kwargs: _P.kwargs) -> None:
@@ -119,7 +119,8 @@ async def commit(open_store: OpenStore, *batches: list[Change]) -> None:
 def _forked(main: Callable[[], Awaitable[None]]) -> int:
     """Run something in a copy of this process and return its id; it exits with 1 if it returns."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # threads that it does not need
+        # Python warns of forking with threads; the child does not use them.
+        warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child == 0:
         try:
@@ -136,28 +137,28 @@ def _exit_of(child: int) -> int:
 
 
 async def _commit_forever(open_store: OpenStore, first: int, progress_fd: int) -> NoReturn:
-    """Commit batch after batch, and tell of each that is acknowledged."""
+    """Commit batch after batch, and write a byte for each that is acknowledged."""
     store = open_store()
     await store.load()
     for n in itertools.count(first):
         await store.commit([put(f"{n}-{each}", v=n) for each in range(BATCH)])
         os.write(progress_fd, b".")
-    raise AssertionError("there are always more")
+    raise AssertionError("the loop never ends")
 
 
 class StoreSuite:
     """Inherit, name the class `Test…`, and override `open_store` (see the module)."""
 
     outlives_its_process: ClassVar[bool] = True
-    """False for a store in memory, whose class says so; of no use but for tests."""
+    """False for a store in memory, which is useful for tests only."""
 
     @pytest.fixture
     def open_store(self) -> OpenStore:
-        """Return what makes store objects of one place."""
+        """Return a function that makes store objects of one path."""
         raise NotImplementedError("override the fixture open_store")
 
     def failing(self) -> AbstractContextManager[None]:
-        """Let commits fail within; tests that need it are skipped unless it is overridden."""
+        """Let commits fail within the block; unless this is overridden, tests that need it are skipped."""
         pytest.skip("this store has no way to let a commit fail")
 
     # ------------------------------------------------------------------------------ what is kept
@@ -173,7 +174,7 @@ class StoreSuite:
             assert records == {"same": record(of=table)}
 
     @in_trio
-    async def test_a_delete_is_for_its_own_table_only(self, open_store: OpenStore) -> None:
+    async def test_a_delete_affects_only_its_own_table(self, open_store: OpenStore) -> None:
         for table in TABLES:
             await commit(open_store, [put("same", other, of=other) for other in TABLES])
             await commit(open_store, [delete("same", table)])
@@ -196,7 +197,7 @@ class StoreSuite:
         assert (await contents(open_store)).jobs["job"] == record(**fields)
 
     @in_trio
-    async def test_the_spelling_of_json_may_be_any(self, open_store: OpenStore) -> None:
+    async def test_any_valid_json_formatting_is_accepted(self, open_store: OpenStore) -> None:
         spelt = b'{\n\t"a" : [ 1 ,\r\n 2 ], "b": "\\u00e9\\/" }'
         await commit(open_store, [Change("jobs", "job", spelt)], [put("other", n=1)])
         jobs = (await contents(open_store)).jobs
@@ -214,7 +215,7 @@ class StoreSuite:
         assert (await contents(open_store)).jobs == {"b": record(v=1)}
 
     @in_trio
-    async def test_a_delete_of_what_is_not_there_is_not_an_error(
+    async def test_deleting_a_missing_record_is_not_an_error(
         self, open_store: OpenStore
     ) -> None:
         await commit(open_store, [delete("a"), delete("b", "meta")], [put("a", v=1)])
@@ -243,7 +244,7 @@ class StoreSuite:
         assert jobs["small"] == record(v=1)
 
     @in_trio
-    async def test_a_batch_may_be_big(self, open_store: OpenStore) -> None:
+    async def test_a_batch_of_a_thousand_records_is_kept(self, open_store: OpenStore) -> None:
         await commit(open_store, [put(f"job-{n}", n=n) for n in range(1000)])
         assert len((await contents(open_store)).jobs) == 1000
 
@@ -262,7 +263,7 @@ class StoreSuite:
         assert list((await contents(open_store)).jobs) == [*keys, "later"]
 
     @in_trio
-    async def test_a_record_that_was_deleted_comes_back_at_the_end(
+    async def test_a_record_put_again_after_a_delete_is_last(
         self, open_store: OpenStore
     ) -> None:
         await commit(
@@ -276,7 +277,7 @@ class StoreSuite:
     # ---------------------------------------------------------------------------------- reopening
 
     @in_trio
-    async def test_what_is_kept_outlives_many_openings(self, open_store: OpenStore) -> None:
+    async def test_records_survive_many_openings(self, open_store: OpenStore) -> None:
         for n in range(10):
             await commit(open_store, [put(f"job-{n}", n=n)], [put("engine", "engines", n=n)])
         snapshot = await contents(open_store)
@@ -308,7 +309,7 @@ class StoreSuite:
         assert (await contents(open_store)).jobs == {"a": record(v=1)}
 
     @in_trio
-    async def test_the_second_one_harms_nothing(self, open_store: OpenStore) -> None:
+    async def test_a_failed_second_open_harms_nothing(self, open_store: OpenStore) -> None:
         store = open_store()
         await store.load()
         second = open_store()
@@ -320,7 +321,7 @@ class StoreSuite:
         await store.aclose()
 
     @in_trio
-    async def test_closing_twice_is_closing(self, open_store: OpenStore) -> None:
+    async def test_closing_twice_is_not_an_error(self, open_store: OpenStore) -> None:
         store = open_store()
         await store.load()
         await store.commit([put("a", v=1)])
@@ -379,8 +380,8 @@ class StoreSuite:
 
     # --------------------------------------------------------------------------------- being killed
 
-    def test_what_was_acknowledged_is_there_after_a_kill(self, open_store: OpenStore) -> None:
-        self._require_a_life_after()
+    def test_acknowledged_records_survive_a_kill(self, open_store: OpenStore) -> None:
+        self._require_durability()
 
         async def commit_and_die() -> None:
             store = open_store()
@@ -396,13 +397,13 @@ class StoreSuite:
     def test_a_kill_at_any_moment_leaves_what_was_acknowledged_and_no_part_of_a_batch(
         self, open_store: OpenStore
     ) -> None:
-        self._require_a_life_after()
+        self._require_durability()
         first = 0
         for acknowledged_at_least in (1, 2, 3, 5, 8):
-            raised, progress_fd = os.pipe()
+            read_fd, progress_fd = os.pipe()
             child = _forked(functools.partial(_commit_forever, open_store, first, progress_fd))
             os.close(progress_fd)
-            with os.fdopen(raised, "rb") as pipe:
+            with os.fdopen(read_fd, "rb") as pipe:
                 pipe.read(acknowledged_at_least)
                 os.kill(child, signal.SIGKILL)
                 acknowledged = acknowledged_at_least + len(pipe.read())
@@ -415,9 +416,9 @@ class StoreSuite:
             assert max(found) <= whole, "more came after one that was not acknowledged"
             first = whole + (found[whole] == BATCH)
 
-    def _require_a_life_after(self) -> None:
+    def _require_durability(self) -> None:
         if not self.outlives_its_process:
-            pytest.skip("it ends with its process, and says so")
+            pytest.skip("the store is in memory (outlives_its_process is False)")
 
     # -------------------------------------------------------------------------------------- faults
 

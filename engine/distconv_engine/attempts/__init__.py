@@ -1,1 +1,1 @@
-"""An attempt's context, which attempts are active, and their journal on disk."""
+"""Track the engine's attempts: their context, which are active, and their journal on disk."""

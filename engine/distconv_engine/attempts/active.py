@@ -1,4 +1,4 @@
-"""The attempts that an engine holds right now, and why one of them is being stopped."""
+"""Track the engine's active attempts, and why one of them is being stopped."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -25,12 +25,12 @@ class ActiveAttempt:
         return self.attempt.job
 
     def stop(self, reason: StopReason) -> None:
-        """Stop its ffmpeg and drop its partial output; the first reason stays."""
+        """Stop its ffmpeg and discard its partial output; the first reason is kept."""
         self.stopped = self.stopped or reason
         self.scope.cancel()
 
     def apply(self, verdict: Verdict) -> None:
-        """Do what the daemon says of it. `unknown` is a cancel: nobody will take its result."""
+        """Apply the daemon's verdict. `unknown` cancels: nobody would accept the result."""
         if verdict.verdict != "keep":
             self.stop("cancelled")
         else:
@@ -38,7 +38,7 @@ class ActiveAttempt:
 
 
 class ActiveAttempts:
-    """All of them, by job and attempt."""
+    """All active attempts, by job and attempt number."""
 
     def __init__(self) -> None:
         self._active: dict[tuple[str, int], ActiveAttempt] = {}
@@ -50,15 +50,15 @@ class ActiveAttempts:
         return attempt in self._active
 
     def add(self, active: ActiveAttempt) -> None:
-        """Note one more."""
+        """Add an attempt that has started."""
         self._active[active.job.job_id, active.job.attempt] = active
 
     def remove(self, active: ActiveAttempt) -> None:
-        """Forget one."""
+        """Remove an attempt that has ended."""
         del self._active[active.job.job_id, active.job.attempt]
 
     def for_heartbeat(self) -> list[HeldJob]:
-        """Return what a heartbeat says of them."""
+        """Return what a heartbeat reports of them."""
         return [
             HeldJob(active.job.job_id, active.job.attempt, active.attempt.tracker.now)
             for active in self._active.values()
@@ -75,10 +75,10 @@ class ActiveAttempts:
                     active.apply(verdict)
 
     def are_all_paused(self) -> bool:
-        """Whether nothing is running: there are none, or all are paused."""
+        """Whether nothing is running: every attempt is paused, or there is no attempt."""
         return all(active.attempt.controls.paused for active in self._active.values())
 
     def stop_all(self, reason: StopReason) -> None:
-        """Stop them all."""
+        """Stop every active attempt."""
         for active in list(self._active.values()):
             active.stop(reason)

@@ -1,4 +1,4 @@
-"""What an attempt is, and what all attempts of an engine share."""
+"""Define an attempt, and the context that all attempts of an engine share."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +33,7 @@ class EngineContext:
 
 @dataclass(slots=True)
 class Attempt:
-    """One attempt under way."""
+    """One running attempt."""
 
     job: Job
     folder: Path
@@ -42,12 +42,12 @@ class Attempt:
 
     @property
     def token(self) -> str:
-        """Tells this attempt's temporary files from those of any other."""
+        """A part of the names of this attempt's temporary files, different for every attempt."""
         return token_of(self.job)
 
 
 def token_of(job: Job) -> str:
-    """Return a file name for one attempt of one job."""
+    """Return a file name that only this attempt of this job has."""
     return f"{safe_name(job.job_id)}.{job.attempt}"
 
 

@@ -1,6 +1,6 @@
-"""How far an attempt is: the stages report here, the agent reads it; nothing is ever waited for.
+"""Track an attempt's progress: the stages report it, the agent reads it, and neither waits.
 
-A stage's own part, 0 to 1, is mapped to its share of the whole, so that the bar never goes back.
+A stage's own progress, 0 to 1, is mapped to its share of the whole, so that a bar never goes back.
 """
 
 from distconv_engine.ffmpeg.progress import EncodeProgress
@@ -18,11 +18,11 @@ _SPANS: dict[str, tuple[float, float]] = {
 
 
 class Tracker:
-    """The present progress of one attempt."""
+    """The current progress of one attempt."""
 
     def __init__(self) -> None:
         self.version = 0
-        """Counts the changes, so that a reader knows whether there is anything new."""
+        """Counts the changes, so that a reader can see whether there is a new one."""
         self.now = Progress(phase="preflight")
 
     def phase(self, name: str) -> None:
@@ -30,11 +30,11 @@ class Tracker:
         self._set(Progress(fraction=_SPANS[name][0], phase=name))
 
     def part(self, part: float) -> None:
-        """Note how much of the present stage is done, 0 to 1."""
+        """Report how much of the current stage is done, 0 to 1."""
         self._set(Progress(fraction=self._whole(part), phase=self.now.phase))
 
     def encoding(self, progress: EncodeProgress, part: float, duration_s: float | None) -> None:
-        """Note a block of ffmpeg's progress."""
+        """Report a block of ffmpeg's progress."""
         self._set(
             Progress(
                 fraction=self._whole(part),

@@ -1,7 +1,7 @@
-"""Decoding an output to prove it: once it is a file, or, beside its encode, from a pipe.
+"""Decode an output to verify it: from its file, or from a pipe while it is encoded.
 
-Where this ffmpeg has no decoder, every frame's headers are parsed instead, and the result says so:
-the check is then called `parses`.
+Where no ffmpeg here has a decoder for it, every frame's headers are parsed instead, and the result
+says so: the check is then called `parses` instead of `decodes`.
 """
 
 import os
@@ -30,7 +30,7 @@ _PARSERS = {
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """What was decoded, and from which packets."""
+    """The result of a decode, and the hashes of the packets that were decoded."""
 
     result: RunResult
     hashes: PacketHashes
@@ -45,7 +45,7 @@ class Decoded:
         return Decoded(replace(self.result, diagnosis=diagnosis), hashes)
 
     def is_of(self, plan: Plan, scan: PacketScan, hashes: PacketHashes) -> bool:
-        """Whether a file, as scanned, holds exactly what was decoded, and hides no picture."""
+        """Whether a scanned file has exactly the decoded packets, and hides no video packet."""
         for index, stream_out in plan.av_streams:
             read, found = self.result.diagnosis.read.get(index), scan.of(index)
             if read is None or not read.packets == found.count == hashes.of(index).count:
@@ -66,7 +66,7 @@ async def decode_output(
     *,
     stdin: int | None = None,
 ) -> RunResult:
-    """Decode all pictures and sounds of the output."""
+    """Decode all video and audio of the output."""
     last = [EncodeProgress()]
 
     def take(progress: EncodeProgress) -> None:
@@ -83,24 +83,24 @@ async def decode_output(
 
 
 async def decode_pipe(request: Request, stdin: int, controls: Controls) -> Decoded:
-    """Decode the pictures and sounds that come through the pipe `stdin`, and sum their packets."""
+    """Decode the video and audio that arrive through the pipe `stdin`, and hash their packets."""
     hashes = PacketHashes()
-    # Threads cost something, and beside an encoder one for every other core keeps up with it.
+    # Threads have a cost, and one for every second core keeps up with an encoder.
     threads = max(1, (os.cpu_count() or 1) // 2)
     argv = [*_decoder(request, STDIN, "-threads", str(threads)), "-map", "0", "-c", "copy"]
-    # Or ffmpeg would wake this process for each packet.
+    # Without this, ffmpeg would wake this process for each packet.
     argv += ["-flush_packets", "0", "-f", "framehash", "-hash", HASH, "pipe:1"]
     lines = LineSplitter(hashes.framehash_line)
-    # Nice as it is, it would take long to end by itself where others want the cores.
+    # No grace: at its low priority it would take long to end by itself on a busy machine.
     result = await run(argv, controls, on_stdout=lines.feed, stdin=stdin, grace_s=0)
     lines.close()
     return Decoded(result, hashes)
 
 
 def _decoder(request: Request, url: str, *options: str) -> list[str]:
-    """Return the arguments that decode everything, with `options`, and keep nothing.
+    """Return the arguments that decode everything, with `options`, and discard the frames.
 
-    The loop filter only makes pictures smoother and costs a third of the time, so it is skipped.
+    The loop filter only smooths pictures and takes a third of the time, so it is skipped.
     """
     program = request.reader or request.tools.ffmpeg
     argv = [program, "-hide_banner", "-nostdin", "-nostats", "-loglevel", LOG_LEVEL]
@@ -113,21 +113,21 @@ def _decoder(request: Request, url: str, *options: str) -> list[str]:
 
 
 def check_unaltered(decoded: Decoded, plan: Plan, hashes: PacketHashes) -> None:
-    """Raise for a file with the packets that were decoded, but other bytes in them; pure.
+    """Raise for a file whose packets have the decoded sizes, but other bytes in them; pure.
 
-    They may decode all the same, so this finds what decoding the file would not.
+    Such packets may decode without an error, so decoding the file would not find this.
     """
     for index, stream_out in plan.av_streams:
         made, found = decoded.hashes.of(index), hashes.of(index)
         is_alike = (made.count, made.total_bytes) == (found.count, found.total_bytes)
         if is_alike and made.chain != found.chain:
             raise VerificationFault(
-                f"{stream_out.stream.label}: the disk gives other bytes than the encoder wrote."
+                f"{stream_out.stream.label}: the disk returned other bytes than the encoder wrote."
             )
 
 
 def check_decoding(request: Request, result: RunResult) -> None:
-    """Raise the failure of an output that does not decode whole; pure."""
+    """Raise the failure of an output that does not decode completely; pure."""
     diagnosis = result.diagnosis
     if diagnosis.disk_full:
         raise InsufficientSpace("The engine's disk is full.", log_tail=diagnosis.tail)
@@ -136,7 +136,7 @@ def check_decoding(request: Request, result: RunResult) -> None:
 
 
 def _attribute_fault(request: Request, diagnosis: Diagnosis) -> None:
-    """Raise for an output that does not decode: the source's fault where it was only copied."""
+    """Raise for an output that does not decode: a copied stream is the source's fault."""
     found = (diagnosis.damage or ["some frames cannot be decoded"])[0]
     copied = [
         stream_out for stream_out in request.plan.output_streams if stream_out.action == "copy"

@@ -1,9 +1,10 @@
-"""Is the output what the job asked for, and all of the source? Proved before anybody is told.
+"""Verify that an output is what the job asked for and contains all of the source.
 
-The chain runs from the source's packets (not its header) to frames decoded, frames encoded,
-packets written and frames decoded again from the output: each link is counted by another witness,
-so a loss anywhere shows as a difference between two numbers. Frames that were decoded beside the
-encode count for the file only if its packets are byte for byte those that were decoded.
+This happens before an output is reported. The chain runs from the source's packets (not its header)
+to frames decoded, frames encoded, packets written and frames decoded again from the output. Each
+link is counted by another program, so a loss anywhere shows as a difference between two numbers. A
+concurrent decode counts for the file only if the file's packets are byte for byte those that were
+decoded.
 """
 
 from collections.abc import Callable
@@ -33,14 +34,14 @@ VIDEO_SLACK_FRAMES = 2.5
 VIDEO_SLACK_S = 0.15
 SPAN_SHARE = 0.001
 _FRAMES_LACKING = 2
-"""Packets of a sound source that may give no frame: a leading picture without its reference."""
+"""Packets of an intact source that may give no frame: a leading picture without its reference."""
 _INVISIBLE = frozenset({"vp8", "vp9", "mpeg4", "hevc"})
-"""Codecs with packets that show no picture by right (alternate references, skipped frames)."""
+"""Codecs that may have packets without a picture (alternate references, skipped frames)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What was proved of the output."""
+    """What is known of a verified output."""
 
     size_bytes: int
     sha256: str
@@ -54,16 +55,16 @@ class Verified:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What readers of the output found; none of them knows of the others."""
+    """What independent readers of the output found."""
 
     found: Probe | InputFault
-    """What ffprobe tells of it, or why it cannot."""
+    """What ffprobe says of it, or why it cannot read it."""
     scan: PacketScan
     decoded: RunResult
     sha256: str
     size_bytes: int
     decoded_concurrently: bool = False
-    """The frames were decoded beside the encode, from the very packets that are in the file."""
+    """The frames were decoded during the encode, from exactly the packets that the file has."""
 
 
 async def verify(
@@ -75,10 +76,10 @@ async def verify(
     on_progress: Callable[[float], None],
     concurrent_decode: Decoded | None = None,
 ) -> Verified:
-    """Prove the output at `path`; raises a `JobFailure` that names the first difference.
+    """Verify the output at `path`; raises a `JobFailure` that names the first difference.
 
-    `concurrent_decode` is what was decoded while it was made; if the file holds anything else, or if there is
-    none, the file itself is decoded.
+    `concurrent_decode` is the result of a concurrent decode. Without one, or if the file has other
+    packets than were decoded, the file itself is decoded.
     """
     url = file_url(path)
     found = await probe_output(request.tools, url, controls)
@@ -113,7 +114,7 @@ async def probe_output(
 def check_output(
     request: Request, source: Source, encoded: Encoded, evidence: Evidence
 ) -> Verified:
-    """Hold the evidence against plan, source and encode; pure."""
+    """Compare the evidence with plan, source and encode; pure."""
     found, scan, decoded = evidence.found, evidence.scan, evidence.decoded.diagnosis
     if isinstance(found, InputFault):
         raise VerificationFault(f"The output cannot be read: {found.message}") from found
@@ -149,7 +150,7 @@ def check_shape(request: Request, found: Probe) -> list[str]:
     wanted = list(plan.output_streams)
     if len(streams) != len(wanted):
         raise VerificationFault(
-            f"The output has {len(streams)} streams, {len(wanted)} were asked for."
+            f"The output has {_streams(len(streams))}, not {len(wanted)} as planned."
         )
     for stream_out in wanted:
         _check_stream(request, stream_out, streams)
@@ -168,10 +169,14 @@ def _check_stream(request: Request, stream_out: OutputStream, streams: list[Stre
     stream = found[place]
     if stream_out.stream.kind != "attachment" and stream.codec != stream_out.codec:
         raise VerificationFault(
-            f"{stream_out.stream.label} became {stream.codec}, {stream_out.codec} was asked for."
+            f"{stream_out.stream.label} became {stream.codec}, not {stream_out.codec} as planned."
         )
     if stream_out.stream.is_video:
         _check_picture(request, stream_out.stream, stream)
+
+
+def _streams(count: int) -> str:
+    return f"{count} stream" if count == 1 else f"{count} streams"
 
 
 def _kind(stream: Stream) -> str:
@@ -189,7 +194,7 @@ def _check_picture(request: Request, source: Stream, output: Stream) -> None:
     if source.colour.is_hdr and output.colour.transfer != source.colour.transfer:
         raise VerificationFault(
             f"The output has lost its HDR tag {source.colour.transfer} "
-            f"(it says {output.colour.transfer})."
+            f"(it has {output.colour.transfer or 'none'})."
         )
 
 
@@ -226,7 +231,7 @@ def _check_video(
     written = encoded.diagnosis.written.get(number)
     again = decoded.read.get(number)
     if read is None or written is None or again is None or written.frames is None:
-        raise VerificationFault(f"ffmpeg told no counts for {label}.")
+        raise VerificationFault(f"ffmpeg reported no counts for {label}.")
     if read.packets < before.shown:
         raise VerificationFault(
             f"{label}: the source has {before.shown} packets, ffmpeg read {read.packets}."
@@ -249,12 +254,12 @@ def _check_video(
 
 
 def _check_decoded(stream: Stream, before: StreamPackets, frames: int) -> None:
-    """Hold the frames that came out of the decoder against the packets that went in."""
+    """Compare the frames that left the decoder with the packets that entered it."""
     lacking = before.shown - frames
     allowed = _FRAMES_LACKING
     if stream.codec in _INVISIBLE:
         allowed += before.shown // 4
-    if stream.is_interlaced:  # a packet may hold one field of the two
+    if stream.is_interlaced:  # a packet may contain one of the two fields
         allowed += before.shown // 2
     if lacking > allowed or not frames:
         raise InputFault(
@@ -268,47 +273,49 @@ def _check_audio(stream_out: OutputStream, before: StreamPackets, after: StreamP
         _check_samples(stream_out, before, after)
     elif stream_out.action == "copy" and abs(after.count - before.count) > before.hidden + 2:
         raise VerificationFault(
-            f"{stream_out.stream.label}: {before.count} packets were copied, {after.count} are there."
+            f"{stream_out.stream.label}: {before.count} packets were copied, but the output has "
+            f"{after.count}."
         )
     elif (
         stream_out.action == "copy" and abs(after.shown - before.shown) > _primed(before, after) + 2
     ):
         raise VerificationFault(
-            f"{stream_out.stream.label}: players show {before.shown} of the source's packets, and "
-            f"{after.shown} of their copies."
+            f"{stream_out.stream.label}: players present {before.shown} of the source's packets, "
+            f"but {after.shown} of their copies."
         )
     _check_span(stream_out.stream.label, before, after, AUDIO_SLACK_S)
 
 
 def _primed(*sides: StreamPackets) -> int:
-    """Count the packets that one side may hide and the other not: no sound begins with them."""
+    """Count the packets that only one side may hide: an encoder's priming before the audio."""
     return sum(side.hidden for side in sides if side.edit is None)
 
 
 def _check_samples(stream_out: OutputStream, before: StreamPackets, after: StreamPackets) -> None:
-    """Compare bytes, since uncompressed sound has no packets of its own: each muxer makes others."""
+    """Compare bytes, since each muxer splits uncompressed audio into packets in its own way."""
     slack = (before.hidden + 2) * before.total_bytes / max(1, before.count)
     if abs(after.total_bytes - before.total_bytes) > slack:
         raise VerificationFault(
-            f"{stream_out.stream.label}: {before.total_bytes} bytes of sound were copied, "
-            f"{after.total_bytes} are there."
+            f"{stream_out.stream.label}: {before.total_bytes} bytes of audio were copied, but the "
+            f"output has {after.total_bytes}."
         )
 
 
 def _check_span(label: str, before: StreamPackets, after: StreamPackets, slack_s: float) -> None:
-    """Compare durations; where the source's clock jumps, the sums of its packets."""
+    """Compare durations; where the source's clock jumps, the sum of its packets' durations."""
     if before.first_s is None:
-        return  # an elementary stream without a clock: what is counted has to do
+        return  # an elementary stream without a clock: comparing counts has to suffice
     slack = slack_s + SPAN_SHARE * before.span_s
     spans = abs(before.span_s - after.span_s) <= slack
-    hashes = bool(before.jumps) and abs(before.total_s - after.span_s) <= slack + before.jumps
-    if not spans and not hashes and before.back:
+    totals = bool(before.jumps) and abs(before.total_s - after.span_s) <= slack + before.jumps
+    if not spans and not totals and before.back:
         raise InputFault(
-            f"The source's clock goes back from {before.back[0]:.2f} s to {before.back[1]:.2f} s in "
-            f"{label}, and its pieces do not add up ({before.total_s:.2f} s, {after.span_s:.2f} s in"
-            " the output): it is several recordings in one. Convert each alone."
+            f"The source's clock goes back from {before.back[0]:.2f} s to {before.back[1]:.2f} s "
+            f"in {label}, and its parts do not add up ({before.total_s:.2f} s, "
+            f"{after.span_s:.2f} s in the output): it contains several recordings. Convert each "
+            "separately."
         )
-    if not spans and not hashes:
+    if not spans and not totals:
         raise VerificationFault(
             f"{label}: {before.span_s:.2f} s in the source, {after.span_s:.2f} s in the output."
         )
@@ -326,7 +333,7 @@ def _number_of_video(request: Request) -> int | None:
     return None
 
 
-# ------------------------------------------------------------------------------- it decodes whole
+# ----------------------------------------------------------------------------------- completeness
 
 
 def _check_scan(scan: PacketScan) -> None:

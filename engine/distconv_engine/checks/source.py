@@ -1,19 +1,19 @@
-"""Is the source whole? Asked before hours are spent on it, and never answered by its header.
+"""Check that a source is whole before hours are spent on it, without trusting its header.
 
 Each check catches what the others miss:
 
 | check | what it catches | where |
 |---|---|---|
 | container bytes | a cut in any container that states a length, however short | `structure` |
-| no second file | what `cat a b` makes, of which players show one | `structure_joined`, here |
+| no second file | what `cat a b` makes, of which players show one | `concatenated`, here |
 | readable at all | text, playlists, a header without data, a missing index | `probe` |
 | every packet | broken chains of packets, lost sync, flagged packets | `packets` |
-| header against packets | a stated duration or frame count that is not there | here |
+| header against packets | a duration or frame count in the header that the packets lack | here |
 | zeroed blocks | unfinished downloads, lost disk blocks, which decoders may show as pictures | `zero_runs` |
-| decoding all of it | damage inside frames; copied sound is decoded from the output | `encode`, `verify` |
-| the file itself | shrinks, grows, is written to or replaced while it is read | `check_unchanged` |
+| decoding all of it | damage inside frames; copied audio is decoded from the output | `encode`, `verify` |
+| the file itself | it shrinks, grows, is written to or replaced while it is read | `check_unchanged` |
 
-What none can see is listed in docs/verification.md. `source_sha256` in the job catches that too.
+docs/verification.md lists what no check can see. `source_sha256` in the job catches that too.
 """
 
 import os
@@ -35,22 +35,22 @@ from distconv_engine.media.zero_runs import NEVER_ZERO, find_zero_runs
 from distconv_engine.transfer.range_reader import NotStreamable, RangeReader
 
 _TRUSTED_DURATION = frozenset({"mov", "matroska", "avi", "flv", "asf", "wav", "flac", "ogg", "mxf"})
-"""Demuxers whose duration is a statement of the file and not an estimate from its bit rate."""
+"""Demuxers whose duration is stated in the file, not estimated from its bit rate."""
 _TRUSTED_COUNT = frozenset({"mov"})
-"""AVI counts empty chunks too, which stand for a repeated picture."""
+"""AVI also counts empty chunks, which repeat the previous picture."""
 _NO_TAIL = frozenset({"yuv4mpegpipe"})
-"""Formats that are nothing but packets, up to the last byte."""
+"""Formats that consist of packets up to the last byte."""
 _CLOCKS = frozenset({"mpegts", "mpeg", "ogg", "flv", "live_flv"})
-"""Formats whose clock may begin anew in mid-file, which ffmpeg then mends: chains and broadcasts."""
+"""Formats whose clock may restart within a file (chains, broadcasts), which ffmpeg corrects."""
 SHORT_S = 0.3
-"""A header may be this much longer than its packets: muxers round, and round up."""
+"""A stated duration may exceed that of the packets by this much: muxers round, often upwards."""
 SHORT_SHARE = 0.005
 _PASSED = ("packets-whole", "header-matches-packets")
 
 
 @dataclass(frozen=True, slots=True)
 class FileState:
-    """What must not change while a source is read."""
+    """The properties of a source that must not change while it is read."""
 
     size_bytes: int
     modified_ns: int
@@ -62,7 +62,7 @@ class Source:
     """A source that has passed the checks."""
 
     path: Path | None
-    """None: it is streamed, and has no place here."""
+    """None: it is streamed, and not stored here."""
     state: FileState
     probe: Probe
     scan: PacketScan
@@ -71,23 +71,23 @@ class Source:
 
     @property
     def url(self) -> str:
-        """The name under which ffmpeg reads it."""
+        """The URL from which ffmpeg reads it."""
         return file_url(self.path) if self.path else self.remote_url
 
     @property
     def edits(self) -> dict[int, Edit]:
-        """Where edit lists hide sound, by stream."""
+        """Where edit lists hide audio, by stream."""
         return {index: edit for index, found in self.scan.streams.items() if (edit := found.edit)}
 
     @property
     def duration_s(self) -> float:
-        """How long its packets last, for progress."""
+        """The duration of its packets, for progress."""
         spans = (stream.span_s for stream in self.scan.streams.values())
         return max(spans, default=0.0)
 
 
 def file_state(path: Path) -> FileState:
-    """Return the present state; raises `InputFault` when there is no such file."""
+    """Return the current state; raises `InputFault` when the file cannot be read."""
     try:
         found = path.stat()
     except OSError as error:
@@ -96,29 +96,29 @@ def file_state(path: Path) -> FileState:
 
 
 def check_unchanged(source: Source) -> None:
-    """Raise `InputFault` when the source is not what it was when it was first looked at."""
+    """Raise `InputFault` when the source has changed since `check_source` read it."""
     assert source.path is not None
     now = file_state(source.path)
     if now.size_bytes != source.state.size_bytes:
         raise InputFault(
-            f"The source changed while it was read: it had {source.state.size_bytes} bytes, "
-            f"now it has {now.size_bytes}."
+            f"The source changed while it was read: from {source.state.size_bytes} to "
+            f"{now.size_bytes} bytes."
         )
     if now != source.state:
         raise InputFault("The source was written to or replaced while it was read.")
 
 
 async def check_source(tools: Tools, path: Path, controls: Controls) -> Source:
-    """Look at all of `path`; raises `InputFault` with what was found when it is not whole."""
+    """Check all of `path`; raises `InputFault` with what was found when it is not whole."""
     state = file_state(path)
     if not os.access(path, os.R_OK):
         raise InputFault(f"The source cannot be read: permission denied: {path.name}")
     checks = await trio.to_thread.run_sync(check_structure, path)
     found = await probe(tools, file_url(path), controls)
-    suspects = suspects_of(found)
-    zero_runs = await trio.to_thread.run_sync(find_zero_runs, path) if suspects else None
+    never_zero = never_zero_streams(found)
+    zero_runs = await trio.to_thread.run_sync(find_zero_runs, path) if never_zero else None
     scan = await scan_packets(
-        tools, file_url(path), controls, zero_runs=zero_runs, zero_streams=suspects
+        tools, file_url(path), controls, zero_runs=zero_runs, zero_streams=never_zero
     )
     check_source_packets(found, scan)
     check_end_of_source(found, scan, state.size_bytes)
@@ -135,28 +135,28 @@ async def check_remote(
     sha256: str | None,
     on_progress: Callable[[float], None],
 ) -> Source:
-    """Look at all of a remote source, as `check_source` does at a local one, and store none of it.
+    """Check all of a remote source, as `check_source` checks a local one, without storing it.
 
-    It is read twice: once as it is, for zeroed blocks and the digest, and once by ffprobe.
+    It is read twice: once raw, for zeroed blocks and the digest, and once by ffprobe.
 
     Args:
-        tools: which ffprobe.
-        reader: of the source, open.
-        url: of the relay, for ffprobe.
+        tools: the ffprobe to use.
+        reader: an open reader of the source.
+        url: the loopback proxy's URL of the source, for ffprobe.
         controls: limits and pause of the attempt.
-        sha256: what the job says its digest is.
-        on_progress: is told the part read, 0 to 1.
+        sha256: the digest that the job states, if any.
+        on_progress: is called with the fraction read, 0 to 1.
 
     Raises:
-        NotStreamable: it has to be fetched to be looked at.
+        NotStreamable: it has to be fetched to be checked.
     """
     checks = await trio.to_thread.run_sync(_remote_structure, reader)
     found = await probe(tools, url, controls)
-    suspects = suspects_of(found)
+    never_zero = never_zero_streams(found)
     zero_runs, digest = await reader.read_whole(on_progress)
     if sha256 is not None and digest != sha256.lower():
         raise InputFault(f"The source has SHA-256 {digest}, the job says {sha256.lower()}.")
-    scan = await scan_packets(tools, url, controls, zero_runs=zero_runs, zero_streams=suspects)
+    scan = await scan_packets(tools, url, controls, zero_runs=zero_runs, zero_streams=never_zero)
     check_source_packets(found, scan)
     check_end_of_source(found, scan, reader.size_bytes)
     await trio.to_thread.run_sync(_check_remote_tail, reader, scan.end_byte)
@@ -167,7 +167,7 @@ async def check_remote(
 def _remote_structure(reader: RangeReader) -> list[str]:
     with reader.as_file() as file:
         if is_long_chain(file.read(16)):
-            raise NotStreamable("every unit of an AVI, WAV, WMV or MXF file is looked at")
+            raise NotStreamable("checking an AVI, WAV, WMV or MXF file takes too many requests")
         file.seek(0)
         return check_structure_of(file, reader.size_bytes)
 
@@ -182,11 +182,11 @@ def _check_remote_tail(reader: RangeReader, last: int) -> None:
         check_tail(file, last)
 
 
-def suspects_of(found: Probe) -> list[int]:
-    """Return the streams in which a run of zeros is damage, where packets tell their place.
+def never_zero_streams(found: Probe) -> list[int]:
+    """Return the streams in which a run of zeros is damage; none if packets have no known place.
 
     Raises:
-        InputFault: there is nothing to see or hear at all.
+        InputFault: there is neither video nor audio.
     """
     if not any(stream.kind in ("video", "audio") for stream in found.streams):
         raise InputFault("The source has neither video nor audio.")
@@ -196,16 +196,18 @@ def suspects_of(found: Probe) -> list[int]:
 
 
 def check_source_packets(found: Probe, scan: PacketScan) -> None:
-    """Hold what the header says against the packets; pure. Raises `InputFault`."""
+    """Compare what the header says with the packets; pure. Raises `InputFault`."""
     if scan.diagnosis.damage:
         back = next((stream.back for stream in scan.streams.values() if stream.back), None)
-        concatenated = "" if back is None else f", or joined (its clock goes back {_clock(back)})"
+        concatenated = (
+            "" if back is None else f", or concatenated (its clock goes back {_clock(back)})"
+        )
         raise InputFault(
             f"The source is cut or damaged{concatenated}: {scan.diagnosis.damage[0]}",
             log_tail=scan.diagnosis.tail,
         )
     if scan.exit_code != 0:
-        raise InputFault("The source cannot be read to its end.", log_tail=scan.diagnosis.tail)
+        raise InputFault("The source cannot be read to the end.", log_tail=scan.diagnosis.tail)
     for stream in found.streams:
         if stream.is_video or stream.kind == "audio":
             _check_stream(found, stream, scan)
@@ -213,11 +215,11 @@ def check_source_packets(found: Probe, scan: PacketScan) -> None:
 
 
 def check_end_of_source(found: Probe, scan: PacketScan, size: int) -> None:
-    """Refuse a half packet at the end, where the demuxer drops it silently; pure."""
+    """Refuse an incomplete last packet, where the demuxer drops it silently; pure."""
     if _first_name(found) in _NO_TAIL and scan.end_byte < size:
         raise InputFault(
-            f"The source is cut: after byte {scan.end_byte} there is half a packet, of "
-            f"{size - scan.end_byte} bytes."
+            f"The source is cut: its last packet, at byte {scan.end_byte}, is incomplete "
+            f"({size - scan.end_byte} bytes)."
         )
 
 
@@ -226,25 +228,32 @@ def _check_stream(found: Probe, stream: Stream, scan: PacketScan) -> None:
     if packets.count == 0:
         raise InputFault(f"The source is cut or empty: {stream.label} has no data.")
     if packets.corrupt:
-        raise InputFault(f"The source is damaged: {packets.corrupt} packets of {stream.label}.")
+        raise InputFault(
+            f"The source is damaged: ffmpeg found {_packets(packets.corrupt)} of {stream.label} "
+            "corrupt."
+        )
     if packets.zeroed:
         raise InputFault(
-            f"The source has holes: {packets.zeroed} packets of {stream.label} are blocks of zero "
-            "bytes, as an unfinished download leaves them."
+            f"The source has holes: {_packets(packets.zeroed)} of {stream.label} with blocks of "
+            "zero bytes, as an unfinished download leaves them."
         )
     if packets.back and _first_name(found) not in _CLOCKS:
         raise InputFault(
-            f"The source is two recordings in one: the clock of {stream.label} goes back "
-            f"{_clock(packets.back)}. Convert each alone."
+            f"The source contains two recordings: the clock of {stream.label} goes back "
+            f"{_clock(packets.back)}. Convert each separately."
         )
     declared = stream.frames_declared
     if declared is None or not stream.is_video or _first_name(found) not in _TRUSTED_COUNT:
         return
     if packets.count < declared - 1 - declared * SHORT_SHARE:
         raise InputFault(
-            f"The source is cut or damaged: {stream.label} should have {declared} frames, "
-            f"{packets.count} are there."
+            f"The source is cut or damaged: {stream.label} should have {declared} frames, but has "
+            f"{packets.count}."
         )
+
+
+def _packets(count: int) -> str:
+    return f"{count} packet" if count == 1 else f"{count} packets"
 
 
 def _clock(back: tuple[float, float]) -> str:
@@ -257,8 +266,8 @@ def _check_duration(found: Probe, scan: PacketScan) -> None:
     if stated is None or end_s is None or _first_name(found) not in _TRUSTED_DURATION:
         return
     if any(stream.jumps for stream in scan.streams.values()):
-        return  # the header's author had another clock
-    longest = max(end_s, end_s - found.start_s)  # some headers count from 0, some from the start
+        return  # the header's duration is of another clock
+    longest = max(end_s, end_s - found.start_s)  # headers count from 0 or from the first packet
     if longest < stated - max(SHORT_S, stated * SHORT_SHARE):
         raise InputFault(
             f"The source is cut: its header says {stated:.2f} s, its data ends at {longest:.2f} s."

@@ -1,7 +1,7 @@
-"""Signs of life: they register the engine, renew its leases and bring back what to cancel.
+"""Send heartbeats, which register the engine, renew its leases and return what to cancel.
 
-The daemon being away is no reason to stop anything: a lease outlives a few missed heartbeats, and
-what is encoded meanwhile is reported when it is back.
+An unavailable daemon is no reason to stop anything: a lease outlives a few missed heartbeats, and
+what is encoded meanwhile is reported once it is back.
 """
 
 import trio
@@ -17,7 +17,7 @@ _KEY_REMEDY = "give one with the role `engine`: DISTCONV_API_KEY, --api-key-file
 
 
 class Heartbeats:
-    """The loop that sends them. `registered` is set once the daemon has taken the first."""
+    """Sends heartbeats in a loop. `registered` is set once the daemon has accepted the first."""
 
     def __init__(self, api: DaemonApi, engine_status: EngineStatus, log: Log) -> None:
         self.registered = trio.Event()
@@ -29,14 +29,14 @@ class Heartbeats:
         self._backoff = Backoff(0.5, self._interval_s)
         self._is_unavailable = False
         self._rejection: str | None = None
-        """What the daemon said to the last one, unless it took it."""
+        """Why the daemon rejected the last one; None: it did not."""
 
     def send_now(self) -> None:
-        """Have the next one sent at once: something has changed that the daemon should know."""
+        """Send the next one immediately: something has changed that the daemon should know."""
         self._now.set()
 
     async def run(self) -> None:
-        """Send them for ever."""
+        """Send heartbeats until cancelled."""
         while True:
             self._now = trio.Event()
             delay_s = await self._send()
@@ -44,21 +44,21 @@ class Heartbeats:
                 await self._now.wait()
 
     async def send_and_wait(self) -> None:
-        """Send one and return once it is answered, or the daemon is found to be away."""
+        """Send one and return once it is answered, or the daemon proves unavailable."""
         await self._send()
 
     async def deregister(self) -> None:
-        """Tell that nothing is held and wanted any more; the daemon would find out anyway."""
+        """Report that the engine has no job and wants none; the daemon would find out anyway."""
         with trio.move_on_after(DEREGISTER_S):
             await self._send()
 
     async def _send(self) -> float:
-        """Send one and obey the answer; returns the seconds until the next."""
+        """Send one and apply the answer; returns the seconds until the next."""
         try:
             reply = await self._api.heartbeat(self._engine_status.heartbeat())
         except DaemonUnavailable as error:
             if not self._is_unavailable:
-                self._log.warning("daemon is away", reason=error)
+                self._log.warning("daemon is unavailable", reason=error)
             self._is_unavailable = True
             return self._backoff.next_s()
         except Rejected as error:
@@ -73,11 +73,11 @@ class Heartbeats:
         return self._interval_s
 
     def _log_rejection(self, error: Rejected) -> None:
-        """Log what the daemon has against it: once, not each time that it says the same."""
+        """Log why the daemon rejects it: once, not each time for the same reason."""
         if str(error) == self._rejection:
             return
         self._rejection = str(error)
         if error.status in _KEY_TROUBLE:
-            self._log.error("the daemon refuses this key", reason=error, remedy=_KEY_REMEDY)
+            self._log.error("the daemon rejects this key", reason=error, remedy=_KEY_REMEDY)
         else:
-            self._log.error("heartbeat refused", reason=error)
+            self._log.error("heartbeat rejected", reason=error)

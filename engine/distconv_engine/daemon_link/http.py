@@ -1,8 +1,8 @@
-"""The daemon's HTTP API as the engine sees it, with one question answered for every reply: is
-this final, or is it worth another try?
+"""Call the daemon's HTTP API, and decide for every reply whether another try is worth it.
 
-Error handling: `DaemonUnavailable` means try again (no connection, time-out, 408, 425, 429, 5xx); `Rejected`
-means that the daemon has decided (any other 4xx). Nothing else is raised for what a daemon may do.
+Error handling: `DaemonUnavailable` means try again (no connection, timeout, 408, 425, 429, 5xx);
+`Rejected` means that the daemon has decided (any other 4xx). Nothing else is raised, whatever the
+daemon does.
 """
 
 from typing import Protocol, TypeVar
@@ -11,6 +11,7 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
+from distconv_engine.files import describe_fault
 from distconv_engine.key import with_key
 from distconvd.model import (
     AssignRequest,
@@ -26,9 +27,9 @@ T = TypeVar("T")
 _TRY_AGAIN = frozenset({408, 425, 429})
 _TIMEOUT = httpx.Timeout(10.0, connect=5.0)
 _PAST = {"complete": "completed", "fail": "failed", "release": "released"}
-"""A report's message on the websocket."""
+"""The name of a report's message on the websocket."""
 _POLL_SLACK_S = 15.0
-"""How much later than promised the reply of a long poll may come."""
+"""How much later than promised the reply to a long poll may arrive."""
 
 
 class DaemonUnavailable(Exception):
@@ -36,7 +37,7 @@ class DaemonUnavailable(Exception):
 
 
 class Rejected(Exception):
-    """The daemon has said no, finally."""
+    """The daemon has rejected the call, and would do so again."""
 
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(f"{status}: {detail}")
@@ -45,16 +46,18 @@ class Rejected(Exception):
 
 
 class Link(Protocol):
-    """What is used of the websocket (`distconv_engine.daemon_link.websocket`)."""
+    """What `DaemonApi` uses of the websocket (`distconv_engine.daemon_link.websocket`)."""
 
     async def maybe_ask(self, kind: str, job_id: str | None, body: bytes) -> bytes | None:
-        """Say something and return the answer's body; None: say it by HTTP."""
+        """Send a message and return the answer's body; None: send it by HTTP."""
         ...
 
 
 class DaemonApi:
-    """One method for each call that an engine makes. What both ways can carry goes over `link`
-    while that is open; all of it may be said twice, so a link that breaks in between harms nothing.
+    """One method for each call that an engine makes.
+
+    What both transports can carry goes over `link` while that is open. All of it may be sent twice,
+    so a link that breaks in between does no harm.
     """
 
     def __init__(self, client: httpx.AsyncClient, server: str, api_key: str | None) -> None:
@@ -64,17 +67,17 @@ class DaemonApi:
         self.link: Link | None = None
 
     async def heartbeat(self, beat: Heartbeat) -> HeartbeatReply:
-        """Register, renew leases, and learn what to cancel."""
+        """Register, renew leases, and return what to cancel."""
         body = msgspec.json.encode(beat)
-        content = await self._say("heartbeat", None, "/engines/heartbeat", body)
+        content = await self._send("heartbeat", None, "/engines/heartbeat", body)
         return _decode(content, HeartbeatReply)
 
     async def benchmark(self, report: BenchmarkReport) -> None:
-        """Tell how fast this engine is."""
+        """Report how fast this engine is."""
         await self._post("/engines/benchmark_result", msgspec.json.encode(report))
 
     async def assign(self, engine_id: str, wait_s: float) -> Job | None:
-        """Ask for work and wait up to `wait_s` for it; None when there is none."""
+        """Ask for work and wait up to `wait_s` for it; None if there is none."""
         content = await self._post(
             "/assign_job/",
             msgspec.json.encode(AssignRequest(engine_id)),
@@ -84,17 +87,17 @@ class DaemonApi:
         return _decode(content, Job) if content else None
 
     async def progress(self, job_id: str, report: ProgressReport) -> Verdict:
-        """Tell how far an attempt is, and learn whether it is still wanted."""
+        """Report how far an attempt is; returns whether it is still wanted."""
         path = f"/jobs/{quote(job_id, safe='')}/progress"
         body = msgspec.json.encode(report)
-        return _decode(await self._say("progress", job_id, path, body), Verdict)
+        return _decode(await self._send("progress", job_id, path, body), Verdict)
 
     async def report(self, job_id: str, kind: str, body: bytes) -> None:
         """Send a terminal report (`complete`, `fail` or `release`), already encoded."""
         path = f"/jobs/{quote(job_id, safe='')}/{kind}"
-        await self._say(_PAST[kind], job_id, path, body)
+        await self._send(_PAST[kind], job_id, path, body)
 
-    async def _say(self, kind: str, job_id: str | None, path: str, body: bytes) -> bytes:
+    async def _send(self, kind: str, job_id: str | None, path: str, body: bytes) -> bytes:
         if self.link is not None:
             answer = await self.link.maybe_ask(kind, job_id, body)
             if answer is not None:
@@ -118,12 +121,12 @@ class DaemonApi:
                 follow_redirects=False,  # the key goes to the daemon and nowhere else
             )
         except httpx.TransportError as error:
-            raise DaemonUnavailable(str(error) or type(error).__name__) from error
+            raise DaemonUnavailable(describe_fault(error)) from error
         if reply.is_success:
             return reply.content
         if reply.is_redirect:
             raise DaemonUnavailable(
-                f"it redirects to {reply.headers.get('Location')}: is --server right?"
+                f"it redirects to {reply.headers.get('Location')}; check --server"
             )
         raise fault_of(reply.status_code, _detail_of(reply))
 
@@ -150,5 +153,5 @@ def _decode(content: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(content, type=kind)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        # Not the daemon that we know: a proxy's page, or another version. It may pass.
-        raise DaemonUnavailable(f"the daemon's answer is not understood: {error}") from error
+        # Not from a daemon of this version: a proxy's page, perhaps. It may pass.
+        raise DaemonUnavailable(f"the daemon's answer cannot be decoded: {error}") from error

@@ -1,9 +1,10 @@
-"""Terminal reports on disk: written before they are sent, sent until they are acknowledged.
+"""Keep terminal reports on disk until the daemon has acknowledged them.
 
-A report survives the engine, so a finished job is never encoded again because its report was lost.
-Reports are idempotent at the daemon, so one that is sent twice does no harm.
+A report is written before it is sent, so it survives the engine, and a finished job is never
+encoded again because its report was lost. Reports are idempotent at the daemon, so one that is sent
+twice does no harm.
 
-Resource handling: `put` returns once the report is durable; `run` sends for ever and is cancelled.
+Resource handling: `put` returns once the report is durable; `run` sends until it is cancelled.
 """
 
 from dataclasses import dataclass
@@ -15,17 +16,17 @@ import trio
 
 from distconv_engine.backoff import Backoff
 from distconv_engine.daemon_link.http import DaemonApi, DaemonUnavailable, Rejected
-from distconv_engine.files import fsync_directory, safe_name, write_durably
+from distconv_engine.files import describe_fault, fsync_directory, safe_name, write_durably
 from distconv_engine.logs import Log
 from distconvd.model import HeldJob
 
 ReportKind = Literal["complete", "fail", "release"]
 _KEY_TROUBLE = frozenset({401, 403})
-"""The report is good, the key is not: a person will mend that."""
+"""The report is valid, the key is not: a person has to fix that."""
 
 
 class StoredReport(msgspec.Struct, frozen=True):
-    """One report as it lies on disk."""
+    """One report as it is stored on disk."""
 
     job_id: str
     attempt: int
@@ -59,34 +60,39 @@ class Outbox:
         return len(self._entries)
 
     def for_heartbeat(self) -> list[HeldJob]:
-        """Return what a heartbeat says of them: still held, until the daemon knows how they ended."""
+        """Return the attempts to list in a heartbeat until the daemon knows how they ended."""
         return [HeldJob(job_id, attempt) for job_id, attempt in self._entries]
 
     async def put(self, job_id: str, attempt: int, kind: ReportKind, body: msgspec.Struct) -> None:
-        """Make a report durable and have it sent. The first report of an attempt wins."""
+        """Make a report durable and queue it. The first report of an attempt wins."""
         if (job_id, attempt) in self._entries:
             return
         report = StoredReport(job_id, attempt, kind, msgspec.Raw(msgspec.json.encode(body)))
         path = self._directory / f"{safe_name(job_id)}.{attempt}.json"
         content = msgspec.json.encode(report)
         try:
-            with trio.CancelScope(shield=True):  # half a report is worse than a late cancel
+            with trio.CancelScope(shield=True):  # half a report is worse than a late cancellation
                 await trio.to_thread.run_sync(write_durably, path, content)
         except OSError as error:
             # A full disk is when a report matters most: it is sent from memory, and the daemon's
             # lease covers the case that this engine dies before that.
-            self._log.error("report is not on disk", job_id=job_id, attempt=attempt, reason=error)
+            self._log.error(
+                "report is not stored on disk",
+                job_id=job_id,
+                attempt=attempt,
+                reason=describe_fault(error),
+            )
         self._entries[job_id, attempt] = _Entry(path, report, trio.Event())
         self._wake.set()
 
     async def wait_delivered(self, job_id: str, attempt: int) -> None:
-        """Wait until the daemon has acknowledged or finally refused the report."""
+        """Wait until the daemon has acknowledged or finally rejected the report."""
         entry = self._entries.get((job_id, attempt))
         if entry is not None:
             await entry.done.wait()
 
     async def run(self) -> None:
-        """Send what there is, and what comes, for ever."""
+        """Send all reports, also those that are added later, until cancelled."""
         backoff = Backoff()
         while True:
             await self._wake.wait()
@@ -99,7 +105,7 @@ class Outbox:
             self._wake.set()
 
     async def _send_all(self) -> bool:
-        """Try each report once; returns whether none is left."""
+        """Try each report once; returns whether all are delivered."""
         for key, entry in list(self._entries.items()):
             try:
                 await self._api.report(
@@ -109,7 +115,7 @@ class Outbox:
                 self._log.debug("report not delivered yet", job_id=key[0], reason=error)
                 continue
             except Rejected as error:
-                self._log.warning("report refused", job_id=key[0], attempt=key[1], reason=error)
+                self._log.warning("report rejected", job_id=key[0], attempt=key[1], reason=error)
                 if error.status in _KEY_TROUBLE:
                     continue
             else:
@@ -126,7 +132,7 @@ class Outbox:
         entry.done.set()
 
     def _load(self) -> None:
-        """Read what an earlier run left; a file that is no report is put aside, not lost."""
+        """Read the reports of an earlier run; an unreadable file is put aside, not lost."""
         for path in sorted(self._directory.glob("*.json")):
             try:
                 report = msgspec.json.decode(path.read_bytes(), type=StoredReport)

@@ -1,7 +1,7 @@
-"""One websocket to the daemon; the only module of the engine that knows trio-websocket.
+"""Open a websocket to the daemon; the only engine module that uses trio-websocket.
 
 Error handling: whatever the network, a proxy or the daemon does becomes `NotSupported` (there is no
-such thing behind this address) or `Closed` (there was, or there may be again).
+websocket at this address) or `Closed` (there was one, or there may be one later).
 """
 
 from collections.abc import AsyncGenerator
@@ -19,6 +19,7 @@ from trio_websocket import (
 )
 from wsproto.utilities import ProtocolError
 
+from distconv_engine.files import describe_fault
 from distconvd.model.push import SUBPROTOCOL
 
 MESSAGE_BYTES_MAX = 4 * 1_048_576
@@ -39,7 +40,7 @@ class NotSupported(Exception):
 
 
 class Closed(Exception):
-    """The websocket is over, or did not come to be; `code` is the daemon's reason, 0 without."""
+    """The websocket is closed or could not be opened; `code` is the daemon's reason, or 0."""
 
     def __init__(self, reason: str, code: int = 0) -> None:
         super().__init__(reason)
@@ -47,14 +48,14 @@ class Closed(Exception):
 
 
 class EngineSocket(Protocol):
-    """An open websocket. All methods raise `Closed` once it is over."""
+    """An open websocket. All methods raise `Closed` once it is closed."""
 
     async def receive(self) -> str:
         """Return the next message."""
         ...
 
     async def send(self, text: str) -> None:
-        """Send one message; cancelled in the middle, the socket is good for nothing more."""
+        """Send one message; if this is cancelled, the socket is no longer usable."""
         ...
 
     async def ping(self) -> None:
@@ -63,7 +64,7 @@ class EngineSocket(Protocol):
 
 
 class WebSocket:
-    """A `EngineSocket` by trio-websocket."""
+    """An `EngineSocket` of trio-websocket."""
 
     def __init__(self, connection: WebSocketConnection) -> None:
         self._connection = connection
@@ -99,8 +100,8 @@ async def open_socket(
 ) -> AsyncGenerator[EngineSocket]:
     """Open the websocket of an engine for the length of the block.
 
-    Raises `NotSupported` or `Closed`; the latter also for what goes wrong inside the library: push
-    only saves latency and may never end an engine.
+    Raises `NotSupported` or `Closed`; the latter also for errors inside the library: push only saves
+    latency and may never end an engine.
     """
     # http to ws, https to wss.
     url = "ws" + server.rstrip("/").removeprefix("http")
@@ -123,7 +124,7 @@ async def open_socket(
     except ConnectionClosed as end:
         raise _closed(end) from None
     except _LIBRARY as error:
-        raise Closed(str(error) or type(error).__name__) from error
+        raise Closed(describe_fault(error)) from error
 
 
 def _closed(end: ConnectionClosed) -> Closed:

@@ -1,13 +1,14 @@
-"""The websocket to the daemon: work, cancels, pauses and drains come over it at once.
+"""Keep a websocket to the daemon, which pushes jobs, cancels, pauses and drains over it.
 
-What goes over which: while it is open, heartbeats, progress and the outbox's reports go over it
-and are acked there; assignments, cancels and pauses come over it, and no long poll is made. While it is
-not, all of that goes by HTTP, and the engine asks for work. A message whose ack is not seen is
-said again by HTTP: the daemon takes either, and takes it once. So losing the socket changes
-nothing for what is being encoded, and nothing here is ever stored.
+While it is open, heartbeats, progress and the outbox's reports go over it and are acknowledged
+there; assignments, cancels and pauses arrive over it, and no long poll is made. While it is not,
+all of that goes by HTTP, and the engine asks for work. A message whose ack does not arrive is sent
+again by HTTP: the daemon accepts either, and applies it once. So losing the socket changes nothing
+for what is being encoded, and nothing here is ever stored.
 
-Lost, it is tried again with backoff; where the daemon has none, seldom. Replaced by another engine of
-the same id, never: two of them would replace each other for ever, and do each job twice.
+After a loss it is opened again with backoff; rarely if the daemon has none; and never after another
+engine with the same id has replaced it: the two would replace each other endlessly, and do each job
+twice.
 """
 
 from collections import deque
@@ -34,21 +35,21 @@ from distconvd.model.push import (
 )
 
 ACK_S = 10.0
-"""An ack that takes longer is not waited for: the socket is given up, and HTTP is asked."""
+"""If an ack takes longer, the socket is closed and HTTP is used."""
 PING_S = 15.0
 PONG_S = 10.0
 RETRY_UPGRADE_S = 300.0
-"""How long after a daemon said that it has no websocket it is asked again."""
+"""How long to wait before trying a daemon again that has no websocket."""
 
 OpenSocket = Callable[[], AbstractAsyncContextManager[EngineSocket]]
 _decoder: msgspec.json.Decoder[ToEngine] = msgspec.json.Decoder(ToEngine)
 
 
 def _nothing(*_: object) -> None:
-    """Take no notice."""
+    """Ignore the call."""
 
 
-class _Asked:
+class _Unacked:
     """A message that waits for its ack."""
 
     def __init__(self) -> None:
@@ -57,14 +58,14 @@ class _Asked:
 
 
 class PushLink:
-    """The socket, when there is one; `run` keeps it.
+    """The websocket, while there is one; `run` keeps it open.
 
     Args:
         open_socket: opens one.
-        holdings: the attempts that cancels are for.
+        active_attempts: to which cancels and pauses apply.
         log: for what a person should know.
-        on_benchmark: is told when the daemon wants a new benchmark.
-        on_replaced: is told once another engine has connected with the same id.
+        on_benchmark: called when the daemon requests a new benchmark.
+        on_replaced: called once another engine has connected with the same id.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class PushLink:
         self._backoff = Backoff()
         self._outgoing: deque[str] = deque()
         self._wake = trio.Event()
-        self._asked: dict[int, _Asked] = {}
+        self._unacked: dict[int, _Unacked] = {}
         self._last_id = 0
         self._jobs: dict[tuple[str, int], Job] = {}
         self._changed = trio.Event()
@@ -93,32 +94,32 @@ class PushLink:
     # ------------------------------------------------------------------ what the engine asks for
 
     async def maybe_ask(self, kind: str, job_id: str | None, body: bytes) -> bytes | None:
-        """Say something and return the body of its ack; None where the socket is not there, or is
+        """Send a message and return the body of its ack; None if the socket is not open, or is
         lost before the ack. Raises `DaemonUnavailable` and `Rejected` as `DaemonApi` does."""
         if not self.is_open:
             return None
         self._last_id += 1
         number = self._last_id
-        asked = self._asked[number] = _Asked()
+        sent = self._unacked[number] = _Unacked()
         self._queue(number, kind, job_id, body)
         try:
             with trio.move_on_after(ACK_S) as patience:
-                await asked.finished.wait()
+                await sent.finished.wait()
         finally:
-            self._asked.pop(number, None)
+            self._unacked.pop(number, None)
         if patience.cancelled_caught:
-            self._log.warning("websocket given up: no ack in time", kind=kind)
+            self._log.warning("websocket closed: no ack in time", kind=kind)
             self._scope.cancel()
-        if asked.ack is None:
+        if sent.ack is None:
             return None
-        problem = asked.ack.problem
+        problem = sent.ack.problem
         if problem is not None:
             raise fault_of(problem.status, problem.detail)
-        return bytes(asked.ack.body) if isinstance(asked.ack.body, msgspec.Raw) else b""
+        return bytes(sent.ack.body) if isinstance(sent.ack.body, msgspec.Raw) else b""
 
     async def next_job(self, poll: Callable[[], Awaitable[Job | None]]) -> Job | None:
-        """Return a job that was pushed, waiting for one while the socket is open; without it, what
-        `poll` returns or raises. A poll is given up for a job that is pushed meanwhile."""
+        """Return a pushed job, waiting for one while the socket is open; without a socket, what
+        `poll` returns or raises. A poll is cancelled if a job is pushed meanwhile."""
         if not self._jobs and self.is_open:
             self._changed = trio.Event()
             await self._changed.wait()
@@ -129,7 +130,7 @@ class PushLink:
         return self._jobs.pop(next(iter(self._jobs))) if self._jobs else None
 
     def take_waiting(self) -> list[Job]:
-        """Return the jobs that were pushed and not begun, and forget them."""
+        """Return the jobs that were pushed and not started, and forget them."""
         waiting, self._jobs = list(self._jobs.values()), {}
         return waiting
 
@@ -145,43 +146,43 @@ class PushLink:
         self._on_replaced()
 
     async def _once(self) -> float | None:
-        """Use one socket until it is over; return how long to wait before the next, if at all."""
+        """Use one socket until it closes; return how long to wait before the next, if at all."""
         try:
             async with self._open_socket() as socket:
                 self._log.info("websocket open: work is pushed")
                 end = await self._serve(socket)
         except NotSupported as error:
-            self._log.info("no websocket here: work is asked for", reason=error)
+            self._log.info("the daemon has no websocket: polling for work", reason=error)
             return RETRY_UPGRADE_S
         except Closed as error:
             end = error
         if end.code == CLOSE_REPLACED:
             return None
         pause_s = self._backoff.next_s()
-        self._log.info("no websocket for now: work is asked for", reason=end)
+        self._log.info("websocket closed: polling for work", reason=end)
         return pause_s
 
     async def _serve(self, socket: EngineSocket) -> Closed:
-        """Use an open socket until it is over; return why it is."""
-        end = Closed("given up")
+        """Use an open socket until it closes; return why it did."""
+        end = Closed("no answer in time")
         self.is_open = True
         self._changed.set()
         try:
             with trio.CancelScope() as self._scope:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._send_forever, socket)
+                    nursery.start_soon(self._send_loop, socket)
                     nursery.start_soon(self._keep_alive, socket)
-                    end = await self._receive_forever(socket)
+                    end = await self._receive_loop(socket)
                     nursery.cancel_scope.cancel()
         finally:
             self.is_open = False
             self._outgoing.clear()
-            for asked in self._asked.values():
-                asked.finished.set()
+            for sent in self._unacked.values():
+                sent.finished.set()
             self._changed.set()
         return end
 
-    async def _receive_forever(self, socket: EngineSocket) -> Closed:
+    async def _receive_loop(self, socket: EngineSocket) -> Closed:
         while True:
             try:
                 text = await socket.receive()
@@ -190,16 +191,16 @@ class PushLink:
             try:
                 self._handle(_decoder.decode(text))
             except (msgspec.DecodeError, RecursionError) as error:
-                # Of a newer daemon, perhaps; what matters can be learnt by HTTP as well.
-                self._log.warning("message of the daemon not understood", reason=error)
+                # From a newer daemon, perhaps; what matters comes by HTTP as well.
+                self._log.warning("message from the daemon cannot be decoded", reason=error)
 
     def _handle(self, message: ToEngine) -> None:
         self._backoff.reset()
         if isinstance(message, AckMessage):
-            asked = self._asked.get(message.id)
-            if asked is not None:
-                asked.ack = message
-                asked.finished.set()
+            sent = self._unacked.get(message.id)
+            if sent is not None:
+                sent.ack = message
+                sent.finished.set()
         elif isinstance(message, AssignedMessage):
             job = msgspec.json.decode(message.job, type=Job)
             self._jobs[job.job_id, job.attempt] = job
@@ -212,25 +213,25 @@ class PushLink:
         elif isinstance(message, BenchmarkMessage):
             self._on_benchmark(message.requested_at)
         else:
-            self._log.info("told by the daemon", draining=message.draining)
+            self._log.info("daemon changed the drain state", draining=message.draining)
 
     def _pause(self, message: PauseMessage) -> None:
         attempt = (message.job_id, message.attempt)
-        if attempt in self._jobs:  # not begun: it will begin paused
+        if attempt in self._jobs:  # not started: it will start paused
             self._jobs[attempt] = msgspec.structs.replace(
                 self._jobs[attempt], paused=message.paused
             )
         verdict = Verdict(message.job_id, message.attempt, "keep", message.paused)
         self._active_attempts.apply([verdict])
 
-    async def _send_forever(self, socket: EngineSocket) -> None:
-        """The only sender, so that nobody who is cancelled leaves half a frame."""
+    async def _send_loop(self, socket: EngineSocket) -> None:
+        """Send from this task only, so that no cancelled caller leaves half a frame."""
         while True:
             while self._outgoing:
                 try:
                     await socket.send(self._outgoing.popleft())
                 except Closed:
-                    return  # the receiver hears of it, too
+                    return  # the receiver notices it, too
             self._wake = trio.Event()
             await self._wake.wait()
 
@@ -243,7 +244,7 @@ class PushLink:
                 except Closed:
                     return
             if patience.cancelled_caught:
-                self._log.warning("websocket given up: no answer to a ping")
+                self._log.warning("websocket closed: no answer to a ping")
                 self._scope.cancel()
 
     # ---------------------------------------------------------------------------------- helpers
@@ -263,7 +264,7 @@ class PushLink:
             try:
                 job = await poll()
             except (DaemonUnavailable, Rejected) as error:
-                failure = error  # raised below: a nursery would wrap it
+                failure = error  # raised below: the nursery would wrap it in a group
             nursery.cancel_scope.cancel()
         if failure is not None:
             raise failure

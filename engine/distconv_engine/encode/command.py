@@ -1,7 +1,7 @@
-"""From a plan to ffmpeg's argument list; pure, so that it can be tested as a table.
+"""Turn a plan into ffmpeg's argument list; pure, so that it can be tested as a table.
 
-Nothing that a job or a file says becomes an option: every argument is from this module, from the
-codec and container tables, a number, or a word that the tables or `probe` have let through.
+No text from a job or a file becomes an argument: every argument is from this module or the codec
+and container tables, a number, or a word that the tables or `probe` have accepted.
 """
 
 from collections.abc import Sequence
@@ -18,57 +18,57 @@ from distconvd.model import TranscodeOptions, find_fault
 
 STATS_PERIOD_S = 0.5
 PASS_LOG = "two-pass"  # noqa: S105 - no password
-"""Name of the first pass's notes, in the attempt's own folder, where ffmpeg runs."""
+"""Name of the first pass's statistics, in the attempt's own folder, where ffmpeg runs."""
 _AUDIO_KBPS = {"aac": {1: 96, 2: 160, 6: 384, 8: 512}, "opus": {1: 64, 2: 128, 6: 256, 8: 384}}
 _AUDIO_ENCODERS = {"aac": "aac", "opus": "libopus"}
 _SUBTITLE_ENCODERS = {"mov_text": "mov_text", "webvtt": "webvtt", "subrip": "srt"}
 _OPUS_KBPS_A_CHANNEL = 256
-"""libopus refuses more."""
+"""libopus rejects more."""
 _OPUS_LAYOUTS = "aformat=channel_layouts=7.1|6.1|5.1|5.0|quad|stereo|mono"
-_AAC_FOLDED = "aformat=channel_layouts=7.1|6.1|5.1(side)|5.1|5.0|quad|3.1|3.0|stereo|mono"
+_AAC_DOWNMIX = "aformat=channel_layouts=7.1|6.1|5.1(side)|5.1|5.0|quad|3.1|3.0|stereo|mono"
 _TAGS = {
     "mp4": {"aac": "mp4a", "mp3": "mp4a", "ac3": "ac-3", "eac3": "ec-3"},
     "mov": {"aac": "mp4a", "mp3": ".mp3", "ac3": "ac-3", "eac3": "ec-3"},
     "mkv": {"aac": "0x00ff", "mp2": "0x0050", "mp3": "0x0055", "ac3": "0x2000"},
 }
-"""Of sound for which sources of other kinds have tags of their own."""
+"""Tags of audio codecs for which other containers use tags of their own."""
 _TEE_FRAGMENT_US = 500_000
-"""How much film the decoder beside the encode gets at a time."""
+"""The duration that the concurrent decoder gets at a time."""
 _BITS_A_PIXEL_VP8 = 0.12
-"""libvpx needs a ceiling for VP8 also with constant quality."""
+"""libvpx needs a maximum bit rate for VP8 even with constant quality."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """All that decides the command."""
+    """Everything that determines the command."""
 
     tools: Tools
     source: str
-    """From `sources`: a `file:` name or an http(s) URL."""
+    """From `ffmpeg.inputs`: a `file:` name or an http(s) URL."""
     plan: Plan
     options: TranscodeOptions
     encoder: Encoder
     output: str
-    """From `sources.file_url`."""
+    """From `ffmpeg.inputs.file_url`."""
     reader: str | None = None
-    """The ffmpeg that can decode what the encoder makes; None: there is none."""
+    """An ffmpeg that can decode the encoder's codec, if there is one."""
     streaming: bool = False
-    """The output is sent while it is made, so nothing of it can be written again later."""
+    """The output is uploaded while it is encoded, so no part of it can be rewritten later."""
     tee_fd: int | None = None
-    """The descriptor of a pipe that gets the pictures and sounds, too; `output` is then a name
-    without any letter that the tee muxer gives a meaning to, in the folder where ffmpeg runs."""
+    """The descriptor of a pipe that also gets video and audio; `output` is then a name in the folder
+    where ffmpeg runs, without any character that has a meaning to the tee muxer."""
 
 
 def check_request(request: Request) -> None:
-    """Raise the `JobFailure` of a request that the encoder, or no encoder, can do."""
+    """Raise the `JobFailure` of a request that this encoder, or every encoder, cannot do."""
     if request.plan.video is not None:
         check_options(request.options, request.encoder)
         check_depth(request)
 
 
 def check_options(options: TranscodeOptions, encoder: Encoder) -> None:
-    """Raise `InputFault` for options that cannot work, `EngineFault` for what only this encoder
-    cannot do: then a hardware one may give way to software."""
+    """Raise `InputFault` for options that cannot work, `EngineFault` for options that only this
+    encoder cannot do: hardware may then fall back to software."""
     fault = find_fault(options, encoder.codec)
     if fault is not None:
         raise InputFault(str(fault))
@@ -83,19 +83,19 @@ def check_options(options: TranscodeOptions, encoder: Encoder) -> None:
 
 
 def check_depth(request: Request) -> None:
-    """Raise `EngineFault` for HDR that this encoder would squeeze into 8 bits."""
+    """Raise `EngineFault` for HDR that this encoder would reduce to 8 bits."""
     video, encoder = request.plan.video, request.encoder
     if video is None or not video.stream.colour.is_hdr or request.options.on_unsupported == "drop":
         return
     if video.stream.bit_depth > 8 and not is_ten_bit(video.stream, encoder):
         raise EngineFault(
-            f"This engine's {encoder.name} makes 8 bits only, too few for the HDR of "
+            f"This engine's {encoder.name} encodes with 8 bits only, too few for the HDR of "
             f"{video.stream.label}."
         )
 
 
 def commands(request: Request) -> list[list[str]]:
-    """Return the argument lists to run one after the other: one, or two for two passes."""
+    """Return the argument lists to run in sequence: one, or two for two passes."""
     check_request(request)
     if request.options.two_pass and request.plan.video is not None:
         return [_first_pass(request), _last_pass(request, 2)]
@@ -103,7 +103,7 @@ def commands(request: Request) -> list[list[str]]:
 
 
 def cover_commands(request: Request) -> list[list[str]]:
-    """Return what takes each cover that will be attached out of the source, into a file."""
+    """Return the commands that extract each cover to be attached from the source into a file."""
     return [
         [
             *(request.tools.ffmpeg, "-hide_banner", "-nostdin", "-y", "-loglevel", LOG_LEVEL),
@@ -127,14 +127,14 @@ def target_size(stream: Stream, options: TranscodeOptions, encoder: Encoder) -> 
 
 
 def target_fps(stream: Stream, options: TranscodeOptions) -> float | None:
-    """Return the rate to cut down to, or None when every frame is kept."""
+    """Return the frame rate to reduce to, or None when every frame is kept."""
     if options.max_fps is None or stream.fps is None or stream.fps <= options.max_fps * 1.001:
         return None
     return options.max_fps
 
 
 def is_ten_bit(stream: Stream, encoder: Encoder) -> bool:
-    """Whether the output has 10 bits: what HDR needs, and H.264's players mostly lack."""
+    """Whether to encode with 10 bits: HDR needs them, but most H.264 players lack support."""
     if not encoder.ten_bit or stream.bit_depth <= 8:
         return False
     return encoder.codec != "h264" or stream.colour.is_hdr
@@ -176,7 +176,7 @@ def _last_pass(request: Request, pass_number: int | None) -> list[str]:
 
 
 def _movflags(request: Request) -> str | None:
-    """Where the index goes: to the front, to the end, or, live, in pieces between the frames."""
+    """Decide where the index goes: first, last, or, for a streaming upload, into each fragment."""
     if request.plan.container.name not in ("mp4", "mov"):
         return None
     if request.streaming:
@@ -185,7 +185,7 @@ def _movflags(request: Request) -> str | None:
 
 
 def _adapted(request: Request, stream_out: OutputStream, number: int) -> list[str]:
-    """Give copied sound the tag and the clock that its muxer would, behind which the tee stands."""
+    """Give copied audio the tag and time base that its muxer would set if the tee were not there."""
     if stream_out.stream.kind != "audio":
         return []
     container = request.plan.container.name
@@ -197,15 +197,15 @@ def _adapted(request: Request, stream_out: OutputStream, number: int) -> list[st
 
 
 def _unpacked(request: Request, stream_out: OutputStream, number: int) -> list[str]:
-    """Take ADTS off AAC: MP4's muxer does that by itself, but too late for an index that comes first."""
+    """Remove AAC's ADTS headers: MP4's muxer does that too late for an index that comes first."""
     needed = stream_out.stream.is_adts and request.plan.container.name in ("mp4", "mov")
     return [f"-bsf:{number}", "aac_adtstoasc"] if needed else []
 
 
 def _tee(request: Request, tee_fd: int) -> list[str]:
-    """Hand each packet to the output and, if it is picture or sound, to the pipe `tee_fd`.
+    """Write each packet to the output and, if it is video or audio, to the pipe `tee_fd`.
 
-    The pipe comes first: it ends before the output's index is written.
+    The pipe comes first, so that it ends before the output's index is written.
     """
     container = request.plan.container
     piped = [f"f={container.format}", r"select=\'V,a\'", "onfail=ignore"]
@@ -214,7 +214,7 @@ def _tee(request: Request, tee_fd: int) -> list[str]:
     movflags = _movflags(request)
     written = [f"f={container.format}", *([f"movflags={movflags}"] if movflags else [])]
     slaves = f"[{':'.join(piped)}]pipe:{tee_fd}|[{':'.join(written)}]{request.output}"
-    # All these containers want it; ffmpeg would ask them, but it asks the tee muxer.
+    # All these containers need it. ffmpeg asks the muxer, which is now the tee, so it is set here.
     return ["-flags", "+global_header", "-f", "tee", slaves]
 
 
@@ -226,7 +226,7 @@ def _stream(
         if stream_out in request.plan.attached_covers:
             return _attached(request, stream_out, number)
         cover = [f"-disposition:{number}", "attached_pic"] if stream.is_cover else []
-        # ffmpeg before 6 calls FLAC in MP4 an experiment, long after it had become a standard.
+        # ffmpeg before 6 treats FLAC in MP4 as experimental, although it is standardized.
         strict = ["-strict", "-2"] if stream.codec == "flac" else []
         adapted = _adapted(request, stream_out, number) if request.tee_fd is not None else []
         adapted += _unpacked(request, stream_out, number)
@@ -249,7 +249,7 @@ def _attached(request: Request, stream_out: OutputStream, number: int) -> list[s
 
 
 def _cover_file(plan: Plan, stream_out: OutputStream) -> str:
-    """Return its name in the folder where ffmpeg runs; players look for one named `cover`."""
+    """Return the cover's name in the folder where ffmpeg runs; players look for `cover`."""
     place = plan.attached_covers.index(stream_out)
     return (
         f"cover{f'-{place + 1}' if place else ''}.{'png' if stream_out.codec == 'png' else 'jpg'}"
@@ -270,7 +270,7 @@ def _video(
     argv += _extra(encoder, pass_number)
     argv += _colour(stream)
     if encoder.codec == "hevc" and request.plan.container.name in ("mp4", "mov"):
-        argv += [f"-tag:{spec}", "hvc1"]  # Apple's players know no other
+        argv += [f"-tag:{spec}", "hvc1"]  # Apple's players accept no other
     return argv
 
 
@@ -281,7 +281,7 @@ def _filters(request: Request, stream: Stream) -> list[str]:
         chain.append("bwdif=mode=send_frame:deint=interlaced")
     fps = target_fps(stream, options)
     if fps is not None:
-        # At the end a frame that began counts, or a film of one frame would have none.
+        # `pass` keeps an incomplete last frame; without it a film of one frame would have none.
         chain.append(f"fps={fps:g}:eof_action=pass")
     size = target_size(stream, options, encoder)
     if size != stream.shown_size:
@@ -305,7 +305,7 @@ def _rate(request: Request, stream: Stream) -> list[str]:
 def _extra(encoder: Encoder, pass_number: int | None) -> list[str]:
     if pass_number is None:
         return list(encoder.extra)
-    if encoder.name == "libx265":  # it knows only its own way of two passes
+    if encoder.name == "libx265":  # it takes the pass only among its own parameters
         return ["-x265-params", f"log-level=warning:pass={pass_number}:stats={PASS_LOG}"]
     return [*encoder.extra, "-pass", str(pass_number), "-passlogfile", PASS_LOG]
 
@@ -326,8 +326,8 @@ def _audio(request: Request, stream_out: OutputStream, number: int) -> list[str]
     most = _OPUS_KBPS_A_CHANNEL * stream_out.stream.channels
     if stream_out.codec == "opus" and kbps > most:
         raise InputFault(
-            f"'options.audio_bitrate_kbps' must be at most {most} for the {stream_out.stream.channels}"
-            f" channels of {stream_out.stream.label} in opus."
+            f"'options.audio_bitrate_kbps' must be at most {most} for {stream_out.stream.label} "
+            f"in opus ({_OPUS_KBPS_A_CHANNEL} for each channel)."
         )
     argv = [f"-c:{number}", _AUDIO_ENCODERS[stream_out.codec], f"-b:{number}", f"{kbps}k"]
     chain: list[str] = []
@@ -336,13 +336,12 @@ def _audio(request: Request, stream_out: OutputStream, number: int) -> list[str]
         chain.append(f"channelmap={places}:{stream_out.relabelled}")
     if stream_out.codec == "opus":
         chain.append(_OPUS_LAYOUTS)
-    elif stream_out.is_folded:
-        chain.append(_AAC_FOLDED)
+    elif stream_out.is_downmixed:
+        chain.append(_AAC_DOWNMIX)
     if chain:
         argv += [f"-filter:{number}", ",".join(chain)]
-    elif (
-        not stream_out.stream.has_layout
-    ):  # the encoder wants one: the usual one of so many channels
+    elif not stream_out.stream.has_layout:
+        # The encoder needs a layout: this sets the usual one for the number of channels.
         argv += [f"-ac:{number}", str(stream_out.stream.channels)]
     return argv
 

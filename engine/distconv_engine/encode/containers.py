@@ -1,8 +1,8 @@
-"""The container table: what each container can hold, and as what.
+"""List the containers, and which streams each of them can copy, convert or not contain.
 
-A stream is copied when the container takes it as it is, else turned into the container's own kind,
-else it cannot be held, which the job's `on_unsupported` decides about. Copying is never worse than
-encoding again, so it comes first.
+A stream is copied if the container accepts it, else converted to the container's own codec, else
+it is unsupported, and the job's `on_unsupported` decides. Copying is never worse than encoding
+again, so it comes first.
 """
 
 from dataclasses import dataclass
@@ -27,11 +27,11 @@ class Container:
     audio_copied: frozenset[str]
     subtitles_copied: frozenset[str]
     text_made: str | None
-    """What text subtitles become that can not be copied; None: it holds none."""
+    """The codec of text subtitles that cannot be copied; None: it supports no text."""
     styled_text: bool = False
-    """Whether ASS keeps its looks."""
+    """Whether ASS keeps its styling."""
     covers: Literal["stream", "attachment"] | None = None
-    """As what it holds a cover; None: it holds none."""
+    """How it stores a cover; None: it supports no covers."""
     edit_lists: bool = False
     """Whether it can hide the beginning of a copied stream from players."""
     chapters: bool = True
@@ -39,22 +39,22 @@ class Container:
 
     @property
     def rules(self) -> ContainerRules:
-        """What a job may ask to be put into it."""
+        """What a job may ask of it."""
         return RULES[self.name]
 
     @property
     def suffix(self) -> str:
-        """How names of such files end."""
+        """The suffix of its file names."""
         return self.rules.suffix
 
     @property
     def video(self) -> frozenset[str]:
-        """The codecs that it can hold."""
+        """The video codecs that it supports."""
         return self.rules.video
 
     @property
     def audio_made(self) -> str:
-        """The audio codec made of what can not be copied."""
+        """The codec to which audio is converted that cannot be copied."""
         return self.rules.audio[0]
 
 

@@ -1,8 +1,8 @@
-"""The encoder table: what ffmpeg calls the encoders of a codec, and how each takes its settings.
+"""List ffmpeg's encoders for each codec, and how each takes its settings.
 
-What a job may ask of a codec, and what it gets where it asks for nothing, is the vocabulary's table
-(`distconvd.model.CODECS`), which the daemon refuses by, too. A row here turns its words into those
-of one encoder, so nothing that a job says reaches ffmpeg unless both tables know it.
+What a job may ask of a codec, and its defaults, are in the shared table `distconvd.model.CODECS`,
+by which the daemon validates submissions. A row here translates its words into those of one
+encoder, so nothing from a job reaches ffmpeg unless both tables contain it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,13 +24,13 @@ class Encoder:
     quality_option: str
     quality_default: int
     quality: range
-    """What of a job's `crf` it takes as it is; empty: its scale is another one."""
+    """The values of a job's `crf` that it takes unchanged; empty: its scale is another one."""
     preset_option: str
     preset_default: str
     presets: Mapping[str, str]
     extra: tuple[str, ...] = ()
     quality_extra: tuple[str, ...] = ()
-    """Goes with constant quality only."""
+    """Options that accompany constant quality only."""
     tune_option: str | None = None
     two_pass: bool = False
     ten_bit: bool = False
@@ -42,7 +42,7 @@ class Encoder:
 
 
 def spread(codec: str, own: Sequence[str]) -> dict[str, str]:
-    """Map the presets of a codec evenly onto an encoder's own; both are fastest first."""
+    """Map the presets of a codec evenly to an encoder's own; both lists begin with the fastest."""
     words = CODECS[codec].presets
     step = (len(own) - 1) / (len(words) - 1)
     return {word: own[round(number * step)] for number, word in enumerate(words)}
@@ -61,7 +61,7 @@ def _software(
     ten_bit: bool = True,
     min_side: int = 16,
 ) -> Encoder:
-    """Return the row of an encoder that does all that its codec's row says."""
+    """Return the row of an encoder that supports everything in its codec's row."""
     rules = CODECS[codec]
     return Encoder(
         name,
@@ -98,7 +98,7 @@ _SOFTWARE = (
     _software("libsvtav1", "av1", min_side=64),
     _software(
         "libaom-av1", "av1", "-cpu-used",
-        # It has no 9 to 13 outside of its real-time mode; 8 is as fast as it gets.
+        # Outside of its real-time mode it has no 9 to 13; 8 is its fastest.
         presets={word: str(min(int(word), 8)) for word in CODECS["av1"].presets},
         preset_default="6", extra=("-row-mt", "1"), quality_extra=("-b:v", "0"),
     ),
@@ -149,7 +149,7 @@ _HARDWARE = (
 )
 
 ENCODERS: dict[str, Encoder] = {row.name: row for row in (*_HARDWARE, *_SOFTWARE)}
-"""Every encoder known, the preferred ones of a codec first."""
+"""All supported encoders, the preferred ones of a codec first."""
 
 
 def encoders_of(codec: str, *, hardware: bool) -> list[Encoder]:

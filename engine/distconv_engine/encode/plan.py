@@ -1,7 +1,7 @@
-"""What becomes of each stream of a source: kept as what, or dropped, or the job is refused; pure.
+"""Decide what becomes of each stream of a source: copied, encoded, dropped or refused; pure.
 
-The plan is made from the job and what was found in the source, so that the command is built from
-it, the output is verified against it, and the report tells it.
+The plan is made from the job and the probed source. The command is built from it, the output is
+verified against it, and the report lists it.
 """
 
 from collections.abc import Mapping
@@ -29,15 +29,15 @@ from distconvd.model import (
 
 Action = Literal["encode", "copy"]
 _CHANNELS_MAX = 8
-"""More are encoded only where their layout tells how they become fewer, which AAC never asks for."""
+"""More are encoded only if their layout says how to downmix them, and never to AAC."""
 _AAC_LAYOUTS = frozenset({
     "mono", "stereo", "downmix", "2.1", "3.0", "3.0(back)", "3.1", "4.0", "4.1", "quad", "quad(side)",
     "5.0", "5.0(side)", "5.1", "5.1(side)", "6.0", "6.0(front)", "6.1", "6.1(back)", "6.1(front)",
     "7.0", "7.0(front)", "7.1", "7.1(wide)", "7.1(wide-side)", "hexagonal", "octagonal",
 })  # fmt: skip
-"""Those that ffmpeg's encoder takes."""
+"""The layouts that ffmpeg's AAC encoder accepts."""
 _UNNAMED = " channels ("
-"""What ffmpeg says of channels that make no layout: `1 channels (FL)`, as cameras label them."""
+"""In ffmpeg's name of channels without a standard layout: `1 channels (FL)`, as cameras write it."""
 _USUAL = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 
 
@@ -50,26 +50,26 @@ class OutputStream:
     codec: str
     """Codec in the output."""
     edit: Edit | None = None
-    """Of a copy: which part of it the output has to hide, as the source does."""
+    """Of a copy: the part that the output has to hide, as the source does."""
 
     @property
     def is_av(self) -> bool:
-        """Whether it is moving pictures or sound."""
+        """Whether it is video or audio; a cover is neither."""
         return self.stream.is_video or self.stream.kind == "audio"
 
     @property
     def label(self) -> str:
         """How the result names it."""
         how = "copied" if self.action == "copy" else f"to {self.codec}"
-        if self.is_folded:
-            how += f", {self.stream.layout} folded down"
+        if self.is_downmixed:
+            how += f", {self.stream.layout} downmixed"
         elif self.relabelled is not None:
             how += f", {self.stream.layout} as {self.relabelled}"
         return f"{self.stream.label} {how}"
 
     @property
-    def is_folded(self) -> bool:
-        """Whether AAC has no place for its channels, as for speakers above: they join others."""
+    def is_downmixed(self) -> bool:
+        """Whether AAC lacks its layout (height speakers, say), so that channels are mixed together."""
         layout = self.stream.layout if self.stream.has_layout else None
         if layout is None or self.action != "encode" or self.codec != "aac":
             return False
@@ -77,7 +77,7 @@ class OutputStream:
 
     @property
     def relabelled(self) -> str | None:
-        """The usual layout that an encoded sound gets whose channels make no layout with a name."""
+        """The usual layout for its number of channels, if encoded audio has no standard layout."""
         is_odd = _UNNAMED in (self.stream.layout or "")
         return _USUAL.get(self.stream.channels) if is_odd and self.action == "encode" else None
 
@@ -89,7 +89,7 @@ class Plan:
     codec: str
     container: Container
     output_streams: tuple[OutputStream, ...]
-    """In the output's order: every container has its covers behind the tracks."""
+    """In the output's order: every container has its covers after the tracks."""
     dropped: tuple[str, ...]
     keep_chapters: bool
 
@@ -102,7 +102,7 @@ class Plan:
 
     @property
     def av_streams(self) -> list[tuple[int, OutputStream]]:
-        """Pictures and sounds, each with its index in the file."""
+        """The video and audio streams, each with its index in the output."""
         return [
             (number, stream_out)
             for number, stream_out in enumerate(self.output_streams)
@@ -111,7 +111,7 @@ class Plan:
 
     @property
     def attached_covers(self) -> list[OutputStream]:
-        """Covers that become attachments: ffmpeg takes those from files, and not from streams."""
+        """Covers that become attachments, which ffmpeg takes from files instead of streams."""
         attached = self.container.covers == "attachment"
         return [
             stream_out
@@ -120,7 +120,7 @@ class Plan:
         ]
 
     def labels(self) -> list[str]:
-        """What is kept, as the result tells it."""
+        """What is kept, as the job's result lists it."""
         return [stream_out.label for stream_out in self.output_streams] + (
             ["chapters"] if self.keep_chapters else []
         )
@@ -128,26 +128,26 @@ class Plan:
 
 @dataclass(slots=True)
 class _Draft:
-    """A plan for one container, and what it could not hold."""
+    """A plan for one container, and what the container does not support."""
 
     container: Container
     output_streams: list[OutputStream]
     dropped: list[str]
     unsupported: list[str]
-    """What the container cannot hold."""
+    """What the container does not support."""
     degraded: list[str]
-    """What it holds, but worse than another would."""
+    """What it supports, but worse than another container would."""
 
 
 def make_plan(job: Job, probe: Probe, edits: Mapping[int, Edit] | None = None) -> Plan:
-    """Return the plan; raises `InputFault` when the job asks for what cannot be.
+    """Return the plan; raises `InputFault` when the job asks for the impossible.
 
-    `edits` tells where edit lists hide a part of streams, by index.
+    `edits` says where edit lists hide a part of a stream, by stream index.
     """
     codec = canonical_codec(job.target_codec)
     if codec not in CODECS:
         known = ", ".join(CODECS)
-        raise InputFault(f"No engine of this kind makes '{job.target_codec}'; it makes {known}.")
+        raise InputFault(f"Unknown codec '{job.target_codec}'. Expected one of: {known}.")
     fault = find_fault(job.options, codec, job.output)
     if fault is not None:
         raise InputFault(str(fault))
@@ -160,7 +160,7 @@ def make_plan(job: Job, probe: Probe, edits: Mapping[int, Edit] | None = None) -
 
 
 def _containers(job: Job, codec: str) -> list[Container]:
-    """Return the one that the job names, or those of its codec, the preferred one first."""
+    """Return the container that the job names, or those of its codec, the preferred one first."""
     named = job.options.container or _container_of_name(job)
     names = CODECS[codec].containers if named is None else (named,)
     rows = [CONTAINERS[name] for name in names]
@@ -168,14 +168,14 @@ def _containers(job: Job, codec: str) -> list[Container]:
 
 
 def _fits(container: Container, options: TranscodeOptions) -> bool:
-    """Whether a container takes what the options ask for, besides the codec."""
-    made = options.audio_codec in ("aac", "opus")
-    takes_audio = not made or options.audio_codec in container.rules.audio
+    """Whether a container supports what the options ask for, apart from the codec."""
+    encodes_audio = options.audio_codec in ("aac", "opus")
+    takes_audio = not encodes_audio or options.audio_codec in container.rules.audio
     return takes_audio and (container.rules.faststart or not options.faststart)
 
 
 def _container_of_name(job: Job) -> ContainerName | None:
-    """Return the container that the wanted file name asks for, if it asks for one."""
+    """Return the container that the requested file name implies, if it has a known suffix."""
     if job.output is None:
         return None
     return container_of(job.output.name or job.output.url or "")
@@ -184,18 +184,19 @@ def _container_of_name(job: Job) -> ContainerName | None:
 def _finish(codec: str, options: TranscodeOptions, probe: Probe, draft: _Draft) -> Plan:
     container = draft.container
     if probe.main_video is not None and codec not in container.video:
-        raise InputFault(f"A {container.name} file cannot hold {codec} video.")
+        raise InputFault(f"The container {container.name} cannot hold {codec} video.")
     chapters = probe.chapters > 0
     unsupported = list(draft.unsupported)
     if chapters and not container.chapters:
         unsupported.append("chapters")
     if unsupported and options.on_unsupported == "fail":
         raise InputFault(
-            f"A {container.name} file with {codec} cannot hold {', '.join(unsupported)}. Choose "
-            "another container, or set options.on_unsupported to 'drop'."
+            f"The container {container.name} with {codec} cannot hold "
+            f"{', '.join(unsupported)}. Choose another container, or set options.on_unsupported to "
+            "'drop'."
         )
     if not any(stream_out.stream.kind in ("video", "audio") for stream_out in draft.output_streams):
-        raise InputFault("Nothing would be left: the output would have no video and no audio.")
+        raise InputFault("The output would be empty: neither video nor audio would be kept.")
     return Plan(
         codec=codec,
         container=container,
@@ -227,7 +228,7 @@ def _draft(
         elif stream.kind == "attachment":
             _place_attachment(draft, container, stream)
         else:
-            draft.dropped.append(stream.label)  # time codes and the like: nothing to see or hear
+            draft.dropped.append(stream.label)  # time codes and the like: neither video nor audio
     return draft
 
 
@@ -241,7 +242,7 @@ def _place_video(
         draft.unsupported.append(f"{codec} video")
     if codec == "vp8" and stream.colour.is_hdr:
         draft.unsupported.append(f"the HDR colours of {stream.label}")
-    if stream.has_alpha:  # none of these codecs is made with any, so another container is no help
+    if stream.has_alpha:  # no encoder here supports it, so another container would not help
         draft.dropped.append(f"the alpha channel of {stream.label}")
     draft.output_streams.append(OutputStream(stream, "encode", codec))
 
@@ -272,8 +273,8 @@ def _place_audio(
 
 
 def _encode_audio(draft: _Draft, stream: Stream, codec: str) -> None:
-    if (stream.layout or "").startswith("ambisonic"):  # it is of no use as sound of loudspeakers
-        draft.unsupported.append(f"the {stream.layout} sound of {stream.label} as {codec}")
+    if (stream.layout or "").startswith("ambisonic"):  # it cannot be encoded as loudspeakers
+        draft.unsupported.append(f"the {stream.layout} audio of {stream.label} as {codec}")
         return
     if stream.channels > _CHANNELS_MAX and (codec == "aac" or not stream.has_layout):
         draft.unsupported.append(f"the {stream.channels} channels of {stream.label} as {codec}")
@@ -285,7 +286,8 @@ def _copy_audio(
     draft: _Draft, container: Container, stream: Stream, edit: Edit | None, *, must: bool
 ) -> None:
     can = stream.codec in container.audio_copied
-    # ffmpeg copies what is hidden, too; and but for a beginning it would then be heard.
+    # A copy includes what an edit list hides, which only an edit list of the output can hide again;
+    # ffmpeg writes one only for the beginning.
     hides = edit is None or (edit == "head" and container.edit_lists)
     if can and hides:
         draft.output_streams.append(OutputStream(stream, "copy", stream.codec, edit))
@@ -319,5 +321,5 @@ def _place_attachment(draft: _Draft, container: Container, stream: Stream) -> No
 
 
 def is_bitmap(stream: Stream) -> bool:
-    """Whether a subtitle is pictures, which no text format can hold."""
+    """Whether a subtitle consists of pictures, which no text format supports."""
     return stream.codec in BITMAP_SUBTITLES

@@ -1,6 +1,6 @@
-"""Running the encode, and telling from its end whose fault a failure is.
+"""Run the encode, and classify a failure by whose fault it is.
 
-ffmpeg's exit code comes last among the witnesses: it is 0 for a source that breaks off.
+ffmpeg's exit code is checked last: it is 0 even for a source that breaks off.
 """
 
 import re
@@ -18,13 +18,13 @@ from distconv_engine.ffmpeg.stderr import Diagnosis
 from distconv_engine.media.probe import last_words
 
 _BITRATE_TOO_LOW = re.compile(r"requested bitrate is too low[^\n]*")
-"""Of libx264 and libx265, which know after the first pass only."""
+"""A message of libx264 and libx265, which find this out only after the first pass."""
 _NO_DECODER = re.compile(r"no decoder found for: (\w+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """An encode that ended well, with the counts that `verify` holds against both sides."""
+    """An encode that succeeded, with the counts that `verify` compares with source and output."""
 
     diagnosis: Diagnosis
     last: EncodeProgress
@@ -43,9 +43,9 @@ async def encode(
     Args:
         request: what to run.
         controls: limits, stall time and pause of the attempt.
-        on_progress: is told each block of progress and the done part, 0 to 1, of all passes.
+        on_progress: is called with each block of progress and the fraction done of all passes.
         cwd: the attempt's folder.
-        duration_s: of the source, for the done part.
+        duration_s: duration of the source, for the fraction done.
     """
     lists = commands(request)
     for argv in cover_commands(request):
@@ -93,7 +93,7 @@ async def _run_one(
 
 
 def classify_exit(result: RunResult) -> None:
-    """Raise the failure that the end of ffmpeg tells; return when it ended well. Pure."""
+    """Raise the failure that an ffmpeg run ended with; return when it succeeded. Pure."""
     diagnosis, tail = result.diagnosis, result.diagnosis.tail
     if diagnosis.disk_full:
         raise InsufficientSpace("The engine's disk is full.", log_tail=tail)
@@ -101,7 +101,7 @@ def classify_exit(result: RunResult) -> None:
         raise InputFault(f"The source is damaged: {diagnosis.damage[0]}", log_tail=tail)
     if diagnosis.decode_errors:
         raise InputFault(
-            f"The source is damaged: {diagnosis.decode_errors} frames cannot be decoded.",
+            f"The source is damaged: {_frames(diagnosis.decode_errors)} cannot be decoded.",
             log_tail=tail,
         )
     too_low = _BITRATE_TOO_LOW.search(tail)
@@ -114,9 +114,13 @@ def classify_exit(result: RunResult) -> None:
     if result.code < 0:
         name = signal.Signals(-result.code).name
         hint = " (out of memory?)" if name == "SIGKILL" else ""
-        raise EngineFault(f"ffmpeg was ended by {name}{hint}.", log_tail=tail)
+        raise EngineFault(f"ffmpeg was killed by {name}{hint}.", log_tail=tail)
     if found := _NO_DECODER.search(tail):
         raise EngineFault(f"This engine's ffmpeg has no decoder for {found[1]}.", log_tail=tail)
     if result.code != 0:
         words = last_words(tail.splitlines()) or "no message"
         raise EngineFault(f"ffmpeg failed (exit code {result.code}): {words}", log_tail=tail)
+
+
+def _frames(count: int) -> str:
+    return f"{count} frame" if count == 1 else f"{count} frames"

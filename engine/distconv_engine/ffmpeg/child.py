@@ -1,12 +1,12 @@
-"""One child process: its own group, no shell, stopped as a tree, dead when the engine dies.
+"""Run a child process in its own group, stop it as a tree, and end it if the engine dies.
 
-The child is made by `subprocess` in the main thread and not by `trio.lowlevel.open_process`: the
-kernel ties the parent-death signal to the *thread* that made the child, and trio makes children in
-worker threads that end when they have been idle, which would kill an ffmpeg in mid-encode.
+`subprocess` starts the child, without a shell, in the main thread; `trio.lowlevel.open_process`
+does not. The kernel ties the parent-death signal to the *thread* that started the child, and trio
+uses worker threads, which end after a time without work: that would kill an ffmpeg in mid-encode.
 (`preexec_fn` only calls functions that were looked up before, so it is safe after a fork.)
 
-Children stay in the engine's session: on a desktop, Linux shares the cores out among sessions first
-(`sched_autogroup_enabled`), and how nice a process is counts only within its own.
+Children stay in the engine's session: on a desktop, Linux divides the cores among sessions first
+(`sched_autogroup_enabled`), and a process's niceness counts only within its own session.
 
 Resource handling: `open_child` never leaves its block with the child alive, whatever happens.
 """
@@ -27,8 +27,8 @@ import trio
 from distconv_engine.ffmpeg.scheduling import become_batch
 
 STOP_GRACE_S = 0.5
-"""Between SIGTERM and SIGKILL: what is stopped is thrown away, and a cancel that comes with the answer
-to a progress report, up to a second late, has to end the tree within 2 s all the same."""
+"""Between SIGTERM and SIGKILL. The output of a stopped child is discarded, and a cancel that arrives
+with the answer to a progress report, up to a second late, must still end the tree within 2 s."""
 XCPU_GRACE_S = 5
 """Between the CPU limit's SIGXCPU and its SIGKILL, in seconds of CPU time."""
 _PR_SET_PDEATHSIG = 1
@@ -68,7 +68,7 @@ class Child:
         self.paused = False
         self._popen = popen
         self._grace_s = grace_s
-        # FdStream owns what it is given, and so does the Popen: each has a number of its own.
+        # FdStream and Popen each close their descriptors, so each gets its own.
         self._stdout = trio.lowlevel.FdStream(os.dup(popen.stdout.fileno()))
         self._stderr = trio.lowlevel.FdStream(os.dup(popen.stderr.fileno()))
         popen.stdout.close()
@@ -81,25 +81,25 @@ class Child:
             return await trio.to_thread.run_sync(self._popen.wait, abandon_on_cancel=True)
         if self._popen.returncode is None:
             await trio.lowlevel.wait_readable(self._pidfd)
-            # Not reaped yet, so the group's number is still its own: end what it left behind.
+            # Not reaped yet, so the group's number is still its own: end the rest of the group.
             self._signal(signal.SIGKILL)
         return self._popen.wait()
 
     async def read_stdout(self, consume: Callable[[bytes], None]) -> None:
-        """Hand every piece of standard output to `consume`, until it ends."""
+        """Pass every piece of standard output to `consume`, until it ends."""
         await _read(self._stdout, consume)
 
     async def read_stderr(self, consume: Callable[[bytes], None]) -> None:
-        """Hand every piece of standard error to `consume`, until it ends."""
+        """Pass every piece of standard error to `consume`, until it ends."""
         await _read(self._stderr, consume)
 
     def pause(self) -> None:
-        """Stop the whole tree where it is, without losing anything."""
+        """Suspend the whole tree where it is, without losing anything."""
         self.paused = True
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let a paused tree go on."""
+        """Let a paused tree continue."""
         self.paused = False
         self._signal(signal.SIGCONT)
 
@@ -122,7 +122,7 @@ class Child:
             return
         if self._grace_s > 0:
             self._signal(signal.SIGTERM)
-            self._signal(signal.SIGCONT)  # a paused process sees SIGTERM only when it goes on
+            self._signal(signal.SIGCONT)  # a paused process sees SIGTERM only when it continues
             with trio.move_on_after(self._grace_s):
                 await self.wait()
         if self._popen.returncode is None:
@@ -141,7 +141,7 @@ class Child:
         try:
             os.killpg(self.pid, number)
         except (ProcessLookupError, PermissionError):
-            pass  # it has ended meanwhile: there is nobody to tell
+            pass  # it has ended meanwhile
 
 
 @asynccontextmanager
@@ -157,7 +157,7 @@ async def open_child(
 ) -> AsyncGenerator[Child, None]:
     """Start `argv` and yield it; it is dead and reaped when the block is left.
 
-    `grace_s` is its time to end by itself when it has to be stopped; with 0 it is not asked.
+    `grace_s`: how long it may take to end after SIGTERM; 0: it gets SIGKILL immediately.
     `batch_scheduling`: see `become_batch`.
     """
     parent = os.getpid()
@@ -183,7 +183,7 @@ async def open_child(
 def _in_child(parent: int, limits: ChildLimits, batch_scheduling: bool) -> None:
     if _PRCTL is not None:
         _PRCTL(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before the line above
+        if os.getppid() != parent:  # the engine died before the line above
             os._exit(1)
     if limits.niceness:
         os.nice(limits.niceness)
@@ -206,7 +206,7 @@ async def _read(stream: trio.lowlevel.FdStream, consume: Callable[[bytes], None]
 
 
 class LineSplitter:
-    """Turns pieces of bytes into lines of text, each bounded, and hands them on."""
+    """Splits pieces of bytes into lines of text, each bounded, and passes them on."""
 
     def __init__(self, consume: Callable[[str], None]) -> None:
         self._consume = consume
@@ -220,7 +220,7 @@ class LineSplitter:
         self._rest = rest[:_LINE_BYTES_MAX]
 
     def close(self) -> None:
-        """Hand on a last line that has no end."""
+        """Pass on a last line that has no end."""
         if self._rest:
             self._consume(_text(self._rest))
             self._rest = b""

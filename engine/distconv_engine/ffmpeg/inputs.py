@@ -1,4 +1,4 @@
-"""How ffmpeg is handed something to read, so that no name and no playlist can lead it astray.
+"""Build ffmpeg's input arguments, so that no file name or playlist can mislead it.
 
 - A local file is always `file:` and an absolute path: a name such as `-x`, `%d` or `concat:a|b` is
   then only a name.
@@ -10,10 +10,10 @@ from pathlib import Path
 
 LOCAL_PROTOCOLS = "file"
 REMOTE_PROTOCOLS = "http,tcp"
-"""The engine's own relay, which alone speaks to other machines."""
+"""To the engine's own relay, which alone connects to other machines."""
 STDIN = "pipe:0"
 CHECKSUMS = "crccheck"
-"""Decoders look at the checksums inside frames (AC-3, FLAC, MP3) only when they are told to."""
+"""Decoders check the checksums inside frames (AC-3, FLAC, MP3) only with this option."""
 
 CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,avi,flv,live_flv,mpeg,asf,ogg,mxf,dv,"
@@ -22,8 +22,8 @@ CONTAINERS = (
     "mpc,mpc8,swf,smk,bink,roq,vivo,film_cpk,cavsvideo,nuv,nsv,thp,xmv,bmv,mtv"
 )
 """Names of ffmpeg's demuxers for real containers and elementary streams. Not NUT, VOC, and
-bare DTS and TrueHD, whose demuxers skip what is damaged without a word; not GXF, which is always said
-to end in an error."""
+bare DTS and TrueHD, whose demuxers skip damage silently; nor GXF, whose demuxer always reports an
+error at the end."""
 
 
 def file_url(path: Path) -> str:
@@ -40,13 +40,13 @@ def read_arguments(url: str, formats: str | None = None) -> list[str]:
     """Return the arguments that open `url` for reading.
 
     Args:
-        url: from `file_url`, the URL of a `relay`, or `STDIN`.
+        url: from `file_url`, the URL of a `Relay`, or `STDIN`.
         formats: the only demuxers allowed; default: `CONTAINERS`.
     """
     protocols = REMOTE_PROTOCOLS if is_remote(url) else LOCAL_PROTOCOLS
     if url == STDIN:
         protocols = "pipe"
     whitelist = ["-protocol_whitelist", protocols, "-format_whitelist", formats or CONTAINERS]
-    # The environment's proxy is for the world, not for the engine's own relay.
+    # The environment's proxy is for other machines, not for the engine's own relay.
     proxy = ["-http_proxy", ""] if is_remote(url) else []
     return [*whitelist, *proxy, "-err_detect", CHECKSUMS, "-i", url]

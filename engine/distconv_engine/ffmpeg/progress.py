@@ -1,4 +1,4 @@
-"""ffmpeg's `-progress` output as values; pure."""
+"""Parse ffmpeg's `-progress` output into values."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,27 +11,27 @@ class EncodeProgress:
     frame: int = 0
     fps: float | None = None
     speed: float | None = None
-    """Media seconds done in one second."""
+    """Seconds of media encoded per second."""
     out_time_s: float | None = None
     total_bytes: int = 0
     dup_frames: int = 0
     drop_frames: int = 0
 
     def eta_s(self, duration_s: float | None) -> float | None:
-        """Seconds left, as far as the present speed tells."""
+        """Return the seconds left at the present speed; None if that is unknown."""
         if not duration_s or not self.speed or self.out_time_s is None:
             return None
         return max(0.0, duration_s - self.out_time_s) / self.speed
 
     def fraction(self, duration_s: float | None) -> float:
-        """Done part, 0 to 1; 0 where the duration is not known."""
+        """Return the completed part, 0 to 1; 0 if the duration is unknown."""
         if not duration_s or self.out_time_s is None:
             return 0.0
         return min(1.0, max(0.0, self.out_time_s / duration_s))
 
 
 class ProgressParser:
-    """Collects `key=value` lines and hands on one `EncodeProgress` a block."""
+    """Collects `key=value` lines and passes on one `EncodeProgress` per block."""
 
     def __init__(self, consume: Callable[[EncodeProgress], None]) -> None:
         self._consume = consume

@@ -1,6 +1,6 @@
-"""Running ffmpeg and ffprobe for one attempt: output consumed, stalls ended, pause obeyed.
+"""Run ffmpeg and ffprobe for an attempt: consume their output, end stalls, apply pauses.
 
-A stall is no progress *and* no CPU for `stall_s`. Age alone never ends anything: an encode of a
+A stall is no progress *and* no CPU use for `stall_s`. Age alone never ends anything: an encode of a
 long film may take a day.
 """
 
@@ -16,17 +16,17 @@ from distconv_engine.ffmpeg.child import STOP_GRACE_S, Child, ChildLimits, LineS
 from distconv_engine.ffmpeg.stderr import Diagnosis
 
 CPU_IDLE_S = 0.05
-"""CPU seconds between two looks that count as none: a sleeping ffmpeg still wakes up."""
+"""CPU seconds between two checks that count as no use: a sleeping ffmpeg still wakes up."""
 _CHECKS_PER_STALL = 8
 _XCPU = f"received signal {int(signal.SIGXCPU)}"
-"""What ffmpeg says when it ends itself for SIGXCPU."""
+"""What ffmpeg logs when it ends itself after SIGXCPU."""
 _CRASHES = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS})
-"""How a program ends that does not look whether it got the memory that it asked for."""
+"""How a program ends that does not check whether it got the memory that it asked for."""
 
 
 @dataclass(slots=True)
 class Controls:
-    """What an attempt grants its children, and the handle by which they are paused."""
+    """What an attempt grants its children, and the means to pause them."""
 
     limits: ChildLimits = field(default_factory=ChildLimits)
     stall_s: float = 120.0
@@ -34,7 +34,7 @@ class Controls:
     children: set[Child] = field(default_factory=set[Child])
 
     def set_paused(self, paused: bool) -> None:
-        """Pause or resume what runs now, and what will be started later."""
+        """Pause or resume the children that run now, and those that start later."""
         if paused == self.paused:
             return
         self.paused = paused
@@ -77,13 +77,13 @@ async def run(
         controls: limits, stall time and pause.
         on_stdout: consumes standard output.
         sign_of_life: returns something that changes as long as there is progress; without it,
-            output and CPU time alone tell.
+            only output and CPU time count.
         stop_on_damage: end it at the first proof of damage, since its output is worthless.
         cwd: where it runs.
         stdin: a descriptor for its standard input; stays the caller's.
         pass_fds: more descriptors that it inherits, under the same numbers.
         grace_s: see `open_child`.
-        batch: it is an encode, for which cores are kept longer; see `batch_scheduling`.
+        batch_scheduling: whether it is an encode, which keeps its cores longer: see `become_batch`.
 
     Raises:
         EngineFault: it stalled, or went beyond the limits of the attempt.
@@ -128,7 +128,7 @@ async def run(
         lines.close()
     if activity.stalled:
         raise EngineFault(
-            f"ffmpeg stood still for {controls.stall_s:g} s (no progress, no CPU) and was ended.",
+            f"ffmpeg stalled for {controls.stall_s:g} s (no progress, no CPU use) and was killed.",
             log_tail=diagnosis.tail,
         )
     result = RunResult(code, diagnosis)
@@ -137,8 +137,8 @@ async def run(
 
 
 def check_limits(result: RunResult, limits: ChildLimits) -> None:
-    """Raise `EngineFault` where the operator's limits ended a child, whatever else its end looks
-    like: the source is not to blame, and another engine may grant more."""
+    """Raise `EngineFault` if the operator's limits ended a child, whatever else its end looks
+    like: the source is not at fault, and another engine may grant more."""
     code, tail = result.code, result.diagnosis.tail
     if limits.cpu_s is not None and (code == -signal.SIGXCPU or (code and _XCPU in tail)):
         words = f"ffmpeg used more CPU time than the setting cpu_limit_s ({limits.cpu_s:g}) allows."

@@ -1,12 +1,11 @@
-"""Telling Linux that a child computes, and that nobody waits for its next millisecond.
+"""Schedule a child as batch work on Linux, so that its threads keep their cores longer.
 
-By its usual rules the kernel takes a core from one of an encoder's threads as soon as another one
-wakes up. As SCHED_BATCH, with a long time slice, each goes on until it has to wait: fewer switches, and
-fewer threads that stand still because the one they wait for was put aside. x264 gains 1 to 2 % of
-its wall time (docs/design.md), other encoders neither gain nor lose. Programs with the usual policy
-still get a core at once.
+By default the kernel takes a core from one of an encoder's threads as soon as another one wakes up.
+Under SCHED_BATCH, with a long time slice, each runs until it has to wait: fewer switches, and fewer
+threads that wait for one that was preempted. x264 gains 1 to 2 % of its wall time (docs/design.md),
+other encoders neither gain nor lose. Programs with the default policy still get a core immediately.
 
-The slice counts from Linux 6.12 on; older ones ignore it.
+The slice counts from Linux 6.12 on; older kernels ignore it.
 """
 
 import ctypes
@@ -22,7 +21,7 @@ _SYSCALLS = {"x86_64": 314, "aarch64": 274, "riscv64": 274}
 
 
 class _Attributes(ctypes.Structure):
-    """struct sched_attr of sched_setattr(2), as it was first."""
+    """struct sched_attr of sched_setattr(2), in its first version."""
 
     _fields_ = (
         ("size", ctypes.c_uint32),
@@ -37,7 +36,7 @@ class _Attributes(ctypes.Structure):
 
 
 def _find_syscall() -> Callable[[_Attributes], int] | None:
-    """Return what sets the attributes of the thread that calls it; None: not here."""
+    """Return a function that sets the attributes of its calling thread; None: unavailable."""
     number = _SYSCALLS.get(os.uname().machine)
     if number is None or os.uname().sysname != "Linux" or struct.calcsize("P") != 8:
         return None
@@ -54,9 +53,9 @@ _SYSCALL = _find_syscall()
 
 
 def become_batch() -> None:
-    """Make this process batch work, if it has the usual policy; for a child before its program runs.
+    """Make this process batch work if it has the default policy; for a child before its exec.
 
-    A system that forbids it, or does not know it, loses nothing but time.
+    On a system that forbids it, or does not know it, only the gain in time is lost.
     """
     if not hasattr(os, "SCHED_BATCH"):
         return

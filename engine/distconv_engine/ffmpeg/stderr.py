@@ -1,10 +1,10 @@
-"""What ffmpeg's stderr says: damage in the source, a full disk, and the counts at its end.
+"""Read from ffmpeg's stderr: damage in the source, a full disk, and the final counts.
 
-ffmpeg exits 0 on a source cut to 60 %, so its exit code proves nothing; its log lines do. They are
-read with `-loglevel repeat+level+verbose`: every line names its level and who speaks. An error
-from a demuxer or decoder is damage in what was read; an error from an encoder, filter or muxer is
-this engine's affair. Lines that sound alarming on sound files are in `HARMLESS`, each with its
-reason, and some that only warn are in `DAMAGE_WARNINGS`.
+ffmpeg exits 0 on a source cut to 60 %, so its exit code proves nothing; its log lines do. With
+`-loglevel repeat+level+verbose` every line names its level and its component. An error from a
+demuxer or decoder is damage in what was read; an error from an encoder, filter or muxer is this
+engine's fault. Errors that occur with sound files are in `HARMLESS`, each with its reason; warnings
+that prove damage are in `DAMAGE_WARNINGS`.
 """
 
 import re
@@ -18,26 +18,26 @@ _DISK_FULL = re.compile(r"No space left on device|Disk quota exceeded")
 DAMAGE_MAX = 20
 
 _LINE = re.compile(r"^((?:\[[^\]]+ @ 0x[0-9a-fA-F]+\] )*)\[(\w+)\] ?(.*)$")
-_SPEAKER = re.compile(r"\[([^\]]+) @ 0x[0-9a-fA-F]+\]")
+_COMPONENT = re.compile(r"\[([^\]]+) @ 0x[0-9a-fA-F]+\]")
 _ALARMS = frozenset({"error", "fatal", "panic"})
 _WRITING_SIDE = re.compile(
     r"^(?:out#|vost#|aost#|sost#|enc:|af#|vf#|graph|Parsed_|auto_|fc#|lib(?!dav1d)|AVFilterGraph|"
     r"null$|tee$|mp4$|matroska$|webm$|mov$|sws|swscaler|SWR|\w+_(?:nvenc|qsv|vaapi|videotoolbox)$)"
 )
-"""Who speaks for filters, encoders and muxers. (A demuxer speaks as `in#0/matroska,webm`.)"""
+"""The components that filter, encode and mux. (A demuxer is `in#0/matroska,webm`.)"""
 
 _HARMLESS_WORDS = (
     r"co located POCs unavailable",  # open GOP at the start of a recording
-    # Said of most recordings that begin at an open group, and that are whole; of a stream out of which
-    # somebody took one picture it is the only word in one of ten cases, and in seven there is none.
+    # Logged for most recordings that begin at an open GOP and are whole. For a stream from which one
+    # picture was removed it is the only message in one case of ten; in seven there is none.
     r"mmco: unref short failure",
     r"[Uu]nable to (?:decode|parse) APP fields",  # odd JPEG headers in cover art
     r"could not find corresponding trex",  # fragments of a track that is not used
-    r"non monotonically increasing dts",  # the null muxer's affair
+    r"non monotonically increasing dts",  # concerns only the null muxer
     r"Could not update timestamps for (?:skipped|discarded) samples",
     r"Referenced QT chapter track not found",
-    r"no decoder found for",  # of this ffmpeg; `classify_exit` tells
-    r"Unsupported channel layout",  # of an encoder, which speaks by its decoder's name
+    r"no decoder found for",  # of this ffmpeg; `classify_exit` reports it
+    r"Unsupported channel layout",  # from an encoder, which logs under its decoder's name
 )
 HARMLESS = re.compile("|".join(_HARMLESS_WORDS))
 DAMAGE_WARNINGS = re.compile(
@@ -56,7 +56,7 @@ _WRITTEN = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class ReadCount:
-    """What ffmpeg counted of one input stream."""
+    """What ffmpeg counted in one input stream."""
 
     kind: str
     packets: int
@@ -66,7 +66,7 @@ class ReadCount:
 
 @dataclass(frozen=True, slots=True)
 class WriteCount:
-    """What ffmpeg counted of one output stream; `frames` is None for a copied one."""
+    """What ffmpeg counted in one output stream; `frames` is None for a copied one."""
 
     kind: str
     frames: int | None
@@ -75,7 +75,7 @@ class WriteCount:
 
 @dataclass(slots=True)
 class Diagnosis:
-    """Everything worth keeping of one run's stderr, within bounds."""
+    """What is kept of one run's stderr, within bounds."""
 
     damage: list[str] = field(default_factory=list[str])
     """Lines that prove damage in what was read, the first `DAMAGE_MAX` of them."""
@@ -88,20 +88,20 @@ class Diagnosis:
     _tail: deque[str] = field(default_factory=lambda: deque[str](maxlen=TAIL_LINES))
 
     def line(self, text: str) -> None:
-        """Take one line."""
+        """Parse one line."""
         match = _LINE.match(text)
         if match is None:
             self._tail.append(text)
             return
-        speakers, level, message = _SPEAKER.findall(match[1]), match[2], match[3]
+        components, level, message = _COMPONENT.findall(match[1]), match[2], match[3]
         if level == "verbose":
             self._count(message)
             return
         self._tail.append(text)
         self.disk_full = self.disk_full or _DISK_FULL.search(message) is not None
         self.out_of_memory = self.out_of_memory or _OUT_OF_MEMORY.search(message) is not None
-        if is_damage(speakers, level, message) and len(self.damage) < DAMAGE_MAX:
-            self.damage.append(f"{speakers[-1]}: {message}" if speakers else message)
+        if is_damage(components, level, message) and len(self.damage) < DAMAGE_MAX:
+            self.damage.append(f"{components[-1]}: {message}" if components else message)
 
     @property
     def tail(self) -> str:
@@ -124,12 +124,12 @@ class Diagnosis:
             self.written[int(found[2])] = WriteCount(found[3], frames, int(found[5]))
 
 
-def is_damage(speakers: list[str], level: str, message: str) -> bool:
+def is_damage(components: list[str], level: str, message: str) -> bool:
     """Whether this line proves that what was read is damaged."""
     if HARMLESS.search(message):
         return False
     if DAMAGE_WARNINGS.search(message):
         return True
-    if level not in _ALARMS or not speakers:
+    if level not in _ALARMS or not components:
         return False
-    return not any(_WRITING_SIDE.match(speaker) for speaker in speakers)
+    return not any(_WRITING_SIDE.match(component) for component in components)

@@ -73,7 +73,7 @@ def _configured(ffmpeg: Path) -> Tools:
     ffprobe = str(ffprobe_path) if ffprobe_path.is_file() else shutil.which("ffprobe")
     tools = _read_version((found, ffprobe)) if ffprobe else None
     if tools is None:
-        raise ConfigError(f"Setting ffmpeg: {ffmpeg} does not run, or has no ffprobe beside it.")
+        raise ConfigError(f"Setting ffmpeg: {ffmpeg} does not run, or has no ffprobe next to it.")
     if not is_new_enough(tools.version):
         raise ConfigError(f"Setting ffmpeg: {ffmpeg} is {tools.version}, which is too old.")
     return tools

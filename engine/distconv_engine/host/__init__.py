@@ -1,1 +1,1 @@
-"""What this machine can do and has left: encoders, speed, disk space, systemd."""
+"""Find out what this machine can do and has left: encoders, speed, disk space, systemd."""

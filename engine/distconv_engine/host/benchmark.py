@@ -1,8 +1,8 @@
-"""How fast this engine is: a fixed synthetic clip, a codec each, timed with the encoder's defaults.
+"""Measure how fast this engine encodes: one synthetic clip, timed for each codec.
 
-The result is kept in the work directory and used again as long as ffmpeg, the processor, the
-graphics cards and the clip stay the same, so a restart costs nothing and is scheduled like before.
-When it is measured anew all the same is `scheduler`'s affair.
+Encoders run with their defaults. The result is kept in the work directory and reused as long as
+ffmpeg, the processor, the graphics cards and the clip stay the same, so a restart costs nothing and
+the engine is scheduled as before. `benchmark_schedule` decides when it is repeated anyway.
 """
 
 import hashlib
@@ -30,25 +30,25 @@ class Benchmark(msgspec.Struct, frozen=True):
     """Seconds for the clip, by codec; lower is faster."""
 
     key: str
-    """What the figures hold for: see `benchmark_key`."""
+    """What the figures are valid for: see `benchmark_key`."""
     seconds: dict[str, float]
     measured_at: float = 0.0
-    """Seconds since the epoch; 0: unknown, so long ago."""
+    """Seconds since the epoch; 0: unknown, which counts as long ago."""
 
     @property
     def overall_s(self) -> float | None:
-        """The one number of the original's API: H.264's where there is one, else the mean."""
+        """The one number of the original's API: that of H.264 if measured, else the mean."""
         if not self.seconds:
             return None
         return self.seconds.get("h264", sum(self.seconds.values()) / len(self.seconds))
 
     def frames_per_second(self) -> dict[str, float]:
-        """The same figures the other way round."""
+        """Return the same figures as frames per second."""
         return {codec: round(CLIP_FRAMES / s, 1) for codec, s in self.seconds.items() if s > 0}
 
 
 def benchmark_key(tools: Tools, capabilities: Capabilities) -> str:
-    """Return a word that changes whenever the figures would."""
+    """Return a string that changes whenever the figures would."""
     encoders = [capabilities.encoders(codec)[0].name for codec in capabilities.codecs]
     parts = [tools.version, _processor(), str(os.cpu_count()), CLIP_SIZE, str(CLIP_FRAMES)]
     parts += [*encoders, *_graphics()]
@@ -63,10 +63,10 @@ async def measure(
     *,
     force: bool = False,
 ) -> Benchmark:
-    """Return the figures from `cache` if they still hold, else, or `force`, time each codec in turn.
+    """Return the figures from `cache` if still valid; else, or with `force`, time each codec.
 
     Raises:
-        EngineFault: an encoder failed; the cache is as it was.
+        EngineFault: an encoder failed; the cache is unchanged.
     """
     key = benchmark_key(tools, capabilities)
     known = None if force else _read(cache)
@@ -96,11 +96,11 @@ def _read(cache: Path) -> Benchmark | None:
     try:
         return msgspec.json.decode(cache.read_bytes(), type=Benchmark)
     except (OSError, msgspec.DecodeError, msgspec.ValidationError):
-        return None  # no cache, or not ours: measure
+        return None  # no cache, or not a valid one: measure
 
 
 def _processor() -> str:
-    """Name the processor as far as the system tells."""
+    """Name the processor as far as the system reports it."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
@@ -111,11 +111,11 @@ def _processor() -> str:
 
 
 def _graphics() -> list[str]:
-    """Name the graphics cards as far as the system tells, by maker and model."""
+    """Name the graphics cards by vendor and device, as far as the system reports them."""
     found: list[str] = []
     for device in sorted(Path("/sys/class/drm").glob("card[0-9]*/device")):
         try:
             found.append((device / "vendor").read_text() + (device / "device").read_text())
         except (OSError, UnicodeDecodeError):
-            continue  # a card without such names, as a virtual one
+            continue  # a card without such names, such as a virtual one
     return found

@@ -1,8 +1,8 @@
-"""Which codecs this engine really makes and reads: each encoder has to encode a few frames first,
-and what it made has to decode again.
+"""Verify which codecs this engine can encode and decode.
 
-What ffmpeg lists proves nothing: a hardware encoder is listed on machines without the hardware,
-and so is a decoder (ffmpeg's own for AV1 is nothing but a door to hardware).
+Each encoder has to encode a few frames first, and the result has to decode again. What ffmpeg lists
+proves nothing: a hardware encoder is listed on machines without the hardware, and so is a decoder
+(ffmpeg's own for AV1 only drives hardware).
 """
 
 import os
@@ -25,36 +25,36 @@ _TEST_S_MAX = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """The proven encoders of each codec, best first, and which ffmpeg reads a codec back."""
+    """The verified encoders of each codec, best first, and which ffmpeg decodes a codec."""
 
     by_codec: dict[str, tuple[Encoder, ...]]
     readers: dict[str, str]
 
     @property
     def codecs(self) -> list[str]:
-        """What a heartbeat says."""
+        """The codecs that a heartbeat lists."""
         return [codec for codec in CODECS if self.by_codec.get(codec)]
 
     def encoders(self, codec: str) -> tuple[Encoder, ...]:
-        """Return the proven encoders of `codec`."""
+        """Return the verified encoders of `codec`."""
         return self.by_codec.get(codec, ())
 
 
 def candidates(*, hardware: bool) -> list[Encoder]:
-    """Return the encoders worth a try."""
+    """Return the encoders that are worth a try."""
     return [row for row in ENCODERS.values() if hardware or not row.hardware]
 
 
 async def verify_encoders(
     tools: Tools, controls: Controls, folder: Path, *, hardware: bool
 ) -> Capabilities:
-    """Try every candidate in `folder`, as many at once as there are cores."""
+    """Try every candidate in `folder`, as many at the same time as there are cores."""
     encoders: dict[str, Encoder] = {}
     readers: dict[str, str] = {}
     limiter = trio.CapacityLimiter(os.cpu_count() or 1)
 
     async def try_one(encoder: Encoder) -> None:
-        clip = folder / f"proof-{encoder.name}.mkv"
+        clip = folder / f"trial-{encoder.name}.mkv"
         async with limiter:
             if await encodes(tools, controls, encoder, clip):
                 deep = encoder.ten_bit and await _encodes_ten_bit(tools, controls, encoder)
@@ -79,21 +79,21 @@ def _verified_of(codec: str, verified: dict[str, Encoder]) -> tuple[Encoder, ...
 async def encodes(tools: Tools, controls: Controls, encoder: Encoder, clip: Path) -> bool:
     """Whether `encoder` makes all frames of a short clip, which is left at `clip`."""
     argv = encode_arguments(tools, encoder, "320x192", _FRAMES)
-    ended = await _run_briefly([*argv, "-f", "matroska", file_url(clip)], controls)
-    written = ended.diagnosis.written.get(0) if ended else None
+    result = await _run_briefly([*argv, "-f", "matroska", file_url(clip)], controls)
+    written = result.diagnosis.written.get(0) if result else None
     return written is not None and written.frames == _FRAMES
 
 
 async def _encodes_ten_bit(tools: Tools, controls: Controls, encoder: Encoder) -> bool:
-    """Whether this build of `encoder` makes 10 bits; where it does not, ffmpeg says so, takes 8
-    and goes on."""
+    """Whether this build of `encoder` makes 10 bits; if not, ffmpeg logs so, uses 8 and
+    continues."""
     argv = encode_arguments(tools, encoder, "320x192", _FRAMES, ten_bit=True)
-    ended = await _run_briefly([*argv, "-f", "null", "-"], controls)
-    return ended is not None and "ncompatible pixel format" not in ended.diagnosis.tail
+    result = await _run_briefly([*argv, "-f", "null", "-"], controls)
+    return result is not None and "ncompatible pixel format" not in result.diagnosis.tail
 
 
 async def _reader_of(tools: Tools, controls: Controls, clip: Path) -> str | None:
-    """Return the first ffmpeg that gets all frames of `clip` out again."""
+    """Return the first ffmpeg that decodes all frames of `clip`."""
     for program in (tools.ffmpeg, *tools.spares):
         if await _decodes(program, controls, clip):
             return program
@@ -103,19 +103,19 @@ async def _reader_of(tools: Tools, controls: Controls, clip: Path) -> str | None
 async def _decodes(program: str, controls: Controls, clip: Path) -> bool:
     argv = [program, "-hide_banner", "-nostdin", "-loglevel", LOG_LEVEL]
     argv += [*read_arguments(file_url(clip)), "-f", "null", "-"]
-    ended = await _run_briefly(argv, controls)
-    read = ended.diagnosis.read.get(0) if ended else None
+    result = await _run_briefly(argv, controls)
+    read = result.diagnosis.read.get(0) if result else None
     return read is not None and read.frames == _FRAMES and not read.errors
 
 
 async def _run_briefly(argv: list[str], controls: Controls) -> RunResult | None:
-    """Run to the end; None for a failure or when it takes too long, as a driver that hangs."""
+    """Run to the end; None on failure or after a time limit, for drivers that hang."""
     with trio.move_on_after(_TEST_S_MAX):
         try:
-            ended = await run(argv, controls)
+            result = await run(argv, controls)
         except EngineFault:
             return None
-        return ended if ended.code == 0 else None
+        return result if result.code == 0 else None
     return None
 
 

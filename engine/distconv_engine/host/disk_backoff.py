@@ -1,10 +1,10 @@
-"""What this engine ran out of room for lately, so that it does not take the same job again at once.
+"""Remember which jobs did not fit on the disk, and pause before taking work again.
 
-How large an output gets is known only once it is made. A job that filled the disk needs more than was
-free when it began: until so much is free, it, and any larger one of its kind, is not begun again. And
-since the daemon would hand it out again and again, the engine wants nothing at all for a while, each
-time twice as long, unless there is room earlier; its heartbeats say `disk-full`. Not for ever, for
-smaller jobs may still fit.
+How large an output gets is known only once it exists. A job that filled the disk needs more than
+was free when it started: until that much is free, neither it nor a larger job of its kind is
+started again. And since the daemon would assign it again and again, the engine wants no job at all
+for a while, twice as long each time, unless space becomes free earlier; its heartbeats say
+`disk-full`. The pause is limited, because smaller jobs may still fit.
 """
 
 import time
@@ -19,9 +19,9 @@ from distconvd.model import Job
 MB = 1e6
 PAUSE_MAX_S = 300.0
 _NEEDS_MAX = 100
-"""So many jobs are remembered."""
+"""How many jobs are remembered."""
 _CLEARLY = 0.01
-"""Free space goes up and down by itself, by less than this share."""
+"""Free space fluctuates by itself, by less than this fraction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class _Need:
         return free_bytes(self.place) >= self.needed
 
     def applies_to(self, job: Job) -> bool:
-        """Whether `job` needs as much: it is the same, or no smaller and made in the same way."""
+        """Whether `job` needs as much: the same job, or one no smaller with the same settings."""
         if job.job_id == self.job.job_id:
             return True
         is_alike = (job.target_codec, job.options) == (self.job.target_codec, self.job.options)
@@ -47,7 +47,7 @@ class SpaceBackoff:
     """The jobs that did not fit, and the pause after the last of them."""
 
     pause_s: float
-    """The first one."""
+    """The length of the first pause."""
     clock: Callable[[], float] = time.monotonic
     _needs: dict[str, _Need] = field(default_factory=dict[str, _Need])
     _last: _Need | None = None
@@ -59,7 +59,7 @@ class SpaceBackoff:
         self.note(job, place, free + max(MB, free * _CLEARLY))
 
     def note(self, job: Job, place: Path, needed: float) -> None:
-        """Remember that `job` needs `needed` bytes free at `place`, which are not."""
+        """Remember that `job` needs `needed` bytes free at `place`, more than there are."""
         self._last = _Need(job, place, needed)
         self._needs.pop(job.job_id, None)
         self._needs[job.job_id] = self._last
@@ -69,11 +69,11 @@ class SpaceBackoff:
         self._times += 1
 
     def is_over(self) -> bool:
-        """Whether the engine may want work again: there is room, or the pause has passed."""
+        """Whether the engine may want work again: there is space, or the pause has passed."""
         return self._last is None or self.clock() >= self._until or self._last.is_met
 
     def relieve(self, job: Job) -> None:
-        """Note that `job` did fit: the next pause is a short one again."""
+        """Note that `job` did fit: the next pause is short again."""
         self._needs.pop(job.job_id, None)
         self._times = 0
 

@@ -1,7 +1,7 @@
-"""Room on the disks that this engine writes to, asked before a job is taken and before it is begun.
+"""Check the free disk space before a job is taken and before it is started.
 
-An output is taken to be no larger than its source, for the encoders' defaults make it smaller. Where
-that is wrong the disk gets full in the middle of an encode, and the job goes back as `transient`.
+An output is assumed to be no larger than its source, because the encoders' defaults make it
+smaller. Where that is wrong, the disk fills up in mid-encode, and the job fails as `transient`.
 """
 
 from collections.abc import Sequence
@@ -18,17 +18,17 @@ MB = 1e6
 def has_disk_space(config: Config) -> bool:
     """Whether every disk that each job needs has more than the reserve.
 
-    One without a byte left has no room, also where the reserve is 0.
+    A disk without a free byte has no space, even if the reserve is 0.
     """
     return all(free_bytes(place) > _reserve(config) for place in _directories(config))
 
 
 def require_disk_space(config: Config, *needs: tuple[Path, float]) -> None:
-    """Raise `TransientFault` when what a job needs may not fit beside the reserve.
+    """Raise `InsufficientSpace` if a job's needs may not fit in addition to the reserve.
 
     Args:
         config: with the reserve.
-        needs: directories, and how many bytes will come into each; those on one disk are added up.
+        needs: directories and the bytes that each will receive; added up for each disk.
     """
     needed_by_disk: dict[int, tuple[Path, float]] = {}
     for place, size in needs:
@@ -39,7 +39,7 @@ def require_disk_space(config: Config, *needs: tuple[Path, float]) -> None:
         free, needed = free_bytes(place), size + _reserve(config)
         if free < needed:
             raise InsufficientSpace(
-                f"The disk of {place} has {free / MB:.0f} MB free, this job needs "
+                f"The disk of {place} has {free / MB:.0f} MB free, but this job needs "
                 f"{needed / MB:.0f} MB (with {config.disk_reserve_mb:g} MB in reserve).",
                 place=place,
                 needed=needed,
@@ -47,8 +47,8 @@ def require_disk_space(config: Config, *needs: tuple[Path, float]) -> None:
 
 
 def require_space_for_output(config: Config, target: Target, size: float) -> None:
-    """Raise `TransientFault` when an output of `size` bytes, made in the work directory, may not fit
-    there, or not in its place where that is on another disk."""
+    """Raise `InsufficientSpace` if an output of `size` bytes may not fit in the work directory, or
+    not in its place, if that is on another disk."""
     needs: list[tuple[Path, float]] = [(config.work_dir, size)]
     if isinstance(target, FileTarget) and not _are_on_one_disk(target.directory, config.work_dir):
         needs.append((target.directory, size))
@@ -70,7 +70,7 @@ def _directories(config: Config) -> Sequence[Path]:
 
 
 def _existing(place: Path) -> Path:
-    """Return `place`, or the first folder above it that is there already."""
+    """Return `place`, or the nearest folder above it that exists."""
     while not place.exists() and place != place.parent:
         place = place.parent
     return place

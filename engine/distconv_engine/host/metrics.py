@@ -1,4 +1,4 @@
-"""What the machine says of itself: disk, processor, heat."""
+"""Measure the machine: disk space, processor load, temperature."""
 
 import shutil
 from pathlib import Path
@@ -25,7 +25,7 @@ def cpu_percent() -> float:
 
 
 def temperature_c() -> float | None:
-    """Return the hottest sensor, or None where there is none."""
+    """Return the temperature of the hottest sensor; None if there is no sensor."""
     read = getattr(psutil, "sensors_temperatures", None)
     if read is None:
         return None

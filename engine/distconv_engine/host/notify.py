@@ -1,8 +1,8 @@
-"""Telling systemd how the engine is (`sd_notify(3)`): a datagram to the socket that it names.
+"""Notify systemd of the engine's state (`sd_notify(3)`), by a datagram to its socket.
 
 The daemon has its own such module: neither may import the other's, and the protocol is one line.
-Without `NOTIFY_SOCKET` nothing is told. A manager that does not listen is no reason to stop: it is
-logged.
+Without `NOTIFY_SOCKET` nothing is sent. A manager that does not listen is no reason to stop; that
+is only logged.
 """
 
 import os
@@ -11,37 +11,38 @@ from collections.abc import Mapping
 
 import trio
 
+from distconv_engine.files import describe_fault
 from distconv_engine.logs import Log
 
 STOP_MARGIN_S = 60.0
-"""What a stop may take beyond the drain: giving back, delivering reports, ending ffmpeg."""
+"""What a stop may take beyond the drain: releasing jobs, delivering reports, ending ffmpeg."""
 
 
 class Notifier:
-    """Tells the service manager of READY, STOPPING and, as asked, WATCHDOG.
+    """Notifies the service manager of READY, STOPPING and, if requested, WATCHDOG.
 
     Args:
         environ: the process's environment.
-        log: where a manager that does not listen is told of.
+        log: for a manager that does not listen.
     """
 
     def __init__(self, environ: Mapping[str, str], log: Log) -> None:
         self._address = _address_of(environ.get("NOTIFY_SOCKET", ""))
         self._log = log
         self.watchdog_s = _watchdog_s(environ)
-        """Send a sign of life at least so often; None: nobody watches."""
+        """Send a sign of life at least this often; None: nobody watches."""
 
     def ready(self) -> None:
-        """The engine has proved what it can."""
+        """Notify that the encoders are verified."""
         self._notify("READY=1")
 
     def stopping(self, drain_s: float) -> None:
-        """The drain begins; it may take `drain_s`, whatever the unit says (`TimeoutStopSec`)."""
+        """Notify that a drain begins, which may take `drain_s` whatever `TimeoutStopSec` says."""
         self._notify("STOPPING=1")
         self._notify(f"EXTEND_TIMEOUT_USEC={int((drain_s + STOP_MARGIN_S) * 1e6)}")
 
     async def watch(self) -> None:
-        """Give signs of life for as long as the event loop turns; returns if nobody watches."""
+        """Send signs of life while the event loop runs; returns if nobody watches."""
         while self.watchdog_s is not None:
             self._notify("WATCHDOG=1")
             await trio.sleep(self.watchdog_s / 2)
@@ -54,7 +55,9 @@ class Notifier:
                 sock.setblocking(False)
                 sock.sendto(state.encode(), self._address)
         except OSError as fault:
-            self._log.warning("service manager was not told", state=state, reason=fault)
+            self._log.warning(
+                "service manager was not notified", state=state, reason=describe_fault(fault)
+            )
 
 
 def _address_of(name: str) -> bytes | None:

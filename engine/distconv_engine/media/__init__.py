@@ -1,1 +1,1 @@
-"""Read what a media file really holds: streams, packets, container structure."""
+"""Read what a media file really contains: streams, packets, container structure."""

@@ -1,7 +1,7 @@
-"""The demux pass: what is really in a file, packet by packet, whatever its header says.
+"""Count the packets that a file really contains, whatever its header says.
 
-ffprobe reads the whole file and names each packet; here they are added up per stream, in bounded
-memory. Packets that an edit list hides (flag `D`) are counted apart, since no player shows them.
+ffprobe reads the whole file and lists each packet; here they are summed per stream, in bounded
+memory. Packets that an edit list hides (flag `D`) are counted separately, as no player shows them.
 """
 
 from collections.abc import Sequence
@@ -19,37 +19,37 @@ from distconv_engine.media.zero_runs import ZeroRuns
 _ENTRIES = "packet=stream_index,pts_time,dts_time,duration_time,size,pos,flags"
 _HASHES = ",data_hash:stream=index,extradata_hash"
 JUMP_S = 10.0
-"""A gap in a stream's time stamps that is no gap in its content (ffmpeg's own threshold)."""
+"""A longer gap in time stamps is a jump of the clock, not missing content (ffmpeg's threshold)."""
 PRIMING_S = 0.15
-"""Most that an encoder of sound puts in front, for players to skip: HE-AAC's 5,186 samples."""
+"""The most that an audio encoder inserts in front for players to skip: HE-AAC's 5,186 samples."""
 Edit = Literal["head", "inside"]
 BACK_S, BACK_PACKETS = 1.0, 4
-"""A decoding time so much earlier than the one before is another recording's, and no disorder."""
+"""A decoding time earlier by this much begins another recording; less is only a muxer's disorder."""
 
 
 @dataclass(slots=True)
 class StreamPackets:
-    """What one stream really holds."""
+    """What one stream really contains."""
 
     count: int = 0
     hidden: int = 0
     """Of these, packets that an edit list hides."""
     hidden_s: float = 0.0
     cut: bool = False
-    """Whether some are hidden between others that are shown."""
+    """Whether packets are hidden between others that are shown."""
     corrupt: int = 0
     total_bytes: int = 0
     first_s: float | None = None
     end_s: float | None = None
     total_s: float = 0.0
-    """Sum of the durations; tells more than the span where time stamps jump."""
+    """Sum of the durations; better than the span where time stamps jump."""
     jumps: int = 0
     back: tuple[float, float] | None = None
-    """From where to where its clock first went back."""
+    """The times from which and to which its clock first went back."""
     zeroed: int = 0
     """Packets with a long run of zero bytes, which compressed video never has."""
     _hidden_first: int | None = None
-    """How many were hidden before the first that is shown."""
+    """How many packets were hidden before the first that is shown."""
     _last_s: float | None = None
     _last_dts_s: float | None = None
 
@@ -60,14 +60,14 @@ class StreamPackets:
 
     @property
     def edit(self) -> Edit | None:
-        """Where an edit list hides sound that could be heard, and that is no encoder's priming."""
+        """Where an edit list hides audible content, which an encoder's priming is not."""
         if self.cut:
             return "inside"
         return "head" if self.hidden_s > PRIMING_S else None
 
     @property
     def span_s(self) -> float:
-        """From the first packet's time to the end of the last."""
+        """The time from the start of the first packet to the end of the last."""
         if self.first_s is None or self.end_s is None:
             return 0.0
         return self.end_s - self.first_s
@@ -105,7 +105,7 @@ class StreamPackets:
             self.end_s = time_s + duration_s
 
     def _goes_back(self, dts_s: float, duration_s: float) -> bool:
-        """Whether the clock begins anew, and not only a muxer's disorder."""
+        """Whether the clock restarts, as opposed to a muxer's disorder."""
         last_s, self._last_dts_s = self._last_dts_s, dts_s
         if last_s is None or last_s - dts_s <= max(BACK_S, BACK_PACKETS * duration_s):
             return False

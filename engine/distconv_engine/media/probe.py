@@ -1,4 +1,4 @@
-"""ffprobe's JSON as typed values: what a file says of itself, which is not yet believed."""
+"""Parse ffprobe's JSON into typed values: a file's own description, not yet verified."""
 
 import re
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from distconv_engine.ffmpeg.run import Controls, run
 from distconv_engine.ffmpeg.tools import Tools
 
 _PROBE_BYTES_MAX = 16_000_000
-_NOT_TAKEN = re.compile(r"^\[([^ ]+) @ \w+\] \[error\] Format not on whitelist", re.MULTILINE)
+_NOT_SUPPORTED = re.compile(r"^\[([^ ]+) @ \w+\] \[error\] Format not on whitelist", re.MULTILINE)
 _ALPHA = re.compile(r"^(yuva|gbrap|ayuv|uyva|vuya|ya8|ya16|yaf|rgba|bgra|argb|abgr)")
 """How the names of pixel formats with an alpha channel begin."""
 _WORD = re.compile(r"^[a-z0-9][a-z0-9._+-]*$")
@@ -55,28 +55,28 @@ class Stream:
     colour: Colour = Colour()
     channels: int = 0
     has_layout: bool = True
-    """Whether the file says which channel is which."""
+    """Whether the file says which channel is for which loudspeaker."""
     layout: str | None = None
-    """ffmpeg's name of it."""
+    """ffmpeg's name of the channel layout."""
     sample_rate: int = 0
     has_extradata: bool = True
-    """Whether its decoder's parameters are known before its first packet."""
+    """Whether the decoder's parameters are known before the first packet."""
     duration_s: float | None = None
     frames_declared: int | None = None
 
     @property
     def is_video(self) -> bool:
-        """Moving pictures; a cover is not."""
+        """Whether it is moving pictures, which a cover is not."""
         return self.kind == "video" and not self.is_cover
 
     @property
     def is_interlaced(self) -> bool:
-        """Whether a frame holds two fields of different moments."""
+        """Whether a frame contains two fields of different moments."""
         return self.field_order in ("tt", "bb", "tb", "bt")
 
     @property
     def bit_depth(self) -> int:
-        """Bits of one sample, as the pixel format's name tells."""
+        """Bits of one sample, from the pixel format's name."""
         match = re.search(r"p0?(9|10|12|14|16)(?:le|be)?$", self.pix_fmt or "")
         return int(match[1]) if match else 8
 
@@ -88,12 +88,12 @@ class Stream:
 
     @property
     def is_adts(self) -> bool:
-        """AAC that repeats its parameters in each packet, as in TS, and tells them nowhere else."""
+        """Whether it is AAC with its parameters in each packet, as in TS, and nowhere else."""
         return self.codec == "aac" and not self.has_extradata
 
     @property
     def label(self) -> str:
-        """How messages name it."""
+        """Its name in messages."""
         what = "cover" if self.is_cover else self.kind
         language = f", {self.language}" if self.language else ""
         return f"{what} #{self.index} ({self.codec}{language})"
@@ -104,7 +104,7 @@ class Probe:
     """What ffprobe says of a file."""
 
     format: str
-    """ffmpeg's name of the demuxer, such as `mov,mp4,m4a,3gp,3g2,mj2`."""
+    """ffmpeg's name for the demuxer, such as `mov,mp4,m4a,3gp,3g2,mj2`."""
     duration_s: float | None
     start_s: float
     streams: tuple[Stream, ...]
@@ -112,11 +112,11 @@ class Probe:
 
     @property
     def main_video(self) -> Stream | None:
-        """The first video stream that is no cover."""
+        """The first video stream that is not a cover."""
         return next((stream for stream in self.streams if stream.is_video), None)
 
     def of_kind(self, kind: str) -> list[Stream]:
-        """All streams of a kind, covers left out."""
+        """All streams of a kind, without covers."""
         return [s for s in self.streams if s.kind == kind and not s.is_cover]
 
 
@@ -169,7 +169,7 @@ async def probe(
     formats: str | None = None,
     stdin: int | None = None,
 ) -> Probe:
-    """Ask ffprobe about `url` (as `sources` made it); raises `InputFault` when it cannot tell."""
+    """Probe `url` (from `ffmpeg.inputs`); raises `InputFault` when ffprobe cannot read it."""
     output = bytearray()
 
     def keep(piece: bytes) -> None:
@@ -180,28 +180,28 @@ async def probe(
     argv += ["-show_format", "-show_streams", "-show_chapters", "-of", "json=compact=1"]
     argv += read_arguments(url, formats)
     result = await run(argv, controls, on_stdout=keep, stdin=stdin)
-    if found := _NOT_TAKEN.search(result.diagnosis.tail):
+    if found := _NOT_SUPPORTED.search(result.diagnosis.tail):
         raise InputFault(
-            f"The source is of the format '{found[1]}', which is not taken: it may name other files, "
-            "or damage in it cannot be told. Convert it to Matroska first."
+            f"The source has the format '{found[1]}', which is not supported: it may refer to other "
+            "files, or damage in it cannot be detected. Convert it to Matroska first."
         )
     if result.code != 0:
         words = last_words(result.diagnosis.tail.splitlines())
         reason = words.removeprefix("[error] ").removeprefix(f"{url}: ") or f"exit {result.code}"
         raise InputFault(
-            f"The source is not a media file that can be read: {reason}",
+            f"The source is not a readable media file: {reason}",
             log_tail=result.diagnosis.tail,
         )
     return parse_probe(bytes(output))
 
 
 def parse_probe(raw: bytes) -> Probe:
-    """Turn ffprobe's JSON into a `Probe`; raises `InputFault` for what makes no sense."""
+    """Turn ffprobe's JSON into a `Probe`; raises `InputFault` if it is malformed."""
     try:
         text = raw.decode("utf-8", "replace")
         found = msgspec.json.decode(text, type=_RawProbe)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise InputFault(f"The source's description by ffprobe is unreadable: {error}") from error
+        raise InputFault(f"ffprobe's description of the source is malformed: {error}") from error
     return Probe(
         format=found.format.format_name,
         duration_s=_seconds(found.format.duration),
@@ -212,7 +212,7 @@ def parse_probe(raw: bytes) -> Probe:
 
 
 def last_words(lines: Sequence[str]) -> str:
-    """Return the most telling line of a failed run, without addresses."""
+    """Return the most informative line of a failed run, without addresses."""
     messages = [re.sub(r" @ 0x[0-9a-f]+", "", line).strip() for line in lines if line.strip()]
     messages = [line for line in messages if not line.endswith("Conversion failed!")]
     errors = [line for line in messages if "[error]" in line or "[fatal]" in line]
@@ -231,7 +231,7 @@ def _stream(raw: _RawStream) -> Stream:
         height=raw.height,
         rotation=round(next((s.rotation for s in raw.side_data_list if s.rotation), 0)),
         pix_fmt=raw.pix_fmt,
-        # VP8 and VP9 have their alpha channel beside the pictures, and only the container tells.
+        # VP8 and VP9 store alpha outside of the pictures, so only the container's tag shows it.
         has_alpha=raw.tags.get("alpha_mode") == "1" or bool(_ALPHA.match(raw.pix_fmt or "")),
         fps=_rate(raw.avg_frame_rate) or _rate(raw.r_frame_rate),
         field_order=raw.field_order,
@@ -257,7 +257,7 @@ def _language(tags: dict[str, str]) -> str | None:
 
 
 def _word(text: str | None) -> str | None:
-    """Keep only a plain word: these become arguments, and a file must not choose those."""
+    """Return `text` if it is a plain word: it becomes an argument, which no file may choose."""
     return text if text and text not in ("unknown", "reserved") and _WORD.match(text) else None
 
 
@@ -281,7 +281,7 @@ def _rate(text: str | None) -> float | None:
 
 
 def _clock(tags: dict[str, str]) -> float | None:
-    """Matroska's per-stream duration: a tag such as `00:00:02.002000000`."""
+    """Return Matroska's duration of a stream, from a tag such as `00:00:02.002000000`."""
     text = next((tags[name] for name in tags if name.upper().startswith("DURATION")), "")
     match = re.match(r"^(\d+):(\d\d):(\d\d(?:\.\d+)?)$", text)
     return int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3]) if match else None

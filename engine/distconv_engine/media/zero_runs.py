@@ -1,24 +1,24 @@
-"""Runs of zero bytes: the mark of a download that was never finished or of a lost disk block.
+"""Find runs of zero bytes, the mark of an unfinished download or a lost disk block.
 
-Some decoders turn zeros into pictures without a word, so the file itself is looked at. A run is
-damage only inside a packet of a codec that never writes one: uncompressed pictures, MPEG-2
-stuffing and free space in a container are full of zeros by right.
+Some decoders silently turn zeros into pictures, so the file itself is searched. A run is damage
+only inside a packet of a codec that never writes one: uncompressed pictures, MPEG-2 stuffing and
+free space in a container are legitimately full of zeros.
 """
 
 from bisect import bisect_right
 from pathlib import Path
 
 RUN_BYTES = 512
-"""Shorter runs are left to the decoders. Also the smallest block of any disk."""
+"""Shorter runs are left to the decoders. Also the smallest block size of a disk."""
 RUNS_MAX = 10_000
 _CHUNK_BYTES = 1 << 20
 _NEEDLE = bytes(RUN_BYTES)
 NEVER_ZERO = frozenset({"h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "h263", "flv1"})
-"""Codecs whose packets hold no such run: start-code emulation or arithmetic coding forbid it."""
+"""Codecs whose packets contain no such run: emulation prevention or arithmetic coding rules it out."""
 
 
 class ZeroRuns:
-    """Where a file has long runs of zero bytes, sorted."""
+    """The sorted places at which a file has long runs of zero bytes."""
 
     def __init__(self, runs: list[tuple[int, int]]) -> None:
         self._starts = [start for start, _ in runs]
@@ -39,7 +39,7 @@ class ZeroRuns:
 
 
 class ZeroRunFinder:
-    """Finds the runs while the bytes pass by."""
+    """Finds the runs in a stream of bytes."""
 
     def __init__(self) -> None:
         self._runs: list[tuple[int, int]] = []
@@ -48,13 +48,13 @@ class ZeroRunFinder:
 
     @property
     def is_full(self) -> bool:
-        """Whether so many were found that more would tell nothing."""
+        """Whether so many runs were found that more would add nothing."""
         return len(self._runs) >= RUNS_MAX
 
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes."""
         if not self.is_full:
-            self._open_start = _runs_of(chunk, self._position, self._open_start, self._runs)
+            self._open_start = _add_runs(chunk, self._position, self._open_start, self._runs)
         self._position += len(chunk)
 
     def close(self) -> ZeroRuns:
@@ -73,18 +73,18 @@ def find_zero_runs(path: Path) -> ZeroRuns:
     return finder.close()
 
 
-def _runs_of(
+def _add_runs(
     chunk: bytes, offset: int, open_start: int | None, runs: list[tuple[int, int]]
 ) -> int | None:
-    """Add the runs that end within `chunk`; returns where one begins that reaches its end."""
+    """Add the runs that end within `chunk`; returns the start of one that reaches its end."""
     at = 0
     if open_start is not None:
-        at = _zero_runs_from(chunk, 0)
+        at = _end_of_run(chunk, 0)
         if at == len(chunk):
             return open_start
         runs.append((open_start, offset + at))
     while (found := chunk.find(_NEEDLE, at)) >= 0:
-        at = _zero_runs_from(chunk, found)
+        at = _end_of_run(chunk, found)
         if at == len(chunk):
             return offset + found
         runs.append((offset + found, offset + at))
@@ -92,6 +92,6 @@ def _runs_of(
     return offset + len(chunk) - trailing if trailing else None
 
 
-def _zero_runs_from(chunk: bytes, start: int) -> int:
-    """Return the first place at or after `start` that is not zero."""
+def _end_of_run(chunk: bytes, start: int) -> int:
+    """Return the first place at or after `start` whose byte is not zero."""
     return len(chunk) - len(chunk[start:].lstrip(b"\0"))

@@ -1,18 +1,18 @@
-"""Encoding, with the output's decoder running beside it: it uses what the encoder leaves idle.
+"""Decode the output while it is encoded, on the CPU time that the encoder leaves idle.
 
 An encoder seldom keeps every core busy, and decoding costs a twentieth of what encoding does. So
-ffmpeg's tee muxer hands each packet to two muxers: one writes the file, the other passes the
-pictures and sounds, in the live form of the same container, through a pipe to a decoder. This one
-takes little but what is idle; when that is too little to keep up, it is given up.
+ffmpeg's tee muxer passes each packet to two muxers: one writes the file, the other sends video and
+audio, in the streamable form of the same container, through a pipe to a decoder. The decoder runs
+at the lowest priority; if it cannot keep up, it is stopped.
 
-What was decoded is not the file, so this alone proves nothing about it: `verify` reads the file
-from the disk all the same, and takes the decoder's word only if the file's packets are byte for
-byte those that were decoded. Whatever goes wrong here (a decoder that dies, stands still or finds
-a fault) only means that the file is decoded afterwards, as if nothing had been done beside.
+What was decoded is not the file, so this alone proves nothing about the file: `verify` still reads
+it from the disk, and accepts the decoder's result only if the file's packets are byte for byte
+those that were decoded. Whatever goes wrong here (the decoder dies, hangs or finds a fault) only
+means that the file is decoded afterwards, as it is without a concurrent decode.
 
-The file has the same packets at the same times as without the tee muxer. So what that would change
-is not done beside: chapters, which it loses, and TS, whose clock begins elsewhere. Nor is sound
-alone, which decodes in no time, and what this engine cannot decode.
+The tee muxer must not change the file: same packets, same times. So an output that it would change
+is decoded afterwards: one with chapters, which it loses, and TS, whose clock would start elsewhere.
+So is audio alone, which decodes in no time, and whatever this engine cannot decode.
 """
 
 import fcntl
@@ -33,23 +33,23 @@ from distconv_engine.failures import EngineFault, JobFailure
 from distconv_engine.pipeline.encoder_choice import Work, encode_to
 
 _NICEST = 19
-"""The decoder's niceness: it hardly takes any of the encoder's time. With Linux's SCHED_IDLE it would
-take none, but where others want the cores it would take seconds to die."""
+"""The decoder's niceness, so that it takes hardly any CPU time from the encoder. Linux's SCHED_IDLE
+would take none, but on a busy machine the decoder would then take seconds to die."""
 _PIPE_BYTES = 1 << 20
-"""So much the decoder may lag behind before the encoder waits."""
+"""How far the decoder may lag behind before the encoder has to wait."""
 _POLL_S = 0.25
 _BLOCKED_S = 2.0
-"""The encoder waited so long, at every look: others leave the decoder too little."""
+"""If the pipe was full at every poll for this long, the decoder is blocking the encoder."""
 _TAIL_SHARE = 0.05
-"""The decoder may end so much later than the encoder, as a part of the encoder's time: decoding
-everything once more would hardly take longer."""
+"""How much later than the encoder the decoder may end, as a share of the encoder's time: decoding
+the whole file afterwards would hardly take longer."""
 _TAIL_S_MIN = 1.0
 _NO_HEADER = re.compile(r"\[tee @ .*error writing header")
-"""A stream to be copied that its muxer would take, but not with the tag that it has in its source."""
+"""A copied stream has a tag from its source that the muxer rejects when it is behind the tee."""
 
 
 def can_decode_concurrently(request: Request) -> bool:
-    """Whether this output can be decoded while it is made."""
+    """Whether this output can be decoded while it is encoded."""
     plan = request.plan
     keeps_all = plan.container.name != "ts" and not plan.keep_chapters
     return request.reader is not None and plan.video is not None and keeps_all
@@ -58,7 +58,7 @@ def can_decode_concurrently(request: Request) -> bool:
 async def encode_and_decode(
     context: EngineContext, attempt: Attempt, source: Source, request: Request, path: Path
 ) -> Work:
-    """Run the encode of `request` into `path`, in the attempt's folder, and decode it meanwhile."""
+    """Encode `request` into `path`, in the attempt's folder, and decode it at the same time."""
     if not can_decode_concurrently(request):
         return await encode_to(request, attempt, source, path)
     decoder = _Decoder(context, attempt, request)
@@ -66,18 +66,26 @@ async def encode_and_decode(
     failure: JobFailure | OSError | None = None
     async with trio.open_nursery() as nursery:
         try:
+            # 1. Decode in a task of its own, as the encoder blocks while the pipe is full.
             nursery.start_soon(decoder.run)
-            # The tee muxer has a syntax of its own for names, so it gets one without any.
+            # 2. Encode. Some characters have a meaning to the tee muxer, so it gets a file name
+            #    without them, relative to the attempt's folder.
             teed = replace(request, output=f"file:{path.name}", tee_fd=decoder.write_end)
             work = await encode_to(teed, attempt, source, path)
         except (JobFailure, OSError) as error:
+            # 3. A failed encode leaves nothing worth decoding. The failure is raised outside of
+            #    the nursery, which would wrap it in a group.
             failure = error
             nursery.cancel_scope.cancel()
         finally:
+            # 4. Close our copy of the pipe's write end; while it is open, the decoder sees no end.
+            #    The nursery then waits for the decoder to finish the rest, or to be stopped.
             decoder.end()
     if failure is not None:
         if isinstance(failure, EngineFault) and _NO_HEADER.search(failure.log_tail or ""):
-            context.log.info("ffmpeg's tee muxer cannot take this output", reason=failure.message)
+            # 5. Without the tee, the muxer chooses the tag itself: encode again. This costs
+            #    little, as a header fails before the first frame.
+            context.log.info("ffmpeg's tee muxer rejects this output", reason=failure.message)
             return await encode_to(request, attempt, source, path)
         raise failure
     assert work is not None
@@ -85,7 +93,7 @@ async def encode_and_decode(
 
 
 class _Decoder:
-    """Decodes what comes through its pipe; `found` is None where that proved nothing."""
+    """Decodes what arrives through its pipe; `found` stays None if that proved nothing."""
 
     def __init__(self, context: EngineContext, attempt: Attempt, request: Request) -> None:
         self._log = context.log.bind(job_id=attempt.job.job_id, attempt=attempt.job.attempt)
@@ -93,55 +101,65 @@ class _Decoder:
         self._request = request
         self._read_end, self.write_end = os.pipe()
         if hasattr(fcntl, "F_SETPIPE_SZ"):
-            # This user's pipes may have used up their share: a small one will do.
+            # Fails where this user's pipes have used up their quota: the default size will do.
             with suppress(OSError):
                 fcntl.fcntl(self.write_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self.found: Decoded | None = None
         self._encoder_ended = trio.Event()
 
     async def run(self) -> None:
-        """Decode until the end of the pipe, or until it is given up."""
+        """Decode until the pipe ends, or until the decoder is stopped."""
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch, nursery.cancel_scope)
                 await self._decode()
-                nursery.cancel_scope.cancel()
+                nursery.cancel_scope.cancel()  # nothing is left to watch
         finally:
-            os.close(self._read_end)  # a decoder that has gone must not hold the encoder up
+            # Without a reader, writes to the pipe fail instead of blocking the encoder, and the
+            # tee muxer ignores a failed branch (`onfail=ignore`).
+            os.close(self._read_end)
 
     def end(self) -> None:
-        """The encoder has ended: let the decoder see it."""
+        """Let the decoder see the end of the pipe: the encoder has ended."""
         os.close(self.write_end)
         self._encoder_ended.set()
 
     async def _decode(self) -> None:
         given = self._attempt.controls
         nicest = replace(given.limits, niceness=_NICEST)
-        # Shares the set of children, so that it is paused and ended with the others. One that
-        # stands still is found by `_watch`.
+        # The copy shares the attempt's set of children, so the decoder is paused and stopped with
+        # them. It has no stall limit, as it waits for a slow encoder; `_watch` limits it instead.
         controls = replace(given, limits=nicest, stall_s=float("inf"))
         try:
             decoded = await decode_pipe(self._request, self._read_end, controls)
         except (EngineFault, OSError) as error:
-            self._give_up(str(error))
+            self._log_unused(str(error))
             return
+        # A fault seen here may come from the pipe or a killed decoder: decoding the file decides.
         diagnosis = decoded.result.diagnosis
         if decoded.result.code or diagnosis.damage or diagnosis.decode_errors:
-            self._give_up((diagnosis.damage or [diagnosis.tail])[0])
+            self._log_unused((diagnosis.damage or [diagnosis.tail])[0])
             return
+        # The pipe carries video and audio only, so its streams are numbered without the others.
         self.found = decoded.renumbered([index for index, _ in self._request.plan.av_streams])
 
     async def _watch(self, scope: trio.CancelScope) -> None:
-        """End the decoder once the encoder, or its attempt, waits for it."""
+        """Stop the decoder when it makes the encoder, or the end of the attempt, wait."""
         began_at, blocked_s = trio.current_time(), 0.0
+        # 1. While the encoder runs: a full pipe blocks it. One full poll may be chance, so only
+        #    `_BLOCKED_S` of them in a row count. While the attempt is paused, so is the decoder,
+        #    and a full pipe means nothing.
         while not self._encoder_ended.is_set() and blocked_s < _BLOCKED_S:
             with trio.move_on_after(_POLL_S):
                 await self._encoder_ended.wait()
             waits = not self._encoder_ended.is_set() and not self._attempt.controls.paused
             blocked_s = blocked_s + _POLL_S if waits and self._is_full() else 0.0
+        # 2. After the encoder's end: waiting pays only while it is shorter than decoding the file
+        #    again. A decoder that finishes in time cancels this task (see `run`).
         if self._encoder_ended.is_set():
             await trio.sleep(max(_TAIL_S_MIN, _TAIL_SHARE * (trio.current_time() - began_at)))
-        self._give_up("the others leave its decoder too little time")
+        # 3. Too slow in either case: stop it, and let `verify` decode the file.
+        self._log_unused("the decoder got too little CPU time")
         scope.cancel()
 
     def _is_full(self) -> bool:
@@ -149,5 +167,5 @@ class _Decoder:
         poll.register(self.write_end, select.POLLOUT)
         return not poll.poll(0)
 
-    def _give_up(self, reason: str) -> None:
-        self._log.info("output not decoded beside its encode", reason=reason)
+    def _log_unused(self, reason: str) -> None:
+        self._log.info("output was not decoded during its encode", reason=reason)

@@ -1,4 +1,4 @@
-"""One attempt's encode: which ffmpeg, which encoder, and what to do when a hardware one fails."""
+"""Choose an attempt's ffmpeg and encoder, and fall back to software when hardware fails."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
@@ -26,26 +26,26 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """An encode that is done, and how."""
+    """A finished encode, and how it was made."""
 
     request: Request
     encoded: Encoded
     path: Path
     decoded: Decoded | None = None
-    """What was decoded of it meanwhile; None: nothing that counts."""
+    """The result of a concurrent decode, if there is a valid one."""
 
 
 async def tools_for(
     context: EngineContext, attempt: Attempt, plan: Plan, encoders: Sequence[Encoder]
 ) -> tuple[Tools, tuple[Encoder, ...]]:
-    """Return an ffmpeg that decodes the source, and those of `encoders` that it may have.
+    """Return an ffmpeg that decodes the source, and those of `encoders` that work with it.
 
-    Not every build decodes AV1. Where the usual one does not, the one that reads AV1 back for the
-    verification does the whole job, with the software encoders that it proves to have. Hardware
-    ones are left to be tried, so that giving way is allowed and recorded like any other.
+    Not every build decodes AV1. If the usual one does not, the build that decodes AV1 outputs for
+    verification does the whole job, with those of its software encoders that pass a trial encode.
+    Hardware encoders are not tried here, so that their fallback is permitted and recorded as usual.
 
     Raises:
-        EngineFault: none here can; another engine may.
+        EngineFault: no ffmpeg of this engine can; another engine may.
     """
     codec = plan.video.stream.codec if plan.video else None
     if codec not in CODECS:
@@ -56,12 +56,12 @@ async def tools_for(
     if reader == context.tools.ffmpeg:
         return context.tools, tuple(encoders)
     tools = replace(context.tools, ffmpeg=reader)
-    controls = Controls(attempt.controls.limits)  # a pause meanwhile would prove nothing
+    controls = Controls(attempt.controls.limits)  # not pausable: a pause would look like a failure
     clip = attempt.folder / "proof.mkv"
     found = [row for row in encoders if row.hardware or await encodes(tools, controls, row, clip)]
     if not found:
         raise EngineFault(
-            f"This engine's ffmpeg that decodes {codec} video has no encoder for {plan.codec}."
+            f"The ffmpeg of this engine that decodes {codec} video has no {plan.codec} encoder."
         )
     return tools, tuple(found)
 
@@ -69,9 +69,9 @@ async def tools_for(
 async def first_that_works(
     context: EngineContext, encoders: Sequence[Encoder], work: Callable[[Encoder], Awaitable[T]]
 ) -> tuple[T, tuple[str, ...]]:
-    """Do `work` with the first encoder that can; a hardware one may give way, where allowed.
+    """Do `work` with the first encoder that works; only hardware may fall back, where permitted.
 
-    Returns its result, and a word for each encoder that gave way, for the job's record.
+    Returns its result, and the name of a check for each fallback, for the job's record.
     """
     fallbacks: list[str] = []
     for encoder in encoders:
@@ -98,9 +98,9 @@ def request_for(
     tools: Tools,
     streaming: bool = False,
 ) -> Request:
-    """Return what to run; see `Request` for what `streaming` does.
+    """Return the request for an encode; see `Request` for what `streaming` does.
 
-    Raises the `JobFailure` of what this encoder cannot do, before anything is begun.
+    Raises a `JobFailure` if this encoder cannot do it, before anything has started.
     """
     request = Request(
         tools,

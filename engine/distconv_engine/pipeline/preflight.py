@@ -1,4 +1,4 @@
-"""Refusing, before any byte is read, what this engine cannot do: codec and scheme."""
+"""Refuse a job whose codec or URL scheme this engine cannot handle, before reading anything."""
 
 from urllib.parse import urlsplit
 
@@ -9,14 +9,15 @@ from distconvd.model import CODECS, Job, canonical_codec
 
 
 def preflight(context: EngineContext, job: Job) -> tuple[Encoder, ...]:
-    """Refuse what this engine cannot do at all; returns the encoders to try, best first."""
+    """Return the encoders to try, best first; raises a `JobFailure` if the job cannot work here."""
     codec = canonical_codec(job.target_codec)
     encoders = context.capabilities.encoders(codec)
     if not encoders:
         if codec not in CODECS:
-            raise InputFault(f"'{job.target_codec}' is not a codec that DistConv engines make.")
+            known = ", ".join(CODECS)
+            raise InputFault(f"Unknown codec '{job.target_codec}'. Expected one of: {known}.")
         raise EngineFault(f"This engine has no working encoder for {codec}.")
     scheme = urlsplit(job.source_url).scheme
     if scheme not in ("http", "https", "file"):
-        raise InputFault(f"The source's scheme '{scheme}' is not http, https or file.")
+        raise InputFault(f"The source URL's scheme must be http, https or file, not '{scheme}'.")
     return encoders

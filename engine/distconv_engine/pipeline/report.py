@@ -1,4 +1,4 @@
-"""The report of a success: what became of the source, and all that was proved."""
+"""Build the report of a success: what became of the source, and what was verified."""
 
 from distconv_engine.attempts.context import EngineContext
 from distconv_engine.checks.output import Verified
@@ -15,7 +15,7 @@ def result_of(
     wall_s: float,
     *more_checks: str,
 ) -> JobResult:
-    """Return it; `more_checks` are what else the job's record should say."""
+    """Return the result; `more_checks` are further names for its list of checks."""
     plan = work.request.plan
     return JobResult(
         size_bytes=verified.size_bytes,

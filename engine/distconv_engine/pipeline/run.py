@@ -1,11 +1,11 @@
-"""One attempt from assignment to proof: preflight, fetch, probe, encode, verify, publish.
+"""Run one attempt through its stages: preflight, fetch, probe, encode, verify, publish.
 
 Each stage is a module of its own and knows nothing of the others; this one only passes on what a
 stage found. It returns the report of a success, or raises the `JobFailure` of the stage that
 failed. Cancelling it at any point leaves no process and no partial file behind.
 
-A large job with a remote source goes the other way, `streamed`, where nothing is stored here; it
-comes back when a look at the source shows that it has to be fetched.
+A large job with a remote source is run by `streamed` instead, which stores nothing here; it is
+returned to this module if its source turns out to need fetching.
 """
 
 from pathlib import Path
@@ -37,7 +37,7 @@ from distconvd.model import CompleteReport
 
 
 async def run_attempt(context: EngineContext, attempt: Attempt) -> CompleteReport:
-    """Do the work of one attempt; its folder exists already and is removed by the caller."""
+    """Run one attempt; the caller creates its folder and removes it."""
     start = trio.current_time()
     attempt.tracker.phase("preflight")
     encoders = preflight(context, attempt.job)
@@ -45,7 +45,7 @@ async def run_attempt(context: EngineContext, attempt: Attempt) -> CompleteRepor
         try:
             return await run_streamed(context, attempt, encoders)
         except NotStreamable as reason:
-            context.log.info("job is fetched, not streamed", reason=reason)
+            context.log.info("source is fetched instead of streamed", reason=reason)
     return await _run_stored(context, attempt, encoders, start)
 
 
@@ -99,7 +99,7 @@ async def _fetch(context: EngineContext, attempt: Attempt) -> Path:
     if urlsplit(job.source_url).scheme == "file":
         path = local_path(job.source_url, config.source_root)
     else:
-        # Source and output. The size that the job gives may be wrong, the server's comes later.
+        # Space for source and output. The job's size may be wrong; the server's is checked later.
         require_disk_space(config, (config.work_dir, 2 * job.job_size * MB))
         attempt.tracker.phase("fetch")
         path = attempt.folder / "source"

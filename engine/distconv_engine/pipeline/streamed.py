@@ -1,15 +1,15 @@
-"""A large job with a remote source: read from its server and written to its place, stored nowhere.
+"""Run a large job from a remote source to its target without storing either here.
 
-The proof is the same as for a stored job. The source is read three times through `relay`: as it is
+The checks are those of a stored job. The source is read three times through `loopback_proxy`: raw
 (zeroed blocks, digest), by ffprobe (every packet) and by the encode; one ETag or date covers all.
 
-- To a directory, ffmpeg writes beside the final name, and the output is read back from there.
-- To a URL, the output goes out while it is made (`streaming`), and is read back from the server.
+- To a directory, ffmpeg writes next to the final name, and the output is read back from there.
+- To a URL, the output is uploaded while it is encoded, and is read back from the server.
 
-Live, nothing that was sent can be written again: MP4 and MOV become fragmented, Matroska and WebM
-get no index at their end, and what would need more (covers, chapters, attachments, subtitles and
-edit lists in MP4, AAC copied from TS to Matroska, `faststart` asked for by name) is fetched and stored
-instead, as is a source whose server has no ranges, no size or nothing by which a change is seen, and
+A streaming upload cannot rewrite what it has sent: MP4 and MOV become fragmented, Matroska and WebM
+get no index at their end. What would need more is fetched and stored instead: covers, chapters,
+attachments, subtitles and edit lists in MP4, AAC copied from TS to Matroska, and an explicit
+`faststart`. So is a source whose server offers no ranges, no size or no way to see a change, and
 any AVI, WAV, WMV or MXF.
 """
 
@@ -44,16 +44,16 @@ from distconvd.model import CompleteReport, Job, TranscodeOptions
 
 
 def is_large(config: Config, job: Job) -> bool:
-    """Whether `job` is one to be streamed."""
+    """Whether `job` is large enough to be streamed, and its source remote."""
     remote = job.source_url.lower().startswith(("http://", "https://"))
     return remote and 0 < config.stream_min_mb <= job.job_size
 
 
 def why_not_streamed(plan: Plan, options: TranscodeOptions) -> str | None:
-    """Return why this output cannot be sent while it is made; None: it can. Pure."""
+    """Return why this output cannot be uploaded while it is encoded, or None if it can. Pure."""
     mp4 = plan.container.name in ("mp4", "mov")
     if mp4 and options.faststart:
-        return "options.faststart asks for an index that is written last and stands first"
+        return "options.faststart needs an index at the front, which is written last"
     if plan.keep_chapters:
         return "chapters are written last"
     for stream_out in plan.output_streams:
@@ -64,19 +64,17 @@ def why_not_streamed(plan: Plan, options: TranscodeOptions) -> str | None:
             and stream_out.action == "copy"
             and stream_out.stream.is_adts
         ):
-            return f"{stream_out.stream.label} tells its parameters later than an mkv wants them"
+            return f"{stream_out.stream.label} has its parameters too late for an mkv header"
         moved = stream_out.stream.is_cover or stream_out.stream.kind == "attachment"
         if moved or (mp4 and stream_out.stream.kind == "subtitle"):
-            return (
-                f"{stream_out.stream.label} does not fit a {plan.container.name} that is sent live"
-            )
+            return f"{stream_out.stream.label} does not fit a streamed {plan.container.name}"
     return None
 
 
 async def run_streamed(
     context: EngineContext, attempt: Attempt, encoders: tuple[Encoder, ...]
 ) -> CompleteReport:
-    """Do the work of one attempt; raises `NotStreamable` when it has to be fetched."""
+    """Run one attempt; raises `NotStreamable` when its source has to be fetched."""
     start, job, config = trio.current_time(), attempt.job, context.config
     require_disk_space(config, (config.work_dir, 0))
     key = config.api_key if is_media_store(job.source_url, config.server) else None

@@ -1,13 +1,13 @@
-"""Sending an output while it is made, with its proof running beside it.
+"""Upload an output while it is encoded, and verify it at the same time.
 
-ffmpeg writes into a named pipe. What comes out of it goes four ways at once: to the digest, to the
-two ffprobes and the decoder that `verify` would run on a file, and into the body of a PUT. The end
-of that body is held back until the proof is complete, so a server never sees a bad output whole: a
+ffmpeg writes into a named pipe. Its output is copied four ways: to the digest, to the two ffprobes
+and the decoder that `verify` would run on a file, and into the body of a PUT. The end of that body
+is withheld until the output has been verified, so a server never gets a complete bad output: a
 failure breaks the request off. Nothing is written to this engine's disk.
 
-The body may go out slowly, but never falls silent: a little is kept back, to be sent in drops while
-the encoder thinks or the proof ends, since servers give up on a silent client. A broken upload can
-not be resumed, for what was sent is nowhere any more: the attempt fails as `transient`.
+The body may be slow, but never falls silent, since servers give up on a silent client: a reserve is
+kept back and sent in small pieces while the encoder is busy or the verification finishes. A broken
+upload cannot be resumed, because no copy of what was sent exists: the attempt fails as `transient`.
 """
 
 import hashlib
@@ -43,16 +43,16 @@ from distconv_engine.transfer.publish import PUT_TIMEOUT, content_type_of
 _PIECE_BYTES = 1 << 16
 _QUEUED_PIECES = 16
 _RESERVE_BYTES = 1 << 20
-_DROP_BYTES = 1 << 13
-_DROP_S = 5.0
+_TRICKLE_BYTES = 1 << 13
+_TRICKLE_S = 5.0
 _READ_BACK_TRIES = 3
 _NOT_READABLE = frozenset({401, 403, 404, 405, 410, 501})
-"""Some places may be written to and not read from, such as a pre-signed URL."""
+"""Some targets can be written to but not read from, such as a pre-signed URL."""
 
 
 @dataclass(slots=True)
-class _Proof:
-    """What the readers beside the encode have found, each once it has ended."""
+class _Findings:
+    """What the concurrent readers have found; each is set when its reader has ended."""
 
     found: Probe | InputFault | None = None
     scan: PacketScan | None = None
@@ -60,7 +60,7 @@ class _Proof:
 
 
 class _Tee:
-    """Takes the output from the named pipe and hands each piece to everybody."""
+    """Reads the output from the named pipe and copies each piece to every consumer."""
 
     def __init__(self, fifo: Path) -> None:
         self.digest = hashlib.sha256()
@@ -74,7 +74,7 @@ class _Tee:
         self._ends: list[int] = []
         self._send, self._receive = trio.open_memory_channel[bytes](_QUEUED_PIECES)
 
-    def reader(self) -> int:
+    def open_reader(self) -> int:
         """Return a descriptor from which all of the output can be read."""
         end, start = os.pipe2(os.O_CLOEXEC)
         self._ends.append(end)
@@ -82,49 +82,48 @@ class _Tee:
         return end
 
     async def run(self) -> None:
-        """Pass everything on until ffmpeg has closed its end."""
-        await trio.lowlevel.wait_readable(
-            self._descriptor
-        )  # before ffmpeg opens, it reads as ended
+        """Copy everything until ffmpeg has closed its end."""
+        # Until ffmpeg has opened the pipe, a read would return its end.
+        await trio.lowlevel.wait_readable(self._descriptor)
         while piece := await self._source.receive_some(_PIECE_BYTES):
             self.digest.update(piece)
             self.size_bytes += len(piece)
             for reader in list(self._readers):
-                await self._hand(reader, piece)
+                await self._forward(reader, piece)
             await self._send.send(piece)
         for reader in self._readers:
             await reader.aclose()
         self._readers.clear()
 
-    async def _hand(self, reader: trio.lowlevel.FdStream, piece: bytes) -> None:
+    async def _forward(self, reader: trio.lowlevel.FdStream, piece: bytes) -> None:
         try:
             await reader.send_all(piece)
-        except trio.BrokenResourceError:  # it has seen enough, as ffprobe after the head
+        except trio.BrokenResourceError:  # it needs no more, like ffprobe after the header
             self._readers.remove(reader)
             await reader.aclose()
 
-    def leave(self, end: int) -> None:
-        """Close a reader's descriptor: its process has ended, and what comes now is dropped."""
+    def close_reader(self, end: int) -> None:
+        """Close a reader's descriptor: its process has ended and needs no further output."""
         self._ends.remove(end)
         os.close(end)
 
-    def release(self) -> None:
-        """Let the body end: the output is proved."""
+    def finish_body(self) -> None:
+        """Let the body end: the output has been verified."""
         self._send.close()
 
     async def body(self) -> AsyncIterator[bytes]:
-        """Iterate over what to send; it ends after `release` only."""
+        """Iterate over what to send; it ends only after `finish_body`."""
         reserve = bytearray()
         while True:
             piece = None
-            with trio.move_on_after(_DROP_S):
+            with trio.move_on_after(_TRICKLE_S):
                 try:
                     piece = await self._receive.receive()
                 except trio.EndOfChannel:
                     break
             if piece is not None:
                 reserve += piece
-            due = len(reserve) - _RESERVE_BYTES if piece is not None else _DROP_BYTES
+            due = len(reserve) - _RESERVE_BYTES if piece is not None else _TRICKLE_BYTES
             if due > 0 and reserve:
                 yield bytes(reserve[:due])
                 del reserve[:due]
@@ -132,7 +131,7 @@ class _Tee:
             yield bytes(reserve)
 
     async def aclose(self) -> None:
-        """Release all descriptors and the pipe's name."""
+        """Close all descriptors and remove the named pipe."""
         self._send.close()
         self._receive.close()
         for end in self._ends:
@@ -144,7 +143,7 @@ class _Tee:
 
 @dataclass(slots=True)
 class _Run:
-    """What the tasks of one live encode share."""
+    """What the tasks of one streaming upload share."""
 
     context: EngineContext
     attempt: Attempt
@@ -152,7 +151,7 @@ class _Run:
     request: Request
     tee: _Tee
     target: HttpTarget
-    proof: _Proof = field(default_factory=_Proof)
+    findings: _Findings = field(default_factory=_Findings)
     uploaded: trio.Event = field(default_factory=trio.Event)
 
 
@@ -165,7 +164,7 @@ async def encode_and_upload(
     target: HttpTarget,
     check_unchanged: Callable[[], Awaitable[None]],
 ) -> tuple[Work, Verified]:
-    """Encode, prove and send at the same time; returns once the server has taken all of it."""
+    """Encode, verify and upload concurrently; returns when the server has accepted all of it."""
     tee = _Tee(fifo)
     run = _Run(context, attempt, source, request, tee, target)
     done: tuple[Work, Verified] | None = None
@@ -174,7 +173,7 @@ async def encode_and_upload(
             nursery.start_soon(_upload, run)
             done = await _encode_and_verify(run, fifo)
             await check_unchanged()
-            tee.release()
+            tee.finish_body()
             await run.uploaded.wait()
     except* JobFailure as group:
         raise _first(group) from None
@@ -194,45 +193,45 @@ async def _encode_and_verify(run: _Run, fifo: Path) -> tuple[Work, Verified]:
     work: Work | None = None
     async with trio.open_nursery() as nursery:
         for reader in (_probe, _scan, _decode):
-            nursery.start_soon(reader, run, run.tee.reader())
+            nursery.start_soon(reader, run, run.tee.open_reader())
         nursery.start_soon(run.tee.run)
         work = await encode_to(run.request, run.attempt, run.source, fifo)
-    proof = run.proof
+    findings = run.findings
     assert work is not None
-    assert proof.found is not None
-    assert proof.scan is not None
-    assert proof.decoded is not None
+    assert findings.found is not None
+    assert findings.scan is not None
+    assert findings.decoded is not None
     digest, size = run.tee.digest.hexdigest(), run.tee.size_bytes
-    evidence = Evidence(proof.found, proof.scan, proof.decoded, digest, size)
+    evidence = Evidence(findings.found, findings.scan, findings.decoded, digest, size)
     return work, check_output(run.request, run.source, work.encoded, evidence)
 
 
-def _with_backoff(controls: Controls) -> Controls:
-    """Return the same for a reader that may wait as long as the encoder does.
+def _without_stall_limit(controls: Controls) -> Controls:
+    """Return the controls of a reader, which may wait for as long as the encoder takes.
 
-    The encode itself is watched, and one that is blocked by a reader stands still.
+    A reader that hangs is noticed all the same: it blocks the encode, which has a stall limit.
     """
     return Controls(controls.limits, float("inf"), paused=False)
 
 
 async def _probe(run: _Run, end: int) -> None:
-    controls = _with_backoff(run.attempt.controls)
-    run.proof.found = await probe_output(run.request.tools, STDIN, controls, stdin=end)
-    run.tee.leave(end)
+    controls = _without_stall_limit(run.attempt.controls)
+    run.findings.found = await probe_output(run.request.tools, STDIN, controls, stdin=end)
+    run.tee.close_reader(end)
 
 
 async def _scan(run: _Run, end: int) -> None:
-    controls = _with_backoff(run.attempt.controls)
-    run.proof.scan = await scan_packets(run.request.tools, STDIN, controls, stdin=end)
-    run.tee.leave(end)
+    controls = _without_stall_limit(run.attempt.controls)
+    run.findings.scan = await scan_packets(run.request.tools, STDIN, controls, stdin=end)
+    run.tee.close_reader(end)
 
 
 async def _decode(run: _Run, end: int) -> None:
-    controls = _with_backoff(run.attempt.controls)
-    run.proof.decoded = await decode_output(
+    controls = _without_stall_limit(run.attempt.controls)
+    run.findings.decoded = await decode_output(
         run.request, STDIN, controls, lambda _: None, run.source.duration_s, stdin=end
     )
-    run.tee.leave(end)
+    run.tee.close_reader(end)
 
 
 # ---------------------------------------------------------------------------------------- transfer
@@ -252,11 +251,11 @@ async def _upload(run: _Run) -> None:
         )
     except httpx.TransportError as error:
         reason = str(error) or type(error).__name__
-        raise TransientFault(f"The output cannot be put to {target.url}: {reason}") from error
+        raise TransientFault(f"The output cannot be uploaded to {target.url}: {reason}") from error
     except httpx.InvalidURL as error:
         raise InputFault(f"The output's URL does not work: {error}") from error
     if not reply.is_success:
-        message = f"The output cannot be put to {target.url}: it answered {reply.status_code}."
+        message = f"The output cannot be uploaded to {target.url}: it answered {reply.status_code}."
         busy = reply.status_code >= 500 or reply.status_code in (408, 425, 429)
         raise TransientFault(message) if busy else EngineFault(message)
     run.uploaded.set()
@@ -265,11 +264,11 @@ async def _upload(run: _Run) -> None:
 async def read_back(
     client: httpx.AsyncClient, target: HttpTarget, key: str | None, verified: Verified
 ) -> list[str]:
-    """Read the output from where it was put; returns the check's name, none if that is forbidden.
+    """Read the uploaded output back; returns the check's name, or nothing if reading is forbidden.
 
     Raises:
-        VerificationFault: the server has something else.
-        TransientFault: the server is away.
+        VerificationFault: the server has other bytes.
+        TransientFault: the server is unavailable.
     """
     reason = ""
     for _ in range(_READ_BACK_TRIES):
@@ -298,6 +297,7 @@ async def _read_back_once(
             size += len(piece)
     if (digest.hexdigest(), size) != (verified.sha256, verified.size_bytes):
         raise VerificationFault(
-            f"{target.url} gives {size} other bytes than the {verified.size_bytes} that were sent."
+            f"{target.url} returned other bytes than were sent: {size} bytes instead of "
+            f"{verified.size_bytes}, or with another SHA-256."
         )
     return ["target-read-back"]

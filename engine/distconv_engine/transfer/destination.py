@@ -1,8 +1,8 @@
-"""Where a result goes: decided from the job, the configuration and the daemon's address; pure.
+"""Decide where a result goes, from the job, the configuration and the daemon's address.
 
 The job's own `output.url` wins, then the engine's `--output`, then the daemon's media store. A name
-that the job asks for is taken as it is; a name made up from the source never replaces a file that
-is already there, and under an HTTP target it lies below the job's id.
+that the job asks for is used as it is; a name made from the source never replaces an existing file,
+and under an HTTP target it lies below the job's id.
 """
 
 import os
@@ -20,23 +20,23 @@ _NAME_BYTES_MAX = 200
 
 @dataclass(frozen=True, slots=True)
 class FileTarget:
-    """A place in a directory."""
+    """A file name in a directory."""
 
     directory: Path
     name: str
     replace: bool
-    """Whether a file of that name may be replaced: only where the job named it."""
+    """Whether a file of that name may be replaced: only if the job chose the name."""
     spare_name: str
-    """Taken where `name` is there already and may not be replaced."""
+    """Used if `name` exists already and may not be replaced."""
 
 
 @dataclass(frozen=True, slots=True)
 class HttpTarget:
-    """An URL for PUT."""
+    """A URL for PUT."""
 
     url: str
     is_media_store: bool = False
-    """The daemon's own: it gets the key, nobody else does."""
+    """The daemon's own, and the only one that gets the key."""
 
 
 Target = FileTarget | HttpTarget
@@ -69,7 +69,7 @@ def choose_target(
 
 
 def is_media_store(url: str, server: str) -> bool:
-    """Whether `url` lies in the daemon's own media store, which asks for the key."""
+    """Whether `url` lies in the daemon's own media store, which requires the key."""
     here, there = urlsplit(server.rstrip("/") + "/media/"), urlsplit(url)
     same_origin = (here.scheme, here.netloc) == (there.scheme, there.netloc)
     return same_origin and there.path.startswith(here.path) and "/../" not in there.path
@@ -84,7 +84,7 @@ def directory_of(output: str) -> Path:
 def default_name(source_url: str, suffix: str) -> str:
     """Return the source's stem with the container's suffix, as a harmless file name.
 
-    It may become part of an URL, so what is not UTF-8 is replaced.
+    It may become part of a URL, so bytes that are not UTF-8 are replaced.
     """
     last = unquote(urlsplit(source_url).path).rstrip("/").rpartition("/")[2]
     stem = last.rpartition(".")[0] or last
@@ -110,11 +110,13 @@ def _job_target(url: str, name: str, named: bool, spare: str, roots: Sequence[Pa
     parts = urlsplit(url)
     path = Path(decoded_path(url))
     if parts.scheme != "file" or parts.netloc not in ("", "localhost") or "\0" in str(path):
-        raise InputFault(f"output.url must be http(s):// or an absolute file://, not {url}.")
+        raise InputFault(
+            f"output.url must be an http(s) URL or an absolute file:// URL, not {url}."
+        )
     if not path.is_absolute() or not is_inside(_resolved(path), roots):
         raise NotAllowedHere(
             f"This engine may not write to {path}: it is outside of its --source-root and --output."
-            " Start it with one that holds that place, or submit another output."
+            " Start it with one that contains this path, or submit another output."
         )
     if url.endswith("/") or path.is_dir():
         return FileTarget(path, name, named, spare)

@@ -1,8 +1,9 @@
-"""Getting the source: by HTTP into the work directory, or from disk where it lies.
+"""Fetch the source: by HTTP into the work directory, or from disk where it is.
 
-A broken download goes on where it stopped (Range), and only if it is still the same file
-(If-Range with the strong ETag or the date of the first reply); without either it begins again. A source that can not be got whole is an
-`input` failure when its server cut it short, and `transient` when the server was away.
+A broken download continues where it stopped (Range), if it is still the same file (If-Range with
+the strong ETag or the date of the first reply); otherwise it starts again. A source that cannot be
+fetched whole is an `input` failure if its server cut it short, and `transient` if the server was
+unavailable.
 """
 
 import os
@@ -17,8 +18,8 @@ import trio
 
 from distconv_engine.backoff import Backoff
 from distconv_engine.failures import InputFault, InsufficientSpace, NotAllowedHere
-from distconv_engine.files import hash_file, is_full
-from distconv_engine.transfer.remote import BAD_URL, TIMEOUT, Again, RemoteFile, bad_url, begin
+from distconv_engine.files import describe_fault, hash_file, is_full
+from distconv_engine.transfer.remote import BAD_URL, TIMEOUT, RemoteFile, TryAgain, bad_url, begin
 
 CHUNK_BYTES = 1 << 20
 
@@ -28,7 +29,7 @@ def local_path(url: str, roots: Sequence[Path]) -> Path:
 
     Raises:
         NotAllowedHere: it lies outside of what this engine may read (another may).
-        InputFault: there is no such file, or it is none.
+        InputFault: there is no such file, or it is not a regular file.
     """
     path = _path_of(url)
     if not roots:
@@ -40,7 +41,7 @@ def local_path(url: str, roots: Sequence[Path]) -> Path:
     if not is_inside(resolved, roots):
         raise NotAllowedHere(
             f"This engine may not read {path}: it is outside of its --source-root. Start it with one"
-            " that holds the file, or submit the source as an http(s) URL."
+            " that contains the file, or submit the source as an http(s) URL."
         )
     try:
         mode = resolved.stat().st_mode
@@ -64,7 +65,7 @@ def decoded_path(url: str) -> str:
 def _path_of(url: str) -> Path:
     parts, path = urlsplit(url), decoded_path(url)
     if parts.netloc not in ("", "localhost") or not path.startswith("/") or "\0" in path:
-        raise InputFault(f"Not a file:// URL with an absolute path: {url}")
+        raise InputFault(f"A file:// source must have an absolute path and no host, not {url}.")
     return Path(path)
 
 
@@ -85,10 +86,10 @@ async def download(
         url: what to get.
         path: where to put it.
         key: the API key, for the daemon's own media store only; it follows no redirect.
-        tries: tries in a row that get no further before it is given up.
-        on_total: is told the size once it is known, and how much of it is here; may raise to
-            refuse it.
-        on_progress: is told the done part, 0 to 1.
+        tries: how many tries in a row may get no further before it fails.
+        on_total: called with the size once it is known, and how much of it is here; may raise to
+            reject it.
+        on_progress: called with the completed part, 0 to 1.
     """
     state, backoff, failures = RemoteFile(url, key), Backoff(0.2, 10.0), 0
     while True:
@@ -98,10 +99,10 @@ async def download(
             return
         except BAD_URL as error:
             raise bad_url(error) from error
-        except (httpx.TransportError, Again) as error:
+        except (httpx.TransportError, TryAgain) as error:
             failures = 0 if state.best > reached else failures + 1
             if failures >= tries:
-                raise state.given_up(tries, str(error) or type(error).__name__) from error
+                raise state.given_up(tries, describe_fault(error)) from error
         except OSError as error:
             if is_full(error):
                 raise InsufficientSpace("The engine's disk is full.") from error
@@ -127,7 +128,7 @@ async def _one_try(
             file.truncate()
             await _receive(state, response, file, on_progress)
     if state.total is not None and state.written < state.total:
-        raise Again("it closed the connection early")
+        raise TryAgain("it closed the connection early")
 
 
 async def _receive(
@@ -136,7 +137,7 @@ async def _receive(
     file: IO[bytes],
     on_progress: Callable[[float], None],
 ) -> None:
-    """Write the body as it comes; what came before a break is kept for the next try."""
+    """Write the body as it arrives; what arrived before a break is kept for the next try."""
     waiting = bytearray()
     try:
         async for piece in response.aiter_raw():
@@ -157,7 +158,7 @@ def _write(state: RemoteFile, file: IO[bytes], waiting: bytearray) -> None:
 
 
 async def check_sha256(path: Path, wanted: str) -> None:
-    """Raise `InputFault` when the file has not the digest that the job gives."""
+    """Raise `InputFault` if the file does not have the digest that the job gives."""
     digest, _ = await trio.to_thread.run_sync(hash_file, path)
     if digest != wanted.lower():
         raise InputFault(f"The source has SHA-256 {digest}, the job says {wanted.lower()}.")

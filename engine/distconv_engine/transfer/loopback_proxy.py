@@ -1,11 +1,12 @@
-"""A door on the loopback through which ffmpeg reads a remote source, and nothing else.
+"""Relay a remote source to ffmpeg through a loopback port, and nothing else.
 
-ffmpeg could open the URL by itself, but then nobody would hold one of its requests against the
-next: a file that is replaced in mid-encode would be half of each. Through the relay every byte is
-read by `RangeReader`, which knows the file; what it finds is kept in `fault`, since ffmpeg only
-sees a connection that ends early. The API key, redirects and certificates stay out of ffmpeg, too.
+ffmpeg could open the URL by itself, but then nothing would compare one of its requests with the
+next: of a file that is replaced in mid-encode it would read half of each. Through the relay,
+`RangeReader` reads every byte and checks that it is the same file; what it finds is kept in
+`fault`, since ffmpeg only sees a connection that ends early. The API key, redirects and
+certificates stay out of ffmpeg, too.
 
-Nothing is stored: a piece is passed on before the next is asked for. The path is a secret, for
+Nothing is stored: a piece is passed on before the next is requested. The path is a secret, because
 other users of the machine can reach the port.
 """
 
@@ -25,7 +26,7 @@ _RANGE = re.compile(rb"\r\nrange: *bytes=(\d+)-(\d*)\r\n", re.IGNORECASE)
 
 
 class Relay:
-    """The door. `url` is what ffmpeg is given, `fault` what was found wrong with the source."""
+    """The relay. `url` is for ffmpeg; `fault` is what was found wrong with the source."""
 
     def __init__(self, reader: RangeReader, port: int) -> None:
         self.fault: JobFailure | None = None
@@ -41,7 +42,7 @@ class Relay:
             except JobFailure as failure:
                 self.fault = self.fault or failure
             except trio.BrokenResourceError:
-                pass  # ffmpeg has seen enough of this part: it seeks, or it has ended
+                pass  # ffmpeg has read enough of this part: it seeks, or it has ended
 
     async def _answer(self, stream: trio.SocketStream) -> None:
         head = await _head_of(stream)
@@ -82,10 +83,10 @@ async def _head_of(stream: trio.SocketStream) -> bytes:
 
 @asynccontextmanager
 async def open_relay(reader: RangeReader) -> AsyncGenerator[Relay]:
-    """Open the door and yield it; all its connections are closed when the block is left.
+    """Open the relay and yield it; all its connections are closed when the block is left.
 
-    Error handling: what the relay found wrong with the source comes before what the block raises,
-    since that is its cause; and the block cannot succeed on a source that had a fault.
+    Error handling: a fault that the relay found in the source replaces what the block raises, since
+    it is the cause; and the block cannot succeed on a source that had a fault.
     """
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     relay = Relay(reader, listeners[0].socket.getsockname()[1])

@@ -1,8 +1,8 @@
-"""Putting a verified output in its place, whole or not at all.
+"""Publish a verified output in its place, whole or not at all.
 
-In a directory: under a temporary name beside the place, fsync, rename, fsync of the directory; only
-then is the job done. By HTTP: PUT with length and `Repr-Digest` (RFC 9530), tried again while the
-server is away; to the daemon's media store, from where the last try broke off.
+In a directory: a temporary name in the same directory, fsync, rename, fsync of the directory; only
+then is the job complete. By HTTP: PUT with length and `Repr-Digest` (RFC 9530), tried again while
+the server is unavailable; to the daemon's media store, from where the last try broke off.
 """
 
 import base64
@@ -19,7 +19,7 @@ import trio
 
 from distconv_engine.backoff import Backoff
 from distconv_engine.failures import EngineFault, InputFault, TransientFault
-from distconv_engine.files import fsync_directory, fsync_file, hash_file, is_full
+from distconv_engine.files import describe_fault, fsync_directory, fsync_file, hash_file, is_full
 from distconv_engine.key import with_key
 from distconv_engine.transfer.destination import FileTarget, HttpTarget
 
@@ -45,7 +45,7 @@ def content_type_of(container: str) -> str:
 
 
 def temporary_of(target: FileTarget, token: str) -> Path:
-    """Return the temporary name in the target's directory; `token` tells attempts apart."""
+    """Return the temporary name in the target's directory; `token` distinguishes attempts."""
     return target.directory / f".{token}.distconv-part"
 
 
@@ -56,7 +56,7 @@ async def publish_file(
 
     Args:
         path: the verified output; it may be moved away.
-        sha256: its digest, checked again where it had to be copied.
+        sha256: its digest, checked again if it had to be copied.
         target: where to.
         temporary: from `temporary_of`.
         source: the job's source, which is never replaced.
@@ -72,7 +72,7 @@ async def publish_file(
 
 @contextmanager
 def directory_faults(target: FileTarget) -> Generator[None]:
-    """Turn what the target's disk says into the job's failure."""
+    """Turn an error of the target's disk into the job's failure."""
     try:
         yield
     except OSError as error:
@@ -91,7 +91,7 @@ def _place(
     replaces_source = source is not None and final.exists() and final.samefile(source)
     if replaces_source and target.replace:
         raise InputFault("The output would replace its own source. Choose another name.")
-    _bring(path, sha256, temporary)
+    _move_durably(path, sha256, temporary)
     if target.replace:
         temporary.replace(final)
     elif not _link(temporary, final):
@@ -101,10 +101,10 @@ def _place(
     return final
 
 
-def _bring(path: Path, sha256: str, temporary: Path) -> None:
-    """Get the bytes to `temporary`, durably: by rename on the same disk, else by copy."""
+def _move_durably(path: Path, sha256: str, temporary: Path) -> None:
+    """Move the bytes to `temporary`, durably: by rename on the same disk, else by copy."""
     try:
-        path.rename(temporary)  # does nothing where it was written there at once
+        path.rename(temporary)  # does nothing if it was written there directly
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
@@ -115,7 +115,7 @@ def _bring(path: Path, sha256: str, temporary: Path) -> None:
 
 
 def _link(temporary: Path, final: Path) -> bool:
-    """Give `temporary` the name `final` unless something has it; returns whether it did."""
+    """Give `temporary` the name `final` unless that exists; returns whether it did."""
     try:
         os.link(temporary, final)
     except FileExistsError:
@@ -151,12 +151,12 @@ async def publish_http(
     backoff, reason = Backoff(0.5, 15.0), ""
     for number in range(PUT_TRIES):
         try:
-            # Only a try that broke off can have left something there.
+            # Only a try that broke off can have left a part there.
             resumes = number > 0 and target.is_media_store
             start = await _offset(client, target.url, headers, size) if resumes else 0
             reply = await _put(client, path, target.url, headers, start, size, on_progress)
         except httpx.TransportError as error:
-            reason = str(error) or type(error).__name__
+            reason = describe_fault(error)
         except httpx.InvalidURL as error:
             raise InputFault(f"The output's URL does not work: {error}") from error
         else:
@@ -164,17 +164,17 @@ async def publish_http(
                 return target.url
             reason = f"it answered {reply.status_code} {reply.reason_phrase}"
             if reply.status_code == _REMOTE_DISK_FULL:
-                break  # not soon: another try would send all of it again
+                break  # it will not pass soon, and another try would send all of it again
             # 400: the digest did not match; 409: its part has gone, or another upload took over.
             start_over = target.is_media_store and reply.status_code in (400, 409)
             if reply.status_code not in _TRY_AGAIN and not start_over:
-                raise EngineFault(f"The output cannot be put to {target.url}: {reason}.")
+                raise EngineFault(f"The output cannot be uploaded to {target.url}: {reason}.")
         await trio.sleep(backoff.next_s())
-    raise TransientFault(f"The output cannot be put to {target.url}: {reason}.")
+    raise TransientFault(f"The output cannot be uploaded to {target.url}: {reason}.")
 
 
 async def _offset(client: httpx.AsyncClient, url: str, headers: httpx.Headers, size: int) -> int:
-    """Ask the media store how much of this very file it has; see its module for the scheme."""
+    """Ask the media store how much of this same file it has; its module describes the scheme."""
     headers = httpx.Headers(headers)
     headers["X-Upload-Length"] = str(size)
     reply = await client.head(url, headers=headers, timeout=PUT_TIMEOUT)
@@ -191,8 +191,8 @@ async def _put(
     size: int,
     on_progress: Callable[[float], None],
 ) -> httpx.Response:
-    """Send the file from `start` on; a part says with `Content-Range` which one it is."""
-    start = min(start, size - 1)  # all of it is there: its last byte again, for the answer
+    """Send the file from `start` on; `Content-Range` says which part it is."""
+    start = min(start, size - 1)  # if all of it is there, its last byte again, for the answer
     headers = httpx.Headers(headers)
     headers["Content-Length"] = str(size - start)
     if start > 0:
@@ -202,7 +202,7 @@ async def _put(
         body = _Body(file, start, size, on_progress)
         request = client.build_request("PUT", url, headers=headers, timeout=PUT_TIMEOUT)
         request.stream = body
-        # No redirect is followed: the body is gone by then, and the key is not for others.
+        # No redirect is followed: the body is consumed by then, and the key is not for others.
         return await client.send(request, follow_redirects=False)
 
 
@@ -211,9 +211,9 @@ class _Readable(Protocol):
 
 
 class _Body(httpx.AsyncByteStream):
-    """A file from where it stands to its end.
+    """A file from its present position to its end.
 
-    No generator: when the connection breaks, nobody would be there to close one.
+    Not a generator: when the connection breaks, nothing would close it.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""Reading any part of a remote file at any time, as if it lay on a disk.
+"""Read any part of a remote file at any time, as if it were on a disk.
 
-What streaming needs of a source's server is asked for first: its size, ranges, and an ETag or date
-by which a change is seen. A server without one of these is no fault; its file is fetched instead.
+Streaming needs of a source's server its size, ranges, and an ETag or date that reveals a change;
+this is checked first. A server without one of these is no fault: its file is downloaded instead.
 """
 
 import hashlib
@@ -15,17 +15,18 @@ from trio.lowlevel import checkpoint
 
 from distconv_engine.backoff import Backoff
 from distconv_engine.failures import InputFault, TransientFault
+from distconv_engine.files import describe_fault
 from distconv_engine.media.zero_runs import ZeroRunFinder, ZeroRuns
-from distconv_engine.transfer.remote import BAD_URL, TIMEOUT, Again, RemoteFile, bad_url, begin
+from distconv_engine.transfer.remote import BAD_URL, TIMEOUT, RemoteFile, TryAgain, bad_url, begin
 
 Sink = Callable[[bytes], Awaitable[None]]
 BLOCK_BYTES = 1 << 21
-"""Asked for in one request."""
+"""The most that one request reads."""
 BUFFER_BYTES = 1 << 16
 
 
 class NotStreamable(Exception):
-    """This job has to be fetched; the message says why."""
+    """The source has to be downloaded; the message says why."""
 
 
 class RangeReader:
@@ -35,7 +36,7 @@ class RangeReader:
         client: an HTTP client.
         url: of the file.
         key: the API key, for the daemon's own media store only; it follows no redirect.
-        tries: tries in a row that get no further before it is given up.
+        tries: how many tries in a row may get no further before it fails.
     """
 
     def __init__(self, client: httpx.AsyncClient, url: str, *, key: str | None, tries: int) -> None:
@@ -45,20 +46,20 @@ class RangeReader:
         self._key = key
         self._tries = tries
         self._validator: str | None = None
-        self._seen_whole = False
+        self._was_read_whole = False
 
     async def open(self) -> None:
-        """Ask for the first byte; raises `NotStreamable`, or the failure that a server shows."""
+        """Request the first byte; raises `NotStreamable`, or the failure that the server shows."""
         state = RemoteFile(self._url, self._key)
         ranged = False
 
-        async def once() -> None:
+        async def try_once() -> None:
             nonlocal ranged
             async with self._request(state, 1) as response:
                 begin(state, response)
                 ranged = response.status_code == 206
 
-        await self._tried(state, once)
+        await self._with_retries(state, try_once)
         if not ranged or state.total is None:
             raise NotStreamable("its server sends no ranges")
         if state.validator is None:
@@ -68,11 +69,11 @@ class RangeReader:
         self.size_bytes, self._validator = state.total, state.validator
 
     async def copy(self, start: int, stop: int, sink: Sink) -> None:
-        """Hand the bytes from `start` to before `stop` to `sink`.
+        """Pass the bytes from `start` to before `stop` to `sink`.
 
         Raises:
             InputFault: it breaks off, or it is another file now.
-            TransientFault: its server is away.
+            TransientFault: its server is unavailable.
         """
         state = RemoteFile(self._url, self._key, start, self.size_bytes, self._validator)
         while state.written < stop:
@@ -82,25 +83,25 @@ class RangeReader:
     async def _block(self, state: RemoteFile, stop: int) -> list[bytes]:
         """Return the bytes up to `stop`, and leave the state there.
 
-        A block at a time: the connection is free again before anybody deals with the bytes, so a
-        slow or absent reader holds none open, and a seek throws no more than this away.
+        A block at a time: the connection is free again before the bytes are processed, so a slow or
+        absent reader keeps none open, and a seek discards no more than one block.
         """
         pieces: list[bytes] = []
 
-        async def once() -> None:
+        async def try_once() -> None:
             at = state.written
             async with self._request(state, stop) as response:
                 begin(state, response)
                 if response.status_code != 206:
                     state.written = at
-                    raise Again("it ignored the range")
+                    raise TryAgain("it ignored the range")
                 async for piece in response.aiter_raw():
                     pieces.append(piece[: stop - state.written])
                     state.advance(len(pieces[-1]))
             if state.written < stop:
-                raise Again("it closed the connection early")
+                raise TryAgain("it closed the connection early")
 
-        await self._tried(state, once)
+        await self._with_retries(state, try_once)
         return pieces
 
     async def read_whole(self, on_progress: Callable[[float], None]) -> tuple[ZeroRuns, str]:
@@ -116,11 +117,11 @@ class RangeReader:
             await checkpoint()
 
         await self.copy(0, self.size_bytes, take)
-        self._seen_whole = True
+        self._was_read_whole = True
         return zero_runs.close(), digest.hexdigest()
 
     async def check_unchanged(self) -> None:
-        """Raise `InputFault` when the server has another file now."""
+        """Raise `InputFault` if the server has another file now."""
 
         async def drop(_: bytes) -> None:
             await checkpoint()
@@ -140,24 +141,28 @@ class RangeReader:
             follow_redirects=not self._key,
         )
 
-    async def _tried(self, state: RemoteFile, once: Callable[[], Awaitable[None]]) -> None:
+    async def _with_retries(
+        self, state: RemoteFile, try_once: Callable[[], Awaitable[None]]
+    ) -> None:
         backoff, failures = Backoff(0.2, 10.0), 0
         while True:
             reached = state.written
             try:
-                await once()
+                await try_once()
                 return
             except BAD_URL as error:
                 raise bad_url(error) from error
-            except (httpx.TransportError, Again) as error:
+            except (httpx.TransportError, TryAgain) as error:
                 failures = 0 if state.written > reached else failures + 1
                 if failures >= self._tries:
-                    raise self._given_up(state, str(error) or type(error).__name__) from error
+                    raise self._given_up(state, describe_fault(error)) from error
             await trio.sleep(backoff.next_s() if state.written == reached else 0)
 
     def _given_up(self, state: RemoteFile, reason: str) -> InputFault | TransientFault:
-        if self._seen_whole:  # all of it came before, so it is the server that is away
-            return TransientFault(f"The source's server went away while it was read: {reason}")
+        if self._was_read_whole:  # all of it arrived before, so the server is at fault
+            return TransientFault(
+                f"The source's server became unavailable during the job: {reason}"
+            )
         return state.given_up(self._tries, reason)
 
 
@@ -182,7 +187,7 @@ class _RawRanges(io.RawIOBase):
     def tell(self) -> int:
         return self._at
 
-    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override] # all it is given
+    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override] # what it gets
         stop = min(self._at + len(buffer), self._reader.size_bytes)
         found = bytearray()
 

@@ -1,8 +1,8 @@
-"""A file on an HTTP server that must stay the same file over many requests.
+"""Check that a file on an HTTP server stays the same file over many requests.
 
-Every reply is held against the first one: the strong ETag (or else the date) and the whole size. A
-request for the rest carries `If-Range`, so a server that has another file now sends that one, and is
-found out. What breaks is asked for again from where it broke.
+Every reply is compared with the first one: the strong ETag (or else the date) and the whole size. A
+request for the rest carries `If-Range`, so a server that has another file now sends that one, and
+is detected. After a break, the rest is requested from where it broke.
 """
 
 import re
@@ -19,10 +19,10 @@ _CONTENT_RANGE = re.compile(r"^bytes (\d+)-(\d+)/(\d+|\*)$")
 
 
 BAD_URL = (httpx.InvalidURL, httpx.TooManyRedirects, httpx.UnsupportedProtocol)
-"""What no later try mends. To be caught before `TransportError`, of which the last is one."""
+"""What no later try fixes. Catch it before `TransportError`, of which the last is one."""
 
 
-class Again(Exception):
+class TryAgain(Exception):
     """The server said, or showed, that it may work later."""
 
 
@@ -50,7 +50,7 @@ class RemoteFile:
         return with_key(headers, self.key)
 
     def advance(self, size: int) -> None:
-        """Note that so many bytes more have come."""
+        """Note that `size` more bytes have arrived."""
         self.written += size
         self.best = max(self.best, self.written)
 
@@ -61,14 +61,14 @@ class RemoteFile:
             return InputFault(
                 f"The source breaks off: its server sent {self.best}{of} bytes in {tries} tries."
             )
-        return TransientFault(f"The source's server cannot be reached: {reason}")
+        return TransientFault(f"The source's server is unavailable: {reason}")
 
 
 def begin(state: RemoteFile, response: httpx.Response) -> None:
-    """Check a reply against what is known; sets where the body goes on."""
+    """Check a reply against what is known; sets where the body continues."""
     status = response.status_code
     if status in _TRY_AGAIN:
-        raise Again(f"it answered {status}")
+        raise TryAgain(f"it answered {status}")
     if status not in (200, 206):
         if status == 416 and state.written:
             raise changed("it is shorter now")
@@ -84,19 +84,19 @@ def begin(state: RemoteFile, response: httpx.Response) -> None:
 
 
 def _total_of(response: httpx.Response, state: RemoteFile) -> int | None:
-    """Return the whole size; a 200 begins the body anew."""
+    """Return the whole size; a 200 starts the body again."""
     if response.status_code == 200:
         state.written = 0
         length = response.headers.get("Content-Length", "")
         return int(length) if length.isdigit() else None
     match = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
     if match is None or int(match[1]) != state.written:
-        raise Again("it sent another range than asked for")
+        raise TryAgain("it sent another range than requested")
     return None if match[3] == "*" else int(match[3])
 
 
 def validator_of(response: httpx.Response) -> str | None:
-    """Return what tells one state of the file from another: a strong ETag, else the date."""
+    """Return what distinguishes two states of the file: a strong ETag, else the date."""
     etag = response.headers.get("ETag")
     if etag and not etag.startswith("W/"):
         return str(etag)
@@ -105,12 +105,12 @@ def validator_of(response: httpx.Response) -> str | None:
 
 
 def bad_url(error: Exception) -> InputFault:
-    """Return the failure of a URL, or of one that its server redirects to, which is one of `BAD_URL`."""
+    """Return the failure of a URL, or of a redirect's, after one of `BAD_URL`."""
     if isinstance(error, httpx.UnsupportedProtocol):
-        return InputFault(f"The source's server redirects to what is not http or https: {error}")
+        return InputFault(f"The source's server redirects to a URL that is not http(s): {error}")
     return InputFault(f"The source's URL does not work: {error}")
 
 
 def changed(how: str) -> InputFault:
-    """Return the failure of a source that is not what it was."""
+    """Return the failure of a source that changed."""
     return InputFault(f"The source changed while it was read: {how}.")

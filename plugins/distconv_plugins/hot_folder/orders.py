@@ -1,15 +1,15 @@
-"""The file work of a hot folder, step by step: what is to be ordered, what was, what has ended.
+"""Decide which videos of a hot folder to order, and record what became of each order.
 
-Blocking, and one call at a time; every method is safe to be cut off anywhere and called again. What
-is decided about a video:
+All methods block, one call at a time; each may be interrupted anywhere and called again. The
+decision about a video:
 
-- never seen: it is ordered;
+- never seen: order it;
 - ordered from this path: it is known;
-- ordered from another path where it no longer lies: it was moved, and is known; unless it was moved
-  under its running job, which then failed for that: it is ordered anew;
-- ordered from another path where it still lies: this is a copy, and ordered, as any other file;
-- ordered for another codec, or under other settings whose folder is still there: whoever moved it
-  here wants it done this way too, so it is ordered.
+- ordered from another path where it no longer is: it was moved, and is known; unless it was moved
+  under its running job, which failed because of that: order it again;
+- ordered from another path where it still is: this is a copy; order it like any other file;
+- ordered for another codec, or under other settings whose folder still exists: the person who
+  moved it here wants it done this way too; order it.
 """
 
 import json
@@ -33,6 +33,7 @@ from distconv_plugins.hot_folder.records import (
 from distconv_plugins.hot_folder.reports import write_report
 from distconv_plugins.hot_folder.settings import is_within, submission
 from distconv_plugins.hot_folder.tree import Scan, Tree, Video
+from distconv_plugins.shared.os_errors import describe_error
 from distconv_spool import Disk, mint_key, printable
 from distconvd.errors import DistconvError
 from distconvd.model import Job
@@ -42,7 +43,7 @@ _FAILED = "failed_permanently"
 
 
 class OrderId(NamedTuple):
-    """Names an order: its record, and its place there. On the job as the label `hot-folder`."""
+    """Names an order: its record and its index there. The job carries it as label `hot-folder`."""
 
     record: str
     at: int
@@ -52,7 +53,7 @@ class OrderId(NamedTuple):
 
     @classmethod
     def maybe_from(cls, label: str | None) -> "OrderId | None":
-        """Return the tag that a label holds."""
+        """Return the order that a label names; None for a label that is not ours."""
         record, _, at = (label or "").partition(".")
         if len(record) != 32 or not record.isalnum() or not at.isdecimal() or len(at) > 9:
             return None
@@ -60,7 +61,7 @@ class OrderId(NamedTuple):
 
 
 class PendingOrder(NamedTuple):
-    """An order that is to be submitted, perhaps once more."""
+    """An order that is to be submitted, perhaps not for the first time."""
 
     order_id: OrderId
     key: str
@@ -68,11 +69,11 @@ class PendingOrder(NamedTuple):
     path: str
     """For the log."""
     video: Video | None = None
-    """What it was ordered for, where that is at hand."""
+    """The video of this scan that it was ordered for; None for an order read from disk."""
 
 
 class EndedOrder(NamedTuple):
-    """An order that has ended: its job did, or the daemon refused it."""
+    """An order that has ended: its job did, or the daemon rejected it."""
 
     order_id: OrderId
     job: Job | None = None
@@ -80,12 +81,12 @@ class EndedOrder(NamedTuple):
 
 
 class OpenOrders(NamedTuple):
-    """What is still to be brought to an end."""
+    """Orders that have not ended."""
 
     orders: list[tuple[PendingOrder, str | None]]
-    """Orders, and the ids of their jobs as far as they are known."""
+    """Orders, and the ids of their jobs where they are known."""
     troubles: set[str]
-    """Records that cannot be read."""
+    """Errors of records that cannot be read."""
 
 
 class OrderBook:
@@ -93,11 +94,11 @@ class OrderBook:
 
     Args:
         watch: the watched folder, absolute and without links.
-        folder: where the records lie.
+        folder: where the records are.
         settle_s: how long a file must stay the same.
         disk: the file system.
 
-    Resource handling: holds the records' locks until `close`.
+    Resource handling: keeps the records locked until `close`.
     """
 
     def __init__(self, watch: Path, folder: Path, settle_s: float, disk: Disk) -> None:
@@ -119,12 +120,12 @@ class OrderBook:
         self._records.close()
 
     def scan(self, now_s: float) -> Scan:
-        """Look at the tree; tell of wrong settings beside them."""
+        """Scan the tree; write problems next to wrong settings."""
         scan = self._tree.scan(now_s)
         inside = {os.path.realpath(r.base) for r in self._tree.output_rules() if not r.is_remote}
         inside = {base for base in inside if is_within(base, str(self._watch))}
         if inside - self._outputs:
-            # Before the first result can lie there: later settings may not know of it any more.
+            # Before the first result can be there: later settings may no longer name this folder.
             self._records.write_outputs(self._outputs | inside)
             self._outputs |= inside
         self._write_problems(scan)
@@ -133,7 +134,7 @@ class OrderBook:
     def order(self, videos: Iterable[Video]) -> tuple[list[PendingOrder], set[str]]:
         """Decide about videos; return what is to be submitted now, and what went wrong.
 
-        What is returned is durable: from here on it is submitted under the same key for ever.
+        The returned orders are durable: each will only ever be submitted under its one key.
         """
         pending_orders: dict[OrderId, PendingOrder] = {}
         troubles: set[str] = set()
@@ -141,7 +142,7 @@ class OrderBook:
             try:
                 pending_order = self._decide(video)
             except (OSError, RecursionError, TypeError, ValueError) as error:
-                troubles.add(f"{printable(video.path)}: {error}")
+                troubles.add(f"{printable(video.path)}: {describe_error(error)}")
                 continue
             if pending_order is not None:
                 pending_orders[pending_order.order_id] = pending_order
@@ -150,7 +151,7 @@ class OrderBook:
         return list(pending_orders.values()), troubles
 
     def note_jobs(self, submitted: Iterable[tuple[PendingOrder, str]]) -> None:
-        """Remember the jobs that orders have become: pairs of a ticket and a job's id."""
+        """Record the jobs of submitted orders: pairs of an order and a job's id."""
         for pending_order, job_id in submitted:
             record = self._require(pending_order.order_id)
             order = record.orders[pending_order.order_id.at]
@@ -166,13 +167,13 @@ class OrderBook:
                 self._tree.know(pending_order.video)
 
     def rewind(self) -> None:
-        """Have `next_open` begin with the first record."""
+        """Let `next_open` begin with the first record."""
         self._names = self._records.names()
 
     def next_open(self, limit: int) -> OpenOrders | None:
-        """Return the open orders of some more records; None when there are no more records.
+        """Return the open orders of the next `limit` records; None when there are no more records.
 
-        For a start; each call goes on where the last one ended.
+        Each call continues where the last one ended.
         """
         names = list(islice(self._names, limit))
         if not names:
@@ -182,7 +183,7 @@ class OrderBook:
             try:
                 record = self._records.maybe_read(name)
             except OSError as error:
-                found.troubles.add(str(error))
+                found.troubles.add(describe_error(error))
                 continue
             for at, order in enumerate(record.orders if record else []):
                 if order.outcome is None:
@@ -190,7 +191,7 @@ class OrderBook:
         return found
 
     def forget_jobs(self, pending_orders: Iterable[PendingOrder]) -> None:
-        """Take back the jobs of orders that the daemon does not know: its state was lost."""
+        """Forget the jobs of orders whose jobs the daemon no longer knows: its state was lost."""
         for pending_order in pending_orders:
             record = self._require(pending_order.order_id)
             order = msgspec.structs.replace(record.orders[pending_order.order_id.at], job_id=None)
@@ -200,16 +201,16 @@ class OrderBook:
         self._records.sync()
 
     def finish(self, ended_order: EndedOrder) -> str | None:
-        """Write the report of an order that has ended, and remember that; return the video's path.
+        """Write the report of an ended order and record that it has ended; return the video's path.
 
-        Raises `OSError` when the report cannot be written; it is then still to be done.
+        Raises `OSError` when the report cannot be written; call it again then.
         """
         record = self._records.maybe_read(ended_order.order_id.record)
         if record is None or ended_order.order_id.at >= len(record.orders):
-            return None  # somebody's own label, or the records are another daemon's
+            return None  # a label that somebody else set, or the record is another daemon's
         order = record.orders[ended_order.order_id.at]
         if ended_order.job is not None and order.job_id not in (None, ended_order.job.job_id):
-            return None  # somebody has submitted a job with the label of ours
+            return None  # somebody else has submitted a job with this label
         write_report(self._disk, order, record.size_bytes, ended_order.job, ended_order.refusal)
         status = "rejected" if ended_order.job is None else ended_order.job.status.value
         order = msgspec.structs.replace(
@@ -227,47 +228,47 @@ class OrderBook:
     def _decide(self, video: Video) -> PendingOrder | None:
         name = maybe_fingerprint(self._watch, video.observed)
         if name is None:
-            return None  # it changed or went away since it settled: the next look shows
+            return None  # it changed or disappeared since it was stable: the next scan decides
         record = self._records.maybe_read(name)
         if record is None:
             record = Record(video.observed.size_bytes, video.observed.mtime_ns)
         place = quote(os.fsencode(video.path))
         for at, order in enumerate(record.orders):
             if order.path == place:
-                return self._again(OrderId(name, at), order, video)
+                return self._reuse_order(OrderId(name, at), order, video)
         for at, order in reversed([*enumerate(record.orders)]):
             if self._was_moved(record, order, video):
-                return self._moved(OrderId(name, at), record, video)
-        return self._new(name, record, video)
+                return self._move_order(OrderId(name, at), record, video)
+        return self._add_order(name, record, video)
 
     def _was_moved(self, record: Record, order: Order, video: Video) -> bool:
-        """Whether this is the video of that order, in another place."""
+        """Whether this is the video of that order, moved to another path."""
         if order.codec != video.path.partition("/")[0] or self._is_at(record, order.path):
             return False
-        # A folder that was renamed takes its settings along: then its old name is gone.
+        # A renamed folder takes its settings along: then no folder has the old name.
         return order.output_rule == quote(
             os.fsencode(video.output_rule.path)
         ) or not self._is_there(_decoded(order.output_rule))
 
-    def _moved(self, order_id: OrderId, record: Record, video: Video) -> PendingOrder | None:
+    def _move_order(self, order_id: OrderId, record: Record, video: Video) -> PendingOrder | None:
         order = record.orders[order_id.at]
         if order.outcome is None:
-            # Its job may fail for this. Until that is known there is nothing to decide.
+            # Its job may fail because of the move. Until it has ended there is nothing to decide.
             return _pending_order(order_id, order) if order.job_id is None else None
         if order.outcome == _FAILED and order.was_source_gone:
-            return self._new(order_id.record, record, video)
+            return self._add_order(order_id.record, record, video)
         order = msgspec.structs.replace(order, path=quote(os.fsencode(video.path)))
         self._records.write(order_id.record, record.with_order(order_id.at, order))
         self._tree.know(video)
         return None
 
-    def _again(self, order_id: OrderId, order: Order, video: Video) -> PendingOrder | None:
+    def _reuse_order(self, order_id: OrderId, order: Order, video: Video) -> PendingOrder | None:
         if order.job_id is None and order.outcome is None:
             return _pending_order(order_id, order, video)
         self._tree.know(video)
         return None
 
-    def _new(self, name: str, record: Record, video: Video) -> PendingOrder:
+    def _add_order(self, name: str, record: Record, video: Video) -> PendingOrder:
         order_id = OrderId(name, len(record.orders))
         order = self._make_order(order_id, video)
         self._records.write(name, record.with_order(order_id.at, order))
@@ -308,28 +309,29 @@ class OrderBook:
         return True
 
     def _write_problems(self, scan: Scan) -> None:
-        """Keep a problem beside each wrong `distconv.toml`, and none beside a mended one."""
+        """Keep a problem file next to each wrong `distconv.toml`, and remove it when it is fixed."""
         right = {output_rule.path for output_rule in self._tree.output_rules()}
         written: dict[str, str] = {}
         for folder, why in self._wrong.items():
             if folder not in scan.wrong and folder not in right:
                 if self._is_there(folder, SETTINGS_NAME):
-                    written[folder] = why  # it is being mended, or cannot be read at the moment
+                    written[folder] = why  # it is being edited, or cannot be read at the moment
                 else:
                     self._remove(self._watch / folder / PROBLEM_NAME)
-        # What is right for the first time may have been mended while nobody looked.
+        # Settings that are right for the first time may have been fixed while no service ran.
         for folder in right - self._right:
             self._remove(self._watch / folder / PROBLEM_NAME)
         for folder, why in scan.wrong.items():
-            known = self._wrong.get(folder) == why
-            if known or self._write_problem(self._watch / folder, why, scan):
+            is_written = self._wrong.get(folder) == why
+            if is_written or self._write_problem(self._watch / folder, why, scan):
                 written[folder] = why
         self._right, self._wrong = right, written
 
     def _write_problem(self, folder: Path, why: str, scan: Scan) -> bool:
-        """Write the problem, and return whether it is there now."""
-        scan.troubles.add(f"{printable(str(folder / SETTINGS_NAME))} is not obeyed: {why}")
-        problem = {"title": f"This {SETTINGS_NAME} is wrong; the folder waits.", "detail": why}
+        """Write the problem file, and return whether it is there now."""
+        scan.troubles.add(f"{printable(str(folder / SETTINGS_NAME))} is not applied: {why}")
+        title = f"This {SETTINGS_NAME} is wrong; its videos wait until it is fixed."
+        problem = {"title": title, "detail": why}
         data = json.dumps(problem, indent=2).encode("ascii") + b"\n"
         try:
             replace_file(
@@ -344,7 +346,7 @@ class OrderBook:
         try:
             self._disk.unlink(path)
         except OSError:
-            pass  # somebody was quicker, or the whole folder is gone
+            pass  # somebody else removed it, or the whole folder is gone
 
 
 def _pending_order(order_id: OrderId, order: Order, video: Video | None = None) -> PendingOrder:

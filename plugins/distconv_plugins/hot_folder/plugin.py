@@ -1,8 +1,8 @@
-"""Hot folders: a video that settles in `<watch>/<codec>/…` becomes a job. See docs/spool.md.
+"""Turn each stable video in `<watch>/<codec>/…` into a job. See docs/spool.md, Hot folders.
 
-What is true lies on disk: the videos, and a record of each order for one of them, made durable
-before it is submitted. What is kept in memory is made again from there. `_hot_tree` looks,
-`_hot_orders` decides and remembers, `_hot_reports` tells people; this module talks to the daemon.
+The truth is on disk: the videos, and a record of each order, durable before it is submitted. What
+is in memory is rebuilt from there. `tree` scans, `orders` decides and records, `reports` writes
+reports for people; this module talks to the daemon.
 """
 
 import logging
@@ -18,6 +18,7 @@ import trio
 
 from distconv_plugins.hot_folder.orders import EndedOrder, OrderBook, OrderId, PendingOrder
 from distconv_plugins.hot_folder.settings import LABEL
+from distconv_plugins.shared.os_errors import describe_error
 from distconv_plugins.shared.spool_worker import retry_until_written
 from distconv_spool import Disk, OsDisk, printable
 from distconvd import hookimpl
@@ -41,9 +42,9 @@ from distconvd.model import TERMINAL_STATUSES, Job
 from distconvd.plugin_api import Event
 
 BATCH = 64
-"""Orders that are made durable, and submitted, at a time."""
+"""Orders that are made durable and submitted together."""
 WHAT = "hot folder"
-_FAILED = "The plugin 'hot-folder' failed on this video; the daemon's log tells how."
+_FAILED = "The plugin 'hot-folder' failed on this video; see the daemon's log."
 _ENDS = frozenset({"job.completed", "job.failed", "job.cancelled"})
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -52,10 +53,10 @@ log = logging.getLogger("distconv_plugins.hot_folder")
 
 
 class Daemon(Protocol):
-    """What a hot folder needs of the daemon: see `hookspecs.DaemonAccess`."""
+    """The part of `hookspecs.DaemonAccess` that a hot folder needs."""
 
     async def submit(self, fields: bytes, *, idempotency_key: str) -> Job:
-        """Make a job, durably; the same key: the same job."""
+        """Create a job, durably; the same key always gives the same job."""
         ...
 
     async def job(self, job_id: str) -> Job:
@@ -64,14 +65,14 @@ class Daemon(Protocol):
 
 
 class HotFolder:
-    """The service; `run` it, and tell it of events by `on_event`.
+    """The service; `run` it, and pass it events by `on_event`.
 
     Args:
-        watch: the folder that holds a folder for each codec; it must be there.
-        records: where it is remembered what was ordered; it must stay with the daemon's state.
+        watch: the folder that contains a folder for each codec; it must exist.
+        records: the folder of the orders' records; it must stay with the daemon's state.
         daemon: the daemon.
         settle_s: how long a file must stay the same to count as complete.
-        poll_s: time between two looks.
+        poll_s: time between two scans.
         disk: another file system, for tests.
     """
 
@@ -103,7 +104,7 @@ class HotFolder:
         """Serve the folder until cancelled; started once it is open and locked.
 
         Raises:
-            ConfigError: it is not there, or another daemon serves it.
+            ConfigError: the folder does not exist, or another daemon serves it.
         """
         async with self.opened(), trio.open_nursery() as nursery:
             nursery.start_soon(self._publish_forever)
@@ -121,7 +122,9 @@ class HotFolder:
         try:
             self._order_book = await trio.to_thread.run_sync(self._make_order_book)
         except OSError as error:
-            raise ConfigError(f"The hot folder cannot be served: {error}") from error
+            raise ConfigError(
+                f"The hot folder cannot be served: {describe_error(error)}"
+            ) from error
         try:
             yield
         finally:
@@ -129,21 +132,21 @@ class HotFolder:
             self._order_book = None
 
     def check(self) -> None:
-        """Raise `ConfigError` where the folder is not there; changes nothing."""
+        """Raise `ConfigError` if the folder does not exist; changes nothing."""
         _checked(self._watch)
 
     def on_event(self, event: Event) -> None:
-        """Hear of an event, after it is durable."""
+        """Note the end of a job of ours; called after the event is durable."""
         if event.kind in _ENDS and event.record is not None:
             self._note_end(msgspec.json.decode(event.record, type=Job))
 
     async def poll(self, now_s: float) -> int:
-        """Look once, and submit what is new; return how many jobs that made.
+        """Scan once and submit what is new; return how many orders were submitted or rejected.
 
         Args:
-            now_s: the present by a monotonic clock; settling is measured with it.
+            now_s: the present by a monotonic clock; stability is measured with it.
 
-        Raises `OSError`: the watched folder or the records cannot be used; nothing is lost by that.
+        Raises `OSError` when the watched folder or the records cannot be used; nothing is lost.
         """
         scan = await self._do(OrderBook.scan, now_s)
         troubles, made = set(scan.troubles), 0
@@ -154,12 +157,12 @@ class HotFolder:
             done = await self._submit(pending_orders)
             made += done
             if done < len(pending_orders):
-                break  # "later": the rest waits for the next look
+                break  # the daemon answered "later": the rest waits for the next scan
         self._log_new(troubles)
         return made
 
     async def catch_up(self) -> None:
-        """Go on with what the last run left: orders not submitted, ends not reported."""
+        """Continue what the last run left: orders not submitted, ends not reported."""
         await self._do(OrderBook.rewind)
         while (found := await self._do(OrderBook.next_open, BATCH)) is not None:
             for text in sorted(found.troubles):
@@ -174,13 +177,13 @@ class HotFolder:
             await self._submit([*orders, *lost])
 
     async def publish(self) -> None:
-        """Report all ends noted so far; raises `OSError` at the last, and then loses none."""
+        """Report all ends noted so far; raises `OSError` after trying each, and then loses none."""
         failure: OSError | None = None
         for order_id, ended_order in list(self._ended.items()):
             try:
                 path = await self._do(OrderBook.finish, ended_order)
             except OSError as error:
-                failure = error  # one bad output folder keeps no other report waiting
+                failure = error  # one bad output folder must not delay the other reports
                 continue
             if self._ended.get(order_id) is ended_order:
                 del self._ended[order_id]
@@ -191,13 +194,13 @@ class HotFolder:
             raise failure
 
     async def _submit(self, pending_orders: Sequence[PendingOrder]) -> int:
-        """Submit orders, and remember their jobs; return how many were brought on."""
+        """Submit orders and record their jobs; return how many were accepted or rejected."""
         made: list[tuple[PendingOrder, Job]] = []
         refused: list[PendingOrder] = []
         async with trio.open_nursery() as nursery:
             for pending_order in pending_orders:
-                # One after the other as far as the decision, so that the oldest video is the
-                # oldest job; their commits are waited for together.
+                # The decisions are made one after the other, so that the oldest video becomes the
+                # oldest job; the commits are awaited together.
                 await nursery.start(self._submit_one, pending_order, made, refused)
         if made:
             await self._do(
@@ -220,22 +223,22 @@ class HotFolder:
         try:
             job = await self._daemon.submit(pending_order.fields, idempotency_key=pending_order.key)
         except (TooManyRequests, RequestTimeout) as error:
-            log.debug("hot folder: %s has to wait: %s", printable(pending_order.path), error)
+            log.debug("hot folder: %s must wait: %s", printable(pending_order.path), error)
         except (CallerError, PluginFailed) as error:
-            log.warning("hot folder: %s is refused: %s", printable(pending_order.path), error)
+            log.warning("hot folder: %s is rejected: %s", printable(pending_order.path), error)
             refused.append(pending_order)
             self._note(EndedOrder(pending_order.order_id, refusal=error))
         except (DistconvError, OSError) as error:
-            log.debug("hot folder: %s has to wait: %s", printable(pending_order.path), error)
+            log.debug("hot folder: %s must wait: %s", printable(pending_order.path), error)
         except Exception:
-            log.exception("hot folder: %s: the daemon failed on it", printable(pending_order.path))
+            log.exception("hot folder: the daemon failed on %s", printable(pending_order.path))
             refused.append(pending_order)
             self._note(EndedOrder(pending_order.order_id, refusal=PluginFailed(_FAILED)))
         else:
             made.append((pending_order, job))
 
     async def _is_known(self, job_id: str) -> bool:
-        """Whether the daemon has this job; notes its end. Without its state it has not."""
+        """Whether the daemon knows this job (not if its state was lost); notes the job's end."""
         try:
             self._note_end(await self._daemon.job(job_id))
         except NotFound:
@@ -260,14 +263,14 @@ class HotFolder:
     async def _do(
         self, step: Callable[Concatenate[OrderBook, _P], _T], *args: _P.args, **kwargs: _P.kwargs
     ) -> _T:
-        """Do a step of the desk in a thread; one at a time."""
+        """Do a step of the order book in a thread, one at a time."""
         order_book = self._order_book
         assert order_book is not None, "the folder is opened first"
         async with self._lock:
             return await trio.to_thread.run_sync(lambda: step(order_book, *args, **kwargs))
 
     def _log_new(self, troubles: Iterable[str]) -> None:
-        """Log each trouble when it begins, not at every look that it lasts."""
+        """Log each trouble when it begins, not at every scan while it lasts."""
         now = set(troubles)
         for text in sorted(now - self._logged):
             log.error("hot folder: %s", text)
@@ -278,11 +281,11 @@ class HotFolderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     """`[plugin.hot-folder]`."""
 
     watch: str | None = None
-    """The folder that holds a folder for each codec. Default: none, nothing is watched."""
+    """The folder that contains a folder for each codec. Default: nothing is watched."""
     settle_s: Annotated[float, msgspec.Meta(ge=0)] = 10.0
     """How long a video must stay the same to count as complete."""
     poll_s: Annotated[float, msgspec.Meta(gt=0)] = 5.0
-    """Time between two looks."""
+    """Time between two scans."""
 
 
 @hookimpl
@@ -293,7 +296,7 @@ def distconvd_register_settings(registrar: SettingsRegistrar) -> None:
 
 @hookimpl
 def distconvd_register_services(registrar: Registrar[ServiceFactory]) -> None:
-    """Offer hot folders, for a daemon that has one."""
+    """Register hot folders, for a daemon that has one."""
     registrar.add("hot-folder", _make)
 
 
@@ -312,9 +315,13 @@ def _make(context: PluginContext, daemon: DaemonAccess) -> HotFolder | None:
 
 
 def _checked(watch: Path) -> Path:
-    """Return the watched folder without links; it must be there, as an empty place where a disk
-    should be mounted would be served for it."""
+    """Return the watched folder without links; raises `ConfigError` if it does not exist.
+
+    It is not created: the empty mount point of a disk that is missing would be served instead.
+    """
     real = Path(os.path.realpath(watch.expanduser()))
     if not real.is_dir():
-        raise ConfigError(f"[plugin.hot-folder] watch: there is no folder {watch}; make it first.")
+        raise ConfigError(
+            f"[plugin.hot-folder] watch: there is no folder {watch}; create it first."
+        )
     return real

@@ -1,9 +1,9 @@
-"""What has been ordered for which video, on disk: the memory that no restart takes.
+"""Keep on disk what has been ordered for each video.
 
-A record is one video, known by its content: its size, its time, its first and last bytes. Not by
-device and inode, which a remount changes: all videos would be done again then. A record holds the
-orders for that video, mostly one. An order is durable, whole, with the key and the very fields that
-it is submitted under, before it is submitted; so what a crash cut short is simply said again.
+A record is one video, identified by its size, its time, and its first and last bytes. Not by
+device and inode, which a remount changes: all videos would be done again then. A record contains
+the orders for that video, usually one. Before an order is submitted it is durable, with its key
+and the exact fields of the submission; so after a crash the same submission is simply sent again.
 """
 
 import errno
@@ -28,12 +28,12 @@ _FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_C
 
 
 class Order(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One job for one video. Paths are percent-encoded, as a name may be any bytes."""
+    """One job for one video. Paths are percent-encoded, because a name may be any bytes."""
 
     path: str
     """The video, relative to the watched folder."""
     output_rule: str = msgspec.field(name="room")
-    """The folder whose settings held, relative to the watched folder."""
+    """The folder whose settings applied, relative to the watched folder."""
     codec: str
     key: str
     """The idempotency key."""
@@ -45,7 +45,7 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
     outcome: str | None = None
     """The job's last status, or `rejected`, once its report is written."""
     was_source_gone: bool = False
-    """Whether the video was no longer where the job looked for it, when the job ended."""
+    """Whether the video was no longer at its path when the job ended."""
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -66,12 +66,12 @@ class Records:
     """The records of one daemon.
 
     Args:
-        folder: where they lie; it is made.
+        folder: where they are; it is created.
         watch: the watched folder.
         disk: the file system.
 
-    Resource handling: holds two locks until `close`: nobody else uses these records, and nobody
-    else serves this watched folder.
+    Resource handling: keeps two locks until `close`, so that no other process uses these records
+    or serves this watched folder.
     """
 
     def __init__(self, folder: Path, watch: Path, disk: Disk) -> None:
@@ -86,15 +86,15 @@ class Records:
             raise
 
     def close(self) -> None:
-        """Let another process have the records."""
+        """Release the locks, so that another process can use the records."""
         for lock in self._locks:
             os.close(lock)
         self._locks = []
 
     def maybe_read(self, name: str) -> Record | None:
-        """Return the record of a video; None when there is none.
+        """Return the record of a video; None if it has none.
 
-        Raises `OSError` for one that cannot be read, or is damaged: that video waits for a person.
+        Raises `OSError` for one that cannot be read or is damaged: a person must deal with it.
         """
         try:
             data, _ = self._disk.read(self._path(name), _RECORD_BYTES_MAX)
@@ -105,11 +105,11 @@ class Records:
             raise _damaged(self._path(name), error) from error
 
     def write(self, name: str, record: Record) -> None:
-        """Put a record in place, whole; durable after `sync`."""
+        """Replace a record in one step; durable after `sync`."""
         self._put(name, msgspec.json.encode(record))
 
     def sync(self) -> None:
-        """Make durable what was written."""
+        """Make all written records durable."""
         self._disk.sync_dir(self._folder)
 
     def names(self) -> Iterator[str]:
@@ -120,7 +120,7 @@ class Records:
                 yield stem
 
     def outputs(self) -> set[str]:
-        """Return the folders that results have gone to."""
+        """Return the folders that results have been written to."""
         path = self._path(_OUTPUTS)
         try:
             data, _ = self._disk.read(path, _RECORD_BYTES_MAX)
@@ -132,7 +132,7 @@ class Records:
             raise _damaged(path, error) from error
 
     def write_outputs(self, outputs: set[str]) -> None:
-        """Remember folders that results go to; durable on return."""
+        """Record the folders that results go to; durable on return."""
         self._put(_OUTPUTS, msgspec.json.encode(sorted(os.fsencode(o).hex() for o in outputs)))
         self.sync()
 
@@ -144,8 +144,10 @@ class Records:
 
 
 def replace_file(disk: Disk, target: Path, part: Path, data: bytes) -> None:
-    """Put a file in place, whole. The part's name is always the same: a crash leaves one at most,
-    and the next try takes it away. Only for files that nobody else writes."""
+    """Replace a file in one step. Only for files that nobody else writes.
+
+    The part's name is always the same, so a crash leaves at most one, which the next try removes.
+    """
     try:
         disk.write_new(part, data)
     except FileExistsError:
@@ -155,11 +157,11 @@ def replace_file(disk: Disk, target: Path, part: Path, data: bytes) -> None:
 
 
 def maybe_fingerprint(watch: Path, observed: Observed) -> str | None:
-    """Return the name of a video's record; None when it is not the file that was seen any more.
+    """Return the name of a video's record; None if the file is no longer the one that was observed.
 
-    No part of the path is followed where it is a link, and nothing but a plain file is read.
+    Links are not followed, anywhere in the path, and only a plain file is read.
 
-    Raises `OSError` when it cannot be read.
+    Raises `OSError` if it cannot be read.
     """
     try:
         descriptor = _open_beneath(watch, observed.name)
@@ -182,7 +184,7 @@ def maybe_fingerprint(watch: Path, observed: Observed) -> str | None:
 
 def _damaged(path: Path, error: Exception) -> OSError:
     return OSError(
-        errno.EIO, f"is damaged ({error}); move it away to have its video done anew", path
+        errno.EIO, f"is damaged ({error}); move it away to have its video submitted again", path
     )
 
 
@@ -204,5 +206,5 @@ def _lock(path: Path) -> int:
         return take_lock(path)
     except BlockingIOError:
         raise ConfigError(
-            f"Another daemon serves this hot folder (it holds {path}); only one may."
+            f"Another daemon serves this hot folder (it has locked {path}); only one may."
         ) from None

@@ -1,4 +1,4 @@
-"""The small report on a video's job: `<video>.report.json`, where the result goes."""
+"""Write the report on a video's job, `<video>.report.json`, to where the result goes."""
 
 import json
 import os
@@ -24,13 +24,13 @@ class _Source(msgspec.Struct):
 def write_report(
     disk: Disk, order: Order, size_bytes: int, job: Job | None, refusal: DistconvError | None
 ) -> Path:
-    """Write the report on an order that has ended, over an earlier one on the same video.
+    """Write the report on an ended order, replacing an earlier one on the same video.
 
     Args:
         disk: the file system.
-        order: what was ordered.
+        order: the order.
         size_bytes: the video's size.
-        job: the job as it ended; None: the daemon refused it.
+        job: the job as it ended; None if the daemon rejected it.
         refusal: why it did.
 
     Raises `OSError`. Durable on return.
@@ -77,11 +77,11 @@ def _report(
 
 
 def _is_on_another(disk: Disk, path: Path, source_url: str) -> bool:
-    """Whether the report that has this name already is on another video."""
+    """Whether a file with this name exists that is not a report on this video."""
     try:
         data, _ = disk.read(path, _REPORT_BYTES_MAX)
         return msgspec.json.decode(data, type=_Source).source_url != source_url
     except FileNotFoundError:
         return False
     except (BadDrop, ValueError, RecursionError):
-        return True  # no report of ours: it is left alone
+        return True  # not a report of ours: it is left alone

@@ -1,7 +1,7 @@
-"""What a `distconv.toml` says of its folder and those below, and where results go by it. Pure.
+"""Turn a `distconv.toml` into the output rule of its folder and those below. Reads no file.
 
-The nearest one above a video holds, whole: nothing is merged, so what is read is what counts. A
-wrong one is never half obeyed: the folder is not served until it is mended.
+The nearest one above a video applies, alone: nothing is merged, so a person reads one file to know
+what happens. A wrong one is never applied in part: its folder is not served until it is fixed.
 """
 
 import os
@@ -18,19 +18,19 @@ from distconvd.model import CODECS, Output, Submission, TranscodeOptions, canoni
 from distconvd.plugin_api import check_codec, check_submission
 
 LABEL = "hot-folder"
-"""On each job from a hot folder: which record it belongs to. Not for people to set."""
+"""The label that names the order of a job from a hot folder. Not for people to set."""
 
 
 class StrictOptions(TranscodeOptions, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """The options of a job; a misspelt one is refused, as nobody would see it ignored."""
+    """The options of a job; a misspelt one is rejected, since nobody would see it ignored."""
 
 
 class FolderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The fields of a `distconv.toml`; those of a job, but for `output`."""
+    """The fields of a `distconv.toml`; except for `output` they are those of a job."""
 
     output: str | None = None
-    """A folder, relative to this file, or a URL (`file://`, `http://`, `https://`). Folders below
-    this one are made there too. Default: `done/<codec>` in the watched folder."""
+    """A folder, relative to this file, or a URL (`file://`, `http://`, `https://`). The folders
+    below this one are created there too. Default: `done/<codec>` in the watched folder."""
     priority: int = 0
     max_retries: int = 3
     requires: list[str] = []
@@ -39,11 +39,11 @@ class FolderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class WrongSettings(Exception):
-    """A `distconv.toml` that cannot be obeyed; the text says why, to the person who wrote it."""
+    """A `distconv.toml` that cannot be applied; the text explains why to its author."""
 
 
 class OutputRule(msgspec.Struct, frozen=True):
-    """A folder with the settings that hold in it and below."""
+    """A folder with the settings that apply to it and the folders below."""
 
     path: str
     """Relative to the watched folder."""
@@ -52,7 +52,7 @@ class OutputRule(msgspec.Struct, frozen=True):
     base: str
     """Where results go: an absolute path, or an http(s) URL without a slash at its end."""
     top: str
-    """The folder whose inner folders are made again below `base`, relative to the watched one."""
+    """The folder whose subfolders are reproduced below `base`, relative to the watched folder."""
 
     @property
     def is_remote(self) -> bool:
@@ -60,35 +60,35 @@ class OutputRule(msgspec.Struct, frozen=True):
         return self.base.startswith(("http://", "https://"))
 
     def output_url(self, folder: str) -> str:
-        """Return where the results of a folder in this room go; it ends in a slash."""
+        """Return the URL, with a slash at its end, for the results of a folder under this rule."""
         below = _below(self.top, folder)
         if self.is_remote:
             return self.base + "/" + (quote(os.fsencode(below)) + "/" if below else "")
         return "file://" + quote(os.fsencode(os.path.join(self.base, below))).rstrip("/") + "/"
 
     def output_folder(self, watch: Path, folder: str) -> Path:
-        """Return where reports on videos in `folder` go: to the results, else to the videos."""
+        """Return where reports on videos in `folder` go: next to the results, or to the videos."""
         if self.is_remote:
             return watch / folder
         return Path(os.path.join(self.base, _below(self.top, folder)))
 
 
 def make_output_rule(watch: Path, path: str, text: bytes | None) -> OutputRule:
-    """Return what holds in a folder.
+    """Return the output rule of a folder.
 
     Args:
         watch: the watched folder, absolute.
         path: the folder, relative to `watch`; its first part is the codec.
-        text: its `distconv.toml`; None: it is a codec's folder without one.
+        text: its `distconv.toml`; None for a codec's folder without one.
 
     Raises:
-        WrongSettings: it cannot be obeyed.
+        WrongSettings: the settings cannot be applied.
     """
     codec = path.partition("/")[0] if path else ""
     settings = FolderSettings() if text is None else _parse(text)
     output_rule = OutputRule(path, codec, settings, *_base(watch, path, settings.output))
     try:
-        # The root's own settings hold for many codecs: each video's job is checked by the daemon.
+        # The root's settings apply to many codecs: the daemon checks the job of each video.
         check_submission(submission(output_rule, "file:///v.mov", 0, path, "x"), ["file"])
     except BadRequest as error:
         raise WrongSettings(error.detail) from None
@@ -101,16 +101,16 @@ def submission(
     """Return the job for one video.
 
     Args:
-        room: what holds for it.
+        output_rule: what applies to it.
         source_url: where it is.
-        size_bytes: how large it is.
+        size_bytes: its size.
         folder: the folder that it is in, relative to the watched one.
         tag: the value of `LABEL`.
     """
     settings = output_rule.settings
     return Submission(
         source_url,
-        # A folder's name may be any bytes; the daemon refuses what is then no codec.
+        # A folder's name may be any bytes; the daemon rejects one that is not a codec.
         _utf8(folder.partition("/")[0]) or "h264",
         job_size=size_bytes / 1e6,
         max_retries=settings.max_retries,
@@ -123,7 +123,7 @@ def submission(
 
 
 def maybe_codec_fault(name: str) -> str | None:
-    """Return why no codec can have this name, None when one can."""
+    """Return why no codec can have this name; None if one can."""
     try:
         check_codec(name, "target_codec")
     except BadRequest as error:
@@ -138,12 +138,12 @@ def _parse(text: bytes) -> FolderSettings:
     except msgspec.ValidationError as error:
         raise WrongSettings(f"{error}.") from None
     except (ValueError, OverflowError, RecursionError) as error:
-        # Besides what is malformed: integers of more digits than Python makes one of.
-        raise WrongSettings(f"It is not valid TOML: {error}") from None
+        # Malformed TOML, or an integer with more digits than Python converts.
+        raise WrongSettings(f"It is not valid TOML: {error}.") from None
 
 
 def _base(watch: Path, path: str, output: str | None) -> tuple[str, str]:
-    """Return where the results of a room go, and below which folder folders are kept."""
+    """Return where the results go, and the folder whose subfolders are reproduced there."""
     if output is None:
         return str(watch / DONE_NAME), ""
     if output.startswith(("http://", "https://")):
@@ -151,7 +151,9 @@ def _base(watch: Path, path: str, output: str | None) -> tuple[str, str]:
     if output.startswith("file:"):
         parts = _split(output)
         if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
-            raise WrongSettings("output: a file URL has three slashes, as in file:///srv/done.")
+            raise WrongSettings(
+                "output: expected a file URL with three slashes, such as file:///srv/done."
+            )
         output = unquote(parts.path)
     if not output or "\0" in output or output.startswith("~"):
         raise WrongSettings("output: name a folder, or leave the line out.")
@@ -164,25 +166,25 @@ def _split(url: str) -> SplitResult:
     try:
         return urlsplit(url)
     except ValueError as error:
-        raise WrongSettings(f"output is not a URL: {error}.") from None
+        raise WrongSettings(f"output: not a URL: {error}.") from None
 
 
 def _check_apart(watch: Path, path: str, base: str) -> None:
-    """Results among the videos would be taken for videos."""
+    """Refuse an output folder among the videos: its results would be taken for videos."""
     real, own, root = (os.path.realpath(p) for p in (base, watch / path, watch))
     if is_within(own, real) or is_within(root, real):
         raise WrongSettings(
-            f"output: {_utf8(base)} is, or holds, the folder that videos are taken from;"
+            f"output: {_utf8(base)} is or contains the folder that videos are taken from;"
             ' results need one of their own, such as "done".'
         )
     if os.path.dirname(real) == root and canonical_codec(os.path.basename(real)) in CODECS:
         raise WrongSettings(
-            f"output: {_utf8(base)} is a codec's own folder; results need another one."
+            f"output: {_utf8(base)} is a codec's own folder; choose another one for results."
         )
 
 
 def _utf8(name: str) -> str:
-    """Return a name that may be any bytes as text that can be written."""
+    """Return a name, which may be any bytes, as text that can be encoded."""
     return os.fsencode(name).decode(errors="replace")
 
 

@@ -1,8 +1,7 @@
-"""The watched tree: which videos lie in it, and which settings hold for each.
+"""Scan the watched tree for videos, and find the settings that apply to each.
 
-Nothing is followed: what is a link, a device or a pipe is left alone, whoever put it there. Folders
-that results go to are left out, those of earlier settings too. What is kept in memory is a name, a
-size and a time for each file that is there.
+Links are not followed, and devices and pipes are left alone. Folders that results go to are left
+out, also those of earlier settings. The memory used is a name, a size and a time for each file.
 """
 
 import os
@@ -26,7 +25,7 @@ _SETTINGS_BYTES_MAX = 65_536
 
 
 class Video(NamedTuple):
-    """One video at one look."""
+    """One video at one scan."""
 
     observed: Observed
     """Its path relative to the watched folder, its size and its time."""
@@ -44,21 +43,21 @@ class Video(NamedTuple):
 
 
 class _Settings(NamedTuple):
-    """What was made of one `distconv.toml`."""
+    """One `distconv.toml` and what it means."""
 
     observed: Observed
-    made: OutputRule | WrongSettings
+    result: OutputRule | WrongSettings
 
 
 class Scan(NamedTuple):
-    """What one walk found."""
+    """The findings of one walk."""
 
     videos: list[Video]
-    """Those that can be served, and are not known yet."""
+    """Those that can be submitted and are not known yet."""
     wrong: dict[str, str]
     """Folders whose `distconv.toml` is wrong, and why."""
     troubles: set[str]
-    """What could not be looked at, for the log."""
+    """What could not be read, for the log."""
 
 
 class Tree:
@@ -68,7 +67,7 @@ class Tree:
         watch: the folder, absolute.
         disk: the file system.
         settle_s: how long a file must stay the same.
-        outputs: absolute folders that results have gone to; may grow between looks.
+        outputs: absolute folders that results have gone to; may grow between scans.
     """
 
     def __init__(self, watch: Path, disk: Disk, settle_s: float, outputs: set[str]) -> None:
@@ -81,15 +80,15 @@ class Tree:
         self._known: dict[str, Observed] = {}
 
     def scan(self, now_s: float) -> Scan:
-        """Walk the tree once; return the videos that have settled and are not known, oldest first.
+        """Walk the tree once; return the stable videos that are not known yet, oldest first.
 
-        Raises `OSError` when the watched folder itself cannot be read: nothing is forgotten then.
+        Raises `OSError` when the watched folder itself cannot be read; nothing is forgotten then.
         """
         found = Scan([], {}, set())
         walk = _Walk(self._disk, self._watch, found.troubles)
         files = list(walk.run())
         output_rules = self._read_output_rules(now_s, walk.texts, found)
-        # What could not be read may hold settings: nothing is ordered there without them.
+        # A folder that could not be read may contain settings: nothing is ordered without them.
         output_rules |= dict.fromkeys(walk.unread - output_rules.keys(), _UNSETTLED)
         outputs = self._results_go_to()
         files = [observed for observed in files if not self._is_result(observed.name, outputs)]
@@ -107,19 +106,19 @@ class Tree:
         return found
 
     def know(self, video: Video) -> None:
-        """Leave this video out from now on, until it changes or is gone."""
+        """Leave this video out of scans until it changes or is gone."""
         self._known[video.path] = video.observed
 
     def output_rules(self) -> Iterator[OutputRule]:
-        """Yield the rooms of all settings that can be obeyed."""
+        """Yield the output rules of all valid settings."""
         for settings in self._output_rules.values():
-            if isinstance(settings.made, OutputRule):
-                yield settings.made
+            if isinstance(settings.result, OutputRule):
+                yield settings.result
 
     def _read_output_rules(
         self, now_s: float, texts: list[Observed], found: Scan
     ) -> dict[str, OutputRule | WrongSettings]:
-        """Return what holds in each folder with a `distconv.toml`."""
+        """Return the output rule of each folder with a `distconv.toml`."""
         stable = {observed.name for observed in self._texts.observe(now_s, texts)}
         output_rules: dict[str, OutputRule | WrongSettings] = {}
         reused, self._output_rules = self._output_rules, {}
@@ -130,11 +129,11 @@ class Tree:
                 before = (
                     self._read_output_rule(folder, observed, found) if folder in stable else None
                 )
-            output_rules[folder] = before.made if before else _UNSETTLED
+            output_rules[folder] = before.result if before else _UNSETTLED
             if before is not None:
                 self._output_rules[folder] = before
-                if isinstance(before.made, WrongSettings):
-                    found.wrong[folder] = str(before.made)
+                if isinstance(before.result, WrongSettings):
+                    found.wrong[folder] = str(before.result)
         return output_rules
 
     def _read_output_rule(self, folder: str, observed: Observed, found: Scan) -> _Settings | None:
@@ -144,9 +143,7 @@ class Tree:
         except (BadDrop, WrongSettings) as error:
             return _Settings(observed, WrongSettings(str(error)))
         except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
-            return _Settings(
-                observed, WrongSettings(f"The daemon cannot make sense of it: {error!r}")
-            )
+            return _Settings(observed, WrongSettings(f"The daemon cannot interpret it: {error!r}."))
         except OSError as error:
             found.troubles.add(f"{printable(folder)}/{SETTINGS_NAME}: {error.strerror}")
             return None
@@ -154,7 +151,7 @@ class Tree:
     def _output_rule_of(
         self, path: str, output_rules: dict[str, OutputRule | WrongSettings], found: Scan
     ) -> OutputRule | WrongSettings:
-        """Return what holds for a video: the nearest settings above it, else its codec's."""
+        """Return the rule for a video: of the nearest settings above it, else its codec's."""
         folder = path.rpartition("/")[0]
         while folder not in output_rules:
             if not folder:
@@ -182,11 +179,11 @@ class Tree:
         return any(is_within(place, output) for output in outputs)
 
 
-_UNSETTLED = WrongSettings("It is not known yet what it says.")
+_UNSETTLED = WrongSettings("It has not been read yet.")
 
 
 class _Walk:
-    """One walk through the tree, a folder at a time."""
+    """A walk through the tree, a folder at a time."""
 
     def __init__(self, disk: Disk, watch: Path, troubles: set[str]) -> None:
         self._disk = disk
@@ -195,7 +192,7 @@ class _Walk:
         self.texts: list[Observed] = []
         """Each `distconv.toml`, named by its folder."""
         self.unread: set[str] = set()
-        """Folders that could not be read, or not wholly."""
+        """Folders that could not be read, or only in part."""
 
     def run(self) -> Iterator[Observed]:
         """Yield each video file, named by its path."""
@@ -209,12 +206,15 @@ class _Walk:
                     if self._enters(folder, name):
                         folders.append(path)
                 elif name == SETTINGS_NAME:
-                    # One byte more than it has: an empty one is a statement too, and settles.
+                    # One byte more than its size: an empty file never counts as stable, but empty
+                    # settings are valid.
                     self.texts.append(Observed(folder, status.st_size + 1, status.st_mtime_ns))
                 elif folder and is_video(name) and stat.S_ISREG(status.st_mode):
                     left -= 1
                     if left < 0:
-                        self._troubles.add(f"there are more than {FILES_MAX} videos; not all count")
+                        self._troubles.add(
+                            f"there are more than {FILES_MAX} videos; the rest is ignored for now"
+                        )
                         return
                     yield Observed(path, status.st_size, status.st_mtime_ns)
 
@@ -232,7 +232,7 @@ class _Walk:
                 try:
                     yield name, self._disk.lstat(place / name)
                 except FileNotFoundError:
-                    continue  # renamed or removed in the middle of the walk: met again, or gone
+                    continue  # renamed or removed during the walk: found again later, or gone
         except OSError as error:
             if not folder:
                 raise

@@ -1,4 +1,4 @@
-"""Names in the media store: which are safe, how they look in a URL, what type they have."""
+"""Check the names of media files, and derive their URLs and media types."""
 
 import unicodedata
 from urllib.parse import quote
@@ -30,8 +30,8 @@ def parse_name(name: str) -> tuple[str, ...]:
     """Return a name's segments.
 
     Raises:
-        BadRequest: a segment is empty, `.` or `..`, too long, or holds what no file name should;
-            or there are too many.
+        BadRequest: a segment is empty, `.` or `..`, too long, or contains what no file name
+            should; or there are too many.
     """
     segments = tuple(name.split("/"))
     if len(segments) > SEGMENTS_MAX:
@@ -49,20 +49,20 @@ def url_of(segments: tuple[str, ...]) -> str:
 
 
 def content_type_of(name: str) -> str:
-    """Return the media type by suffix. Never one that a browser would run as a page."""
+    """Return the media type by suffix; never one that a browser would run as a page."""
     dot = name.rfind(".")
     return _TYPES.get(name[dot:].lower() if dot >= 0 else "", "application/octet-stream")
 
 
 def _check(segment: str) -> None:
     if segment in ("", ".", ".."):
-        raise BadRequest("A media name has no empty segment and no '.' or '..'.", field="name")
+        raise BadRequest("A media name has no empty segment, '.' or '..'.", field="name")
     # Control characters (Cc), lone surrogates (Cs); and U+2028, U+2029, which break lines.
     if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in segment):
-        raise BadRequest("A media name holds no control characters.", field="name")
+        raise BadRequest("A media name may not contain control characters.", field="name")
     if "\\" in segment:
-        raise BadRequest("A media name holds no backslash: use '/'.", field="name")
+        raise BadRequest("A media name may not contain a backslash: use '/'.", field="name")
     if len(segment.encode()) > SEGMENT_BYTES_MAX:
         raise BadRequest(
-            f"A segment of a media name takes at most {SEGMENT_BYTES_MAX} bytes.", field="name"
+            f"A segment of a media name has at most {SEGMENT_BYTES_MAX} bytes.", field="name"
         )

@@ -1,15 +1,15 @@
-"""Keeps finished files for engines that have no other place to put them: `/media/…`.
+"""Store finished files for engines that have no other place to put them: `/media/…`.
 
-A PUT streams into a part, hashed on the way, and becomes visible by rename once it is whole, is what
-its `Repr-Digest` says, and is on disk; putting the same name again replaces it in one step. Nothing
-is ever held in memory but a piece of about a megabyte.
+A PUT streams into a part, which is hashed on the way and becomes visible by rename once it is
+complete, matches its `Repr-Digest` and is on disk; a PUT to the same name replaces the file in one
+step. No more than about a megabyte of it is in memory.
 
-Resuming: an upload that says its size and its digest has an identity, so its part is kept when the
-connection breaks. `HEAD` with the same `Repr-Digest` and `X-Upload-Length` is answered with
-`X-Upload-Offset`; `PUT` with `Content-Range: bytes OFFSET-LAST/SIZE` goes on from there: 201 when
-that was the end of it, 202 when it was a piece in the middle, 409 with the right `X-Upload-Offset`
-when the part is shorter than that. A second upload of the same identity takes over from the first, whose
-connection is likely dead. Parts that nobody goes on with expire.
+Resuming: an upload that states its size and its digest has an identity, so its part is kept when
+the connection breaks. `HEAD` with the same `Repr-Digest` and `X-Upload-Length` is answered with
+`X-Upload-Offset`; `PUT` with `Content-Range: bytes OFFSET-LAST/SIZE` continues from there: 201 if
+it completed the file, 202 if it was a piece in the middle, 409 with the right `X-Upload-Offset` if
+the part is shorter than OFFSET. A second upload of the same identity takes over from the first,
+whose connection is likely dead. Parts that nobody resumes expire.
 """
 
 import errno
@@ -47,7 +47,7 @@ _Ts = TypeVarTuple("_Ts")
 _PIECE_BYTES = 1_048_576
 _SWEEP_S = 3600.0
 _THREADS = 8
-"""Of its own: uploads to a slow disk must not take the threads that commits need."""
+"""The store's own threads: uploads to a slow disk must not take those that commits need."""
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
@@ -58,19 +58,19 @@ class MediaSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[plugin.media-store]`."""
 
     file_bytes_max: Annotated[int, msgspec.Meta(gt=0)] = 1_000_000_000_000
-    """A longer upload is refused with 413."""
+    """A larger upload is rejected with 413."""
     reserve_bytes: Annotated[int, msgspec.Meta(ge=0)] = 1_000_000_000
-    """So much of the disk stays free; an upload that would take it is refused with 507."""
+    """This much of the disk stays free; an upload that would use it is rejected with 507."""
     part_keep_s: Annotated[float, msgspec.Meta(ge=0)] = 86_400.0
-    """How long the part of a broken upload waits to be gone on with."""
+    """How long the part of a broken upload is kept for resuming."""
 
 
 class DigestMismatch(BadRequest):
-    """The file that came is not the one that was announced."""
+    """The received file is not the one that was announced."""
 
 
 class NameTaken(Conflict):
-    """The name is a folder's, or a part of the path is a file."""
+    """The name belongs to a folder, or a part of the path is a file."""
 
 
 _CORRUPTED = (DigestMismatch, NameTaken, BodyTooLarge, InsufficientStorage, Unavailable)
@@ -87,7 +87,7 @@ class MediaStore:
     """The store as routes.
 
     Args:
-        directory: where the files lie; made when it is missing.
+        directory: where the files are; created if it is missing.
         settings: its bounds.
     """
 
@@ -99,7 +99,7 @@ class MediaStore:
         self._swept_at_s = -_SWEEP_S
 
     def routes(self) -> list[Route]:
-        """Return the route table's rows."""
+        """Return the routes."""
         name = "/media/{name...}"
         return [
             Route(
@@ -112,7 +112,7 @@ class MediaStore:
             ),
             Route(
                 "HEAD", name, self.head, "read",
-                summary="Look at a file, or at an upload", doc=docs.HEAD,
+                summary="Ask about a file, or about an upload", doc=docs.HEAD,
             ),
         ]  # fmt: skip
 
@@ -122,7 +122,7 @@ class MediaStore:
         return reply_with(await self._open(segments), segments[-1], request.headers, self._limiter)
 
     async def head(self, request: Request) -> Response:
-        """Answer what `get` would, without the body; or how much of an upload is here."""
+        """Answer what `get` would, without the body; or how much of an upload has arrived."""
         segments = parse_name(request.params["name"])
         question = question_of(request.headers)
         if question is not None:
@@ -136,9 +136,9 @@ class MediaStore:
 
         Raises:
             BadRequest: bad name or headers; another digest or length than announced.
-            BodyTooLarge: over the store's bound for one file.
-            InsufficientStorage: over what the disk has to spare.
-            Conflict: the name is a folder's, or the part is shorter than the range's start.
+            BodyTooLarge: larger than the store's limit for one file.
+            InsufficientStorage: larger than the disk's free space beyond the reserve.
+            Conflict: the name belongs to a folder, or the range begins beyond the part's end.
         """
         segments, reader = parse_name(request.params["name"]), request.reader
         upload = upload_of(request.headers)
@@ -148,7 +148,7 @@ class MediaStore:
         name = upload.part_name(segments)
         if name is None:
             return await self._receive(segments, upload, f"tmp-{secrets.token_hex(16)}", reader)
-        async with self._alone(name):
+        async with self._take_over(name):
             return await self._receive(segments, upload, name, reader)
 
     # -------------------------------------------------------------------------------------- upload
@@ -157,13 +157,14 @@ class MediaStore:
         self, segments: tuple[str, ...], upload: Upload, name: str, reader: BodyReader
     ) -> Response:
         async with self._part(name, resumable=name.startswith("id-")) as part:
-            await self._go_back_to(part, upload.offset)
+            await self._seek(part, upload.offset)
             await self._read_body(part, upload, reader)
             if upload.total is not None and part.size_bytes < upload.total:
                 return Response(202, headers={"X-Upload-Offset": str(part.size_bytes)})
             if upload.sha256 not in (None, part.sha256):
                 raise DigestMismatch(
-                    f"What came has the sha-256 {part.sha256}, not {upload.sha256}: send it again."
+                    f"The received file has the sha-256 {part.sha256}, not {upload.sha256}: "
+                    "send it again."
                 )
             await self._disk(part.publish, self._tree, segments)
         return self._created(segments, part)
@@ -175,46 +176,46 @@ class MediaStore:
         try:
             yield part
         except BaseException as error:
-            # A break of the connection (or our own end) leaves what has come; a fault of the file
-            # or of the disk leaves nothing.
+            # After a broken connection (or a shutdown) the received bytes are kept for resuming;
+            # after a fault of the file or of the disk they are useless.
             close = part.keep if resumable and not isinstance(error, _CORRUPTED) else part.discard
             raise
         finally:
             with trio.CancelScope(shield=True):
                 await self._disk(close)
 
-    async def _go_back_to(self, part: Part, offset: int) -> None:
+    async def _seek(self, part: Part, offset: int) -> None:
         size_bytes = await self._disk(part.cut, offset)
         if size_bytes < offset:
             raise Conflict(
-                f"There are {size_bytes} bytes of this file here: go on from there.",
+                f"The store has {size_bytes} bytes of this file: continue from there.",
                 headers={"X-Upload-Offset": str(size_bytes)},
             )
         while not await self._disk(part.reread, offset):
-            pass  # in portions, so that a cancellation gets through
+            pass  # in portions, so that it can be cancelled in between
 
     async def _read_body(self, part: Part, upload: Upload, reader: BodyReader) -> None:
         pieces: list[bytes] = []
-        held, received = 0, 0
+        buffered, received = 0, 0
         async with _closing(reader.chunks()) as chunks:
             async for piece in chunks:
                 pieces.append(piece)
-                held, received = held + len(piece), received + len(piece)
-                self._require_size(part.size_bytes + held)
-                if held >= _PIECE_BYTES:
+                buffered, received = buffered + len(piece), received + len(piece)
+                self._require_size(part.size_bytes + buffered)
+                if buffered >= _PIECE_BYTES:
                     await self._disk(self._append, part, b"".join(pieces))
-                    pieces, held = [], 0
+                    pieces, buffered = [], 0
         await self._disk(self._append, part, b"".join(pieces))
         if upload.length not in (None, received):
-            raise BadRequest(f"{upload.length} bytes were announced, and {received} came.")
+            raise BadRequest(f"{upload.length} bytes were announced, but {received} arrived.")
 
     def _append(self, part: Part, data: bytes) -> None:
         self._require_disk_space(len(data))
         part.write(data)
 
     @asynccontextmanager
-    async def _alone(self, name: str) -> AsyncGenerator[None]:
-        """Be the only one to write a part: whoever did so before is stopped."""
+    async def _take_over(self, name: str) -> AsyncGenerator[None]:
+        """Be the only upload that writes a part: stop the one that did so before."""
         while (other := self._running.get(name)) is not None:
             other.scope.cancel()
             await other.ended.wait()
@@ -238,7 +239,7 @@ class MediaStore:
         return Response(204, headers={"X-Upload-Offset": str(offset)})
 
     async def _has(self, segments: tuple[str, ...], question: Upload) -> bool:
-        """Whether the very file is here already: its 201 was lost."""
+        """Whether exactly this file is stored already: then its 201 was lost."""
         try:
             stored = await self._open(segments)
         except NotFound:
@@ -265,11 +266,11 @@ class MediaStore:
         if size_bytes > spare:
             raise InsufficientStorage(
                 f"The media store's disk has {max(spare, 0)} bytes to spare, "
-                f"and {size_bytes} are to come."
+                f"but the upload needs {size_bytes}."
             )
 
     async def _sweep(self) -> None:
-        """Now and then, remove the parts that have expired."""
+        """Remove expired parts, at most once an hour."""
         if trio.current_time() - self._swept_at_s >= _SWEEP_S:
             self._swept_at_s = trio.current_time()
             await self._disk(self._tree.expire_parts, self._settings.part_keep_s)
@@ -282,7 +283,7 @@ class MediaStore:
         except OSError as error:
             if error.errno in _NO_FILE or isinstance(error, FileNotFoundError):
                 raise NotFound("The media store has no such file.") from None
-            raise Unavailable(f"The media store's disk refuses: {error.strerror}.") from error
+            raise Unavailable(f"The media store's disk failed: {error.strerror}.") from error
 
     async def _disk(self, work: Callable[[*_Ts], _T], *args: *_Ts) -> _T:
         try:
@@ -291,13 +292,15 @@ class MediaStore:
             if error.errno in _DISK_FULL:
                 raise InsufficientStorage("The media store's disk is full.") from error
             if error.errno in _NOT_A_FILE:
-                raise NameTaken("A folder or a file is in the way of this name.") from error
-            raise Unavailable(f"The media store's disk refuses: {error.strerror}.") from error
+                raise NameTaken(
+                    "This name belongs to a folder, or a part of its path is a file."
+                ) from error
+            raise Unavailable(f"The media store's disk failed: {error.strerror}.") from error
 
 
 @asynccontextmanager
 async def _closing(chunks: AsyncIterator[bytes]) -> AsyncGenerator[AsyncIterator[bytes]]:
-    """Close an iterator that may be left early, if it is of the kind that wants to be closed."""
+    """Close an iterator that may be left early, if it is a generator."""
     try:
         yield chunks
     finally:
@@ -313,7 +316,7 @@ def distconvd_register_settings(registrar: SettingsRegistrar) -> None:
 
 @hookimpl
 def distconvd_register_routes(registrar: Registrar[RoutesFactory]) -> None:
-    """Offer the store's routes."""
+    """Register the store's routes."""
     registrar.add("media-store", _routes)
 
 

@@ -1,4 +1,4 @@
-"""A stored file as a reply: conditions, one range, and a body that is read as it is sent."""
+"""Answer with a stored file: conditions, one range, and a body that is read while it is sent."""
 
 import errno
 import os
@@ -20,10 +20,10 @@ _ETAG = re.compile(r'(?:W/)?"[^"]*"')
 
 
 class FileBody:
-    """Iterates over a stretch of an open file, and closes it.
+    """Iterates over a range of an open file, and closes it.
 
-    Resource handling: the descriptor is closed at the end, by `aclose`, or with the object: a reply
-    that is never sent leaks nothing.
+    Resource handling: the descriptor is closed at the end, by `aclose`, or with the object, so a
+    reply that is never sent leaks nothing.
     """
 
     def __init__(
@@ -46,13 +46,13 @@ class FileBody:
             os.pread, self._descriptor, wanted, self._offset, limiter=self._limiter
         )
         if not data:
-            raise OSError(errno.EIO, "a stored file has been cut while it was sent")
+            raise OSError(errno.EIO, "a stored file was truncated while it was sent")
         self._offset += len(data)
         self._left -= len(data)
         return data
 
     async def aclose(self) -> None:
-        """Close the file; more than once does no harm."""
+        """Close the file; may be called more than once."""
         self._close()
 
     def _close(self) -> None:
@@ -70,7 +70,7 @@ def reply_with(
     """Answer with a stored file, or with the range of it that the headers ask for.
 
     Raises:
-        RangeNotSatisfiable: the range begins behind the end.
+        RangeNotSatisfiable: the range begins beyond the end.
     """
     body = FileBody(stored.descriptor, 0, stored.size_bytes, limiter)
     etag = _etag(stored)
@@ -78,12 +78,12 @@ def reply_with(
         "ETag": etag,
         "Last-Modified": formatdate(stored.mtime_ns // 1_000_000_000, usegmt=True),
         "Accept-Ranges": "bytes",
-        # What is stored came from outside: a browser is to play it, never to guess and run it.
+        # Stored files come from outside: a browser may play them, but not guess a type and run it.
         "X-Content-Type-Options": "nosniff",
     }
     if stored.sha256 is not None:
         response_headers["Repr-Digest"] = digest_header(stored.sha256)
-    if _names(headers.get("if-none-match", ""), etag):
+    if _matches(headers.get("if-none-match", ""), etag):
         return Response(304, b"", headers=response_headers)
     kind = content_type_of(name)
     wanted = _range(headers, etag, stored.size_bytes)
@@ -99,18 +99,18 @@ def _etag(stored: Stored) -> str:
     return f'"{stored.sha256 or f"{stored.size_bytes}-{stored.mtime_ns}"}"'
 
 
-def _names(condition: str, etag: str) -> bool:
-    """Whether an If-None-Match names the tag (RFC 9110 section 13.1.2: compared weakly)."""
+def _matches(condition: str, etag: str) -> bool:
+    """Whether an If-None-Match matches the tag (RFC 9110 section 13.1.2: weak comparison)."""
     if condition.strip() == "*":
         return True
     return etag in (tag.removeprefix("W/") for tag in _ETAG.findall(condition))
 
 
 def _range(headers: Mapping[str, str], etag: str, size: int) -> tuple[int, int] | None:
-    """Return first byte and length of the one range that is asked; None: the whole file.
+    """Return first byte and length of the requested range; None for the whole file.
 
-    RFC 9110 section 14.2 lets a server ignore what it does not understand; several ranges at once
-    are such a thing here, and so is an If-Range by date.
+    RFC 9110 section 14.2 lets a server ignore a Range that it does not support; this one does not
+    support several ranges in one request, nor an If-Range by date.
     """
     match = _RANGE.fullmatch(headers.get("range", "").replace(" ", ""))
     if match is None or headers.get("if-range", etag) != etag or match[1] == match[2] == "":
@@ -122,7 +122,7 @@ def _range(headers: Mapping[str, str], etag: str, size: int) -> tuple[int, int] 
         first = int(match[1])
         last = min(int(match[2]), size - 1) if match[2] else size - 1
         if match[2] and int(match[2]) < first:
-            return None  # no range at all, section 14.1.1
+            return None  # an invalid range, section 14.1.1
         length = last - first + 1
     if length <= 0:
         raise RangeNotSatisfiable(

@@ -1,9 +1,9 @@
-"""The media store's files: a tree that is walked without following a link, and parts of uploads.
+"""Read and write the media store's files without following links.
 
-Everything is named relative to a folder's descriptor that was opened with `O_NOFOLLOW`, segment by
+Every name is relative to the descriptor of a folder that was opened with `O_NOFOLLOW`, segment by
 segment from the root: whatever somebody puts into the tree, nothing outside of it is read or
-written. A file appears whole and durable, by rename from `.uploads/`, or not at all. Blocking:
-called in threads.
+written. A file appears complete and durable, by rename from `.uploads/`, or not at all. All calls
+block; they are made in threads.
 """
 
 import errno
@@ -27,17 +27,17 @@ _REREAD_BYTES = 64 * _CHUNK_BYTES
 
 
 class Stored(NamedTuple):
-    """An opened file; whoever got it closes it."""
+    """An open file; the caller closes it."""
 
     descriptor: int
     size_bytes: int
     mtime_ns: int
     sha256: str | None
-    """Of its content, where the file system could note it and nobody changed the file since."""
+    """Of its content, if the file system could store it and nobody changed the file since."""
 
 
 class Part:
-    """An upload that is being written. One user at a time."""
+    """The file of an unfinished upload. One user at a time."""
 
     def __init__(self, folder: int, name: str) -> None:
         self._folder = folder
@@ -51,26 +51,26 @@ class Part:
         self.size_bytes = 0
 
     def cut(self, offset: int) -> int:
-        """Leave only the first `offset` bytes, and return how many there were before."""
+        """Keep only the first `offset` bytes, and return how many there were before."""
         size = os.fstat(self._descriptor).st_size
         if size > offset:
             os.ftruncate(self._descriptor, offset)
         return size
 
     def reread(self, up_to: int) -> bool:
-        """Take in a little of what was there before; True once it is `up_to` bytes."""
+        """Hash another portion of the kept bytes; return True once `up_to` bytes are hashed."""
         end = min(up_to, self.size_bytes + _REREAD_BYTES)
         while self.size_bytes < end:
             data = os.pread(
                 self._descriptor, min(_CHUNK_BYTES, end - self.size_bytes), self.size_bytes
             )
             if not data:
-                raise OSError(errno.EIO, "a part of an upload has been cut by somebody else")
+                raise OSError(errno.EIO, "another process has truncated a part of an upload")
             self._note(data)
         return self.size_bytes >= up_to
 
     def write(self, data: bytes) -> None:
-        """Append to it."""
+        """Append to the part."""
         left = memoryview(data)
         while left:
             written = os.pwrite(self._descriptor, left, self.size_bytes)
@@ -79,25 +79,25 @@ class Part:
 
     @property
     def sha256(self) -> str:
-        """The digest of what it holds, in hex."""
+        """The digest of its content, in hex."""
         return self._hash.hexdigest()
 
     def keep(self) -> None:
-        """Close it and leave it for a later upload to go on with."""
+        """Close the part and leave it for a later upload to resume."""
         os.close(self._descriptor)
         os.close(self._folder)
 
     def discard(self) -> None:
-        """Close and remove it."""
+        """Close and remove the part."""
         try:
             os.unlink(self._name, dir_fd=self._folder)
         finally:
             self.keep()
 
     def publish(self, tree: "MediaTree", segments: Sequence[str]) -> None:
-        """Make it the file of that name, in place of what was there, and durable.
+        """Make the part the file of that name, durably, replacing an earlier one.
 
-        It stays open: `keep` closes it, `discard` is for when this has raised.
+        It stays open: `keep` closes it; call `discard` if this has raised.
         """
         os.fsync(self._descriptor)
         self._note_digest()
@@ -115,25 +115,25 @@ class Part:
         try:
             os.setxattr(self._descriptor, _DIGEST, note.encode())
         except OSError:
-            pass  # a file system without attributes: size and time will have to do as its ETag
+            pass  # a file system without attributes: size and time serve as the ETag instead
 
 
 class MediaTree:
     """The store's directory.
 
     Args:
-        root: made when it is missing (the one above must exist).
+        root: created if it is missing (its parent must exist).
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def part(self, name: str) -> Part:
-        """Open a part, a new one or one that was kept, to be cut and reread first."""
+        """Open a part, new or kept; call `cut` and `reread` before writing to it."""
         return Part(self._uploads(), name)
 
     def part_size(self, name: str) -> int:
-        """Return how much of an upload is there, 0 when nothing is."""
+        """Return how many bytes of an upload are there."""
         folder = self._uploads()
         try:
             return os.stat(name, dir_fd=folder, follow_symlinks=False).st_size
@@ -143,7 +143,7 @@ class MediaTree:
             os.close(folder)
 
     def open(self, segments: Sequence[str]) -> Stored:
-        """Open a stored file; raises `OSError`, `FileNotFoundError` for anything but a file."""
+        """Open a stored file; raises `OSError` (`FileNotFoundError` if it is not a plain file)."""
         with self.folder_of(segments, make=False) as folder:
             descriptor = os.open(segments[-1], _FILE, dir_fd=folder)
         try:
@@ -157,13 +157,13 @@ class MediaTree:
             raise
 
     def free_bytes(self) -> int:
-        """Return how much an ordinary user may still write."""
+        """Return how many bytes an ordinary user may still write."""
         self.root.mkdir(exist_ok=True)
         status = os.statvfs(self.root)
         return status.f_bavail * status.f_frsize
 
     def expire_parts(self, keep_s: float) -> None:
-        """Remove the parts that nobody has written to for so long."""
+        """Remove the parts that nobody has written to for `keep_s`."""
         folder = self._uploads()
         try:
             with os.scandir(folder) as entries:
@@ -171,13 +171,13 @@ class MediaTree:
                     if time.time() - entry.stat(follow_symlinks=False).st_mtime > keep_s:
                         os.unlink(entry.name, dir_fd=folder)
         except FileNotFoundError:
-            pass  # published or discarded meanwhile; the rest is for the next time
+            pass  # published or discarded meanwhile; the next sweep removes the rest
         finally:
             os.close(folder)
 
     @contextmanager
     def folder_of(self, segments: Sequence[str], *, make: bool) -> Generator[int]:
-        """Give the descriptor of the folder that holds the last segment."""
+        """Yield the descriptor of the folder that contains the last segment."""
         self.root.mkdir(exist_ok=True)
         folder = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -212,6 +212,6 @@ def _noted_digest(descriptor: int, status: os.stat_result) -> str | None:
     try:
         digest, size, mtime_ns = os.getxattr(descriptor, _DIGEST).decode().split(" ")
     except (OSError, ValueError):
-        return None  # never noted, or not by us
+        return None  # never stored, or not by us
     unchanged = (size, mtime_ns) == (str(status.st_size), str(status.st_mtime_ns))
     return digest if unchanged and len(digest) == 64 and digest.isalnum() else None

@@ -1,4 +1,4 @@
-"""What the headers of `PUT /media/…` say of an upload, as one typed value."""
+"""Parse the headers of `PUT /media/…` into a typed upload."""
 
 import base64
 import binascii
@@ -20,16 +20,16 @@ class Upload(NamedTuple):
     offset: int
     """Where in the file the body begins."""
     length: int | None
-    """Bytes of the body, None when it is chunked."""
+    """Bytes of the body; None if it is chunked."""
     total: int | None
-    """Bytes of the whole file, None when nobody said."""
+    """Bytes of the whole file; None if not stated."""
     sha256: str | None
-    """Of the whole file, in hex, None when nobody said."""
+    """Of the whole file, in hex; None if not stated."""
 
     def part_name(self, segments: tuple[str, ...]) -> str | None:
-        """Return the name of its part; None when it cannot be told from another and resumed.
+        """Return the name of its part; None if the upload cannot be identified and resumed.
 
-        Name, size and digest together: whoever goes on with a part means the same file.
+        The name is made of file name, size and digest, so a resumed part is always the same file.
         """
         if self.sha256 is None or self.total is None:
             return None
@@ -38,21 +38,21 @@ class Upload(NamedTuple):
 
 
 def upload_of(headers: Mapping[str, str]) -> Upload:
-    """Return what a PUT is about to send.
+    """Return the upload that a PUT announces.
 
     Raises:
         BadRequest: a header is malformed, or they contradict each other.
         UnsupportedMediaType: the body is compressed.
     """
     if headers.get("content-encoding", "identity").lower() != "identity":
-        raise UnsupportedMediaType("A media file is sent as it is, with no Content-Encoding.")
+        raise UnsupportedMediaType("A media file must be sent without a Content-Encoding.")
     length = _number(headers, "content-length")
     sha256 = digest_of(headers)
     if "content-range" not in headers:
         return Upload(0, length, length, sha256)
     match = _CONTENT_RANGE.fullmatch(headers["content-range"].strip())
     if match is None:
-        raise BadRequest("Content-Range is 'bytes FIRST-LAST/SIZE'.", field="Content-Range")
+        raise BadRequest("Expected a Content-Range such as 'bytes 0-16/17'.", field="Content-Range")
     first, last, total = (int(number) for number in match.groups())
     if not first <= last < total or length not in (None, last - first + 1):
         raise BadRequest(
@@ -60,13 +60,13 @@ def upload_of(headers: Mapping[str, str]) -> Upload:
         )
     if sha256 is None:
         raise BadRequest(
-            "A part of a file needs the whole file's Repr-Digest.", field="Repr-Digest"
+            "An upload in parts needs the Repr-Digest of the whole file.", field="Repr-Digest"
         )
     return Upload(first, last - first + 1, total, sha256)
 
 
 def question_of(headers: Mapping[str, str]) -> Upload | None:
-    """Return which upload a HEAD asks about: `Repr-Digest` and `X-Upload-Length` name it."""
+    """Return the upload that a HEAD asks about, named by `Repr-Digest` and `X-Upload-Length`."""
     if "x-upload-length" not in headers or "repr-digest" not in headers:
         return None
     return Upload(0, 0, _number(headers, "x-upload-length"), digest_of(headers))
@@ -78,7 +78,9 @@ def digest_of(headers: Mapping[str, str]) -> str | None:
     match = _SHA_256.search(value)
     if match is None:
         if "sha-256=" in value:
-            raise BadRequest("Repr-Digest is 'sha-256=:BASE64:'.", field="Repr-Digest")
+            raise BadRequest(
+                "Expected a Repr-Digest of the form 'sha-256=:BASE64:'.", field="Repr-Digest"
+            )
         return None
     try:
         raw = base64.b64decode(match[1], validate=True)
@@ -101,5 +103,5 @@ def _number(headers: Mapping[str, str], name: str) -> int | None:
     if value is None:
         return None
     if _LENGTH.fullmatch(value) is None:
-        raise BadRequest(f"{name} is not a number of bytes.", field=name)
+        raise BadRequest(f"Expected a number of bytes in {name}.", field=name)
     return int(value)

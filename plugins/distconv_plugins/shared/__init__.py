@@ -1,1 +1,1 @@
-"""What several bundled plugins use."""
+"""Provide code that several bundled plugins use."""

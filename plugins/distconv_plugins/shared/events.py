@@ -1,4 +1,4 @@
-"""What the listeners share: an event as JSON, and a choice of events by pattern."""
+"""Encode events as JSON, and choose kinds of event by pattern."""
 
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
@@ -11,7 +11,7 @@ from distconvd.plugin_api import Event, EventKind
 
 KINDS: tuple[str, ...] = get_args(EventKind)
 ENDS = ("job.completed", "job.failed", "job.cancelled")
-"""What a site wants to hear of, where it does not say."""
+"""The kinds that listeners receive by default."""
 
 
 def kinds_of(patterns: Iterable[str], table: str) -> frozenset[str]:
@@ -23,13 +23,16 @@ def kinds_of(patterns: Iterable[str], table: str) -> frozenset[str]:
     for pattern in patterns:
         fitting = {kind for kind in KINDS if fnmatchcase(kind, pattern)}
         if not fitting:
-            raise ConfigError(f"[plugin.{table}] events: {pattern!r} is none of {', '.join(KINDS)}")
+            raise ConfigError(
+                f"[plugin.{table}] events: {pattern!r} matches no event;"
+                f" expected some of {', '.join(KINDS)}"
+            )
         chosen |= fitting
     return frozenset(chosen)
 
 
 def ids_of(event: Event) -> dict[str, object]:
-    """Return what an event is about, as fields of a log line."""
+    """Return the ids of an event as fields of a log line."""
     return {"job_id": event.job_id, "engine_id": event.engine_id, "attempt": event.attempt}
 
 

@@ -1,4 +1,4 @@
-"""Idle engines less some, for policies that go around another one."""
+"""Filter the idle engines, for policies that wrap another policy."""
 
 from collections.abc import Callable, Iterator
 
@@ -6,9 +6,9 @@ from distconvd.policy import EngineInfo, IdleEngines
 
 
 class OpenEngines:
-    """The idle engines (`distconvd.policy.IdleEngines`) of which `is_open` is true.
+    """The idle engines (`distconvd.policy.IdleEngines`) for which `is_open` is true.
 
-    As quick as the whole while the best engine is open; else all are looked through.
+    While the best engine is open this is as fast as the original; else it searches all engines.
     """
 
     def __init__(self, engines: IdleEngines, is_open: Callable[[EngineInfo], bool]) -> None:

@@ -1,1 +1,1 @@
-"""Turn files dropped in a spool into jobs."""
+"""Turn files that are dropped into a spool into jobs."""

@@ -1,10 +1,10 @@
-"""Drops: each is taken one step on, by what the daemon says of it.
+"""Submit the spool's drops, and move each according to the daemon's answer.
 
-- a job: it is accepted;
-- the caller's fault: it is rejected, with the daemon's own problem beside it;
-- a plugin, or the daemon itself, fails on it: rejected too, as it would fail again, and the next drop
-  must not wait for it;
-- "later" in any form: it stays claimed, and no more are taken from `incoming/` in this round.
+- A job: the drop is accepted.
+- The caller's fault: it is rejected, with the daemon's problem document next to it.
+- A plugin, or the daemon itself, fails on it: rejected too, because it would fail again, and the
+  next drop must not wait for it.
+- "Later" in any form: it stays claimed, and no more drops are claimed in this round.
 """
 
 import json
@@ -30,28 +30,28 @@ from distconvd.model import Job
 from distconvd.plugin_api import document_of
 
 CLAIMS_MAX = 64
-_FAILED = "The plugin 'spool-intake' failed on this drop; the daemon's log tells how."
+_FAILED = "The plugin 'spool-intake' failed on this drop; see the daemon's log."
 
 _Found = bytes | DistconvError | OSError | None
-"""A claim's fields, or why there are none; None: not yet, or not any more."""
+"""A claim's fields, or why it has none; None if it is not stable yet or was removed."""
 
 
 class SubmitClient(Protocol):
-    """What the drops need of the daemon."""
+    """The part of the daemon that the drops need."""
 
     async def submit(self, fields: bytes, *, idempotency_key: str) -> Job:
-        """Make a job of a JSON object; return when it is durable. The same key: the same job.
+        """Create a job from a JSON object, durably; the same key always gives the same job.
 
         Raises:
             CallerError: the fields can never be a job.
-            DistconvError: (`Unavailable` and its like) not now.
+            DistconvError: (`Unavailable` and the like) not now.
         """
         ...
 
 
 @dataclass(slots=True)
 class _Round:
-    """What became of one batch of claims."""
+    """The results of one batch of claims."""
 
     accepted: list[tuple[Claim, str]] = field(default_factory=list[tuple[Claim, str]])
     rejected: list[tuple[Claim, bytes]] = field(default_factory=list[tuple[Claim, bytes]])
@@ -59,16 +59,16 @@ class _Round:
     later: bool = False
 
     moved: int = 0
-    """How many were brought to an end: what the disk refuses to move is tried again."""
+    """How many were moved: those that the disk could not move are tried again."""
 
 
 class Drops:
     """Takes drops in, round by round.
 
     Args:
-        hold: the spool, opened before `poll` is called.
+        access: the spool, opened before `poll` is called.
         admission: the daemon.
-        take_on: is told of each new job, before its drop is moved.
+        take_on: called with each new job, before its drop is moved.
         settle_s: how long a file that is written in place must stay the same.
     """
 
@@ -87,13 +87,13 @@ class Drops:
         self._logged: set[str] = set()
 
     async def poll(self, now_s: float) -> int:
-        """Do one round and return how many drops were brought to an end.
+        """Do one round and return how many drops were accepted or rejected.
 
         Args:
-            now_s: the present by a monotonic clock; settling is measured with it.
+            now_s: the present by a monotonic clock; stability is measured with it.
 
         Raises:
-            OSError: the spool cannot be read or made durable; nothing is lost by that.
+            OSError: the spool cannot be read or made durable; nothing is lost.
         """
         found = await self._access.do(Owner.recover, CLAIMS_MAX)
         by_file = {claim.file: claim for claim in found}
@@ -112,14 +112,14 @@ class Drops:
         return handled
 
     async def _process(self, claims: Sequence[Claim]) -> _Round:
-        """Take each claim one step on; when this returns, what was decided is durable."""
+        """Submit each claim and move its file; the decisions are durable when this returns."""
         round_ = _Round()
         read = await self._access.do(_read_all, claims)
         async with trio.open_nursery() as nursery:
             for claim, found in read:
                 if isinstance(found, bytes):
-                    # One after the other as far as the decision, so that the oldest drop is the
-                    # oldest job; their commits are waited for together.
+                    # The decisions are made one after the other, so that the oldest drop becomes
+                    # the oldest job; the commits are awaited together.
                     await nursery.start(self._submit, claim, found, round_)
                 elif isinstance(found, DistconvError):
                     round_.rejected.append((claim, _problem(claim, found)))
@@ -140,12 +140,12 @@ class Drops:
         except (CallerError, PluginFailed) as error:
             round_.rejected.append((claim, _problem(claim, error)))
         except DistconvError as error:
-            log.debug("spool: drop %s has to wait: %s", printable(claim.name), error)
+            log.debug("spool: drop %s must wait: %s", printable(claim.name), error)
             round_.later = True
         except OSError as error:
             round_.failures.append(Failure(claim.name, error))
         except Exception:  # noqa: BLE001 - logged; the next drop must not wait for it
-            log.exception("spool: drop %s: the daemon failed on it", printable(claim.name))
+            log.exception("spool: the daemon failed on drop %s", printable(claim.name))
             round_.rejected.append((claim, _problem(claim, PluginFailed(_FAILED))))
         else:
             round_.accepted.append((claim, job.job_id))
@@ -165,10 +165,10 @@ class Drops:
             log.warning("spool: drop %s is rejected, see rejected/", printable(claim.name))
 
     def _log_new(self, failures: Iterable[Failure]) -> None:
-        """Log each trouble when it begins, not at every round that it lasts."""
+        """Log each failure when it begins, not at every round while it lasts."""
         now = {f"{printable(failure.name)}: {failure.error.strerror}" for failure in failures}
         for text in sorted(now - self._logged):
-            log.error("spool: cannot handle drop %s; it is kept and tried again", text)
+            log.error("spool: drop %s; it is kept and tried again", text)
         self._logged = now
 
 
@@ -182,18 +182,20 @@ def _read(owner: Owner, claim: Claim) -> _Found:
     except BadDrop as error:
         return BadRequest(str(error))
     except PermissionError:
-        return Forbidden("The daemon may not read this file: let its group read it (chmod g+r).")
+        return Forbidden(
+            "The daemon has no permission to read this file: let its group read it (chmod g+r)."
+        )
     except FileNotFoundError:
         return None
     except OSError as error:
         return error
     except Exception:  # noqa: BLE001 - as above
-        log.exception("spool: drop %s: the daemon cannot read it", printable(claim.name))
+        log.exception("spool: the daemon cannot read drop %s", printable(claim.name))
         return PluginFailed(_FAILED)
 
 
 def _problem(claim: Claim, error: DistconvError) -> bytes:
-    """Return the problem document that the API would have answered with, and the drop's name."""
-    # ASCII, and the name escaped: a name may hold any bytes, and people print this on terminals.
+    """Return the problem document that the API would have sent, with the drop's name."""
+    # ASCII, with the name escaped: a name may be any bytes, and people print this on terminals.
     document = document_of(error) | {"drop": printable(claim.name)}
     return json.dumps(document, indent=2).encode("ascii") + b"\n"

@@ -1,9 +1,8 @@
-"""Turns drops in a spool into jobs, and their ends into results: docs/spool.md, as a service.
+"""Turn drops in a spool into jobs, and the jobs' ends into results: docs/spool.md, as a service.
 
-What is true lies on disk: which drops are ours in `claimed/<owner>/`, which jobs are ours in
-`accepted/`. What is kept in memory is made again from there after a crash. The file work is
-`distconv_spool`'s; `_intake_drops` decides which step a drop takes next, `_intake_results` which
-record is to be written.
+The truth is on disk: `claimed/<owner>/` contains the drops that are ours, `accepted/` names the
+jobs. What is in memory is rebuilt from there after a crash. `distconv_spool` does the file work,
+`drops` submits drops and moves them, `results` writes the records of jobs that have ended.
 """
 
 import grp
@@ -15,6 +14,7 @@ from typing import Annotated, NoReturn, Protocol
 import msgspec
 import trio
 
+from distconv_plugins.shared.os_errors import describe_error
 from distconv_plugins.shared.spool_worker import SpoolAccess, log, retry_until_written
 from distconv_plugins.spool_intake.drops import Drops, SubmitClient
 from distconv_plugins.spool_intake.results import Jobs, Results
@@ -32,24 +32,24 @@ from distconvd.plugin_api import Event
 
 DAY_S = 86_400.0
 PRUNE_S = 3600.0
-"""Time between two looks for what is old enough to go."""
+"""Time between two searches for files that are old enough to be removed."""
 
 
 class Submitter(SubmitClient, Jobs, Protocol):
-    """What the intake needs of the daemon."""
+    """The part of the daemon that the intake needs."""
 
 
 class SpoolIntake:
-    """The service; `run` it, and tell it of events by `on_event`.
+    """The service; `run` it, and pass it events by `on_event`.
 
     Args:
-        root: the spool's folder; it is made when it is missing.
+        root: the spool's folder; created if it is missing.
         submitter: the daemon.
         owner: the name of this daemon's claims; it must stay with the daemon's state.
-        group: id of the group that may submit; None: only the daemon's own user.
+        group: id of the group that may submit; None for only the daemon's own user.
         settle_s: how long a file that is written in place must stay the same.
-        poll_s: time between two looks at an idle spool.
-        keep_days: how long results, accepted and rejected drops are kept; 0: for ever.
+        poll_s: time between two polls of an idle spool.
+        keep_days: how long results, accepted and rejected drops are kept; 0: they are never removed.
         disk: another file system, for tests.
     """
 
@@ -80,8 +80,8 @@ class SpoolIntake:
         """Serve the spool until cancelled; started once it is open and locked.
 
         Raises:
-            ConfigError: it is no spool, not safe, cannot be opened, or another daemon has this
-                owner's name. Later errors of the disk are logged and tried again.
+            ConfigError: it is not a spool, not safe, cannot be opened, or another daemon has this
+                owner's name. After a later disk error, which is logged, the work is retried.
         """
         async with self.access.opened(), trio.open_nursery() as nursery:
             nursery.start_soon(self._publish_forever, nursery)
@@ -89,14 +89,15 @@ class SpoolIntake:
             await self._poll_forever()
 
     def check(self) -> None:
-        """Raise `ConfigError` where no spool can be; changes nothing."""
+        """Raise `ConfigError` if the path cannot become a spool; changes nothing."""
         if self._root.exists() and not self._root.is_dir():
             raise ConfigError(
-                f"spool_dir: {self._root} is no folder; move it away, or name another --spool-dir"
+                f"spool_dir: {self._root} is not a folder; move it away, or choose another"
+                " --spool-dir"
             )
 
     def on_event(self, event: Event) -> None:
-        """Hear of an event, after it is durable."""
+        """Note the end of a job of the spool; called after the event is durable."""
         self.results.on_event(event)
 
     async def _poll_forever(self) -> NoReturn:
@@ -109,7 +110,7 @@ class SpoolIntake:
 
     async def _publish_forever(self, nursery: trio.Nursery) -> NoReturn:
         await retry_until_written(self.results.catch_up, self._poll_s)
-        # Not before: a result that goes while it is looked for would be written again.
+        # Prune only now: a result that is removed during the catch-up would be written again.
         if self._keep_s > 0:
             nursery.start_soon(self._prune_forever)
         while True:
@@ -123,16 +124,19 @@ class SpoolIntake:
             await trio.sleep(PRUNE_S)
 
     async def prune(self) -> None:
-        """Remove all that has been kept for long enough; raises `OSError`, and then goes on later."""
+        """Remove all that has been kept for long enough; after an `OSError`, call it again."""
         while True:
             pruned = await self.access.do(Owner.prune, self._keep_s)
             if pruned.results or pruned.rejections:
                 log.info(
-                    "spool: %d results and %d rejections were old enough to go",
+                    "spool: old files removed: results: %d, rejections: %d",
                     pruned.results, pruned.rejections,
                 )  # fmt: skip
             for error in pruned.failures[:1]:
-                log.error("spool: %d old files cannot be removed: %s", len(pruned.failures), error)
+                log.error(
+                    "spool: old files that cannot be removed: %d; the first: %s",
+                    len(pruned.failures), describe_error(error),
+                )  # fmt: skip
             if max(pruned.results, pruned.rejections) < OLD_MAX:
                 return
 
@@ -143,13 +147,13 @@ class SpoolSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     owner: str | None = None
     """Name of this daemon's claims, which must stay with its state. Default: the host's name."""
     group: str | None = None
-    """The group whose members may submit. Default: none, only the daemon's own user may."""
+    """The group whose members may submit. Default: only the daemon's own user may."""
     settle_s: Annotated[float, msgspec.Meta(ge=0)] = 3.0
     """How long a file that is written in place must stay the same to count as complete."""
     poll_s: Annotated[float, msgspec.Meta(gt=0)] = 1.0
-    """Time between two looks at an idle spool."""
+    """Time between two polls of an idle spool."""
     keep_days: Annotated[float, msgspec.Meta(ge=0)] = 365.0
-    """How long results, accepted and rejected drops are kept. 0: for ever."""
+    """How long results, accepted and rejected drops are kept. 0: they are never removed."""
 
 
 @hookimpl
@@ -160,7 +164,7 @@ def distconvd_register_settings(registrar: SettingsRegistrar) -> None:
 
 @hookimpl
 def distconvd_register_services(registrar: Registrar[ServiceFactory]) -> None:
-    """Offer the intake, for a daemon that has a spool."""
+    """Register the intake, for a daemon that has a spool."""
     registrar.add("spool-intake", _make)
 
 
@@ -187,4 +191,4 @@ def _group_id(name: str) -> int:
     try:
         return grp.getgrnam(name).gr_gid
     except KeyError:
-        raise ConfigError(f"[plugin.spool-intake]: there is no group {name!r}.") from None
+        raise ConfigError(f"[plugin.spool-intake] group: there is no group {name!r}.") from None

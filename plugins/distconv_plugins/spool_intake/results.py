@@ -1,7 +1,7 @@
-"""Results: which jobs came by the spool, and the last record of each that has ended.
+"""Write the last record of each job that came through the spool and has ended.
 
-Both are told by the disk: a job is ours when `accepted/` names it, and its end is to be written when
-`results/` lacks it. What is remembered here only saves looking.
+The disk decides: a job is ours if `accepted/` names it, and its record must be written if
+`results/` lacks it. The memory here only saves looking there.
 """
 
 from collections.abc import Iterator
@@ -22,77 +22,77 @@ _PUBLISH_CHUNK = 64
 
 
 class Jobs(Protocol):
-    """What the results need of the daemon."""
+    """The part of the daemon that the results need."""
 
     async def job(self, job_id: str) -> Job:
-        """Return a job as it now stands; raises `NotFound` when this daemon has no such job."""
+        """Return a job's present record; raises `NotFound` if this daemon does not know the job."""
         ...
 
 
 class Results:
-    """Writes the ends of the spool's jobs.
+    """Writes the last records of the spool's jobs.
 
     Args:
-        hold: the spool, opened before any method but `on_event` is called.
+        access: the spool, opened before any method but `on_event` is called.
         jobs: the daemon.
     """
 
     def __init__(self, access: SpoolAccess, jobs: Jobs) -> None:
         self._access = access
         self._jobs = jobs
-        # Bounded by what the daemon itself remembers: an id for each of its jobs from here.
+        # An id for each job of the spool that the daemon itself remembers, so bounded like those.
         self._mine: set[str] = set()
         self._ended: dict[str, Job] = {}
         self._news = trio.Event()
 
     async def take_on(self, job: Job) -> None:
-        """Make a job ours. It may have ended before this, unheard: so look once, afterwards."""
+        """Make a job ours. It may have ended before, and its event was ignored: so ask once."""
         self._mine.add(job.job_id)
         try:
             job = await self._jobs.job(job.job_id)
         except NotFound:
-            pass  # submitted long ago, ended and archived: the reply was its last record
+            pass  # submitted long ago, ended and archived: `job` is already its last record
         if job.status in TERMINAL_STATUSES:
             self.job_ended(job)
 
     def on_event(self, event: Event) -> None:
-        """Hear of an event, after it is durable."""
+        """Note the end of a job of ours; called after the event is durable."""
         if event.job_id in self._mine and event.record is not None:
             job = msgspec.json.decode(event.record, type=Job)
             if job.status in TERMINAL_STATUSES:
                 self.job_ended(job)
 
     def job_ended(self, job: Job) -> None:
-        """Take note of a job's end; others than the spool's are ignored."""
+        """Note a job's end; jobs that are not the spool's are ignored."""
         if job.job_id in self._mine:
             self._ended[job.job_id] = job
             self._news.set()
 
     async def catch_up(self) -> None:
-        """Learn from `accepted/` which jobs are ours, and note the ends that have no result yet."""
+        """Read from `accepted/` which jobs are ours, and note the ends that have no result yet."""
         ids = await self._access.do(Owner.accepted_jobs)
         while chunk := await self._access.do(_with_results, ids):
             for job_id, has_result in chunk:
                 try:
                     job = await self._jobs.job(job_id)
                 except NotFound:
-                    continue  # another daemon's on the same spool, or forgotten by now
+                    continue  # another daemon's on the same spool, or retired by now
                 self._mine.add(job_id)
                 if job.status in TERMINAL_STATUSES and not has_result:
                     self.job_ended(job)
 
     async def publish(self) -> None:
-        """Write the results of all ends noted so far; raises `OSError`, and then loses none."""
+        """Write the results of all ends noted so far; loses none when it raises `OSError`."""
         while batch := list(islice(self._ended.items(), _PUBLISH_CHUNK)):
             records = [(job_id, _record(job)) for job_id, job in batch]
             await self._access.do(Owner.publish_results, records)
             for job_id, job in batch:
-                # A retried job may have ended again in the meantime: that end is still to write.
+                # A retried job may have ended again in the meantime: keep that end to be written.
                 if self._ended[job_id] is job:
                     del self._ended[job_id]
 
     def news(self) -> trio.Event:
-        """Return an event that is set at the next end; take it before `publish`, to miss none."""
+        """Return an event that is set at the next end; get it before `publish`, to miss none."""
         self._news = trio.Event()
         return self._news
 

@@ -1,1 +1,1 @@
-"""The bundled stores: json (the default), spool and memory."""
+"""Keep the daemon's state: the stores json (the default), spool and memory."""

@@ -1,7 +1,7 @@
-"""What the disk stores ask of an encoded record: one JSON object, on one line.
+"""Check that an encoded record is one JSON object on one line, as the disk stores need it.
 
-They look no deeper, except that a record which is no JSON would spoil the file that it is put in
-for all the others, so it is refused before it gets there.
+They look no deeper. But a record that is not JSON would corrupt the file that contains it, and with
+it all other records, so it is rejected before it is written.
 """
 
 from collections.abc import Sequence
@@ -14,20 +14,20 @@ from distconvd.store import TABLES, Change
 _syntax = msgspec.json.Decoder(msgspec.Raw)
 
 BAD_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What decoding raises for bytes that are no JSON, or not of the shape that was asked for."""
+"""What decoding raises for bytes that are not JSON, or not of the requested type."""
 
 
 def one_line(record: bytes) -> bytes:
-    """Return the record without line breaks, which in JSON can only stand between tokens."""
+    """Return the record without line breaks, which in JSON can only be between tokens."""
     if b"\n" in record or b"\r" in record:
         return msgspec.json.format(record, indent=-1)
     return record
 
 
 def is_object(record: bytes) -> bool:
-    """Tell whether bytes that are known to be JSON, without space around, are an object in UTF-8.
+    """Whether bytes that are known to be JSON, without space around, are an object in UTF-8.
 
-    Decoding to `msgspec.Raw` skips over strings without looking at their encoding.
+    Decoding to `msgspec.Raw` does not check the encoding of strings.
     """
     if record[:1] != b"{":
         return False
@@ -39,10 +39,10 @@ def is_object(record: bytes) -> bool:
 
 
 def checked_changes(changes: Sequence[Change]) -> list[Change]:
-    """Return a batch fit to be stored.
+    """Return a batch with each record on one line.
 
     Raises:
-        StoreError: a table is unknown, a key no text, or a record no JSON object.
+        StoreError: a table is unknown, a key is not Unicode, or a record is not a JSON object.
     """
     for table, key, _record in changes:
         if table not in TABLES:
@@ -61,9 +61,9 @@ def _checked(table: str, key: str, record: bytes) -> bytes:
     try:
         _syntax.decode(record)
     except BAD_JSON as error:
-        raise StoreError(f"the record {key!r} of {table!r} is no JSON: {error}") from error
+        raise StoreError(f"the record {key!r} of {table!r} is not JSON: {error}") from error
     if not is_object(record):
-        raise StoreError(f"the record {key!r} of {table!r} is no JSON object in UTF-8")
+        raise StoreError(f"the record {key!r} of {table!r} is not a JSON object in UTF-8")
     return record
 
 
@@ -71,9 +71,9 @@ def encoded_key(key: str) -> bytes:
     """Return a key as a JSON string.
 
     Raises:
-        StoreError: it has half of a surrogate pair, which no UTF-8 can hold.
+        StoreError: it contains half of a surrogate pair, which UTF-8 cannot encode.
     """
     try:
         return msgspec.json.encode(key)
     except UnicodeEncodeError as error:
-        raise StoreError(f"the key {key!r} is no Unicode text") from error
+        raise StoreError(f"the key {key!r} is not Unicode text") from error

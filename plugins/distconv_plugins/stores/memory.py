@@ -1,7 +1,7 @@
-"""The memory store: for tests and for trying the daemon out. Nothing outlives the process.
+"""Keep the state in memory, for tests and for trying the daemon out. It ends with the process.
 
-A test may make commits fail (`fail_next`) or hang (`block_commits`), and "restart" by giving the `Memory`
-of one store to the next, which then plays the part of the disk.
+A test may make commits fail (`fail_next`) or hang (`block_commits`). It may also simulate a
+restart by giving the `Memory` of one store, as the disk, to the next store.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from distconvd.store import TABLES, Change, Snapshot, Table
 
 
 class Memory:
-    """What outlives a store object: the tables, and who holds them."""
+    """The tables, which outlive a store object, and the store that uses them now."""
 
     def __init__(self) -> None:
         self.tables: dict[Table, dict[str, bytes]] = {table: {} for table in TABLES}
@@ -21,13 +21,13 @@ class Memory:
 
 
 class MemoryStore:
-    """Tables in a dictionary each, see `distconvd.store.Store`.
+    """A dictionary for each table; see `distconvd.store.Store`.
 
     Args:
         memory: an earlier store's memory, to open it again; new and empty by default.
 
     Attributes:
-        commits: how many batches were taken.
+        commits: how many batches were committed.
     """
 
     def __init__(self, memory: Memory | None = None) -> None:
@@ -38,7 +38,7 @@ class MemoryStore:
         self._released.set()
 
     def fail_next(self, error: OSError | StoreError, times: int = 1) -> None:
-        """Let the next `times` commits raise `error`, each leaving everything as it was."""
+        """Let the next `times` commits raise `error` and change nothing."""
         self._failures += [error] * times
 
     def block_commits(self) -> None:
@@ -46,14 +46,14 @@ class MemoryStore:
         self._released = trio.Event()
 
     def release(self) -> None:
-        """Let the commits that wait go on."""
+        """Let waiting commits continue."""
         self._released.set()
 
     async def load(self) -> Snapshot:
-        """Take the memory; `StoreLocked` when another store object has it."""
+        """Take the memory; raises `StoreLocked` if another store object uses it."""
         await trio.lowlevel.checkpoint()
         if self.memory.owner is not None:
-            raise StoreLocked("another store object holds this memory; close that one first")
+            raise StoreLocked("another store object uses this memory; close that one first")
         self.memory.owner = self
         return Snapshot(**{table: dict(records) for table, records in self.memory.tables.items()})
 
@@ -70,7 +70,7 @@ class MemoryStore:
         self.commits += 1
 
     async def aclose(self) -> None:
-        """Let go of the memory."""
+        """Release the memory."""
         if self.memory.owner is self:
             self.memory.owner = None
         await trio.lowlevel.checkpoint()

@@ -1,4 +1,4 @@
-"""The bundled stores: `json` (the default), `spool` and `memory`; see docs/storage.md."""
+"""Register the bundled stores `json` (the default), `spool` and `memory`; see docs/storage.md."""
 
 from distconv_plugins.stores.json_store.store import JsonStore
 from distconv_plugins.stores.memory import MemoryStore
@@ -9,7 +9,7 @@ from distconvd.hookspecs import PluginContext, Registrar, StoreFactory
 
 @hookimpl
 def distconvd_register_stores(registrar: Registrar[StoreFactory]) -> None:
-    """Offer the stores."""
+    """Register the stores."""
     registrar.add("json", _json)
     registrar.add("spool", _spool)
     registrar.add("memory", _memory)

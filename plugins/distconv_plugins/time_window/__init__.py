@@ -1,1 +1,1 @@
-"""Limit when engines and priorities work: days and hours around any other policy."""
+"""Limit engines and priorities to days and hours, around any other policy."""

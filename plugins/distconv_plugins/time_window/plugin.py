@@ -1,10 +1,10 @@
-"""Days and hours for engines and for priorities, around any other policy.
+"""Limit engines and priorities to days and hours, around any other policy.
 
-An engine that some window names by a pattern of its id or by a tag is used only while one of the
-windows that name it is open; one that none names, always. The same holds for jobs, by priority. So
+An engine that a window names, by a pattern of its id or by a tag, is used only while one of its
+windows is open; an engine that no window names, always. The same applies to jobs, by priority. So
 desktops encode at night, and batch jobs wait for the weekend. Within the windows another policy
-chooses. A job that waits for a window is looked at again the minute that one opens; one that runs is
-left alone when its window closes.
+chooses. A job that waits for a window is reconsidered in the minute when one opens; a running job
+continues when its window closes.
 
 Hours are local time of `timezone`, also on the days when the clock changes. A window over midnight
 belongs to the day on which it begins.
@@ -50,7 +50,7 @@ class TimeWindowSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     policy: str = "size-aware"
     """The policy that chooses within the windows."""
     timezone: str = "UTC"
-    """Of the hours, such as `Europe/Berlin`."""
+    """The time zone of the hours, such as `Europe/Berlin`."""
     engines: list[EngineWindow] = []
     priorities: list[PriorityWindow] = []
 
@@ -79,7 +79,7 @@ class TimeWindow:
             raise ConfigError(f"[plugin.{NAME}] {error}") from error
 
     def place(self, job: Job, engines: IdleEngines, now_ms: int) -> Place | Hold:
-        """Ask the other policy about the engines whose time it is."""
+        """Ask the other policy, with only those engines whose windows are open."""
         minutes = self._priorities.get(job.priority, -1)
         if not minutes >> self._week.minute_of(now_ms) & 1:
             reason = f"jobs of priority {job.priority} wait for their hours"
@@ -88,23 +88,23 @@ class TimeWindow:
         if next(iter(present), None) is None:
             opens = [self._week.opens_at_ms(self._minutes_of(one), now_ms) for one in engines]
             first = min((at for at in opens if at is not None), default=None)
-            return Hold("the idle engines that could take it are outside of their hours", first)
+            return Hold("the idle engines that could take the job are outside their hours", first)
         return self._inner.place(job, present, now_ms)
 
     def _is_open(self, engine: EngineInfo, now_ms: int) -> bool:
         return bool(self._minutes_of(engine) >> self._week.minute_of(now_ms) & 1)
 
     def _minutes_of(self, engine: EngineInfo) -> int:
-        """Return when an engine may be used; -1, all bits: always."""
-        named = [minutes for window, minutes in self._engines if _names(window, engine)]
-        together = 0
-        for minutes in named:
-            together |= minutes
-        return together if named else -1
+        """Return when an engine may be used; -1 (all bits) for always."""
+        windows = [minutes for window, minutes in self._engines if _names(window, engine)]
+        union = 0
+        for minutes in windows:
+            union |= minutes
+        return union if windows else -1
 
 
 class SharingTimeWindow(TimeWindow):
-    """The same around a policy that divides the queue into shares."""
+    """A time window around a policy that divides the queue into shares."""
 
     def __init__(self, settings: TimeWindowSettings, inner: SharingPolicy) -> None:
         super().__init__(settings, inner)
@@ -113,7 +113,7 @@ class SharingTimeWindow(TimeWindow):
 
 @hookimpl
 def distconvd_register_policies(registrar: Registrar[PolicyFactory]) -> None:
-    """Offer the policy."""
+    """Register the policy."""
     registrar.add(NAME, _make)
 
 

@@ -1,7 +1,7 @@
-"""Hours of the week as numbers: bit 0 is Monday 00:00 local time, one bit a minute.
+"""Represent hours of the week as an integer with a bit for each minute, from Monday 00:00.
 
-So a union of windows is an `|`, "open now" is one bit, and "open again when" is the lowest bit of the
-week turned to the present.
+So a union of windows is `|`, "open now" is one bit, and the next opening is the lowest bit of the
+week after it is rotated to the present minute. All hours are local time.
 """
 
 import re
@@ -24,19 +24,22 @@ class Week:
     Args:
         timezone: its name, such as `Europe/Berlin`.
 
-    Raises `ValueError` for one that is not known here.
+    Raises `ValueError` for an unknown one.
     """
 
     def __init__(self, timezone: str) -> None:
         try:
             self._zone = ZoneInfo(timezone)
         except (OSError, ValueError, KeyError) as error:  # KeyError: ZoneInfoNotFoundError
-            raise ValueError(f"timezone {timezone!r} is not known here") from error
+            raise ValueError(
+                f"timezone {timezone!r} is unknown on this machine;"
+                " expected a name such as Europe/Berlin"
+            ) from error
         self._minute_ms = -1
         self._minute = 0
 
     def minute_of(self, now_ms: int) -> int:
-        """Return the minute of the week, found once a minute."""
+        """Return the minute of the week; calculated once a minute, then cached."""
         if now_ms // _MINUTE_MS != self._minute_ms:
             self._minute_ms = now_ms // _MINUTE_MS
             local = datetime.fromtimestamp(now_ms / 1000, self._zone)
@@ -44,15 +47,15 @@ class Week:
         return self._minute
 
     def opens_at_ms(self, minutes: int, now_ms: int) -> int | None:
-        """Return when the first of these minutes comes, or None when none ever does."""
+        """Return when the next of these minutes begins; None if there are none."""
         at = self.minute_of(now_ms)
-        turned = (minutes >> at) | (minutes << (7 * _DAY_MINUTES - at))
-        if not turned:
+        rotated = (minutes >> at) | (minutes << (7 * _DAY_MINUTES - at))
+        if not rotated:
             return None
-        ahead = (turned & -turned).bit_length() - 1
+        ahead = (rotated & -rotated).bit_length() - 1  # the lowest bit that is set
         begin_ms = now_ms // _MINUTE_MS * _MINUTE_MS
         due = datetime.fromtimestamp(begin_ms / 1000, self._zone) + timedelta(minutes=ahead)
-        # Wall-clock arithmetic, so that 22:00 stays 22:00 over a change of the clock.
+        # Wall-clock arithmetic, so that 22:00 stays 22:00 when the clock changes.
         return max(now_ms + 1000, int(due.timestamp() * 1000))
 
 
@@ -63,7 +66,7 @@ def minutes_of(days: Iterable[str], hours: str) -> int:
     if found is not None:
         begin, end = (60 * int(found[i]) + int(found[i + 1]) for i in (1, 3))
     if found is None or begin == end or end > _DAY_MINUTES:
-        raise ValueError(f"hours {hours!r}: write them as 22:00-06:00")
+        raise ValueError(f"hours {hours!r}: expected a time range such as 22:00-06:00")
     length = end - begin if end > begin else end - begin + _DAY_MINUTES
     bits, names = 0, list[str](DAYS)
     for day in days:

@@ -1,1 +1,1 @@
-"""POST events to URLs, signed, until each is acknowledged."""
+"""POST signed events to URLs until each is acknowledged."""

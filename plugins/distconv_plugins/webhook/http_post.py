@@ -1,8 +1,8 @@
-"""One HTTP POST, http or https, on trio and h11: all that the webhook asks of a client.
+"""Send one HTTP POST, http or https, on trio and h11.
 
-The daemon has no HTTP client among its dependencies, and this needs no more than a connection, a
-request and the status of its reply. Redirects are not followed: what was signed goes where it was
-configured to go, and nowhere else.
+The daemon has no HTTP client among its dependencies, and the webhook needs only a connection, a
+request and the status of the reply. Redirects are not followed: a signed body goes only to the
+configured URL.
 """
 
 import ssl
@@ -14,11 +14,11 @@ import h11
 import trio
 
 REPLY_BYTES_MAX = 65_536
-"""More of a reply is not read; its status is all that counts."""
+"""A reply's head may not be longer; only its status and headers are read."""
 
 
 class PostReply(NamedTuple):
-    """What came back."""
+    """The status and headers of a reply."""
 
     status: int
     headers: Mapping[str, str]
@@ -29,14 +29,19 @@ def check_url(url: str) -> str:
     """Return the URL; raises `ValueError` for one that cannot be posted to."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
-        raise ValueError(f"{place_of(url)} is no http(s) URL")
+        raise ValueError(
+            f"{place_of(url)}: expected an http or https URL such as https://example.com/hook"
+        )
     if parts.username is not None or not url.isascii() or not url.isprintable() or " " in url:
-        raise ValueError(f"{place_of(url)} has a user, a space, or what must be percent-encoded")
+        raise ValueError(
+            f"{place_of(url)}: expected a URL without a user, a space, or a character that must be"
+            " percent-encoded"
+        )
     return url
 
 
 def place_of(url: str) -> str:
-    """Return what may be told of a URL: scheme, host and port. Its path is often as good as a key."""
+    """Return what may be logged of a URL: scheme, host and port. Its path is often a secret."""
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}{'/…' if parts.path.strip('/') or parts.query else '/'}"
@@ -48,12 +53,12 @@ async def post(
     """Send a body and return the status of the reply, on a connection of its own.
 
     Args:
-        url: as `check_url` lets through.
+        url: one that `check_url` accepts.
         body: what to send.
-        headers: besides `Host` and `Content-Length`.
-        tls: for https; None: the system's certificates.
+        headers: in addition to `Host` and `Content-Length`.
+        tls: for https; None for the system's certificates.
 
-    Raises `OSError` for whatever goes wrong on the way.
+    Raises `OSError` for anything that goes wrong.
     """
     parts = urlsplit(url)
     try:
@@ -67,7 +72,7 @@ async def post(
     except (trio.BrokenResourceError, ssl.CertificateError) as error:
         raise ConnectionError(str(error.__cause__ or error)) from error
     except h11.ProtocolError as error:
-        raise ConnectionError(f"the reply is no HTTP: {error}") from error
+        raise ConnectionError(f"the reply is not HTTP: {error}") from error
 
 
 async def _connect(parts: SplitResult, tls: ssl.SSLContext | None) -> trio.abc.Stream:
@@ -109,4 +114,4 @@ async def _reply(machine: h11.Connection, stream: trio.abc.Stream) -> PostReply:
             machine.receive_data(data)
         elif isinstance(event, h11.ConnectionClosed):
             break
-    raise ConnectionError("there was no reply")
+    raise ConnectionError("the connection ended without a reply")

@@ -1,4 +1,4 @@
-"""Tells URLs of events: signed, in order, again and again until they say that they have heard.
+"""POST events to URLs, signed and in order, and retry until each is acknowledged.
 
     [plugin.webhook]
     urls = ["https://example.com/hooks/distconv"]
@@ -7,19 +7,19 @@
 
 Each event is a POST of one JSON object, with
 
-- `X-Distconv-Event`: its kind; `X-Distconv-Delivery`: its id, the same in every try, as what is told
-  until it is acknowledged may be told twice;
-- `X-Distconv-Signature: t=SECONDS,v1=HEX`, where HEX is the HMAC-SHA256 under the secret of
-  `SECONDS.BODY`. A receiver computes the same, compares in constant time, and refuses a `t` that is
-  minutes off, so that nothing recorded can be played again.
+- `X-Distconv-Event`: its kind; `X-Distconv-Delivery`: its id, the same in every try, because an
+  event may be delivered twice when its acknowledgement is lost;
+- `X-Distconv-Signature: t=SECONDS,v1=HEX`, where HEX is the HMAC-SHA256 of `SECONDS.BODY` under the
+  secret. A receiver computes the same, compares in constant time, and rejects a `t` that is minutes
+  off, so that a recorded request cannot be replayed.
 
-2xx is heard. 408, 429, 5xx and silence mean "later": that URL waits with a backoff (or as
-`Retry-After` says) and keeps its order, the others go on. Any other status means "never": the event is
-dropped for that URL, with a log line.
+2xx acknowledges the event. 408, 429, 5xx and no reply mean "later": that URL is retried with a
+backoff (or after `Retry-After`) and keeps its order, while the other URLs continue. Any other
+status means "never": the event is dropped for that URL, with a log line.
 
-Events are on disk within a moment of being told; then neither a receiver that is away nor a restart
-loses one. Those of the last moment before a crash are lost: what must not be missed is to be read
-from the jobs.
+Events are written to disk within a moment of their publication; after that, neither an absent
+receiver nor a restart loses one. Those of the last moment before a crash are lost: what must not be
+missed is to be read from the jobs.
 """
 
 import hashlib
@@ -38,6 +38,7 @@ import msgspec
 import trio
 
 from distconv_plugins.shared.events import ENDS, event_json, kinds_of
+from distconv_plugins.shared.os_errors import describe_error
 from distconv_plugins.webhook.http_post import check_url, place_of, post
 from distconv_plugins.webhook.queue import Waiting, WebhookQueue
 from distconvd import hookimpl
@@ -55,30 +56,30 @@ NAME = "webhook"
 SECRET_CHARS_MIN = 16
 BACKOFF_MIN_S, BACKOFF_MAX_S = 1.0, 600.0
 UNWRITTEN_MAX = 10_000
-"""Events held in memory while the disk does not take them."""
+"""Events that are kept in memory while the disk cannot be written."""
 
 log = logging.getLogger("distconvd.webhook")
 
 
 class WebhookSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Table `[plugin.webhook]`; without URLs nobody is told."""
+    """Table `[plugin.webhook]`; without URLs nothing is sent."""
 
     urls: list[str] = []
-    """Whom to tell."""
+    """Where to send events."""
     secret: str | None = None
-    """What signs; needed."""
+    """The key of the signatures; required."""
     events: list[str] = msgspec.field(default_factory=lambda: list(ENDS))
     """Kinds of event, or patterns such as `engine.*`."""
     timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 10.0
     """Time for one try."""
     queue_max: Annotated[int, msgspec.Meta(gt=0)] = 100_000
-    """Events that may wait for one URL; beyond it the oldest are dropped."""
+    """Events that may wait for one URL; beyond this the oldest are dropped."""
     queue_file: str | None = None
-    """Where they wait. Default: the state file's name and `.webhook`."""
+    """The file in which they wait. Default: the state file's name and `.webhook`."""
 
 
 def signature_of(secret: str, at_s: int, body: bytes) -> str:
-    """Return `X-Distconv-Signature` of a body that is sent now; receivers compute the same."""
+    """Return the `X-Distconv-Signature` of a body sent at `at_s`; receivers compute the same."""
     signed = hmac.new(secret.encode(), b"%d.%b" % (at_s, body), hashlib.sha256)
     return f"t={at_s},v1={signed.hexdigest()}"
 
@@ -87,12 +88,12 @@ class Webhook:
     """The service; see the module.
 
     Args:
-        settings: whom to tell of what.
+        settings: the URLs, the kinds of event and the bounds.
         path: the queue's file.
-        tls: for https; None: the system's certificates.
+        tls: for https; None for the system's certificates.
         now_s: the wall clock, for signatures.
 
-    Raises `ConfigError` for a URL, a secret or a pattern that cannot be.
+    Raises `ConfigError` for an invalid URL, secret or pattern.
     """
 
     def __init__(
@@ -104,7 +105,9 @@ class Webhook:
         now_s: Callable[[], float] = time.time,
     ) -> None:
         if settings.secret is None or len(settings.secret) < SECRET_CHARS_MIN:
-            raise ConfigError(f"[plugin.{NAME}] secret: give one of {SECRET_CHARS_MIN} characters")
+            raise ConfigError(
+                f"[plugin.{NAME}] secret: expected at least {SECRET_CHARS_MIN} characters"
+            )
         try:
             self._urls = [check_url(url) for url in dict.fromkeys(settings.urls)]
         except ValueError as error:
@@ -122,7 +125,7 @@ class Webhook:
         self._disk = trio.CapacityLimiter(1)
 
     def on_event(self, event: Event) -> None:
-        """Take an event to be told."""
+        """Accept an event for delivery."""
         if event.kind in self._kinds:
             event_id = secrets.token_hex(16)
             self._unwritten.append((event_id, event.kind, event_json(event, id=event_id)))
@@ -141,7 +144,7 @@ class Webhook:
             queue.close()
 
     async def _write_forever(self, queue: WebhookQueue) -> NoReturn:
-        """Put events on disk as they come, those that came together in one step."""
+        """Write events to disk as they arrive, those that wait together in one transaction."""
         while True:
             await self._news.wait()
             self._news = trio.Event()
@@ -153,24 +156,24 @@ class Webhook:
                 )
             except OSError as error:
                 self._unwritten.extendleft(reversed(batch))
-                log.error("%s; %d events wait in memory", error, len(self._unwritten))
+                log.error("%s; events that wait in memory: %d", error, len(self._unwritten))
                 self._news.set()
                 await trio.sleep(BACKOFF_MIN_S)
                 continue
             except trio.Cancelled:
-                self._unwritten.extendleft(reversed(batch))  # it has not begun
+                self._unwritten.extendleft(reversed(batch))  # the thread has not started
                 raise
             if dropped:
-                log.error("the webhook's queue is full: the oldest %d events are dropped", dropped)
+                log.error("the webhook's queue is full: oldest events dropped: %d", dropped)
             self._queued.set()
             self._queued = trio.Event()
 
     def _write_last(self, queue: WebhookQueue) -> None:
-        """Put on disk what came while the daemon drained."""
+        """Write the events to disk that are still in memory when the service ends."""
         try:
             queue.add(self._urls, list(self._unwritten))
         except OSError as error:
-            log.error("%s; %d events are lost", error, len(self._unwritten))
+            log.error("%s; lost events: %d", error, len(self._unwritten))
 
     async def _deliver_forever(self, queue: WebhookQueue, url: str) -> NoReturn:
         failures = 0
@@ -189,7 +192,7 @@ class Webhook:
                 await trio.sleep(wait_s)
 
     async def _deliver(self, url: str, waiting: Waiting, failures: int) -> float | None:
-        """Try once; return None when that is settled, else how long to wait."""
+        """Try once; return None if the event is acknowledged or dropped, else how long to wait."""
         body, at_s = waiting.body, int(self._now_s())
         headers = {
             "Content-Type": "application/json",
@@ -216,11 +219,12 @@ class Webhook:
         except trio.TooSlowError:
             fault = f"no reply in {self._timeout_s:g} s"
         except OSError as error:
-            fault = str(error) or type(error).__name__
+            fault = describe_error(error) or type(error).__name__
         backoff_s = min(BACKOFF_MAX_S, BACKOFF_MIN_S * 2.0 ** min(failures, 20))
         wait_s = min(BACKOFF_MAX_S, max(asked_s, backoff_s * random.uniform(0.5, 1.0)))
         log.warning(
-            "%s was not told of %s: %s; again in %.0f s", place_of(url), waiting.kind, fault, wait_s,
+            "%s did not acknowledge %s: %s; trying again in %.0f s",
+            place_of(url), waiting.kind, fault, wait_s,
             extra=_ids_of(waiting),
         )  # fmt: skip
         return wait_s
@@ -233,14 +237,14 @@ class _Ids(msgspec.Struct, frozen=True):
 
 
 def _ids_of(waiting: Waiting) -> dict[str, object]:
-    """Return what an event that waits is about, as fields of a log line."""
+    """Return the ids of a waiting event as fields of a log line."""
     ids = msgspec.json.decode(waiting.body, type=_Ids)
     return {**msgspec.structs.asdict(ids), "delivery": waiting.event_id}
 
 
 @hookimpl
 def distconvd_register_services(registrar: Registrar[ServiceFactory]) -> None:
-    """Offer the service."""
+    """Register the service."""
     registrar.add(NAME, _make)
 
 

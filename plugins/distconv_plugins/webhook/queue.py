@@ -1,9 +1,9 @@
-"""The webhook's queue on disk: what was to be told and has not been acknowledged yet.
+"""Keep the webhook's events on disk until they are acknowledged.
 
-One SQLite file (it comes with Python, and is a file format more than a database), one row an event and
-URL, oldest first. Rows are added many at a time in one transaction, which is on disk when `add`
-returns. Bounded a URL: beyond it the oldest rows go. The methods block; call them in a thread, one at
-a time.
+One SQLite file (SQLite comes with Python, and serves here as a file format) has a row for each
+event and URL, oldest first. Rows are added many at a time in one transaction, which is on disk when
+`add` returns. The rows of each URL are bounded: beyond that the oldest are removed. The methods
+block; call them in a thread, one at a time.
 """
 
 import sqlite3
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from distconv_plugins.shared.os_errors import describe_error
 from distconvd.errors import ConfigError
 
 FORMAT = 1
@@ -29,7 +30,7 @@ class WebhookQueue:
     """See the module.
 
     Args:
-        path: the file; made when it is missing, for its owner only.
+        path: the file; created if it is missing, readable by its owner only.
         size_max: how many events may wait for one URL.
 
     Raises `ConfigError` for a file that cannot be used.
@@ -52,12 +53,13 @@ class WebhookQueue:
             self._file.execute("CREATE INDEX IF NOT EXISTS by_url ON waiting (url, number)")
             self._file.execute(f"PRAGMA user_version = {FORMAT}")
         except (sqlite3.Error, OSError) as error:
-            raise ConfigError(f"the webhook's queue {path} cannot be opened: {error}") from error
+            reason = describe_error(error)
+            raise ConfigError(f"the webhook's queue {path} cannot be opened: {reason}") from error
 
     def add(self, urls: Sequence[str], events: Sequence[tuple[str, str, bytes]]) -> int:
-        """Add (id, kind, body) for each URL; return how many old ones had to go for them.
+        """Add (id, kind, body) for each URL; return how many old rows were removed for them.
 
-        Raises `OSError` when they are not on disk; then none of them is.
+        Raises `OSError` if they could not be written; then none of them is.
         """
         try:
             with self._file:
@@ -83,7 +85,7 @@ class WebhookQueue:
         ).rowcount
 
     def first(self, url: str) -> Waiting | None:
-        """Return what has waited longest for a URL."""
+        """Return the event that has waited longest for a URL; None if there is none."""
         row = self._file.execute(
             "SELECT number, event_id, kind, body FROM waiting WHERE url = ? ORDER BY number LIMIT 1",
             (url,),
@@ -91,7 +93,7 @@ class WebhookQueue:
         return None if row is None else Waiting(*row)
 
     def remove(self, number: int) -> None:
-        """Forget one that is settled."""
+        """Remove an event that was acknowledged or dropped."""
         self._file.execute("DELETE FROM waiting WHERE number = ?", (number,))
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Each link of the chain of counts, broken once: the verdict names what is missing. No ffmpeg."""
+"""Break each link of the chain of counts once: the failure names what is missing. No ffmpeg."""
 
 import dataclasses
 from collections.abc import Callable
@@ -44,7 +44,7 @@ def packets(count: int, end_s: float, **changes: object) -> StreamPackets:
 
 @dataclasses.dataclass
 class Case:
-    """A sound conversion, to be spoiled in one place."""
+    """A correct conversion, to be corrupted in one place."""
 
     before: PacketScan
     after: PacketScan
@@ -62,7 +62,7 @@ class Case:
         return check_counts(request, source, self.encoded, self.after, self.decoded)
 
 
-def sound() -> Case:
+def correct_case() -> Case:
     encoding, decoding = Diagnosis(), Diagnosis()
     encoding.read = {0: ReadCount("video", 100, 100, 0), 1: ReadCount("audio", 200, None, 0)}
     encoding.written = {0: WriteCount("video", 100, 100), 1: WriteCount("audio", None, 200)}
@@ -75,8 +75,8 @@ def sound() -> Case:
     )
 
 
-def test_a_sound_conversion_passes() -> None:
-    assert sound().check() == ["packets-read", "frames", "durations", "decodes"]
+def test_a_correct_conversion_passes() -> None:
+    assert correct_case().check() == ["packets-read", "frames", "durations", "decodes"]
 
 
 def read_less(case: Case) -> None:
@@ -134,23 +134,23 @@ def no_audio(case: Case) -> None:
         (no_audio, VerificationFault),
     ],
 )
-def test_each_missing_link_is_found(
+def test_each_loss_in_the_chain_of_counts_is_found(
     corrupt_case: Callable[[Case], None], kind: type[JobFailure]
 ) -> None:
-    case = sound()
+    case = correct_case()
     corrupt_case(case)
     with pytest.raises(kind):
         case.check()
 
 
-def test_frames_that_an_edit_list_hides_are_not_missed() -> None:
-    case = sound()
+def test_frames_that_an_edit_list_hides_are_not_reported_missing() -> None:
+    case = correct_case()
     case.before.streams[0] = packets(110, 4.0, hidden=10)
     case.check()
 
 
-def test_a_lower_rate_is_checked_against_its_own_duration() -> None:
-    case = sound()
+def test_a_lower_frame_rate_is_checked_by_duration() -> None:
+    case = correct_case()
     case.options = TranscodeOptions(max_fps=10.0)
     case.encoded.diagnosis.written[0] = WriteCount("video", 40, 40)
     case.decoded.read[0] = ReadCount("video", 40, 40, 0)
@@ -173,27 +173,27 @@ def test_a_whole_source_passes() -> None:
 
 
 @pytest.mark.parametrize(
-    "index,spoiled,words",
+    "index,corrupted,words",
     [
-        (0, packets(60, 2.4), "should have 100 frames, 60 are there"),
+        (0, packets(60, 2.4), "should have 100 frames, but has 60"),
         (0, packets(100, 4.0, corrupt=2), "2 packets"),
         (0, packets(100, 4.0, zeroed=1), "holes"),
         (1, packets(0, 0.0), "no data"),
     ],
 )
-def test_what_a_source_lacks_is_reported(index: int, spoiled: StreamPackets, words: str) -> None:
+def test_what_a_source_lacks_is_reported(index: int, corrupted: StreamPackets, words: str) -> None:
     scan = whole()
-    scan.streams[index] = spoiled
+    scan.streams[index] = corrupted
     with pytest.raises(InputFault) as caught:
         check_source_packets(FOUND, scan)
     assert words in caught.value.message
 
 
-def test_a_header_that_promises_more_than_there_is_is_a_cut_source() -> None:
+def test_a_header_that_states_more_than_the_data_is_a_cut_source() -> None:
     with pytest.raises(InputFault) as caught:
         check_source_packets(dataclasses.replace(FOUND, duration_s=10.0), whole())
     assert "its header says 10.00 s, its data ends at 4.00 s" in caught.value.message
-    # An estimate is no promise, and a clock that jumps is no measure.
+    # An estimated duration proves nothing, nor does one whose clock jumps.
     check_source_packets(dataclasses.replace(FOUND, duration_s=10.0, format="mpegts"), whole())
     scan = whole()
     scan.streams[1].jumps = 1
@@ -213,7 +213,7 @@ def test_a_restarted_clock_is_distinguished_from_disorder() -> None:
     assert (concatenated.back, concatenated.jumps) == ((4.0, 0.0), 1)
 
 
-def test_a_clock_that_restarts_is_another_recording_where_the_format_has_but_one_clock() -> None:
+def test_a_clock_that_restarts_is_a_second_recording_in_a_format_with_one_clock() -> None:
     scan = whole()
     scan.streams[1].back = (4.0, 0.0)
     with pytest.raises(InputFault, match=r"audio #1 \(aac\) goes back from 4\.00 s to 0\.00 s"):
@@ -221,12 +221,14 @@ def test_a_clock_that_restarts_is_another_recording_where_the_format_has_but_one
     chained = dataclasses.replace(FOUND, format="mpegts")
     check_source_packets(chained, scan)
     scan.diagnosis.line("[mpegts @ 0x1] [warning] Packet corrupt (stream = 0, dts = 1).")
-    with pytest.raises(InputFault, match=r"or joined .its clock goes back from 4\.00 s to 0\.00 s"):
+    with pytest.raises(
+        InputFault, match=r"or concatenated .its clock goes back from 4\.00 s to 0\.00 s"
+    ):
         check_source_packets(chained, scan)
 
 
-def test_recordings_whose_joined_clocks_do_not_add_up_are_the_sources_fault() -> None:
-    case = sound()
+def test_recordings_whose_concatenated_clocks_do_not_add_up_are_the_sources_fault() -> None:
+    case = correct_case()
     case.before.streams[1] = packets(200, 2.0, total_s=4.1, jumps=1, back=(2.0, 0.0))
     case.check()
     case.after.streams[1] = packets(200, 9.0)
@@ -234,7 +236,7 @@ def test_recordings_whose_joined_clocks_do_not_add_up_are_the_sources_fault() ->
         case.check()
 
 
-def test_alarms_of_the_demuxer_are_damage() -> None:
+def test_errors_of_the_demuxer_are_damage() -> None:
     scan = whole()
     scan.diagnosis.line("[mov,mp4 @ 0x1] [error] stream 0, offset 0x1: partial file")
     with pytest.raises(InputFault):
@@ -248,14 +250,14 @@ def test_alarms_of_the_demuxer_are_damage() -> None:
         (range(6), None),  # an encoder's priming
         (range(7), "head"),
         (range(50, 51), "inside"),
-        (range(98, 100), None),  # behind the last that is shown
+        (range(98, 100), None),  # after the last that is shown
     ],
 )
-def test_audio_hidden_by_an_edit_list_is_noted(hidden: range, edit: str | None) -> None:
-    sound = StreamPackets()
+def test_audio_hidden_by_an_edit_list_is_recorded(hidden: range, edit: str | None) -> None:
+    audio = StreamPackets()
     for number in range(100):
-        sound.add(number * 0.023, 0.023, 100, "KD_" if number in hidden else "K__")
-    scan = PacketScan({0: packets(100, 4.0), 1: sound})
+        audio.add(number * 0.023, 0.023, 100, "KD_" if number in hidden else "K__")
+    scan = PacketScan({0: packets(100, 4.0), 1: audio})
     found = Source(Path("/a"), FileState(1, 1, 1), FOUND, scan, ()).edits
     assert found == ({1: edit} if edit else {})
 
@@ -271,7 +273,7 @@ def shape(*streams: Stream, name: str = "mov,mp4", source: Probe = FOUND) -> lis
     return check_shape(request, Probe(name, 4.0, 0.0, streams))
 
 
-def test_the_right_shape_passes_also_with_a_chapter_track() -> None:
+def test_the_planned_streams_pass_also_with_a_chapter_track() -> None:
     shape(VIDEO, AUDIO, Stream(2, "data", "bin_data"))
 
 
@@ -287,7 +289,7 @@ def test_the_right_shape_passes_also_with_a_chapter_track() -> None:
         ((AUDIO, AUDIO), "mov,mp4"),
     ],
 )
-def test_a_wrong_shape_is_found(streams: tuple[Stream, ...], name: str) -> None:
+def test_other_streams_than_planned_are_found(streams: tuple[Stream, ...], name: str) -> None:
     with pytest.raises(VerificationFault):
         shape(*streams, name=name)
 
@@ -307,7 +309,7 @@ def test_a_lost_hdr_tag_is_found() -> None:
 # ----------------------------------------------------------------------------------- the probe
 
 
-def test_what_ffprobe_prints_becomes_typed() -> None:
+def test_ffprobes_output_is_parsed_into_typed_values() -> None:
     raw = {
         "format": {"format_name": "matroska,webm", "duration": "2.5", "start_time": "-0.021"},
         "streams": [
@@ -338,7 +340,7 @@ def test_what_ffprobe_prints_becomes_typed() -> None:
 
 
 @pytest.mark.parametrize("raw", [b"", b"[]", b"{half", b'{"streams": 5}'])
-def test_a_description_that_makes_no_sense_is_an_input_failure(raw: bytes) -> None:
+def test_a_malformed_description_is_an_input_failure(raw: bytes) -> None:
     with pytest.raises(InputFault):
         parse_probe(raw)
 
@@ -346,16 +348,16 @@ def test_a_description_that_makes_no_sense_is_an_input_failure(raw: bytes) -> No
 # --------------------------------------------------------------------------- odd kinds of source
 
 
-def test_half_a_packet_at_the_end_of_a_file_of_packets_is_found() -> None:
+def test_an_incomplete_last_packet_is_found_where_the_demuxer_drops_it() -> None:
     found = dataclasses.replace(FOUND, format="yuv4mpegpipe")
     check_end_of_source(found, PacketScan(end_byte=1000), 1000)
     check_end_of_source(FOUND, PacketScan(end_byte=900), 1000)
-    with pytest.raises(InputFault, match="half a packet, of 100 bytes"):
+    with pytest.raises(InputFault, match=r"at byte 900, is incomplete \(100 bytes\)"):
         check_end_of_source(found, PacketScan(end_byte=900), 1000)
 
 
 def test_a_stream_without_a_clock_is_counted_only() -> None:
-    case = sound()
+    case = correct_case()
     case.before.streams[0] = StreamPackets(count=100)
     assert case.check()
     case.before.streams[0] = StreamPackets(count=120)
@@ -373,7 +375,7 @@ def test_a_decoder_that_ffmpeg_lacks_is_not_the_sources_fault() -> None:
 
 
 @pytest.mark.parametrize("share, is_whole", [(1.0, True), (0.9, False)])
-def test_copied_uncompressed_sound_is_compared_by_its_bytes_however_it_is_cut_into_packets(
+def test_copied_uncompressed_audio_is_compared_by_bytes_however_it_is_split_into_packets(
     share: float, is_whole: bool
 ) -> None:
     pcm = OutputStream(Stream(0, "audio", "pcm_s16le", channels=2), "copy", "pcm_s16le")
@@ -382,5 +384,5 @@ def test_copied_uncompressed_sound_is_compared_by_its_bytes_however_it_is_cut_in
     if is_whole:
         _check_audio(pcm, before, after)
     else:
-        with pytest.raises(VerificationFault, match="691200 are there"):
+        with pytest.raises(VerificationFault, match="the output has 691200"):
             _check_audio(pcm, before, after)

@@ -1,4 +1,4 @@
-"""A real daemon dies, comes back, or is silent, and so does the engine: every encode counts once."""
+"""Test that every encode counts once when a real daemon or the engine dies or hangs."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +35,7 @@ def check_done_once(site: Site, job_id: str) -> None:
     wait_until(lambda: not site.undelivered_reports())
 
 
-def test_a_daemon_that_is_killed_and_started_again_gets_the_result_of_the_same_attempt(
+def test_a_daemon_that_is_killed_and_restarted_gets_the_result_of_the_same_attempt(
     site: Site, clips: Clips
 ) -> None:
     job_id = begin(site, clips)
@@ -47,9 +47,7 @@ def test_a_daemon_that_is_killed_and_started_again_gets_the_result_of_the_same_a
     check_done_once(site, job_id)
 
 
-def test_a_daemon_that_takes_connections_and_never_answers_gets_the_result_when_it_does(
-    site: Site, clips: Clips
-) -> None:
+def test_a_suspended_daemon_gets_the_result_once_it_answers_again(site: Site, clips: Clips) -> None:
     job_id = begin(site, clips)
     site.freeze_daemon()
     wait_until(site.undelivered_reports)
@@ -57,7 +55,7 @@ def test_a_daemon_that_takes_connections_and_never_answers_gets_the_result_when_
     check_done_once(site, job_id)
 
 
-def test_an_engine_that_is_killed_is_reported_lost_by_its_next_start_and_costs_no_retry(
+def test_the_next_start_of_a_killed_engine_reports_its_attempt_as_lost_without_a_retry(
     site: Site, clips: Clips
 ) -> None:
     job_id = begin(site, clips)

@@ -1,4 +1,4 @@
-"""Every answer of a daemon is either final or worth another try; nothing else is raised."""
+"""Test that every answer of a daemon is either final or worth another try."""
 
 import io
 import json
@@ -34,19 +34,21 @@ async def test_an_overloaded_daemon_is_unavailable(status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 413, 422])
-async def test_a_daemon_that_says_no_has_decided(status: int) -> None:
+async def test_a_4xx_of_the_daemon_is_a_final_rejection(status: int) -> None:
     with pytest.raises(Rejected) as caught:
         await api(answering(status, b'{"detail": "stale"}')).heartbeat(Heartbeat("e1"))
     assert (caught.value.status, caught.value.detail) == (status, "stale")
 
 
 @pytest.mark.parametrize("content", [b"<html>proxy</html>", b"[]", b'{"message": 5}', b"\xff"])
-async def test_an_answer_that_is_not_understood_may_pass(content: bytes) -> None:
+async def test_an_answer_that_cannot_be_decoded_means_that_the_daemon_is_unavailable(
+    content: bytes,
+) -> None:
     with pytest.raises(DaemonUnavailable):
         await api(answering(200, content)).heartbeat(Heartbeat("e1"))
 
 
-async def test_a_connection_that_fails_is_a_daemon_that_is_unavailable() -> None:
+async def test_a_failed_connection_means_that_the_daemon_is_unavailable() -> None:
     def fail(request: httpx.Request) -> httpx.Response:
         raise httpx.ReadTimeout("black hole", request=request)
 
@@ -59,7 +61,7 @@ async def test_a_redirect_is_not_followed_with_the_key() -> None:
 
     def answer(request: httpx.Request) -> httpx.Response:
         seen.append(request.url.host)
-        return httpx.Response(307, headers={"Location": "http://elsewhere/"})
+        return httpx.Response(307, headers={"Location": "http://other/"})
 
     client = httpx.AsyncClient(transport=httpx.MockTransport(answer), follow_redirects=True)
     with pytest.raises(DaemonUnavailable):
@@ -67,7 +69,7 @@ async def test_a_redirect_is_not_followed_with_the_key() -> None:
     assert seen == ["d"]
 
 
-async def test_no_work_is_none_and_the_wait_is_asked_for() -> None:
+async def test_assign_requests_a_long_poll_and_returns_none_without_work() -> None:
     seen: list[httpx.Request] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -96,7 +98,7 @@ def stream() -> io.StringIO:
     return io.StringIO()
 
 
-def test_logs_are_one_line_an_event_as_text(stream: io.StringIO) -> None:
+def test_text_logs_are_one_line_per_event(stream: io.StringIO) -> None:
     setup_logs("info", "text", stream)
     log = Log(engine_id="e1").bind(job_id="1_1")
     log.debug("not shown")
@@ -106,7 +108,7 @@ def test_logs_are_one_line_an_event_as_text(stream: io.StringIO) -> None:
     assert 'INFO    job done engine_id=e1 job_id=1_1 reason="two\\nlines" empty=""' in line
 
 
-def test_logs_are_one_object_a_line_as_json(stream: io.StringIO) -> None:
+def test_json_logs_are_one_object_per_line(stream: io.StringIO) -> None:
     setup_logs("debug", "json", stream)
     Log(engine_id="e1").error("bad", count=3, path=object)
     found = json.loads(stream.getvalue())
@@ -127,7 +129,7 @@ async def test_a_key_beyond_ascii_is_sent_as_the_daemon_compares_it() -> None:
 
 
 @pytest.mark.parametrize("status", [401, 403])
-async def test_a_key_that_is_refused_is_reported_once_with_what_to_do_until_it_is_taken(
+async def test_a_rejected_key_is_logged_once_with_a_remedy_until_it_is_accepted(
     status: int, stream: io.StringIO, tmp_path: Path
 ) -> None:
     statuses = iter([status, status, status, 200, 200, status])
@@ -144,5 +146,5 @@ async def test_a_key_that_is_refused_is_reported_once_with_what_to_do_until_it_i
     first, registered, again = stream.getvalue().splitlines()
     assert "registered with the daemon" in registered
     for line in (first, again):
-        assert "ERROR   the daemon refuses this key" in line
+        assert "ERROR   the daemon rejects this key" in line
         assert all(call in line for call in ("DISTCONV_API_KEY", "--api-key-file", 'or --api-key"'))

@@ -1,4 +1,4 @@
-"""A drain gives back what was pushed and not begun, and nothing that runs."""
+"""Test that a drain releases pushed jobs that have not started, and none that runs."""
 
 from pathlib import Path
 
@@ -26,8 +26,8 @@ def job_of(job_id: str) -> Job:
     return msgspec.convert({**fields, "status": "assigned", "attempt": 1}, Job, strict=False)
 
 
-@pytest.mark.parametrize("begun", [False, True], ids=["not begun", "it runs"])
-async def test_what_a_daemon_pushes_again_after_its_restart_is_given_back_only_if_it_does_not_run(
+@pytest.mark.parametrize("begun", [False, True], ids=["not started", "running"])
+async def test_a_job_that_a_restarted_daemon_pushes_again_is_released_only_if_it_does_not_run(
     begun: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = job_of("1_0")
@@ -39,11 +39,11 @@ async def test_what_a_daemon_pushes_again_after_its_restart_is_given_back_only_i
             engine_status.active_attempts.add(
                 ActiveAttempt(Attempt(job, tmp_path, Tracker(), Controls()))
             )
-        await agent._give_back_waiting()
+        await agent._release_waiting()
         assert len(agent._outbox) == (0 if begun else 1)
 
 
-async def test_an_engine_whose_id_another_one_took_drains_and_ends_as_wrongly_configured(
+async def test_an_engine_whose_id_another_engine_took_drains_and_raises_config_error(
     tmp_path: Path,
 ) -> None:
     engine_status = EngineStatus(

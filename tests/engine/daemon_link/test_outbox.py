@@ -1,4 +1,4 @@
-"""Reports survive the engine, are sent until acknowledged, and one does not hold up another."""
+"""Test that reports survive the engine, are sent until acknowledged, and delay no other."""
 
 import errno
 import os
@@ -21,7 +21,7 @@ REPORT = CompleteReport("file:///out.mp4", 1, "e1")
 
 
 class FakeApi(DaemonApi):
-    """Takes reports, or raises what a test has put into `answers`."""
+    """Accepts reports, or raises what a test has put into `answers`."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, str, bytes]] = []
@@ -54,7 +54,7 @@ async def deliver(outbox: Outbox, *attempts: tuple[str, int]) -> None:
             nursery.cancel_scope.cancel()
 
 
-async def test_a_report_is_on_disk_before_it_is_sent_and_gone_after_it_is_acknowledged(
+async def test_a_report_is_on_disk_before_it_is_sent_and_removed_once_it_is_acknowledged(
     tmp_path: Path,
 ) -> None:
     outbox, api = make(tmp_path)
@@ -66,7 +66,7 @@ async def test_a_report_is_on_disk_before_it_is_sent_and_gone_after_it_is_acknow
     assert not list((tmp_path / "outbox").iterdir())
 
 
-async def test_a_report_of_an_earlier_run_is_sent_by_the_next(tmp_path: Path) -> None:
+async def test_a_report_of_an_earlier_run_is_sent_by_the_next_run(tmp_path: Path) -> None:
     outbox, _ = make(tmp_path)
     await outbox.put("../evil/1", 2, "fail", REPORT)
     again, api = make(tmp_path)
@@ -75,7 +75,7 @@ async def test_a_report_of_an_earlier_run_is_sent_by_the_next(tmp_path: Path) ->
     assert not list(tmp_path.rglob("*.json"))
 
 
-async def test_a_report_is_tried_until_the_daemon_is_back(tmp_path: Path) -> None:
+async def test_a_report_is_tried_again_until_the_daemon_accepts_it(tmp_path: Path) -> None:
     outbox, api = make(tmp_path)
     api.answers["1_1"] = [
         DaemonUnavailable("gone"),
@@ -88,7 +88,9 @@ async def test_a_report_is_tried_until_the_daemon_is_back(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("status", [400, 404, 409, 422])
-async def test_a_final_refusal_ends_a_report(status: int, tmp_path: Path) -> None:
+async def test_a_report_that_the_daemon_rejects_for_good_is_removed(
+    status: int, tmp_path: Path
+) -> None:
     outbox, api = make(tmp_path)
     api.answers["1_1"] = [Rejected(status, "no")]
     await outbox.put("1_1", 1, "complete", REPORT)
@@ -97,7 +99,7 @@ async def test_a_final_refusal_ends_a_report(status: int, tmp_path: Path) -> Non
     assert not list((tmp_path / "outbox").iterdir())
 
 
-async def test_one_report_that_is_stuck_does_not_delay_another(tmp_path: Path) -> None:
+async def test_an_undeliverable_report_does_not_delay_another(tmp_path: Path) -> None:
     outbox, api = make(tmp_path)
     api.answers["1_1"] = [DaemonUnavailable("503")] * 100_000
     await outbox.put("1_1", 1, "complete", REPORT)

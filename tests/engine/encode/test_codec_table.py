@@ -1,4 +1,4 @@
-"""The table of codecs, tried on the encoders: what it allows, they take."""
+"""Check that the encoders accept whatever the table of codecs allows."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""From a plan to ffmpeg's arguments, as tables; no ffmpeg runs here."""
+"""Check the arguments that a plan becomes, as tables; no ffmpeg runs here."""
 
 import dataclasses
 from typing import Any
@@ -58,7 +58,7 @@ def test_each_codec_has_sensible_defaults(codec: str, encoder: str, quality: str
     assert value(argv, "-map") == "0:0"
 
 
-def test_the_reading_side_is_fenced_in() -> None:
+def test_input_protocols_and_formats_are_restricted() -> None:
     (argv,) = lists()
     assert "-nostdin" in argv
     assert value(argv, "-protocol_whitelist") == "file"
@@ -86,7 +86,7 @@ def test_the_reading_side_is_fenced_in() -> None:
         ({"max_height": 4000}, "-filter:0", "format=yuv420p"),
     ],
 )
-def test_each_option_reaches_its_place(
+def test_each_option_becomes_its_ffmpeg_argument(
     options: dict[str, Any], option: str, expected: str | None
 ) -> None:
     (argv,) = lists("h264", **options)
@@ -113,7 +113,7 @@ def test_sizes_are_even_within_the_maxima_and_never_scaled_up(
     assert target_size(stream, typed, ENCODERS["libx264"]) == expected
 
 
-def test_a_turned_picture_is_measured_as_it_is_shown() -> None:
+def test_a_rotated_picture_is_measured_as_players_show_it() -> None:
     stream = dataclasses.replace(VIDEO, rotation=-90)
     size = target_size(stream, TranscodeOptions(max_width=540), ENCODERS["libx264"])
     assert size == (540, 960)
@@ -169,7 +169,7 @@ def test_options_that_do_not_fit_are_refused_by_name(
     assert words in caught.value.message
 
 
-def test_matroska_gets_each_cover_as_an_attachment_from_a_file_made_before() -> None:
+def test_matroska_gets_each_cover_as_an_attachment_from_an_extracted_file() -> None:
     covers = [Stream(n, "video", kind, is_cover=True) for n, kind in ((2, "mjpeg"), (3, "png"))]
     request = request_of("h264", VIDEO, AUDIO, *covers, container="mkv")
     made = cover_commands(request)
@@ -196,7 +196,7 @@ def test_every_encoder_row_is_consistent() -> None:
         assert row.quality_default in row.quality or not row.quality
 
 
-def test_every_codec_has_the_encoders_that_the_vocabulary_names_in_its_order() -> None:
+def test_every_codec_has_the_encoders_that_the_model_names_in_its_order() -> None:
     for rules in CODECS.values():
         rows = encoders_of(rules.name, hardware=False)
         assert tuple(row.name for row in rows) == rules.encoders

@@ -1,4 +1,4 @@
-"""What becomes of each stream, as a table."""
+"""Check what becomes of each stream, as tables."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -57,7 +57,7 @@ def output_streams(found: Plan) -> list[str]:
         ("h264", (AAC,), "mp4", ["copy aac"]),
     ],
 )
-def test_the_first_container_that_contains_everything_is_taken(
+def test_the_first_container_that_supports_every_stream_is_chosen(
     codec: str, streams: tuple[Stream, ...], container: str, expected: list[str]
 ) -> None:
     found = plan(codec, *streams)
@@ -100,7 +100,7 @@ def test_a_container_is_named_by_the_option_or_by_the_outputs_suffix(
         ),
     ],
 )
-def test_what_a_container_cannot_hold_is_refused_by_name_or_dropped_and_reported(
+def test_what_a_container_does_not_support_is_refused_by_name_or_dropped_and_reported(
     codec: str, container: str, streams: tuple[Stream, ...], chapters: int, culprit: str
 ) -> None:
     with pytest.raises(InputFault) as caught:
@@ -143,7 +143,7 @@ def test_options_decide_about_audio_and_subtitles(
         ("mkv", "inside", "encode"),
     ],
 )
-def test_sound_of_which_an_edit_list_hides_a_part_is_copied_only_where_that_stays_hidden(
+def test_audio_partly_hidden_by_an_edit_list_is_copied_only_where_that_stays_hidden(
     container: str, edit: Edit, action: str
 ) -> None:
     options = {"container": container}
@@ -151,13 +151,13 @@ def test_sound_of_which_an_edit_list_hides_a_part_is_copied_only_where_that_stay
     assert output_streams(found) == ["encode h264", f"{action} aac"]
 
 
-def test_such_sound_is_refused_by_name_where_a_copy_is_asked_for() -> None:
+def test_audio_with_an_edit_list_is_refused_by_name_where_a_copy_is_asked_for() -> None:
     options = {"container": "mkv", "audio_codec": "copy"}
     with pytest.raises(InputFault, match=r"a copy of audio #1 .aac, eng. with its edit list"):
         plan("h264", VIDEO, AAC, options=options, edits={1: "head"})
 
 
-def test_covers_come_behind_all_other_streams() -> None:
+def test_covers_come_after_all_other_streams() -> None:
     assert output_streams(plan("h264", COVER, VIDEO, AAC)) == [
         "encode h264",
         "copy aac",
@@ -187,7 +187,7 @@ def test_a_time_code_track_is_dropped_and_reported_without_a_refusal() -> None:
         ("vp9", {"audio_codec": "copy", "container": "webm"}, (VIDEO, AAC)),
     ],
 )
-def test_what_cannot_be_is_an_input_failure(
+def test_an_impossible_request_is_an_input_failure(
     codec: str, options: dict[str, Any], streams: tuple[Stream, ...]
 ) -> None:
     with pytest.raises(InputFault):
@@ -197,9 +197,7 @@ def test_what_cannot_be_is_an_input_failure(
 MANY = Stream(0, "audio", "pcm_s16le", channels=16, sample_rate=48000, has_layout=False)
 
 
-def test_more_channels_than_aac_contains_are_copied_where_a_container_can_else_refused_by_name() -> (
-    None
-):
+def test_more_channels_than_aac_supports_are_copied_if_possible_else_refused() -> None:
     assert output_streams(plan("h264", MANY)) == ["copy pcm_s16le"]
     with pytest.raises(InputFault, match=r"the 16 channels of audio #0 .pcm_s16le. as aac"):
         plan("h264", MANY, options={"container": "mp4"})
@@ -211,11 +209,11 @@ def test_more_channels_than_aac_contains_are_copied_where_a_container_can_else_r
     "layout,channels,label",
     [
         ("5.1", 6, "audio #0 (pcm_s16le) to aac"),
-        ("5.1.2", 8, "audio #0 (pcm_s16le) to aac, 5.1.2 folded down"),
+        ("5.1.2", 8, "audio #0 (pcm_s16le) to aac, 5.1.2 downmixed"),
         ("1 channels (FL)", 1, "audio #0 (pcm_s16le) to aac, 1 channels (FL) as mono"),
     ],
 )
-def test_sound_in_a_layout_that_aac_lacks_is_made_to_fit_and_the_result_says_how(
+def test_audio_in_a_layout_that_aac_lacks_is_converted_and_the_result_says_how(
     layout: str, channels: int, label: str
 ) -> None:
     stream = Stream(0, "audio", "pcm_s16le", channels=channels, sample_rate=48000, layout=layout)
@@ -224,5 +222,5 @@ def test_sound_in_a_layout_that_aac_lacks_is_made_to_fit_and_the_result_says_how
 
 def test_audio_in_a_layout_without_loudspeakers_is_refused_by_name() -> None:
     stream = Stream(0, "audio", "opus", channels=4, sample_rate=48000, layout="ambisonic 1")
-    with pytest.raises(InputFault, match="cannot hold the ambisonic 1 sound of audio #0"):
+    with pytest.raises(InputFault, match="cannot hold the ambisonic 1 audio of audio #0"):
         plan("h264", stream, options={"audio_codec": "aac"})

@@ -1,4 +1,4 @@
-"""Children: their own group, stopped as a tree, paused, limited, and dead when stalled."""
+"""Test that children are stopped as a tree, paused, limited, and killed when stalled."""
 
 import os
 import platform
@@ -22,7 +22,7 @@ from distconv_engine.ffmpeg.stderr import Diagnosis
 pytestmark = pytest.mark.e2e
 
 HAS_SLICES = tuple(map(int, re.findall(r"\d+", platform.release())[:2])) >= (6, 12)
-"""Older kernels ignore the slice that is asked for."""
+"""Older kernels ignore the requested slice."""
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 STUBBORN_SCRIPT = """
 import signal, subprocess, sys, time
@@ -66,7 +66,7 @@ async def test_cancelling_ends_a_stubborn_tree_within_two_seconds() -> None:
             await trio.sleep(0.01)
 
 
-async def test_without_grace_a_child_is_killed_immediately() -> None:
+async def test_a_child_without_grace_is_killed_immediately() -> None:
     async with open_child(STUBBORN, grace_s=0) as child:
         seen = trio.Event()
         async with trio.open_nursery() as nursery:
@@ -79,7 +79,7 @@ async def test_without_grace_a_child_is_killed_immediately() -> None:
 
 
 async def test_a_child_outlives_the_idle_threads_of_trio() -> None:
-    """The parent-death signal is tied to the thread that made the child."""
+    """The parent-death signal is tied to the thread that started the child."""
     await trio.to_thread.run_sync(lambda: None)
     async with open_child(SLEEP) as child:
         for thread in threading.enumerate():
@@ -93,31 +93,31 @@ async def test_a_child_outlives_the_idle_threads_of_trio() -> None:
 async def test_output_error_and_exit_code_are_reported() -> None:
     script = "import sys; print('out'); print('err', file=sys.stderr); sys.exit(3)"
     out = bytearray()
-    ended = await run([sys.executable, "-c", script], Controls(), on_stdout=out.extend)
+    result = await run([sys.executable, "-c", script], Controls(), on_stdout=out.extend)
     assert bytes(out) == b"out\n"
-    assert ended.diagnosis.tail == "err"
-    assert ended.code == 3
+    assert result.diagnosis.tail == "err"
+    assert result.code == 3
 
 
 async def test_a_signal_is_a_negative_exit_code() -> None:
     script = "import os; os.kill(os.getpid(), 9)"
-    ended = await run([sys.executable, "-c", script], Controls())
-    assert ended.code == -signal.SIGKILL
+    result = await run([sys.executable, "-c", script], Controls())
+    assert result.code == -signal.SIGKILL
 
 
-async def test_a_child_without_progress_and_without_cpu_is_ended() -> None:
+async def test_a_child_without_progress_and_cpu_use_is_killed_as_stalled() -> None:
     with trio.fail_after(10), pytest.raises(EngineFault) as caught:
         await run(SLEEP, Controls(stall_s=0.5))
-    assert "stood still" in caught.value.message
+    assert "stalled for 0.5 s" in caught.value.message
 
 
-async def test_a_child_that_uses_cpu_is_never_ended_for_being_silent() -> None:
+async def test_a_silent_child_that_uses_cpu_is_not_killed() -> None:
     busy = "import time\nend = time.time() + 1.5\nwhile time.time() < end: pass"
-    ended = await run([sys.executable, "-c", busy], Controls(stall_s=0.6))
-    assert ended.code == 0
+    result = await run([sys.executable, "-c", busy], Controls(stall_s=0.6))
+    assert result.code == 0
 
 
-async def test_a_paused_child_stands_still_and_is_not_a_stall() -> None:
+async def test_a_paused_child_is_stopped_and_not_killed_as_stalled() -> None:
     controls = Controls(stall_s=0.4)
     lives: list[bytes] = []
     ticking = "import time\nwhile True: print('tick', flush=True); time.sleep(0.01)"
@@ -151,14 +151,14 @@ async def test_limits_reach_the_child() -> None:
     )
     out = bytearray()
     limits = ChildLimits(niceness=7, memory_mb=4000, cpu_s=90)
-    ended = await run([sys.executable, "-c", script], Controls(limits), on_stdout=out.extend)
-    assert ended.code == 0
+    result = await run([sys.executable, "-c", script], Controls(limits), on_stdout=out.extend)
+    assert result.code == 0
     assert out.split() == [str(max(7, os.nice(0) + 7)).encode(), b"4000000000", b"90"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has SCHED_BATCH")
 @pytest.mark.parametrize("batch", [False, True])
-async def test_an_encode_is_batch_work_with_the_niceness_it_was_given(batch: bool) -> None:
+async def test_an_encode_runs_as_batch_work_with_its_niceness(batch: bool) -> None:
     script = (
         "import os; print(os.sched_getscheduler(0), os.nice(0)); "
         "print(open('/proc/self/sched').read() if os.path.exists('/proc/self/sched') else '')"
@@ -175,7 +175,9 @@ async def test_an_encode_is_batch_work_with_the_niceness_it_was_given(batch: boo
             assert (int(value) == 100_000_000) == batch
 
 
-async def test_a_child_beyond_its_cpu_time_is_the_engines_limit_and_nobody_elses_fault() -> None:
+async def test_a_child_that_exceeds_its_cpu_limit_fails_as_an_engine_fault_that_names_the_setting() -> (
+    None
+):
     with pytest.raises(EngineFault, match=r"more CPU time than the setting cpu_limit_s \(1\)"):
         await run([sys.executable, "-c", "while True: pass"], Controls(ChildLimits(cpu_s=1)))
 
@@ -193,7 +195,7 @@ async def test_a_child_beyond_its_cpu_time_is_the_engines_limit_and_nobody_elses
         (0, "[error] Out of memory", ChildLimits(memory_mb=60), None),
     ],
 )
-def test_an_end_by_the_operators_limits_is_distinguished_from_other_ends(
+def test_an_end_by_the_operators_limits_is_recognized(
     code: int, line: str, limits: ChildLimits, words: str | None
 ) -> None:
     diagnosis = Diagnosis()
@@ -202,7 +204,7 @@ def test_an_end_by_the_operators_limits_is_distinguished_from_other_ends(
         check_limits(RunResult(code, diagnosis), limits)
 
 
-async def test_a_program_that_is_not_there_is_an_os_error(tmp_path: Path) -> None:
+async def test_a_missing_program_raises_file_not_found(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         await run([str(tmp_path / "none")], Controls())
 
@@ -214,7 +216,7 @@ async def test_no_descriptor_is_left_open() -> None:
     assert len(os.listdir("/proc/self/fd")) <= before + 1
 
 
-def test_lines_come_whole_however_the_bytes_are_cut() -> None:
+def test_lines_are_whole_however_the_bytes_are_split() -> None:
     text = "one\nzwei ü\r\n\nlast".encode()
     for size in (1, 2, 3, 100):
         lines: list[str] = []
@@ -225,7 +227,7 @@ def test_lines_come_whole_however_the_bytes_are_cut() -> None:
         assert lines == ["one", "zwei ü", "", "last"]
 
 
-def test_a_line_without_end_is_bounded() -> None:
+def test_a_line_that_never_ends_is_cut_at_its_limit() -> None:
     lines: list[str] = []
     splitter = LineSplitter(lines.append)
     for _ in range(100):

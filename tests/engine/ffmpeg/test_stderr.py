@@ -1,4 +1,4 @@
-"""ffmpeg's lines, as it prints them: what is damage, what is noise, and the counts."""
+"""Test which of ffmpeg's lines are damage, which are harmless, and how counts are read."""
 
 import signal
 
@@ -35,7 +35,7 @@ def read(*lines: str) -> Diagnosis:
         "[aist#0:1/aac @ 0x1] [dec:aac @ 0x2] [error] Error submitting packet to decoder: x",
     ],
 )
-def test_an_error_of_the_reading_side_is_damage(line: str) -> None:
+def test_an_error_from_a_demuxer_or_decoder_is_damage(line: str) -> None:
     assert read(line).damage
 
 
@@ -54,7 +54,7 @@ def test_an_error_of_the_reading_side_is_damage(line: str) -> None:
         "",
     ],
 )
-def test_noise_and_the_writing_side_are_not_damage(line: str) -> None:
+def test_harmless_lines_and_errors_from_encoders_or_muxers_are_not_damage(line: str) -> None:
     assert not read(line).damage
 
 
@@ -76,7 +76,7 @@ def test_the_counts_at_the_end_are_read() -> None:
     assert found.decode_errors == 2
 
 
-def test_the_tail_is_bounded_and_leaves_the_chatter_out() -> None:
+def test_the_tail_is_bounded_and_omits_verbose_lines() -> None:
     found = read(*(f"[info] line {n}" for n in range(500)), "[verbose] chatter")
     assert len(found.tail.splitlines()) == TAIL_LINES
     assert "chatter" not in found.tail
@@ -93,7 +93,7 @@ def test_the_tail_is_bounded_and_leaves_the_chatter_out() -> None:
         (-signal.SIGXCPU, [], EngineFault, "SIGXCPU"),
     ],
 )  # fmt: skip
-def test_the_end_of_ffmpeg_is_judged_by_whose_fault_it_is(
+def test_the_end_of_ffmpeg_is_classified_by_whose_fault_it_is(
     code: int, lines: list[str], kind: type[JobFailure], words: str
 ) -> None:
     with pytest.raises(kind) as caught:
@@ -101,7 +101,7 @@ def test_the_end_of_ffmpeg_is_judged_by_whose_fault_it_is(
     assert words in caught.value.message
 
 
-def test_a_clean_end_is_not_a_failure() -> None:
+def test_exit_code_0_without_damage_is_not_a_failure() -> None:
     classify_exit(RunResult(0, read("[info] fine")))
 
 

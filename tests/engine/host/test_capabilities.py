@@ -1,4 +1,4 @@
-"""What an engine finds out about itself: its ffmpeg, its codecs, its speed."""
+"""Test what an engine finds out about itself: its ffmpeg, its codecs, its speed."""
 
 import dataclasses
 import time
@@ -52,7 +52,7 @@ def test_the_configured_ffmpeg_wins_with_the_ffprobe_next_to_it(tmp_path: Path) 
     assert (found.ffmpeg, found.ffprobe, found.version) == (str(ffmpeg), str(ffprobe), "7.0")
 
 
-def test_the_systems_pair_is_taken_if_it_is_new_enough_else_the_bundled_one(
+def test_the_systems_ffmpeg_is_used_if_it_is_new_enough_else_the_bundled_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
@@ -66,7 +66,9 @@ def test_the_systems_pair_is_taken_if_it_is_new_enough_else_the_bundled_one(
 
 
 @pytest.mark.parametrize("words", ["not a version", "ffmpeg version 4.0 x"])
-def test_a_configured_ffmpeg_that_will_not_do_is_refused(words: str, tmp_path: Path) -> None:
+def test_a_configured_ffmpeg_that_is_broken_or_too_old_is_rejected(
+    words: str, tmp_path: Path
+) -> None:
     program(tmp_path / "ffprobe", "ffprobe version 4.0 x")
     with pytest.raises(ConfigError):
         find_tools(program(tmp_path / "ffmpeg", words))
@@ -95,7 +97,7 @@ async def test_a_broken_ffmpeg_verifies_no_encoder(tools: Tools, tmp_path: Path)
 
 
 @pytest.mark.e2e
-async def test_another_ffmpeg_reads_back_what_the_own_one_cannot_decode(
+async def test_another_ffmpeg_decodes_what_the_chosen_one_cannot(
     tools: Tools, tmp_path: Path
 ) -> None:
     script = f'#!/bin/sh\ncase "$*" in *lavfi*) exec {tools.ffmpeg} "$@";; esac\nexit 1\n'
@@ -132,16 +134,18 @@ async def test_the_benchmark_times_each_codec_and_is_kept_until_ffmpeg_changes(
         await measure(tools, capabilities, Controls(), cache)
 
 
-def test_the_one_number_is_h264s_or_the_mean() -> None:
+def test_the_overall_benchmark_is_that_of_h264_or_the_mean() -> None:
     assert Benchmark("k", {"h264": 2.0, "vp9": 4.0}).overall_s == 2.0
     assert Benchmark("k", {"av1": 2.0, "vp9": 4.0}).overall_s == 3.0
     assert Benchmark("k", {}).overall_s is None
 
 
-# -------------------------------------------------------------------------------- the standing
+# ------------------------------------------------------------------------------- engine status
 
 
-def test_an_engine_wants_work_once_it_is_verified_and_has_disk_space(tmp_path: Path) -> None:
+def test_an_engine_is_idle_once_its_encoders_are_verified_and_draining_when_it_drains(
+    tmp_path: Path,
+) -> None:
     config = Config(work_dir=tmp_path, disk_reserve_mb=0, tags=["a"])
     engine_status = EngineStatus(config, "e1", "host")
     assert engine_status.status == "starting"
@@ -155,7 +159,7 @@ def test_an_engine_wants_work_once_it_is_verified_and_has_disk_space(tmp_path: P
     assert engine_status.heartbeat().status == "draining"
 
 
-def test_the_machines_gauges_are_plausible(tmp_path: Path) -> None:
+def test_disk_space_processor_load_and_temperature_are_plausible(tmp_path: Path) -> None:
     capacity_gb, free_gb = disk_gb(tmp_path)
     assert capacity_gb >= free_gb > 0
     assert cpu_percent() >= 0
@@ -163,7 +167,7 @@ def test_the_machines_gauges_are_plausible(tmp_path: Path) -> None:
     assert heat is None or -50 < heat < 200
 
 
-def test_two_engines_do_not_share_a_work_directory(tmp_path: Path) -> None:
+def test_a_second_engine_in_the_same_work_directory_is_rejected(tmp_path: Path) -> None:
     config = Config(work_dir=tmp_path / "work", output=str(tmp_path / "out"))
     with prepare(config):
         assert (tmp_path / "out").is_dir()
@@ -173,7 +177,7 @@ def test_two_engines_do_not_share_a_work_directory(tmp_path: Path) -> None:
     prepare(config).close()
 
 
-def test_an_engine_keeps_its_name(tmp_path: Path) -> None:
+def test_an_engine_keeps_its_id_over_restarts(tmp_path: Path) -> None:
     assert kept_engine_id(tmp_path) == kept_engine_id(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""A job that did not fit is not begun again before it may fit, and nothing is wanted for a while."""
+"""Test that a job that did not fit waits for space, and that the engine pauses after it."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ DISK = Path("/disk")
 
 
 class Bench:
-    """A shortage with a clock and a disk that the test sets."""
+    """A space backoff with a clock and a disk that the test sets."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now, self.free = 1000.0, 24 * MB
@@ -23,7 +23,7 @@ class Bench:
         self.space_backoff = SpaceBackoff(30.0, clock=lambda: self.now)
 
     def pause(self) -> float:
-        """Return how long the engine wants nothing, in seconds."""
+        """Return how long the engine wants no job, in seconds."""
         start = self.now
         while not self.space_backoff.is_over():
             self.now += 1.0
@@ -53,7 +53,7 @@ def test_an_engine_that_ran_out_of_disk_space_pauses_longer_each_time(
     assert bench.pause() == 30
 
 
-def test_free_disk_space_ends_the_pause(bench: Bench) -> None:
+def test_space_that_becomes_free_ends_the_pause(bench: Bench) -> None:
     bench.space_backoff.note(job("1"), DISK, 40 * MB)
     assert not bench.space_backoff.is_over()
     bench.free = 40 * MB
@@ -70,9 +70,9 @@ def test_free_disk_space_ends_the_pause(bench: Bench) -> None:
         (job("2", 500.0), False),
         (job("2", 500.0, "hevc", crf=1), False),
     ],
-    ids=["the same", "larger", "as large", "smaller", "made otherwise", "another codec"],
+    ids=["the same", "larger", "as large", "smaller", "other options", "another codec"],
 )
-def test_the_same_job_and_larger_ones_of_its_kind_do_not_begin_before_there_is_disk_space(
+def test_the_same_job_and_larger_ones_of_its_kind_do_not_start_before_there_is_disk_space(
     other: Job, refused: bool, bench: Bench
 ) -> None:
     bench.space_backoff.note_full(job("1", 100.0, crf=1), DISK, bench.free)
@@ -83,12 +83,12 @@ def test_the_same_job_and_larger_ones_of_its_kind_do_not_begin_before_there_is_d
     bench.space_backoff.check(other)
 
 
-def test_jobs_whose_size_is_not_reported_are_not_compared(bench: Bench) -> None:
+def test_another_job_of_unknown_size_is_not_blocked(bench: Bench) -> None:
     bench.space_backoff.note_full(job("1"), DISK, bench.free)
     bench.space_backoff.check(job("2"))
 
 
-def test_a_job_that_fitted_after_all_is_forgotten(bench: Bench) -> None:
+def test_a_job_that_did_fit_is_no_longer_blocked(bench: Bench) -> None:
     bench.space_backoff.note_full(job("1"), DISK, bench.free)
     bench.space_backoff.relieve(job("1"))
     bench.space_backoff.check(job("1"))

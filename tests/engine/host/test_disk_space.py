@@ -1,4 +1,4 @@
-"""Room on the disks: asked of each disk once, and a disk that gets full costs nothing but time."""
+"""Test the checks of disk space, and that a disk that fills up costs nothing but time."""
 
 import errno
 import json
@@ -30,14 +30,14 @@ MB = 1_000_000
 
 @pytest.fixture
 def free(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, int]], None]:
-    """Say how many MB are free on the disk of each directory's name; elsewhere there are 1000."""
+    """Set how many MB are free on the disk of each directory, by name; on the others 1000."""
 
-    def say(known: dict[str, int]) -> None:
+    def set_free(known: dict[str, int]) -> None:
         monkeypatch.setattr(
             disk_space, "free_bytes", lambda place: known.get(place.name, 1000) * MB
         )
 
-    return say
+    return set_free
 
 
 def config(tmp_path: Path, **settings: object) -> Config:
@@ -71,7 +71,7 @@ def test_an_engine_has_disk_space_when_every_disk_has_more_than_the_reserve(
     assert has_disk_space(config(tmp_path, disk_reserve_mb=reserve_mb)) == wanted
 
 
-def test_a_full_disk_is_reported_by_the_heartbeat_also_before_anything_is_verified(
+def test_a_heartbeat_reports_a_full_disk_even_before_the_encoders_are_verified(
     free: Callable[[dict[str, int]], None], tmp_path: Path
 ) -> None:
     engine_status = EngineStatus(config(tmp_path), "e1", "host")
@@ -87,11 +87,11 @@ def test_needs_on_one_disk_are_added_up_and_the_reserve_is_kept(
     free({"work": 600, "out": 600})
     settings = config(tmp_path, disk_reserve_mb=100)
     require_disk_space(settings, (tmp_path / "work", 250 * MB), (tmp_path / "out", 250 * MB))
-    with pytest.raises(TransientFault, match="600 MB free, this job needs 601 MB"):
+    with pytest.raises(TransientFault, match="600 MB free, but this job needs 601 MB"):
         require_disk_space(settings, (tmp_path / "work", 250 * MB), (tmp_path / "out", 251 * MB))
 
 
-def test_an_output_needs_disk_space_in_its_place_only_where_that_is_another_disk(
+def test_an_output_needs_space_in_its_directory_only_if_that_is_another_disk(
     free: Callable[[dict[str, int]], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = config(tmp_path, disk_reserve_mb=0)
@@ -105,14 +105,14 @@ def test_an_output_needs_disk_space_in_its_place_only_where_that_is_another_disk
 
 
 @pytest.mark.parametrize("words", ["No space left on device", "Disk quota exceeded"])
-def test_ffmpegs_words_for_a_full_disk_are_known(words: str) -> None:
+def test_ffmpegs_messages_about_a_full_disk_are_recognized(words: str) -> None:
     found = Diagnosis()
     found.line(f"[out#0/mp4 @ 0x55d0] [error] Error writing trailer: {words}")
     assert found.disk_full
     assert not found.damage
 
 
-def test_a_write_that_finds_the_disk_full_leaves_nothing_of_itself(
+def test_a_durable_write_on_a_full_disk_leaves_no_partial_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(descriptor: int) -> None:
@@ -122,6 +122,8 @@ def test_a_write_that_finds_the_disk_full_leaves_nothing_of_itself(
     with pytest.raises(OSError, match="full") as caught:
         files.write_durably(tmp_path / "report", b"x")
     assert files.is_full(caught.value)
+    assert files.describe_fault(caught.value) == "full"
+    assert files.describe_fault(ValueError("a: [Errno 2] b")) == "a: b"
     assert not list(tmp_path.iterdir())
 
 
@@ -150,8 +152,8 @@ def site(clips: Clips, benchmark: bytes, tmp_path: Path) -> Iterator[Site]:
 
 
 @pytest.mark.e2e
-@pytest.mark.skipif(not TMPFS, reason="this system lets nobody mount a small disk of his own")
-def test_a_disk_that_gets_full_in_mid_encode_costs_no_retry_and_is_free_again_afterwards(
+@pytest.mark.skipif(not TMPFS, reason="this system does not let users mount a small disk")
+def test_a_disk_that_fills_up_in_mid_encode_costs_no_retry_and_is_cleaned_up(
     site: Site, clips: Clips
 ) -> None:
     assert site.engine is not None
@@ -164,7 +166,7 @@ def test_a_disk_that_gets_full_in_mid_encode_costs_no_retry_and_is_free_again_af
     first = site.ask(f"/jobs/{job_id}/attempts")[0]
     assert (first["error_class"], site.job(job_id)["retries"]) == ("transient", 0), first
     assert "disk is full" in first["message"]
-    # It says so, wants nothing for a while, and then does not begin the same job again.
+    # It reports that, wants no job for a while, and then does not start the same job again.
     wait_until(lambda: "disk-full" in json.dumps(site.ask("/engines/e1")), 10)
     wait_until(lambda: len(site.ask(f"/jobs/{job_id}/attempts")) >= 2, 60)
     wait_until(lambda: site.ask(f"/jobs/{job_id}/attempts")[1]["ended_at"], 60)
@@ -172,7 +174,7 @@ def test_a_disk_that_gets_full_in_mid_encode_costs_no_retry_and_is_free_again_af
     site.daemon.ask("DELETE", f"/jobs/{job_id}")
     wait_until(lambda: not list((inside / "attempts").iterdir()))
     assert not (site.folder / "out").exists() or not list((site.folder / "out").iterdir())
-    # Somebody else fills it: nothing is taken, and the heartbeat says so, until there is room.
+    # Somebody else fills it: no job is taken, and the heartbeat reports it, until space is free.
     (inside / "theirs").write_bytes(bytes(23 * MB))
     wait_until(lambda: "disk-full" in json.dumps(site.ask("/engines/e1")), 10)
     again = site.submit(source_url=clips.plain().as_uri(), target_codec="h264")

@@ -1,4 +1,4 @@
-"""`distconv doctor`, `top` and `distconvd audit` at a real site: a daemon and an engine with ffmpeg."""
+"""Test `distconv doctor`, `top` and `distconvd audit` with a real daemon and engine."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -26,7 +26,7 @@ def site(benchmark: bytes, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield found
 
 
-def test_a_working_site_is_seen_as_it_is_and_audited_clean(site: Site) -> None:
+def test_top_and_audit_show_a_working_site_as_it_is(site: Site) -> None:
     job_id = site.submit(source_url=(site.folder / "shared" / "none.mp4").as_uri(), max_retries=0)
     site.wait_for_end(job_id)
     with Client(site.url, kit.KEY) as client:
@@ -37,10 +37,10 @@ def test_a_working_site_is_seen_as_it_is_and_audited_clean(site: Site) -> None:
     assert [engine.engine_id for engine in watcher.snapshot.engines] == ["e1"]
     done = kit.run("audit", "--url", site.url, cwd=site.folder, DISTCONV_API_KEY=kit.KEY)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"{site.url}: 1 jobs, 1 engines: clean\n"
+    assert done.stdout == f"{site.url}: 1 job, 1 engine: clean\n"
 
 
-def test_a_clip_goes_to_a_real_engine_and_back_by_either_way_and_a_dead_engine_is_noticed(
+def test_the_doctors_clip_makes_its_round_trip_by_http_and_by_file_and_a_dead_engine_is_noticed(
     site: Site,
 ) -> None:
     doctor_config = DoctorConfig(Settings(site.url, kit.KEY), ask_engine=lambda work_dir: None)

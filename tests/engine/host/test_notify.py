@@ -1,4 +1,4 @@
-"""What the engine tells systemd: ready when it has proved itself, signs of life, and its drain."""
+"""Test what the engine notifies systemd of: readiness, signs of life, and its drain."""
 
 import io
 import os
@@ -17,7 +17,7 @@ from distconv_engine.logs import Log, setup_logs
 
 
 class Manager:
-    """A service manager's socket, and what came to it."""
+    """A service manager's socket, and what it received."""
 
     def __init__(self, folder: Path) -> None:
         self.name = str(folder / "notify")
@@ -39,7 +39,7 @@ def manager(tmp_path: Path) -> "Manager":
     return Manager(tmp_path)
 
 
-async def test_signs_of_life_come_twice_in_the_watchdogs_time(
+async def test_the_watchdog_is_notified_twice_in_its_interval(
     manager: Manager, mock_clock: MockClock
 ) -> None:
     notifier = Notifier({"NOTIFY_SOCKET": manager.name, "WATCHDOG_USEC": "4000000"}, Log())
@@ -54,23 +54,25 @@ async def test_signs_of_life_come_twice_in_the_watchdogs_time(
     manager.close()
 
 
-async def test_without_a_manager_or_for_another_process_nothing_is_sent() -> None:
+async def test_no_watchdog_is_notified_without_a_manager_or_for_another_process() -> None:
     assert Notifier({"WATCHDOG_USEC": "100", "WATCHDOG_PID": "1"}, Log()).watchdog_s is None
     with trio.fail_after(1):
         await Notifier({}, Log()).watch()
 
 
-def test_a_manager_that_does_not_listen_is_logged_and_no_reason_to_stop(tmp_path: Path) -> None:
+def test_a_manager_that_does_not_listen_is_logged_and_does_not_stop_the_engine(
+    tmp_path: Path,
+) -> None:
     stream = io.StringIO()
     setup_logs("info", "text", stream)
     Notifier({"NOTIFY_SOCKET": str(tmp_path / "nobody")}, Log()).ready()
-    assert "WARNING service manager was not told state=READY=1" in stream.getvalue().replace(
+    assert "WARNING service manager was not notified state=READY=1" in stream.getvalue().replace(
         '"', ""
     )
 
 
 @pytest.mark.e2e
-def test_an_engine_is_ready_without_its_daemon_and_asks_for_the_time_of_its_drain(
+def test_an_engine_notifies_ready_without_its_daemon_and_extends_the_stop_timeout_for_its_drain(
     manager: Manager, benchmark: bytes, tmp_path: Path
 ) -> None:
     (tmp_path / "work").mkdir()

@@ -1,4 +1,4 @@
-"""Container checks on bytes made by hand; the real containers are in test_corrupt_sources."""
+"""Check containers built from bytes; test_corrupt_sources has files of real muxers."""
 
 import io
 import struct
@@ -63,7 +63,7 @@ MXF = klv(2, b"head") + klv(9, b"e" * 300) + klv(4, b"foot")
 
 
 def asf(packets: int, *, size: int | None = None, flags: int = 2) -> bytes:
-    """A header with its file properties, and packets of 100 bytes."""
+    """Return a header with its file properties, and packets of 100 bytes."""
     stated_index = (
         bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365") + struct.pack("<Q", 104) + bytes(16)
     )
@@ -85,7 +85,7 @@ NESTED = b"".join(
     (b"AVI LIST" if n == 0 else b"listLIST") + struct.pack("<I", 12 * (5000 - n) + 1)
     for n in range(5000)
 )
-"""Lists within lists, deeper than any stack."""
+"""Nested lists, deeper than Python's recursion limit."""
 
 
 def look(content: bytes, tmp_path: Path) -> list[str]:
@@ -104,7 +104,7 @@ def test_a_whole_file_passes(kind: str, tmp_path: Path) -> None:
 def test_a_file_cut_anywhere_after_its_first_bytes_is_refused(kind: str, tmp_path: Path) -> None:
     whole = WHOLE[kind]
     unseen = {
-        "ts": range(0, 1880, 188),  # on a border, as in the two below: see the module
+        "ts": range(0, 1880, 188),  # between two packets, which no check can see, as in the others
         "flv": [31],
         "mxf": [24, 344, *range(357, len(MXF))],
         "mp3": [n for n in range(len(MP3)) if n < 20 + 4 * 208 or (n - 20) % 208 < 4],
@@ -129,15 +129,15 @@ def test_a_file_cut_anywhere_after_its_first_bytes_is_refused(kind: str, tmp_pat
         (flv(b"filesize\0" + struct.pack(">d", 9999.0)), "9999"),
         (ogg(2, b"head") + ogg(0, b"tail"), "does not end"),
         (DV[:-1], "last DV frame"),
-        (MXF.replace(b"eeee\x06", b"eeee\x07"), "should begin an MXF key"),
-        (asf(5)[:284] + bytes(100) + asf(5)[384:], "byte 284 should begin an ASF packet"),
+        (MXF.replace(b"eeee\x06", b"eeee\x07"), "an MXF key should begin"),
+        (asf(5)[:284] + bytes(100) + asf(5)[384:], "an ASF packet should begin at byte 284"),
         (asf(5, size=9999), "9999"),
         (XING + FRAME * 60 + FRAME[:50], "last frame"),
         (XING[:25] + struct.pack(">III", 3, 90, 90_000) + XING[37:] + FRAME * 8, "Xing header"),
         (b"RIFF" + struct.pack("<I", 12 * 5000 - 8) + NESTED, "AVI chunk"),
     ],
 )
-def test_what_is_wrong_is_reported(content: bytes, words: str, tmp_path: Path) -> None:
+def test_the_message_names_what_is_wrong(content: bytes, words: str, tmp_path: Path) -> None:
     with pytest.raises(InputFault) as caught:
         look(content, tmp_path)
     assert words in caught.value.message
@@ -160,7 +160,9 @@ def test_an_odd_but_whole_file_passes(content: bytes, tmp_path: Path) -> None:
     look(content, tmp_path)
 
 
-@pytest.mark.parametrize("content", [LIVE, LIVE[:-5], b"some text, as it were" * 10, MKV + b"tail"])
+@pytest.mark.parametrize(
+    "content", [LIVE, LIVE[:-5], b"some text, not a video" * 10, MKV + b"tail"]
+)
 def test_a_file_that_states_no_length_is_left_to_the_other_checks(
     content: bytes, tmp_path: Path
 ) -> None:
@@ -195,7 +197,7 @@ def test_a_run_at_the_end_counts(tmp_path: Path) -> None:
 
 
 def fragment(number: int, begins: int | None, *, duration: int | None = 100) -> bytes:
-    """A fragment of 5 samples of track 1; how long each is stands in the header, or per sample."""
+    """Return a fragment of 5 samples of track 1; the header or `trex` has their duration."""
     header = (
         struct.pack(">II", 0, 1) if duration is None else struct.pack(">III", 0x08, 1, duration)
     )
@@ -222,7 +224,7 @@ def trak(number: int, timescale: int) -> bytes:
 
 
 def mp4_head(*, stated: int = 0, default: int = 0) -> bytes:
-    """A header of track 1, 500 units a second, with the duration of all fragments in 1/1000 s."""
+    """Return a header of track 1, 500 units a second; `stated` is the total duration in ms."""
     mehd = box(b"mehd", struct.pack(">II", 0, stated)) if stated else b""
     trex = box(b"trex", struct.pack(">IIIIII", 0, 1, 1, default, 0, 0))
     moov = box(b"mvhd", struct.pack(">4xIII", 0, 0, 1000)) + trak(1, 500)
@@ -255,7 +257,7 @@ MP4_HEAD = mp4_head()
         "without times",
     ],
 )
-def test_fragments_of_which_none_is_known_to_lack_pass(
+def test_fragments_pass_unless_one_is_known_to_be_missing(
     fragments: list[tuple[int, int | None]], tmp_path: Path
 ) -> None:
     content = MP4_HEAD + b"".join(fragment(*each) for each in fragments)
@@ -273,7 +275,7 @@ def test_fragments_of_which_none_is_known_to_lack_pass(
     ],
     ids=["one missing", "two swapped", "one twice", "after a gap"],
 )
-def test_a_fragment_that_lacks_by_its_number_and_its_time_is_found(
+def test_a_fragment_missing_by_both_its_number_and_its_time_is_found(
     fragments: list[tuple[int, int]], duration: int | None, tmp_path: Path
 ) -> None:
     pieces = [fragment(*each, duration=duration) for each in fragments]
@@ -285,7 +287,7 @@ def test_an_index_in_front_of_fragments_reveals_a_cut_on_their_border(tmp_path: 
     pieces = [fragment(1, 0), fragment(2, 500)]
     index = sidx(*map(len, pieces))
     assert look(MP4_HEAD + index + b"".join(pieces), tmp_path) == ["container-complete"]
-    with pytest.raises(InputFault, match=r"what its index \(sidx\) names reaches to byte"):
+    with pytest.raises(InputFault, match=r"what its index \(sidx\) lists reaches to byte"):
         look(MP4_HEAD + index + pieces[0], tmp_path)
 
 
@@ -301,9 +303,9 @@ def test_an_index_at_the_end_reveals_missing_bytes_in_the_middle(tmp_path: Path)
     second, third = start + len(piece), start + 2 * len(piece)
     index = mfra(start, second, third)
     assert look(MP4_HEAD + piece * 3 + index, tmp_path) == ["container-complete"]
-    with pytest.raises(InputFault, match=f"has a fragment at byte {third}, where none begins"):
+    with pytest.raises(InputFault, match=f"has a fragment at byte {third}, but none begins"):
         look(MP4_HEAD + piece * 2 + index, tmp_path)
-    # All wrong: whoever wrote it counted from elsewhere.
+    # All places wrong: the writer counted from another position.
     assert look(MP4_HEAD + piece * 2 + mfra(start + 1, second + 1), tmp_path)
 
 
@@ -322,7 +324,7 @@ def test_a_recording_may_repeat_its_header_between_fragments(tmp_path: Path) -> 
     assert look(content, tmp_path) == ["container-complete"]
 
 
-# --------------------------------------------------------------------------------------- joined
+# --------------------------------------------------------------------------------- concatenated
 
 WAV = b"RIFF" + struct.pack("<I", 4 + 8 + 20) + b"WAVE" + chunk(b"data", b"s" * 20)
 SIZED_FLV = flv(b"filesize\0" + struct.pack(">d", 45.0))
@@ -330,7 +332,7 @@ STATED = {"wav": WAV, "mkv": MKV, "flv": SIZED_FLV, "asf": asf(5), "aiff": AIFF,
 
 
 @pytest.mark.parametrize("kind", list(STATED))
-def test_another_file_where_the_first_says_that_it_ends_is_found(kind: str, tmp_path: Path) -> None:
+def test_a_second_file_at_the_stated_end_of_the_first_is_found(kind: str, tmp_path: Path) -> None:
     whole = STATED[kind]
     assert look(whole, tmp_path) == ["container-complete"]
     with pytest.raises(
@@ -339,7 +341,7 @@ def test_another_file_where_the_first_says_that_it_ends_is_found(kind: str, tmp_
         look(whole + whole, tmp_path)
 
 
-def test_what_begins_again_behind_the_last_packet_is_found() -> None:
+def test_a_second_file_after_the_last_packet_is_found() -> None:
     whole = b"caff" + bytes(60)
     check_tail(io.BytesIO(whole + b"tags" * 9), 50)
     check_tail(io.BytesIO(b"fLaC" + whole * 2), 50)

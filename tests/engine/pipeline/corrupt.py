@@ -1,4 +1,4 @@
-"""Ways to spoil a file; each gives the spoiled bytes."""
+"""Corrupt a file in many ways; each function returns the corrupted bytes."""
 
 import random
 import subprocess
@@ -14,30 +14,30 @@ def cut(percent: int) -> Callable[[bytes], bytes]:
     return lambda whole: whole[: len(whole) * percent // 100]
 
 
-def zeroed(whole: bytes) -> bytes:
+def zero_block(whole: bytes) -> bytes:
     middle = len(whole) // 2
     return whole[:middle] + bytes(BLOCK) + whole[middle + BLOCK :]
 
 
-def scrambled(whole: bytes) -> bytes:
+def scramble_block(whole: bytes) -> bytes:
     middle = len(whole) // 2
     return whole[:middle] + random.Random(1).randbytes(BLOCK) + whole[middle + BLOCK :]
 
 
 def zero_tail(whole: bytes) -> bytes:
-    """A download that was preallocated and never finished."""
+    """Return what a preallocated download leaves that was never finished."""
     kept = len(whole) * 60 // 100
     return whole[:kept] + bytes(len(whole) - kept)
 
 
-SPOILED: dict[str, Callable[[bytes], bytes]] = {
+CORRUPTIONS: dict[str, Callable[[bytes], bytes]] = {
     "cut-5": cut(5),
     "cut-25": cut(25),
     "cut-60": cut(60),
     "cut-95": cut(95),
     "cut-99": cut(99),
-    "zeroed-block": zeroed,
-    "scrambled-block": scrambled,
+    "zeroed-block": zero_block,
+    "scrambled-block": scramble_block,
     "zero-tail": zero_tail,
     "header-only": lambda whole: whole[:64],
     "empty": lambda whole: b"",
@@ -46,7 +46,7 @@ SPOILED: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-# ----------------------------------------------------------------------- at a place that is known
+# ----------------------------------------------------------------------------- at a known place
 
 
 def packet_places(tools: Tools, path: Path, kind: str) -> list[tuple[int, int]]:
@@ -63,7 +63,7 @@ def _overwritten(whole: bytes, place: int, size: int) -> bytes:
 
 
 def _fragments(whole: bytes) -> list[tuple[int, int]]:
-    """Return start and end of each `moof` with the `mdat` behind it."""
+    """Return start and end of each `moof` with the `mdat` after it."""
     found: list[tuple[int, int]] = []
     at = 0
     while at < len(whole):
@@ -85,12 +85,12 @@ def _corrupt_fragments(whole: bytes, how: str) -> bytes:
 
 
 def corrupt_for_format(tools: Tools, path: Path, how: str) -> bytes:
-    """Return `path` spoiled as one of `SPOILED`, or at a place that its packets tell."""
+    """Return `path` corrupted by one of `CORRUPTIONS`, or at a place found from its packets."""
     whole = path.read_bytes()
     middle = len(whole) // 2
     if how == "nothing":
         return whole
-    if how == "joined":
+    if how == "concatenated":
         return whole + whole
     if how in ("lost fragment", "lost end", "swapped fragments"):
         return _corrupt_fragments(whole, how)
@@ -106,4 +106,4 @@ def corrupt_for_format(tools: Tools, path: Path, how: str) -> bytes:
         packets = packet_places(tools, path, "a")
         place, size = packets[len(packets) // 2]
         return _overwritten(whole, place + size // 3, min(size // 2, 200))
-    return SPOILED[how](whole)
+    return CORRUPTIONS[how](whole)

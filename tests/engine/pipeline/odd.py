@@ -1,4 +1,4 @@
-"""Odd but sound sources: each a list of ffmpeg arguments, made from synthetic clips."""
+"""List odd but valid sources: each as ffmpeg arguments that make it from synthetic clips."""
 
 _V = "-f lavfi -i testsrc2=s=160x90:r=25:d=2"
 _A = "-f lavfi -i sine=d=2"
@@ -182,4 +182,4 @@ ODD: dict[str, tuple[str, str]] = {
     "ogg": ("old.ogg", f"{_A} -c:a libopus"),
 }
 REFUSED = {"nut": ("odd.nut", f"{_V} {_A} -c:v mpeg4 -c:a mp2")}
-"""Sound files of a kind whose damage nobody tells: refused by name."""
+"""Valid files of a format in which damage cannot be detected: refused by name."""

@@ -1,16 +1,16 @@
-"""Every row that `docs/verdicts.md` must have: each source with each thing done to it."""
+"""List every row that `docs/verdicts.md` must have: each source with each change made to it."""
 
 from tests.engine.clips import CONTAINERS
-from tests.engine.pipeline.corrupt import SPOILED
+from tests.engine.pipeline.corrupt import CORRUPTIONS
 from tests.engine.pipeline.odd import ODD
 
-CORRUPTED = "Spoiled files"
+CORRUPTED = "Corrupted files"
 CHANGING = "Files that change while they are read"
 SERVED = "Servers that misbehave"
-SOUND = "Odd but sound files"
-UNHELD = "Streams that the wanted container cannot hold"
-HURT = "Other files, spoiled"
-BLIND = "What none can see without `source_sha256`"
+ODD_BUT_VALID = "Odd but valid files"
+UNSUPPORTED = "Streams that the requested container cannot hold"
+OTHER_CORRUPTED = "Other files, corrupted"
+UNDETECTABLE = "What no check can see without `source_sha256`"
 AS_IT_IS = "nothing"
 
 CHANGES = ("shrinks", "grows")
@@ -19,17 +19,17 @@ ANY = "mp4-moov-first"
 """For what has nothing to do with the container."""
 CHANGING_ROWS = [(kind, how) for kind in CONTAINERS for how in CHANGES]
 CHANGING_ROWS += [(ANY, how) for how in REPLACED]
-MISCHIEF = ("breaks off", "claims less", "claims more", "changes between requests")
-TOO_SMALL = [
+MISBEHAVIOUR = ("breaks off", "claims less", "claims more", "changes between requests")
+LIMITED_CONTAINERS = [
     ("text-subtitles", "ts"),
     ("bitmap-subtitles", "mp4"),
     ("chapters", "ts"),
     ("cover-art", "ts"),
     ("cover-art", "mov"),
 ]
-"""Odd files, and a container that cannot hold all of each."""
+"""Odd files, each with a container that cannot hold all of its streams."""
 
-SEEN = [
+DETECTED = [
     ("ac3", "sound"),
     ("eac3", "sound"),
     ("flac", "sound"),
@@ -65,16 +65,16 @@ SEEN = [
     ("dash-fragmented", "lost fragment"),
     ("dash-fragmented", "swapped fragments"),
     ("dash-indexed", "lost end"),
-    ("h264-no-b-frames", "joined"),
-    ("dash-fragmented", "joined"),
-    ("ac3", "joined"),
-    ("wmv", "joined"),
-    ("wav", "joined"),
-    ("audio-only-flac", "joined"),
-    ("b-frames-open-gop-ts", "joined"),
+    ("h264-no-b-frames", "concatenated"),
+    ("dash-fragmented", "concatenated"),
+    ("ac3", "concatenated"),
+    ("wmv", "concatenated"),
+    ("wav", "concatenated"),
+    ("audio-only-flac", "concatenated"),
+    ("b-frames-open-gop-ts", "concatenated"),
 ]
-"""Odd files and others, each spoiled where a decoder or the container can tell."""
-UNSEEN = [
+"""Odd files and others, each corrupted where a decoder or the container reveals it."""
+UNDETECTED = [
     ("wav", "scrambled-block"),
     ("prores-pcm", "flipped bit"),
     ("mjpeg-avi", "flipped bit"),
@@ -82,19 +82,19 @@ UNSEEN = [
     ("vp9-mp4", "flipped bit"),
     ("vp9-mp4", "sound"),
 ]
-"""The same where nobody can: the engine completes these, unless the job gives a digest."""
+"""The same where nothing reveals it: the engine completes these, unless the job gives a digest."""
 
 
 def all_rows() -> list[tuple[str, str, str]]:
     """Return (section, source, change), in the page's order."""
-    rows = [(CORRUPTED, kind, how) for kind in CONTAINERS for how in (AS_IT_IS, *SPOILED)]
+    rows = [(CORRUPTED, kind, how) for kind in CONTAINERS for how in (AS_IT_IS, *CORRUPTIONS)]
     rows += [(CHANGING, kind, how) for kind, how in CHANGING_ROWS]
-    rows += [(SERVED, kind, how) for kind in CONTAINERS for how in MISCHIEF]
-    rows += [(SOUND, name, AS_IT_IS) for name in ODD]
-    rows += [(HURT, name, how) for name, how in SEEN]
-    rows += [(BLIND, name, how) for name, how in UNSEEN]
+    rows += [(SERVED, kind, how) for kind in CONTAINERS for how in MISBEHAVIOUR]
+    rows += [(ODD_BUT_VALID, name, AS_IT_IS) for name in ODD]
+    rows += [(OTHER_CORRUPTED, name, how) for name, how in DETECTED]
+    rows += [(UNDETECTABLE, name, how) for name, how in UNDETECTED]
     return rows + [
-        (UNHELD, name, f"to {container}, {what}")
-        for name, container in TOO_SMALL
+        (UNSUPPORTED, name, f"to {container}, {what}")
+        for name, container in LIMITED_CONTAINERS
         for what in ("fail", "drop")
     ]

@@ -1,4 +1,4 @@
-"""Every way to spoil a source, in every container, ends as an `input` failure: never a success."""
+"""Check that every corruption, in every container, ends as an `input` failure."""
 
 import hashlib
 import os
@@ -10,18 +10,18 @@ import pytest
 from tests.engine.clips import CONTAINERS, Clips
 from tests.engine.conftest import Run
 from tests.engine.daemon import FakeDaemon, Served
-from tests.engine.pipeline.corrupt import SPOILED, corrupt_for_format
+from tests.engine.pipeline.corrupt import CORRUPTIONS, corrupt_for_format
 from tests.engine.pipeline.rows import (
     AS_IT_IS,
-    BLIND,
     CHANGING,
     CHANGING_ROWS,
     CORRUPTED,
-    HURT,
-    MISCHIEF,
-    SEEN,
+    DETECTED,
+    MISBEHAVIOUR,
+    OTHER_CORRUPTED,
     SERVED,
-    UNSEEN,
+    UNDETECTABLE,
+    UNDETECTED,
 )
 from tests.engine.pipeline.verdicts import Verdicts, failed, succeeded
 
@@ -41,26 +41,26 @@ def copy_of(clips: Clips, kind: str, folder: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("how", list(SPOILED))
+@pytest.mark.parametrize("how", list(CORRUPTIONS))
 @pytest.mark.parametrize("kind", list(CONTAINERS))
-async def test_a_spoiled_source_is_an_input_failure_and_leaves_nothing(
+async def test_a_corrupted_source_is_an_input_failure_and_leaves_nothing(
     kind: str, how: str, run_job: Run, clips: Clips, verdicts: Verdicts, tmp_path: Path
 ) -> None:
-    spoiled = copy_of(clips, kind, tmp_path)
-    content = SPOILED[how](spoiled.read_bytes())
-    spoiled.write_bytes(content)
-    before = spoiled.stat().st_mtime_ns
+    corrupted = copy_of(clips, kind, tmp_path)
+    content = CORRUPTIONS[how](corrupted.read_bytes())
+    corrupted.write_bytes(content)
+    before = corrupted.stat().st_mtime_ns
     with pytest.raises(InputFault) as caught:
-        await run_job(spoiled, "h264", options=FAST)
+        await run_job(corrupted, "h264", options=FAST)
     assert "source" in caught.value.message.lower()
     assert not list((tmp_path / "out").glob("*"))
-    assert spoiled.stat().st_mtime_ns == before
-    assert spoiled.read_bytes() == content
+    assert corrupted.stat().st_mtime_ns == before
+    assert corrupted.read_bytes() == content
     verdicts.expect_verdict(CORRUPTED, kind, how, failed(caught.value))
 
 
 @pytest.mark.parametrize("kind", list(CONTAINERS))
-async def test_the_same_source_unspoiled_is_a_success(
+async def test_the_same_source_uncorrupted_is_a_success(
     kind: str, run_job: Run, clips: Clips, verdicts: Verdicts
 ) -> None:
     report = await run_job(clips.container(kind), "h264", options=FAST)
@@ -70,8 +70,8 @@ async def test_the_same_source_unspoiled_is_a_success(
 
 
 @pytest.fixture
-def spoiled_copy(clips: Clips, tools: Tools, tmp_path: Path) -> Copy:
-    """Copy the clip of a name, spoiled in a way."""
+def corrupted_copy(clips: Clips, tools: Tools, tmp_path: Path) -> Copy:
+    """Copy the named clip, corrupted in the given way."""
 
     def copy(name: str, how: str) -> Path:
         whole = clips.odd(name)
@@ -82,33 +82,33 @@ def spoiled_copy(clips: Clips, tools: Tools, tmp_path: Path) -> Copy:
     return copy
 
 
-@pytest.mark.parametrize("name,how", SEEN)
+@pytest.mark.parametrize("name,how", DETECTED)
 async def test_damage_that_container_or_decoder_detects_is_an_input_failure(
-    name: str, how: str, spoiled_copy: Copy, run_job: Run, verdicts: Verdicts
+    name: str, how: str, corrupted_copy: Copy, run_job: Run, verdicts: Verdicts
 ) -> None:
-    path = spoiled_copy(name, how)
+    path = corrupted_copy(name, how)
     with pytest.raises(InputFault) as caught:
         await run_job(path, "h264", options=FAST)
-    verdicts.expect_verdict(HURT, name, how, failed(caught.value))
+    verdicts.expect_verdict(OTHER_CORRUPTED, name, how, failed(caught.value))
 
 
-@pytest.mark.parametrize("name,how", UNSEEN)
+@pytest.mark.parametrize("name,how", UNDETECTED)
 async def test_damage_that_only_a_digest_reveals_is_found_with_a_digest(
-    name: str, how: str, spoiled_copy: Copy, run_job: Run, clips: Clips, verdicts: Verdicts
+    name: str, how: str, corrupted_copy: Copy, run_job: Run, clips: Clips, verdicts: Verdicts
 ) -> None:
-    path = spoiled_copy(name, how)
+    path = corrupted_copy(name, how)
     report = await run_job(path, "h264", options=FAST)
-    verdicts.expect_verdict(BLIND, name, how, succeeded(report))
+    verdicts.expect_verdict(UNDETECTABLE, name, how, succeeded(report))
     digest = hashlib.sha256(clips.odd(name).read_bytes()).hexdigest()
     with pytest.raises(InputFault, match="SHA-256"):
         await run_job(path, "h264", options=FAST, source_sha256=digest)
 
 
-# ------------------------------------------------------------------------ changed while it is read
+# ---------------------------------------------------------------------- sources changed while read
 
 
 class Meddler(Tracker):
-    """Does something to the source once the engine has looked at it and encodes."""
+    """Changes the source after the engine has checked and encoded it."""
 
     def __init__(self, meddle: Callable[[], None]) -> None:
         super().__init__()
@@ -146,7 +146,7 @@ async def test_a_source_that_changes_while_it_is_read_is_an_input_failure(
     verdicts.expect_verdict(CHANGING, kind, how, failed(caught.value))
 
 
-# -------------------------------------------------------------------------- served by a bad server
+# ------------------------------------------------------------------------- servers that misbehave
 
 
 def served(how: str, content: bytes) -> Served:
@@ -160,9 +160,9 @@ def served(how: str, content: bytes) -> Served:
     return Served(content, **kinds[how])
 
 
-@pytest.mark.parametrize("how", MISCHIEF)
+@pytest.mark.parametrize("how", MISBEHAVIOUR)
 @pytest.mark.parametrize("kind", list(CONTAINERS))
-async def test_a_source_that_cannot_be_got_whole_is_an_input_failure(
+async def test_a_source_that_cannot_be_fetched_whole_is_an_input_failure(
     kind: str,
     how: str,
     run_job: Run,

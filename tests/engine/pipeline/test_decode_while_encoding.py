@@ -1,4 +1,4 @@
-"""Decoding beside the encode: it counts for the very bytes that were decoded, and for no others."""
+"""Check that a concurrent decode counts for exactly the bytes that were decoded."""
 
 import dataclasses
 import os
@@ -53,13 +53,13 @@ def program(path: Path, tools: Tools, case: str) -> str:
 def with_decoder(
     folder: Path, tools: Tools, capabilities: Capabilities, failure_kind: str
 ) -> Capabilities:
-    """Return what makes the decoder beside an encode to H.264 do what `failure_kind` says, in a shell."""
+    """Return capabilities whose concurrent decoder of H.264 runs `failure_kind` in a shell."""
     reader = program(folder / "reader", tools, f'*" pipe:0 "*) {failure_kind};;')
     return Capabilities(capabilities.by_codec, {**capabilities.readers, "h264": reader})
 
 
 def using(ffmpeg: str, tools: Tools, capabilities: Capabilities) -> dict[str, Any]:
-    """Return what makes an engine use that ffmpeg for everything."""
+    """Return the arguments with which an engine uses that ffmpeg for everything."""
     readers = dict.fromkeys(capabilities.readers, ffmpeg)
     return {
         "tools": dataclasses.replace(tools, ffmpeg=ffmpeg),
@@ -69,12 +69,12 @@ def using(ffmpeg: str, tools: Tools, capabilities: Capabilities) -> dict[str, An
 
 @pytest.fixture
 def slow_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Never give a decoder up, however busy this machine is."""
-    monkeypatch.setattr(decode_while_encoding, "_HELD_UP_S", 60.0)
+    """Never stop a decoder for being slow, however busy this machine is."""
+    monkeypatch.setattr(decode_while_encoding, "_BLOCKED_S", 60.0)
     monkeypatch.setattr(decode_while_encoding, "_TAIL_S_MIN", 60.0)
 
 
-SPOILER = """\
+CORRUPTING_FFMPEG = """\
 #!{python}
 import os, sys
 argv = sys.argv[1:]
@@ -82,10 +82,10 @@ if "tee" in argv:
     argv[argv.index("tee") - 1:argv.index("tee") - 1] = ["-bsf:0", "noise=amount=50"]
 os.execv({ffmpeg!r}, [{ffmpeg!r}, *argv])
 """
-"""An ffmpeg whose encoder makes rubbish."""
+"""An ffmpeg whose encoder produces corrupt packets."""
 
 
-# ---------------------------------------------------------------------------------- sound encodes
+# -------------------------------------------------------------------------------- correct encodes
 
 
 @pytest.mark.e2e
@@ -100,7 +100,7 @@ os.execv({ffmpeg!r}, [{ffmpeg!r}, *argv])
         ("edit-list", {"two_pass": True, "video_bitrate_kbps": 200, **FAST}),
     ],
 )
-async def test_the_file_has_the_packets_and_times_that_it_has_without_a_decoder_next_to_it(
+async def test_the_file_has_the_same_packets_and_times_as_without_a_concurrent_decode(
     name: str,
     options: dict[str, Any],
     run_job: Run,
@@ -126,7 +126,7 @@ async def test_the_file_has_the_packets_and_times_that_it_has_without_a_decoder_
         ("text-subtitles", {"container": "ts", "on_unsupported": "drop"}),
         ("wav", {}),
         ("vp9-mp4", {"container": "mkv"}),  # the tee muxer does not take MP4's tag of Opus
-        ("b-frames-open-gop-ts", {"container": "mkv"}),  # the sound's parameters come too late
+        ("b-frames-open-gop-ts", {"container": "mkv"}),  # the audio's parameters come too late
     ],
 )
 async def test_what_cannot_be_decoded_during_its_encode_is_decoded_afterwards(
@@ -137,7 +137,7 @@ async def test_what_cannot_be_decoded_during_its_encode_is_decoded_afterwards(
     assert DECODED_CHECK not in report.result.checks
 
 
-# ---------------------------------------------------------------------------------- what goes wrong
+# ----------------------------------------------------------------------------------------- failures
 
 
 def one_bit(whole: bytes, place: int, size: int) -> bytes:
@@ -157,7 +157,7 @@ def lost(whole: bytes, place: int, size: int) -> bytes:
 @pytest.mark.usefixtures("slow_decoder")
 @pytest.mark.parametrize("kind", ["v", "a"])
 @pytest.mark.parametrize("corrupt", [one_bit, torn, lost])
-async def test_whatever_changes_on_the_disk_after_the_encode_is_found(
+async def test_whatever_changes_on_the_disk_after_the_encode_is_detected(
     corrupt: Callable[[bytes, int, int], bytes],
     kind: str,
     run_job: Run,
@@ -180,12 +180,12 @@ async def test_whatever_changes_on_the_disk_after_the_encode_is_found(
 
 
 @pytest.mark.e2e
-async def test_an_encoder_whose_packets_do_not_decode_makes_no_success(
+async def test_an_output_whose_packets_do_not_decode_fails_verification(
     run_job: Run, clips: Clips, tools: Tools, capabilities: Capabilities, tmp_path: Path
 ) -> None:
-    # The same spoilt packets go into the file and to the decoder.
+    # The same corrupted packets go into the file and to the decoder.
     path = tmp_path / "ffmpeg"
-    path.write_text(SPOILER.format(python=sys.executable, ffmpeg=tools.ffmpeg))
+    path.write_text(CORRUPTING_FFMPEG.format(python=sys.executable, ffmpeg=tools.ffmpeg))
     path.chmod(0o755)
     with pytest.raises(VerificationFault, match=r"The output (is damaged|does not decode)"):
         await run_job(clips.plain(), "h264", options=FAST, **using(str(path), tools, capabilities))
@@ -213,7 +213,7 @@ async def test_a_decoder_that_gets_no_time_does_not_block_the_encoder(
     run_job: Run, clips: Clips, tools: Tools, capabilities: Capabilities, tmp_path: Path
 ) -> None:
     own = with_decoder(tmp_path, tools, capabilities, "exec sleep 600")
-    # More than the pipe holds.
+    # The output is larger than the pipe's buffer.
     report = await run_job(clips.noise(), "h264", options={**FAST, "crf": 5}, capabilities=own)
     assert report.result.size_bytes > 2 << 20
     assert "decodes" in report.result.checks
@@ -221,7 +221,7 @@ async def test_a_decoder_that_gets_no_time_does_not_block_the_encoder(
 
 
 @pytest.mark.e2e
-async def test_the_decoder_stands_back_for_the_encoder(
+async def test_the_decoder_runs_at_the_lowest_priority(
     run_job: Run, clips: Clips, tools: Tools, capabilities: Capabilities, tmp_path: Path
 ) -> None:
     own = with_decoder(tmp_path, tools, capabilities, f"nice > {tmp_path}/nice; exit 1")
@@ -244,7 +244,7 @@ async def test_the_encode_is_batch_work_and_its_decoder_is_not(
 
 
 @pytest.mark.e2e
-async def test_a_decoder_that_dies_in_mid_encode_does_not_take_the_encode_with_it(
+async def test_a_decoder_that_dies_during_the_encode_does_not_stop_it(
     run_job: Run, clips: Clips, tools: Tools, capabilities: Capabilities, tmp_path: Path
 ) -> None:
     own = with_decoder(tmp_path, tools, capabilities, "head -c 5000 >&2; exit 1")
@@ -254,7 +254,7 @@ async def test_a_decoder_that_dies_in_mid_encode_does_not_take_the_encode_with_i
 
 
 @pytest.mark.e2e
-async def test_an_encode_that_fails_takes_its_decoder_with_it(
+async def test_an_encode_that_fails_stops_its_decoder(
     run_job: Run, clips: Clips, tools: Tools, capabilities: Capabilities, tmp_path: Path
 ) -> None:
     ffmpeg = program(tmp_path / "ffmpeg", tools, '*" tee "*) exit 3;;')
@@ -331,14 +331,16 @@ def test_a_file_with_the_same_packets_is_the_one_that_was_decoded() -> None:
         ("", scan(0, 0)),
     ],
 )
-def test_a_file_with_any_other_packet_is_not(lines: str, found: PacketScan) -> None:
+def test_a_file_with_any_other_packet_is_not_the_one_that_was_decoded(
+    lines: str, found: PacketScan
+) -> None:
     assert not decoded().is_of(PLAN, found, hashes(lines))
 
 
 def test_other_bytes_in_as_many_packets_of_the_same_sizes_are_the_disks_fault() -> None:
-    with pytest.raises(VerificationFault, match=r"video #0 .*: the disk gives other bytes"):
+    with pytest.raises(VerificationFault, match=r"video #0 .*: the disk returned other bytes"):
         check_unaltered(decoded(), PLAN, hashes(LINES.replace("cc", "cd")))
-    # What a muxer packs otherwise, as PCM, is no fault: the file is decoded.
+    # Another split into packets, as of PCM, is no fault: the file is decoded.
     check_unaltered(decoded(), PLAN, hashes(LINES.replace("100, cc", "101, cd")))
 
 

@@ -1,6 +1,6 @@
-"""Hardware encoders: offered when they work, and giving way to software only where that is allowed.
+"""Check that hardware encoders are used if they work, and else fall back if permitted.
 
-There is no such hardware here. A program in front of ffmpeg plays `h264_nvenc`: it encodes with
+There is no such hardware here. A program in front of ffmpeg simulates `h264_nvenc`: it encodes with
 libx264, or fails as a driver does.
 """
 
@@ -38,14 +38,14 @@ os.execv({ffmpeg!r}, [{ffmpeg!r}, *argv])
 
 
 def with_driver(tools: Tools, folder: Path, *, broken: bool) -> Tools:
-    """Return tools whose ffmpeg has an `h264_nvenc`."""
+    """Return tools whose ffmpeg has a simulated `h264_nvenc`."""
     program = folder / "ffmpeg-nvenc"
     program.write_text(DRIVER.format(python=sys.executable, broken=broken, ffmpeg=tools.ffmpeg))
     program.chmod(0o755)
     return dataclasses.replace(tools, ffmpeg=str(program))
 
 
-def preferring(capabilities: Capabilities, tools: Tools) -> Capabilities:
+def preferring_nvenc(capabilities: Capabilities, tools: Tools) -> Capabilities:
     """Return capabilities with the hardware encoder in front, and one ffmpeg for everything."""
     rows = (NVENC, *capabilities.encoders("h264"))
     readers = dict.fromkeys(capabilities.readers, tools.ffmpeg)
@@ -56,11 +56,11 @@ def preferring(capabilities: Capabilities, tools: Tools) -> Capabilities:
 def run_driven(
     tools: Tools, capabilities: Capabilities, run_job: Run, clips: Clips, tmp_path: Path
 ) -> Run:
-    """Run a job on a source, by default the plain clip, where that encoder is preferred."""
+    """Run a job on a source, by default the plain clip, on an engine that prefers that encoder."""
 
     async def run(source: Path | None = None, *, broken: bool, **more: Any) -> Any:
         driven = with_driver(tools, tmp_path, broken=broken)
-        preferred = preferring(capabilities, driven)
+        preferred = preferring_nvenc(capabilities, driven)
         return await run_job(source or clips.plain(), tools=driven, capabilities=preferred, **more)
 
     return run
@@ -75,7 +75,7 @@ async def test_an_encoder_is_listed_when_it_really_encodes(
     assert works is not broken
 
 
-async def test_hardware_that_works_does_the_job(run_driven: Run) -> None:
+async def test_working_hardware_encodes_the_job(run_driven: Run) -> None:
     report = await run_driven(broken=False, options={"preset": "ultrafast"})
     assert report.result.encoder == "h264_nvenc"
     assert not any(check.startswith("fallback") for check in report.result.checks)
@@ -90,7 +90,7 @@ async def test_hardware_that_works_does_the_job(run_driven: Run) -> None:
         (False, {"two_pass": True, "video_bitrate_kbps": 200}),
     ],
 )
-async def test_hardware_that_fails_or_cannot_gives_way_to_software_which_is_recorded(
+async def test_hardware_that_fails_or_cannot_do_it_falls_back_to_software_which_is_recorded(
     broken: bool, options: dict[str, Any], run_driven: Run
 ) -> None:
     report = await run_driven(broken=broken, options={"preset": "ultrafast", **options})
@@ -102,7 +102,7 @@ async def test_hardware_that_fails_or_cannot_gives_way_to_software_which_is_reco
     "broken,options,words",
     [(True, {}, "No capable devices"), (False, {"tune": "film"}, "cannot do options.tune")],
 )
-async def test_hardware_gives_way_only_where_the_setting_allows(
+async def test_hardware_falls_back_to_software_only_if_the_setting_allows_it(
     broken: bool, options: dict[str, Any], words: str, run_driven: Run, tmp_path: Path
 ) -> None:
     with pytest.raises(EngineFault, match=words):
@@ -120,11 +120,13 @@ async def test_a_bad_source_is_not_a_reason_to_try_another_encoder(
         await run_driven(cut, broken=True)
 
 
-async def test_where_only_another_ffmpeg_decodes_the_source_giving_way_is_recorded_too(
+async def test_where_only_another_ffmpeg_decodes_the_source_a_fallback_is_recorded_too(
     tools: Tools, capabilities: Capabilities, run_job: Run, clips: Clips, tmp_path: Path
 ) -> None:
     driven = with_driver(tools, tmp_path, broken=False)
-    apart = dataclasses.replace(preferring(capabilities, driven), readers=capabilities.readers)
+    apart = dataclasses.replace(
+        preferring_nvenc(capabilities, driven), readers=capabilities.readers
+    )
     report = await run_job(clips.plain(), tools=driven, capabilities=apart)
     assert "fallback-from-h264_nvenc" in report.result.checks
     with pytest.raises(EngineFault):

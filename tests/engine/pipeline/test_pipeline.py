@@ -1,4 +1,4 @@
-"""Jobs through the real pipeline, with a real ffmpeg."""
+"""Run jobs through the real pipeline, with a real ffmpeg."""
 
 import hashlib
 import os
@@ -88,7 +88,7 @@ async def test_each_codec_is_encoded_verified_and_published(
         ("h264", {"audio_codec": "opus", "audio_bitrate_kbps": 48, **FAST}, 160, 25),
     ],
 )
-async def test_options_are_obeyed_and_verified(
+async def test_options_are_applied_and_verified(
     codec: str, options: dict[str, Any], width: int, frames: int, run_job: Run, clips: Clips
 ) -> None:
     report = await run_job(clips.plain(), codec, options=options)
@@ -98,7 +98,7 @@ async def test_options_are_obeyed_and_verified(
         assert path_of(report).suffix == "." + options["container"]
 
 
-async def test_an_engine_with_too_little_memory_does_not_blame_the_source(
+async def test_too_little_memory_on_the_engine_is_not_an_input_failure(
     run_job: Run, clips: Clips
 ) -> None:
     controls = Controls(ChildLimits(memory_mb=60))
@@ -106,14 +106,14 @@ async def test_an_engine_with_too_little_memory_does_not_blame_the_source(
         await run_job(clips.plain(), "h264", controls=controls)
 
 
-async def test_a_film_of_one_frame_keeps_it_also_at_a_lower_rate(
+async def test_a_film_of_one_frame_keeps_its_frame_at_a_lower_rate(
     run_job: Run, clips: Clips
 ) -> None:
     report = await run_job(clips.odd("one-frame"), "h264", options={"max_fps": 10, **FAST})
     assert report.result.video_frames == 1
 
 
-async def test_a_bit_rate_that_two_passes_cannot_reach_is_the_jobs_fault(
+async def test_a_bit_rate_that_two_passes_cannot_reach_is_an_input_failure(
     run_job: Run, clips: Clips
 ) -> None:
     options = {"two_pass": True, "video_bitrate_kbps": 1, **FAST}
@@ -122,7 +122,7 @@ async def test_a_bit_rate_that_two_passes_cannot_reach_is_the_jobs_fault(
 
 
 @pytest.mark.parametrize("codec", ["h264", "hevc", "vp9", "av1"])
-async def test_hdr_keeps_its_tags_and_ten_bits_or_is_refused_by_an_engine_that_makes_only_eight(
+async def test_hdr_keeps_its_tags_and_ten_bits_or_is_refused_by_an_8_bit_encoder(
     codec: str, run_job: Run, clips: Clips, tools: Tools, capabilities: Capabilities
 ) -> None:
     preset = {"hevc": "ultrafast", "vp9": "8", "av1": "12", "h264": "ultrafast"}[codec]
@@ -152,10 +152,10 @@ async def test_languages_chapters_and_subtitles_are_kept(
     assert [stream.codec for stream in found.of_kind("subtitle")] == ["mov_text"]
     report = await run_job(clips.odd("chapters"), "vp9", options={"preset": "8"}, job_id="1_3")
     assert (await probe(tools, file_url(path_of(report)), Controls())).chapters == 2
-    assert "chapters" in report.result.output_streams
+    assert "chapters" in report.result.kept
 
 
-async def test_what_does_not_fit_is_refused_by_name_or_dropped_and_reported(
+async def test_an_unsupported_stream_is_refused_by_name_or_dropped_and_reported(
     run_job: Run, clips: Clips
 ) -> None:
     options = {"container": "ts", **FAST}
@@ -165,10 +165,10 @@ async def test_what_does_not_fit_is_refused_by_name_or_dropped_and_reported(
     options["on_unsupported"] = "drop"
     report = await run_job(clips.odd("text-subtitles"), "h264", options=options)
     assert report.result.dropped == ["subtitle #2 (subrip, fre)"]
-    assert report.result.output_streams == ["video #0 (h264) to h264", "audio #1 (aac) copied"]
+    assert report.result.kept == ["video #0 (h264) to h264", "audio #1 (aac) copied"]
 
 
-# -------------------------------------------------------------------------------------- hostility
+# --------------------------------------------------------------------------------- hostile sources
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ async def test_a_playlist_never_leads_to_another_file(
     assert not (tmp_path / "out").exists()
 
 
-async def test_a_source_and_a_place_whose_names_are_not_utf_8_are_taken(
+async def test_a_source_and_a_folder_whose_names_are_not_utf_8_are_accepted(
     run_job: Run, clips: Clips, tmp_path: Path
 ) -> None:
     source = Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff.mkv"))
@@ -226,14 +226,14 @@ async def test_a_source_and_a_place_whose_names_are_not_utf_8_are_taken(
         ("file:///etc/passwd", EngineFault),
     ],
 )
-async def test_a_source_url_of_another_kind_is_refused(
+async def test_a_source_url_with_another_scheme_is_refused(
     url: str, kind: type[JobFailure], run_job: Run
 ) -> None:
     with pytest.raises(kind):
         await run_job(url, "h264")
 
 
-# ------------------------------------------------------------------------------ what goes wrong
+# ---------------------------------------------------------------------------------------- failures
 
 
 async def test_a_damaged_output_is_a_verification_failure_and_is_not_published(
@@ -253,7 +253,7 @@ async def test_a_damaged_output_is_a_verification_failure_and_is_not_published(
     assert not (tmp_path / "out").exists()
 
 
-async def test_too_little_disk_space_is_a_passing_fault(run_job: Run, clips: Clips) -> None:
+async def test_too_little_disk_space_is_a_transient_failure(run_job: Run, clips: Clips) -> None:
     with pytest.raises(TransientFault) as caught:
         await run_job(clips.plain(), "h264", disk_reserve_mb=1e9)
     assert "MB free" in caught.value.message
@@ -266,7 +266,7 @@ async def test_a_wrong_digest_is_an_input_failure(run_job: Run, clips: Clips) ->
     await run_job(clips.plain(), "h264", options=FAST, source_sha256=good)
 
 
-async def test_a_codec_that_nobody_knows_is_an_input_failure(run_job: Run, clips: Clips) -> None:
+async def test_an_unknown_codec_is_an_input_failure(run_job: Run, clips: Clips) -> None:
     with pytest.raises(InputFault):
         await run_job(clips.plain(), "betamax")
 
@@ -290,7 +290,7 @@ async def test_a_cancelled_attempt_leaves_no_process(run_job: Run, clips: Clips)
 
 
 @pytest.mark.parametrize("kind, options", [("wav", {"container": "mov"}), ("tta", {})])
-async def test_sound_alone_is_copied_or_made_whatever_its_packets_and_its_layout_are(
+async def test_audio_alone_is_copied_or_encoded_whatever_its_packets_and_layout(
     kind: str, options: dict[str, Any], run_job: Run, clips: Clips
 ) -> None:
     source = clips.make(f"tone.{kind}", "-f", "lavfi", "-i", "sine=d=2")

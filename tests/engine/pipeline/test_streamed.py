@@ -1,4 +1,4 @@
-"""Large jobs with a remote source: streamed, with the same proof, and nothing stored here."""
+"""Run large jobs with a remote source: same checks, and nothing stored on the engine."""
 
 import hashlib
 from pathlib import Path
@@ -57,7 +57,9 @@ async def test_a_large_job_is_sent_while_it_is_encoded_and_read_back(
     got = tmp_path / "got"
     got.write_bytes(found)
     assert report.output_url == daemon.url + path
-    assert list(dict.fromkeys(probe_streams(tools, got))) == streams  # a TS tells them twice
+    assert (
+        list(dict.fromkeys(probe_streams(tools, got))) == streams
+    )  # ffprobe lists those of a TS twice
     assert (len(found), hashlib.sha256(found).hexdigest()) == (
         report.result.size_bytes,
         report.result.sha256,
@@ -118,7 +120,7 @@ async def test_a_source_that_changes_between_requests_is_an_input_failure(
     assert not daemon.media
 
 
-async def test_a_source_that_has_no_end_on_its_server_is_an_input_failure(
+async def test_a_source_that_its_server_never_sends_whole_is_an_input_failure(
     run_job: Run, clips: Clips, daemon: FakeDaemon
 ) -> None:
     whole = clips.container("mp4-moov-first")
@@ -131,7 +133,7 @@ async def test_a_source_that_has_no_end_on_its_server_is_an_input_failure(
 
 
 @pytest.mark.parametrize("part", [25, 60, 95])
-async def test_a_cut_source_is_found_out_without_being_stored(
+async def test_a_cut_source_is_detected_without_being_stored(
     part: int, run_job: Run, clips: Clips, daemon: FakeDaemon, tmp_path: Path
 ) -> None:
     content = clips.container("mp4-moov-first").read_bytes()
@@ -142,7 +144,7 @@ async def test_a_cut_source_is_found_out_without_being_stored(
     assert not daemon.media
 
 
-async def test_a_connection_that_breaks_is_taken_up_where_it_broke(
+async def test_a_broken_connection_is_resumed_where_it_broke(
     run_job: Run, clips: Clips, daemon: FakeDaemon
 ) -> None:
     url = serve(daemon, clips.container("mkv"), break_after=[1, 900, 5000, 700])
@@ -151,7 +153,7 @@ async def test_a_connection_that_breaks_is_taken_up_where_it_broke(
 
 
 @pytest.mark.parametrize("how", [{"ranges": False}, {"etag": None}])
-async def test_a_server_that_cannot_be_trusted_to_stream_is_fetched_from(
+async def test_a_source_served_without_ranges_or_etag_is_fetched(
     how: dict[str, Any], run_job: Run, clips: Clips, daemon: FakeDaemon
 ) -> None:
     report = await run_job(serve(daemon, clips.plain(), **how), **LARGE)
@@ -167,7 +169,7 @@ async def test_a_server_that_cannot_be_trusted_to_stream_is_fetched_from(
         ("b-frames-open-gop-ts", "mkv"),
     ],
 )
-async def test_what_cannot_be_sent_live_is_fetched(
+async def test_a_source_whose_output_cannot_be_uploaded_while_encoding_is_fetched(
     name: str, container: str, run_job: Run, clips: Clips, daemon: FakeDaemon
 ) -> None:
     url = serve(daemon, clips.odd(name))
@@ -185,7 +187,7 @@ async def test_a_given_digest_is_checked_against_a_streamed_source(
         await run_job(url, **LARGE, source_sha256="0" * 64)
 
 
-async def test_a_server_that_keeps_other_bytes_is_found_out(
+async def test_a_server_that_stores_other_bytes_is_detected(
     run_job: Run, clips: Clips, daemon: FakeDaemon
 ) -> None:
     daemon.corrupt_put = lambda content: content[:-1] + b"?"
@@ -197,7 +199,7 @@ async def test_an_upload_that_breaks_is_transient_and_leaves_nothing(
     run_job: Run, clips: Clips, daemon: FakeDaemon, tmp_path: Path
 ) -> None:
     daemon.break_put_after = 1
-    with pytest.raises(TransientFault, match="cannot be put"):
+    with pytest.raises(TransientFault, match="cannot be uploaded"):
         await run_job(serve(daemon, clips.plain()), **LARGE, server=daemon.url, place=None)
     assert not daemon.media
     assert not any((tmp_path / "work" / "attempts").rglob("output*"))
@@ -208,7 +210,7 @@ async def test_a_small_job_is_fetched(run_job: Run, clips: Clips, daemon: FakeDa
     assert "streamed" not in report.result.checks
 
 
-async def test_zeroed_blocks_are_seen_in_a_streamed_source(
+async def test_zeroed_blocks_are_detected_in_a_streamed_source(
     run_job: Run, clips: Clips, daemon: FakeDaemon, tmp_path: Path
 ) -> None:
     arguments = (

@@ -1,4 +1,4 @@
-"""A streamed job at a real site: read from the daemon's media store, and written into it."""
+"""Run a streamed job with a real daemon and engine: from its media store and back into it."""
 
 import hashlib
 from collections.abc import Iterator
@@ -42,9 +42,7 @@ def test_a_large_job_goes_from_store_to_store_and_leaves_nothing_on_the_engine(
     assert stored.read_bytes() == got
 
 
-def test_a_cut_source_is_found_out_and_nothing_of_its_output_is_ever_to_be_had(
-    site: Site, clips: Clips
-) -> None:
+def test_a_cut_source_is_refused_and_none_of_its_output_is_stored(site: Site, clips: Clips) -> None:
     whole = clips.container("mp4-moov-first").read_bytes()
     source = put(site, clips.container("mp4-moov-first"), whole[: len(whole) * 6 // 10])
     job = site.wait_for_end(site.submit(source_url=source, target_codec="h264"))

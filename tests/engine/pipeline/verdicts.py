@@ -1,8 +1,8 @@
-"""The page `docs/verdicts.md`: written by a real run, and every later run is held against it.
+"""Write the page `docs/verdicts.md` from a real run, and compare every later run with it.
 
 A row is a source, what was done to it, the engine's verdict and its words. `DISTCONV_UPDATE_DOCS=1`
 makes a run write what it sees; without it a run that sees another verdict fails. Words are compared
-up to their first detail, where that is certain, and only with the ffmpeg that wrote the page.
+up to their first colon, where they are deterministic, and only with the ffmpeg that wrote the page.
 """
 
 import os
@@ -14,24 +14,24 @@ from distconv_engine.failures import JobFailure
 from distconvd.model import CompleteReport
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "verdicts.md"
-_CERTAIN = {"nothing", "empty", "text", "zeros", "header-only"}
-_CERTAIN |= {"shrinks", "grows", "is replaced", "is written to", "breaks off", "claims more"}
-"""What is found first in a file that is spoiled in the middle depends on the encoder's very bytes."""
+_DETERMINISTIC = {"nothing", "empty", "text", "zeros", "header-only"}
+_DETERMINISTIC |= {"shrinks", "grows", "is replaced", "is written to", "breaks off", "claims more"}
+"""In a file corrupted in the middle, which fault is found first depends on the encoder's bytes."""
 _ROW = re.compile(r"^\| (.+?) \| (.+?) \| `(\w+)` \| (.*) \|$")
 _VERSION = re.compile(r"made with ffmpeg `([^`]+)`")
 _HEAD = """\
 # Verdicts: what the engine says of each bad and each odd source
 
 Every row is a run of the real engine, made with ffmpeg `{version}` by `make verdicts`; the numbers
-are those of the run. Tests hold the engine to it: a row that is missing here, or whose verdict is
-another, fails. `input` means that the job fails at once and by the source's fault; `completed` that
-the output was proved against the whole source. What the checks are, and what none can see, is in
-[verification.md](verification.md).
+are those of the run. Tests compare the engine with this page and fail if a row is missing or its
+verdict differs. `input` means that the job fails immediately and because of its source; `completed`
+that the output was verified against the whole source. [verification.md](verification.md) describes
+the checks, and what no check can see.
 """
 
 
 class Verdict(NamedTuple):
-    """What became of one source."""
+    """The verdict on one source."""
 
     word: str
     """`completed`, or the failure's class."""
@@ -43,12 +43,12 @@ Rows = dict[tuple[str, str, str], Verdict]
 
 
 def failed(failure: JobFailure) -> Verdict:
-    """Return what a row says of a failure."""
+    """Return the verdict of a failure."""
     return Verdict(str(failure.error_class), failure.message)
 
 
 def succeeded(report: CompleteReport) -> Verdict:
-    """Return what a row says of a success: what was kept, dropped and counted."""
+    """Return the verdict of a success: what was kept, dropped and counted."""
     result = report.result
     assert result is not None
     parts = [f"{result.duration_s:.2f} s"]
@@ -74,7 +74,7 @@ class Verdicts:
         self._seen: Rows = {}
 
     def expect_verdict(self, section: str, source: str, change: str, verdict: Verdict) -> None:
-        """Compare what a run saw with the page, or keep it for the page."""
+        """Compare the verdict of a run with the page, or keep it for the page."""
         words = _plain(verdict.words)
         row = (section, source, change)
         if self.updates:
@@ -85,11 +85,11 @@ class Verdicts:
         assert recorded.word == verdict.word, (
             f"docs/verdicts.md says {recorded} of {row}, not {verdict}"
         )
-        if self._is_same_ffmpeg and change in _CERTAIN:
+        if self._is_same_ffmpeg and change in _DETERMINISTIC:
             assert _gist(recorded.words) == _gist(words), f"docs/verdicts.md: {row}"
 
     def write(self, all_rows: list[tuple[str, str, str]]) -> None:
-        """Write the page: what was seen over what it told before, in the order of `all_rows`."""
+        """Write the page: its earlier rows, updated by this run, in the order of `all_rows`."""
         if not self._seen:
             return
         rows = {**self._recorded, **self._seen}
@@ -117,10 +117,10 @@ def read_rows(text: str) -> Rows:
 
 
 def _plain(words: str) -> str:
-    """One line of a table, without what differs from machine to machine."""
+    """Return one line for a table, without what differs between machines."""
     return " ".join(re.sub(r"@ 0x[0-9a-f]+ ?", "", words).replace("|", "\\|").split())
 
 
 def _gist(words: str) -> str:
-    """The part of a message that says what kind of fault it is, without its numbers."""
+    """Return the part of a message that names the kind of fault, without its numbers."""
     return re.sub(r"\d+", "N", words.partition(":")[0])

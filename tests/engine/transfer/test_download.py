@@ -1,4 +1,4 @@
-"""Getting a source over real sockets from a server that misbehaves on order."""
+"""Test downloads over real sockets from a server with faults on request."""
 
 import hashlib
 import os
@@ -48,7 +48,7 @@ async def get(
     return fractions
 
 
-async def test_a_source_is_fetched_whole_with_progress(
+async def test_a_source_is_downloaded_whole_with_progress(
     client: httpx.AsyncClient, daemon: FakeDaemon, tmp_path: Path
 ) -> None:
     fractions = await get(client, daemon, Served(CONTENT), tmp_path / "s")
@@ -57,7 +57,7 @@ async def test_a_source_is_fetched_whole_with_progress(
     assert fractions[-1] == 1.0
 
 
-async def test_a_broken_download_goes_on_where_it_stopped(
+async def test_a_broken_download_continues_where_it_stopped(
     client: httpx.AsyncClient, daemon: FakeDaemon, tmp_path: Path
 ) -> None:
     served = Served(CONTENT, break_after=[1_200_000, 900_000])
@@ -88,7 +88,7 @@ async def test_a_server_without_ranges_or_without_a_strong_etag_is_asked_again_f
         ({"statuses": [503] * 9}, TransientFault, "503"),
     ],
 )
-async def test_a_source_that_cannot_be_got_whole_fails_by_whose_fault_it_is(
+async def test_a_failed_download_is_classified_by_whose_fault_it_is(
     served: dict[str, Any],
     kind: type[JobFailure],
     words: str,
@@ -108,7 +108,7 @@ async def test_a_busy_server_is_asked_again(
     assert (tmp_path / "s").read_bytes() == CONTENT
 
 
-async def test_a_server_that_is_not_there_is_a_passing_fault(
+async def test_an_unreachable_server_is_a_transient_fault(
     client: httpx.AsyncClient, daemon: FakeDaemon, tmp_path: Path
 ) -> None:
     with pytest.raises(TransientFault):
@@ -133,13 +133,13 @@ async def test_a_digest_that_differs_is_an_input_failure(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "name", ["-x.mp4", "%d.mp4", "a b%25.mp4", "concat:a|b.mp4", "http:x", "ü\n.mp4", "q?w#e.mp4"]
 )
-def test_any_file_name_is_only_a_name(name: str, tmp_path: Path) -> None:
+def test_a_file_name_with_special_characters_is_taken_literally(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(b"x")
     assert local_path(path.as_uri(), [tmp_path]) == path
 
 
-def test_a_file_outside_of_the_roots_is_refused_also_through_a_link(tmp_path: Path) -> None:
+def test_a_source_outside_of_the_roots_is_rejected_also_through_a_link(tmp_path: Path) -> None:
     root = tmp_path / "root"
     root.mkdir()
     secret = tmp_path / "secret"
@@ -152,7 +152,7 @@ def test_a_file_outside_of_the_roots_is_refused_also_through_a_link(tmp_path: Pa
         local_path(secret.as_uri(), [])
 
 
-def test_a_file_that_the_settings_forbid_says_what_to_do_and_counts_against_no_engine(
+def test_a_forbidden_source_says_what_to_do_and_has_no_failure_class(
     tmp_path: Path,
 ) -> None:
     for roots in ([], [tmp_path / "root"]):
@@ -169,7 +169,7 @@ def test_a_file_name_need_not_be_utf_8(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("url", ["file://host/a", "file:relative", "file:///none", "file:///%00"])
-def test_a_file_url_that_names_nothing_is_an_input_failure(url: str) -> None:
+def test_a_file_url_without_an_existing_local_file_is_an_input_failure(url: str) -> None:
     with pytest.raises(InputFault):
         local_path(url, [Path("/")])
 
@@ -181,8 +181,8 @@ def test_a_directory_or_a_device_is_not_a_source(tmp_path: Path) -> None:
         local_path("file:///dev/zero", [Path("/")])
 
 
-class Elsewhere(httpx.AsyncHTTPTransport):
-    """A server that redirects; what is no HTTP goes to the real transport, which knows the schemes."""
+class Redirecting(httpx.AsyncHTTPTransport):
+    """A server that redirects; other schemes go to the real transport, which rejects them."""
 
     def __init__(self, location: str) -> None:
         super().__init__()
@@ -195,22 +195,20 @@ class Elsewhere(httpx.AsyncHTTPTransport):
 
 
 @pytest.mark.parametrize(
-    "other_server,words",
+    "location,words",
     [
-        ("file:///etc/passwd", "redirects to what is not http or https: .*'file://'"),
-        ("ftp://a/clip", "redirects to what is not http or https: .*'ftp://'"),
+        ("file:///etc/passwd", r"redirects to a URL that is not http\(s\): .*'file://'"),
+        ("ftp://a/clip", r"redirects to a URL that is not http\(s\): .*'ftp://'"),
         ("javascript:1", "URL does not work"),
         ("/clip", "URL does not work: Exceeded maximum allowed redirects"),
     ],
 )
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_a_redirect_to_what_is_not_a_source_is_refused_immediately(
-    streamed: bool, other_server: str, words: str, tmp_path: Path
+async def test_a_redirect_to_an_unusable_url_fails_without_further_tries(
+    streamed: bool, location: str, words: str, tmp_path: Path
 ) -> None:
     url = "http://server/clip"
-    async with httpx.AsyncClient(
-        transport=Elsewhere(other_server), follow_redirects=True
-    ) as client:
+    async with httpx.AsyncClient(transport=Redirecting(location), follow_redirects=True) as client:
         reader = RangeReader(client, url, key=None, tries=1000)
         fetch = partial(
             download,

@@ -1,4 +1,4 @@
-"""Where results go, and that they arrive whole or not at all."""
+"""Test where results go, and that they arrive whole or not at all."""
 
 import errno
 import hashlib
@@ -40,11 +40,11 @@ def target(
     return choose_target(job, ".mp4", output=engine_output, server="http://d:1/", roots=roots)
 
 
-def test_without_any_setting_the_daemons_media_store_is_the_place() -> None:
+def test_without_any_setting_the_output_goes_to_the_daemons_media_store() -> None:
     assert target() == HttpTarget("http://d:1/media/1_1/clip.one.mp4", is_media_store=True)
 
 
-def test_the_engines_output_is_a_directory_or_a_url_below_which_the_job_has_its_own_folder(
+def test_the_engines_output_is_a_directory_or_a_url_with_a_folder_for_each_job(
     tmp_path: Path,
 ) -> None:
     found = target(engine_output=str(tmp_path))
@@ -65,13 +65,13 @@ def test_the_jobs_own_output_wins(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "..", ".", "/etc/x", "x" * 300, "a\0b"])
-def test_a_name_with_a_path_in_it_is_refused(name: str) -> None:
+def test_an_output_name_that_is_not_a_plain_file_name_is_rejected(name: str) -> None:
     with pytest.raises(InputFault):
         target({"name": name})
 
 
 @pytest.mark.parametrize("url", ["file:///etc/x.mp4", "{root}/../x.mp4", "{root}/link/x.mp4"])
-def test_an_output_outside_of_the_roots_is_refused(url: str, tmp_path: Path) -> None:
+def test_an_output_outside_of_the_roots_is_rejected(url: str, tmp_path: Path) -> None:
     root = tmp_path / "root"
     root.mkdir()
     (root / "link").symlink_to(tmp_path)
@@ -119,13 +119,13 @@ async def put(tmp_path: Path, found: FileTarget, source: Path | None = None) -> 
     return await publish_file(path, SHA256, found, temporary_of(found, "1_1.1"), source)
 
 
-async def test_a_file_gets_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
+async def test_a_published_file_gets_its_name_and_leaves_no_temporary_file(tmp_path: Path) -> None:
     url = await put(tmp_path, FileTarget(tmp_path / "new" / "dir", "ü x.mp4", False, "spare"))
     assert url.endswith("/new/dir/%C3%BC%20x.mp4")
     assert [p.name for p in (tmp_path / "new" / "dir").iterdir()] == ["ü x.mp4"]
 
 
-async def test_a_made_up_name_never_replaces_what_is_there(tmp_path: Path) -> None:
+async def test_a_name_made_from_the_source_never_replaces_an_existing_file(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"precious")
     found = FileTarget(tmp_path, "a.mp4", False, "a-1_1.mp4")
     assert (await put(tmp_path, found)).endswith("/a-1_1.mp4")
@@ -133,7 +133,9 @@ async def test_a_made_up_name_never_replaces_what_is_there(tmp_path: Path) -> No
     assert (tmp_path / "a.mp4").read_bytes() == b"precious"
 
 
-async def test_a_name_that_the_job_asked_for_replaces_but_never_the_source(tmp_path: Path) -> None:
+async def test_a_name_that_the_job_chose_replaces_a_file_but_never_the_source(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "a.mp4").write_bytes(b"old")
     found = FileTarget(tmp_path, "a.mp4", True, "spare")
     with pytest.raises(InputFault):
@@ -143,7 +145,7 @@ async def test_a_name_that_the_job_asked_for_replaces_but_never_the_source(tmp_p
     assert (tmp_path / "a.mp4").read_bytes() == CONTENT
 
 
-async def test_another_disk_gets_a_checked_copy(
+async def test_an_output_on_another_disk_is_copied(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(self: Path, to: Path) -> Path:
@@ -155,7 +157,7 @@ async def test_another_disk_gets_a_checked_copy(
 
 
 @pytest.mark.parametrize("code,kind", [(errno.ENOSPC, TransientFault), (errno.EACCES, EngineFault)])
-async def test_a_disk_error_names_its_fault_and_leaves_no_partial_file(
+async def test_a_full_disk_is_transient_another_disk_error_an_engine_fault_and_no_partial_file_remains(
     code: int, kind: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(path: Path) -> None:
@@ -197,7 +199,7 @@ async def test_a_put_carries_length_and_digest_and_the_key_only_to_the_media_sto
     assert daemon.puts[0][1]["content-length"] == str(len(CONTENT))
 
 
-async def test_a_put_is_tried_again_while_the_server_is_busy(
+async def test_a_put_is_tried_again_after_a_5xx_and_not_after_a_403(
     client: httpx.AsyncClient,
     daemon: FakeDaemon,
     tmp_path: Path,
@@ -215,7 +217,7 @@ async def test_a_put_is_tried_again_while_the_server_is_busy(
         await send(client, tmp_path, HttpTarget(f"{daemon.url}/a"))
 
 
-async def test_a_store_without_disk_space_is_a_passing_fault_and_is_not_sent_all_of_it_again(
+async def test_a_507_of_the_server_is_transient_and_the_output_is_not_sent_again(
     client: httpx.AsyncClient, daemon: FakeDaemon, tmp_path: Path
 ) -> None:
     daemon.put_statuses = [507]
@@ -224,7 +226,7 @@ async def test_a_store_without_disk_space_is_a_passing_fault_and_is_not_sent_all
     assert len(daemon.puts) == 1
 
 
-def test_file_urls_of_places_and_sources_need_not_be_utf_8(tmp_path: Path) -> None:
+def test_file_urls_of_outputs_and_sources_need_not_be_utf_8(tmp_path: Path) -> None:
     root = Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff"))
     root.mkdir()
     named = target({"url": f"{root.as_uri()}/out%FE.mp4"}, roots=(root,))
@@ -232,5 +234,5 @@ def test_file_urls_of_places_and_sources_need_not_be_utf_8(tmp_path: Path) -> No
     assert directory_of(root.as_uri()) == root
     assert target(source="file:///a/bad%FF.mov").url.endswith("/bad%EF%BF%BD.mp4")
     with pytest.raises(NotAllowedHere) as caught:
-        target({"url": "file:///elsewhere/%FF.mp4"}, roots=(root,))
+        target({"url": "file:///outside/%FF.mp4"}, roots=(root,))
     assert caught.value.error_class is None

@@ -1,4 +1,4 @@
-"""Uploads to the real media store of a real daemon, over a connection that breaks."""
+"""Test uploads to the media store of a real daemon, over a connection that breaks."""
 
 import hashlib
 import os
@@ -17,15 +17,15 @@ from distconv_engine.transfer.publish import publish_http
 pytestmark = pytest.mark.e2e
 
 
-class Line:
-    """A TCP line to the daemon that breaks on order, and remembers what went over it."""
+class BreakingProxy:
+    """A TCP proxy in front of the daemon that breaks on request and keeps the request heads."""
 
     def __init__(self, port: int, breaks_after: list[int]) -> None:
         self.heads: list[bytes] = []
         self._port = port
         self._breaks_after = breaks_after
 
-    async def carry(self, near: trio.SocketStream) -> None:
+    async def relay(self, near: trio.SocketStream) -> None:
         far = await trio.open_tcp_stream("127.0.0.1", self._port)
         async with near, far, trio.open_nursery() as nursery:
             nursery.start_soon(self._back, far, near, nursery)
@@ -55,7 +55,7 @@ class Line:
         nursery.cancel_scope.cancel()
 
 
-async def test_an_upload_goes_on_where_its_connection_broke(
+async def test_an_upload_continues_where_its_connection_broke(
     tmp_path: Path, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Backoff, "next_s", lambda _: 0.2)
@@ -64,10 +64,10 @@ async def test_an_upload_goes_on_where_its_connection_broke(
     path.write_bytes(content)
     sha256 = hashlib.sha256(content).hexdigest()
     with start(cwd=tmp_path) as daemon:
-        line = Line(daemon.port, [3_000_000, 2_000_000])
+        proxy = BreakingProxy(daemon.port, [3_000_000, 2_000_000])
         async with trio.open_nursery() as nursery:
             [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
-            nursery.start_soon(trio.serve_listeners, line.carry, [listener])
+            nursery.start_soon(trio.serve_listeners, proxy.relay, [listener])
             url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}/media/1_1/a.mp4"
             fractions: list[float] = []
             await publish_http(
@@ -82,7 +82,7 @@ async def test_an_upload_goes_on_where_its_connection_broke(
             nursery.cancel_scope.cancel()
         status, stored = daemon.ask("GET", "/media/1_1/a.mp4")
     assert (status, hashlib.sha256(stored).hexdigest()) == (200, sha256)
-    text = b"".join(line.heads).decode()
+    text = b"".join(proxy.heads).decode()
     starts = [int(first) for first in re.findall(r"bytes (\d+)-7999999/8000000", text)]
     assert len(starts) == 2
     assert 1_000_000 < starts[0] < starts[1] < 5_100_000

@@ -102,7 +102,7 @@ async def live_and_fail_what_is_gone(site: Site) -> None:
     [(Fault.FAIL, errno.ENOSPC), (Fault.FAIL, errno.EROFS), (Fault.LOST_REPLY, errno.EIO)],
 )
 @pytest.mark.usefixtures("no_real_fsync")
-async def test_an_error_at_any_operation_is_got_over_without_a_restart(
+async def test_the_service_recovers_from_an_error_at_any_operation_without_a_restart(
     tmp_path: Path, fault: Fault, error: int
 ) -> None:
     # From 2 on: the first operation is in the start, which a refusing disk is allowed to stop.

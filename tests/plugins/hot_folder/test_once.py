@@ -50,7 +50,7 @@ async def test_a_video_that_is_renamed_or_moved_is_not_submitted_again(
     assert len(site.daemon.all) == 1
 
 
-async def test_a_video_that_is_renamed_between_two_looks_is_submitted_once(site: Site) -> None:
+async def test_a_video_that_is_renamed_between_two_scans_is_submitted_once(site: Site) -> None:
     place = site.video("h264/a.mov")
     service = site.service()
     async with service.opened():
@@ -73,7 +73,7 @@ class RenamingDisk(OsDisk):
         return status
 
 
-async def test_a_video_that_is_renamed_in_the_middle_of_a_look_is_submitted_once(
+async def test_a_video_that_is_renamed_during_a_scan_is_submitted_once(
     site: Site,
 ) -> None:
     place = site.video("h264/a.mov")
@@ -114,7 +114,9 @@ async def test_a_changed_video_is_a_new_job(site: Site) -> None:
     assert site.report("done/h264/a.mov")["job_id"] == "1753_2"
 
 
-async def test_a_video_moved_to_another_codec_is_wanted_in_that_one_too(site: Site) -> None:
+async def test_a_video_moved_to_another_codecs_folder_is_encoded_with_that_codec_too(
+    site: Site,
+) -> None:
     place = site.video("h264/a.mov")
     (site.watch / "av1").mkdir()
     await site.live(ends=True)
@@ -125,7 +127,7 @@ async def test_a_video_moved_to_another_codec_is_wanted_in_that_one_too(site: Si
     assert [job.target_codec for job in site.daemon.all] == ["h264", "av1"]
 
 
-async def test_a_video_moved_under_other_settings_is_wanted_by_those_too(site: Site) -> None:
+async def test_a_video_moved_under_other_settings_is_encoded_with_those_too(site: Site) -> None:
     site.settings("h264/small", "[options]\nmax_height = 360\n")
     place = site.video("h264/a.mov")
     await site.live(ends=True)
@@ -169,7 +171,9 @@ async def test_a_failed_video_that_is_renamed_afterwards_is_not_tried_again(site
     assert len(site.daemon.all) == 1
 
 
-async def test_a_tree_that_is_missing_for_a_time_is_not_forgotten(site: Site) -> None:
+async def test_videos_are_not_submitted_again_after_the_watched_folder_was_missing_for_a_time(
+    site: Site,
+) -> None:
     site.video("h264/a.mov")
     await site.live(ends=True)
     site.watch.rename(site.watch.with_name("away"))
@@ -180,7 +184,9 @@ async def test_a_tree_that_is_missing_for_a_time_is_not_forgotten(site: Site) ->
     assert len(site.daemon.all) == 1
 
 
-async def test_a_daemon_that_lost_its_state_is_given_what_was_not_reported(site: Site) -> None:
+async def test_orders_without_a_report_are_submitted_again_to_a_daemon_that_lost_its_state(
+    site: Site,
+) -> None:
     site.video("h264/reported.mov", "a")
     await site.live(ends=True)
     site.video("h264/open.mov", "bb")
@@ -191,7 +197,7 @@ async def test_a_daemon_that_lost_its_state_is_given_what_was_not_reported(site:
     assert site.report("done/h264/open.mov")["job_id"] == "1753_1"
 
 
-async def test_an_end_that_was_missed_while_nobody_ran_is_reported_at_the_next_start(
+async def test_a_job_that_ended_while_no_service_ran_is_reported_at_the_next_start(
     site: Site,
 ) -> None:
     site.video("h264/a.mov")

@@ -19,7 +19,7 @@ from distconvd.model import Job
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_real_fsync")
-async def test_ten_thousand_videos_are_in_hand_only_so_many_at_a_time(
+async def test_of_ten_thousand_videos_no_more_than_a_batch_are_submitted_at_a_time(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_hand, most = 0, 0
@@ -59,7 +59,7 @@ async def test_more_videos_than_the_bound_are_reported(
 # -------------------------------------------------------------------------------------- the service
 
 
-async def test_the_service_takes_videos_and_reports_by_itself(site: Site) -> None:
+async def test_the_running_service_submits_videos_and_writes_reports(site: Site) -> None:
     site.video("h264/a.mov")
     submitted = trio.Event()
     logged = trio.Event()

@@ -16,7 +16,7 @@ from distconv_plugins.hot_folder.plugin import HotFolderSettings
 from distconv_plugins.hot_folder.settings import make_output_rule
 
 
-async def test_the_nearest_settings_hold_whole(site: Site, tmp_path: Path) -> None:
+async def test_only_the_nearest_settings_apply(site: Site, tmp_path: Path) -> None:
     done = tmp_path / "results"
     site.settings(
         "h265",
@@ -109,7 +109,7 @@ async def test_a_report_of_another_program_that_cannot_be_read_is_left_alone(sit
     assert theirs.read_text().startswith("[[")
 
 
-async def test_a_video_on_which_the_daemon_itself_fails_is_reported_by_the_plugins_name(
+async def test_a_video_on_which_the_daemon_fails_gets_a_report_that_names_the_plugin(
     site: Site,
 ) -> None:
     site.video("h264/a.mov")
@@ -120,7 +120,7 @@ async def test_a_video_on_which_the_daemon_itself_fails_is_reported_by_the_plugi
     assert "'hot-folder'" in str(report["error"])
 
 
-async def test_settings_that_are_still_written_delay_the_folder(site: Site) -> None:
+async def test_settings_that_are_still_being_written_delay_the_folder(site: Site) -> None:
     site.video("h264/a.mov")
     service = site.service()
     async with service.opened():
@@ -152,7 +152,7 @@ async def test_results_can_be_put_to_a_server_and_the_report_stays_with_the_vide
     assert site.report("h264/a b/c.mov")["status"] == "completed"
 
 
-def test_the_page_on_hot_folders_shows_settings_that_are_so() -> None:
+def test_the_settings_in_the_documentation_of_hot_folders_are_valid() -> None:
     text = (Path(__file__).parents[3] / "docs" / "spool.md").read_text()
     shown = re.findall(r"```toml\n(.*?)```", text[text.index("## Hot folders") :], re.DOTALL)
     table = tomllib.loads(shown[0])["plugin"]["hot-folder"]

@@ -20,7 +20,7 @@ async def test_a_video_that_is_stable_becomes_a_job_for_its_folders_codec(site: 
     assert job.output.url == (site.watch / "done/h265/shows").as_uri() + "/"
 
 
-async def test_a_video_that_is_still_written_waits(site: Site) -> None:
+async def test_a_video_that_is_still_being_written_waits(site: Site) -> None:
     service = site.service()
     async with service.opened():
         for size in range(1, 6):
@@ -29,7 +29,7 @@ async def test_a_video_that_is_still_written_waits(site: Site) -> None:
         assert await site.scan(service, times=2) == 1
 
 
-async def test_an_empty_video_does_not_count_yet(site: Site) -> None:
+async def test_an_empty_video_is_not_submitted(site: Site) -> None:
     site.video("av1/a.mp4", "")
     await site.live()
     assert site.daemon.all == []
@@ -75,7 +75,7 @@ async def test_when_the_daemon_says_later_a_video_waits(site: Site) -> None:
         assert await site.scan(service, times=1) == 1
 
 
-async def test_the_oldest_video_is_the_oldest_job(site: Site) -> None:
+async def test_the_oldest_video_is_submitted_first(site: Site) -> None:
     for age, name in enumerate(["c", "a", "b"]):
         os.utime(site.video(f"h264/{name}.mov"), (age, age))
     await site.live()

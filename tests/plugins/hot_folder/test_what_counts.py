@@ -17,7 +17,7 @@ from distconv_plugins.hot_folder.orders import OrderBook
 @pytest.mark.parametrize(
     "name", ["a.mp4", "A.MOV", "with space.mkv", "new\nline.ts", "漢字🎬.webm", "a.b.c.mxf"]
 )
-def test_a_name_of_a_video_counts(name: str) -> None:
+def test_a_video_is_recognized_by_its_name(name: str) -> None:
     assert is_video(name)
 
 
@@ -29,7 +29,7 @@ def test_a_name_of_a_video_counts(name: str) -> None:
         *("distconv.toml", ".1_0-1.distconv-part"),
     ],
 )
-def test_hidden_temporary_and_other_names_do_not_count(name: str) -> None:
+def test_hidden_temporary_and_other_files_are_not_videos(name: str) -> None:
     assert not is_video(name)
 
 
@@ -81,7 +81,7 @@ async def test_a_video_that_a_link_replaces_before_it_is_read_is_not_followed(
         assert (await service._do(order_book_order, scan.videos))[0] == []
 
 
-async def test_any_name_of_a_file_is_taken_and_shown_harmlessly(
+async def test_any_name_of_a_video_is_accepted_and_logged_as_printable_ascii(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")

@@ -16,7 +16,9 @@ from distconv_plugins.media_store.plugin import MediaSettings, MediaStore
 from distconvd.errors import BodyTooLarge, DistconvError, InsufficientStorage, Unavailable
 
 
-async def test_a_file_over_the_bound_is_refused_before_and_while_it_comes(tmp_path: Path) -> None:
+async def test_a_file_over_the_limit_is_rejected_before_and_during_its_upload(
+    tmp_path: Path,
+) -> None:
     settings = MediaSettings(file_bytes_max=1_000_000, reserve_bytes=0)
     store = MediaStore(tmp_path / "media", settings)
     with pytest.raises(BodyTooLarge):
@@ -33,7 +35,9 @@ class UnreadBody(FakeBody):
         raise AssertionError("refused before a byte is sent")
 
 
-async def test_what_is_announced_too_large_is_refused_before_it_is_sent(tmp_path: Path) -> None:
+async def test_an_upload_announced_as_too_large_is_rejected_before_its_body_is_read(
+    tmp_path: Path,
+) -> None:
     for settings, refusal in (
         (MediaSettings(file_bytes_max=1_000_000, reserve_bytes=0), BodyTooLarge),
         (MediaSettings(reserve_bytes=2**60), InsufficientStorage),
@@ -62,7 +66,7 @@ async def test_the_reserve_of_the_disk_is_not_touched(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("call", ["pwrite", "fsync", "rename"])
-async def test_a_refusing_disk_is_reported_and_leaves_the_old_file(
+async def test_a_disk_error_is_reported_and_leaves_the_old_file(
     store: MediaStore,
     root: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -26,7 +26,7 @@ async def test_a_file_comes_back_with_its_type_length_and_digest(store: MediaSto
 
 
 @pytest.mark.parametrize("name", ["a.html", "a.svg", "a", "a.js"])
-async def test_nothing_is_served_as_a_page(store: MediaStore, name: str) -> None:
+async def test_no_file_is_served_as_a_web_page(store: MediaStore, name: str) -> None:
     await put(store, name, b"<script>")
     reply = await store.get(request("GET", name))
     assert reply.content_type == "application/octet-stream"
@@ -75,7 +75,7 @@ async def test_a_range_that_is_not_understood_is_ignored(store: MediaStore, aske
 
 
 @pytest.mark.parametrize("asked", ["bytes=10-", "bytes=10-20", "bytes=-0"])
-async def test_a_range_behind_the_end_is_416_with_the_size(store: MediaStore, asked: str) -> None:
+async def test_a_range_beyond_the_end_is_416_with_the_size(store: MediaStore, asked: str) -> None:
     await put(store, "a.mp4", b"0123456789")
     with pytest.raises(RangeNotSatisfiable) as caught:
         await store.get(request("GET", "a.mp4", {"range": asked}))

@@ -88,7 +88,7 @@ async def test_only_plain_files_are_served(store: MediaStore, root: Path) -> Non
 
 
 @pytest.mark.parametrize("name", ["folder", "file/below"])
-async def test_a_name_with_something_in_its_way_is_a_conflict(
+async def test_a_name_of_a_folder_or_below_a_file_is_a_conflict(
     store: MediaStore, root: Path, name: str
 ) -> None:
     root.mkdir()

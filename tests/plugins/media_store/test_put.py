@@ -11,7 +11,7 @@ from distconv_plugins.media_store.plugin import MediaStore
 from distconvd.errors import BadRequest, UnsupportedMediaType
 
 
-async def test_a_put_file_is_there_whole_and_reported_with_its_digest(
+async def test_a_put_stores_the_whole_file_and_answers_with_its_digest(
     store: MediaStore, root: Path
 ) -> None:
     reply = await put(store, "films/a b é.mp4", CLIP)
@@ -48,7 +48,7 @@ async def test_a_second_put_replaces_the_file_in_one_step(store: MediaStore, roo
     assert (root / "a.mp4").read_bytes() == CLIP
 
 
-async def test_a_file_of_another_digest_is_refused_and_nothing_is_kept(
+async def test_a_file_with_another_digest_is_rejected_and_nothing_is_kept(
     store: MediaStore, root: Path
 ) -> None:
     await put(store, "a.mp4", b"old")
@@ -60,7 +60,7 @@ async def test_a_file_of_another_digest_is_refused_and_nothing_is_kept(
 
 
 @pytest.mark.parametrize("came", [CLIP[:-1], CLIP + b"x"])
-async def test_another_length_than_announced_is_refused(
+async def test_another_length_than_announced_is_rejected(
     store: MediaStore, root: Path, came: bytes
 ) -> None:
     headers = {"content-length": str(len(CLIP))}
@@ -87,7 +87,7 @@ async def test_another_length_than_announced_is_refused(
         {"content-length": "9" * 30},
     ],
 )
-async def test_headers_that_make_no_sense_are_refused(
+async def test_malformed_or_contradictory_headers_are_rejected(
     store: MediaStore, root: Path, headers: dict[str, str]
 ) -> None:
     with pytest.raises(BadRequest):
@@ -95,7 +95,7 @@ async def test_headers_that_make_no_sense_are_refused(
     assert not root.exists()
 
 
-async def test_the_digest_may_stand_among_others(store: MediaStore) -> None:
+async def test_the_sha_256_is_found_among_other_digests(store: MediaStore) -> None:
     digests = f"sha-512=:AAAA:, {digest_of(CLIP)}, unixsum=:AAA=:"
     reply = await store.put(request("PUT", "a.mp4", {"repr-digest": digests}, FakeBody(CLIP)))
     assert reply.status == 201

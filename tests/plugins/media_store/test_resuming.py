@@ -21,7 +21,7 @@ from distconvd.edge.http import ClientDisconnected
 from distconvd.errors import BadRequest, Conflict, DistconvError
 
 
-async def test_a_broken_upload_goes_on_where_it_stopped(store: MediaStore, root: Path) -> None:
+async def test_a_broken_upload_resumes_where_it_stopped(store: MediaStore, root: Path) -> None:
     await break_off(store, "a.mp4", CLIP, after=3_000_000)
     offset = await upload_offset(store, "a.mp4", CLIP)
     assert 2_000_000 < offset <= 3_000_000
@@ -32,7 +32,7 @@ async def test_a_broken_upload_goes_on_where_it_stopped(store: MediaStore, root:
     assert parts(root) == []
 
 
-async def test_a_file_can_come_in_pieces(store: MediaStore, root: Path) -> None:
+async def test_a_file_can_be_uploaded_in_pieces(store: MediaStore, root: Path) -> None:
     for start in range(0, len(CLIP), 2_000_000):
         end = min(start + 2_000_000, len(CLIP))
         headers = announced(CLIP, offset=start, end=end)
@@ -45,28 +45,28 @@ async def test_a_file_can_come_in_pieces(store: MediaStore, root: Path) -> None:
     assert (root / "a.mp4").read_bytes() == CLIP
 
 
-async def test_an_upload_may_go_back_and_send_a_stretch_again(
-    store: MediaStore, root: Path
-) -> None:
+async def test_an_upload_may_resume_at_an_earlier_offset(store: MediaStore, root: Path) -> None:
     await break_off(store, "a.mp4", CLIP, after=3_000_000)
     headers = announced(CLIP, offset=1_000_000)
     await store.put(request("PUT", "a.mp4", headers, FakeBody(CLIP[1_000_000:])))
     assert (root / "a.mp4").read_bytes() == CLIP
 
 
-async def test_a_whole_put_restarts_over_a_part(store: MediaStore, root: Path) -> None:
+async def test_a_put_of_the_whole_file_replaces_a_part(store: MediaStore, root: Path) -> None:
     await break_off(store, "a.mp4", CLIP, after=3_000_000)
     assert (await put(store, "a.mp4", CLIP)).status == 201
     assert parts(root) == []
 
 
-async def test_nothing_of_an_older_part_is_counted_after_a_new_beginning(store: MediaStore) -> None:
+async def test_a_restarted_upload_does_not_count_the_bytes_of_an_earlier_part(
+    store: MediaStore,
+) -> None:
     await break_off(store, "a.mp4", CLIP, after=4_000_000)
     await break_off(store, "a.mp4", CLIP, after=2_000_000)
     assert await upload_offset(store, "a.mp4", CLIP) <= 2_000_000
 
 
-async def test_going_on_behind_what_is_here_is_a_conflict_that_reports_the_offset(
+async def test_resuming_beyond_the_received_bytes_is_a_conflict_that_names_the_right_offset(
     store: MediaStore,
 ) -> None:
     await break_off(store, "a.mp4", CLIP, after=2_000_000)
@@ -78,7 +78,7 @@ async def test_going_on_behind_what_is_here_is_a_conflict_that_reports_the_offse
     assert await upload_offset(store, "a.mp4", CLIP) == offset
 
 
-async def test_a_part_that_went_bad_on_disk_is_found_out_and_dropped(
+async def test_a_part_that_was_damaged_on_disk_is_detected_and_dropped(
     store: MediaStore, root: Path
 ) -> None:
     await break_off(store, "a.mp4", CLIP, after=3_000_000)
@@ -103,7 +103,7 @@ async def test_parts_of_different_files_under_one_name_never_mix(
     assert (root / "a.mp4").read_bytes() == other
 
 
-async def test_a_file_that_is_here_already_needs_nothing_sent(store: MediaStore) -> None:
+async def test_a_file_that_is_stored_already_needs_no_upload(store: MediaStore) -> None:
     await put(store, "a.mp4", CLIP)
     assert await upload_offset(store, "a.mp4", CLIP) == len(CLIP)
     assert await upload_offset(store, "a.mp4", CLIP[:-1] + b"x") == 0
@@ -148,7 +148,7 @@ async def test_a_cancelled_upload_keeps_its_part(store: MediaStore) -> None:
     assert await upload_offset(store, "a.mp4", CLIP) > 2_000_000
 
 
-async def test_parts_that_nobody_goes_on_with_expire(tmp_path: Path) -> None:
+async def test_parts_that_nobody_resumes_expire(tmp_path: Path) -> None:
     settings = MediaSettings(reserve_bytes=0, part_keep_s=3600)
     await break_off(MediaStore(tmp_path, settings), "old.mp4", CLIP, after=1_000)
     [old] = parts(tmp_path)

@@ -77,7 +77,9 @@ async def test_a_stop_at_any_operation_neither_loses_nor_doubles_a_drop(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_real_fsync")
-async def test_a_power_cut_in_the_recovery_from_a_kill_is_not_a_worse(tmp_path: Path) -> None:
+async def test_a_power_cut_during_the_recovery_from_a_kill_neither_loses_nor_doubles_a_drop(
+    tmp_path: Path,
+) -> None:
     syncs, renames = frozenset({"sync_dir"}), frozenset({"rename"})
     for first in range(1, 9):
         for second in range(1, 9):
@@ -92,9 +94,7 @@ async def test_a_power_cut_in_the_recovery_from_a_kill_is_not_a_worse(tmp_path: 
             audit(layout, daemon)
 
 
-async def test_what_was_done_is_durable_when_each_step_returns(
-    layout: Layout, daemon: FakeDaemon
-) -> None:
+async def test_each_step_is_durable_when_it_returns(layout: Layout, daemon: FakeDaemon) -> None:
     disk = FaultyDisk()
     fill(layout)
     await whole_life(layout, daemon, disk)
@@ -124,7 +124,7 @@ async def stubborn_life(layout: Layout, daemon: FakeDaemon, disk: FaultyDisk) ->
     ],
 )
 @pytest.mark.usefixtures("no_real_fsync")
-async def test_an_error_at_any_operation_is_got_over_without_a_restart(
+async def test_the_service_recovers_from_an_error_at_any_operation_without_a_restart(
     tmp_path: Path, fault: Fault, error: int
 ) -> None:
     # From 2 on: the first operation is in the start, which a refusing disk is allowed to stop.
@@ -136,7 +136,7 @@ async def test_an_error_at_any_operation_is_got_over_without_a_restart(
 
 
 @pytest.mark.usefixtures("no_real_fsync")
-async def test_a_rename_that_nfs_did_but_denies_is_found_out(tmp_path: Path) -> None:
+async def test_a_rename_that_nfs_did_but_reported_as_failed_is_recognized(tmp_path: Path) -> None:
     for at, disk in each_fault(Fault.LOST_REPLY, errno.ENOENT, only=frozenset({"rename"})):
         layout, daemon = create(tmp_path / f"s{at}"), FakeDaemon()
         fill(layout)

@@ -12,7 +12,7 @@ from distconv_spool import Layout, look, submit
 from distconvd.errors import CommitFailed, ConfigError, TooManyRequests, Unavailable
 
 
-async def test_a_drop_becomes_a_job_and_lies_in_accepted_under_its_id(
+async def test_a_drop_becomes_a_job_and_is_moved_to_accepted_under_its_id(
     layout: Layout, daemon: FakeDaemon
 ) -> None:
     drop = submit(layout.root, GOOD)
@@ -79,7 +79,7 @@ async def test_a_drop_that_is_not_an_object_never_reaches_the_daemon(
     ],
 )
 @pytest.mark.parametrize("good", [True, False])
-async def test_any_name_is_taken_and_shown_harmlessly(
+async def test_any_name_of_a_drop_is_accepted_and_logged_as_printable_ascii(
     layout: Layout, daemon: FakeDaemon, name: str, good: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -153,7 +153,7 @@ async def test_when_the_daemon_says_later_a_drop_waits_and_no_more_are_taken(
     assert len(names(layout.accepted)) == len(daemon.jobs) == 5
 
 
-async def test_no_more_drops_are_in_hand_than_the_bound(
+async def test_no_more_drops_are_claimed_at_a_time_than_the_limit(
     layout: Layout, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(intake_drops, "CLAIMS_MAX", 4)

@@ -36,7 +36,7 @@ def _socket(path: Path) -> None:
     ],
     ids=["link", "loop", "link to device", "folder", "pipe", "socket"],
 )
-async def test_a_special_file_is_rejected_itself_and_not_what_it_names(
+async def test_a_special_file_is_rejected_and_its_target_is_not_read(
     layout: Layout, daemon: FakeDaemon, make: Callable[[Path], None], what: str
 ) -> None:
     make(layout.incoming / "a.json")
@@ -105,7 +105,7 @@ class FullDisk(OsDisk):
         super().rename(source, target)
 
 
-async def test_on_a_full_disk_drops_are_tried_at_the_pace_of_the_polls_and_reported_once(
+async def test_on_a_full_disk_drops_are_retried_once_a_poll_and_reported_once(
     layout: Layout, daemon: FakeDaemon, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -145,7 +145,7 @@ class VanishingDisk(OsDisk):
 
 
 @pytest.mark.parametrize("before", ["lstat", "read", "me", "accepted"])
-async def test_a_file_that_is_removed_under_us_harms_nothing(
+async def test_a_file_that_disappears_at_any_step_harms_nothing(
     layout: Layout, daemon: FakeDaemon, before: str
 ) -> None:
     submit(layout.root, GOOD)

@@ -33,7 +33,9 @@ async def test_an_ended_job_gets_its_last_record_in_results(
     assert last_status(layout, drop) == "completed"
 
 
-async def test_a_job_that_came_another_way_gets_none(layout: Layout, daemon: FakeDaemon) -> None:
+async def test_a_job_that_did_not_come_from_the_spool_gets_no_result(
+    layout: Layout, daemon: FakeDaemon
+) -> None:
     intake = intake_of(layout, daemon)
     async with intake.access.opened():
         intake.results.job_ended(Job("9_9", "file:///a", "av1", status=JobStatus.COMPLETED))
@@ -53,7 +55,7 @@ async def test_a_job_that_ends_before_its_submission_is_answered_gets_its_result
     assert names(layout.results) == ["1753_1.json"]
 
 
-async def test_a_retried_job_gets_its_second_end_over_the_first(
+async def test_the_result_of_a_retried_job_replaces_the_first_one(
     layout: Layout, daemon: FakeDaemon
 ) -> None:
     async with one_taken_in(layout, daemon) as (intake, drop):
@@ -91,7 +93,7 @@ class WritingDisk(OsDisk):
         trio.from_thread.run_sync(self.meanwhile)
 
 
-async def test_an_end_that_comes_while_another_is_written_is_written_too(
+async def test_a_job_that_ends_again_while_its_result_is_written_gets_the_new_result(
     layout: Layout, daemon: FakeDaemon
 ) -> None:
     ends = [JobStatus.COMPLETED]
@@ -109,7 +111,7 @@ async def test_an_end_that_comes_while_another_is_written_is_written_too(
     assert last_status(layout, drop) == "completed"
 
 
-async def test_an_end_that_nobody_wrote_down_is_caught_up_at_the_next_start(
+async def test_a_result_that_is_missing_is_written_at_the_next_start(
     layout: Layout, daemon: FakeDaemon
 ) -> None:
     submit(layout.root, GOOD)
@@ -123,7 +125,7 @@ async def test_an_end_that_nobody_wrote_down_is_caught_up_at_the_next_start(
     assert names(layout.results) == ["1753_1.json"]
 
 
-async def test_a_result_that_the_disk_refuses_is_kept_and_written_later(
+async def test_a_result_that_cannot_be_written_is_kept_and_written_later(
     layout: Layout, daemon: FakeDaemon
 ) -> None:
     disk = FaultyDisk(1, Fault.FAIL, errno.ENOSPC, only=frozenset({"write_new"}))

@@ -27,7 +27,7 @@ async def until_gone(*paths: Path) -> None:
             await trio.sleep(0.01)
 
 
-async def test_what_ended_two_years_ago_goes_by_itself(tmp_path: Path) -> None:
+async def test_results_of_two_years_ago_are_removed_with_their_drops(tmp_path: Path) -> None:
     spool = create(tmp_path / "spool")
     gone = [old(spool.results / "1_1.json"), old(spool.accepted / "1_1~a.json")]
     kept = old(spool.accepted / "1_2~b.json")
@@ -36,7 +36,7 @@ async def test_what_ended_two_years_ago_goes_by_itself(tmp_path: Path) -> None:
     assert kept.exists()
 
 
-async def test_nothing_goes_where_all_is_to_be_kept(tmp_path: Path) -> None:
+async def test_nothing_is_removed_when_keep_days_is_0(tmp_path: Path) -> None:
     spool = create(tmp_path / "spool")
     kept = [old(spool.results / "1_1.json"), old(spool.accepted / "1_1~a.json")]
     drop = spool.incoming / f"{0:032x}.json"
@@ -48,7 +48,9 @@ async def test_nothing_goes_where_all_is_to_be_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("table", [{"keep_days": -1}, {"poll_s": 0}, {"settle_s": -0.1}])
-async def test_a_time_that_cannot_be_stops_the_start(table: dict[str, Any], tmp_path: Path) -> None:
+async def test_an_invalid_time_in_the_settings_stops_the_start(
+    table: dict[str, Any], tmp_path: Path
+) -> None:
     with pytest.raises(ConfigError, match=r"\[plugin.spool-intake\]"):
         async with open_daemon(spool_dir=str(tmp_path / "spool"), plugin={"spool-intake": table}):
             pass

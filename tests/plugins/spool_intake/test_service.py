@@ -32,7 +32,7 @@ class NotifyingDisk(OsDisk):
             trio.from_thread.run_sync(self.synced[folder.name].set)
 
 
-async def test_the_service_takes_drops_and_writes_results_by_itself(
+async def test_the_running_service_accepts_drops_and_writes_results(
     layout: Layout, daemon: FakeDaemon
 ) -> None:
     drop, disk = submit(layout.root, GOOD), NotifyingDisk()
@@ -71,7 +71,7 @@ async def test_the_service_does_not_start_on_an_unsafe_spool(
         await intake_of(layout, daemon).run()
 
 
-async def test_a_refusing_disk_is_reported_once_and_tried_again(
+async def test_a_disk_error_is_reported_once_and_the_step_is_retried(
     layout: Layout, daemon: FakeDaemon, caplog: pytest.LogCaptureFixture
 ) -> None:
     submit(layout.root, GOOD)
@@ -113,7 +113,7 @@ async def test_the_plugin_serves_the_spool_of_the_configuration(
     assert len(daemon.jobs) == 1
 
 
-async def test_the_owner_is_the_host_when_nobody_names_one(
+async def test_the_owner_defaults_to_the_host_name(
     tmp_path: Path, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "host name.example")

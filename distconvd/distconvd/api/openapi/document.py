@@ -1,9 +1,9 @@
-"""`GET /openapi.json`: the API as an OpenAPI 3.1 document, made from the route table and its types.
+"""Generate `GET /openapi.json`, an OpenAPI 3.1 document, from the route table and its types.
 
-Nothing is written twice: paths, methods and roles are the routes' own; bodies and replies are the
+Nothing is written twice: paths, methods and roles come from the routes; bodies and replies are the
 types that handlers decode and encode, turned into schemas by msgspec; what every route of a kind
-can answer (401 where a key is asked, 413 where there is a body) follows from the route. The rest
-stands beside each route as its `Doc`. A plugin's route without one is listed with what is known.
+can answer (401 if it needs a key, 413 if it has a body) follows from the route. The rest is the
+`Doc` of each route. A plugin's route without one is listed with what is known.
 """
 
 import re
@@ -47,30 +47,30 @@ _ANY = (
     Unavailable,
     VersionNotSupported,
 )
-"""What any request may meet, whatever it asks for; the edge's own, 405 for the path's other methods."""
+"""Errors that any request may get; most come from the edge, 405 from another method of the path."""
 _ALWAYS = {
     401: {"WWW-Authenticate": "`Bearer`"},
-    405: {"Allow": "The methods that the path takes."},
-    416: {"Content-Range": "The size that there is: `bytes */SIZE`."},
+    405: {"Allow": "The methods that the path accepts."},
+    416: {"Content-Range": "The real size: `bytes */SIZE`."},
     429: {"Retry-After": "When to try again, in seconds."},
     503: {"Retry-After": "When to try again, in seconds."},
 }
-"""What the problems of a status carry besides `X-Request-Id`."""
-_SOMETIMES = {415: {"Accept": "The types of a body that the path takes."}}
+"""Headers of the problems of a status, in addition to `X-Request-Id`."""
+_SOMETIMES = {415: {"Accept": "The types of a body that the path accepts."}}
 _KEYED = (Unauthorized, Forbidden, TooManyRequests)
 _WITH_BODY = (BodyTooLarge, UnsupportedMediaType)
 _CAPTURE = re.compile(r"\{([a-z_]+)(\.\.\.)?\}")
-_NO_DOC = Doc({200: Answer("See the plugin's own documents.", None, "*/*")})
+_NO_DOC = Doc({200: Answer("See the plugin's own documentation.", None, "*/*")})
 
 DESCRIPTION = """\
-Dispatches transcoding jobs to engines. docs/protocol.md tells the rules behind it: lifecycles,
-leases, fencing tokens, failures. Every path answers under `/api/v1` too, with and without one
-trailing slash. HEAD works wherever GET does, OPTIONS everywhere. `x-role` is what the key must
-hold; a key with the role `admin` may do everything."""
+Dispatches transcoding jobs to engines. docs/protocol.md describes the rules behind it: lifecycles,
+leases, fencing tokens, failures. Every path also works under `/api/v1`, with and without one
+trailing slash. HEAD works wherever GET does, OPTIONS everywhere. `x-role` is the role that the key
+must have; a key with the role `admin` may do everything."""
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """What went wrong (RFC 9457). Go by `type`, which is stable, and not by the English."""
+    """What went wrong (RFC 9457). Programs should use `type`, which is stable, not the English text."""
 
     type: str
     title: str
@@ -78,14 +78,14 @@ class Problem(msgspec.Struct, frozen=True):
     detail: str
     request_id: str
     field: str | msgspec.UnsetType = msgspec.UNSET
-    """The field that is wrong, where it is one."""
+    """The field that is wrong, if the error concerns one."""
 
 
 class OpenApi:
     """The handler of `/openapi.json`.
 
     Args:
-        routes: returns the whole route table, once it is whole.
+        routes: returns the route table; called when it is complete.
     """
 
     def __init__(self, routes: Callable[[], Sequence[Route]]) -> None:
@@ -137,7 +137,7 @@ def document(routes: Iterable[Route]) -> Tree:
 
 
 class _Schemas:
-    """The types of all routes as schemas: those that are sent with their bounds."""
+    """The types of all routes as schemas; those of request bodies include their bounds."""
 
     def __init__(self, docs: Iterable[Doc]) -> None:
         docs = list(docs)
@@ -160,12 +160,12 @@ class _Schemas:
                 _require_all(schema)
 
     def of(self, kind: Any) -> Tree:
-        """Return the schema of a type, or the reference to it."""
+        """Return the schema of a type, or a reference to it."""
         return self._found[repr(kind)]
 
 
 def _require_all(schema: Tree) -> None:
-    """A reply tells every field, those with their default too; only what is unset is left out."""
+    """Mark the fields with a default as required: replies contain them, and omit only unset ones."""
     always = set(schema.get("required", ()))
     schema["required"] = [
         name
@@ -175,7 +175,7 @@ def _require_all(schema: Tree) -> None:
 
 
 def _bind(kind: str, properties: Mapping[str, Tree]) -> None:
-    """Add bounds to the fields of a message; beside `null` they hold for the other type."""
+    """Add bounds to the fields of a message; for a nullable field, to its other type."""
     for name, schema in properties.items():
         choices: list[Tree] = schema.get("anyOf", [schema])
         real = next((one for one in choices if one.get("type") != "null"), schema)
@@ -233,7 +233,7 @@ def _captured(name: str, rest: str) -> Tree:
     schema: Tree = {"type": "string", "minLength": 1}
     described: Tree = {"name": name, "in": "path", "required": True, "schema": schema}
     if rest:
-        described["description"] = "May hold slashes, unencoded."
+        described["description"] = "May contain slashes, unencoded."
     return described
 
 
@@ -260,14 +260,14 @@ def _request_body(route: Route, doc: Doc, schemas: _Schemas) -> Tree:
                 for number, value in enumerate(doc.examples, 1)
             }
             content[content_type] = {"schema": schemas.of(doc.request), "examples": examples}
-        else:  # lines of it, which no schema can say
+        else:  # lines of JSON, which no schema can describe
             lines = b"\n".join(msgspec.json.encode(value) for value in doc.examples)
             content[content_type] = {"example": lines.decode()}
     return {"required": doc.request_required, "content": content}
 
 
 def _answer(answer: Answer, schemas: _Schemas) -> Tree:
-    headers = {"X-Request-Id": "In the log, too.", **answer.headers}
+    headers = {"X-Request-Id": "Also in the daemon's log.", **answer.headers}
     described: Tree = {
         "description": answer.meaning,
         "headers": _headers(headers, answer.maybe_headers),
@@ -310,8 +310,8 @@ def _place(kind: type[DistconvError]) -> tuple[int, str]:
 def _problem(
     status: int, kinds: Sequence[type[DistconvError]], sometimes: Mapping[str, str]
 ) -> Tree:
-    """Return the reply for one status; `sometimes` are headers of the route's own."""
-    always = {"X-Request-Id": "In the log, too.", **_ALWAYS.get(status, {})}
+    """Return the reply for one status; `sometimes` are headers that only this route has."""
+    always = {"X-Request-Id": "Also in the daemon's log.", **_ALWAYS.get(status, {})}
     sometimes = {**_SOMETIMES.get(status, {}), **sometimes}
     examples = {
         kind.__name__: {
@@ -338,5 +338,5 @@ def _sentence(kind: type[DistconvError]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return an example as JSON has it."""
+    """Return an example as JSON types."""
     return msgspec.json.decode(msgspec.json.encode(value))

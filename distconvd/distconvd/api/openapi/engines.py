@@ -1,4 +1,4 @@
-"""What the routes of `/engines/…` and `/assign_job/` take and answer; see `edge.doc`."""
+"""Describe what the routes of `/engines/…` and `/assign_job/` accept and answer; see `edge.doc`."""
 
 import msgspec
 
@@ -17,17 +17,17 @@ from distconvd.model import (
 
 
 class EngineView(EngineRecord, frozen=True, kw_only=True):
-    """An engine as on the wire: its record, what it is to the scheduler, what it said last.
+    """An engine as on the wire: its record, its state and jobs, and its last heartbeat.
 
-    Fields of its heartbeats that this version does not know are shown as well.
+    Fields of its heartbeats that this version does not know are included as well.
     """
 
-    status: EngineState = EngineState.IDLE  # pyright: ignore[reportIncompatibleVariableOverride] - the record's own word is `reported_status` here
+    status: EngineState = EngineState.IDLE  # pyright: ignore[reportIncompatibleVariableOverride] - the record's own `status` is `reported_status` here
     reported_status: str
     jobs: list[str]
-    """What it holds."""
+    """The ids of the jobs assigned to it."""
     reserved: list[str]
-    """What is meant for it once it asks."""
+    """The ids of the jobs reserved for it until it asks for work."""
     last_seen_at: int
     free_gb: float | None
     cpu_percent: float | None
@@ -60,7 +60,7 @@ _AN_ENGINE = {200: Answer("The engine.", EngineView, example=_ENGINE)}
 HEARTBEAT = Doc(
     {
         200: Answer(
-            "A verdict on each attempt that it named.",
+            "A verdict on each attempt that the heartbeat named.",
             HeartbeatReply,
             example=HeartbeatReply(
                 f"Heartbeat received from engine {examples.ENGINE_ID}", [examples.KEEP], "busy"
@@ -84,7 +84,7 @@ HEARTBEAT = Doc(
 BENCHMARK = Doc(
     {
         200: Answer(
-            "It is noted.",
+            "The benchmark is recorded.",
             Message,
             example=Message(f"Benchmark result received from engine {examples.ENGINE_ID}"),
         )
@@ -96,7 +96,7 @@ BENCHMARK = Doc(
 ASSIGN = Doc(
     {
         **a_job("A job, now assigned; `attempt` is its fencing token.", examples.ASSIGNED),
-        204: Answer("There is none.", None, None),
+        204: Answer("There is no job for the engine.", None, None),
     },
     (NotFound, CommitFailed),
     (PREFER,),

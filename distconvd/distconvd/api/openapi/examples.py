@@ -1,4 +1,4 @@
-"""Records as the documents show them: one film on its way through the daemon."""
+"""Provide example records for the API documents: one film on its way through the daemon."""
 
 from distconvd.model import (
     Attempt,

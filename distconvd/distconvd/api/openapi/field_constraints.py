@@ -1,8 +1,8 @@
-"""What `validate` checks beyond types, as JSON Schema, for the document of the API.
+"""Express the checks of `api.validate` as JSON Schema, for the OpenAPI document.
 
-By name of the field: one name means one thing in every message. A bound that no schema can say
-(two fields that exclude each other) is told in words. That both agree is tried against a live
-daemon by tests/api/test_schemathesis.py.
+They are keyed by field name: one name means the same in every message. A rule that no schema can
+express (two fields that exclude each other) is described in words. tests/api/test_schemathesis.py
+checks against a live daemon that schema and checks agree.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ Schema = dict[str, Any]
 _ID: Schema = {
     "minLength": 1,
     "maxLength": Limits.id_chars,
-    "pattern": r"^[^\s/\x00-\x1f\x7f\x85]+$",  # \x85: a space to Python, none to ECMA-262
+    "pattern": r"^[^\s/\x00-\x1f\x7f\x85]+$",  # \x85: a space in Python, not in ECMA-262
 }
 _WORD: Schema = {
     "minLength": 1,
@@ -85,18 +85,18 @@ FIELDS: Mapping[str, Schema] = {
     "name": {"minLength": 1, "maxLength": 255, "pattern": r"^[^/\\\x00-\x1f]+$"},
     **{name: {"minimum": low, "maximum": high} for name, (low, high) in OPTION_RANGES.items()},
 }
-"""Bounds of a field of what is sent, by its name."""
+"""Bounds of the fields of request bodies, by field name."""
 
 WORDS: Mapping[str, str] = {
     "TranscodeOptions": (
-        "What the output should be like; a field left out takes the codec's default. `crf` and"
-        " `video_bitrate_kbps` exclude each other, `two_pass` needs the latter, the container must be"
-        " able to hold the codecs, and `faststart` is for mp4 and mov. `crf`, `preset`, `tune` and"
-        " `two_pass` must suit the codec: docs/protocol.md has the table. Of a codec that is not in"
-        " it nothing is known, and any are taken."
+        "What the output should be like; an omitted field takes the codec's default. `crf` and"
+        " `video_bitrate_kbps` exclude each other, `two_pass` needs the latter, the container must"
+        " support the codecs, and `faststart` is for mp4 and mov. `crf`, `preset`, `tune` and"
+        " `two_pass` must suit the codec: docs/protocol.md has the table. For a codec that is not in"
+        " the table, any values are accepted."
     ),
 }
-"""What only words can say, by type."""
+"""Rules that only words can express, by type."""
 
 RESULT: Mapping[str, Schema] = {
     "integer": {"minimum": 0, "maximum": 2**53},

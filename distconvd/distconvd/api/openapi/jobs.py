@@ -1,4 +1,4 @@
-"""What the routes of `/jobs/…` take and answer; see `edge.doc`."""
+"""Describe what the routes of `/jobs/…` accept and answer; see `edge.doc`."""
 
 from typing import Annotated, Literal
 
@@ -33,7 +33,7 @@ ETAG = {"ETag": "The job's version, for `If-None-Match` and `If-Match`."}
 PREFER = Parameter(
     "Prefer", "header", f"`wait=N` waits up to N seconds, at most {WAIT_S_MAX:g}.", str, "wait=30"
 )
-_IF_MATCH = Parameter("If-Match", "header", "Change it only while it is this version.", str, "*")
+_IF_MATCH = Parameter("If-Match", "header", "Change the job only if this is its version.", str, "*")
 
 
 def a_job(meaning: str, example: Job) -> dict[int, Answer]:
@@ -49,7 +49,7 @@ _LINES = """\
 SUBMIT = Doc(
     {
         200: Answer(
-            "The job, durable. With NDJSON: a line for each line, with its job or what is wrong.",
+            "The job, durable. With NDJSON: one line for each line, with its job or its error.",
             Job,
             maybe_headers=ETAG,
             others={NDJSON: _LINES},
@@ -58,13 +58,13 @@ SUBMIT = Doc(
     },
     (Unprocessable, CommitFailed),
     (
-        Parameter("dry_run", "query", "Say what would become of it, and keep nothing.", bool),
-        Parameter("strict", "query", "Refuse fields that no job has, instead of ignoring.", bool),
-        Parameter("atomic", "query", "NDJSON: take all lines or none.", bool),
+        Parameter("dry_run", "query", "Answer as if submitted, but create no job.", bool),
+        Parameter("strict", "query", "Reject unknown fields instead of ignoring them.", bool),
+        Parameter("atomic", "query", "NDJSON: accept all lines or none.", bool),
         Parameter(
             "Idempotency-Key",
             "header",
-            "The same key with the same body gets the job of the first time; with another body 422.",
+            "The same key with the same body returns the first job again; with another body it is 422.",
             Annotated[str, Meta(min_length=1, max_length=8192)],
             "holiday-2024",
         ),
@@ -80,14 +80,16 @@ LIST = Doc(
         200: Answer(
             "The jobs.",
             list[Job],
-            maybe_headers={"X-Next-Cursor": "There are more: the `cursor` of the next page."},
+            maybe_headers={"X-Next-Cursor": "The `cursor` of the next page, if there is one."},
             example=[examples.PENDING],
         )
     },
     parameters=(
         Parameter("status", "query", "Only those in this state.", JobStatus),
-        Parameter("engine", "query", "Only those held or ended by this engine."),
-        Parameter("codec", "query", "Only those of this codec, compared by meaning.", str, "h265"),
+        Parameter("engine", "query", "Only those assigned to this engine, or last run on it."),
+        Parameter(
+            "codec", "query", "Only those with this codec, under any of its names.", str, "h265"
+        ),
         Parameter(
             "label",
             "query",
@@ -98,7 +100,7 @@ LIST = Doc(
         Parameter(
             "limit",
             "query",
-            "One page of so many; without it, all of them are streamed.",
+            "The number of jobs on a page; without it, all jobs are streamed.",
             Annotated[int, Meta(ge=1, le=PAGE_MAX)],
             100,
         ),
@@ -110,17 +112,17 @@ LIST = Doc(
             "desc",
         ),
         Parameter(
-            "cursor", "query", "The `X-Next-Cursor` of the page before, asked in the same order."
+            "cursor", "query", "The `X-Next-Cursor` of the previous page, with the same `order`."
         ),
     ),
 )
 GET = Doc(
     {
         **a_job("The job.", examples.ASSIGNED),
-        304: Answer("It is still the version of `If-None-Match`.", None, None, ETAG),
+        304: Answer("The job still has the version in `If-None-Match`.", None, None, ETAG),
     },
     (NotFound,),
-    (PREFER, Parameter("If-None-Match", "header", "A version that is known already.")),
+    (PREFER, Parameter("If-None-Match", "header", "A version that the caller already has.")),
 )
 PATCH = Doc(
     a_job("The job as it is now.", examples.PENDING),
@@ -140,7 +142,7 @@ RETRY = Doc(
     (_IF_MATCH,),
 )
 ATTEMPTS = Doc(
-    {200: Answer("Its attempts, oldest first.", list[Attempt], example=[examples.ATTEMPT])},
+    {200: Answer("The job's attempts, oldest first.", list[Attempt], example=[examples.ATTEMPT])},
     (NotFound,),
 )
 WHY = Doc(
@@ -186,7 +188,7 @@ RELEASE = Doc(
     examples=(ReleaseReport(2, examples.ENGINE_ID, "the engine stops"),),
 )
 PROGRESS = Doc(
-    {200: Answer("Whether to go on.", Verdict, example=examples.KEEP)},
+    {200: Answer("Whether to continue.", Verdict, example=examples.KEEP)},
     (NotFound, Conflict),
     request=ProgressReport,
     examples=(ProgressReport(1, fraction=0.25, fps=48.0),),

@@ -1,4 +1,4 @@
-"""What the routes of the daemon itself take and answer, as types; see `edge.doc`."""
+"""Describe what the routes about the daemon itself accept and answer; see `edge.doc`."""
 
 from typing import Any
 
@@ -11,30 +11,30 @@ from distconvd.plugin_host.loading import LoadedPlugin
 
 
 class ReadyReply(msgspec.Struct, frozen=True):
-    """Whether changes are accepted, and if not, each cause with its reason."""
+    """Whether changes are accepted; if not, each cause with its reason."""
 
     ready: bool
     causes: dict[str, str]
 
 
 class VersionReply(msgspec.Struct, frozen=True, kw_only=True):
-    """What runs here."""
+    """The name and version of the program."""
 
     name: str = "distconvd"
     version: str
 
 
 class QueueCounts(msgspec.Struct, frozen=True):
-    """Pending jobs: those that may go at once, and those that wait for a time."""
+    """Pending jobs: those that may be assigned now, and those that are delayed."""
 
     ready: int
     delayed: int
     oldest_s: float | None = None
-    """Age in seconds of the oldest job that may go; null without any."""
+    """Age in seconds of the oldest job that may be assigned now; null if there is no such job."""
 
 
 class StatusReply(msgspec.Struct, frozen=True):
-    """Counts at a glance."""
+    """Counts of jobs and engines."""
 
     version: str
     uptime_s: float
@@ -42,24 +42,24 @@ class StatusReply(msgspec.Struct, frozen=True):
     """By status."""
     queue: QueueCounts
     engines: dict[str, int]
-    """By state, those with none left out."""
+    """By state; a state without engines is omitted."""
     not_ready: dict[str, str]
 
 
 RETRY_AFTER_S = "1"
-"""What `/readyz` says while it is red."""
+"""The header of `/readyz` while the daemon is not ready."""
 _READY = ReadyReply(ready=True, causes={})
-_RED = ReadyReply(ready=False, causes={"draining": "the daemon is stopping"})
+_NOT_READY = ReadyReply(ready=False, causes={"draining": "the daemon is stopping"})
 
-OK = Doc({200: Answer("It answers.", str, "text/plain", example="OK")})
+OK = Doc({200: Answer("The daemon is alive.", str, "text/plain", example="OK")})
 READY = Doc(
     {
         200: Answer("Changes are accepted.", ReadyReply, example=_READY),
         503: Answer(
-            "They are not, and why.",
+            "Changes are not accepted, with the causes.",
             ReadyReply,
-            headers={"Retry-After": "Seconds after which to ask again."},
-            example=_RED,
+            headers={"Retry-After": "When to ask again, in seconds."},
+            example=_NOT_READY,
         ),
     }
 )
@@ -110,11 +110,11 @@ EVENTS = Doc(
     parameters=(
         Parameter("job", "query", "Only those of this job."),
         Parameter("kind", "query", "Only these kinds, separated by commas.", str, "job.completed"),
-        Parameter("Last-Event-ID", "header", "Go on after this one.", str, "1704067200123042"),
+        Parameter("Last-Event-ID", "header", "Continue after this event.", str, "1704067200123042"),
     ),
 )
 WEBSOCKET = Doc(
     {101: Answer("The connection is a websocket now.", None, None)},
     (Unavailable,),
-    description="Subprotocol `v1.distconv`; the messages are told in docs/protocol.md.",
+    description="Subprotocol `v1.distconv`; docs/protocol.md describes the messages.",
 )

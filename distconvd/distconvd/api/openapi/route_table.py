@@ -1,5 +1,7 @@
-"""The route table as a document: who may call what. docs/protocol.md holds it, and a test holds it
-to the routes."""
+"""Write the route table as Markdown: who may call what.
+
+docs/protocol.md contains it, and a test checks that it agrees with the routes.
+"""
 
 from collections.abc import Iterable
 
@@ -12,7 +14,7 @@ MEANING: dict[Role, str] = {
     "engine": "`engine`",
     "admin": "`admin`",
 }
-"""How each role is written; a key with the role `admin` may do everything."""
+"""How the table writes each role; a key with the role `admin` may do everything."""
 
 
 def role_table(routes: Iterable[Route]) -> str:
@@ -23,6 +25,6 @@ def role_table(routes: Iterable[Route]) -> str:
 
 
 def path_of(route: Route) -> str:
-    """Return a path as people write it: what names a collection ends in a slash."""
+    """Return a path as people write it: that of a collection ends with a slash."""
     is_collection = route.pattern in ("/jobs", "/engines", "/assign_job")
     return route.pattern + "/" if is_collection else route.pattern

@@ -1,7 +1,7 @@
-"""Auditing: whether what is kept can have come from a daemon that works.
+"""Check whether stored records, or a running daemon's replies, contradict the rules of the core.
 
-The rules are in `invariants`, pure; `stored` holds a store and its archive against them, `running` a
-daemon over HTTP. `command` is the command `distconvd audit`.
+The rules are pure functions in `invariants`; `stored` checks a store and its archive, `running` a daemon
+over HTTP. `command` is the command `distconvd audit`.
 """
 
 from distconvd.commands.audit.finding import Finding

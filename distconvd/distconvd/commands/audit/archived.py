@@ -1,7 +1,7 @@
-"""An audit of the archive: every line whole, where its job is looked for, and of a job that ended.
+"""Audit the archive: every line is complete, in the right file, and of a job that has ended.
 
-A line that a crash cut short is lawful where its job is found elsewhere: the job was archived again
-afterwards, or is still in the store. So is a job that stands twice, or in the store as well.
+A line that a crash cut short is legal if its job is found in another place: archived again afterwards, or
+still in the store. It is also legal that a job is archived twice, or is in the store as well.
 """
 
 import re
@@ -25,20 +25,20 @@ _history = msgspec.json.Decoder(AttemptHistory | None)
 
 
 class ArchiveAudit:
-    """Holds the archive against its rules, file by file.
+    """Checks the archive against its rules, file by file.
 
     Args:
         stored: ids of the jobs in the store.
-        floor_us: microseconds up to which no id is given out again.
+        floor_us: no new id is made of a time up to this (µs).
     """
 
     def __init__(self, stored: Container[str], floor_us: int) -> None:
         self._stored = stored
         self._floor_us = floor_us
         self.ids: set[str] = set()
-        """Jobs of the file that was looked at last."""
+        """Jobs of the file that was read last."""
         self.jobs = 0
-        """Jobs in all files so far; one that stands twice counts once."""
+        """Jobs in all files so far; one that is archived twice counts once."""
 
     def findings(self, file: BucketFile) -> Iterator[Finding]:
         """Yield all that is wrong with one file."""
@@ -60,13 +60,14 @@ class ArchiveAudit:
     ) -> Iterator[Finding]:
         subject = f"job {job.job_id}"
         if bucket_of(job.job_id) != file.bucket:
-            detail = f"it is archived in {file.bucket}.ndjson and looked for in"
-            place = f"{detail} {bucket_of(job.job_id)}.ndjson"
-            yield Finding("archive-misplaced", subject, place)
+            right = f"{bucket_of(job.job_id)}.ndjson"
+            detail = f"it is archived in {file.bucket}.ndjson, but belongs in {right}"
+            yield Finding("archive-misplaced", subject, detail)
         if job.status not in TERMINAL_STATUSES:
-            yield Finding("archive-open", subject, f"it is archived, and is {job.status}")
+            yield Finding("archive-open", subject, f"it is archived, but is still {job.status}")
         if created_us(job.job_id) > self._floor_us:
-            yield Finding("archive-floor", subject, "it is archived, and its id is not used up")
+            detail = "it is archived, but a new job could get its id"
+            yield Finding("archive-floor", subject, detail)
         for finding in job_findings(job, history or AttemptHistory(job.job_id)):
             yield finding._replace(is_archived=True)
 
@@ -77,12 +78,14 @@ class ArchiveAudit:
             return  # cut before its id: it was never acknowledged, so the store still has the job
         if job_id is not None and (job_id in self.ids or job_id in self._stored):
             return
-        detail = f"it is archived in {file.bucket}.ndjson, and the line cannot be read"
+        detail = f"it is archived in {file.bucket}.ndjson, but the line cannot be read"
         yield (
             Finding("archive-garbage", f"job {job_id}", detail)
             if job_id
             else Finding(
-                "archive-garbage", f"archive {file.bucket}", f"a line is garbage: {line[:60]!r}"
+                "archive-garbage",
+                f"archive {file.bucket}",
+                f"a line cannot be read: {line[:60]!r}",
             )
         )
 

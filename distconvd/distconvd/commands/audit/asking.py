@@ -1,4 +1,4 @@
-"""Asking a running daemon over HTTP, for its audit: one connection, bounded waits, plain errors."""
+"""Ask a running daemon over HTTP for its audit: one connection, bounded waits, plain errors."""
 
 import http.client
 import time
@@ -12,7 +12,7 @@ from distconvd.errors import ConfigError
 
 TIMEOUT_S = 30.0
 BODY_BYTES_MAX = 1 << 30
-EXIT_NOT_LOOKED = 2
+EXIT_NOT_AUDITED = 2
 PATIENCE_S = 2.0
 TRIES = 10
 _NOT_NOW = frozenset({http.client.TOO_MANY_REQUESTS, http.client.SERVICE_UNAVAILABLE})
@@ -23,12 +23,12 @@ class _Problem(msgspec.Struct):
 
 
 class RemoteDaemon:
-    """A daemon at a URL; raises `ConfigError` where it cannot be asked.
+    """A daemon at a URL; raises `ConfigError` if it cannot be reached or does not answer properly.
 
     Args:
         url: its base URL; a path prefix is kept.
         key: sent as `X-API-Key`, if there is one.
-        sleep: waits so many seconds.
+        sleep: waits for the given seconds.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class RemoteDaemon:
         self._sleep = sleep
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -49,7 +49,8 @@ class RemoteDaemon:
     def get(self, path: str, tries_left: int = TRIES) -> tuple[bytes, str | None]:
         """Return a reply's body and its `X-Next-Cursor`; raises `LookupError` for a 404.
 
-        A daemon that says "not now" (429, 503) is asked again after a while, `tries_left` times.
+        If the daemon answers "not now" (429, 503), the request is repeated after a pause, `tries_left`
+        times.
         """
         is_reused = self._connection is not None
         try:
@@ -57,8 +58,8 @@ class RemoteDaemon:
         except (OSError, http.client.HTTPException) as error:
             self.close()
             if not is_reused:
-                self._cannot(f"{error}" or type(error).__name__)
-            # A kept connection may have been closed by the other side; a new one tells.
+                self._cannot(_describe(error))
+            # The daemon may have closed a kept connection; a new one shows whether it answers.
             return self.get(path, tries_left)
         if status in _NOT_NOW and tries_left:
             self._sleep(PATIENCE_S)
@@ -66,7 +67,7 @@ class RemoteDaemon:
         if status == http.client.NOT_FOUND:
             raise LookupError(path)
         if status != http.client.OK:
-            self._cannot(f"{path} was answered with {status} {_detail(body)}".rstrip())
+            self._cannot(f"the answer to {path} was {status} {_detail(body)}".rstrip())
         return body, cursor
 
     def _exchange(self, path: str) -> tuple[int, bytes, str | None]:
@@ -87,7 +88,7 @@ class RemoteDaemon:
         raise ConfigError(
             f"the daemon at {self._url} cannot be audited: {reason}; is it running, and is the key "
             "(--api-key, DISTCONV_API_KEY) one that may read?",
-            exit_code=EXIT_NOT_LOOKED,
+            exit_code=EXIT_NOT_AUDITED,
         )
 
 
@@ -98,8 +99,15 @@ def _checked(url: str) -> SplitResult:
     except ValueError:
         is_good = False
     if not is_good:
-        raise ConfigError(f"--url {url!r}: write it as http://dispatch:8080", exit_code=2)
+        raise ConfigError(
+            f"--url is {url!r}; expected a URL such as http://dispatch:8080", exit_code=2
+        )
     return urlsplit(url)
+
+
+def _describe(error: OSError | http.client.HTTPException) -> str:
+    words = error.strerror if isinstance(error, OSError) else None
+    return words or str(error) or type(error).__name__
 
 
 def _detail(body: bytes) -> str:

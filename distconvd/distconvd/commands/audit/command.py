@@ -1,4 +1,4 @@
-"""`distconvd audit`: holds a store, or a running daemon, against the invariants of the core."""
+"""Audit a store or a running daemon, and print what is wrong (`distconvd audit`)."""
 
 # ruff: noqa: T201 - a command's output is its job
 
@@ -12,11 +12,12 @@ from typing import Any
 import msgspec
 import trio
 
-from distconvd.commands.audit.asking import EXIT_NOT_LOOKED, RemoteDaemon
+from distconvd.commands.audit.asking import EXIT_NOT_AUDITED, RemoteDaemon
 from distconvd.commands.audit.finding import Finding
 from distconvd.commands.audit.invariants import remedy_of
 from distconvd.commands.audit.running import RunningAudit
 from distconvd.commands.audit.stored import StoredAudit
+from distconvd.commands.counts import count
 from distconvd.commands.open_read_only import open_read_only
 from distconvd.config import Config
 from distconvd.core.archive import BucketFile, bucket_files
@@ -24,18 +25,18 @@ from distconvd.errors import ConfigError, StoreError
 from distconvd.store import TABLES
 
 SHOWN_MAX = 100
-"""Findings shown of a kind; the rest is counted."""
+"""Findings shown of each kind; the rest are counted."""
 
 _EPILOG = """\
 examples:
-  distconvd audit --state-file /var/lib/distconv/state.json     a store, while no daemon holds it
+  distconvd audit --state-file /var/lib/distconv/state.json     a store that no daemon uses
   distconvd audit --store spool --state-file /var/lib/distconv/state
   DISTCONV_API_KEY=SECRET distconvd audit --url http://dispatch:8080     a daemon that runs
 
-A store is only looked at: nothing on disk changes, and no daemon can start meanwhile. To audit one
-that is in use, ask its daemon with --url, or copy state.json and audit the copy.
-Each fault is one line: whose record it is, what is wrong, the rule's name, what to do.
-Exit codes: 0 clean, 1 faults, 2 it could not be looked at, 78 wrong configuration.
+A store is only read: nothing on disk changes, and no daemon can start meanwhile. To audit a store
+that is in use, audit its daemon with --url, or copy state.json and audit the copy.
+Each fault is one line: the record, what is wrong, the name of the rule, what to do.
+Exit codes: 0 clean, 1 faults, 2 the audit could not run, 78 wrong configuration.
 """
 
 
@@ -52,8 +53,8 @@ def add_to(commands: Any) -> None:
 
 
 def add_store_flags(command: argparse.ArgumentParser) -> None:
-    """Let a command's own flags name the store, besides those before its name."""
-    # Not to hide those that stand before the command.
+    """Add flags that name the store, in addition to those before the command's name."""
+    # A default would override flags that stand before the command.
     command.add_argument(
         "--store", metavar="NAME", default=argparse.SUPPRESS, help="json (default), spool, …"
     )
@@ -63,21 +64,27 @@ def add_store_flags(command: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace, config: Config) -> None:
-    """Audit what the command line names; exits 1 where there are faults. Raises `ConfigError`."""
+    """Audit what the command line names; exits 1 if there are faults. Raises `ConfigError`."""
     try:
         faults = _audit_daemon(given.url, config) if given.url else trio.run(_audit_store, config)
     except (StoreError, OSError) as error:
-        raise ConfigError(str(error), exit_code=EXIT_NOT_LOOKED) from error
+        raise ConfigError(_describe(error), exit_code=EXIT_NOT_AUDITED) from error
     if faults:
         sys.exit(1)
 
 
+def _describe(error: StoreError | OSError) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
+
+
 async def _audit_store(config: Config) -> int:
-    async with open_read_only(config, is_tolerant=True) as looked:
-        audit = StoredAudit(looked.snapshot, looked.collect_damage)
+    async with open_read_only(config, is_tolerant=True) as view:
+        audit = StoredAudit(view.snapshot, view.damage)
         faults = _print_findings(audit.findings(_archive_of(config)))
-        counts = [f"{len(getattr(looked.snapshot, table))} {table}" for table in TABLES]
-        _conclude(f"{looked.place}: {', '.join(counts)}, {audit.archived} archived", faults)
+        counts = [count(len(getattr(view.snapshot, table)), table) for table in TABLES]
+        _conclude(f"{view.place}: {', '.join(counts)}, {audit.archived} archived", faults)
     return faults.total()
 
 
@@ -92,13 +99,14 @@ def _audit_daemon(url: str, config: Config) -> int:
             faults = _print_findings(audit.findings())
         except (msgspec.DecodeError, LookupError) as error:
             raise ConfigError(
-                f"{url} does not answer as distconvd does: {error}; is it the address of a daemon "
-                "of this version?",
-                exit_code=EXIT_NOT_LOOKED,
+                f"{url} does not answer like distconvd: {error}; is it the address of a daemon of "
+                "this version?",
+                exit_code=EXIT_NOT_AUDITED,
             ) from error
     rest = audit.ended_not_asked
-    note = f", the attempts of {rest} ended jobs not asked for" if rest else ""
-    _conclude(f"{url}: {audit.jobs} jobs, {audit.engines} engines{note}", faults)
+    note = f", the attempts of {count(rest, 'ended jobs')} not checked" if rest else ""
+    counts = f"{count(audit.jobs, 'jobs')}, {count(audit.engines, 'engines')}"
+    _conclude(f"{url}: {counts}{note}", faults)
     return faults.total()
 
 
@@ -109,12 +117,12 @@ def _print_findings(findings: Iterable[Finding]) -> Counter[str]:
         faults[finding.kind] += 1
         if faults[finding.kind] <= SHOWN_MAX:
             print(finding.line(remedy_of(finding)))
-    for kind, count in faults.items():
-        if count > SHOWN_MAX:
-            print(f"and {count - SHOWN_MAX} more of [{kind}]")
+    for kind, number in faults.items():
+        if number > SHOWN_MAX:
+            print(f"and {number - SHOWN_MAX} more of [{kind}]")
     return faults
 
 
 def _conclude(what: str, faults: Counter[str]) -> None:
-    count = faults.total()
-    print(f"{what}: {'clean' if not count else f'{count} faults'}")
+    total = faults.total()
+    print(f"{what}: {count(total, 'faults') if total else 'clean'}")

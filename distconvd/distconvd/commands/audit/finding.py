@@ -1,4 +1,4 @@
-"""What an audit says: one fault, where it is, and what to do about it."""
+"""Describe one fault that an audit has found: where it is, and what to do about it."""
 
 from typing import NamedTuple
 
@@ -9,10 +9,10 @@ class Finding(NamedTuple):
     """One fault.
 
     Attributes:
-        kind: the rule that is broken, one of `invariants.REMEDIES`.
-        subject: whose record it is: `job 1754_1`, `engine attic`, `archive 17540`, `store`.
-        told: what is wrong with it.
-        is_archived: it is a job that nothing changes any more.
+        kind: the broken rule, one of `invariants.REMEDIES`.
+        subject: the record: `job 1754_1`, `engine attic`, `archive 17540`, `store`.
+        detail: what is wrong with it.
+        is_archived: it is an archived job, which cannot be changed any more.
     """
 
     kind: str
@@ -21,8 +21,8 @@ class Finding(NamedTuple):
     is_archived: bool = False
 
     def line(self, remedy: str) -> str:
-        """Return it on one line, whatever an id or a message holds; `ID` in a command becomes the
-        job's."""
+        """Return the finding on one line, with control characters escaped; `ID` in a command of the
+        remedy is replaced by the job's id."""
         todo = remedy.replace(" ID`", f" {self.subject.partition(' ')[2]}`")
         text = f"{self.subject}: {self.detail} [{self.kind}]. {todo}"
         return text.translate(_CONTROLS)

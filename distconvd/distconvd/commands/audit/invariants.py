@@ -1,24 +1,25 @@
-"""The invariants of the core, as rules on a job and its history: pure, and shared with the tests.
+"""Define the invariants of the core as rules on a job and its history; the tests use them, too.
 
-A rule is a function of a `Case` that returns what is wrong, or None. Each says no more than what every
-daemon has kept at every moment, crashes included: a rule that cries over a sound store is worse than
-none. What is lawful and looks odd:
+A rule is a pure function of a `Case` that returns what is wrong, or None. A rule only forbids what no
+daemon has ever written at any moment, crashes included: a rule that reports a sound store is worse than
+no rule. Legal, though it looks wrong:
 
-- A job taken over from the original has no end, no attempts, and may be assigned at attempt 0.
+- A job taken over from the original has no `finished_at`, no attempts, and may be assigned at attempt 0.
 - A legacy report (without an attempt) on a pending job leaves a second entry of the same number, or
   one of number 0.
 - A history is cut to its newest entries; `dropped` says how many are gone.
-- A job taken over from the original brings retries that no attempt on record explains, and maybe more
-  than it was allowed; only a restart (`base_attempt`) begins the count anew. None is ever added to
-  more than were allowed.
+- A job taken over from the original has retries that no attempt on record explains, and maybe more
+  than it was allowed; only a restart (`base_attempt`) sets the count to 0. No retry is ever added beyond
+  the allowed number.
 
-`REMEDIES` has a row for every kind of finding, those of `stored` and `running` included.
+`REMEDIES` has a row for every kind of finding, including those of `stored` and `running`.
 """
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from distconvd.commands.audit.finding import Finding
+from distconvd.commands.counts import count
 from distconvd.model import (
     TERMINAL_STATUSES,
     Attempt,
@@ -30,64 +31,67 @@ from distconvd.model import (
 )
 
 _REPORT = "Report it, with this line and the daemon's log"
-_RETRY = "`distconv retry ID` starts the job anew"
+_RETRY = "`distconv retry ID` restarts the job"
 _BACKUP = "Restore it from a backup, or stop the daemon and remove the record"
 
 REMEDIES: dict[str, str] = {
     # A job by itself.
     "no-end": f"{_RETRY}.",
     "early-end": "`distconv cancel ID` and then `distconv retry ID` set it right.",
-    "no-output": f"The result is nowhere on record; {_RETRY}.",
+    "no-output": f"No record says where the result is; {_RETRY}.",
     "stray-output": f"{_REPORT}.",
-    "stray-progress": "It goes with the job's next change.",
-    "no-holder": "After a restart it waits out a lease and goes back into the queue.",
+    "stray-progress": "The job's next change removes it; nothing to do.",
+    "no-holder": "After a restart the job waits for a lease to expire, and is queued again.",
     "stray-holder": f"{_REPORT}; `distconv cancel ID` and `distconv retry ID` set it right.",
     "retries": f"{_REPORT}; {_RETRY}.",
     "base-attempt": f"{_REPORT}; {_RETRY}.",
     # A job and its attempts.
-    "attempt-missing": "The job goes on without that part of its past; nothing to do.",
-    "attempt-beyond": f"{_REPORT}; `distconv cancel ID` stops whoever works on it.",
+    "attempt-missing": "The job goes on without that part of its history; nothing to do.",
+    "attempt-beyond": f"{_REPORT}; `distconv cancel ID` stops any engine that works on it.",
     "attempt-order": f"{_REPORT}.",
     "attempt-running": f"{_REPORT}.",
-    "wrong-end": f"Look at `distconv attempts ID`; {_RETRY}.",
-    "done-twice": f"Compare the results that `distconv attempts ID` names. {_REPORT}.",
+    "wrong-end": f"See `distconv attempts ID`; {_RETRY}.",
+    "done-twice": f"Compare the results that `distconv attempts ID` lists. {_REPORT}.",
     "retries-uneven": f"{_REPORT}; {_RETRY}.",
     # Jobs and engines.
-    "unknown-engine": "Its lease will end, and the job goes to another engine; nothing to do.",
-    "over-slots": "Lawful only if the engine came back with fewer --slots; then it ends by itself.",
+    "unknown-engine": "Its lease will expire, and the job goes to another engine; nothing to do.",
+    "over-slots": "Legal only if the engine was restarted with fewer --slots; then it ends by itself.",
     # Records.
     "job-unreadable": f"The daemon leaves the job out. {_BACKUP}.",
     "job-repaired": "The daemon drops the fields that it cannot read, and goes on with the rest.",
-    "job-misfiled": "The daemon takes the key for the job's id; look which one is right.",
-    "engine-unreadable": "The engine's next heartbeat registers it anew; nothing to do.",
-    "engine-misfiled": "The daemon takes the key for the engine's id; nothing to do.",
-    "attempts-unreadable": f"The job goes on without its past. {_BACKUP}.",
-    "attempts-misfiled": f"The job goes on with what may be another's past. {_BACKUP}.",
+    "job-misfiled": "The daemon uses the key as the job's id; check which one is right.",
+    "engine-unreadable": "The engine's next heartbeat registers it again; nothing to do.",
+    "engine-misfiled": "The daemon uses the key as the engine's id; nothing to do.",
+    "attempts-unreadable": f"The job goes on without its history. {_BACKUP}.",
+    "attempts-misfiled": f"The job goes on with what may be another job's history. {_BACKUP}.",
     "attempts-orphaned": "Stop the daemon and remove the record, or restore the job from a backup.",
     "meta-unreadable": "The key counts as new. Stop the daemon and remove the record.",
-    "floor-unreadable": "No daemon starts on it. Stop the daemon and remove the record.",
+    "floor-unreadable": "No daemon can start with it. Stop the daemon and remove the record.",
     "key-to-nowhere": "A repeated submission with this key fails; submit with another one.",
-    "store": "Copy all of the store's files away before the next start.",
+    "store": "Copy all of the store's files to a safe place before the next start.",
     # The archive.
     "archive-garbage": "Restore the file from a backup; the daemon skips the line.",
     "archive-open": f"{_REPORT}.",
-    "archive-misplaced": "It is not found by its id; move the line to the file that it names.",
+    "archive-misplaced": "The job is not found by its id; move the line to that file.",
     "archive-floor": "A new job may get the id of an old one; restore the store's newest backup.",
     # A running daemon.
-    "held-apart": f"{_REPORT}; a restart of the daemon derives what is held from the records.",
-    "reserved-apart": f"{_REPORT}; the reservation lapses by itself.",
+    "held-apart": f"{_REPORT}; a restart of the daemon rebuilds the assignments from the records.",
+    "reserved-apart": f"{_REPORT}; the reservation expires by itself.",
     "listed-twice": f"{_REPORT}.",
 }
 """What to do about each kind of finding; `ID` is the job's."""
 _CHANGING = ("`distconv retry ID`", "`distconv cancel ID`")
-_ARCHIVED = "It is in the archive and starts no more; look at `distconv attempts ID`, and submit it again if its result is needed."
+_ARCHIVED = (
+    "It is archived and cannot be restarted; see `distconv attempts ID`, and submit it again if its"
+    " result is needed."
+)
 
 
 def remedy_of(finding: Finding) -> str:
-    """Return what to do about a finding: of an archived job nothing can be changed."""
+    """Return what to do about a finding: no command can change an archived job."""
     remedy = REMEDIES[finding.kind]
-    is_in_vain = finding.is_archived and any(command in remedy for command in _CHANGING)
-    return _ARCHIVED if is_in_vain else remedy
+    is_impossible = finding.is_archived and any(command in remedy for command in _CHANGING)
+    return _ARCHIVED if is_impossible else remedy
 
 
 class Case(NamedTuple):
@@ -103,23 +107,23 @@ class Case(NamedTuple):
 
     @property
     def is_foreign(self) -> bool:
-        """Whether no daemon of ours has had a hand in how the job stands."""
+        """Whether the original wrote the job and no daemon of ours has run it."""
         return not self.job.attempt and not self.past and self.job.error_class is None
 
     @property
     def since_restart(self) -> list[Attempt]:
-        """The attempts that count: those after a person last started the job."""
+        """The attempts that count: those after a person last restarted the job."""
         return [a for a in self.past if a.number > self.job.base_attempt]
 
     @property
     def charged(self) -> int:
-        """How many retries are charged for sure: a legacy report just after a restart has the number
-        of the attempt before, and a passing failure is charged only beyond a number of them."""
+        """How many retries are certainly charged. Others may be: a legacy report just after a restart
+        has the number of the attempt before, and transient failures are charged only beyond a limit."""
         return sum(_is_requeued_failure(a, _CHARGED) for a in self.since_restart)
 
     @property
     def may_have_brought_retries(self) -> bool:
-        """Whether it may come from the original and has never been restarted here."""
+        """Whether the job may come from the original and has never been restarted here."""
         return not self.job.base_attempt
 
 
@@ -128,7 +132,7 @@ def job_findings(job: Job, history: AttemptHistory | None) -> Iterator[Finding]:
 
     Args:
         job: as stored, or as shown.
-        history: its ended attempts; None: not known, so only the job is looked at.
+        history: its ended attempts; None: not known, so only the job is checked.
     """
     case = Case(job, history or AttemptHistory(job.job_id))
     rules = _JOB_RULES if history is None else _ALL_RULES
@@ -141,31 +145,31 @@ def job_findings(job: Job, history: AttemptHistory | None) -> Iterator[Finding]:
 def _no_end(case: Case) -> str | None:
     if case.job.status not in TERMINAL_STATUSES or case.job.finished_at is not None:
         return None
-    return None if case.is_foreign else f"it is {case.job.status} and has no finished_at"
+    return None if case.is_foreign else f"it is {case.job.status}, but has no finished_at"
 
 
 def _early_end(case: Case) -> str | None:
     if case.job.status in TERMINAL_STATUSES or case.job.finished_at is None:
         return None
-    return f"it is {case.job.status} and has a finished_at"
+    return f"it is {case.job.status}, but has a finished_at"
 
 
 def _no_output(case: Case) -> str | None:
     is_bad = case.job.status is JobStatus.COMPLETED and not case.job.output_url
-    return "it is completed and has no output_url" if is_bad and not case.is_foreign else None
+    return "it is completed, but has no output_url" if is_bad and not case.is_foreign else None
 
 
 def _stray_output(case: Case) -> str | None:
     job = case.job
     if job.status is JobStatus.COMPLETED or (not job.output_url and job.result is None):
         return None
-    return None if case.is_foreign else f"it is {job.status} and has an output or a result"
+    return None if case.is_foreign else f"it is {job.status}, but has an output or a result"
 
 
 def _stray_progress(case: Case) -> str | None:
     job = case.job
     is_bad = job.progress is not None and job.status is not JobStatus.ASSIGNED
-    return f"it is {job.status} and shows progress" if is_bad else None
+    return f"it is {job.status}, but shows progress" if is_bad else None
 
 
 def _no_assigned_engine(case: Case) -> str | None:
@@ -176,7 +180,7 @@ def _no_assigned_engine(case: Case) -> str | None:
 def _stray_assigned_engine(case: Case) -> str | None:
     job = case.job
     is_bad = job.status is JobStatus.PENDING and job.assigned_engine
-    return f"it is pending and names the engine {job.assigned_engine!r}" if is_bad else None
+    return f"it is pending, but names the engine {job.assigned_engine!r}" if is_bad else None
 
 
 def _retries(case: Case) -> str | None:
@@ -185,26 +189,26 @@ def _retries(case: Case) -> str | None:
         return None
     if job.retries > 0 and case.may_have_brought_retries and not case.charged:
         return None
-    return f"it was retried {job.retries} times of {job.max_retries} allowed"
+    return f"its retries are {job.retries}, but at most {job.max_retries} are allowed"
 
 
 def _base_attempt(case: Case) -> str | None:
     job = case.job
     if 0 <= job.base_attempt <= job.attempt:
         return None
-    return f"it was restarted after attempt {job.base_attempt} and is at attempt {job.attempt}"
+    return f"it was restarted after attempt {job.base_attempt}, but is at attempt {job.attempt}"
 
 
 def _attempt_missing(case: Case) -> str | None:
-    """Attempts count up by one, the running one is not in the history, and all others are."""
+    """Attempts are numbered without gaps; all but the running one are in the history."""
     ended = case.job.attempt - (case.job.status is JobStatus.ASSIGNED)
     there = sorted({a.number for a in case.past if a.number})
     first = there[0] if case.history.dropped and there else 1
-    # Counted and not listed: a damaged record may say that it is at attempt 10^18.
+    # Computed, without a loop over the numbers: a damaged record may be at attempt 10^18.
     missing = ended - first + 1 - sum(first <= number <= ended for number in there)
     if missing <= 0:
         return None
-    return f"{missing} of the {ended} attempts that ended are not in its history"
+    return f"its history lacks {missing} of {count(ended, 'ended attempts')}"
 
 
 def _attempt_beyond(case: Case) -> str | None:
@@ -213,9 +217,9 @@ def _attempt_beyond(case: Case) -> str | None:
     over = [a.number for a in case.past if a.number > limit]
     # The original's assigned jobs are at attempt 0, and so are legacy reports on them.
     if not over or job.attempt == 0:
-        return f"its history has attempt {max(over)} and it is at none" if any(over) else None
-    state = "runs" if job.status is JobStatus.ASSIGNED else "is at"
-    return f"its history has attempt {max(over)} as ended, and it {state} attempt {job.attempt}"
+        return f"its history has attempt {max(over)}, but it has had none" if any(over) else None
+    state = "is running" if job.status is JobStatus.ASSIGNED else "is at"
+    return f"its history has attempt {max(over)} as ended, but it {state} attempt {job.attempt}"
 
 
 def _attempt_order(case: Case) -> str | None:
@@ -237,7 +241,7 @@ def _wrong_end(case: Case) -> str | None:
         return None
     last = case.past[-1]
     is_good = last.outcome in lawful and not last.requeued
-    return None if is_good else f"it is {status}, and its last attempt was {_words(last)}"
+    return None if is_good else f"it is {status}, but its last attempt was {_words(last)}"
 
 
 def _done_twice(case: Case) -> str | None:
@@ -246,12 +250,12 @@ def _done_twice(case: Case) -> str | None:
     if len(done) <= allowed:
         return None
     if not allowed:
-        return f"attempt {done[0].number} completed it, and it is {case.job.status}"
+        return f"attempt {done[0].number} completed it, but it is {case.job.status}"
     return f"attempts {', '.join(str(a.number) for a in done)} all completed it"
 
 
 def _retries_uneven(case: Case) -> str | None:
-    """A retry is charged for an engine's failure, for a passing one only beyond a number, and for
+    """A retry is charged for an engine's failure, for a transient one only beyond a limit, and for
     nothing else."""
     job = case.job
     if case.history.dropped or not case.past:
@@ -261,7 +265,7 @@ def _retries_uneven(case: Case) -> str | None:
     if case.charged <= job.retries and (job.retries <= most or case.may_have_brought_retries):
         return None
     bounds = f"{case.charged} {'or more' if case.may_have_brought_retries else f'to {most}'}"
-    return f"it has {job.retries} retries, and its attempts make it {bounds}"
+    return f"its retries are {job.retries}, but its attempts account for {bounds}"
 
 
 def _is_requeued_failure(attempt: Attempt, classes: tuple[FailureClass, ...]) -> bool:
@@ -270,7 +274,7 @@ def _is_requeued_failure(attempt: Attempt, classes: tuple[FailureClass, ...]) ->
 
 
 def _words(attempt: Attempt) -> str:
-    return f"{attempt.outcome}{' and put it back into the queue' if attempt.requeued else ''}"
+    return f"{attempt.outcome}{' and requeued it' if attempt.requeued else ''}"
 
 
 _CHARGED = (FailureClass.ENGINE, FailureClass.VERIFICATION)

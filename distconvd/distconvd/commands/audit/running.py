@@ -1,12 +1,12 @@
-"""An audit of a running daemon, by what it answers.
+"""Audit a running daemon by its replies over HTTP.
 
-It shows no more than its records and what it derives from them, so keys, the archive and damage on
-disk are for the audit of a store. In return the indexes show: what each engine holds and what is
-reserved for it, against what the jobs say.
+The daemon shows only its records and what it derives from them, so keys, the archive and damage on disk
+are left to the audit of a store. In return this audit can check the indexes: the jobs assigned to and
+reserved for each engine, against the jobs' own records.
 
-Everything moves meanwhile. So a job is read twice around its attempts, until both say the same; and
-what looks wrong is looked at again after a pause, and told only if it is still so. Of jobs that have
-ended, which are many and stand still, the attempts of a bounded number are asked for.
+State changes during the audit. So a job is read before and after its attempts, until both reads agree;
+and what looks wrong is checked again after a pause, and reported only if it is still wrong. Ended jobs are
+many and do not change, so the attempts of only a bounded number of them are checked.
 """
 
 import time
@@ -18,6 +18,7 @@ import msgspec
 
 from distconvd.commands.audit.finding import Finding
 from distconvd.commands.audit.invariants import job_findings
+from distconvd.commands.counts import count
 from distconvd.dispatch.settings import HISTORY_MAX
 from distconvd.model import (
     TERMINAL_STATUSES,
@@ -33,7 +34,7 @@ PAGE_JOBS = 1000
 ENDED_ASKED_MAX = 20_000
 PAUSE_S = 0.5
 CHECKS_MAX = 3
-"""How often something must look wrong, with a pause between, to be told."""
+"""How often something must look wrong, with pauses between, to be reported."""
 READS_MAX = 5
 
 
@@ -58,11 +59,11 @@ class Daemon(Protocol):
 
 
 class RunningAudit:
-    """Holds a daemon's replies against the invariants.
+    """Checks a daemon's replies against the invariants.
 
     Args:
-        daemon: answers requests; what it raises but `LookupError` passes through.
-        sleep: waits so many seconds.
+        daemon: answers requests; what it raises, except `LookupError`, propagates.
+        sleep: waits for the given seconds.
     """
 
     def __init__(self, daemon: Daemon, sleep: Callable[[float], None] = time.sleep) -> None:
@@ -89,7 +90,7 @@ class RunningAudit:
             cursor = following if following != cursor else None
 
     def _listed(self, page: list[Job], last: str) -> Iterator[Finding]:
-        """Judge one page of the listing, which began behind `last`."""
+        """Check one page of the listing, which began after the job `last`."""
         for job in page:
             if job.job_id <= last:
                 yield Finding("listed-twice", f"job {job.job_id}", "it is listed twice")
@@ -111,7 +112,7 @@ class RunningAudit:
     def _confirmed(
         self, subjects: Iterable[str], check: Callable[[str], list[Finding]]
     ) -> Iterator[Finding]:
-        """Yield what is wrong with each of the subjects each time that one looks."""
+        """Yield what is wrong with the subjects in every one of several checks."""
         suspects = {subject: found for subject in subjects if (found := check(subject))}
         for _ in range(CHECKS_MAX - 1):
             if not suspects:
@@ -127,14 +128,14 @@ class RunningAudit:
     def _check_job(self, job_id: str) -> list[Finding]:
         read = self._read(job_id)
         if read is None:
-            return []  # it went to the archive, or never stands still
+            return []  # it was archived, or changes all the time
         job, attempts = read
         ended = [a for a in attempts if a.outcome is not AttemptOutcome.RUNNING]
         history = AttemptHistory(job_id, ended, int(len(ended) >= HISTORY_MAX))
         return [*job_findings(job, history), *self._check_assigned_engine(job)]
 
     def _read(self, job_id: str) -> tuple[Job, list[Attempt]] | None:
-        """Return a job and its attempts as of one moment, None where that cannot be had."""
+        """Return a job and its attempts as of one moment; None if it is gone or keeps changing."""
         path = f"/jobs/{quote(job_id, safe='')}"
         try:
             job = _job.decode(self._daemon.get(path)[0])
@@ -156,7 +157,7 @@ class RunningAudit:
             detail = f"it is assigned to {engine_id!r}, which is not registered"
             yield Finding("unknown-engine", subject, detail)
         elif job.job_id not in engine.jobs:
-            detail = f"it is assigned to {engine_id!r}, which does not hold it"
+            detail = f"it is assigned to {engine_id!r}, which does not list it"
             yield Finding("held-apart", subject, detail)
 
     def _check_engine(self, engine_id: str) -> list[Finding]:
@@ -165,24 +166,24 @@ class RunningAudit:
             return []  # it was removed meanwhile
         found: list[Finding] = []
         if len(engine.jobs) > engine.slots:
-            detail = f"it holds {len(engine.jobs)} jobs and has {engine.slots} slots"
+            detail = f"it has {count(len(engine.jobs), 'jobs')} and {count(engine.slots, 'slots')}"
             found.append(Finding("over-slots", f"engine {engine_id}", detail))
         for job_id in engine.jobs:
             found += self._check_assigned(engine_id, job_id)
         for job_id in engine.reserved:
-            found += self._is_reserved(engine_id, job_id)
+            found += self._check_reserved(engine_id, job_id)
         return found
 
     def _check_assigned(self, engine_id: str, job_id: str) -> Iterator[Finding]:
         job = self._job(job_id)
         if job is None or (job.status, job.assigned_engine) != (JobStatus.ASSIGNED, engine_id):
-            detail = f"engine {engine_id!r} holds it, and it is {_where(job)}"
+            detail = f"engine {engine_id!r} lists it as assigned, but it is {_where(job)}"
             yield Finding("held-apart", f"job {job_id}", detail)
 
-    def _is_reserved(self, engine_id: str, job_id: str) -> Iterator[Finding]:
+    def _check_reserved(self, engine_id: str, job_id: str) -> Iterator[Finding]:
         job = self._job(job_id)
         if job is None or job.status is not JobStatus.PENDING:
-            detail = f"it is reserved for engine {engine_id!r}, and it is {_where(job)}"
+            detail = f"it is reserved for engine {engine_id!r}, but it is {_where(job)}"
             yield Finding("reserved-apart", f"job {job_id}", detail)
 
     def _engine(self, engine_id: str) -> _Engine | None:
@@ -200,12 +201,12 @@ class RunningAudit:
 
 def _where(job: Job | None) -> str:
     if job is None:
-        return "not there"
+        return "missing"
     at = f" to {job.assigned_engine!r}" if job.status is JobStatus.ASSIGNED else ""
     return f"{job.status}{at}"
 
 
 def _both(first: list[Finding], second: list[Finding]) -> list[Finding]:
-    """Return what was found the second time and the first time, too; words may differ."""
+    """Return the second findings that the first have, too, perhaps with another detail."""
     before = {(finding.kind, finding.subject) for finding in first}
     return [finding for finding in second if (finding.kind, finding.subject) in before]

@@ -1,8 +1,8 @@
-"""An audit of what a store holds, and of the archive beside it.
+"""Audit the contents of a store and of its archive.
 
-One record is decoded at a time, so beyond the snapshot itself the audit needs memory only for what
-engines hold and for idempotency keys whose jobs have been retired; findings are yielded as they are
-found. The order is that of the tables, then the archive, file by file.
+One record is decoded at a time, so beyond the snapshot itself the audit needs memory only for the
+engines' counts of assigned jobs and for idempotency keys whose jobs have been retired; findings are
+yielded as they are found, first of the tables in order, then of the archive, file by file.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,6 +13,7 @@ import msgspec
 from distconvd.commands.audit.archived import ArchiveAudit
 from distconvd.commands.audit.finding import Finding
 from distconvd.commands.audit.invariants import job_findings
+from distconvd.commands.counts import count
 from distconvd.core.archive import BucketFile
 from distconvd.dispatch.matching.queue import created_us
 from distconvd.dispatch.records import UNREADABLE, decode_engine, decode_job, normalize_job
@@ -29,21 +30,21 @@ _floor = msgspec.json.Decoder(Floor)
 
 
 class StoredAudit:
-    """Holds a snapshot against the invariants.
+    """Checks a snapshot against the invariants.
 
     Args:
-        snapshot: what the store holds.
-        complaints: what the store said of damage while it opened.
+        snapshot: the contents of the store.
+        damage: what the store reported as damaged while it opened.
     """
 
-    def __init__(self, snapshot: Snapshot, collect_damage: list[str]) -> None:
+    def __init__(self, snapshot: Snapshot, damage: list[str]) -> None:
         self._snapshot = snapshot
-        self._complaints = collect_damage
+        self._damage = damage
         self._slots: dict[str, int] = {}
         self._assigned: dict[str, int] = {}
         self._floor_us = 0
         self._wanted: dict[str, str] = {}
-        """Jobs that must be in the archive, since they are not here, to the key that names them."""
+        """Jobs that must be in the archive, since they are not in the store, to their idempotency key."""
         self.archived = 0
 
     def findings(self, archive: Iterator[BucketFile]) -> Iterator[Finding]:
@@ -52,8 +53,8 @@ class StoredAudit:
         Args:
             archive: the archive's files.
         """
-        for complaint in self._complaints:
-            yield Finding("store", "store", f"a start would say: {complaint}")
+        for message in self._damage:
+            yield Finding("store", "store", f"a start would report: {message}")
         yield from self._engines()
         yield from self._jobs()
         yield from self._over_slots()
@@ -128,13 +129,13 @@ class StoredAudit:
         for engine_id, assigned in self._assigned.items():
             slots = self._slots.get(engine_id, assigned)
             if assigned > slots:
-                detail = f"it holds {assigned} jobs and has {slots} slots"
+                detail = f"it has {count(assigned, 'jobs')} and {count(slots, 'slots')}"
                 yield Finding("over-slots", f"engine {engine_id}", detail)
 
     def _orphans(self) -> Iterator[Finding]:
         for key in self._snapshot.attempts:
             if key not in self._snapshot.jobs:
-                yield Finding("attempts-orphaned", f"job {key}", "it has attempts and is not there")
+                yield Finding("attempts-orphaned", f"job {key}", "it has attempts but no record")
 
     def _meta(self) -> Iterator[Finding]:
         for key, record in self._snapshot.meta.items():
@@ -156,12 +157,12 @@ class StoredAudit:
 
     def _lost_keys(self) -> Iterator[Finding]:
         for job_id, key in self._wanted.items():
-            detail = f"{key} made it, and it is neither in the store nor in the archive"
+            detail = f"{key} created it, but it is neither in the store nor in the archive"
             yield Finding("key-to-nowhere", f"job {job_id}", detail)
 
 
 def _decoded(decode: Callable[[bytes], T], record: bytes) -> T | None:
-    """Return a decoded record, None where it cannot be read."""
+    """Return a decoded record; None if it cannot be read."""
     try:
         return decode(record)
     except UNREADABLE:

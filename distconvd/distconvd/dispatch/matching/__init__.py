@@ -1,4 +1,4 @@
-"""Who waits and who is free: the queue of pending jobs and the pool of available engines.
+"""Index the pending jobs (the queue) and the available engines (the pool).
 
 Both are derived from the records and rebuilt from them at start; neither knows policies or time.
 """

@@ -1,9 +1,10 @@
-"""The heads of all lines, for engines that take any codec: found in order, without looking at each.
+"""Yield the fronts of all requirement queues in order, for engines that take any codec.
 
-An engine that lists its codecs looks at these few lines. One that takes any codec would look at all,
-and there may be as many as there are words; so the heads are kept in heaps, one for each tag that a
-demand is filed under. Keys are lower bounds, as in a line's turns (see `queue`): the least is looked
-at, and where its line's head has grown, put back with its true key.
+An engine that lists its codecs looks at these few queues. One that takes any codec would have to
+look at all of them, and there may be as many as there are codec names; so the fronts are kept in
+heaps, one for each tag under which a requirement is indexed. Keys are lower bounds, as in a
+schedule (see `queue`): the least key is checked, and put back with its present value if its front
+has changed.
 """
 
 import heapq
@@ -18,17 +19,17 @@ class Fronts:
     """See the module.
 
     Args:
-        head_of: returns the present head of a line, None where there is no such line.
+        front_of: returns the present front of a requirement queue, None if there is no such queue.
     """
 
     def __init__(self, front_of: Callable[[Requirements], Front | None]) -> None:
         self._front_of = front_of
         self._heaps: dict[str | None, list[IndexedFront]] = {}
         self._keys: dict[Requirements, Front] = {}
-        """The valid key of each line; others in the heaps are dead."""
+        """The valid key of each requirement queue; any other key in the heaps is dead."""
 
     def update_front(self, requirements: Requirements) -> None:
-        """Note that a line has a new head, unless a lower bound of it stands already."""
+        """Enter the new front of a queue, unless a lower bound of it is in the heap already."""
         front = self._front_of(requirements)
         present_key = self._keys.get(requirements)
         if front is None or (present_key is not None and present_key <= front):
@@ -41,14 +42,14 @@ class Fronts:
         heapq.heappush(heap, (front, requirements))
 
     def forget(self, requirements: Requirements) -> None:
-        """Note that a line is no more."""
+        """Forget an emptied queue."""
         del self._keys[requirements]
 
     def walk(self, tag_sets: Collection[frozenset[str]]) -> Generator[IndexedFront]:
-        """Yield the lines that an engine with any of these sets of tags can take, first head first.
+        """Yield the queues that engines with any of these sets of tags can take, first front first.
 
-        The queue may change meanwhile: a line that is yielded and stays is not yielded again. Close
-        it (or run it out): it puts back what it took out.
+        The queue may change meanwhile: a requirement queue that has been yielded is not yielded
+        again. Close the generator (or exhaust it): it puts back what it took out.
         """
         if not tag_sets:
             return
@@ -66,7 +67,7 @@ class Fronts:
                     heapq.heappush(self._heaps[index_tag(requirements)], (front, requirements))
 
     def _pop_least(self, heaps: list[list[IndexedFront]]) -> IndexedFront | None:
-        """Take out the valid entry with the least true key."""
+        """Remove and return the valid entry with the least present key."""
         while True:
             heap = min((h for h in heaps if h), key=lambda h: h[0], default=None)
             if heap is None:

@@ -1,9 +1,9 @@
-"""Which job of each priority has been in line longest, for metrics: one heap for each priority.
+"""Find the oldest pending job of each priority, for metrics: one heap for each priority.
 
-A line's own heap shows the first of its highest priority only, and there may be as many lines as there
-are words for codecs; so entries are filed once more, by age alone. Dead ones leave from the top, a few
-at a time, whenever a job leaves the line; those that are buried are swept when they are the majority.
-So filing costs O(log n), and asking next to nothing.
+A queue's own heap shows only the first job of its highest priority, and there may be as many queues
+as there are codec names; so entries are indexed once more, by age alone. Dead entries leave from
+the top, a few at a time, whenever a job leaves the queue; buried ones are swept when they are the
+majority. So adding costs O(log n), and asking next to nothing.
 """
 
 import heapq
@@ -11,11 +11,11 @@ from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 
 PRUNED_MAX = 4
-"""Dead entries dropped at once: more than come, so that they do not gather."""
+"""Dead entries dropped in one step: more than one step adds, so that they do not pile up."""
 
 
 class Entry(Protocol):
-    """A job's place in line; of two with one rank, the older job's is less."""
+    """A job's place in the queue; of two entries with the same rank, the older job's is less."""
 
     @property
     def rank(self) -> int:
@@ -24,7 +24,7 @@ class Entry(Protocol):
 
     @property
     def job_id(self) -> str:
-        """Whose it is."""
+        """The job that it stands for."""
         ...
 
     def __lt__(self, other: Any, /) -> bool: ...
@@ -37,7 +37,7 @@ class OldestPending(Generic[E]):
     """See the module.
 
     Args:
-        is_live: whether an entry still stands for a job in line.
+        is_current: whether an entry still stands for a job in the queue.
     """
 
     def __init__(self, is_current: Callable[[E], bool]) -> None:
@@ -45,7 +45,7 @@ class OldestPending(Generic[E]):
         self._heaps: dict[int, list[E]] = {}
 
     def add_entry(self, entry: E, current_count: int) -> None:
-        """Note a job that gets in line; `current_count`: how many jobs are in it, this one included."""
+        """Add a job; `current_count`: how many jobs are in the queue, this one included."""
         heap = self._heaps.get(entry.rank)
         if heap is None:
             heap = self._heaps[entry.rank] = []
@@ -55,7 +55,7 @@ class OldestPending(Generic[E]):
         heapq.heappush(heap, entry)
 
     def prune(self, rank: int) -> None:
-        """Drop a few dead entries from the top, as a job of this rank has left the line."""
+        """Drop a few dead entries from the top, since a job of this rank has left the queue."""
         heap, is_current = self._heaps[rank], self._is_current
         for _ in range(PRUNED_MAX):
             if not heap or is_current(heap[0]):
@@ -63,7 +63,7 @@ class OldestPending(Generic[E]):
             heapq.heappop(heap)
 
     def oldest(self) -> dict[int, str]:
-        """Return the id of the oldest job in line, by priority; without those that have none."""
+        """Return the id of the oldest job by priority, for those priorities that have any."""
         found: dict[int, str] = {}
         for rank, heap in self._heaps.items():
             while heap and not self._is_current(heap[0]):

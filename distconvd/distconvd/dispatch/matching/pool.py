@@ -1,10 +1,10 @@
-"""The pool of engines: which are available, and in what order of speed.
+"""Keep all engines, and indexes of the available ones in order of speed.
 
-For each demand that was asked about lately there is an index of the available engines that can
-take it, sorted by speed; an engine that becomes available or stops being so is put into, or taken
-out of, the few indexes that it fits. So the fastest or slowest engine for a job is one look, and
-moving an engine costs O(log n) an index. Rejected: groups of equal engines, since tags such as host
-names make every engine a group of its own.
+For each requirement that was asked about lately there is an index of the available engines that can
+take it, sorted by speed; an engine that becomes available or unavailable is added to, or removed
+from, the few indexes that it fits. So the fastest or slowest engine for a job is found in one step,
+and moving an engine costs O(log n) for each index. Rejected: groups of equal engines, since tags
+such as host names make every engine a group of its own.
 """
 
 from bisect import bisect_left, insort
@@ -19,7 +19,7 @@ from distconvd.model import EngineRecord, EngineState, canonical_codec
 from distconvd.policy import EngineInfo
 
 INDEXES_MAX = 256
-"""Demands indexed at once; the least recently used is dropped and built again when asked for."""
+"""Requirements indexed at a time; the least recently used is dropped, and rebuilt on demand."""
 
 
 class Ability(NamedTuple):
@@ -61,15 +61,15 @@ class EngineEntry:
         self.last_seen_ms = last_seen_ms
         self.offline = False
         self.reservation_expired = False
-        """It let a reservation lapse: nothing is meant for it until it asks again."""
+        """One of its reservations expired: nothing is reserved for it until it asks again."""
         self.long_polls = 0
-        """How many of its requests wait for a job: long polls, or one for a websocket."""
+        """How many of its requests wait for a job: its long polls, or 1 for a websocket."""
         self.named: frozenset[str] = frozenset()
-        """Ids of the jobs that its last heartbeat said it holds."""
+        """Ids of the jobs that its last heartbeat named."""
         self.assigned: dict[str, None] = {}
-        """Ids of the jobs that it holds, oldest first; shared with the state's index."""
+        """Ids of the jobs assigned to it, oldest first; shared with the state's index."""
         self.reserved: dict[str, float] = {}
-        """Ids of the jobs that are meant for it, with when that lapses (monotonic seconds)."""
+        """Ids of the jobs reserved for it, with when that expires (monotonic seconds)."""
         self.extra: dict[str, Any] = {}
         """Reported fields that this version does not know, within `Limits.extra_bytes`."""
         self.free_gb: float | None = None
@@ -78,7 +78,7 @@ class EngineEntry:
         self.set_record(record)
 
     def set_record(self, record: EngineRecord) -> None:
-        """Take over a changed record."""
+        """Replace its record."""
         self.record = record
         codecs = frozenset(map(canonical_codec, record.supported_codecs)) or None
         self.ability = Ability(codecs, frozenset(record.tags))
@@ -100,13 +100,13 @@ class EngineEntry:
 
     @property
     def available(self) -> bool:
-        """Whether a job may be meant for it now."""
+        """Whether a job may be assigned to it or reserved for it now."""
         free = self.record.slots - len(self.assigned) - len(self.reserved)
         return free > 0 and not self.reservation_expired and self.state is EngineState.IDLE
 
     @property
     def may_take_jobs(self) -> bool:
-        """Whether it may take jobs sooner or later."""
+        """Whether it may take jobs, now or when it has a free slot."""
         return self.state in (EngineState.IDLE, EngineState.BUSY)
 
     def benchmark_s(self, codec: str) -> float | None:
@@ -126,7 +126,7 @@ class EngineEntry:
 
 
 class RequirementIndex:
-    """The available engines that can take one demand: `distconvd.policy.IdleEngines` and more."""
+    """The available engines that can take one requirement; policies see `AvailableEngines`."""
 
     def __init__(self, requirements: Requirements) -> None:
         self.requirements = requirements
@@ -136,7 +136,7 @@ class RequirementIndex:
         self.long_polls: dict[str, None] = {}
 
     def add(self, entry: EngineEntry) -> None:
-        """Take in an engine that became available."""
+        """Add an engine that became available."""
         engine_id = entry.record.engine_id
         self.members[engine_id] = entry
         if entry.long_polls:
@@ -145,7 +145,7 @@ class RequirementIndex:
             insort(ranked, pair)
 
     def remove(self, entry: EngineEntry) -> None:
-        """Take out an engine; it must be as it was when it was added."""
+        """Remove an engine; it must not have changed since it was added."""
         engine_id = entry.record.engine_id
         del self.members[engine_id]
         self.long_polls.pop(engine_id, None)
@@ -168,17 +168,17 @@ class EnginePool:
     def __init__(self) -> None:
         self.engines: dict[str, EngineEntry] = {}
         self.dirty: dict[str, None] = {}
-        """Parked engines that became available since somebody last cleared this, in that order: a
+        """Long-polling engines that became available since this was last cleared, in that order: a
         decision must not depend on the order of a set, or no run could be replayed."""
         self.long_polls = 0
-        """How many of the available engines wait here for a job."""
+        """How many of the available engines wait in a long poll."""
         self.abilities: Counter[Ability] = Counter()
-        """What the available engines can take, with how many of them can."""
+        """The abilities of the available engines, each with the number of engines that have it."""
         self._available: dict[str, EngineEntry] = {}
         self._indexes: dict[Requirements, RequirementIndex] = {}
 
     def unindex_engine(self, engine_id: str) -> None:
-        """Take an engine out of the available ones. Call before changing anything of it."""
+        """Remove an engine from the available ones. Call this before changing the engine."""
         entry = self._available.pop(engine_id, None)
         if entry is None:
             return
@@ -191,7 +191,7 @@ class EnginePool:
                 index.remove(entry)
 
     def index_engine(self, engine_id: str) -> None:
-        """Put an engine among the available ones, if it is. Call after changing it."""
+        """Add an engine to the available ones, if it is available. Call this after changing it."""
         entry = self.engines.get(engine_id)
         if entry is None or not entry.available or engine_id in self._available:
             return
@@ -209,7 +209,7 @@ class EnginePool:
         return engine_id in self._available
 
     def index(self, requirements: Requirements) -> RequirementIndex:
-        """Return the index of a demand: built at first, O(n log n), then kept."""
+        """Return the index of a requirement: built on first use, O(n log n), then kept."""
         index = self._indexes.pop(requirements, None)
         if index is None:
             index = RequirementIndex(requirements)
@@ -222,15 +222,15 @@ class EnginePool:
         return index
 
     def engines_for(self, requirements: Requirements) -> Iterator[EngineEntry]:
-        """Yield the engines, busy ones too, that can take such a job sooner or later: O(n)."""
+        """Yield the engines, busy ones too, that can take such a job now or later: O(n)."""
         for entry in self.engines.values():
             if entry.may_take_jobs and entry.ability.can_take(requirements):
                 yield entry
 
 
 class AvailableEngines:
-    """What a policy sees for one job (`distconvd.policy.IdleEngines`): an index, less those engines
-    that the job should not go to again."""
+    """What a policy sees for one job (`distconvd.policy.IdleEngines`): an index without the engines
+    that are excluded for the job."""
 
     def __init__(
         self,

@@ -1,14 +1,17 @@
-"""The queue of pending jobs: one line for each demand, and in it one heap for each share.
+"""Queue the pending jobs: one queue for each requirement, one heap for each share in it.
 
-A demand is what a job asks of an engine (codec and tags). Jobs of one demand can be taken by the
-same engines, so only the head of each heap needs to be looked at: 100,000 jobs that nobody can
-take are one head that nobody looks at. Rejected: one heap for all, scanned past the unplaceable.
+A requirement is what a job needs of an engine (codec and tags). Jobs of one requirement can be
+taken by the same engines, so only the front of each heap needs to be looked at: 100,000 jobs that
+no engine can take are one front that nobody looks at. Rejected: one heap for all, scanned past the
+unplaceable.
 
-Order: higher priority first, then (where the policy divides jobs into shares) the share whose turn it
-is, then first come first served; a job that comes back keeps its age. Without shares all jobs are of
-one. A line with several keeps a heap of their first jobs. Its keys may be out of date, but only too
-small, as clocks run on and first jobs leave: so the least is looked at, and where it has grown, put
-back with its true key.
+Order: higher priority first, then (where the policy divides jobs into shares) the share whose clock
+is least, then first come, first served; a job that comes back keeps its age. Without shares all
+jobs are in one. A requirement queue with several shares keeps a schedule: a heap of the fronts of
+its share queues. Its keys are lower bounds, because clocks only advance and first jobs only leave:
+so the least key is checked, and put back with its present value if its front has changed.
+
+A removed job's entry stays in its heap, dead, until it reaches the top or a sweep.
 """
 
 import heapq
@@ -24,28 +27,28 @@ from distconvd.policy import Share
 
 
 class QueueEntry(NamedTuple):
-    """A job's place in its lane; entries compare by order, smallest first."""
+    """A job's place in its share queue; entries compare by order, smallest first."""
 
     rank: int
     """Negative priority."""
     created_us: int
     """Microseconds of the job id: earlier first."""
     job_id: str
-    """Unique in a lane, so that comparing there never gets further."""
+    """Unique in a share queue, so that a comparison there never gets further."""
     share_queue: "_ShareQueue"
 
 
 def created_us(job_id: str) -> int:
-    """Return the microseconds of a job's id; 0 for an id that is not of our making."""
-    front = job_id.partition("_")[0]
-    return int(front) if front.isdecimal() and len(front) <= 18 else 0
+    """Return the microseconds of a job's id; 0 for an id that this daemon did not make."""
+    digits = job_id.partition("_")[0]
+    return int(digits) if digits.isdecimal() and len(digits) <= 18 else 0
 
 
 ONE_SHARE = Share("", 1.0)
 
 
 class _ShareQueue:
-    """The jobs of one demand and one share; all their entries share this object."""
+    """The jobs of one requirement and one share; all their entries refer to this object."""
 
     __slots__ = ("heap", "key", "requirements", "share")
 
@@ -54,27 +57,27 @@ class _ShareQueue:
         self.share = share
         self.heap: list[QueueEntry] = []
         self.key: Front | None = None
-        """Its valid key among the line's turns; none is needed while it is alone in its line."""
+        """Its valid key in the schedule; None while it is the only share queue and needs no key."""
 
     def __lt__(self, other: "_ShareQueue") -> bool:
-        """Of two entries of one job, in `OldestPending`, at most one is live: neither need come first."""
+        """Of two entries of one job, in `OldestPending`, one is dead: any order will do."""
         return False
 
 
 class _RequirementQueue(NamedTuple):
-    """The jobs of one demand."""
+    """The jobs of one requirement."""
 
     requirements: Requirements
     share_queues: dict[str, _ShareQueue]
     schedule: list[Front]
-    """A heap of lower bounds of the lanes' heads; empty while there is one lane."""
+    """A heap of lower bounds of the share queues' fronts; empty while there is one share queue."""
 
 
 class JobQueue:
     """Pending jobs that may be assigned now. Adding, removing and finding the first are O(log n).
 
     Attributes:
-        share_of: which share a job counts for; set it before the first job comes.
+        share_of: returns the share of a job; set it before the first job is added.
     """
 
     def __init__(self) -> None:
@@ -82,14 +85,14 @@ class JobQueue:
         self._shares = Shares()
         self.fronts = Fronts(self.front)
         self.oldest_pending = OldestPending(self._is_current)
-        """The oldest jobs in line, for metrics."""
+        """The oldest pending jobs, for metrics."""
         self._requirement_queues: dict[Requirements, _RequirementQueue] = {}
         self._current: dict[str, QueueEntry] = {}
         self._by_codec: dict[str, dict[str | None, set[Requirements]]] = {}
-        """Demands by codec and by one of their tags (None: they need no tag), so that an engine
-        finds those that it can take without looking at the others."""
+        """Requirements by codec and by one of their tags (None: they need no tag), so that an
+        engine finds those that it can take without looking at the others."""
         self.dirty: dict[Requirements, None] = {}
-        """Demands that got a job since somebody last cleared this, in that order."""
+        """Requirements that got a job since this was last cleared, in that order."""
 
     def __len__(self) -> int:
         return len(self._current)
@@ -98,7 +101,7 @@ class JobQueue:
         return job_id in self._current
 
     def add(self, job: Job) -> None:
-        """Put a job in line; a job that is already there is moved."""
+        """Put a job into the queue; a job that is already there is moved."""
         self.discard(job.job_id)
         share = ONE_SHARE if self.share_of is None else self.share_of(job)
         requirement_queue = self._requirement_queue(requirements_of(job))
@@ -108,31 +111,32 @@ class JobQueue:
         self.oldest_pending.add_entry(entry, len(self._current))
         self.dirty[requirement_queue.requirements] = None
         if len(share_queue.heap) > 2 * len(self._current) + 64:
-            # Dead entries leave only from the top; this bounds those that never get there.
+            # Dead entries leave only from the top: sweep those that never get there.
             share_queue.heap[:] = [e for e in share_queue.heap if self._is_current(e)]
             heapq.heapify(share_queue.heap)
         heapq.heappush(share_queue.heap, entry)
+        # Only a new first job can lower a front, and a key that is too high would hide it.
         if share_queue.heap[0] is entry:
             if len(requirement_queue.share_queues) > 1:
                 self._update_key(requirement_queue, share_queue)
             self.fronts.update_front(requirement_queue.requirements)
 
     def discard(self, job_id: str) -> None:
-        """Take a job out of line, if it is there."""
+        """Take a job out of the queue, if it is there."""
         entry = self._current.pop(job_id, None)
         if entry is not None:
             self._prune(entry.share_queue)
             self.oldest_pending.prune(entry.rank)
 
     def charge(self, job: Job) -> None:
-        """Count a job that is being assigned for its share."""
+        """Charge a job that is being assigned to its share."""
         if self.share_of is not None:
             self._shares.charge(*self.share_of(job))
 
     def requirements_for(
         self, codecs: frozenset[str], tags: frozenset[str]
     ) -> Iterator[Requirements]:
-        """Yield the demands with a job in line that an engine can take that lists these codecs."""
+        """Yield the requirements with pending jobs that an engine with these codecs can take."""
         for codec in codecs:
             by_tag = self._by_codec.get(codec)
             if by_tag is None:
@@ -143,33 +147,35 @@ class JobQueue:
                         yield requirements
 
     def front(self, requirements: Requirements) -> Front | None:
-        """Return the first in line of one demand, as it is now."""
+        """Return the front of one requirement queue, as it is now."""
         requirement_queue = self._requirement_queues.get(requirements)
         if requirement_queue is None:
             return None
-        if len(requirement_queue.share_queues) == 1:
-            return self._front_of(next(iter(requirement_queue.share_queues.values())))
-        while requirement_queue.schedule:
-            least = requirement_queue.schedule[0]
-            share_queue = requirement_queue.share_queues.get(least.share)
+        share_queues, schedule = requirement_queue.share_queues, requirement_queue.schedule
+        if len(share_queues) == 1:
+            return self._front_of(next(iter(share_queues.values())))
+        while schedule:
+            least = schedule[0]
+            share_queue = share_queues.get(least.share)
             if share_queue is None or share_queue.key != least:
-                heapq.heappop(
-                    requirement_queue.schedule
-                )  # of a lane that is gone, or that a lesser key stands for
+                # A dead key: its share queue is gone, or has a lower key as well.
+                heapq.heappop(schedule)
                 continue
             now = self._front_of(share_queue)
             if now == least:
+                # Every other key is a lower bound and not below this one, so this front is first.
                 return now
+            # The share was charged or its first job left: the share may not be first any more.
             share_queue.key = now
-            heapq.heapreplace(requirement_queue.schedule, now)
-        return None  # all lanes are taken out, by `in_order`
+            heapq.heapreplace(schedule, now)
+        return None  # `in_order` has taken out all share queues
 
     def in_order(self, requirements: Requirements) -> Generator[QueueEntry]:
-        """Yield the entries of one demand in order; each but the first costs O(log n).
+        """Yield the entries of one requirement in order; each but the first costs O(log n).
 
-        Shares take turns: past a job that is not taken, the next of its share comes after the
-        first of the others, so that one whose jobs are held does not hide them. Close it (or run
-        it out) before changing the queue: it puts back what it took out.
+        Shares take turns: after a job that is not taken, the next job of its share comes after the
+        first jobs of the others, so that a share whose jobs the policy holds does not hide them.
+        Close the generator or exhaust it before changing the queue: it puts back what it took out.
         """
         first = self.front(requirements)
         if first is None:
@@ -180,37 +186,47 @@ class JobQueue:
             yield from self._rest_of(requirement_queue.share_queues[first.share])
         else:
             entries = self._by_schedule(requirements, requirement_queue)
-            next(entries)  # the first, which has been yielded
+            next(entries)  # the first entry, which has been yielded already
             yield from entries
 
     def _by_schedule(
         self, requirements: Requirements, requirement_queue: _RequirementQueue
     ) -> Generator[QueueEntry]:
-        """Yield the entries of a line of several shares; puts back what it took out."""
+        """Yield the entries of a queue with several shares; puts back what it took out.
+
+        A share is taken out of the schedule when its first job is yielded, and from then on comes
+        back through `passed_over`, one entry at a time.
+        """
         rests: dict[str, Generator[QueueEntry]] = {}
         fresh: list[Front] = []
-        """Heads taken out of the turns."""
+        """Fronts taken out of the schedule."""
         passed_over: list[tuple[int, int, Front, QueueEntry]] = []
-        """Of the shares that have been looked at: rank, how often, what comes next of it."""
+        """The next entry of each share yielded from: rank, how many were yielded, front, entry."""
         try:
             while requirement_queue.schedule or passed_over:
                 front = self.front(requirements) if requirement_queue.schedule else None
+                # Priority goes first. Within a priority, a share of which nothing has been yielded
+                # goes before those that had their turn, whatever their clocks say.
                 if front is not None and (not passed_over or (front.rank, 0) <= passed_over[0][:2]):
+                    # Take the share out of the schedule, so that the next front is another share's.
                     fresh.append(heapq.heappop(requirement_queue.schedule))
                     share_queue = requirement_queue.share_queues[front.share]
                     share_queue.key = None
                     entry, passed = share_queue.heap[0], 0
                     rests[front.share] = self._rest_of(share_queue)
                 elif passed_over:
+                    # The lowest rank, then the share that had the fewest turns: they alternate.
                     _, passed, front, entry = heapq.heappop(passed_over)
                 else:
-                    break  # what was left of the turns was dead
+                    break  # the rest of the schedule was dead
                 yield entry
                 following = next(rests[front.share], None)
                 if following is not None:
+                    # Queue the share again under its next job, which may be of a lower priority.
                     later = front._replace(created_us=following.created_us, job_id=following.job_id)
                     heapq.heappush(passed_over, (following.rank, passed + 1, later, following))
         finally:
+            # Put back what was taken out: first the jobs, then the keys of their shares.
             for rest in rests.values():
                 rest.close()
             for front in fresh:
@@ -218,12 +234,12 @@ class JobQueue:
                 heapq.heappush(requirement_queue.schedule, front)
 
     def ahead_of(self, job_id: str) -> int:
-        """Return how many jobs of the same demand and share come before this one: O(n), for `why`."""
+        """Return how many jobs of the same requirement and share come before this one: O(n)."""
         entry = self._current[job_id]
         return sum(self._is_current(e) and e < entry for e in entry.share_queue.heap)
 
     def rivals_of(self, job_id: str) -> list[str]:
-        """Return the other shares whose jobs the same engines can take, for `why`."""
+        """Return the other shares whose jobs the same engines can take."""
         share_queue = self._current[job_id].share_queue
         return sorted(
             share
@@ -237,7 +253,7 @@ class JobQueue:
         return Front(first.rank, clock, first.created_us, first.job_id, share_queue.share)
 
     def _rest_of(self, share_queue: _ShareQueue) -> Generator[QueueEntry]:
-        """Yield a lane's entries behind its first, in order; puts all back at its end."""
+        """Yield a share queue's entries after its first, in order; puts all of them back."""
         heap = share_queue.heap
         taken = [heapq.heappop(heap)]
         try:
@@ -268,6 +284,7 @@ class JobQueue:
         share_queue = requirement_queue.share_queues.get(share)
         if share_queue is None:
             if len(requirement_queue.share_queues) == 1:
+                # The first share had no key while it was alone; from now on it needs one.
                 self._update_key(
                     requirement_queue, next(iter(requirement_queue.share_queues.values()))
                 )
@@ -278,23 +295,23 @@ class JobQueue:
         return share_queue
 
     def _update_key(self, requirement_queue: _RequirementQueue, share_queue: _ShareQueue) -> None:
-        """Enter a lane's head among the line's turns."""
+        """Enter a share queue's front into the schedule."""
         front = self._front_of(share_queue)
         if share_queue.key is not None and share_queue.key <= front:
-            return  # the bound that stands holds still
+            return  # the present key is still a lower bound
         if len(requirement_queue.schedule) > 2 * len(requirement_queue.share_queues) + 64:
             requirement_queue.schedule[:] = [
-                h
-                for h in requirement_queue.schedule
-                if h.share in requirement_queue.share_queues
-                and requirement_queue.share_queues[h.share].key == h
+                key
+                for key in requirement_queue.schedule
+                if key.share in requirement_queue.share_queues
+                and requirement_queue.share_queues[key.share].key == key
             ]
             heapq.heapify(requirement_queue.schedule)
         share_queue.key = front
         heapq.heappush(requirement_queue.schedule, front)
 
     def _prune(self, share_queue: _ShareQueue) -> None:
-        """Drop dead entries at the top, the lane with its last live one, the line with its lane."""
+        """Drop the dead entries at the top, then the queues that are empty without them."""
         heap = share_queue.heap
         while heap and not self._is_current(heap[0]):
             heapq.heappop(heap)
@@ -304,6 +321,7 @@ class JobQueue:
         del requirement_queue.share_queues[share_queue.share]
         self._shares.queue_removed(share_queue.share)
         if len(requirement_queue.share_queues) == 1:
+            # The only share queue left is always next: it needs no schedule.
             requirement_queue.schedule.clear()
             next(iter(requirement_queue.share_queues.values())).key = None
         elif not requirement_queue.share_queues:

@@ -1,4 +1,4 @@
-"""A demand: what a job asks of an engine; and the first in its line."""
+"""Define what a job needs of an engine (a requirement), and the front of a queue."""
 
 from typing import NamedTuple
 
@@ -13,11 +13,11 @@ class Requirements(NamedTuple):
 
 
 class Front(NamedTuple):
-    """The first in line of a demand, or of one share of it; heads of any two lines compare."""
+    """The first job of a requirement queue or of one share queue; any two fronts compare."""
 
     rank: int
     clock: float
-    """Of its share: whose is least has its turn."""
+    """The clock of its share: the share with the least one is next."""
     created_us: int
     job_id: str
     share: str
@@ -29,5 +29,5 @@ def requirements_of(job: Job) -> Requirements:
 
 
 def index_tag(requirements: Requirements) -> str | None:
-    """Return the one of a demand's tags that it is filed under; None where it needs none."""
+    """Return the tag under which a requirement is indexed; None where it needs no tag."""
     return min(requirements.requires, default=None)

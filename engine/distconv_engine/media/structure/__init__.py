@@ -1,1 +1,1 @@
-"""Check that a file holds all the bytes that its container states, without ffmpeg."""
+"""Check that a file contains all the bytes that its container states, without ffmpeg."""

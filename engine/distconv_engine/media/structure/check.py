@@ -1,20 +1,20 @@
-"""Does a file hold all the bytes that its own container says it has? Without ffmpeg, in one look.
+"""Check that a file contains all the bytes that its own container states, without ffmpeg.
 
 Demuxers are built to play what is there, so a cut file often reads as a shorter whole one. Most
-containers state a length somewhere, and these checks hold it against the file:
+containers state a length somewhere, and these checks compare it with the file:
 
-- MP4, MOV: see `structure_mp4` and `structure_fragments`.
+- MP4, MOV: see `mp4` and `mp4_fragments`.
 - Matroska, WebM: the segment's stated size must lie within the file.
 - AVI, WAV: the RIFF size likewise, and AVI's chain of chunks must be unbroken.
-- FLV: the size that it states, and the last tag's back pointer must point at a tag of that size.
+- FLV: the stated size likewise, and the last tag's back pointer must point at a tag of that size.
 - MPEG-TS: whole packets, each with its sync byte.
 - Ogg: the last page must be whole and close its stream.
-- MP3: see `structure_mp3`. MXF, ASF, DV, AU, AIFF: see `structure_chains`.
+- MP3: see `mp3`. MXF, ASF, DV, AU, AIFF: see `chunk_chains`.
 
-Where it states its end, no other file may begin there (`structure_joined`).
+If a container states its end, no other file may begin there (`concatenated`).
 
-What none can see: a cut on the very border of units in a container that states no length (a TS
-on a packet border, a live WebM on a cluster border).
+What no check can see: a cut exactly between units of a container that states no length (a TS
+between packets, a live WebM between clusters).
 """
 
 import os
@@ -52,23 +52,22 @@ _BY_MAGIC = {ASF_MAGIC: check_asf, MXF_MAGIC: check_mxf, DV_MAGIC: check_dv, b".
 
 
 def check_structure(path: Path) -> list[str]:
-    """Check `path` and return the names of the checks that it passed; none for a format that
-    states no length.
+    """Check `path` and return the names of the passed checks; none if its format states no length.
 
     Raises:
-        InputFault: the file is empty, or holds less than it says.
+        InputFault: the file is empty, or contains less than it states.
     """
     with path.open("rb") as file:
         return check_structure_of(file, os.fstat(file.fileno()).st_size)
 
 
 def check_structure_of(file: BinaryIO, size: int) -> list[str]:
-    """Check an open file of `size` bytes; otherwise as `check_structure`."""
+    """Check an open file of `size` bytes, as `check_structure` does."""
     if size == 0:
         raise InputFault("The source is empty: 0 bytes.")
     head = file.read(1024)
     if not head.strip(b"\0"):
-        raise InputFault(f"The source begins with {len(head)} zero bytes: it was never filled.")
+        raise InputFault(f"The source begins with {len(head)} zero bytes: it was never written.")
     check = _check_for(head)
     if check is not None:
         check(file, size)
@@ -80,12 +79,12 @@ def check_structure_of(file: BinaryIO, size: int) -> list[str]:
 
 
 def is_long_chain(head: bytes) -> bool:
-    """Whether every link of its chain is looked at, as in AVI: too many requests by HTTP."""
+    """Whether every unit of its chain is read, as in AVI: too many requests over HTTP."""
     return is_riff(head) or head.startswith((ASF_MAGIC, MXF_MAGIC))
 
 
 def is_riff(head: bytes) -> bool:
-    """Whether it is AVI or WAV."""
+    """Whether `head` begins an AVI or WAV file."""
     return head.startswith((b"RIFF", b"RF64"))
 
 
@@ -132,7 +131,7 @@ def _vint(file: BinaryIO) -> int | None:
     """Read an EBML length; None stands for an unknown one (live recordings)."""
     first = file.read(1)
     if not first or not first[0]:
-        raise InputFault("The source is cut or damaged: its Matroska header is not whole.")
+        raise InputFault("The source is cut or damaged: its Matroska header is incomplete.")
     width = 9 - first[0].bit_length()
     rest = file.read(width - 1)
     if len(rest) < width - 1:
@@ -146,14 +145,14 @@ def _vint(file: BinaryIO) -> int | None:
 
 
 def _check_riff(file: BinaryIO, size: int) -> None:
-    """Check each RIFF chunk; an AVI over 1 GB is a row of them."""
+    """Check each RIFF chunk; an AVI over 1 GB is a sequence of them."""
     start = 0
     while start + 12 <= size:
         file.seek(start)
         head = file.read(12)
         length = int.from_bytes(head[4:8], "little")
         if not head.startswith(b"RIFF") or length in (0, 0xFFFFFFFF):
-            return  # recorded live, RF64 or something appended: no statement
+            return  # recorded live, RF64 or something appended: no length is stated
         end = start + 8 + length
         if end > size:
             raise cut_short("its RIFF chunk", end, size)
@@ -167,7 +166,7 @@ def _check_riff(file: BinaryIO, size: int) -> None:
 
 
 def _walk_chunks(file: BinaryIO, start: int, end: int, depth: int = 0) -> None:
-    """Follow the chain of chunks, into lists, and see that no link is broken."""
+    """Follow the chain of chunks, also into lists; raise `InputFault` where it is broken."""
     for _ in range(UNITS_MAX):
         if start + 8 > end:
             return
@@ -175,7 +174,7 @@ def _walk_chunks(file: BinaryIO, start: int, end: int, depth: int = 0) -> None:
         head = file.read(12)
         kind, length = head[:4], int.from_bytes(head[4:8], "little")
         if not is_printable(kind):
-            raise InputFault(f"The source is damaged: byte {start} should begin an AVI chunk.")
+            raise InputFault(f"The source is damaged: an AVI chunk should begin at byte {start}.")
         if start + 8 + length > end:
             raise cut_short(f"the AVI chunk {quoted(kind)}", start + 8 + length, end)
         if kind == b"LIST" and depth < _LISTS_DEEP:
@@ -192,7 +191,7 @@ def _check_flv(file: BinaryIO, size: int) -> None:
     file.seek(0)
     stated_size = _flv_size(file.read(_FLV_SCRIPT_BYTES))
     if stated_size > size:
-        raise cut_short("the FLV file's own statement of its size", int(stated_size), size)
+        raise cut_short("the FLV file, according to its header,", int(stated_size), size)
     if stated_size:
         check_end(file, int(stated_size))
     file.seek(size - 4)

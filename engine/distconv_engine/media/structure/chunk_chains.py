@@ -1,7 +1,7 @@
-"""Containers that are chains of units: each states its length, or all have the same one.
+"""Check containers that are chains of units, with stated lengths or a common one.
 
-Their demuxers look for the next unit that makes sense when one does not, and say nothing: a block
-of zeros in the middle of a WMV costs it frames that nobody misses. So each link is looked at.
+Their demuxers silently skip a bad unit to the next good one: a block of zeros in the middle of a
+WMV loses frames, and nothing reports it. So each unit is checked.
 
 - MXF: keys and lengths (SMPTE 336M) from the first byte to the footer.
 - ASF, WMV: the file's size and its number of packets, and each packet's first byte.
@@ -14,7 +14,7 @@ from distconv_engine.failures import InputFault, cut_short
 from distconv_engine.media.structure.concatenated import check_end
 
 UNITS_MAX = 10_000_000
-"""More is not looked at: a week of film, or a file made to keep us busy."""
+"""More units are not checked: a week of video, or a file made to keep the engine busy."""
 MXF_MAGIC = b"\x06\x0e\x2b\x34"
 _MXF_FOOTER = bytes.fromhex("060e2b34020501010d01020101")
 _FOOTER_KINDS = (0x04, 0x11)
@@ -23,14 +23,14 @@ _ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 _ASF_DATA_BYTES = 50
 _ASF_HEADER_MAX = 10_000_000
 _ASF_CHECKED, _ASF_MASK = 0x82, 0x8F
-"""Of a packet that begins with two bytes of error correction data, as all that anybody writes do."""
+"""Of a packet that begins with two bytes of error correction data, as all known writers make it."""
 DV_MAGIC = b"\x1f\x07\x00"
 _DV_BYTES = {False: 120_000, True: 144_000}
-"""Of a frame: 525 lines, 625 lines. The formats with more have a multiple."""
+"""Size of a frame with 525 and 625 lines. Formats with more lines have a multiple of it."""
 
 
 def check_mxf(file: BinaryIO, size: int) -> None:
-    """Follow the chain of keys; behind the footer there may be anything."""
+    """Follow the chain of keys up to the footer, after which anything is allowed."""
     start = 0
     for _ in range(UNITS_MAX):
         if start >= size:
@@ -38,7 +38,7 @@ def check_mxf(file: BinaryIO, size: int) -> None:
         file.seek(start)
         head = file.read(25)
         if not head.startswith(MXF_MAGIC):
-            raise InputFault(f"The source is damaged: byte {start} should begin an MXF key.")
+            raise InputFault(f"The source is damaged: an MXF key should begin at byte {start}.")
         if len(head) < 17:
             raise cut_short("an MXF key", start + 17, size)
         wide = head[16] & 0x7F if head[16] & 0x80 else 0
@@ -51,7 +51,7 @@ def check_mxf(file: BinaryIO, size: int) -> None:
 
 
 def check_asf(file: BinaryIO, size: int) -> None:
-    """Hold what the header states against the file, and look at each packet."""
+    """Compare what the header states with the file, and check each packet."""
     file.seek(0)
     head = file.read(30)
     length = int.from_bytes(head[16:24], "little")
@@ -62,10 +62,10 @@ def check_asf(file: BinaryIO, size: int) -> None:
     at = header.find(_ASF_FILE)
     stated_header = header[at : at + 104] if at >= 0 else b""
     if len(stated_header) < 104 or stated_header[88] & 1 or not data.startswith(_ASF_DATA):
-        return  # a live recording, whose header was written before there was anything to state
+        return  # a live recording, whose header was written before its size was known
     stated = int.from_bytes(stated_header[40:48], "little")
     if stated > size:
-        raise cut_short("the ASF file's own statement of its size", stated, size)
+        raise cut_short("the ASF file, according to its header,", stated, size)
     check_end(file, stated)
     packets, packet_bytes = (
         int.from_bytes(stated_header[56:64], "little"),
@@ -83,9 +83,9 @@ def _check_packets(file: BinaryIO, first: int, count: int, packet_bytes: int) ->
         begins = file.read(1)
         if not begins or begins[0] & _ASF_MASK != _ASF_CHECKED:
             if number == 0:
-                return  # without error correction data nothing tells where a packet begins
+                return  # without error correction data the start of a packet cannot be recognized
             place = first + number * packet_bytes
-            raise InputFault(f"The source is damaged: byte {place} should begin an ASF packet.")
+            raise InputFault(f"The source is damaged: an ASF packet should begin at byte {place}.")
 
 
 def check_dv(file: BinaryIO, size: int) -> None:
@@ -97,13 +97,13 @@ def check_dv(file: BinaryIO, size: int) -> None:
 
 
 def check_au(file: BinaryIO, size: int) -> None:
-    """Check the size in the header, where there is one."""
+    """Check the size in the header, if it states one."""
     file.seek(4)
     start, length = (int.from_bytes(file.read(4), "big") for _ in range(2))
     if length == 0xFFFFFFFF:
         return
     if start + length > size:
-        raise cut_short("its sound", start + length, size)
+        raise cut_short("its audio", start + length, size)
     check_end(file, start + length)
 
 
@@ -117,7 +117,7 @@ def check_aiff(file: BinaryIO, size: int) -> None:
 
 
 def quoted(kind: bytes) -> str:
-    """Return the four bytes that name a unit, for a message."""
+    """Return the four-byte name of a unit, quoted for a message."""
     return repr(kind.decode("latin-1"))
 
 

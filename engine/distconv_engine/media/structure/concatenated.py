@@ -1,9 +1,9 @@
-"""Is a file two, one behind the other, as `cat a b` makes it?
+"""Find a second file that was appended to the first, as `cat a b` does.
 
-Most demuxers stop where the first file says that it ends, and the second is lost without a word. So
-where a container states its end, the next byte must not begin another one; where only the demuxer
-knows the end, what follows its last packet is searched. Formats that are nothing but packets (MP3,
-TS, raw H.264, AVI by its index) can be joined, and are converted whole.
+Most demuxers stop where the first file says that it ends, and silently lose the second. So where a
+container states its end, no other file may begin there; where only the demuxer knows the end, what
+follows its last packet is searched. Formats that consist of packets only (MP3, TS, raw H.264, AVI
+by its index) may be concatenated, and are converted as a whole.
 """
 
 from typing import BinaryIO
@@ -21,15 +21,15 @@ _SEARCHED = (
     b"TTA1",
     b"\xb7\xd8\x00\x20\x37\x49\xda\x11",  # WTV
 )
-"""How files begin whose demuxers stop at the first one's end, which they do not state up front."""
+"""Magic bytes of formats whose demuxers stop at the first file's end, which no header states."""
 _TAIL_BYTES = 1 << 16
 
 
 def two_in_one(start: int) -> InputFault:
     """Return the failure of a file in which another one begins at byte `start`."""
     return InputFault(
-        f"The source is two files in one: a second one begins at byte {start}, and players show one "
-        "of them only. Convert each alone."
+        f"The source is two files in one: a second one begins at byte {start}, and players show "
+        "only one of them. Convert each separately."
     )
 
 
@@ -41,7 +41,7 @@ def check_end(file: BinaryIO, end: int) -> None:
 
 
 def check_tail(file: BinaryIO, last: int) -> None:
-    """Raise `InputFault` when a file begins again behind byte `last`, the end of its last packet."""
+    """Raise `InputFault` when another file begins after byte `last`, the end of the last packet."""
     file.seek(0)
     head = file.read(16)
     magic = next((magic for magic in _SEARCHED if head.startswith(magic)), None)

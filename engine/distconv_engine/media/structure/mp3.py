@@ -1,9 +1,9 @@
-"""Does an MP3 (or MP2) file hold all that it says? Its frames state their length, and most files
-begin with one that states the whole: the `Xing` or `Info` header.
+"""Check that an MP3 (or MP2) file contains all that its headers state.
 
-Demuxers take whatever frames there are, and decoders a last one that is half there, so without this
-a file cut to any length reads as a whole shorter one. A cut on the border of two frames, in a file
-without that header, cannot be seen.
+Each frame states its length, and most files begin with a frame that states the length of the whole:
+the `Xing` or `Info` header. Demuxers accept whatever frames there are, and decoders an incomplete
+last one, so without this check a file cut to any length reads as a whole shorter one. A cut exactly
+between two frames, in a file without that header, cannot be seen.
 """
 
 from typing import BinaryIO
@@ -12,7 +12,7 @@ from distconv_engine.failures import cut_short
 
 _TAIL_BYTES = 16_384
 _CHAIN_FRAMES = 4
-"""So many headers, each where the one before says, are no accident."""
+"""This many headers, each where the one before says, are not a coincidence."""
 _FRAME_BYTES_MAX = 2881
 _RATES = (44_100, 48_000, 32_000)
 _KBPS = {
@@ -22,12 +22,12 @@ _KBPS = {
     (2, 1): (32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
     (2, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
-"""Of the five tables in ISO 11172-3 and 13818-3: by MPEG version and layer."""
+"""The bit rates of ISO 11172-3 and 13818-3, by MPEG version and layer."""
 _XING_BYTES = 0x02
 
 
 def mp3_start(file: BinaryIO) -> int | None:
-    """Return where the first frame begins, behind an ID3 tag; None: it is no such file."""
+    """Return where the first frame begins, after an ID3 tag; None: it is not such a file."""
     file.seek(0)
     head = file.read(10)
     start = 0
@@ -45,10 +45,10 @@ def mp3_start(file: BinaryIO) -> int | None:
 
 
 def check_mp3(file: BinaryIO, size: int, start: int) -> None:
-    """Raise `InputFault` when the file ends before its header or its last frame says."""
+    """Raise `InputFault` when the file ends before its header or its last frame does."""
     file.seek(start)
     stated = _stated_bytes(file.read(_FRAME_BYTES_MAX))
-    # Writers disagree whether the header's own frame counts.
+    # Writers disagree on whether the header's own frame is included.
     if start + stated - _FRAME_BYTES_MAX > size:
         raise cut_short("its Xing header", start + stated, size)
     begin = max(start, size - _TAIL_BYTES)
@@ -59,7 +59,7 @@ def check_mp3(file: BinaryIO, size: int, start: int) -> None:
 
 
 def frame_bytes(head: bytes) -> int | None:
-    """Return the length that a frame's four bytes of header state; None: they are none."""
+    """Return the length that a frame's four-byte header states; None: it is not a header."""
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
         return None
     version, layer = (head[1] >> 3) & 3, 4 - ((head[1] >> 1) & 3)
@@ -75,7 +75,7 @@ def frame_bytes(head: bytes) -> int | None:
 
 
 def _stated_bytes(frame: bytes) -> int:
-    """Return how long the Xing or Info header says that all frames are; 0: it does not say."""
+    """Return the length of all frames by the Xing or Info header; 0: it states none."""
     is_first_family, is_mono = (frame[1] >> 3) & 3 == 3, frame[3] >> 6 == 3
     side = {(True, False): 32, (True, True): 17, (False, False): 17, (False, True): 9}
     at = 4 + side[is_first_family, is_mono]
@@ -87,7 +87,7 @@ def _stated_bytes(frame: bytes) -> int:
 
 
 def _end_of_frames(tail: bytes) -> int | None:
-    """Follow the frames in `tail`; return where the last one should end, None: there are none."""
+    """Follow the frames in `tail`; return where the last one should end; None: no frame is found."""
     for first in range(min(len(tail), 2 * _FRAME_BYTES_MAX)):
         at, count = first, 0
         while (length := frame_bytes(tail[at : at + 4])) is not None:

@@ -1,7 +1,7 @@
-"""MP4 and MOV: the chain of boxes at the top of the file, unbroken up to the last byte.
+"""Check that the top-level boxes of an MP4 or MOV file form a chain up to its last byte.
 
-What is in the fragments of a recording is `structure_fragments`' affair. A second file behind the
-first, as `cat` joins them, has its own `ftyp` and `moov`; players show one of the two.
+`mp4_fragments` checks the fragments of a recording. A second file after the first, as `cat` makes
+it, has its own `ftyp` and `moov`; players show one of the two.
 """
 
 import struct
@@ -19,7 +19,7 @@ _LOOKED_INTO = frozenset({b"moov", b"moof", b"mfra", b"sidx"})
 
 
 def check_mp4(file: BinaryIO, size: int) -> None:
-    """Follow the chain; raises `InputFault` where it breaks, or is not all there."""
+    """Follow the chain; raises `InputFault` where it is broken or incomplete."""
     chain = _Chain(size)
     for kind, start, length in _boxes(file, size):
         if start + length > size:
@@ -34,13 +34,13 @@ def check_mp4(file: BinaryIO, size: int) -> None:
 
 @dataclass(slots=True)
 class _Chain:
-    """What the boxes so far have told."""
+    """What the boxes so far have shown."""
 
     size: int
     seen: set[bytes] = field(default_factory=set[bytes])
     fragments: Fragments = field(default_factory=Fragments)
     second: int | None = None
-    """Where another header begins, behind frames."""
+    """Where another header begins after frames."""
 
     def add(self, kind: bytes, content: bytes, start: int, end: int) -> None:
         if kind == b"ftyp" and {b"moov", b"mdat"} <= self.seen:
@@ -58,8 +58,8 @@ class _Chain:
             check_index(content, end, self.size)
 
     def _is_another(self, kind: bytes, content: bytes) -> bool:
-        """Whether what follows the second header is a file of its own: a recording in fragments may
-        repeat its header, but not behind the index that ends it."""
+        """Whether what follows the second header is a separate file: a fragmented recording may
+        repeat its header, but not after the index that ends it."""
         if kind == b"moov":
             return b"moof" not in self.seen or b"mvex" not in content
         return kind == b"moof" and b"mfra" in self.seen
@@ -69,7 +69,7 @@ class _Chain:
         if not self.seen & {b"moov", b"moof"}:
             raise InputFault(
                 "The source is cut or was never finished: it has no mp4 box 'moov', "
-                "which tells where its frames are."
+                "which lists its frames."
             )
         if b"mdat" not in self.seen:
             raise InputFault("The source is only a header: it has no mp4 box 'mdat' with frames.")
@@ -88,9 +88,9 @@ def _boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int]]:
         length, kind = struct.unpack(">I4s", head[:8])
         if length == 1 and len(head) == 16:
             length = int.from_bytes(head[8:16], "big")
-        elif length == 0:  # it lasts to the end of the file, says the standard
+        elif length == 0:  # by the standard, it extends to the end of the file
             length = size - start
         if length < 8 or not is_printable(kind):
-            raise InputFault(f"The source is damaged: byte {start} should begin an mp4 box.")
+            raise InputFault(f"The source is damaged: an mp4 box should begin at byte {start}.")
         yield kind, start, length
         start += length

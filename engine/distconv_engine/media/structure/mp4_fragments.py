@@ -1,14 +1,14 @@
-"""Is a fragment of an MP4 missing, twice there, or at another's place?
+"""Find fragments of an MP4 that are missing, duplicated or out of order.
 
-A fragment (`moof`) has a number and, for each track, the time at which it begins. The standard asks
-only that numbers rise, and a live recording may pause; so a fragment is missed only where both say
-so: the numbers do not follow each other, and the track does not go on where it ended. Files whose
-fragments state no time are left to what states the whole, where the file has it:
+A fragment (`moof`) has a number and, for each track, the time at which it begins. The standard
+requires only that numbers rise, and a live recording may pause; so a fragment is missing only if
+both show it: the numbers are not consecutive, and the track does not continue where it ended. For
+fragments that state no time, only what describes the whole file can be checked, if it is present:
 
-- `sidx`, an index in front of what it indexes: how many bytes there must be.
-- `mehd`: how long all fragments last.
-- `mfra`, an index at the end: where fragments begin. Some of these places being wrong means that
-  bytes between them are missing; all of them, that its writer counted from elsewhere.
+- `sidx`, an index before what it indexes: how many bytes there must be.
+- `mehd`: the duration of all fragments.
+- `mfra`, an index at the end: where fragments begin. If some of these places are wrong, bytes
+  between them are missing; if all are, its writer counted from another position.
 """
 
 import struct
@@ -19,14 +19,14 @@ from distconv_engine.failures import InputFault, cut_short
 from distconv_engine.media.structure.concatenated import two_in_one
 
 READ_BYTES_MAX = 4_000_000
-"""A longer box is not looked at."""
+"""A longer box is not read."""
 _BASE, _DESCRIPTION, _DURATION = 0x01, 0x02, 0x08
-"""What a `tfhd` states."""
+"""Flags of the fields that a `tfhd` has."""
 _OFFSET, _FIRST_FLAGS, _DURATIONS = 0x01, 0x04, 0x100
 _EACH = (0x100, 0x200, 0x400, 0x800)
-"""What a `trun` states, of itself and of each sample: four bytes each."""
+"""Flags of the fields that a `trun` has, for itself and for each sample: four bytes each."""
 _SHORT_S, _SHORT_SHARE = 0.3, 0.005
-"""`mehd` may be this much longer than the fragments: edit lists and rounding."""
+"""`mehd` may exceed the fragments by this much, because of edit lists and rounding."""
 _NESTED = frozenset({b"trak", b"mdia", b"mvex"})
 
 
@@ -35,14 +35,14 @@ class _Track:
     timescale: int = 0
     """Units in a second."""
     default: int | None = None
-    """How long a sample is for which the fragment does not say."""
+    """Duration of a sample for which the fragment states none."""
     end: int | None = None
-    """Where its last fragment ended, in its own units; None: not known."""
+    """The time at which its last fragment ended, in its own units; None: unknown."""
     step: int = 0
-    """How long its longest sample there was: rounding makes less of a gap than half of it."""
+    """Duration of the longest sample in that fragment: a gap below half of it is rounding."""
     number: int | None = None
     breaks: int = 0
-    """How many breaks of the numbers there had been by then."""
+    """The number of breaks in the numbering up to that fragment."""
 
 
 @dataclass(slots=True)
@@ -52,19 +52,19 @@ class Fragments:
     tracks: dict[int, _Track] = field(default_factory=dict[int, _Track])
     starts: set[int] = field(default_factory=set[int])
     places: dict[int, list[int]] = field(default_factory=dict[int, list[int]])
-    """By track: where the index at the end says that fragments begin."""
+    """By track: the places at which fragments begin according to the index at the end."""
     number: int | None = None
     breaks: int = 0
     has_risen: bool = False
-    """A number was one more than the one before: they are counted, not a constant."""
+    """Whether a number was one more than the one before: fragments are numbered consecutively."""
     headers: list[int] = field(default_factory=list[int])
     """Where each `moov` begins."""
     timescale: int = 0
     stated: int = 0
-    """How long `mehd` says that all fragments last, in units of the file."""
+    """The duration of all fragments according to `mehd`, in units of the file."""
 
     def header(self, moov: bytes, start: int) -> None:
-        """Take the content of the `moov` at byte `start`; that of the first counts."""
+        """Take the content of the `moov` at byte `start`; only the first one is used."""
         self.headers.append(start)
         if len(self.headers) == 1:
             self._add_header(moov, _Track())
@@ -88,7 +88,7 @@ class Fragments:
         return self.tracks.setdefault(identity, _Track())
 
     def add(self, moof: bytes, start: int) -> None:
-        """Take the content of the `moof` at byte `start`; raises `InputFault` where one lacks."""
+        """Take the content of the `moof` at byte `start`; raises `InputFault` if one is missing."""
         self.starts.add(start)
         for kind, body in _boxes(moof):
             if kind == b"mfhd" and len(body) >= 8:
@@ -125,7 +125,7 @@ class Fragments:
         raise InputFault(
             f"The source is damaged: the fragment at byte {start} has the number {self.number} and "
             f"begins at {begin}, the one before it has the number {track.number} and ends at {end}: "
-            "a fragment is missing, or at another's place."
+            "a fragment is missing or out of order."
         )
 
     def index(self, mfra: bytes) -> None:
@@ -135,13 +135,13 @@ class Fragments:
                 self.places.setdefault(_integer(body, 4), []).extend(_places(body))
 
     def close(self) -> None:
-        """Hold what is there against what states the whole; raises `InputFault`."""
+        """Compare the fragments with the stated totals; raises `InputFault`."""
         for places in self.places.values():
             wrong = [place for place in places if place not in self.starts]
             if wrong and len(wrong) < len(places):
                 raise InputFault(
                     f"The source is damaged: its index (mfra) has a fragment at byte {wrong[0]}, "
-                    "where none begins: bytes are missing, or at another's place."
+                    "but none begins there: bytes are missing or out of order."
                 )
         self._check_duration_stated()
 
@@ -153,7 +153,7 @@ class Fragments:
         stated_s = self.stated / self.timescale
         longest_s = max((end / timescale for end, timescale in ends), default=0.0)
         if len(ends) < len(begun):
-            return  # one does not say when it ends
+            return  # one track has no known end
         if longest_s < stated_s - max(_SHORT_S, stated_s * _SHORT_SHARE):
             raise InputFault(
                 f"The source is cut: its header (mehd) says {stated_s:.2f} s, its fragments end at "
@@ -162,7 +162,7 @@ class Fragments:
 
 
 def check_index(sidx: bytes, end: int, size: int) -> None:
-    """Hold the content of a `sidx` that ends at byte `end` against a file of `size` bytes."""
+    """Compare the content of a `sidx` that ends at byte `end` with a file of `size` bytes."""
     width = 8 if sidx[:1] == b"\x01" else 4
     at = 12 + 2 * width
     if len(sidx) < at + 4:
@@ -173,7 +173,7 @@ def check_index(sidx: bytes, end: int, size: int) -> None:
     sizes = [_integer(pieces, n) & 0x7FFFFFFF for n in range(0, len(pieces) - 11, 12)]
     needed = end + offset + sum(sizes)
     if any(sizes) and needed > size:
-        raise cut_short("what its index (sidx) names", needed, size)
+        raise cut_short("what its index (sidx) lists", needed, size)
 
 
 def _boxes(content: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -191,7 +191,7 @@ def _integer(body: bytes, at: int) -> int:
 
 
 def _wide(body: bytes, at: int) -> int:
-    """Read a number that is of 8 bytes in version 1 of a box."""
+    """Read a number that has 8 bytes in version 1 of a box, else 4."""
     return int.from_bytes(body[at : at + (8 if body[:1] == b"\x01" else 4)], "big")
 
 
@@ -212,7 +212,7 @@ def _default(tfhd: bytes) -> int | None:
 
 
 def _duration(trun: bytes, default: int | None) -> tuple[int, int] | None:
-    """Return the duration of a run and of its longest sample; None: nothing states it."""
+    """Return the duration of a run and of its longest sample; None: it is not stated."""
     flags, count = int.from_bytes(trun[1:4], "big"), _integer(trun, 4)
     if not flags & _DURATIONS:
         return None if default is None else (default * count, default)

@@ -1,1 +1,1 @@
-"""The json store: a readable state file and a journal next to it."""
+"""Keep the state in a readable JSON file with a journal next to it."""

@@ -1,17 +1,17 @@
-"""The json store without its threads: state file and journals, and the steps between them.
+"""Write the json store's state file and journals, in an order that a crash cannot hurt.
 
 Rules, which `docs/storage.md` explains:
 
-- The state file is there before the first journal is, so one that is missing was taken away by a
-  person, who wants a fresh start.
+- The state file exists before the first journal does, so a missing one was removed by a person,
+  who wants a fresh start.
 - A batch is acknowledged once its line in the journal is synced.
-- A fold writes the state file as of now under another name, goes on in a new journal, and only
-  then gives the new state file its name. Journals are removed when neither the state file nor the
-  previous one needs them.
-- A journal that a failed sync or cut made suspect is never written again. Everything is written
-  anew from memory before the next batch, to a state file that asks nothing of that journal.
+- A checkpoint writes the present state under another name, continues in a new journal, and only
+  then gives the new state file its name. A journal is removed when neither the state file nor the
+  previous one needs it.
+- A journal that a failed sync or truncation has poisoned is never written again. Before the next
+  batch, everything is rewritten from memory to a state file that does not depend on that journal.
 
-All calls block. One thread may fold while another commits; nothing else runs side by side.
+All calls block. One thread may checkpoint while another commits; nothing else runs concurrently.
 """
 
 import errno
@@ -37,16 +37,16 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class View(NamedTuple):
-    """The tables as of a position, for a fold to write while commits go on."""
+    """The tables as of a position, for a checkpoint to write while commits continue."""
 
     tables: Tables
     position: Position
-    unfolded_bytes: int
-    """Of journals, that the state file will no longer be behind."""
+    journal_bytes: int
+    """Bytes of journals that the new state file makes obsolete."""
 
 
 class JsonFiles:
-    """The files of one json store, see the module.
+    """The files of one json store; see the module.
 
     Args:
         disk: the file system.
@@ -60,16 +60,17 @@ class JsonFiles:
         self._names = Names(disk, state)
         self._lock: DiskLock | None = None
         self._journal: Journal | None = None
-        """None is as suspect as a suspect one."""
+        """None counts as poisoned."""
         self._end = Position(0, 0)
-        """The last batch there is."""
-        self._folded = Position(0, 0)
-        """What the state file contains."""
-        self.unfolded_bytes = 0
-        """Of journals, what the state file does not contain."""
+        """The last committed batch."""
+        self._state_position = Position(0, 0)
+        """The last batch that the state file contains."""
+        self.journal_bytes = 0
+        """Bytes of journals with batches that the state file does not contain."""
         self._next_journal = 1
+        # Lock order: checkpointing before committing.
         self._committing = threading.Lock()
-        self._folding = threading.Lock()
+        self._checkpointing = threading.Lock()
 
     # ---------------------------------------------------------------------------------- opening
 
@@ -77,14 +78,14 @@ class JsonFiles:
         """Lock, recover, and get ready to append.
 
         Raises:
-            StoreLocked: another process has the store.
+            StoreLocked: another process uses the store.
             StoreTooNew: a newer version wrote it.
-            StoreError: the path is of no use.
+            StoreError: the path is a directory.
             OSError: the disk failed.
         """
         if self._disk.is_directory(self._names.state):
             raise StoreError(
-                f"{self._names.state} is a directory, and the json store keeps its state in a "
+                f"{self._names.state} is a directory, but the json store keeps its state in a "
                 "file; name a file, or choose the spool store"
             )
         make_directories(self._disk, self._names.directory)
@@ -109,8 +110,8 @@ class JsonFiles:
         found = recover(self._disk, self._names)
         self.tables = found.tables
         self.state_bytes = found.state_bytes
-        self.unfolded_bytes = found.unfolded_bytes
-        self._folded = found.folded
+        self.journal_bytes = found.journal_bytes
+        self._state_position = found.state_position
         self._end = found.position
         self._next_journal = found.next_journal
         for path in found.empty:
@@ -122,23 +123,26 @@ class JsonFiles:
         self._set_aside(found.damaged, "damaged")
 
     def _begin(self, found: Recovered) -> None:
-        """Get ready to append; to no journal of an earlier run, which a failed sync may have hurt.
+        """Get ready to append, always to a new journal: an earlier run's may have failed to sync.
 
-        A batch that was found in one may be in memory only, whatever a sync would say now, so it is
-        written anew before anybody is told of it.
+        A batch that was found in such a journal may be in the page cache only, even if a sync
+        succeeds now; so it is rewritten before anybody can read it.
         """
         try:
-            if found.rewrite or found.unfolded_bytes:
+            if found.rewrite or found.journal_bytes:
                 self._rewrite(found.previous)
             else:
                 self._rotate()
         except OSError as error:
             if found.rewrite or error.errno not in _DISK_FULL:
                 raise
-            # Jobs can be read, and what is shown is as durable as it gets.
-            if found.unfolded_bytes:
+            # A full disk need not stop reading. What is shown is as durable as is possible.
+            if found.journal_bytes:
                 sync_file(self._disk, self._names.journal(found.position.journal))
-            log.error("the disk is full: nothing can be changed until there is room: %s", error)
+            log.error(
+                "the disk is full; the state is read-only until there is space: %s",
+                error.strerror or error,
+            )
 
     def _set_aside(self, paths: Sequence[Path], why: str) -> None:
         for path in paths:
@@ -152,13 +156,13 @@ class JsonFiles:
         """Make a batch durable; `OSError` or `StoreError` leaves everything as it was."""
         changes = checked_changes(changes)
         if self._is_poisoned:
-            with self._folding, self._committing:
+            with self._checkpointing, self._committing:
                 self._repair()
         with self._committing:
             if self._journal is None:  # `_repair` would have raised
                 raise StoreError("the store is closed")
             if changes:
-                self.unfolded_bytes += self._journal.append(changes)
+                self.journal_bytes += self._journal.append(changes)
                 self._end = self._journal.position
                 self._apply(changes)
 
@@ -178,57 +182,59 @@ class JsonFiles:
             raise StoreError("the store is closed")
         if self._is_poisoned:
             self._rewrite()
-            log.warning("the state file %s was written anew after an I/O error", self._names.state)
+            log.warning("the state file %s was rewritten after an I/O error", self._names.state)
 
     def _rewrite(self, previous: int | None = None) -> None:
-        """Write a state file that asks nothing of the journals before the next one."""
+        """Write a state file that does not depend on any journal before the next one."""
         fresh = Position(self._next_journal, 0)
         size = self._write_state(self.tables, fresh)
         self._install(size, fresh, previous)
         self._rotate()
-        self.unfolded_bytes = 0
+        self.journal_bytes = 0
 
-    # ----------------------------------------------------------------------------------- folding
+    # -------------------------------------------------------------------------------- checkpoints
 
     @property
     def is_behind(self) -> bool:
-        """Whether the state file is behind."""
-        return self.unfolded_bytes > 0
+        """Whether the journal has batches that the state file does not contain."""
+        return self.journal_bytes > 0
 
     def checkpoint(self) -> None:
         """Bring the state file up to date; may run in a thread while another commits."""
-        with self._folding:
+        with self._checkpointing:
             view = self.begin_checkpoint()
             if view is not None:
                 self.end_checkpoint(view, self.write_checkpoint(view))
 
     def begin_checkpoint(self) -> View | None:
-        """Take the tables as they are; None when the state file has them already."""
+        """Return a view of the present tables; None if the state file has them already."""
         with self._committing:
             if self._journal is None or not self.is_behind:
                 return None
-            # The records are shared: this costs a pointer each, and the records never change.
+            # The records are shared, since they never change: a copy costs a pointer for each.
             tables: Tables = {table: dict(records) for table, records in self.tables.items()}
-            return View(tables, self._end, self.unfolded_bytes)
+            return View(tables, self._end, self.journal_bytes)
 
     def write_checkpoint(self, view: View) -> int:
-        """Write the next state file and return its size; takes long, and no lock."""
+        """Write the next state file and return its size; takes long, but no lock."""
         return self._write_state(view.tables, view.position)
 
     def end_checkpoint(self, view: View, size: int) -> None:
-        """Go on in a new journal, and give the new state file its name."""
+        """Continue in a new journal, and give the new state file its name."""
         with self._committing:
             if self._journal is None or self._journal.is_poisoned:
-                return  # the next commit writes everything anew
+                return  # the next commit rewrites everything
+            # A new journal, so that the older ones can be removed once no state file needs them.
             self._rotate()
-        # Not under that lock: to free the blocks of a big file takes a while.
+        # Without that lock: freeing the blocks of the replaced file takes a while.
         self._install(size, view.position)
         with self._committing:
-            self.unfolded_bytes -= view.unfolded_bytes
+            # Subtract: batches that were committed meanwhile are not in this state file.
+            self.journal_bytes -= view.journal_bytes
 
     def _write_state(self, tables: Tables, position: Position) -> int:
         try:
-            # A file that a sync failed on is not used again.
+            # Never write to a file again whose sync has failed.
             self._disk.unlink(self._names.new)
         except FileNotFoundError:
             pass
@@ -239,7 +245,7 @@ class JsonFiles:
             raise
 
     def _rotate(self) -> None:
-        """Open the next journal; when this raises, the present one goes on."""
+        """Switch to the next journal; when this raises, the present one stays in use."""
         number = self._next_journal
         self._next_journal += 1
         path = self._names.journal(number)
@@ -254,60 +260,63 @@ class JsonFiles:
         self._end = journal.position
 
     def _install(self, size: int, position: Position, previous: int | None = None) -> None:
-        """Give the new state file its name, durably, and remove what nobody needs any more.
+        """Give the new state file its name, durably, and remove journals that are not needed.
 
-        The present one becomes the previous one, unless `previous` says that the previous one is
-        to stay, and which journal that goes on with.
+        The present state file becomes the previous one. If `previous` is given, the previous one
+        stays instead, and needs the journals from that number on.
         """
         names = self._names
         if previous is None:
             self._keep_previous()
         self._disk.rename(names.new, names.state)
+        # Before any journal is removed: until this sync, a crash may bring back the old state file.
         self._disk.fsync_dir(names.directory)
-        needed = self._folded.journal if previous is None else previous
-        self._folded = position
+        needed = self._state_position.journal if previous is None else previous
+        self._state_position = position
         self.state_bytes = size
         for number in names.journals():
             if number < needed:
                 self._remove(names.journal(number))
 
     def _keep_previous(self) -> None:
-        """Let the state file be the previous one too, until it is replaced."""
+        """Make the state file the previous one too, before it is replaced."""
         names = self._names
         self._remove(names.linked)
         try:
             self._disk.link(names.state, names.linked)
             self._disk.rename(names.linked, names.previous)
         except OSError as error:
-            # Not every file system has links. What is kept must not be older than the journals.
-            log.warning("no previous state file is kept beside %s: %s", names.state, error)
+            # Not every file system has links. An older previous file is of no use: the journals
+            # that it needs are removed.
+            reason = error.strerror or error
+            log.warning("no previous state file is kept for %s: %s", names.state, reason)
             self._remove(names.previous)
 
     def _remove(self, path: Path) -> None:
-        """Remove a file that does no harm if it stays."""
+        """Remove a file if possible; it does no harm if it stays."""
         try:
             self._disk.unlink(path)
         except FileNotFoundError:
             pass
         except OSError as error:
-            log.warning("%s could not be removed: %s", path, error)
+            log.warning("%s could not be removed: %s", path, error.strerror or error)
 
     # ----------------------------------------------------------------------------------- closing
 
     def close(self) -> None:
-        """Fold, and let go. A fold that fails loses nothing: the journal has it all."""
+        """Checkpoint and release the files. If that fails, nothing is lost: the journal has it."""
         if self._lock is None:
             return
         try:
             if self._is_poisoned:
-                with self._folding, self._committing:
+                with self._checkpointing, self._committing:
                     self._repair()
             self.checkpoint()
         except OSError as error:
             log.error(
-                "the state file %s is behind, its journal has the rest: %s",
+                "the state file %s is not up to date, its journal has the rest: %s",
                 self._names.state,
-                error,
+                error.strerror or error,
             )
         finally:
             self._release()

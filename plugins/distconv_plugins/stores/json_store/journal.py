@@ -1,16 +1,16 @@
-"""The journal of the json store: a text file to which each batch adds one line.
+"""Append batches to the json store's journal, a text file with a line a batch, and read them.
 
-A line is a JSON object that opens with the checksum and the size of what follows:
+A line is a JSON object that begins with the checksum and the size of what follows:
 
     {"crc":"6b0fd5a2","size":46,"journal":7,"format":1,"after":[6,112]}
     {"crc":"1c291ca3","size":61,"batch":1,"changes":[["jobs","1754_1",{"job_id":"1754_1"}]]}
 
-The first says which journal this is and where it goes on: after so many batches of that earlier
-one. A change is `[table, key, record]`, with `null` for a delete.
+The first line says which journal this is and where it continues: after how many batches of which
+earlier one. A change is `[table, key, record]`, with `null` for a delete.
 
-Rules: a line counts when its size, its checksum and its number are right. The first that does not
-ends the journal. Nothing good after it means a write that a crash cut short, never acknowledged,
-and it is cut off; a good line after it means that the disk damaged what had been durable.
+Rules: a line is valid if its size, its checksum and its number are right. The first invalid one
+ends the journal. If no valid line follows, a crash interrupted a write that was never
+acknowledged, and the rest is cut off; if one does, the disk has damaged what was durable.
 """
 
 import re
@@ -33,7 +33,7 @@ _OPENING = len(b'{"crc":"01234567","size":')
 
 
 class Position(NamedTuple):
-    """So many batches of that journal; what comes after it is newer."""
+    """A place in the sequence of batches: after this many batches of this journal."""
 
     journal: int
     batches: int
@@ -55,25 +55,25 @@ _batch = msgspec.json.Decoder(_Batch)
 
 
 def encode_line(payload: bytes) -> bytes:
-    """Put checksum and size before the inside of an object, `payload`, that ends with its brace."""
+    """Return the line of a payload: an object's text without its opening brace."""
     return b'{"crc":"%08x","size":%d,%b\n' % (zlib.crc32(payload), len(payload), payload)
 
 
 def decode_line(line: bytes) -> bytes | None:
-    """Return the object of a line (without its line break), or None where it is damaged."""
+    """Return the object of a line (without its line break); None if it is damaged."""
     comma = line.find(b",", _OPENING)
     payload = line[comma + 1 :]
     return b"{" + payload if comma > 0 and encode_line(payload)[:-1] == line else None
 
 
 def contains_valid_line(line: bytes) -> bool:
-    """Tell whether a damaged line has a good one at its end: the line break between is lost."""
+    """Whether a damaged line ends in a valid one, because the line break between them is lost."""
     starts = (match.start() for match in _START.finditer(line, 1))
     return any(decode_line(line[start:]) is not None for start in starts)
 
 
 def encode_batch(number: int, changes: Sequence[Change]) -> bytes:
-    """Return the line of one batch, whose records are checked and on one line each."""
+    """Return the line of a batch, whose records have been checked and are on one line each."""
     parts: list[bytes] = []
     for table, key, record in changes:
         value = b"null" if record is None else record
@@ -90,10 +90,10 @@ class JournalReader:
     """Reads journal `number` from `path`, one batch at a time.
 
     Attributes, of which the last three are final once `batches` has ended by itself:
-        after: what the header says; None when the header itself is damaged.
-        good_bytes: how far the file is whole.
-        torn_bytes: what follows that.
-        damaged: good lines follow a bad one.
+        after: the position in the header; None if the header itself is damaged.
+        good_bytes: the size of the valid lines at the beginning.
+        torn_bytes: the size of what follows them.
+        damaged: whether a valid line follows an invalid one.
 
     Raises:
         StoreTooNew: a newer version wrote it.
@@ -116,7 +116,7 @@ class JournalReader:
         self._count(line, ended, good=self.after is not None)
 
     def batches(self) -> Iterator[list[Change]]:
-        """Yield the batches up to the first bad line, then judge what is left."""
+        """Yield the batches up to the first invalid line, then classify what follows."""
         number = 0
         for line, ended in self._lines:
             payload = decode_line(line) if ended else None
@@ -139,14 +139,14 @@ class JournalReader:
 
 
 def _after(path: Path, payload: bytes, number: int) -> Position | None:
-    """Return what the header says, or None when it is another journal's or no header."""
+    """Return the header's position; None if it is another journal's or not a header."""
     try:
         header = _header.decode(payload)
     except BAD_JSON:
         return None
     if header.format > FORMAT:
         raise StoreTooNew(
-            f"the journal {path} has format {header.format}, and this version knows up to "
+            f"the journal {path} has format {header.format}, and this version supports up to "
             f"{FORMAT}; start the newer version that wrote it, or restore a backup of this one's"
         )
     return Position(*header.after) if header.journal == number else None
@@ -168,10 +168,10 @@ def _changes(payload: bytes, number: int) -> list[Change] | None:
 class Journal:
     """A journal that is open for appending.
 
-    Error handling: when `append` raises, the batch is not in the file: it is cut back to the last
-    whole line. Where even that fails, or a sync failed (after which nobody knows what the disk
-    holds, not even of the block that the batch shares with the one before), the journal is
-    `is_poisoned`, and takes nothing more: what it held has to be written anew somewhere else.
+    Error handling: when `append` raises, the file is truncated to the last whole line, so the batch
+    is not in it. If that fails too, or a sync has failed (after which the content on disk is
+    unknown, even of the block that the batch shares with the one before), the journal is poisoned
+    and must not be used again: its batches have to be rewritten elsewhere.
     """
 
     def __init__(self, file: DiskFile, number: int, size_bytes: int) -> None:
@@ -183,7 +183,7 @@ class Journal:
 
     @classmethod
     def create(cls, disk: Disk, path: Path, number: int, after: Position) -> "Journal":
-        """Make a journal, durably; when it raises, what is left of it is no good journal."""
+        """Create a journal, durably; when it raises, what is left is not a valid journal."""
         file = disk.open(path, "create")
         try:
             header = encode_header(number, after)
@@ -197,11 +197,11 @@ class Journal:
 
     @property
     def position(self) -> Position:
-        """Where the next batch goes."""
+        """The position after the last batch."""
         return Position(self.number, self.batches)
 
     def append(self, changes: Sequence[Change]) -> int:
-        """Make a batch durable, and return how many bytes it took."""
+        """Make a batch durable, and return the size of its line."""
         line = encode_batch(self.batches + 1, changes)
         try:
             write_all(self._file, line)
@@ -222,16 +222,16 @@ class Journal:
         try:
             self._file.truncate(self.size_bytes)
         except OSError:
-            # The error that led here is the one to tell; this one is remembered.
+            # The caller raises the first error; this one only poisons the journal.
             self.is_poisoned = True
 
     def close(self) -> None:
-        """Release the file."""
+        """Close the file."""
         self._file.close()
 
 
 def sync_file(disk: Disk, path: Path) -> None:
-    """Sync a file that is there."""
+    """Sync an existing file."""
     file = disk.open(path, "append")
     try:
         file.fsync()
@@ -240,7 +240,7 @@ def sync_file(disk: Disk, path: Path) -> None:
 
 
 def read_lines(disk: Disk, path: Path) -> Iterator[tuple[bytes, bool]]:
-    """Yield the lines of a file, and for each whether its line break is there."""
+    """Yield the lines of a file, each with whether its line break is there."""
     file = disk.open(path, "read")
     try:
         rest = b""

@@ -1,4 +1,4 @@
-"""The files of the json store: all beside the state file, all beginning with its name."""
+"""Name the files of the json store: all next to the state file, all beginning with its name."""
 
 import re
 import time
@@ -17,7 +17,7 @@ class Names:
         """The next state file while it is written."""
         self.previous = self._sibling("previous")
         self.linked = self._sibling("previous-new")
-        """On its way to be the previous one."""
+        """A link to the state file that is about to become the previous one."""
         self.lock = self._sibling("lock")
         self._disk = disk
         self._journal = re.compile(re.escape(state.name) + r"\.journal-(\d{1,18})")
@@ -30,16 +30,16 @@ class Names:
         return self._sibling(f"journal-{number:08d}")
 
     def journals(self) -> list[int]:
-        """Return the numbers of the journals that are there, in order."""
+        """Return the numbers of the existing journals, in order."""
         matches = map(self._journal.fullmatch, self._disk.listdir(self.directory))
         return sorted(int(match[1]) for match in matches if match)
 
     def exists(self, path: Path) -> bool:
-        """Tell whether a file is there."""
+        """Whether a file exists."""
         return path.name in self._disk.listdir(self.directory)
 
     def aside(self, path: Path, why: str) -> Path:
-        """Return a name that is free, under which a file may be kept for a person to look at."""
+        """Return an unused name for a file that is kept for a person to look at."""
         taken = set(self._disk.listdir(self.directory))
         stem = name = f"{path.name}.{why}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
         count = 1
@@ -49,13 +49,13 @@ class Names:
         return self.directory / name
 
     def move_aside(self, path: Path, why: str) -> Path:
-        """Rename a file to where it harms nobody, and return where."""
+        """Rename a file so that the store ignores it, and return its new path."""
         target = self.aside(path, why)
         self._disk.rename(path, target)
         return target
 
     def copy_aside(self, path: Path, why: str) -> Path:
-        """Keep a copy, a second name where the file system has such, and return where."""
+        """Keep a copy, as a hard link if possible, and return its path."""
         target = self.aside(path, why)
         try:
             self._disk.link(path, target)

@@ -1,11 +1,11 @@
-"""What the json store finds when it opens: the state file, and the journals that go on from it.
+"""Read the json store's state file and journals when the store opens.
 
 The state file says how much of which journal it contains. From there the journals form a chain:
-each header names the place in an earlier one where it goes on. A journal without a batch binds
-nothing, since nothing acknowledged is in it, and its header may be of an attempt that failed.
+each header names the position in an earlier one where it continues. A journal without a batch is
+not part of the chain: it contains nothing acknowledged, and a failed rotation may have written it.
 
-Nothing on disk is changed here: what has to be set aside or written anew is in the answer, because
-that may only happen in an order in which a crash loses nothing.
+Nothing on disk is changed here. What has to be set aside or rewritten is in the result, because it
+must happen in an order in which a crash loses nothing.
 """
 
 import logging
@@ -26,38 +26,39 @@ log = logging.getLogger("distconvd.store")
 
 
 class Recovered:
-    """Everything found, and what is to be done before anything may be acknowledged."""
+    """Everything that was read, and what must be done before anything may be acknowledged."""
 
     def __init__(self) -> None:
         self.tables: Tables = empty_tables()
         self.position = Position(0, 0)
-        """Where the chain ends: what was replayed, or what the state file contains."""
-        self.folded = Position(0, 0)
+        """The end of the chain: the last replayed batch, or what the state file contains."""
+        self.state_position = Position(0, 0)
         """What the state file contains, or the previous one if that was used."""
         self.state_bytes = 0
-        self.unfolded_bytes = 0
-        """Of batches that the state file does not contain."""
+        self.journal_bytes = 0
+        """Bytes of batches that the state file does not contain."""
         self.rewrite = False
-        """Write the state file anew first: what is there is missing, foreign or damaged."""
+        """Rewrite the state file first: the present one is missing, foreign or damaged."""
         self.keep_state: str | None = None
-        """Keep a copy of the state file under this word: it is not all in `tables`."""
+        """Keep a copy of the state file under this word: not all of it is in `tables`."""
         self.previous: int | None = None
-        """The state file is not fit to become the previous one, which goes on with this journal."""
+        """Keep the previous state file, which needs the journals from this one on: the present
+        state file is not fit to replace it."""
         self.damaged: list[Path] = []
-        """Set these aside once the state file is written anew."""
+        """Journals to set aside once the state file is rewritten."""
         self.empty: list[Path] = []
-        """Journals that hold nothing."""
+        """Journals without a batch."""
         self.orphans: list[Path] = []
-        """Files that belong to another state file than the one that is there."""
+        """Files that belong to another state file than the present one."""
         self.next_journal = 1
 
 
 def recover(disk: Disk, names: Names) -> Recovered:
-    """Read everything.
+    """Read the state file and all journals.
 
     Raises:
         StoreTooNew: a newer version wrote a part of it.
-        OSError: the disk does not let us read.
+        OSError: a file cannot be read.
     """
     found = Recovered()
     numbers = names.journals()
@@ -76,7 +77,8 @@ def recover(disk: Disk, names: Names) -> Recovered:
 
 
 def _read_base(disk: Disk, names: Names, found: Recovered, numbers: list[int]) -> Position | None:
-    """Read the state file or what can stand for it; return where the journals go on, if known."""
+    """Read the state file or what can replace it; return where the journals continue, if known."""
+    # Files that belong to a state file: if that is missing or is the original's, they are orphans.
     extras = [names.journal(number) for number in numbers]
     extras += [names.previous] if names.exists(names.previous) else []
     if not names.exists(names.state):
@@ -98,7 +100,7 @@ def _read_base(disk: Disk, names: Names, found: Recovered, numbers: list[int]) -
         found.rewrite = True
         found.keep_state = "corrupt"
         start = _read_previous(disk, names, found)
-        found.previous = found.folded.journal
+        found.previous = found.state_position.journal
         return start
     _take(state, found)
     if state.position is None:
@@ -106,9 +108,9 @@ def _read_base(disk: Disk, names: Names, found: Recovered, numbers: list[int]) -
         found.rewrite = True
     if state.dropped:
         log.error(
-            "%d records of the state file %s are no JSON objects and were left out: %s",
-            len(state.dropped),
+            "records of the state file %s that are not JSON objects were left out (%d): %s",
             names.state,
+            len(state.dropped),
             ", ".join(state.dropped[:20]),
         )
         found.rewrite = True
@@ -117,7 +119,7 @@ def _read_base(disk: Disk, names: Names, found: Recovered, numbers: list[int]) -
 
 
 def _read_previous(disk: Disk, names: Names, found: Recovered) -> Position | None:
-    """Read the state file before the corrupt one; the journals since are still there."""
+    """Read the state file before the corrupt one; the journals since then still exist."""
     try:
         if names.exists(names.previous):
             state = read_state(disk, names.previous)
@@ -133,11 +135,11 @@ def _read_previous(disk: Disk, names: Names, found: Recovered) -> Position | Non
 def _take(state: State, found: Recovered) -> None:
     found.tables = state.tables
     found.state_bytes = state.size_bytes
-    found.folded = state.position or Position(0, 0)
+    found.state_position = state.position or Position(0, 0)
 
 
 class _Link:
-    """One journal of the chain, looked at but not read."""
+    """One journal of the chain, of which only the beginning has been read."""
 
     def __init__(self, disk: Disk, path: Path, number: int) -> None:
         self.path = path
@@ -147,23 +149,26 @@ class _Link:
         self.after = reader.after
 
     def limit(self, following: "_Link | None") -> int | None:
-        """Return how many batches count, where the journal that follows says so."""
+        """Return how many of its batches count, if the following journal says so."""
         if following is None or following.after is None or following.after.journal != self.number:
             return None
         return following.after.batches
 
 
 def _replay(disk: Disk, journals: list[_Link], start: Position | None, found: Recovered) -> None:
-    """Apply the journals from `start` on, or all of them, as far as the chain is whole."""
+    """Apply the journals from `start` on (or all of them) as far as the chain is complete."""
     if start is not None:
+        # Older ones exist for the previous state file only.
         journals = [journal for journal in journals if journal.number >= start.journal]
     for index, journal in enumerate(journals):
         following = journals[index + 1] if index + 1 < len(journals) else None
+        # The first one need not continue anything: the state file names it, or none is usable.
         first = index == 0 and (start is None or journal.number == start.journal)
+        # A gap: later batches build on missing ones, so applying them would invent a state.
         if not first and journal.after != found.position:
             log.error(
-                "the journal %s goes on after %s, but what is there ends at %s: a journal is "
-                "missing or damaged, and what came after it is left out",
+                "the journal %s continues after %s, but the batches found end at %s: a journal is "
+                "missing or damaged, and everything after the gap is left out",
                 journal.path,
                 journal.after,
                 found.position,
@@ -176,7 +181,8 @@ def _replay(disk: Disk, journals: list[_Link], start: Position | None, found: Re
 
 
 def _apply(disk: Disk, journal: _Link, following: _Link | None, found: Recovered) -> bool:
-    """Apply one journal; False when durable batches of it are missing."""
+    """Apply one journal; return False if durable batches of it are missing."""
+    # Skip what the state file already contains, which may be a part of its first journal.
     same = journal.number == found.position.journal
     contained = found.position.batches if same else 0
     limit = journal.limit(following)
@@ -184,6 +190,8 @@ def _apply(disk: Disk, journal: _Link, following: _Link | None, found: Recovered
     count = 0
     skipped_bytes = reader.good_bytes
     for count, changes in enumerate(reader.batches(), start=1):
+        # Beyond the position where the next journal continues, there are only batches whose commit
+        # failed: the daemon has rejected them, so they must not come back.
         if limit is not None and count > limit:
             count = limit
             break
@@ -196,10 +204,12 @@ def _apply(disk: Disk, journal: _Link, following: _Link | None, found: Recovered
             else:
                 found.tables[table][key] = record
     found.position = Position(journal.number, max(count, contained))
-    found.unfolded_bytes += reader.good_bytes - skipped_bytes
+    found.journal_bytes += reader.good_bytes - skipped_bytes
+    # Fewer batches than the next journal saw, or a valid line after an invalid one: the disk lost
+    # what had been durable. Without either, an incomplete end is a batch never acknowledged.
     if reader.damaged or (limit is not None and count < limit):
         log.error(
-            "the journal %s is damaged after batch %d, byte %d; what follows is left out",
+            "the journal %s is damaged after batch %d, byte %d; the rest of it is left out",
             journal.path,
             count,
             reader.good_bytes,
@@ -207,7 +217,7 @@ def _apply(disk: Disk, journal: _Link, following: _Link | None, found: Recovered
         return False
     if reader.torn_bytes:
         log.warning(
-            "the journal %s ends in %d bytes of a batch that was never acknowledged; cut off",
+            "the end of the journal %s is left out: %d bytes of a batch that was never acknowledged",
             journal.path,
             reader.torn_bytes,
         )

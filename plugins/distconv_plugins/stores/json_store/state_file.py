@@ -1,4 +1,4 @@
-"""The state file of the json store: all records in one JSON document, one record a line.
+"""Read and write the json store's state file: one JSON document with a line a record.
 
     {
       "jobs": {
@@ -11,13 +11,13 @@
       "distconv": {"format":1,"journal":7,"batches":42}
     }
 
-The last entry says which format this is, and how much of which journal the file contains.
+The last entry states the format, and how much of which journal the file contains.
 
-Rules: any JSON of that shape is read, whatever its layout: the original's (no `attempts`, `meta`
-and `distconv`), or one that a person has edited. Our own layout is read line by line, as a
-shortcut that needs no memory beyond the records; at the first surprise the whole is read instead,
-and only that decides whether the file is good. An object with none of these entries and with others is
-no state file.
+Rules: any JSON of that shape is read, whatever its layout: the original's (without `attempts`,
+`meta` and `distconv`), or one that a person has edited. Our own layout is read line by line, a
+shortcut that needs no memory beyond the records; at the first surprise the whole file is decoded
+instead, and only that decides whether the file is valid. An object that has other entries but none
+of these is not a state file.
 """
 
 from collections.abc import Iterator, Mapping
@@ -34,15 +34,15 @@ from distconvd.store import TABLES, Table
 
 FORMAT = 1
 _CHUNK_RECORDS = 128
-"""Records joined for one write: few, so that the daemon's own thread gets its turn between."""
+"""Records joined for one write: few, so that the daemon's own thread can run in between."""
 _SYNC_BYTES = 16 << 20
-"""Synced in between, or the journal's next sync waits for all of a big file."""
+"""Sync after this much, or the journal's next sync would wait for all of a big file."""
 
 Tables = dict[Table, dict[str, bytes]]
 
 
 class StateCorrupt(StoreError):
-    """The state file is no JSON, or not of the shape of a state file."""
+    """The state file is not JSON, or does not have the shape of a state file."""
 
 
 class _Surprise(Exception):
@@ -50,13 +50,13 @@ class _Surprise(Exception):
 
 
 class State(NamedTuple):
-    """What a state file holds."""
+    """The content of a state file."""
 
     tables: Tables
     position: Position | None
-    """None in a file that is not ours."""
+    """None for a file that another program wrote."""
     dropped: list[str]
-    """Records that are no objects, as `table/key`."""
+    """Records that are not objects, as `table/key`."""
     size_bytes: int
 
 
@@ -73,7 +73,7 @@ _trailer = msgspec.json.Decoder(_Trailer)
 def write_state(
     disk: Disk, path: Path, tables: Mapping[Table, Mapping[str, bytes]], position: Position
 ) -> int:
-    """Write a state file, synced, and return its size in bytes; the name is not made durable."""
+    """Write and sync a state file, and return its size in bytes; its name is not made durable."""
     file = disk.open(path, "create")
     try:
         size_bytes = unsynced_bytes = 0
@@ -116,7 +116,7 @@ def read_state(disk: Disk, path: Path) -> State:
     """Read a state file of any layout.
 
     Raises:
-        StateCorrupt: it is no state file.
+        StateCorrupt: it is not a state file.
         StoreTooNew: a newer version wrote it.
     """
     try:
@@ -185,7 +185,7 @@ def _read_whole(disk: Disk, path: Path) -> State:
 
 
 def _check_shape(document: Mapping[str, msgspec.Raw]) -> None:
-    """Refuse an object of something else's, such as a key file; any part may be missing of ours."""
+    """Reject another program's object, such as a key file; a state file may lack any entry."""
     if document and not document.keys() & {*TABLES, "distconv"}:
         strange = ", ".join(repr(name)[:40] for name in list(document)[:5])
         raise StateCorrupt(f"it has neither jobs nor engines, but {strange}: is it another file?")
@@ -206,12 +206,12 @@ def _position(path: Path, raw: msgspec.Raw) -> Position:
     trailer = _trailer.decode(raw)
     if trailer.format > FORMAT:
         raise StoreTooNew(
-            f"the state file {path} has format {trailer.format}, and this version knows up to "
+            f"the state file {path} has format {trailer.format}, and this version supports up to "
             f"{FORMAT}; start the newer version that wrote it, or restore a backup of this one's"
         )
     return Position(trailer.journal, trailer.batches)
 
 
 def empty_tables() -> Tables:
-    """Return what a store holds that nothing was put in."""
+    """Return the tables of an empty store."""
     return {table: {} for table in TABLES}

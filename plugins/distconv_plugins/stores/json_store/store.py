@@ -1,8 +1,8 @@
-"""The json store, the default: a readable state file with a journal beside it.
+"""Keep the state in a readable JSON file with a journal next to it: the default store.
 
-This module keeps the time: commits run in a thread each, one hop a batch, and one thread of the
-store's own folds the journal into the state file when that is due. What is read and written, and
-in which order, is in `_json_files`; formats and guarantees are in `docs/storage.md`.
+This module decides when: each batch is committed in a worker thread, and the store's own thread
+writes a checkpoint when one is due. `files` decides what is read and written, and in which order;
+formats and guarantees are in `docs/storage.md`.
 """
 
 import logging
@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeVar
 
 import trio
 
+from distconv_plugins.shared.os_errors import describe_error
 from distconv_plugins.stores.json_store.files import JsonFiles
 from distconvd.disk import REAL_DISK, Disk
 from distconvd.errors import StoreError
@@ -25,15 +26,15 @@ T = TypeVar("T")
 
 
 class CheckpointBounds(NamedTuple):
-    """When the journal is folded into the state file.
+    """When a checkpoint brings the state file up to date.
 
     Attributes:
-        small_bytes: up to this size of the state file, it follows each change.
-        quiet_s: how long after the last change it does; there may be no more than a second between
-            a change and a state file that shows it.
-        journal_bytes_min: a journal below this size is not folded on account of its size.
-        ratio: nor is one below this part of the state file.
-        retry_s: how long after a fold that failed the next is tried.
+        small_bytes: a state file up to this size follows each change.
+        quiet_s: how long after the last change; a small state file may show a change no later than
+            a second after it.
+        journal_bytes_min: a journal below this size is never too large.
+        ratio: nor is one below this multiple of the state file's size.
+        retry_s: how long after a failed checkpoint the next one is tried.
     """
 
     small_bytes: int = 8_000_000
@@ -47,18 +48,18 @@ DEFAULT_BOUNDS = CheckpointBounds()
 
 
 class JsonStore:
-    """Tables in one JSON file, see `distconvd.store.Store`.
+    """Tables in one JSON file; see `distconvd.store.Store`.
 
     Args:
-        path: the state file; directories that are missing are made.
+        path: the state file; missing directories are created.
         disk: the file system.
-        bounds: when to fold.
+        bounds: when to write a checkpoint.
     """
 
     def __init__(
         self, path: Path, *, disk: Disk = REAL_DISK, bounds: CheckpointBounds = DEFAULT_BOUNDS
     ) -> None:
-        # Through links: a rename would replace the link and leave the file that it names behind.
+        # Resolve links: a rename would replace the link instead of the file that it names.
         self.path = Path(os.path.realpath(path))
         self._files = JsonFiles(disk, self.path)
         self._compactor = _Compactor(self._files, bounds)
@@ -68,25 +69,25 @@ class JsonStore:
         """Lock, recover, and return everything.
 
         Raises:
-            StoreError: with what to do about it.
+            StoreError: the store cannot be used; the text says what to do about it.
         """
         try:
             await self._run(self._files.open)
         except OSError as error:
             raise StoreError(
-                f"the state file {self.path} cannot be used: {error}; its directory must be "
-                "writable for the user that the daemon runs as, on a disk that works and has room"
+                f"the state file {self.path} cannot be used: {describe_error(error)}; its directory"
+                " must be writable for the daemon's user, on a disk that works and is not full"
             ) from error
         self._compactor.start()
         return Snapshot(**{table: dict(records) for table, records in self._files.tables.items()})
 
     async def commit(self, changes: Sequence[Change]) -> None:
-        """Make the changes durable, all or none; an empty batch only tries the disk."""
+        """Make the changes durable, all or none; an empty batch only tests the disk."""
         await self._run(lambda: self._files.commit(changes))
         self._compactor.notify_change()
 
     async def aclose(self) -> None:
-        """Fold the journal, release the lock."""
+        """Write a checkpoint and release the lock."""
         with trio.CancelScope(shield=True):
             await self._run(self._close)
 
@@ -95,36 +96,36 @@ class JsonStore:
         self._files.close()
 
     async def _run(self, work: Callable[[], T]) -> T:
-        """Run `work` in a thread; once it has begun, trio waits for it, cancelled or not."""
+        """Run `work` in a thread; once begun, it is waited for even when cancelled."""
         return await trio.to_thread.run_sync(work, limiter=self._thread)
 
 
 class _Compactor:
-    """The thread that folds; one for each open store.
+    """The thread that writes checkpoints; one for each open store.
 
-    It is a thread and not a task, since a store has no nursery of its own and a fold blocks.
+    A thread and not a task: a store has no nursery of its own, and a checkpoint blocks.
     """
 
     def __init__(self, files: JsonFiles, bounds: CheckpointBounds) -> None:
         self._files = files
         self._bounds = bounds
-        self._thread = threading.Thread(target=self._work, name="distconv-fold", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="distconv-checkpoint", daemon=True)
         self._changed = threading.Condition()
         self._changes = 0
         self._stopping = False
 
     def start(self) -> None:
-        """Begin; a state file that is behind already is folded soon."""
+        """Start the thread; it soon updates a state file that is not up to date."""
         self._thread.start()
 
     def notify_change(self) -> None:
-        """Tell of a change."""
+        """Note that a batch was committed."""
         with self._changed:
             self._changes += 1
             self._changed.notify()
 
     def stop(self) -> None:
-        """Wait for a fold that runs, and end."""
+        """Wait for a running checkpoint, and end the thread."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
@@ -136,14 +137,15 @@ class _Compactor:
             try:
                 self._files.checkpoint()
             except OSError as error:
-                log.error("the state file stays behind, its journal has the rest: %s", error)
+                reason = describe_error(error)
+                log.error("the state file is not up to date, its journal has the rest: %s", reason)
                 self._pause(self._bounds.retry_s)
 
     def _wait_due(self) -> bool:
-        """Wait until a fold is due; False at the end."""
+        """Wait until a checkpoint is due; False once the thread is to end."""
         with self._changed:
             while not self._stopping:
-                if self._outgrown():
+                if self._is_journal_too_large():
                     return True
                 seen = self._changes
                 due = self._files.is_behind and self._files.state_bytes <= self._bounds.small_bytes
@@ -152,10 +154,10 @@ class _Compactor:
                     return True
             return False
 
-    def _outgrown(self) -> bool:
+    def _is_journal_too_large(self) -> bool:
         bounds = self._bounds
         limit = max(bounds.journal_bytes_min, bounds.ratio * self._files.state_bytes)
-        return self._files.unfolded_bytes > limit
+        return self._files.journal_bytes > limit
 
     def _pause(self, seconds: float) -> None:
         with self._changed:

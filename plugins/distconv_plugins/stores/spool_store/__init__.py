@@ -1,1 +1,1 @@
-"""The spool store: one file for each record."""
+"""Keep each record in a file of its own."""

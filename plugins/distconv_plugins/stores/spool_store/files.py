@@ -1,20 +1,20 @@
-"""The spool store without its thread: how a batch of files becomes durable, all or none.
+"""Write the spool store's files so that each batch becomes durable, all or none.
 
-A batch is written in these steps, and `docs/storage.md` shows what a crash at each leaves:
+A batch is written in these steps; `docs/storage.md` shows what a crash at each leaves:
 
-1. Each record to a file of its own in `tmp/`, synced.
-2. A manifest to `tmp/`, synced and renamed: which of these files goes where, what is removed.
-3. Sync `tmp/`: *from here on the batch counts*. Until then a failure takes it all back.
-4. Rename the files to their places, remove the deleted ones, sync each directory once.
+1. Write each record to a file of its own in `tmp/`, and sync it.
+2. Write a manifest to `tmp/`, sync and rename it: which of these files goes where, what is removed.
+3. Sync `tmp/`: *from here on the batch counts*. A failure before this rolls all of it back.
+4. Rename the files to their places, remove the deleted ones, and sync each directory once.
 5. Remove the manifest. The next batch's sync of `tmp/` makes that durable, in time: a manifest
    that comes back after a crash finds its own files in place, and nothing newer.
 
-When step 4 fails, the batch is durable all the same, and is finished before the next one begins.
-When opened, the store finishes every batch whose files are all there, in `tmp/` or in place;
-one that lacks a file never reached step 3.
+If step 4 fails, the batch is durable nevertheless, and is finished before the next one begins.
+When opened, the store finishes every batch whose files all exist, in `tmp/` or in place; one that
+lacks a file never reached step 3.
 
-A record's file says the place of the record in the order of its table (`seq`), the batch that
-wrote it, its key and the record: `{"seq":7,"batch":12,"key":"1754_1","record":{…}}`.
+A record's file contains the record's place in the order of its table (`seq`), the batch that wrote
+it, its key and the record: `{"seq":7,"batch":12,"key":"1754_1","record":{…}}`.
 """
 
 import logging
@@ -24,6 +24,7 @@ from pathlib import Path
 
 import msgspec
 
+from distconv_plugins.shared.os_errors import describe_error
 from distconv_plugins.stores.encoded import BAD_JSON, checked_changes, is_object, one_line
 from distconv_plugins.stores.spool_store.names import Tree
 from distconvd.disk import Disk, DiskLock, make_directories, read_all, write_all
@@ -76,9 +77,9 @@ class SpoolFiles:
         self._next_seq = 1
         self._next_batch = 1
         self._unfinished: tuple[int, list[_Entry]] | None = None
-        """A batch that counts, and has to be finished before the next begins."""
-        self._litter = False
-        """A batch that does not count left files that have to be gone before the next one."""
+        """A batch that counts, and must be finished before the next begins."""
+        self._must_clean_tmp = False
+        """Whether a failed batch left files that must be removed before the next begins."""
         self._durable: set[Path] = set()
         """Directories whose own names are known to be durable."""
 
@@ -88,17 +89,17 @@ class SpoolFiles:
         """Lock, recover and read everything.
 
         Raises:
-            StoreLocked: another process has the store.
+            StoreLocked: another process uses the store.
             StoreTooNew: a newer version wrote it.
-            StoreError: the directory is not one of a spool store.
+            StoreError: the directory does not belong to a spool store.
             OSError: the disk failed.
         """
         make_directories(self._disk, self._tree.root)
         strangers = self._tree.strangers(self._disk)
         if strangers:
             raise StoreError(
-                f"{self._tree.root} holds other things than a spool store ({strangers[0]!r}); "
-                "name a directory that is empty or does not exist"
+                f"{self._tree.root} contains files that are not a spool store's "
+                f"({strangers[0]!r}); name a directory that is empty or does not exist"
             )
         self._lock = self._take_lock()
         try:
@@ -127,21 +128,21 @@ class SpoolFiles:
             found = _format.decode(read_all(self._disk, path))
         except FileNotFoundError:
             new = path.with_name("format.json.new")
-            self._remove(new)  # of a run that failed, and a file that failed is not used again
+            self._remove(new)  # left by a failed run; its sync may have failed, so do not reuse it
             self._write(new, msgspec.json.encode(_Format(FORMAT)) + b"\n")
             self._disk.rename(new, path)
             self._disk.fsync_dir(path.parent)
             return
         except BAD_JSON as error:
             raise StoreError(
-                f"{path} cannot be understood ({error}); if this is a spool store, write "
+                f"{path} cannot be read ({error}); if this is a spool store, write "
                 f'{{"format":{FORMAT}}} to it, otherwise name another directory'
             ) from error
         if found.format > FORMAT:
             raise StoreTooNew(
-                f"the spool store {path.parent} has format {found.format}, and this version knows "
-                f"up to {FORMAT}; start the newer version that wrote it, or restore a backup of "
-                "this one's"
+                f"the spool store {path.parent} has format {found.format}, and this version "
+                f"supports up to {FORMAT}; start the newer version that wrote it, or restore a "
+                "backup of this one's"
             )
 
     def _recover(self, batch: int) -> None:
@@ -151,7 +152,8 @@ class SpoolFiles:
         try:
             entries = _manifest.decode(read_all(self._disk, path))
         except BAD_JSON:
-            # Its name came to be without its contents, so it was never synced.
+            # Its name survived without its content, so the batch never counted: `_finish` only
+            # removes the manifest.
             entries = []
         if all(self._is_there(batch, index, entry) for index, entry in enumerate(entries)):
             self._finish(batch, entries)
@@ -194,7 +196,7 @@ class SpoolFiles:
         return {key: record for _seq, key, record in found}
 
     def _read_file(self, path: Path) -> _File | None:
-        """Return a record's file, or None where it is none."""
+        """Return the content of a record's file; None if it is not valid."""
         try:
             file = _file.decode(one_line(read_all(self._disk, path)))
         except BAD_JSON:
@@ -207,7 +209,7 @@ class SpoolFiles:
         self._disk.rename(path, target)
         self._disk.fsync_dir(self._tree.corrupt)
         self._disk.fsync_dir(path.parent)
-        log.error("%s is no record, or not of that name; kept as %s", path, target)
+        log.error("%s is not a record, or not the record of that name; kept as %s", path, target)
 
     # ------------------------------------------------------------------------------- committing
 
@@ -216,7 +218,7 @@ class SpoolFiles:
         if self._lock is None:
             raise StoreError("the store is closed")
         last = {(change.table, change.key): change for change in checked_changes(changes)}
-        self._tidy()
+        self._finish_earlier()
         if not changes:
             return
         batch = self._next_batch
@@ -228,24 +230,28 @@ class SpoolFiles:
         except BaseException:
             self._rollback()
             raise
-        self._import_foreign(order)
+        self._set_order(order)
         try:
             self._finish(batch, entries)
         except OSError as error:
-            log.error("batch %d is safe, but not in its place yet: %s", batch, error)
+            log.error(
+                "batch %d is durable, but its files are not in place yet: %s",
+                batch,
+                describe_error(error),
+            )
             self._unfinished = batch, entries
 
-    def _tidy(self) -> None:
-        """Do what an earlier batch left to do."""
+    def _finish_earlier(self) -> None:
+        """Finish an earlier batch that counts; remove the files of one that failed."""
         if self._unfinished is not None:
             self._finish(*self._unfinished)
             self._unfinished = None
-        if self._litter:
+        if self._must_clean_tmp:
             self._clean_tmp()
-            self._litter = False
+            self._must_clean_tmp = False
 
     def _order_after(self, changes: Sequence[Change]) -> dict[tuple[Table, str], int | None]:
-        """Return the place in the order of each record after the changes; None: it is gone."""
+        """Return the place in the order of each changed record; None for a deleted one."""
         order: dict[tuple[Table, str], int | None] = {}
         for table, key, record in changes:
             place = order.get((table, key), self._order[table].get(key))
@@ -257,7 +263,7 @@ class SpoolFiles:
             order[table, key] = place
         return order
 
-    def _import_foreign(self, order: dict[tuple[Table, str], int | None]) -> None:
+    def _set_order(self, order: dict[tuple[Table, str], int | None]) -> None:
         for (table, key), place in order.items():
             if place is None:
                 self._order[table].pop(key, None)
@@ -270,13 +276,14 @@ class SpoolFiles:
         changes: Sequence[Change],
         order: dict[tuple[Table, str], int | None],
     ) -> None:
-        """Steps 1 to 3."""
+        """Do steps 1 to 3."""
         entries: list[_Entry] = []
         for index, (table, key, record) in enumerate(changes):
             entries.append(_Entry(table, key, record is not None))
             place = order[table, key]
             if record is None or place is None:
                 continue
+            # Made here, where a failure still rolls back: step 4 must only rename.
             shard = self._tree.record(table, key).parent
             self._make_directory(shard.parent)
             self._make_directory(shard)
@@ -290,15 +297,15 @@ class SpoolFiles:
 
     def _rollback(self) -> None:
         """Remove what steps 1 to 3 left; durably, since a manifest may be among it."""
-        self._litter = True
+        self._must_clean_tmp = True
         try:
-            self._tidy()
+            self._finish_earlier()
         except OSError as error:
-            # The error that led here is the one to tell; the next commit tidies up first.
-            log.warning("%s is not tidy: %s", self._tree.tmp, error)
+            # The caller raises the first error; the next commit begins with this cleaning.
+            log.warning("%s could not be cleaned up: %s", self._tree.tmp, describe_error(error))
 
     def _finish(self, batch: int, entries: Sequence[_Entry]) -> None:
-        """Steps 4 and 5; may be done again after it was done in part."""
+        """Do steps 4 and 5; may be repeated after a part of them was done."""
         touched: dict[Path, None] = {}
         for index, entry in enumerate(entries):
             place = self._tree.record(entry.table, entry.key)
@@ -316,7 +323,7 @@ class SpoolFiles:
         self._remove(self._tree.manifest(batch))
 
     def _make_directory(self, path: Path) -> None:
-        """Make a directory, durably; one that is there may be so since a run that was killed."""
+        """Make a directory, durably; an existing one may not be, if its run was killed."""
         if path in self._durable:
             return
         if not self._disk.is_directory(path):
@@ -341,7 +348,7 @@ class SpoolFiles:
     # ---------------------------------------------------------------------------------- closing
 
     def close(self) -> None:
-        """Let go; what is unfinished is finished when the store is opened again."""
+        """Release the lock; an unfinished batch is finished when the store is opened again."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None

@@ -1,16 +1,16 @@
-"""The tree of the spool store: where each record's file is, and what the other names mean.
+"""Name the files of the spool store.
 
     DIRECTORY/
-      format.json               which store and which version of its format this is
+      format.json               the kind of store, and the version of its format
       lock
       jobs/3f/1754_1.json       one record: table, shard, key
       engines/ attempts/ meta/
       tmp/                      files that are being written, and manifests of batches
-      corrupt/                  files that could not be understood, kept for a person to look at
+      corrupt/                  invalid files, kept for a person to look at
 
-A key names its file where it is made of small letters, digits, `_`, `-` and inner dots. Any other
-(too long, or with capitals, which some file systems do not tell apart) is shortened to what is
-readable of it, and told from its likes by a digest; the file itself holds the key.
+A key that consists of small letters, digits, `_`, `-` and inner dots names its file. Any other key
+(too long, or with capitals, which some file systems do not distinguish) is shortened to its plain
+characters and made unique by a digest; the file itself contains the key.
 """
 
 import hashlib
@@ -64,11 +64,11 @@ class Tree:
         return self.tmp / f"{batch}.batch"
 
     def manifests(self, disk: Disk) -> list[int]:
-        """Return the numbers of the batches whose manifests are there, in order."""
+        """Return the numbers of the batches that have a manifest, in order."""
         names = (Path(name) for name in disk.listdir(self.tmp))
         return sorted(int(name.stem) for name in names if name.suffix == ".batch")
 
     def strangers(self, disk: Disk) -> list[str]:
-        """Return names that no spool store has."""
+        """Return the names in the root that do not belong to a spool store."""
         ours = {"format.json", "format.json.new", "lock", "tmp", "corrupt", *TABLES}
         return sorted(set(disk.listdir(self.root)) - ours)

@@ -1,8 +1,8 @@
-"""The spool store: one file a record, for those who want to look at or mirror single records.
+"""Keep one file a record, for those who want to look at or mirror single records.
 
-It needs several syncs a record where the json store needs one a batch, so it is for sites whose
-jobs run for minutes, not for a thousand a second. What is written, and in which order, is in
-`_spool_files`; the format and the guarantees are in `docs/storage.md`.
+This takes several syncs a record where the json store needs one a batch, so it suits sites whose
+jobs run for minutes, not a thousand jobs a second. `files` decides what is written, and in which
+order; the format and the guarantees are in `docs/storage.md`.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import trio
 
+from distconv_plugins.shared.os_errors import describe_error
 from distconv_plugins.stores.spool_store.files import SpoolFiles
 from distconvd.disk import REAL_DISK, Disk
 from distconvd.errors import StoreError
@@ -20,10 +21,10 @@ T = TypeVar("T")
 
 
 class SpoolStore:
-    """Tables in a directory tree, see `distconvd.store.Store`.
+    """Tables in a directory tree; see `distconvd.store.Store`.
 
     Args:
-        directory: the top of the tree; it and its parents are made where they are missing.
+        directory: the top of the tree; it and its parents are created if they are missing.
         disk: the file system.
     """
 
@@ -36,18 +37,18 @@ class SpoolStore:
         """Lock, recover, and return everything.
 
         Raises:
-            StoreError: with what to do about it.
+            StoreError: the store cannot be used; the text says what to do about it.
         """
         try:
             return await self._run(self._files.open)
         except OSError as error:
             raise StoreError(
-                f"the spool store {self.directory} cannot be used: {error}; it must be writable "
-                "for the user that the daemon runs as, on a disk that works and has room"
+                f"the spool store {self.directory} cannot be used: {describe_error(error)}; it must"
+                " be writable for the daemon's user, on a disk that works and is not full"
             ) from error
 
     async def commit(self, changes: Sequence[Change]) -> None:
-        """Make the changes durable, all or none; an empty batch only tries the disk."""
+        """Make the changes durable, all or none; an empty batch only tests the disk."""
         await self._run(lambda: self._files.commit(changes))
 
     async def aclose(self) -> None:
@@ -56,5 +57,5 @@ class SpoolStore:
             await self._run(self._files.close)
 
     async def _run(self, work: Callable[[], T]) -> T:
-        """Run `work` in a thread; once it has begun, trio waits for it, cancelled or not."""
+        """Run `work` in a thread; once begun, it is waited for even when cancelled."""
         return await trio.to_thread.run_sync(work, limiter=self._thread)

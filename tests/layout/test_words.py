@@ -1,0 +1,183 @@
+"""Refuse the retired words of docs/glossary.md as names of functions, classes, modules and so on."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDERS = (
+    "distconvd",
+    "plugins",
+    "spool",
+    "engine",
+    "client",
+    "tests",
+    "tools",
+    "bench",
+    "contrib",
+)
+RETIRED = frozenset(
+    [
+        "tell",
+        "tells",
+        "told",
+        "telling",
+        "teller",
+        "untold",
+        "told_s",
+        "hear",
+        "heard",
+        "hold",
+        "holds",
+        "held",
+        "holder",
+        "holding",
+        "holdings",
+        "take_back",
+        "settle",
+        "readopt",
+        "readopted",
+        "adopt",
+        "adopted",
+        "park",
+        "parked",
+        "woken",
+        "shunned",
+        "undelivered",
+        "uncollected",
+        "withdraw",
+        "offer",
+        "offers",
+        "offered",
+        "came",
+        "left",
+        "standing",
+        "workshop",
+        "shop",
+        "upkeep",
+        "room",
+        "no_room",
+        "shortage",
+        "beside",
+        "twin",
+        "kept",
+        "ended",
+        "judge",
+        "judge_end",
+        "blame",
+        "prove",
+        "proved",
+        "proven",
+        "away",
+        "obey",
+        "say_goodbye",
+        "goodbye",
+        "door",
+        "doors",
+        "place_of",
+        "places",
+        "looking",
+        "looked",
+        "complaints",
+        "let_pass",
+        "only_leaf",
+        "desk",
+        "ticket",
+        "tickets",
+        "patient",
+        "examine",
+        "hindrance",
+        "teaching",
+        "house",
+        "floors",
+        "rooms",
+        "anew",
+        "for_ever",
+        "demand",
+        "demands",
+        "lane",
+        "lanes",
+        "posted",
+        "filed",
+        "shed",
+        "born_us",
+        "fold",
+        "folder_thread",
+        "suspect",
+        "forgive",
+        "frozen",
+        "is_frozen",
+    ]
+)
+# Names on the wire, in settings, in stored records or of public classes, each with its place.
+EXEMPT = {
+    ("distconvd/distconvd/policy.py", "Hold"): "a public class: the policy's answer",
+    ("distconvd/distconvd/policy.py", "held"): "a public field of what a policy sees",
+}
+Named = tuple[str, int, str]
+"""A file, a line, and a name that is defined there."""
+
+
+def names_in(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Every function, class, parameter and attribute that a module defines, with its line."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.lineno, node.name
+        elif isinstance(node, ast.arg):
+            yield node.lineno, node.arg
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.lineno, node.attr
+        if isinstance(node, ast.ClassDef):
+            for child in node.body:
+                if isinstance(child, ast.AnnAssign) and isinstance(child.target, ast.Name):
+                    yield child.lineno, child.target.id
+
+
+def is_retired(name: str) -> bool:
+    """Whether the whole name is a retired word, whatever its case and its underscores."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.strip("_"))
+    return words.lower() in RETIRED
+
+
+def retired_names() -> Iterator[Named]:
+    for folder in FOLDERS:
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            place = str(path.relative_to(ROOT))
+            if is_retired(path.stem):
+                yield place, 0, path.stem
+            for line, name in names_in(ast.parse(path.read_text(encoding="utf-8"))):
+                if is_retired(name):
+                    yield place, line, name
+
+
+def test_no_name_is_a_retired_word_of_the_glossary() -> None:
+    found = [
+        (path, line, name) for path, line, name in retired_names() if (path, name) not in EXEMPT
+    ]
+    assert found == []
+
+
+def test_every_exemption_is_still_needed() -> None:
+    there = {(path, name) for path, _, name in retired_names()}
+    assert EXEMPT.keys() - there == set()
+
+
+@pytest.mark.parametrize("name", ["tell", "_told", "Standing", "take_back", "TakeBack"])
+def test_a_retired_word_is_seen_however_it_is_written(name: str) -> None:
+    assert is_retired(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["frame", "livez", "threshold", "held_jobs", "settle_s", "until_told"]
+)
+def test_a_part_of_a_name_is_no_retired_word(name: str) -> None:
+    assert not is_retired(name)
+
+
+def test_the_glossary_lists_what_is_refused() -> None:
+    glossary = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    for word in ("tell", "take_back", "Standing", "Door", "let_pass", "Patient", "anew"):
+        assert re.search(rf"\b{word}\b", glossary.partition("## Retired words")[2]), word
