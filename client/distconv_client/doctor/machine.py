@@ -27,7 +27,7 @@ USUAL = ("h264", "hevc", "vp8", "vp9", "av1")
 UNIT_CONFIG = Path("/etc/distconv/engine.toml")
 UNIT_WORK_DIR = Path("/var/lib/distconv-engine")
 """Each engine of `distconv-engine@.service` has its work directory in this one."""
-_INSTALL = "Install one (apt install ffmpeg), or pip install 'distconv[engine]', which brings one."
+_INSTALL = "pip install 'distconv[engine]' brings one; DISTCONV_FFMPEG=system takes the system's."
 
 
 class EngineReport(msgspec.Struct, frozen=True):
