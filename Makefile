@@ -1,12 +1,14 @@
 # The tasks of this repository, for people and CI. The work itself is in tools/*.py.
 PYTHON ?= python3
 BIN := .venv/bin
+# The engine's tests with a real ffmpeg, less the long ones about the daemon's absence and of spoilt files.
+SYSTEM_FFMPEG_TESTS := -m e2e tests/engine $(patsubst %,--ignore-glob='*test_%*',blips agent disk_space corrupt)
 
-.PHONY: help setup demo test unit torture fuzz verdicts bench check lint types wheel-test operator-tools fmt lock clean
+.PHONY: help setup demo test test-system-ffmpeg unit torture fuzz verdicts bench check lint types wheel-test operator-tools fmt lock clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' Makefile
 
 setup: ## make .venv with everything in it (does nothing when it is up to date)
 	@$(PYTHON) tools/setup.py
@@ -16,6 +18,9 @@ demo: setup ## run the main job: daemon, two engines, real clips to four codecs
 
 test: setup ## run all tests
 	@$(BIN)/pytest
+
+test-system-ffmpeg: setup ## run what the engine does with ffmpeg again, with the system's (5.1 or newer)
+	DISTCONV_TEST_FFMPEG=system $(BIN)/pytest --numprocesses=2 --dist=loadfile $(SYSTEM_FFMPEG_TESTS)
 
 unit: setup ## run the fast tests only: no ffmpeg, no daemon process (under a minute)
 	@$(BIN)/pytest -m "not e2e and not slow" --numprocesses=auto --maxprocesses=4

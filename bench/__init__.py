@@ -1,1 +1,1 @@
-"""The bench (`make bench`): what daemon and engine cost, as ratios to a baseline in the same run."""
+"""Measure daemon and engine as ratios to a baseline in the same run (`make bench`)."""

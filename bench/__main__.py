@@ -1,6 +1,6 @@
 """Run the bench: `python -m bench [--short] [--only PART] [--out DIR]`.
 
-Prints a table, writes JSON and a plot. The parts are the daemon's and the engine's.
+It prints a table, and writes JSON and a plot. The parts are daemon and engine.
 """
 
 import argparse
@@ -28,13 +28,18 @@ from bench.scenarios import (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Return 0 when the accounting is exact; goals missed are shown, not failed."""
+    """Return 0 if the accounting is exact; missed goals are shown, but are no failure."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--short", action="store_true", help="a few seconds, to see that it runs")
     parser.add_argument(
-        "--only", choices=("daemon", "engine"), help="one part of it; default: both"
+        "--short", action="store_true", help="run for a few seconds, to check that it works"
     )
-    parser.add_argument("--out", type=Path, default=Path("bench-output"), help="where to write")
+    parser.add_argument("--only", choices=("daemon", "engine"), help="run one part; default: both")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("bench-output"),
+        help="output directory; default: bench-output",
+    )
     given = parser.parse_args(arguments)
     scale = SHORT if given.short else LONG
     given.out.mkdir(parents=True, exist_ok=True)
@@ -44,10 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rows, faults = _daemon(folder, scale)
         if given.only != "daemon":
             rows += engine_cost(folder / "engine", scale)
-    _say(table(rows))
+    _print(table(rows))
     for fault in faults:
-        _say(f"audit: {fault}")
-    _say(f"audit: {len(faults)} faults")
+        _print(f"audit: {fault}")
+    _print(f"audit: {len(faults)} fault{'' if len(faults) == 1 else 's'}")
     report = {"rows": [_as_dict(row) for row in rows], "audit_faults": faults}
     stem = f"bench-{given.only}" if given.only else "bench"
     (given.out / f"{stem}.json").write_bytes(msgspec.json.format(msgspec.json.encode(report)))
@@ -56,10 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _daemon(folder: Path, scale: Scale) -> tuple[list[Row], list[str]]:
-    """Run what concerns the daemon; returns the rows and the faults of the accounting."""
+    """Run the daemon's part; return the rows and the faults of the accounting."""
     (folder / "ratios").mkdir()
     audit = Audit(folder / "ratios")
-    _say(f"raw disk: {disk_rate(folder, scale.seconds):.0f} fdatasync/s of 4 KiB appends")
+    _print(f"raw disk: {disk_rate(folder, scale.seconds):.0f} fdatasync/s of 4 KiB appends")
     rows = request_ratios(folder / "ratios", scale, audit)
     audit.close()
     rows += whole_jobs(folder, scale, audit)
@@ -69,8 +74,8 @@ def _daemon(folder: Path, scale: Scale) -> tuple[list[Row], list[str]]:
 
 
 def table(rows: list[Row]) -> str:
-    """Return the rows as text, aligned."""
-    lines = [f"{'what':48} {'value':>10} {'goal':>10} {'p50 ms':>8} {'p99 ms':>8}  note"]
+    """Return the rows as aligned text."""
+    lines = [f"{'measurement':48} {'value':>10} {'goal':>10} {'p50 ms':>8} {'p99 ms':>8}  note"]
     for row in rows:
         sign = ">=" if row.better == "more" else "<="
         p50 = "" if row.p50_ms is None else f"{row.p50_ms:.1f}"
@@ -88,7 +93,7 @@ def _as_dict(row: Row) -> dict[str, object]:
     return {**vars(row), "is_reached": row.is_reached}
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 

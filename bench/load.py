@@ -1,8 +1,8 @@
-"""The load generator: many keep-alive connections, one request at a time each, from one thread.
+"""Generate load: many keep-alive connections, one request at a time each, from one thread.
 
-It must not be what is measured, so it is a bare epoll loop: a connection is a Python generator that
-yields request bytes and is sent the reply's (status, body). No HTTP library: it knows just the
-replies that the daemon and the baseline make (a Content-Length, or 204).
+It must not distort the measurement, so it is a bare epoll loop: a connection runs a Python generator
+that yields request bytes and receives the reply's (status, body). It uses no HTTP library and knows
+only the replies of the daemon and the baseline (a Content-Length, or 204).
 """
 
 import re
@@ -19,7 +19,7 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 @dataclass
 class Result:
-    """What one run of a load came to."""
+    """The result of one run of a load."""
 
     requests: int = 0
     seconds: float = 0.0
@@ -28,11 +28,11 @@ class Result:
 
     @property
     def rate(self) -> float:
-        """Requests answered in a second."""
+        """Answered requests a second."""
         return self.requests / self.seconds
 
     def percentile_ms(self, part: float) -> float:
-        """Return the latency that a part (0 to 1) of the requests stayed under."""
+        """Return the latency below which a part (0 to 1) of the requests stayed."""
         ordered = sorted(self.latencies_s)
         return 1000 * ordered[min(len(ordered) - 1, int(part * len(ordered)))] if ordered else 0.0
 
@@ -66,7 +66,7 @@ def drive(
 
 
 def repeat(data: bytes, seconds: float) -> Script:
-    """Return a script that sends the same request again and again for some seconds."""
+    """Return a script that repeats one request for some seconds."""
     ends_s = time.perf_counter() + seconds
     while time.perf_counter() < ends_s:
         yield data
@@ -89,10 +89,10 @@ class _Connection:
         self._send(next(self._script))
 
     def receive(self) -> bool:
-        """Take what has arrived; False once the script has ended."""
+        """Process what has arrived; return False when the script has ended."""
         data = self.socket.recv(1 << 20)
         if not data:
-            raise ConnectionError("the server hung up in the middle of the load")
+            raise ConnectionError("the server closed a connection during the load")
         self._buffer += data
         reply = self._maybe_reply()
         if reply is None:

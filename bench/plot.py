@@ -1,4 +1,4 @@
-"""The bench's plot: for each row how far it is from its goal, as an SVG that any browser shows."""
+"""Plot how far each row of the bench is from its goal, as an SVG."""
 
 from collections.abc import Sequence
 from html import escape
@@ -8,7 +8,7 @@ WIDTH, ROW_HEIGHT, LEFT, GOAL_AT = 900, 28, 380, 200
 
 
 class Scored(Protocol):
-    """What the plot needs of a row."""
+    """The fields of a row that the plot uses."""
 
     @property
     def name(self) -> str:
@@ -17,22 +17,22 @@ class Scored(Protocol):
 
     @property
     def value(self) -> float:
-        """What came out."""
+        """The measured value."""
         ...
 
     @property
     def goal(self) -> float:
-        """What was to be reached."""
+        """The value to reach."""
         ...
 
     @property
     def better(self) -> str:
-        """`more` or `less`."""
+        """`more` or `less`: on which side of the goal the value should be."""
         ...
 
 
 def bars(rows: Sequence[Scored]) -> str:
-    """Return an SVG in which a bar that passes the line has reached its goal."""
+    """Return an SVG; a bar that passes the line has reached its goal."""
     height = ROW_HEIGHT * (len(rows) + 2)
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}">']
     parts.append(

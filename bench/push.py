@@ -1,9 +1,8 @@
-"""The websocket: how long an assignment takes to its engine, beyond the commit that it waits for.
+"""Measure how long an assignment takes to its engine by websocket, beyond the commit.
 
 The reply to a submission waits for the same commit as the assignment, since both are one decision;
-so does the ack of a completion that frees an engine. The time from the one to the other is what
-push costs. All engines are connected all the time; that each job reaches exactly the engine that it
-is meant for is checked.
+so does the ack of a completion that frees an engine. The time from one to the other is the cost of
+push. All engines stay connected, and each job must reach exactly the engine that it is meant for.
 """
 
 import base64
@@ -32,8 +31,8 @@ FILES_SPARE = 200
 
 
 @dataclass
-class _Seen:
-    """What one engine was told, and when."""
+class _Received:
+    """One message to an engine, and when it arrived."""
 
     engine: int
     message: dict[str, Any]
@@ -42,13 +41,13 @@ class _Seen:
 
 @dataclass
 class _Times:
-    """Seconds of each job: beyond the commit, and from the request that caused it."""
+    """Seconds for each job: beyond the commit, and from the request that caused it."""
 
     beyond_s: list[float] = field(default_factory=list[float])
     whole_s: list[float] = field(default_factory=list[float])
 
     def note(self, began_s: float, sent_s: float, assigned_s: float) -> None:
-        """Note one job; an assignment that overtakes the reply costs nothing beyond the commit."""
+        """Record one job; an assignment that overtakes the reply costs nothing beyond the commit."""
         self.beyond_s.append(max(0.0, assigned_s - sent_s))
         self.whole_s.append(assigned_s - began_s)
 
@@ -59,39 +58,39 @@ class _Times:
         return Row(name, p99, "ms", GOAL_MS, "less", p50, p99, note)
 
 
-class _Wall:
-    """Many engines' ends of their websockets, in one epoll loop."""
+class _EngineSockets:
+    """The engines' ends of many websockets, in one epoll loop."""
 
     def __init__(self, port: int, engines: int) -> None:
         self._selector = selectors.DefaultSelector()
         self._sockets = [_open_websocket(port, number) for number in range(engines)]
         self._buffers = [b""] * engines
-        self._seen: list[_Seen] = []
+        self._received: list[_Received] = []
         for number, opened in enumerate(self._sockets):
             self._selector.register(opened, selectors.EVENT_READ, number)
 
-    def say(self, engine: int, message: dict[str, Any]) -> None:
-        """Send a message as one masked frame; the mask is zero, which is one as well."""
+    def send(self, engine: int, message: dict[str, Any]) -> None:
+        """Send a message as one masked frame; a mask of zeros is valid, too."""
         payload = msgspec.json.encode(message)
         head = b"\x81\xfe" + struct.pack("!H", len(payload))
         if len(payload) < 126:
             head = bytes([0x81, 0x80 | len(payload)])
         self._sockets[engine].sendall(head + bytes(4) + payload)
 
-    def wait_for(self, kind: str) -> _Seen:
-        """Return the next message of a kind that any engine gets."""
+    def wait_for(self, kind: str) -> _Received:
+        """Return the next message of a kind to any engine."""
         ends_s = time.perf_counter() + WAIT_S
         while time.perf_counter() < ends_s:
-            for seen in self._seen:
-                if seen.message["type"] == kind:
-                    self._seen.remove(seen)
-                    return seen
+            for received in self._received:
+                if received.message["type"] == kind:
+                    self._received.remove(received)
+                    return received
             for key, _ in self._selector.select(1.0):
                 self._receive(key.data)
-        raise RuntimeError(f"no engine was told {kind!r} within {WAIT_S:.0f} s")
+        raise RuntimeError(f"no engine received {kind!r} within {WAIT_S:.0f} s")
 
     def close(self) -> None:
-        """Hang up."""
+        """Close all connections."""
         self._selector.close()
         for opened in self._sockets:
             opened.close()
@@ -100,72 +99,74 @@ class _Wall:
         data = self._sockets[number].recv(1 << 16)
         at_s = time.perf_counter()
         if not data:
-            raise RuntimeError(f"the daemon hung up on engine {number}")
+            raise RuntimeError(f"the daemon closed the connection of engine {number}")
         self._buffers[number] += data
         while (found := _maybe_frame(self._buffers[number])) is not None:
             opcode, payload, self._buffers[number] = found
             if opcode == 1:
                 message = msgspec.json.decode(payload, type=dict[str, Any])
-                self._seen.append(_Seen(number, message, at_s))
+                self._received.append(_Received(number, message, at_s))
 
 
 def push_latency(folder: Path, scale: Scale) -> list[Row]:
-    """Connect twice `scale.engines` engines; measure submissions, then an engine that gets free."""
+    """Connect twice `scale.engines` engines; measure submissions, then an engine that becomes free."""
     folder.mkdir()
     engines = 2 * scale.engines
     jobs = min(JOBS_MAX, engines // 2)
-    with daemon(folder) as subject, _engines(subject, engines) as wall:
+    with daemon(folder) as subject, _engines(subject, engines) as sockets:
         client = socket.create_connection(("127.0.0.1", subject.port))
         with client:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            submitted = _submissions(client, wall, jobs)
-            freed = _freed(client, wall, jobs, engines - 1)
+            submitted = _submissions(client, sockets, jobs)
+            freed = _freed(client, sockets, jobs, engines - 1)
     return [
         submitted.row(f"push: submitted to assigned, {engines} engines"),
         freed.row(f"push: engine free to assigned, {engines} engines"),
     ]
 
 
-def _submissions(client: socket.socket, wall: _Wall, jobs: int) -> _Times:
-    """Submit one job after the other while engines are free; job N has to reach engine N."""
+def _submissions(client: socket.socket, sockets: _EngineSockets, jobs: int) -> _Times:
+    """Submit one job after the other while engines are idle; job N must reach engine N."""
     times = _Times()
     for number in range(jobs):
         began_s = time.perf_counter()
         job_id = _submit(client)
         sent_s = time.perf_counter()
-        seen = wall.wait_for("assigned")
-        _check(seen, number, job_id)
-        times.note(began_s, sent_s, seen.at_s)
+        received = sockets.wait_for("assigned")
+        _check(received, number, job_id)
+        times.note(began_s, sent_s, received.at_s)
     return times
 
 
-def _freed(client: socket.socket, wall: _Wall, jobs: int, engine: int) -> _Times:
-    """Have a job wait for the one engine that may take it; complete what that one has."""
+def _freed(client: socket.socket, sockets: _EngineSockets, jobs: int, engine: int) -> _Times:
+    """Have a job wait for the only suitable engine, then complete that engine's present job."""
     times = _Times()
     running = _submit(client, "solo")
-    _check(wall.wait_for("assigned"), engine, running)
+    _check(sockets.wait_for("assigned"), engine, running)
     for number in range(jobs):
         waiting = _submit(client, "solo")
         body = {"output_url": "http://example.com/o.mp4", "attempt": 1}
         began_s = time.perf_counter()
-        wall.say(engine, {"type": "completed", "id": number, "job_id": running, "body": body})
-        ack, seen = wall.wait_for("ack"), wall.wait_for("assigned")
+        sockets.send(engine, {"type": "completed", "id": number, "job_id": running, "body": body})
+        ack, received = sockets.wait_for("ack"), sockets.wait_for("assigned")
         if "problem" in ack.message:
-            raise RuntimeError(f"a completion was refused: {ack.message}")
-        _check(seen, engine, waiting)
-        times.note(began_s, ack.at_s, seen.at_s)
+            raise RuntimeError(f"a completion was rejected: {ack.message}")
+        _check(received, engine, waiting)
+        times.note(began_s, ack.at_s, received.at_s)
         running = waiting
     return times
 
 
-def _check(seen: _Seen, engine: int, job_id: str) -> None:
-    found = seen.message["job"]["job_id"]
-    if (seen.engine, found) != (engine, job_id):
-        raise RuntimeError(f"job {job_id} was meant for engine {engine}; {seen.engine} got {found}")
+def _check(received: _Received, engine: int, job_id: str) -> None:
+    found = received.message["job"]["job_id"]
+    if (received.engine, found) != (engine, job_id):
+        raise RuntimeError(
+            f"job {job_id} was meant for engine {engine}; {received.engine} got {found}"
+        )
 
 
 @contextmanager
-def _engines(subject: Process, engines: int) -> Iterator[_Wall]:
+def _engines(subject: Process, engines: int) -> Iterator[_EngineSockets]:
     """Register engines, the first the fastest and the last the only `solo`, and connect them."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < engines + FILES_SPARE:
@@ -176,12 +177,12 @@ def _engines(subject: Process, engines: int) -> Iterator[_Wall]:
     ]
     result = drive(subject.port, [_once(beats)])
     if result.bad:
-        raise RuntimeError(f"an engine was refused: {result.bad[0]}")
-    wall = _Wall(subject.port, engines)
+        raise RuntimeError(f"a heartbeat was rejected: {result.bad[0]}")
+    sockets = _EngineSockets(subject.port, engines)
     try:
-        yield wall
+        yield sockets
     finally:
-        wall.close()
+        sockets.close()
 
 
 def _once(requests: list[bytes]) -> Script:
@@ -216,7 +217,7 @@ def _submit(client: socket.socket, *requires: str) -> str:
 
 
 def _read_body(client: socket.socket) -> bytes:
-    """Return the body of a reply that tells its length."""
+    """Return the body of a reply with a Content-Length."""
     reply = b""
     while b"\r\n\r\n" not in reply:
         reply += client.recv(1 << 16)
@@ -257,7 +258,7 @@ def _open_websocket(port: int, number: int) -> socket.socket:
 
 
 def _maybe_frame(buffer: bytes) -> tuple[int, bytes, bytes] | None:
-    """Return opcode, payload and what follows of a server's frame, or None while it is not whole."""
+    """Return a server frame's opcode and payload, and the rest; None while it is incomplete."""
     if len(buffer) < 2:
         return None
     size, start = buffer[1], 2

@@ -1,6 +1,6 @@
-"""The scenarios of docs/design.md, "Speed": each returns rows for the table.
+"""Run the scenarios of docs/design.md, "Speed"; each returns rows for the table.
 
-Everything is a ratio within one run: the machine is shared, and its absolute numbers mean little.
+The values are ratios within one run, since absolute numbers mean little on a shared machine.
 Baseline and subject take turns, several times, and the median counts.
 """
 
@@ -45,7 +45,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Scale:
-    """How much load: `long` is the real bench, `short` a check that it runs."""
+    """The amount of load: `LONG` is the real bench, `SHORT` only checks that it works."""
 
     seconds: float
     rounds: int
@@ -68,7 +68,7 @@ SHORT = Scale(
 
 
 class Audit:
-    """Counts what was acknowledged, and holds the daemon's own counts against it."""
+    """Counts what was acknowledged, and compares it with the daemon's own counts."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -76,13 +76,13 @@ class Audit:
         self.completed = 0
         self.faults: list[str] = []
 
-    def take(self, what: str, result: Result) -> None:
-        """Note replies that were no success."""
+    def note(self, what: str, result: Result) -> None:
+        """Record replies other than a success."""
         if result.bad:
-            self.faults.append(f"{what}: {len(result.bad)} bad replies, first {result.bad[0]}")
+            self.faults.append(f"{what}: {len(result.bad)} bad replies; the first: {result.bad[0]}")
 
     def close(self) -> None:
-        """Start the daemon again on what is on disk, and compare."""
+        """Restart the daemon from its disk, and compare the counts."""
         with daemon(self._folder) as again:
             status = _get(again, "/status")
         total = sum(status["jobs"].values())
@@ -96,7 +96,7 @@ class Audit:
 
 
 def disk_rate(folder: Path, seconds: float) -> float:
-    """Return how many 4 KiB appends with fdatasync the raw disk does in a second."""
+    """Return the rate of 4 KiB appends with fdatasync on the raw disk, per second."""
     count, block = 0, b"x" * 4096
     handle = os.open(folder / "raw", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     ends_s = time.perf_counter() + seconds
@@ -110,7 +110,7 @@ def disk_rate(folder: Path, seconds: float) -> float:
 
 
 def request_ratios(folder: Path, scale: Scale, audit: Audit) -> list[Row]:
-    """Reads, heartbeats and durable submissions against bare trio + h11."""
+    """Compare reads, heartbeats and durable submissions with bare trio and h11."""
     get_bare, post_bare = request("GET", "/"), request("POST", "/", SUBMISSION)
     rates: dict[str, list[float]] = {}
     last: dict[str, Result] = {}
@@ -128,7 +128,7 @@ def request_ratios(folder: Path, scale: Scale, audit: Audit) -> list[Row]:
         for _ in range(scale.rounds):
             for name, process, data in loads:
                 result = _hammer(process, data, scale.seconds)
-                audit.take(name, result)
+                audit.note(name, result)
                 rates.setdefault(name, []).append(result.rate)
                 last[name] = result
                 if name == "submit":
@@ -141,7 +141,7 @@ def request_ratios(folder: Path, scale: Scale, audit: Audit) -> list[Row]:
 
 
 def whole_jobs(folder: Path, scale: Scale, audit: Audit) -> list[Row]:
-    """Submit, assign, complete with many engines and many stored jobs; growth; the stuck crowd."""
+    """Submit, assign and complete with many engines and stored jobs, ended or stuck."""
     few, many, stuck = folder / "few", folder / "many", folder / "stuck"
     rates: dict[str, float] = {}
     rows: list[Row] = []
@@ -152,11 +152,11 @@ def whole_jobs(folder: Path, scale: Scale, audit: Audit) -> list[Row]:
     ):
         place.mkdir()
         write_state(place, ended=ended, stuck=waiting)
-        books = Audit(place)
-        books.jobs, books.completed = ended + waiting, ended
+        stored = Audit(place)
+        stored.jobs, stored.completed = ended + waiting, ended
         with daemon(place) as subject:
             empty_bytes = 0 if place != many else subject.rss_bytes
-            result = _cycles(subject, scale, books)
+            result = _cycles(subject, scale, stored)
             rates[place.name] = scale.cycles / result.seconds
             if place == many:
                 rows.append(_memory_row(folder, empty_bytes, scale.stored))
@@ -172,8 +172,8 @@ def whole_jobs(folder: Path, scale: Scale, audit: Audit) -> list[Row]:
                         "three durable requests a job",
                     )
                 )
-        books.close()
-        audit.faults += [f"{place.name}: {fault}" for fault in books.faults]
+        stored.close()
+        audit.faults += [f"{place.name}: {fault}" for fault in stored.faults]
     growth = rates["few"] / rates["many"]
     crowd = rates["many"] / rates["stuck"]
     rows.append(Row(f"cost at {scale.stored} stored / at 1 %", growth, "x", 1.2, "less"))
@@ -182,7 +182,7 @@ def whole_jobs(folder: Path, scale: Scale, audit: Audit) -> list[Row]:
 
 
 def start_time(folder: Path, scale: Scale) -> list[Row]:
-    """How long the daemon needs to start on many stored jobs."""
+    """Measure how long the daemon takes to start with many stored jobs."""
     folder.mkdir()
     write_state(folder, ended=scale.start_jobs)
     with daemon(folder) as subject:
@@ -201,21 +201,21 @@ def _memory_row(folder: Path, full_bytes: int, stored: int) -> Row:
 
 
 def _cycles(subject: Process, scale: Scale, audit: Audit) -> Result:
-    """Let every engine do its share of whole jobs; submitter and engine are one connection."""
+    """Run whole jobs on all engines; each connection is both submitter and engine."""
     beats = [
         request("POST", "/engines/heartbeat", _beat(f"e{n}", 100.0 + n))
         for n in range(scale.engines)
     ]
-    audit.take("heartbeats", drive(subject.port, [_once(beats)]))
+    audit.note("heartbeats", drive(subject.port, [_once(beats)]))
     left = [scale.cycles]
     scripts = [_cycle(n, left, audit, scale.engines) for n in range(CONNECTIONS)]
     result = drive(subject.port, scripts)
-    audit.take("cycles", result)
+    audit.note("cycles", result)
     return result
 
 
 def _cycle(first: int, left: list[int], audit: Audit, engines: int) -> Script:
-    """Submit a job, have it assigned to whom the policy wants, and report it done."""
+    """Submit a job, have it assigned to the engine of the policy's choice, and complete it."""
     while left[0] > 0:
         left[0] -= 1
         status, _ = yield request("POST", "/jobs/", SUBMISSION)

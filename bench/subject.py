@@ -1,4 +1,4 @@
-"""Processes under load: the baseline and the daemon, and state files for the daemon to start from."""
+"""Run the processes under load, baseline and daemon, and write state files for the daemon."""
 
 import os
 import signal
@@ -31,12 +31,12 @@ class Process:
 
     @property
     def rss_bytes(self) -> int:
-        """Resident memory now."""
+        """Its present resident memory."""
         pages = Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]
         return int(pages) * os.sysconf("SC_PAGESIZE")
 
     def stop(self) -> None:
-        """SIGTERM, and wait."""
+        """Send SIGTERM, and wait for the end."""
         self._process.send_signal(signal.SIGTERM)
         self._process.wait(60)
         assert self._process.stdout is not None
@@ -71,7 +71,7 @@ def daemon(folder: Path, *sets: str) -> Iterator[Process]:
 
 
 def write_state(folder: Path, *, ended: int = 0, stuck: int = 0) -> None:
-    """Write a state file with jobs that have ended and jobs that no engine can take."""
+    """Write a state file with ended jobs, and pending ones that no engine can run."""
     with (folder / "state.json").open("wb") as file:
         file.write(b'{"jobs":{\n')
         for number in range(ended + stuck):

@@ -113,7 +113,7 @@ step_stop() {
   if ! live; then note "systemd does not run here" && return 0; fi
   local unit all enabled=() running=()
   mapfile -t all < <(known_units)
-  if ((${#all[@]} == 0)); then note "there are none" && return 0; fi
+  if ((${#all[@]} == 0)); then note "no units found" && return 0; fi
   for unit in "${all[@]}"; do
     if systemctl --quiet is-enabled "$unit" 2>/dev/null; then enabled+=("$unit"); fi
   done

@@ -1,4 +1,4 @@
-"""Set up what all tests share: scan installed plugins once, and restore logging after each test."""
+"""Share set-up among all tests: scan plugins once, restore logging after each test."""
 
 import gc
 import logging

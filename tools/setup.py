@@ -1,4 +1,4 @@
-"""Make .venv with everything that DistConv is built, run and tested with, at locked versions.
+"""Make .venv with everything that DistConv is built, run and tested with, version-locked.
 
 `make setup` runs this with the machine's python3, so an old Python must be able to run it (it finds a
 newer one, or says that there is none), and it needs only the standard library.

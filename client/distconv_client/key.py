@@ -14,7 +14,7 @@ def checked_key(key: str, origin: str) -> str:
     if key.isprintable() and key == key.strip():
         return key
     raise BadInput(
-        f"The key from {origin} has control characters, or a space at an end.",
+        f"The key from {origin} has control characters, or starts or ends with a space.",
         hint="Often a line end was copied with the key; give the key alone.",
     )
 

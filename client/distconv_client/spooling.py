@@ -26,10 +26,7 @@ def drop_all(spool: Path, submissions: Sequence[Submission]) -> Iterator[Drop]:
         try:
             yield drop_into(spool, msgspec.json.encode(submission))
         except SpoolError as error:
-            raise BadInput(
-                f"{spool}: {error}",
-                hint="A daemon creates its spool at its first start with --spool-dir.",
-            ) from error
+            raise BadInput(str(error)) from error  # it names the path, and what to do
         except OSError as error:
             raise ClientError(f"{spool}: {error.strerror or error}") from error
 

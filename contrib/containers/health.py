@@ -109,7 +109,9 @@ def _kept_id(work_dir: Path) -> str:
     try:
         return (work_dir / "engine_id").read_text("utf-8").strip()
     except OSError as error:
-        raise Unhealthy(f"the engine has not started: {error.filename}: {error.strerror}") from error
+        raise Unhealthy(
+            f"the engine has not started: {error.filename}: {error.strerror}"
+        ) from error
 
 
 def main(arguments: list[str], environ: Mapping[str, str]) -> int:

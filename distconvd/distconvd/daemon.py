@@ -1,4 +1,4 @@
-"""Build every part of the daemon, run them in the right order, and drain: the composition root.
+"""Build all parts of the daemon, run them in the right order, and drain: composition root.
 
 Starting: plugins, store, dispatcher, ledger, services, edge. The command `distconvd` lets the edge
 listen before all that, with an app that answers "starting" (see `api.starting`). Draining, in reverse:

@@ -114,8 +114,8 @@ class Agent:
         if self._engine_status.draining.is_set():
             return  # it is leaving anyway; the newer one is its successor
         self._log.error(
-            "another engine has connected with this engine_id: this one takes no more work and exits;"
-            " give each engine its own --engine-id (DISTCONV_ENGINE_ID) and start it again"
+            "another engine has connected with this engine_id: this one takes no more work and"
+            " exits; give each engine its own --engine-id (DISTCONV_ENGINE_ID) and start it again"
         )
         self._is_replaced = True
         self.drain()

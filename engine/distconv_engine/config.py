@@ -37,7 +37,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     source_root: list[Path] = []
     slots: Annotated[int, Meta(ge=1, le=64)] = 1
     tags: list[str] = []
-    ffmpeg: Path | None = None
+    ffmpeg: str | None = None
     hardware: Literal["off", "prefer"] = "off"
     software_fallback: bool = True
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -68,7 +68,8 @@ HELP: dict[str, str] = {
     "written to; may be given more than once; none: no file:// at all",
     "slots": "how many jobs run at the same time",
     "tags": "what jobs may require of this engine, separated by commas",
-    "ffmpeg": "the ffmpeg to use, ffprobe beside it; default: the system's, else the bundled one",
+    "ffmpeg": "`system`: the ffmpeg of this system; or the path of an ffmpeg, with ffprobe in the same "
+    "folder; default: the bundled one",
     "hardware": "`prefer` uses the hardware encoders that passed a test encode",
     "software_fallback": "may a job be encoded in software when the hardware encoder fails",
     "log_level": "debug, info, warning or error",
@@ -172,6 +173,7 @@ def default_engine_id(number: str) -> str:
 
 def _metavar(name: str) -> str:
     special = {"output": "DIR_OR_URL", "server": "URL", "api_key": "KEY", "engine_id": "ID"}
+    special["ffmpeg"] = "system|PATH"
     if name in special:
         return special[name]
     return "DIR" if name in ("work_dir", "source_root") else name.rsplit("_", 1)[-1].upper()

@@ -1,4 +1,4 @@
-"""Authenticate as the original does: one key for everything (`--api-key`, `DISTCONV_API_KEY`)."""
+"""Authenticate like the original: one key for all (`--api-key`, `DISTCONV_API_KEY`)."""
 
 from distconvd import hookimpl
 from distconvd.auth import ALL_ROLES, missing_key, same_key, wrong_key

@@ -1,4 +1,4 @@
-"""Authenticate nobody: for a single machine. The daemon refuses to serve the network with it."""
+"""Let everybody in, for a single machine; the daemon refuses to serve the network with it."""
 
 from distconvd import hookimpl
 from distconvd.auth import ALL_ROLES

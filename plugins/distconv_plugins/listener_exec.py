@@ -1,4 +1,4 @@
-"""Run a command for each event, without a shell, with the event as JSON on its standard input.
+"""Run a command for each event, without a shell, with the event as JSON on its stdin.
 
     [plugin.exec]
     command = ["/usr/local/bin/notify", "--from", "distconv"]

@@ -64,7 +64,7 @@ class JobMetrics:
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
         self._children: dict[tuple[Counter | Histogram, tuple[str, ...]], Counter | Histogram] = {}
-        self._ended = Counter(
+        self._jobs_ended = Counter(
             "distconv_jobs_ended",
             "Jobs that have ended.",
             ("status", "codec", "error_class"),
@@ -126,7 +126,7 @@ class JobMetrics:
 
     def _count_end(self, status: str, job: _Job) -> None:
         codec = _codec(job)
-        self._child(self._ended, status, codec, job.error_class or "none").inc()
+        self._child(self._jobs_ended, status, codec, job.error_class or "none").inc()
         if status != "completed":
             return
         if job.started_at is not None and job.finished_at is not None:

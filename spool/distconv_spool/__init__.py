@@ -12,7 +12,7 @@ from distconv_spool.layout import Layout, check, create
 from distconv_spool.names import mint_key, printable
 from distconv_spool.owner import SCAN_MAX, Claim, Failure, Owner
 from distconv_spool.retention import OLD_MAX, Pruned
-from distconv_spool.settle import Observed, StabilityTracker
+from distconv_spool.stability import Observed, StabilityTracker
 from distconv_spool.submit import Drop, submit
 from distconv_spool.watch import Outcome, State, look, read_result, wait
 

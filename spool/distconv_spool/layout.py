@@ -1,4 +1,4 @@
-"""Create the folders of a spool, and check that they are safe. See docs/spool.md, Permissions.
+"""Create the folders of a spool and check their permissions (docs/spool.md, Permissions).
 
 The root belongs to the daemon, and submitters cannot write to it. Therefore every other module may
 name the folders by path: nobody else can replace one by a link.

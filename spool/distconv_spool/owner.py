@@ -1,4 +1,4 @@
-"""Claim drops for one daemon, and accept, reject or finish them: the daemon's side of the spool.
+"""Claim drops for one daemon and move them on: the daemon's side of the spool.
 
 Every method is one step of docs/spool.md for many drops, so that each step needs only two fsyncs of
 folders. A file that cannot be moved is returned as a failure and delays no other file; a file that
@@ -27,7 +27,7 @@ from distconv_spool.names import (
     untagged,
 )
 from distconv_spool.retention import Pruned, prune
-from distconv_spool.settle import Observed
+from distconv_spool.stability import Observed
 
 SCAN_MAX = 8192
 _OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

@@ -1,4 +1,4 @@
-"""Fixtures of the API's tests: one daemon in memory a test, and short ways to make jobs."""
+"""Provide the fixtures of the API's tests: one in-memory daemon per test, and a `Farm`."""
 
 import pytest
 from tests.api.kit import Farm

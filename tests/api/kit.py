@@ -1,4 +1,4 @@
-"""What the API's tests share: a client's and an engine's usual calls, and a state to compare."""
+"""Make the usual calls of clients and engines, and read the stored state for comparison."""
 
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -13,7 +13,7 @@ SOURCE = "http://example.com/input.mp4"
 
 
 class Farm:
-    """Short ways to do to a daemon what clients and engines do."""
+    """Shortcuts for the calls of clients and engines."""
 
     def __init__(self, daemon: Daemon) -> None:
         self.daemon = daemon
@@ -35,7 +35,7 @@ class Farm:
         return None if reply.status == 204 else ok(reply)
 
     async def assigned(self, **fields: Any) -> dict[str, Any]:
-        """Return a job that engine e1 holds."""
+        """Return a job that is assigned to engine e1."""
         await self.submit(**fields)
         await self.beat()
         job = await self.ask()
@@ -46,7 +46,7 @@ class Farm:
         return ok(await self.client.get(f"/jobs/{job_id}"))
 
     def stored(self) -> tuple[dict[str, bytes], ...]:
-        """Return everything that is on record, to see that nothing changed."""
+        """Return everything that is stored, to check that nothing changed."""
         state = self.daemon.parts.dispatcher.state
         return dict(state.jobs), dict(state.engines), dict(state.attempts), dict(state.meta)
 
@@ -58,7 +58,7 @@ def ok(reply: Reply) -> dict[str, Any]:
 
 
 def problem(reply: Reply, status: int) -> dict[str, Any]:
-    """Return the problem document of a refusal."""
+    """Return the problem document of an error reply."""
     assert reply.status == status, (reply.status, reply.body)
     assert reply.headers["content-type"] == "application/problem+json"
     found: dict[str, Any] = reply.json()
@@ -70,13 +70,13 @@ def problem(reply: Reply, status: int) -> dict[str, Any]:
 
 
 class Later:
-    """A request that is under way."""
+    """A request in progress."""
 
     def __init__(self) -> None:
         self.is_answered = False
         self.answered_at_s = 0.0
         self.scope = trio.CancelScope()
-        """Cancel it to hang up."""
+        """Cancelling this hangs up."""
         self._reply: Reply | None = None
         self._answered = trio.Event()
 
@@ -88,7 +88,7 @@ class Later:
             self._answered.set()
 
     async def wait(self) -> Reply:
-        """Return the reply once it is there."""
+        """Wait for the reply and return it."""
         await self._answered.wait()
         assert self._reply is not None
         return self._reply
@@ -97,7 +97,7 @@ class Later:
 async def later(
     nursery: trio.Nursery, call: Callable[..., Awaitable[Reply]], *args: Any, **headers: str
 ) -> Later:
-    """Start a request and return once everything waits: for a disk, a job, or the time."""
+    """Start a request and return once all tasks wait: for a disk, a job or the clock."""
     asked = Later()
     nursery.start_soon(partial(asked.run, call, *args, **headers))
     await trio.testing.wait_all_tasks_blocked()

@@ -1,8 +1,8 @@
-"""What Schemathesis has to know of this API; loaded by it, not by pytest.
+"""Adapt Schemathesis to this API; loaded by Schemathesis, not by pytest.
 
-JSON Schema takes `3.0` for an integer and this API does not; `Prefer: wait=30` waits; a body of
-NDJSON is lines; `?strict=true` refuses what the schema allows by right; and some options contradict
-each other or do not suit the codec, which the document tells in words only.
+JSON Schema accepts `3.0` as an integer and this API does not; `Prefer: wait=30` waits; a body of
+NDJSON consists of lines; `?strict=true` rejects fields that the schema allows; and some options
+contradict each other or do not suit the codec, which the document says only in words.
 """
 
 import re
@@ -39,7 +39,7 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
 
 
 def whole(value: Any) -> Any:
-    """Write integers as integers; only those of a size that every reader takes for one."""
+    """Write floats with an integer value as integers, up to the size that every parser accepts."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return int(value)
     if isinstance(value, dict):
@@ -50,22 +50,22 @@ def whole(value: Any) -> Any:
 
 
 def consistent(options: dict[str, Any]) -> dict[str, Any]:
-    """Take out what is good by itself and contradicts the rest; bad values stay."""
+    """Remove options that are valid on their own but contradict others; invalid values stay."""
     kept = dict(options)
     if kept.get("container") in CONTAINERS:
-        del kept["container"]  # it has to suit the codec
+        del kept["container"]  # it must suit the codec
     if isinstance(kept.get("video_bitrate_kbps"), int):
         if isinstance(kept.get("crf"), int) and 0 <= kept["crf"] <= 63:
             del kept["crf"]
     elif kept.get("two_pass") is True:
         del kept["two_pass"]
     if kept.get("audio_codec") in ("copy", "none"):
-        del kept["audio_codec"]  # neither has a bit rate
+        del kept["audio_codec"]  # neither has a bit rate to set
     return kept
 
 
 def of_any_codec(options: dict[str, Any]) -> dict[str, Any]:
-    """Take out what is good by itself and may not suit the codec; bad values stay."""
+    """Remove options that are valid on their own but may not suit the codec; invalid values stay."""
     is_good: dict[str, Callable[[Any], object]] = {
         "crf": lambda value: type(value) is int and 0 <= value <= 63,
         "video_bitrate_kbps": lambda value: type(value) is int and 1 <= value <= 1_000_000,

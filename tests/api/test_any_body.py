@@ -1,4 +1,5 @@
-"""Whatever is sent: no fault of the daemon's own, nothing changed by a refusal, all still readable."""
+"""Check that no body causes a 500, that rejections change nothing, and that the state stays readable.
+"""
 
 from typing import Any
 
@@ -53,7 +54,7 @@ ENDPOINTS: list[tuple[str, str, type[msgspec.Struct]]] = [
 
 @st.composite
 def requests(draw: st.DrawFn) -> tuple[str, str, bytes]:
-    """Return a call whose body is right but for a few fields, which may be anything."""
+    """Return a call whose body is valid except for a few fields, which may be anything."""
     method, path, kind = draw(st.sampled_from(ENDPOINTS))
     body = {name: GOOD[name] for name in kind.__struct_fields__ if name in GOOD}
     names = st.sampled_from([*kind.__struct_fields__, "unknown"])

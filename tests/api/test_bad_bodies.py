@@ -1,4 +1,4 @@
-"""Bodies that are wrong in every way: each is a 4xx that names the field, and nothing changes."""
+"""Test invalid bodies: each gets a 4xx that names the field, and nothing changes."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ RETRIES = "'max_retries' must be a non-negative integer."
 
 
 def raw(fields: dict[str, Any], **replaced: bytes) -> bytes:
-    """Return an object with some values as JSON that no encoder would write."""
+    """Return an object in which some values are JSON that no encoder would write."""
     pairs = [(name, msgspec.json.encode(value)) for name, value in fields.items()]
     pairs = [(name, text) for name, text in pairs if name not in replaced]
     pairs += replaced.items()
@@ -25,7 +25,7 @@ def raw(fields: dict[str, Any], **replaced: bytes) -> bytes:
 GOOD = {"source_url": SOURCE, "target_codec": "h264"}
 
 SUBMISSIONS: list[tuple[str, bytes, str]] = [
-    # field, its value as it goes on the wire, what is said (part of it)
+    # field, its value on the wire, a part of the error's sentence
     ("source_url", b"null", "'source_url' is missing or not a string."),
     ("source_url", b"5", "'source_url' is missing or not a string."),
     ("source_url", b"[]", "'source_url' is missing or not a string."),
@@ -189,7 +189,7 @@ async def test_a_body_other_than_a_json_object_is_400_everywhere(farm: Farm, pat
     for name, body in BROKEN:
         reply = await farm.client.post(path.replace("{id}", job["job_id"]), body)
         answer = problem(reply, 400)
-        # An object that only lacks what this path needs is told so; all else is no JSON object.
+        # An object that only lacks a field gets that error; anything else is not a JSON object.
         assert "JSON" in answer["detail"] or answer.get("field"), (name, answer)
     assert farm.stored() == before
 

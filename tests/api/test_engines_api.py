@@ -1,4 +1,4 @@
-"""Engines over HTTP: what they say merges, who gets which job, draining, removing."""
+"""Test engines over HTTP: heartbeats, who gets which job, draining, removing."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What no request tells has a log line, with the ids of job, engine and attempt as fields."""
+"""Test that events without a request are logged, with the ids of job, engine and attempt."""
 
 import logging
 

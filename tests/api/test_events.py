@@ -1,4 +1,4 @@
-"""`GET /events`: numbered, filtered, resumable within the buffer, kept alive, ended by a drain."""
+"""Test `GET /events`: numbers, filters, resuming within the buffer, keep-alive, the drain."""
 
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ class StreamedEvent(NamedTuple):
 
 
 class Stream:
-    """A stream of events, parsed as a browser does."""
+    """A stream of events, parsed as a browser does it."""
 
     def __init__(self, chunks: AsyncIterator[bytes]) -> None:
         self._chunks = chunks

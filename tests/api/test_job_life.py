@@ -1,4 +1,4 @@
-"""A job's life over HTTP: reports, fencing, cancelling, starting again, changing, and its history."""
+"""Test a job's life over HTTP: reports, fencing, cancelling, retrying, changing, history."""
 
 from typing import Any
 

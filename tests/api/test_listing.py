@@ -1,4 +1,4 @@
-"""`GET /jobs/`: filters, pages that stay right while jobs change, and the whole list as a stream."""
+"""Test `GET /jobs/`: filters, pages that stay correct while jobs change, and streaming."""
 
 from collections.abc import AsyncIterator
 
@@ -16,7 +16,7 @@ async def ids(farm: Farm, query: str = "") -> list[str]:
 
 
 async def pages(farm: Farm, query: str, seen: list[str]) -> AsyncIterator[str]:
-    """Read page after page, its ids into `seen`; yield the cursor of each before it is asked for."""
+    """Read page after page, adding the ids to `seen`; yield each cursor before it is requested."""
     page = f"/jobs/?{query}"
     while True:
         reply = await farm.client.get(page)

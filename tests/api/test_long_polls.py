@@ -1,4 +1,4 @@
-"""Waiting for a job to change, and for work: woken at once, bounded, and never at the job's cost."""
+"""Test waiting for a job's change and for work: prompt, bounded, and without losing a job."""
 
 import pytest
 import trio

@@ -1,4 +1,4 @@
-"""`GET /metrics`: the numbers are right, their labels are bounded, and plugins may add their own."""
+"""Test `GET /metrics`: correct numbers, bounded labels, and metrics of plugins."""
 
 import math
 from pathlib import Path
@@ -14,7 +14,7 @@ from distconvd.testing.daemon import Daemon, open_daemon
 
 
 class Scrape:
-    """What a Prometheus would read."""
+    """The metrics as Prometheus would read them."""
 
     def __init__(self, text: bytes) -> None:
         self.samples = {

@@ -1,4 +1,4 @@
-"""`GET /openapi.json` tells the whole API, and docs/openapi.json is a copy of it."""
+"""Test that `GET /openapi.json` describes the whole API, and that docs/openapi.json is a copy."""
 
 import json
 import os
@@ -36,7 +36,7 @@ async def test_the_copy_in_docs_is_what_the_daemon_serves(daemon: Daemon) -> Non
     if os.environ.get("DISTCONV_UPDATE_DOCS"):
         CHECKED_IN.write_text(served_schema, encoding="utf-8")
     assert CHECKED_IN.read_text(encoding="utf-8") == served_schema, (
-        "run DISTCONV_UPDATE_DOCS=1 pytest tests/api/test_openapi.py to write it anew"
+        "run DISTCONV_UPDATE_DOCS=1 pytest tests/api/test_openapi.py to write it again"
     )
 
 

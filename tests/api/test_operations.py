@@ -1,4 +1,4 @@
-"""What operators and machines ask: ready or not, counts, metrics, plugins."""
+"""Test what operators and machines ask: readiness, counts, metrics, plugins."""
 
 from pathlib import Path
 

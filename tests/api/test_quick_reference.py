@@ -1,4 +1,4 @@
-"""The original's quick reference: every endpoint under every spelling of its path and of its key."""
+"""Test the original's quick reference: every endpoint, in every spelling of its path and key."""
 
 from typing import Any
 

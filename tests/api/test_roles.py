@@ -1,4 +1,4 @@
-"""Which role may call what: one table, tried on every route with every role."""
+"""Test which role may call what: one table, checked on every route with every role."""
 
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -51,7 +51,7 @@ ROWS = [tuple(line.split()) for line in TABLE.strip().splitlines()]
 
 @pytest.fixture
 async def roles(tmp_path: Path) -> AsyncGenerator[Daemon]:
-    """A daemon where a key is `NAME:ROLE,ROLE`."""
+    """A daemon whose keys are `NAME:ROLE,ROLE`."""
     plugin = tmp_path / "callers.py"
     plugin.write_text(CALLERS)
     async with open_daemon(plugins=[str(plugin)], auth="by-name") as daemon:

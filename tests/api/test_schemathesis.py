@@ -1,9 +1,9 @@
-"""Schemathesis, made for finding where an API is not what its document says, finds nothing.
+"""Check with Schemathesis that a live daemon agrees with its OpenAPI document.
 
-It sends what the document allows and what it does not, and holds every reply against it: status,
-headers, content type, body. What is left out, and why, is in schemathesis.toml and the hooks beside
-it; `/events` and the websocket never end and have tests of their own. DISTCONV_API_EXAMPLES asks
-for a longer run.
+Schemathesis sends valid and invalid requests and compares every reply with the document: status,
+headers, content type, body. schemathesis.toml and schemathesis_hooks.py say what is excluded, and why;
+`/events` and the websocket never end and have their own tests. DISTCONV_API_EXAMPLES makes the run
+longer.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Submitting: defaults, strict mode, dry runs, idempotency keys, batches, plugins that review."""
+"""Test submitting: defaults, strict mode, dry runs, idempotency keys, batches, review plugins."""
 
 from pathlib import Path
 from typing import Any

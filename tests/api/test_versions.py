@@ -1,4 +1,4 @@
-"""`ETag`, `If-None-Match` and `If-Match` on jobs."""
+"""Test `ETag`, `If-None-Match` and `If-Match` on jobs."""
 
 from typing import Any
 

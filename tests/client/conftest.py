@@ -1,4 +1,4 @@
-"""Fixtures of the client's tests."""
+"""Provide the fixtures of the client's tests."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +19,7 @@ def daemon() -> FakeDaemon:
 
 @pytest.fixture(autouse=True)
 def nobodys_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No test sees the settings or the terminal of the person who runs it."""
+    """Hide the settings and the terminal of the person who runs the tests."""
     for name in ("DISTCONV_SERVER", "DISTCONV_API_KEY", "FORCE_COLOR", "NO_COLOR", "COLUMNS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))

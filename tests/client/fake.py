@@ -1,7 +1,7 @@
-"""A daemon of a few lines for the client's tests: jobs in a dict, a life that moves when looked at.
+"""Provide a minimal fake daemon: jobs in a dict, each of which advances when it is requested.
 
-It speaks HTTP as `httpx` requests and responses, so it serves a mock transport and, through
-`served`, a real socket.
+It handles `httpx` requests and responses, so it serves a mock transport and, through `served`, a
+real socket.
 """
 
 import threading
@@ -73,9 +73,9 @@ def found(value: object, **headers: str) -> httpx.Response:
 
 
 class FakeDaemon:
-    """Holds jobs; each look at one moves it a step on in `life`.
+    """Stores jobs; each request for one advances it by a step of `life`.
 
-    `faults` are given out first, one a request: a response, or an exception to raise.
+    `faults` come first, one for each request: a response, or an exception to raise.
     """
 
     def __init__(self, *, key: str | None = None, life: tuple[Step, ...] = LIFE) -> None:
@@ -224,10 +224,10 @@ def served(daemon: FakeDaemon) -> Generator[str]:
             self.end_headers()
             self.wfile.write(reply.content)
 
-        do_GET = do_POST = do_DELETE = do_PATCH = answer  # noqa: N815 - the names http.server wants
+        do_GET = do_POST = do_DELETE = do_PATCH = answer  # noqa: N815 - http.server looks for these names
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Keep quiet."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True

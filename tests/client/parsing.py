@@ -1,4 +1,4 @@
-"""Command lines read as click would read them, without running anything."""
+"""Parse command lines as click does, without running anything."""
 
 import click
 
@@ -6,7 +6,7 @@ from distconv_client.shared import Flags
 
 
 def parse(command: click.Command, words: list[str], parent: click.Context | None = None) -> None:
-    """Parse a whole line; what click raises says what is wrong with it."""
+    """Parse a whole line; click raises for a wrong one."""
     name = None if parent is None else words[0]
     context = command.make_context(name, words[1:], parent=parent, obj=Flags())
     rest = [*context._protected_args, *context.args] if isinstance(command, click.Group) else []

@@ -1,4 +1,4 @@
-"""The API client against a fake daemon: what it sends, what it repeats, and what it makes of replies."""
+"""Test the API client against a fake daemon: requests, repetitions and replies."""
 
 from collections.abc import Callable
 
@@ -63,7 +63,7 @@ def test_an_id_of_any_characters_names_that_job(daemon: FakeDaemon, job_id: str)
 
 
 @pytest.mark.parametrize("fault", [DOWN, LATE, problem(503, "draining"), problem(502, "")])
-def test_a_get_is_repeated_after_a_passing_fault(
+def test_a_get_is_repeated_after_a_transient_fault(
     daemon: FakeDaemon, fault: httpx.Response | Exception
 ) -> None:
     job = daemon.add()
@@ -104,7 +104,7 @@ UNSAFE: list[Callable[[Client], object]] = [
 
 
 @pytest.mark.parametrize("call", UNSAFE)
-def test_what_might_do_harm_twice_is_never_repeated(
+def test_an_unsafe_request_is_never_repeated(
     daemon: FakeDaemon, call: Callable[[Client], object]
 ) -> None:
     daemon.faults = [LATE]
@@ -120,7 +120,7 @@ def test_repeating_ends_after_the_last_retry(daemon: FakeDaemon) -> None:
     assert len(daemon.requests) == 4
 
 
-def test_retry_after_is_honoured_within_reason(daemon: FakeDaemon) -> None:
+def test_retry_after_is_honoured_up_to_a_limit(daemon: FakeDaemon) -> None:
     daemon.faults = [problem(503, "x") for _ in range(3)]
     for fault, seconds in zip(daemon.faults, ("3", "99999", "soon"), strict=True):
         assert isinstance(fault, httpx.Response)
@@ -134,7 +134,7 @@ def test_retry_after_is_honoured_within_reason(daemon: FakeDaemon) -> None:
     [(400, Refused), (401, Unauthorized), (403, Unauthorized), (404, NotFound), (409, Conflict),
      (422, Refused), (500, Refused)],
 )  # fmt: skip
-def test_a_refusal_has_a_class_and_the_daemons_words(
+def test_a_refusal_has_a_class_and_the_daemons_sentence(
     daemon: FakeDaemon, status: int, kind: type[Refused]
 ) -> None:
     daemon.faults = [problem(status, "Because of that.")]
@@ -150,7 +150,7 @@ def test_a_refusal_names_the_field_that_was_wrong(daemon: FakeDaemon) -> None:
     assert caught.value.field == "target_codec"
 
 
-def test_a_refusal_without_a_document_is_reported_by_its_status(daemon: FakeDaemon) -> None:
+def test_a_refusal_without_a_problem_document_is_reported_by_its_status(daemon: FakeDaemon) -> None:
     daemon.faults = [httpx.Response(500, content=b"oops")]
     with pytest.raises(Refused, match="Internal Server Error"):
         daemon.client().cancel("1")
@@ -166,7 +166,7 @@ def test_a_refusal_without_a_document_is_reported_by_its_status(daemon: FakeDaem
         httpx.Response(200, content=b'{"job_id": "1", "status": "unheard-of"}'),
     ],
 )
-def test_a_server_other_than_the_daemon_is_reported_as_such(
+def test_a_server_that_is_not_a_daemon_is_reported(
     daemon: FakeDaemon, reply: httpx.Response
 ) -> None:
     daemon.faults = [reply]
@@ -174,7 +174,7 @@ def test_a_server_other_than_the_daemon_is_reported_as_such(
         daemon.client().job("1")
 
 
-def test_a_redirect_never_carries_the_key_elsewhere(daemon: FakeDaemon) -> None:
+def test_the_key_is_never_sent_to_the_target_of_a_redirect(daemon: FakeDaemon) -> None:
     daemon.faults = [httpx.Response(307, headers={"Location": "http://elsewhere.test/"})]
     with pytest.raises(UnexpectedReply):
         daemon.client(api_key="k").engines()
@@ -228,14 +228,14 @@ def test_wait_long_polls_until_the_job_has_ended(daemon: FakeDaemon) -> None:
     assert {request.headers["Prefer"] for request in daemon.requests} == {"wait=30"}
 
 
-def test_wait_gives_up_when_its_time_is_over(daemon: FakeDaemon) -> None:
+def test_wait_gives_up_when_its_time_is_up(daemon: FakeDaemon) -> None:
     daemon.life = (running(0.5),)
     job = daemon.add()
-    with pytest.raises(StillRunning, match="is assigned after 0 s"):
+    with pytest.raises(StillRunning, match="is still assigned after 0 s"):
         daemon.client().wait(job.job_id, timeout_s=0)
 
 
-def test_cancel_retry_attempts_and_why_speak_of_that_job(daemon: FakeDaemon) -> None:
+def test_cancel_retry_attempts_and_why_concern_the_given_job(daemon: FakeDaemon) -> None:
     job, client = daemon.add(attempt=1), daemon.client()
     assert client.why(job.job_id).summary == "All are busy."
     assert client.attempts(job.job_id)[0].engine_id == "attic-1"
@@ -251,7 +251,7 @@ def test_a_patch_sends_only_what_was_set(daemon: FakeDaemon) -> None:
     assert daemon.requests[0].content == b'{"paused":true}'
 
 
-def test_engines_are_reported_with_the_facts_of_the_moment(daemon: FakeDaemon) -> None:
+def test_engines_are_returned_with_their_present_state(daemon: FakeDaemon) -> None:
     daemon.engines = [{"engine_id": "e", "status": "busy", "free_gb": 3.5, "slots": 2, "jobs": []}]
     client = daemon.client()
     assert [(engine.status, engine.free_gb) for engine in client.engines()] == [("busy", 3.5)]
@@ -262,7 +262,7 @@ def test_engines_are_reported_with_the_facts_of_the_moment(daemon: FakeDaemon) -
         client.engine("f")
 
 
-def test_readiness_is_a_yes_or_a_no_and_never_an_error(daemon: FakeDaemon) -> None:
+def test_is_ready_returns_true_or_false_and_never_raises(daemon: FakeDaemon) -> None:
     client = daemon.client()
     daemon.faults = [DOWN, problem(503, "starting")]
     assert [client.is_ready() for _ in range(3)] == [False, False, True]
@@ -285,7 +285,7 @@ def test_an_empty_id_is_refused_before_anything_is_sent(daemon: FakeDaemon) -> N
     assert daemon.requests == []
 
 
-def test_a_key_beyond_ascii_is_sent_as_the_daemon_compares_it() -> None:
+def test_a_key_beyond_ascii_is_sent_as_utf8() -> None:
     seen: list[bytes] = []
 
     def answer(request: httpx.Request) -> httpx.Response:

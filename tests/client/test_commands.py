@@ -1,4 +1,4 @@
-"""Every command against the fake daemon: output, JSON, exit code, and what went over the wire."""
+"""Test every command against the fake daemon: output, JSON, exit code and requests."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -79,9 +79,7 @@ def test_submit_sends_nothing_when_one_source_is_wrong(
     assert daemon.requests == []
 
 
-def test_submit_wait_follows_the_jobs_and_prints_what_came_of_them(
-    run: Run, clips: list[Path]
-) -> None:
+def test_submit_wait_follows_the_jobs_and_prints_their_results(run: Run, clips: list[Path]) -> None:
     result = run("submit", *map(str, clips), "-c", "h265", "--wait")
     assert result.exit_code == 0, result.output
     assert "assigned on attic-1 60% encode" in result.stderr
@@ -106,12 +104,17 @@ def test_submit_wait_exits_1_when_a_job_failed(
     assert "The source is cut off at 3.2 s." in result.stdout
 
 
-def test_submit_reports_the_daemons_refusal_and_exits_1(
+def test_submit_prints_the_daemons_refusal_with_the_names_of_flags_and_exits_1(
     run: Run, daemon: FakeDaemon, clips: list[Path]
 ) -> None:
     result = run("submit", str(clips[0]), "-c", "wrong")
     assert result.exit_code == 1
-    assert result.stderr == "distconv: is no codec. (field target_codec) [HTTP 400]\n"
+    assert result.stderr == "distconv: is no codec. (field --codec) [HTTP 400]\n"
+    detail = "'options.crf' and options.faststart are wrong; options.mood and 'source_url' too."
+    daemon.faults = [problem(400, detail, field="options.crf")]
+    assert run("submit", str(clips[0]), "-c", "av1").stderr == (
+        "distconv: --crf and --faststart are wrong; options.mood and 'source_url' too. [HTTP 400]\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -137,7 +140,7 @@ def test_submit_reports_the_daemons_refusal_and_exits_1(
         "jobs --server nowhere",
     ],
 )
-def test_a_line_that_is_written_wrongly_exits_2_and_sends_nothing(
+def test_a_wrong_command_line_exits_2_and_sends_nothing(
     run: Run, daemon: FakeDaemon, line: str
 ) -> None:
     result = run(*line.split())
@@ -168,9 +171,7 @@ def test_status_of_an_unknown_job_exits_1_but_shows_the_others(
     assert [found.job_id for found in documents(result)] == [job.job_id]
 
 
-def test_jobs_are_a_table_of_whole_columns_when_there_is_not_a_terminal(
-    run: Run, daemon: FakeDaemon
-) -> None:
+def test_without_a_terminal_the_table_of_jobs_is_never_cut(run: Run, daemon: FakeDaemon) -> None:
     job = daemon.add(source_url="file:///" + "long" * 60 + ".mov")
     header, line = run("jobs").stdout.splitlines()
     assert header.split() == [
@@ -201,9 +202,7 @@ def test_jobs_are_filtered_and_limited(run: Run, daemon: FakeDaemon) -> None:
     assert (none.exit_code, none.stdout) == (0, "")
 
 
-def test_jobs_begin_with_the_newest_unless_the_oldest_are_asked_for(
-    run: Run, daemon: FakeDaemon
-) -> None:
+def test_jobs_start_with_the_newest_unless_oldest_is_given(run: Run, daemon: FakeDaemon) -> None:
     ids = [daemon.add().job_id for _ in range(4)]
     assert [job.job_id for job in documents(run("jobs", "--json"))] == ids[::-1]
     assert [job.job_id for job in documents(run("jobs", "--json", "--limit", "1"))] == ids[3:]
@@ -212,7 +211,7 @@ def test_jobs_begin_with_the_newest_unless_the_oldest_are_asked_for(
     assert [line.split()[0] for line in lines] == [ids[3], ids[2]]
 
 
-def test_a_table_that_ends_early_says_so(run: Run, daemon: FakeDaemon) -> None:
+def test_a_table_that_is_cut_off_says_so(run: Run, daemon: FakeDaemon) -> None:
     for _ in range(SHOWN_JOBS):
         daemon.add()
     exactly = run("jobs")
@@ -225,7 +224,7 @@ def test_a_table_that_ends_early_says_so(run: Run, daemon: FakeDaemon) -> None:
     assert len(documents(run("jobs", "--json"))) == SHOWN_JOBS + 1
 
 
-def test_without_jobs_the_next_step_is_reported(run: Run) -> None:
+def test_without_jobs_the_next_step_is_printed(run: Run) -> None:
     result = run("jobs")
     assert (result.stdout, result.exit_code) == ("", 0)
     assert "distconv submit" in result.stderr
@@ -250,14 +249,14 @@ def test_attempts_are_shown_with_their_logs_when_asked_for(run: Run, daemon: Fak
 # --------------------------------------------------------------------------------- cancel, retry
 
 
-def test_cancel_and_retry_report_what_each_job_is_now(run: Run, daemon: FakeDaemon) -> None:
+def test_cancel_and_retry_print_the_new_status_of_each_job(run: Run, daemon: FakeDaemon) -> None:
     first, second = daemon.add().job_id, daemon.add().job_id
     assert run("cancel", first, second).stdout.count("cancelled") == 2
     (job,) = documents(run("retry", "--json", first))
     assert job.status is JobStatus.PENDING
 
 
-def test_a_job_that_can_not_be_cancelled_exits_1_and_the_others_are(
+def test_one_job_that_cannot_be_cancelled_exits_1_but_the_others_are_cancelled(
     run: Run, daemon: FakeDaemon
 ) -> None:
     done, waiting = daemon.add(status=JobStatus.COMPLETED), daemon.add()
@@ -267,7 +266,7 @@ def test_a_job_that_can_not_be_cancelled_exits_1_and_the_others_are(
     assert daemon.jobs[waiting.job_id].status is JobStatus.CANCELLED
 
 
-def test_pause_and_resume_report_what_each_job_is_now(run: Run, daemon: FakeDaemon) -> None:
+def test_pause_and_resume_print_the_new_status_of_each_job(run: Run, daemon: FakeDaemon) -> None:
     running, ended = daemon.add(status=JobStatus.ASSIGNED), daemon.add(status=JobStatus.COMPLETED)
     assert run("pause", running.job_id).stdout.split()[1:3] == ["assigned,", "paused"]
     assert daemon.jobs[running.job_id].paused
@@ -297,7 +296,7 @@ def test_engines_are_listed_drained_resumed_and_forgotten(run: Run, daemon: Fake
     assert run("engines", "drain", "cellar").exit_code == 1
 
 
-def test_without_engines_the_next_step_is_reported(run: Run) -> None:
+def test_without_engines_the_next_step_is_printed(run: Run) -> None:
     assert "distconv-engine" in run("engines").stderr
 
 
@@ -326,13 +325,13 @@ def interrupted(daemon: FakeDaemon, *words: str, after_ticks: int = 1) -> Result
     return CliRunner().invoke(cli, list(words), obj=flags)
 
 
-def test_ctrl_c_while_waiting_says_that_the_jobs_go_on(
+def test_ctrl_c_while_waiting_says_that_the_jobs_continue(
     daemon: FakeDaemon, clips: list[Path]
 ) -> None:
     result = interrupted(daemon, "submit", str(clips[0]), "-c", "av1", "--wait")
     (job_id,) = daemon.jobs
     assert result.exit_code == 130
-    assert "Stopped watching; the jobs go on." in result.stderr
+    assert "Stopped watching; the jobs continue." in result.stderr
     assert f"distconv watch {job_id}\n" in result.stderr
     assert f"distconv cancel {job_id}\n" in result.stderr
 
@@ -354,7 +353,7 @@ def test_watch_without_ids_follows_all_active_jobs_until_ctrl_c(daemon: FakeDaem
 # ----------------------------------------------------------------------------------- shared flags
 
 
-def test_shared_flags_are_taken_before_and_after_the_command(daemon: FakeDaemon) -> None:
+def test_shared_flags_are_accepted_before_and_after_the_command(daemon: FakeDaemon) -> None:
     reached: list[tuple[str, str | None]] = []
 
     def make(server: str, api_key: str | None) -> object:
@@ -377,7 +376,7 @@ def test_shared_flags_are_taken_before_and_after_the_command(daemon: FakeDaemon)
     "line", ["--json --server http://a engines drain e", "engines --json drain e --server http://a",
              "engines drain e --json --server http://a"],
 )  # fmt: skip
-def test_shared_flags_are_taken_anywhere_on_the_way_to_a_subcommand(
+def test_shared_flags_are_accepted_anywhere_before_and_after_a_subcommand(
     run: Run, daemon: FakeDaemon, line: str
 ) -> None:
     daemon.engines = [{"engine_id": "e"}]
@@ -401,19 +400,21 @@ def test_an_unreachable_daemon_is_reported_in_two_lines(
     assert result.exit_code == 1
     assert result.stdout == ""
     assert result.stderr.splitlines() == [
-        "distconv: Can not reach the daemon at http://127.0.0.1:8080: Connection refused.",
-        "          Is distconvd running? Start it with `distconvd`, or name another with --server URL.",
+        "distconv: Cannot reach the daemon at http://127.0.0.1:8080: Connection refused.",
+        "          Is distconvd running? Start it with `distconvd`, or give its address with --server URL.",
     ]
 
 
-def test_a_missing_key_is_reported_with_where_to_put_it(run: Run, daemon: FakeDaemon) -> None:
+def test_a_missing_or_wrong_key_is_reported_with_a_remedy(run: Run, daemon: FakeDaemon) -> None:
     daemon.faults = [problem(401, "Unauthorized: Missing 'X-API-Key' header.")]
     result = run("status", "1")
     assert result.exit_code == 1
-    assert "DISTCONV_API_KEY" in result.stderr
+    assert "Give the key with --api-key, DISTCONV_API_KEY" in result.stderr
+    daemon.faults = [problem(401, "Unauthorized")]
+    assert "The daemon does not accept this key" in run("status", "1", "--api-key", "k").stderr
 
 
-def test_an_error_message_can_not_drive_the_terminal(run: Run, daemon: FakeDaemon) -> None:
+def test_an_error_message_cannot_control_the_terminal(run: Run, daemon: FakeDaemon) -> None:
     daemon.faults = [problem(400, "a\x1b[2Jb\nc")]
     assert "a\\x1b[2Jb c" in run("cancel", "1").stderr
 
@@ -426,7 +427,7 @@ def test_a_wrong_configuration_file_exits_2(
     (tmp_path / "distconv" / "config.toml").write_text("sever = 'http://a'")
     result = run("jobs")
     assert result.exit_code == 2
-    assert "unknown key 'sever'" in result.stderr
+    assert "'sever' is not accepted" in result.stderr
 
 
 def test_ctrl_c_anywhere_else_ends_without_a_traceback(run: Run, daemon: FakeDaemon) -> None:
@@ -439,5 +440,5 @@ def test_ctrl_c_anywhere_else_ends_without_a_traceback(run: Run, daemon: FakeDae
     assert result.stderr == "distconv: interrupted.\n"
 
 
-def test_the_version_is_reported(run: Run) -> None:
+def test_the_version_is_printed(run: Run) -> None:
     assert run("--version").stdout.startswith("distconv, version 0.")

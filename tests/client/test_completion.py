@@ -1,4 +1,4 @@
-"""Shell completion: what Tab offers, by click's protocol for each shell, and in a real bash."""
+"""Test shell completion by click's protocol for each shell, and in a real bash."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ ENTRY = "import sys; sys.argv[0] = 'distconv'; from distconv_client.main import 
 
 
 def completions(shell: str, *words: str) -> list[str]:
-    """Return what is offered for the last word, which is being typed."""
+    """Return the completions of the last word."""
     line = ("distconv", *words)
     environ = {
         "_DISTCONV_COMPLETE": f"{shell}_complete",
@@ -30,28 +30,28 @@ def completions(shell: str, *words: str) -> list[str]:
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_every_shell_gets_a_script_that_asks_distconv(shell: str) -> None:
+def test_every_shell_gets_a_script_that_calls_distconv(shell: str) -> None:
     script = CliRunner().invoke(cli, ["completion", shell], prog_name="distconv").output
     assert f"_DISTCONV_COMPLETE={shell}_complete" in script
     assert "distconv" in script
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_commands_flags_and_values_are_listed(shell: str) -> None:
+def test_commands_flags_and_values_are_completed(shell: str) -> None:
     assert completions(shell, "do") == ["doctor"]
     assert "failed_permanently" in completions(shell, "jobs", "--status", "failed")
     assert "--clip-dir" in completions(shell, "doctor", "--cl")
 
 
-def test_an_unknown_shell_is_refused_with_those_there_are() -> None:
+def test_an_unknown_shell_is_refused_with_the_known_ones() -> None:
     result = CliRunner().invoke(cli, ["completion", "tcsh"])
     assert result.exit_code == 2
     assert "'bash', 'zsh', 'fish'" in result.stderr
 
 
 @pytest.mark.e2e
-@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
-def test_bash_completes_after_the_line_that_the_help_shows(tmp_path: Path) -> None:
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_bash_completes_after_the_command_in_the_help(tmp_path: Path) -> None:
     program = tmp_path / "distconv"
     program.write_text(f"#!{sys.executable}\n{ENTRY}\n")
     program.chmod(0o755)

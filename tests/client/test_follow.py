@@ -1,4 +1,4 @@
-"""Following jobs: until they end, through an outage, in turn, and no longer than agreed."""
+"""Test following jobs: to their end, through outages, in turn, and within limits."""
 
 from collections.abc import Iterator, Mapping
 
@@ -8,11 +8,11 @@ from tests.client.fake import FakeDaemon, running
 
 from distconv_client import ClientError, DaemonUnreachable, Job, JobStatus, NotFound, Refused
 from distconv_client.commands.watch import Discovery
-from distconv_client.follow import ASKED_PER_TICK, Pace, follow
+from distconv_client.follow import ASKED_PER_POLL, Pace, follow
 
 
 class Notes:
-    """A view that keeps what it was told."""
+    """A view that records its calls."""
 
     def __init__(self) -> None:
         self.shown: list[dict[str, str]] = []
@@ -26,7 +26,7 @@ class Notes:
 
 
 class Clock:
-    """A clock that moves only when somebody sleeps."""
+    """A clock that advances only by sleeping."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -42,7 +42,7 @@ class Clock:
 
 
 class Flaky:
-    """A reader that answers from a script: jobs, and errors to raise."""
+    """A reader with scripted replies: jobs, and errors to raise."""
 
     def __init__(self, *script: Job | ClientError) -> None:
         self.script = list(script)
@@ -56,7 +56,7 @@ class Flaky:
 
 JOB = Job("1", "file:///a", "av1")
 DONE = msgspec.structs.replace(JOB, status=JobStatus.COMPLETED)
-DOWN = DaemonUnreachable("Can not reach it.")
+DOWN = DaemonUnreachable("Cannot reach it.")
 
 
 def test_following_ends_when_every_job_has_ended(daemon: FakeDaemon) -> None:
@@ -68,7 +68,7 @@ def test_following_ends_when_every_job_has_ended(daemon: FakeDaemon) -> None:
     assert set(notes.shown[-1].values()) == {"completed"}
 
 
-def test_jobs_that_have_ended_already_are_shown_once_and_asked_about_never(
+def test_ended_jobs_are_shown_once_and_never_requested(
     daemon: FakeDaemon,
 ) -> None:
     notes = Notes()
@@ -77,7 +77,7 @@ def test_jobs_that_have_ended_already_are_shown_once_and_asked_about_never(
     assert daemon.requests == []
 
 
-def test_an_ended_job_is_not_asked_about_again(daemon: FakeDaemon) -> None:
+def test_an_ended_job_is_not_requested_again(daemon: FakeDaemon) -> None:
     first, second = daemon.add(), daemon.add(status=JobStatus.CANCELLED)
     follow(daemon.client(), [first, second], Notes(), pace=Clock().pace())
     assert not [request for request in daemon.requests if second.job_id in request.url.path]
@@ -87,43 +87,43 @@ def test_an_outage_is_reported_once_and_tolerated() -> None:
     notes, down = Notes(), Refused(503, "No", "draining")
     ended = follow(Flaky(DOWN, down, DOWN, JOB, DOWN, DONE), [JOB], notes, pace=Clock().pace())
     assert ended["1"] is DONE
-    assert notes.outages == ["Can not reach it.", "Can not reach it."]
+    assert notes.outages == ["Cannot reach it.", "Cannot reach it."]
 
 
-def test_an_outage_that_lasts_too_long_ends_the_following() -> None:
+def test_an_outage_that_lasts_too_long_is_raised() -> None:
     clock = Clock()
     with pytest.raises(DaemonUnreachable):
         follow(Flaky(DOWN), [JOB], Notes(), pace=clock.pace(outage_s_max=10))
     assert clock.now_s == 12
 
 
-def test_a_refusal_ends_the_following_immediately() -> None:
+def test_a_refusal_is_raised_immediately() -> None:
     with pytest.raises(NotFound):
         follow(Flaky(NotFound(404, "No", "Job not found")), [JOB], Notes(), pace=Clock().pace())
 
 
-def test_many_jobs_are_asked_about_in_turn_within_a_bound(daemon: FakeDaemon) -> None:
+def test_many_jobs_are_requested_in_turn_within_a_limit(daemon: FakeDaemon) -> None:
     daemon.life = ()
-    count = 3 * ASKED_PER_TICK
+    count = 3 * ASKED_PER_POLL
     jobs = [daemon.add() for _ in range(count)]
     clock = Clock()
 
     class Stop(Exception):
         pass
 
-    class ThreeTicks(Notes):
+    class ThreePolls(Notes):
         def show(self, jobs: Mapping[str, Job]) -> None:
             super().show(jobs)
             if len(self.shown) == 4:
                 raise Stop
 
     with pytest.raises(Stop):
-        follow(daemon.client(), jobs, ThreeTicks(), pace=clock.pace())
+        follow(daemon.client(), jobs, ThreePolls(), pace=clock.pace())
     asked = [request.url.path.removeprefix("/jobs/") for request in daemon.requests]
     assert sorted(asked) == sorted(job.job_id for job in jobs)
 
 
-def test_discovered_jobs_are_followed_and_let_go_when_they_have_ended(daemon: FakeDaemon) -> None:
+def test_discovered_jobs_are_followed_and_dropped_when_they_have_ended(daemon: FakeDaemon) -> None:
     first, late = daemon.add(), daemon.add()
     finds: Iterator[list[Job]] = iter([[], [late], [], [], [], []])
     notes = Notes()
@@ -137,7 +137,7 @@ def test_discovered_jobs_are_followed_and_let_go_when_they_have_ended(daemon: Fa
     assert notes.shown[-1] == {late.job_id: "completed"}
 
 
-def test_a_discovered_job_is_not_asked_about_in_the_same_tick(daemon: FakeDaemon) -> None:
+def test_a_discovered_job_is_not_requested_in_the_same_poll(daemon: FakeDaemon) -> None:
     job = daemon.add()
     finds: Iterator[list[Job]] = iter([[job], [job]])
     with pytest.raises(StopIteration):
@@ -145,7 +145,9 @@ def test_a_discovered_job_is_not_asked_about_in_the_same_tick(daemon: FakeDaemon
     assert daemon.requests == []
 
 
-def test_discovery_lists_what_runs_before_what_waits_and_not_what_ended(daemon: FakeDaemon) -> None:
+def test_discovery_lists_running_jobs_before_pending_ones_and_no_ended_ones(
+    daemon: FakeDaemon,
+) -> None:
     waiting, active = daemon.add(), running(0.5)(daemon.add())
     daemon.jobs[active.job_id] = active
     daemon.add(status=JobStatus.COMPLETED)

@@ -1,4 +1,4 @@
-"""The help pages stay true: every command has one, every example in it parses, every flag is told."""
+"""Test the help pages: every command has one, every example parses, every flag has help."""
 
 import re
 import shlex
@@ -48,14 +48,14 @@ def test_every_help_page_has_examples_that_parse(
 
 
 @pytest.mark.parametrize("path, command", ALL, ids=[" ".join(path) for path, _ in ALL])
-def test_an_example_belongs_to_its_command(path: tuple[str, ...], command: click.Command) -> None:
+def test_every_example_uses_its_command(path: tuple[str, ...], command: click.Command) -> None:
     assert isinstance(command, help_examples.Command | help_examples.Group)
     for example in command.examples:
         assert " ".join(("distconv", *path)) in example
 
 
 @pytest.mark.parametrize("path, command", ALL, ids=[" ".join(path) for path, _ in ALL])
-def test_every_flag_says_what_it_does(path: tuple[str, ...], command: click.Command) -> None:
+def test_every_flag_has_a_help_text(path: tuple[str, ...], command: click.Command) -> None:
     for parameter in command.params:
         if isinstance(parameter, click.Option) and parameter.name != "max_retries":
             assert parameter.help, f"{path}: {parameter.opts}"
@@ -69,7 +69,7 @@ def test_every_command_takes_the_shared_flags(
     assert {"--server", "--api-key", "--json"} <= options
 
 
-def test_a_help_page_fits_a_terminal_of_80_columns_but_for_its_examples() -> None:
+def test_help_pages_fit_80_columns_except_for_their_examples() -> None:
     for path, command in ALL:
         assert isinstance(command, help_examples.Command | help_examples.Group)
         page = CliRunner().invoke(cli, [*path, "--help"], prog_name="distconv").output
@@ -77,7 +77,7 @@ def test_a_help_page_fits_a_terminal_of_80_columns_but_for_its_examples() -> Non
             assert len(line) <= 80 or line.strip() in command.examples
 
 
-def test_help_answers_to_both_names() -> None:
+def test_both_help_flags_print_the_same_page() -> None:
     assert (
         CliRunner().invoke(cli, ["jobs", "-h"]).output
         == CliRunner().invoke(cli, ["jobs", "--help"]).output

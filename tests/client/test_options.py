@@ -1,4 +1,4 @@
-"""The flags of TranscodeOptions: every field has one, and says on the wire what was typed."""
+"""Test the flags of TranscodeOptions: every field has one, and gets the typed value."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def test_every_field_of_the_model_has_a_flag() -> None:
     assert list(FLAGS) == list(TranscodeOptions.__struct_fields__)
 
 
-def test_what_is_left_out_keeps_the_models_default() -> None:
+def test_an_omitted_flag_keeps_the_models_default() -> None:
     assert parsed() == repr(TranscodeOptions())
 
 

@@ -1,4 +1,4 @@
-"""The three views: bars, lines and JSON; what each shows, and that none lets a terminal be driven."""
+"""Test the three views, bars, lines and JSON, and that none prints control sequences."""
 
 import io
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from distconv_client import DaemonUnreachable, Job, JobResult, JobStatus, Progre
 from distconv_client.display.progress import BarsView, JsonView, LinesView, most_important, opened
 
 JOB = Job("17_1", "file:///srv/a%20b.mov", "h265")
-DOWN = DaemonUnreachable("Can not reach the daemon at http://a.")
+DOWN = DaemonUnreachable("Cannot reach the daemon at http://a.")
 
 
 def at(fraction: float, phase: str = "encode") -> Job:
@@ -48,7 +48,7 @@ def written(console: Console) -> str:
     return console.file.getvalue()
 
 
-def test_lines_come_for_news_only() -> None:
+def test_a_line_is_printed_only_for_a_change() -> None:
     console = plain()
     view = LinesView(console)
     for job in (JOB, JOB, at(0.01), at(0.02), at(0.3), at(0.31), at(1.0, "verify"), DONE, DONE):
@@ -70,16 +70,16 @@ def test_lines_are_never_wrapped_and_have_no_escapes() -> None:
     assert "\x1b" not in written(console)
 
 
-def test_an_outage_is_a_line_that_says_that_the_jobs_go_on() -> None:
+def test_an_outage_prints_a_line_that_says_that_the_jobs_continue() -> None:
     console = plain()
     LinesView(console).outage(DOWN)
     assert written(console) == (
-        "Can not reach the daemon at http://a. The jobs go on;"
+        "Cannot reach the daemon at http://a. The jobs continue;"
         " waiting for the daemon to come back.\n"
     )
 
 
-def test_json_is_a_line_for_each_change(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_prints_a_line_for_each_change(capsys: pytest.CaptureFixture[str]) -> None:
     view = JsonView()
     for job in (JOB, JOB, at(0.1), at(0.2), DONE):
         view.show({job.job_id: job})
@@ -87,10 +87,10 @@ def test_json_is_a_line_for_each_change(capsys: pytest.CaptureFixture[str]) -> N
     printed = capsys.readouterr()
     jobs = [msgspec.json.decode(line, type=Job) for line in printed.out.splitlines()]
     assert jobs == [JOB, at(0.1), at(0.2), DONE]
-    assert "The jobs go on" in printed.err
+    assert "The jobs continue" in printed.err
 
 
-def test_bars_show_engine_speed_and_what_came_of_it() -> None:
+def test_bars_show_engine_speed_and_result() -> None:
     console = terminal()
     view = BarsView(console)
     for job in (JOB, at(0.25), DONE):
@@ -102,7 +102,7 @@ def test_bars_show_engine_speed_and_what_came_of_it() -> None:
     assert "100% completed 60% saved" in shown
 
 
-def test_bars_take_no_markup_and_no_escapes_from_the_wire() -> None:
+def test_bars_print_no_markup_and_no_escapes_of_the_daemon() -> None:
     console = terminal()
     view = BarsView(console)
     view.show({BAD.job_id: BAD})
@@ -115,17 +115,17 @@ def many(count: int) -> Iterator[Job]:
         yield msgspec.structs.replace([DONE, JOB, at(0.5)][number % 3], job_id=str(number))
 
 
-def test_no_more_bars_than_the_terminal_has_lines_and_the_running_ones_first() -> None:
+def test_there_are_no_more_bars_than_lines_and_running_jobs_come_first() -> None:
     console = terminal(height=10)
     view = BarsView(console)
     view.show({job.job_id: job for job in many(30)})
     visible = [task for task in view.bars.tasks if task.visible]
-    assert len(visible) == 8  # seven jobs and the sum of all
+    assert len(visible) == 8  # seven jobs and the total
     assert sum("encode" in str(task.fields["how"]) for task in visible) == 7
     assert "10 of 30 ended" in str(visible[0].fields["how"])
 
 
-def test_running_jobs_come_before_waiting_ones_and_these_before_ended_ones() -> None:
+def test_running_jobs_come_before_pending_ones_and_these_before_ended_ones() -> None:
     jobs = list(many(6))
     by_id = {job.job_id: job.status for job in jobs}
     assert {by_id[job_id] for job_id in most_important(jobs, 2)} == {"assigned"}
@@ -133,7 +133,7 @@ def test_running_jobs_come_before_waiting_ones_and_these_before_ended_ones() -> 
     assert len(most_important(jobs, 99)) == 6
 
 
-def test_a_job_that_is_let_go_leaves_a_line_above_the_bars() -> None:
+def test_a_job_that_is_no_longer_followed_leaves_a_line_above_the_bars() -> None:
     console = terminal()
     view = BarsView(console)
     view.show({DONE.job_id: DONE})

@@ -1,4 +1,4 @@
-"""The `distconv` command as a process of its own, over real sockets."""
+"""Test the `distconv` command as a process, over real sockets."""
 
 import contextlib
 import os
@@ -54,16 +54,18 @@ def run(*words: str, **environ: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_library_speaks_over_a_real_socket(server: str) -> None:
+def test_the_library_works_over_a_real_socket(server: str) -> None:
     with Client(server, "k") as client:
         job = client.submit(Submission("file:///ä/a%20b.mov", "h265", labels={"ä": "ö"}))
         assert client.job(job.job_id).labels == {"ä": "ö"}
         assert client.wait(job.job_id).status is JobStatus.COMPLETED
 
 
-def test_a_port_where_nobody_listens_is_unreachable() -> None:
+def test_a_port_without_a_listener_is_unreachable() -> None:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # bound, not listening: refused, and no one else can take it
+        taken.bind(
+            ("127.0.0.1", 0)
+        )  # bound, not listening: connections are refused, and no other process can listen
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
         with (
             Client(url, retry=RetryPolicy(0)) as client,
@@ -75,7 +77,7 @@ def test_a_port_where_nobody_listens_is_unreachable() -> None:
     assert len(result.stderr.splitlines()) == 2
 
 
-def test_a_daemon_that_never_answers_is_given_up() -> None:
+def test_a_daemon_that_never_answers_times_out() -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         url = f"http://127.0.0.1:{mute.getsockname()[1]}"
         with (
@@ -85,7 +87,7 @@ def test_a_daemon_that_never_answers_is_given_up() -> None:
             client.engines()
 
 
-def test_a_proxy_in_the_environment_is_not_asked_for_loopback(
+def test_a_proxy_in_the_environment_is_not_used_for_loopback(
     server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
@@ -120,7 +122,7 @@ class NoEngines(BaseHTTPRequestHandler):
         self.wfile.write(b"[]")
 
     def log_message(self, format: str, *args: object) -> None:
-        """Keep quiet."""
+        """Log nothing."""
 
 
 def test_an_authority_that_the_environment_names_is_trusted_on_loopback_too(
@@ -131,7 +133,7 @@ def test_an_authority_that_the_environment_names_is_trusted_on_loopback_too(
     with (
         Client(url, retry=RetryPolicy(0)) as client,
         pytest.raises(
-            DaemonUnreachable, match=r"certificate of the daemon at .* is not good"
+            DaemonUnreachable, match=r"certificate of the daemon at .* is not valid"
         ) as no,
     ):
         client.engines()
@@ -152,7 +154,7 @@ STATUS = {"version": "0.1.0", "uptime_s": 1.0, "jobs": {}, "engines": {}, "queue
     "words",
     [["top", "--once"], ["status", "1_1"], ["jobs", "--json"], ["completion", "bash"], ["--help"]],
 )
-def test_output_that_can_not_be_written_is_reported_in_one_line(
+def test_unwritable_output_is_reported_in_one_line(
     server: str, daemon: FakeDaemon, words: list[str]
 ) -> None:
     daemon.add(job_id="1_1")
@@ -163,11 +165,11 @@ def test_output_that_can_not_be_written_is_reported_in_one_line(
             [*COMMAND, *words], stdout=full, stderr=subprocess.PIPE, text=True, timeout=DEADLINE_S,
             env={**os.environ, "DISTCONV_SERVER": server}, check=False,
         )  # fmt: skip
-    printed = "distconv: Can not write the output: No space left on device.\n"
+    printed = "distconv: Cannot write the output: No space left on device.\n"
     assert (done.returncode, done.stderr) == (1, printed)
 
 
-def test_without_a_terminal_there_are_not_escapes(
+def test_output_without_a_terminal_has_no_escapes(
     server: str, daemon: FakeDaemon, clip: Path
 ) -> None:
     daemon.life = (completed,)
@@ -182,9 +184,9 @@ def test_without_a_terminal_there_are_not_escapes(
 
 
 def read_all(descriptor: int) -> str:
-    """Return all that is written to a terminal until its other side is closed."""
+    """Return everything written to a terminal until its other side is closed."""
     seen = b""
-    with contextlib.suppress(OSError):  # Linux's way to say that the other side is closed
+    with contextlib.suppress(OSError):  # on Linux this means that the other side is closed
         while chunk := os.read(descriptor, 65536):
             seen += chunk
     return seen.decode()
@@ -209,7 +211,7 @@ def test_on_a_terminal_there_are_bars_and_a_drawn_table(server: str, clip: Path)
     assert "━" in shown
 
 
-def test_ctrl_c_while_waiting_exits_130_and_says_how_to_look_again(
+def test_ctrl_c_while_waiting_exits_130_and_says_how_to_watch_again(
     server: str, daemon: FakeDaemon, clip: Path
 ) -> None:
     daemon.life = (running(0.1),)
@@ -225,14 +227,12 @@ def test_ctrl_c_while_waiting_exits_130_and_says_how_to_look_again(
         process.send_signal(signal.SIGINT)
         _, printed = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 130
-    assert "the jobs go on" in printed
+    assert "the jobs continue" in printed
     assert f"distconv watch {next(iter(daemon.jobs))}" in printed
     assert "Traceback" not in printed
 
 
-def test_json_lines_come_immediately_while_the_watching_goes_on(
-    server: str, daemon: FakeDaemon
-) -> None:
+def test_watch_json_prints_each_line_immediately(server: str, daemon: FakeDaemon) -> None:
     daemon.life = ()
     job = daemon.add()
     with subprocess.Popen(
@@ -248,7 +248,7 @@ def test_json_lines_come_immediately_while_the_watching_goes_on(
         assert process.wait(DEADLINE_S) == 130
 
 
-def test_json_can_be_piped_and_cut_off(server: str, daemon: FakeDaemon) -> None:
+def test_a_closed_pipe_ends_json_output_silently(server: str, daemon: FakeDaemon) -> None:
     for _ in range(2000):
         daemon.add()
     with subprocess.Popen(
@@ -276,7 +276,7 @@ def test_the_key_comes_from_the_environment_or_a_file(tmp_path: Path) -> None:
         assert run("jobs", XDG_CONFIG_HOME=str(tmp_path)).returncode == 0
 
 
-def test_a_key_with_the_end_of_its_line_is_wrong_usage_and_is_not_shown(server: str) -> None:
+def test_a_key_with_a_line_end_exits_2_and_is_never_shown(server: str) -> None:
     result = run("jobs", "--server", server, DISTCONV_API_KEY="sesame\r")
     assert result.returncode == 2
     assert "DISTCONV_API_KEY" in result.stderr
@@ -285,17 +285,17 @@ def test_a_key_with_the_end_of_its_line_is_wrong_usage_and_is_not_shown(server: 
         Client(server, "sesame\r")
 
 
-def test_https_where_no_tls_is_spoken_says_to_write_http(server: str) -> None:
+def test_https_to_a_plain_server_suggests_http(server: str) -> None:
     with (
         Client(server.replace("http:", "https:"), retry=RetryPolicy(0)) as client,
         pytest.raises(DaemonUnreachable) as caught,
     ):
         client.engines()
-    assert "write http:// for https://" in caught.value.hint
+    assert "write http:// instead of https://" in caught.value.hint
 
 
 class _TlsAlert(socketserver.BaseRequestHandler):
-    """What a TLS server answers to plain text: an alert of TLS, then the end."""
+    """Answers plain text like a TLS server: with a TLS alert, then the end."""
 
     def handle(self) -> None:
         self.request.recv(65536)
@@ -303,7 +303,7 @@ class _TlsAlert(socketserver.BaseRequestHandler):
 
 
 class _PlainToTls(socketserver.BaseRequestHandler):
-    """What nginx answers to it."""
+    """Answers plain text on a TLS port like nginx."""
 
     def handle(self) -> None:
         self.request.recv(65536)
@@ -313,7 +313,7 @@ class _PlainToTls(socketserver.BaseRequestHandler):
 
 
 @pytest.mark.parametrize("kind", [_TlsAlert, _PlainToTls])
-def test_http_where_tls_is_spoken_says_to_write_https(
+def test_http_to_a_tls_server_suggests_https(
     kind: type[socketserver.BaseRequestHandler],
 ) -> None:
     with socketserver.TCPServer(("127.0.0.1", 0), kind) as there:
@@ -329,4 +329,4 @@ def test_http_where_tls_is_spoken_says_to_write_https(
         finally:
             there.shutdown()
             thread.join()
-    assert "write https:// for http://" in caught.value.hint.replace("Write", "write")
+    assert "write https:// instead of http://" in caught.value.hint.replace("Write", "write")

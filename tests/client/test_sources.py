@@ -1,4 +1,4 @@
-"""Sources and outputs: from what a person types to what the daemon takes."""
+"""Test how typed sources and outputs become fields of a submission."""
 
 import hashlib
 import os
@@ -33,20 +33,20 @@ def test_the_size_is_measured_in_megabytes_of_a_million_bytes(clip: Path) -> Non
     assert submission_for(clip, "av1", size_mb=7).job_size == 7
 
 
-def test_the_checksum_is_computed_only_when_asked_for(clip: Path) -> None:
+def test_the_checksum_is_computed_only_when_requested(clip: Path) -> None:
     expected = hashlib.sha256(clip.read_bytes()).hexdigest()
     assert submission_for(clip, "av1").source_sha256 is None
     assert submission_for(clip, "av1", with_sha256=True).source_sha256 == expected
 
 
-def test_a_url_is_taken_as_it_is(clip: Path) -> None:
+def test_a_url_is_used_unchanged(clip: Path) -> None:
     submission = submission_for("https://example.org/a%20b.mkv?x=1", "vp9", size_mb=420)
     assert submission.source_url == "https://example.org/a%20b.mkv?x=1"
     assert submission.job_size == 420
 
 
-def test_the_checksum_of_a_url_can_not_be_asked_for() -> None:
-    with pytest.raises(BadInput, match="can not be measured"):
+def test_the_checksum_of_a_url_is_refused() -> None:
+    with pytest.raises(BadInput, match="checksum of a URL cannot be computed"):
         submission_for("https://example.org/a.mkv", "vp9", with_sha256=True)
 
 
@@ -54,7 +54,7 @@ def test_further_fields_go_into_the_submission(clip: Path) -> None:
     assert submission_for(clip, "av1", priority=2, labels={"a": "b"}).labels == {"a": "b"}
 
 
-def test_a_source_that_can_not_be_used_is_named(tmp_path: Path) -> None:
+def test_an_unusable_source_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty.mov").touch()
     os.mkfifo(tmp_path / "pipe")
     for name, said in (
@@ -68,7 +68,7 @@ def test_a_source_that_can_not_be_used_is_named(tmp_path: Path) -> None:
         assert str(tmp_path) in caught.value.message
 
 
-def test_links_keep_their_names_but_dots_are_resolved_as_the_disk_does(tmp_path: Path) -> None:
+def test_links_keep_their_names_but_dots_are_resolved_as_on_disk(tmp_path: Path) -> None:
     (tmp_path / "real" / "deep").mkdir(parents=True)
     (tmp_path / "real" / "a.mov").touch()
     (tmp_path / "link").symlink_to(tmp_path / "real" / "deep")
@@ -79,7 +79,7 @@ def test_links_keep_their_names_but_dots_are_resolved_as_the_disk_does(tmp_path:
 
 
 @given(name=st.text(st.characters(exclude_characters="/\0", codec="utf-8"), min_size=1))
-def test_any_file_name_survives_the_way_into_a_url(name: str) -> None:
+def test_any_file_name_survives_in_a_url(name: str) -> None:
     url = absolute(Path("/srv") / f"x{name}").as_uri()
     parts = urlsplit(url)
     assert unquote(parts.path) == f"/srv/x{name}"
@@ -105,9 +105,9 @@ def test_a_directory_as_output_ends_with_a_slash(tmp_path: Path) -> None:
 
 def test_a_file_as_output_is_for_one_source_only(tmp_path: Path) -> None:
     assert output_for(f"{tmp_path}/out.mp4").url == f"file://{tmp_path}/out.mp4"
-    with pytest.raises(BadInput, match="is one file, and there are 2 sources"):
+    with pytest.raises(BadInput, match="is one file, but there are 2 sources"):
         output_for(f"{tmp_path}/out.mp4", sources=2)
 
 
-def test_an_output_url_is_taken_as_it_is() -> None:
+def test_an_output_url_is_used_unchanged() -> None:
     assert output_for("https://example.org/put/", sources=9).url == "https://example.org/put/"

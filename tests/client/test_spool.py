@@ -1,4 +1,4 @@
-"""`distconv submit --spool`: jobs dropped as files, with no daemon in sight."""
+"""Test `distconv submit --spool`: jobs are dropped as files, without a daemon."""
 
 import json
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def spool(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_job_is_dropped_with_what_the_flags_say_and_nothing_is_sent(
+def test_a_job_is_dropped_with_the_values_of_the_flags_and_nothing_is_sent(
     run: Run, daemon: FakeDaemon, spool: Path
 ) -> None:
     done = run(
@@ -36,14 +36,14 @@ def test_a_job_is_dropped_with_what_the_flags_say_and_nothing_is_sent(
     assert daemon.jobs == {}
 
 
-def test_json_names_each_drop_on_a_line(run: Run, spool: Path) -> None:
+def test_json_prints_a_line_with_the_name_of_each_drop(run: Run, spool: Path) -> None:
     done = run("submit", "--json", "http://h/a", "http://h/b", "-c", "av1", "--spool", str(spool))
     printed = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["source_url"] for line in printed] == ["http://h/a", "http://h/b"]
     assert {line["drop"] for line in printed} == {p.name for p in (spool / "incoming").iterdir()}
 
 
-def test_a_folder_that_is_not_a_spool_is_refused_with_what_to_do(run: Run, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_spool_is_refused_with_a_remedy(run: Run, tmp_path: Path) -> None:
     done = run("submit", "http://h/a", "-c", "av1", "--spool", str(tmp_path))
     assert done.exit_code == 2
     assert "--spool-dir" in done.stderr

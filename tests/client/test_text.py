@@ -1,4 +1,4 @@
-"""Words for a person: numbers, times, names, and nothing that could drive a terminal."""
+"""Test the formatting of numbers, times and names, and the removal of control characters."""
 
 import unicodedata
 
@@ -14,7 +14,7 @@ JOB = Job("1", "file:///srv/a%20b.mov", "h265")
 
 
 @given(st.text())
-def test_cleaned_text_drives_no_terminal_and_is_on_one_line(raw: str) -> None:
+def test_cleaned_text_has_no_control_characters_and_one_line(raw: str) -> None:
     cleaned = text.clean(raw)
     assert not {unicodedata.category(char) for char in cleaned} & {"Cc", "Cf", "Cs"}
     assert not set(cleaned) & set("\n\r\t\x1b\x07\x9b\u202e\u2028")
@@ -54,7 +54,7 @@ def test_sizes_are_decimal(count: float | None, expected: str) -> None:
         (100, 0, "100%"),
     ],
 )
-def test_what_is_saved_is_in_percent_of_the_source(
+def test_savings_are_in_percent_of_the_source(
     before: int | None, after: int | None, expected: str
 ) -> None:
     assert text.saved(before, after) == expected
@@ -69,13 +69,13 @@ def test_durations_have_their_two_largest_units(seconds: float | None, expected:
     assert text.duration(seconds) == expected
 
 
-def test_a_moment_that_is_ahead_of_our_clock_is_now() -> None:
+def test_a_moment_ahead_of_our_clock_counts_as_now() -> None:
     assert text.ago(10_000, 9.0) == "0.0s"
     assert text.ago(10_000, 70.0) == "1m00s"
     assert text.ago(None, 70.0) == text.ago(0, 70.0) == "-"
 
 
-def test_names_and_places_are_what_a_person_would_type() -> None:
+def test_names_and_places_are_shown_as_a_person_would_type_them() -> None:
     assert text.source_name("https://example.org/x/a%20b.mkv?q=1") == "a b.mkv"
     assert text.source_name("https://example.org") == "https://example.org"
     assert text.place("file:///srv/a%20b.mp4") == "/srv/a b.mp4"
@@ -83,11 +83,11 @@ def test_names_and_places_are_what_a_person_would_type() -> None:
     assert text.place(None) == "-"
 
 
-def test_priorities_have_words_and_strange_ones_their_number() -> None:
+def test_known_priorities_are_words_and_others_numbers() -> None:
     assert [text.priority(value) for value in (0, 1, 2, 9)] == ["normal", "high", "urgent", "9"]
 
 
-def test_progress_reports_the_part_that_is_done_only_while_a_job_runs() -> None:
+def test_progress_shows_a_fraction_only_while_a_job_runs() -> None:
     now = Progress(0.42, fps=50.0, speed=2.04, eta_seconds=61, phase="encode")
     job = msgspec.structs.replace(JOB, status=JobStatus.ASSIGNED, progress=now)
     assert (text.progress(job), text.pace(job)) == ("42% encode", "50 fps 2x eta 1m01s")
@@ -95,7 +95,7 @@ def test_progress_reports_the_part_that_is_done_only_while_a_job_runs() -> None:
     assert (text.progress(waiting), text.pace(waiting)) == ("-", "")
 
 
-def test_progress_of_an_ended_job_is_where_it_lies_or_why_it_failed() -> None:
+def test_progress_of_an_ended_job_is_its_output_or_its_error() -> None:
     done = msgspec.structs.replace(JOB, status=JobStatus.COMPLETED, output_url="file:///o/a.mp4")
     bad = msgspec.structs.replace(
         JOB, status=JobStatus.FAILED_PERMANENTLY, error_message="cut\noff"

@@ -1,4 +1,4 @@
-"""`distconv top`: the screen at any size, an outage and its end, JSON, and how often it looks."""
+"""Test `distconv top`: the screen at any size, outages, JSON, and the pace of refreshes."""
 
 import json
 import os
@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 from tests.client.fake import FakeDaemon, found, problem, running, served
 
-from distconv_client import cluster as snapshot_module
+from distconv_client import cluster
 from distconv_client.cluster import FarmSnapshot, FarmWatcher, Outage
 from distconv_client.display.dashboard import draw_dashboard
 from distconv_client.errors import DaemonUnreachable, Refused
@@ -66,7 +66,7 @@ def lines(
 
 
 UNREACHABLE: list[httpx.Response | Exception] = [httpx.ConnectError("refused")] * 4
-"""So often is a request repeated."""
+"""As many errors as a request has tries."""
 
 
 def squeezed(line: str) -> str:
@@ -83,7 +83,7 @@ def test_the_screen_shows_queue_engines_and_running_jobs() -> None:
     assert squeezed(shown[1]) == (
         "jobs 12 pending 2 assigned 1204 completed 3 failed permanently 0 cancelled"
     )
-    assert shown[2] == "queue    10 may go, the oldest for 4m10s; 2 wait for a time"
+    assert shown[2] == "queue    10 ready, the oldest for 4m10s; 2 delayed"
     assert squeezed(shown[3]) == "engines 1 busy 1 offline"
     head, first = shown[5].split(), shown[6].split()
     assert head == ["ENGINE", "STATE", "SLOTS", "BENCHMARK", "CPU", "FREE", "CODECS", "SEEN"]
@@ -109,7 +109,7 @@ def test_a_narrow_screen_keeps_the_most_important_columns() -> None:
     assert shown[9].split() == ["SOURCE", "PHASE", "DONE", "SPEED", "ETA"]
 
 
-def test_a_low_screen_shares_its_lines_and_says_how_many_rows_are_left_out() -> None:
+def test_a_low_screen_counts_the_rows_that_are_left_out() -> None:
     shown = lines(snapshot(30, 30), 100, 24)
     assert [line for line in shown if "more" in line] == ["… and 23 more", "… and 23 more"]
     few_engines = lines(snapshot(2, 30), 100, 24)
@@ -117,7 +117,7 @@ def test_a_low_screen_shares_its_lines_and_says_how_many_rows_are_left_out() -> 
     assert lines(snapshot(30, 2), 100, 24)[-1].startswith("1763840000000000_1")
 
 
-def test_a_farm_without_engines_is_reported_what_to_do() -> None:
+def test_a_farm_without_engines_says_how_to_start_one() -> None:
     empty = FarmSnapshot(0, StatusView("0.1.0", 1.0, {}, QueueView(), {}), [], [])
     assert "none; start one: distconv-engine --server URL" in lines(empty)[3]
 
@@ -134,12 +134,12 @@ def test_paused_jobs_and_jobs_without_progress_are_shown_as_such() -> None:
     assert started.split()[-5:] == ["started", "░░░░░░░░░░░░", "0%", "-", "-"]
 
 
-def test_an_outage_is_reported_above_what_was_seen_last() -> None:
-    error = DaemonUnreachable("Can not reach the daemon.")
+def test_an_outage_is_shown_above_the_last_known_state() -> None:
+    error = DaemonUnreachable("Cannot reach the daemon.")
     shown = lines(snapshot(), outage=Outage(NOW_S - 12, error))
-    assert shown[1] == "AWAY for 12s: Can not reach the daemon."
+    assert shown[1] == "UNAVAILABLE for 12s: Cannot reach the daemon."
     assert "engine-0" in "\n".join(shown)
-    assert "nothing seen yet" in lines(None, outage=Outage(NOW_S, error))[2]
+    assert "no state known yet" in lines(None, outage=Outage(NOW_S, error))[2]
     assert lines(snapshot(), returned_s=NOW_S - 3)[1] == "The daemon is back."
     assert lines(snapshot(), returned_s=NOW_S - 60)[1].startswith("jobs")
 
@@ -178,13 +178,13 @@ def test_a_refresh_asks_only_for_assigned_jobs(daemon: Site) -> None:
     assert paths == ["/status", "/engines/", "/jobs/1_0", "/jobs/1_1", "/jobs/1_2", "/jobs/gone"]
 
 
-def test_no_more_jobs_are_asked_for_than_can_be_shown(daemon: Site) -> None:
+def test_no_more_jobs_are_requested_than_can_be_shown(daemon: Site) -> None:
     FarmWatcher(daemon.client()).refresh_snapshot(jobs_max=2)
     assert len([r for r in daemon.requests if r.url.path.startswith("/jobs/")]) == 2
 
 
-def test_many_jobs_are_asked_for_in_turn(daemon: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(snapshot_module, "ASKED_PER_REFRESH", 2)
+def test_many_jobs_are_requested_in_turn(daemon: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "ASKED_PER_REFRESH", 2)
     watcher = FarmWatcher(daemon.client())
     asked: list[list[str]] = []
     for _ in range(4):
@@ -197,24 +197,24 @@ def test_many_jobs_are_asked_for_in_turn(daemon: Site, monkeypatch: pytest.Monke
     assert len(watcher.snapshot.running) == 3
 
 
-def test_too_many_requests_are_an_outage_and_no_end(daemon: Site) -> None:
+def test_too_many_requests_count_as_an_outage(daemon: Site) -> None:
     daemon.faults = [problem(429, "slower")] * 4
     watcher = FarmWatcher(daemon.client())
     watcher.refresh_snapshot()
     assert watcher.outage is not None
 
 
-def test_a_slow_daemon_is_looked_at_less_often(daemon: Site) -> None:
+def test_a_slow_daemon_is_asked_less_often(daemon: Site) -> None:
     moments = iter([0.0, 0.01, 10.0, 10.5, 20.0, 50.0])
     watcher = FarmWatcher(daemon.client(), ticker=lambda: next(moments))
     pauses: list[float] = []
     for _ in range(3):
         watcher.refresh_snapshot()
         pauses.append(watcher.next_in_s)
-    assert pauses == [snapshot_module.EVERY_S, 5.0, snapshot_module.EVERY_S_MAX]
+    assert pauses == [cluster.EVERY_S, 5.0, cluster.EVERY_S_MAX]
 
 
-def test_an_outage_keeps_the_last_look_and_its_end_is_noted(daemon: Site) -> None:
+def test_an_outage_keeps_the_last_snapshot_and_its_end_is_recorded(daemon: Site) -> None:
     clock = iter([1.0, 100.0, 200.0, 300.0])
     watcher = FarmWatcher(daemon.client(), clock=lambda: next(clock))
     watcher.refresh_snapshot()
@@ -233,7 +233,7 @@ def test_an_outage_keeps_the_last_look_and_its_end_is_noted(daemon: Site) -> Non
     assert watcher.snapshot.at_ms == 200_000
 
 
-def test_a_wrong_key_is_not_a_outage(daemon: Site) -> None:
+def test_a_wrong_key_is_not_an_outage(daemon: Site) -> None:
     daemon.faults = [problem(401, "Unauthorized")]
     with pytest.raises(Refused):
         FarmWatcher(daemon.client()).refresh_snapshot()
@@ -259,7 +259,7 @@ def test_once_prints_one_whole_screen(call: Callable[..., Result]) -> None:
     assert "\x1b" not in result.stdout
 
 
-def test_without_a_terminal_it_is_as_with_once(call: Callable[..., Result]) -> None:
+def test_without_a_terminal_top_prints_one_screen(call: Callable[..., Result]) -> None:
     assert call().exit_code == 0
 
 
@@ -269,10 +269,10 @@ def test_once_exits_1_when_the_daemon_is_unavailable(
     daemon.faults = [*UNREACHABLE]
     result = call("--once")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "Can not reach the daemon" in result.stderr
+    assert "Cannot reach the daemon" in result.stderr
 
 
-def test_json_is_one_document_a_look(call: Callable[..., Result]) -> None:
+def test_json_is_one_document_per_refresh(call: Callable[..., Result]) -> None:
     document = json.loads(call("--once", "--json").stdout)
     assert document["status"]["queue"] == {"ready": 10, "delayed": 2, "oldest_s": 250.0}
     assert [seen["engine_id"] for seen in document["engines"]] == ["attic", "barn"]
@@ -343,12 +343,12 @@ class Terminal:
 
 
 @pytest.mark.e2e
-def test_on_a_terminal_it_is_live_survives_an_outage_and_q_leaves(daemon: Site) -> None:
+def test_on_a_terminal_top_is_live_survives_an_outage_and_q_quits(daemon: Site) -> None:
     with served(daemon) as url:
         terminal = Terminal(url)
         terminal.wait_for("encode")
         daemon.faults = [problem(500, "the disk is full")]
-        terminal.wait_for("AWAY for")
+        terminal.wait_for("UNAVAILABLE for")
         terminal.wait_for("The daemon is back.")
         terminal.press("x")
         terminal.press("q")
@@ -357,7 +357,7 @@ def test_on_a_terminal_it_is_live_survives_an_outage_and_q_leaves(daemon: Site) 
 
 
 @pytest.mark.e2e
-def test_on_a_terminal_control_c_leaves_too(daemon: Site) -> None:
+def test_on_a_terminal_control_c_quits_too(daemon: Site) -> None:
     with served(daemon) as url:
         terminal = Terminal(url)
         terminal.wait_for("encode")

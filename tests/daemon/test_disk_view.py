@@ -1,4 +1,4 @@
-"""The read-only view of a disk: stores work on it as usual, and the real disk does not change."""
+"""The read-only view of a disk: stores work on it, and the real disk does not change."""
 
 import os
 from pathlib import Path

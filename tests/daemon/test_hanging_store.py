@@ -78,7 +78,7 @@ HANGS = """
 import threading, time
 import trio
 from distconvd import hookimpl
-from distconv_plugins.store_memory import MemoryStore
+from distconv_plugins.stores.memory import MemoryStore
 class Hangs(MemoryStore):
     async def commit(self, changes):
         {how}
@@ -109,7 +109,7 @@ def test_sigterm_ends_a_daemon_whose_commit_hangs(
                 _wait_until(lambda: "draining" in daemon.log)
         assert daemon.process.wait(20) == 1
         connection.close()
-        assert "the store hangs has not ended a commit" in daemon.log
+        assert "the store hangs has not finished a commit" in daemon.log
 
 
 def _wait_until(is_true: Callable[[], bool]) -> None:

@@ -224,7 +224,7 @@ STATES: list[tuple[str, bytes | None, int, bool]] = [
     ("garbage", b"\x00\xff garbage", 0, True),
     ("nested without end", b'{"jobs":' + b"[" * 100_000, 0, True),
     ("another shape", b'["jobs"]', 0, True),
-    ("a job that is none", b'{"jobs":{"1_0":5},"engines":{}}', 0, True),
+    ("a job that is not an object", b'{"jobs":{"1_0":5},"engines":{}}', 0, True),
 ]
 
 
@@ -260,7 +260,9 @@ def small_disk(tmp_path: Path) -> Generator[Path]:
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-def test_on_a_full_disk_changes_fail_and_reads_work_until_there_is_space_again(small_disk: Path) -> None:
+def test_on_a_full_disk_changes_fail_and_reads_work_until_there_is_space_again(
+    small_disk: Path,
+) -> None:
     ballast = small_disk / "ballast"
     with start(small_disk.parent, "--state-file", str(small_disk / "state.json")) as daemon:
         job = daemon.submit()

@@ -1,4 +1,4 @@
-"""The promises of docs/migrate_from_original.md: the original's state, engines and clients work."""
+"""The promises of docs/migrate_from_original.md: the original's state and engines work."""
 
 import json
 import subprocess

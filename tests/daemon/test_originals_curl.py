@@ -1,7 +1,7 @@
 """The curl commands of the original's README, run as they are printed against a real daemon.
 
-They are taken from that README where it is at hand (beside the checkout), else from ours, which has
-the same examples. Only the port, the key and the job id are put in.
+They are read from that README if it is next to the checkout, else from ours, which has the same
+examples. Only the port, the key and the job id are replaced.
 """
 
 import json

@@ -33,9 +33,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize("text,said", WRONG)
-def test_a_faulty_wanted_plugin_stops_the_start(
-    tmp_path: Path, text: str, said: str
-) -> None:
+def test_a_faulty_wanted_plugin_stops_the_start(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said) as caught:
         Plugins([plugin(tmp_path, text)])
     assert caught.value.exit_code == 78
@@ -152,11 +150,13 @@ async def test_a_route_of_a_plugin_is_served(tmp_path: Path) -> None:
     [
         ({"policy": "nosuch"}, "no policy 'nosuch'; installed: .*size-aware"),
         ({"auth": "nosuch"}, "no authenticator 'nosuch'; installed: api-key, key-file, none"),
-        ({"plugin": {"size-aware": {"large_from_mb": 1}}}, "cannot be over"),
+        ({"plugin": {"size-aware": {"large_from_mb": 1}}}, "cannot be greater than large_from_mb"),
         ({"plugin": {"size-aware": {"colour": 1}}}, r"\[plugin.size-aware\].*colour"),
     ],
 )
-async def test_an_unknown_choice_is_rejected_with_the_valid_ones(setting: dict[str, Any], said: str) -> None:
+async def test_an_unknown_choice_is_rejected_with_the_valid_ones(
+    setting: dict[str, Any], said: str
+) -> None:
     with pytest.raises(ConfigError, match=said):
         async with open_daemon(**setting):
             pass

@@ -26,7 +26,7 @@ from distconvd.testing.daemon import Client, MemoryListener, open_daemon
 
 SLOW_STORE = """
 import trio
-from distconv_plugins.store_memory import MemoryStore
+from distconv_plugins.stores.memory import MemoryStore
 from distconvd import hookimpl
 
 class Slow(MemoryStore):
@@ -72,7 +72,7 @@ def test_readyz_is_503_while_the_state_is_read_and_the_same_connection_is_served
         status, answer, after = asked(connection, "GET", "/readyz")
         assert (status, after) == (503, "1")
         assert answer["ready"] is False
-        assert "reads its state" in answer["causes"]["starting"]
+        assert "reading its state" in answer["causes"]["starting"]
         for method, path in (("GET", "/jobs/"), ("POST", "/jobs/"), ("GET", "/"), ("PUT", "/x/y")):
             status, answer, after = asked(connection, method, path)
             assert (status, answer["type"], after) == (503, "urn:distconv:problem:unavailable", "1")
@@ -90,9 +90,7 @@ def test_readyz_is_503_while_the_state_is_read_and_the_same_connection_is_served
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("flag", ["--store", "--policy", "--auth"])
-def test_an_unknown_choice_is_reported_before_anything_is_opened(
-    tmp_path: Path, flag: str
-) -> None:
+def test_an_unknown_choice_is_reported_before_anything_is_opened(tmp_path: Path, flag: str) -> None:
     """Even if the address is taken: the configuration has to be corrected first."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])

@@ -98,7 +98,9 @@ def test_an_export_changes_nothing_and_refuses_a_damaged_store(tmp_path: Path) -
 
 
 @pytest.mark.e2e
-def test_a_store_in_use_is_neither_exported_nor_imported_into(exported: Path, tmp_path: Path) -> None:
+def test_a_store_in_use_is_neither_exported_nor_imported_into(
+    exported: Path, tmp_path: Path
+) -> None:
     with start(tmp_path, "--state-file", "live.json") as daemon:
         out = run("export", "--state-file", "live.json", cwd=tmp_path)
         into = put_in(exported, "--state-file", "live.json")
@@ -149,7 +151,7 @@ def test_a_pipe_or_a_device_is_neither_read_nor_replaced(
 def test_an_import_into_memory_is_refused(exported: Path) -> None:
     done = put_in(exported, "--store", "memory")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "nothing would be kept; name one on disk" in done.stderr
+    assert "nothing would be kept; name a store on disk" in done.stderr
 
 
 async def test_when_the_disk_fails_half_way_the_message_says_to_empty_the_target(

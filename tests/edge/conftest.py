@@ -1,4 +1,4 @@
-"""Fixtures of the edge's tests."""
+"""Provide the fixtures of the edge's tests."""
 
 import logging
 from collections.abc import AsyncGenerator

@@ -1,4 +1,4 @@
-"""What both fuzzers share: byte streams made of requests and noise, and a client that sends them.
+"""Generate byte streams of requests and noise, and send them; both fuzzers use this.
 
 `FUZZ_EXAMPLES` says how many streams are tried; `make fuzz` tries many more than the suite does.
 """
@@ -13,7 +13,7 @@ from tests.edge.kit import read_all
 
 
 def so_many(usual: int) -> settings:
-    """Return the settings of a fuzzer that tries so many streams unless it is told how many."""
+    """Return the settings of a fuzzer that tries `usual` streams, or `FUZZ_EXAMPLES` if that is set."""
     return settings(
         max_examples=int(os.environ.get("FUZZ_EXAMPLES", usual)),
         deadline=None,
@@ -39,7 +39,7 @@ PIECES = [
     b"\xff\xfe",
 ]
 SIZES = st.lists(st.integers(1, 200), min_size=1, max_size=5)
-"""Of the pieces in which a stream arrives."""
+"""Sizes of the pieces in which a stream arrives."""
 ENDINGS = st.sampled_from(["close", "half-close", "silence"])
 
 
@@ -62,7 +62,7 @@ def streams(good: Sequence[bytes]) -> st.SearchStrategy[bytes]:
 async def converse(
     client: trio.abc.HalfCloseableStream, data: bytes, sizes: Sequence[int], ending: str
 ) -> bytes | None:
-    """Send a stream in pieces and end it; return all that is said, None where nobody listens."""
+    """Send a stream in pieces and end it; return all replies, None if the client has closed."""
     try:
         at = 0
         while at < len(data):
@@ -73,7 +73,7 @@ async def converse(
         if ending == "half-close":
             await client.send_eof()
     except trio.BrokenResourceError:
-        pass  # the server has closed, as it may
+        pass  # the server may close at any time
     if ending == "close":
         await client.aclose()
         return None

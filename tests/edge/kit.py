@@ -1,7 +1,7 @@
-"""What the edge's tests share: a small app, a connection in memory, and a strict reader of replies.
+"""Provide a small app, connections in memory, and a strict parser of replies.
 
 `Site` serves an app on memory streams, so that a test decides what arrives when. `read_replies`
-lets h11's client side judge what came back: whatever it accepts to the last byte is well-formed.
+lets h11's client side parse what came back: what it accepts to the last byte is well-formed.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -37,7 +37,7 @@ class Reply:
 
 
 def read_replies(data: bytes, methods: Sequence[str] = ("GET",) * 1000) -> list[Reply]:
-    """Parse all that a server said; raises for anything that is not a sequence of whole replies."""
+    """Parse all that a server sent; raises for anything that is not a sequence of whole replies."""
     replies: list[Reply] = []
     for method in methods:
         if not data:
@@ -168,7 +168,7 @@ async def pieces(journal: Journal, number: int) -> AsyncIterator[bytes]:
 
 
 class Site:
-    """An app that is served on memory streams; `open_site` makes one."""
+    """An app that is served on memory streams; created by `open_site`."""
 
     def __init__(self, nursery: trio.Nursery, app: App, limits: EdgeLimits) -> None:
         self._nursery = nursery
@@ -198,7 +198,7 @@ class Site:
         self.open -= 1
 
     async def talk(self, *sent: bytes, half_close: bool = True) -> bytes:
-        """Send some bytes, end our half, and return everything that is said until the close."""
+        """Send some bytes, end our half, and return everything that the server sends until the close."""
         client = self.connect()
         try:
             for data in sent:
@@ -226,7 +226,7 @@ async def read_all(client: trio.abc.ReceiveStream) -> bytes:
 async def open_site(
     app: App | None = None, limits: EdgeLimits | None = None
 ) -> AsyncGenerator[Site]:
-    """Serve until the block ends; then every connection must have ended, or it is ended."""
+    """Serve until the block ends; connections that are still open then are cancelled."""
     limits = limits or EdgeLimits()
     async with trio.open_nursery() as nursery:
         site = Site(nursery, app or small_app(Journal()), limits)

@@ -1,4 +1,4 @@
-"""A whole daemon on a real port, in this process: its routes and gate over sockets of the kernel's."""
+"""Serve a whole daemon on a real port, in this process, over the kernel's sockets."""
 
 import gc
 import os
@@ -25,27 +25,27 @@ PATIENCE_S = 20
 
 @dataclass
 class Port:
-    """Where the daemon is to be reached, and the parts of it that a test looks at."""
+    """The daemon's port, and the parts of the daemon that a test inspects."""
 
     daemon: Daemon
     server: Server
     number: int
 
     async def connect(self) -> trio.SocketStream:
-        """Return a new connection. The kernel makes it at once, so nothing need be waited for."""
+        """Return a new connection. The kernel accepts it immediately, whether the daemon is ready."""
         await trio.lowlevel.checkpoint()
         client = socket.create_connection(("127.0.0.1", self.number), PATIENCE_S)
         client.setblocking(False)
         return trio.SocketStream(trio.socket.from_stdlib_socket(client))
 
     async def wait_until_left(self) -> None:
-        """Wait until nobody is connected any more."""
+        """Wait until no client is connected any more."""
         with trio.fail_after(PATIENCE_S):
             while self.server.connections:
                 await trio.sleep(0.001)
 
     def jobs(self) -> dict[str, bytes]:
-        """Return every job as it is on record."""
+        """Return every job as it is stored."""
         return dict(self.daemon.parts.dispatcher.state.jobs)
 
 
@@ -53,7 +53,7 @@ class Port:
 async def open_port(
     limits: EdgeLimits | None = None, *, tls: TlsFiles | None = None, **settings: Any
 ) -> AsyncGenerator[Port]:
-    """Serve a daemon on a port of loopback; at the end no connection may be left."""
+    """Serve a daemon on a loopback port; at the end no connection may be left."""
     async with open_daemon(**settings) as daemon, trio.open_nursery() as nursery:
         listeners = await open_listeners("127.0.0.1", 0)
         number = listeners[0].socket.getsockname()[1]
@@ -65,13 +65,13 @@ async def open_port(
 
 
 async def reset(client: trio.SocketStream) -> None:
-    """Leave without a goodbye: the daemon gets a reset and not an end."""
+    """Close the connection with a reset instead of an orderly end."""
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     await client.aclose()
 
 
 async def take_all(client: trio.SocketStream) -> bytes:
-    """Return what is said until the daemon ends the connection, however it does."""
+    """Return what the daemon sends until the connection ends, also by a reset."""
     said = bytearray()
     try:
         async for data in client:
@@ -82,7 +82,7 @@ async def take_all(client: trio.SocketStream) -> bytes:
 
 
 async def send_until_refused(client: trio.SocketStream, piece: bytes, number: int) -> None:
-    """Send a piece so often, or until the daemon has had enough."""
+    """Send a piece several times, or until the daemon closes the connection."""
     try:
         for _ in range(number):
             await client.send_all(piece)
@@ -91,12 +91,12 @@ async def send_until_refused(client: trio.SocketStream, piece: bytes, number: in
 
 
 class OpenConnections(NamedTuple):
-    """What a process holds: whatever is left of a connection shows in one of these."""
+    """Resources of the process: anything left of a connection shows in one of these."""
 
     descriptors: int
     tasks: int
     blocks: int
-    """Of memory, as Python counts them: less than one for each object."""
+    """Memory blocks, as Python counts them: less than one for each object."""
 
     @classmethod
     def now(cls) -> "OpenConnections":

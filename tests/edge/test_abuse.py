@@ -1,8 +1,8 @@
-"""After each kind of abuse nothing is left: no descriptor, no task, no memory, no changed job.
+"""Check that no kind of abuse leaks descriptors, tasks or memory, or changes a job.
 
-Each kind is done by a crowd of connections at once, on real sockets, several times over. What the
-first times leave is what is made once and kept (metrics, caches); what each further time leaves is a
-leak. One object left for each connection would show.
+A crowd of concurrent connections on real sockets repeats each kind several times. What the first
+round leaves is created once and kept (metrics, caches); what every further round leaves is a leak. One
+leaked object per connection would show.
 """
 
 import logging
@@ -49,7 +49,7 @@ WAITING = [
 
 @pytest.fixture(autouse=True)
 def _quiet(caplog: pytest.LogCaptureFixture) -> None:
-    """Whatever level the run asks for: pytest keeps what is logged, which would count as left."""
+    """Set the log level, whatever the run asks for: pytest keeps log records, which would count."""
     caplog.set_level(logging.WARNING, logger="distconvd")
 
 
@@ -106,7 +106,7 @@ async def _expect_and_leave(port: Port, _number: int) -> None:
 
 
 async def _wait_and_leave(port: Port, number: int) -> None:
-    """Leave a long poll, an event stream, a websocket."""
+    """Abandon a long poll, an event stream or a websocket."""
     asked = WAITING[number % len(WAITING)].replace(b"{id}", next(iter(port.jobs())).encode())
     client = await port.connect()
     await client.send_all(asked.replace(b"%d", b"%d" % number))
@@ -128,7 +128,7 @@ async def _stop_in_a_body(port: Port, _number: int) -> None:
 
 
 async def _never_read(port: Port, _number: int) -> None:
-    """Ask for megabytes and take none of it, until the daemon hangs up."""
+    """Ask for megabytes and read none of it, until the daemon closes the connection."""
     async with await port.connect() as client:
         await client.send_all(get(b"/openapi.json") * 60)
         await port.wait_until_left()
@@ -159,13 +159,13 @@ KINDS: dict[str, tuple[Abuse, int]] = {
 
 
 def limits_for(abuse: Abuse) -> EdgeLimits:
-    """Return short timeouts for what ends by them, and for the rest those that a busy machine keeps."""
+    """Return short timeouts for abuse that ends by them, else those that suit a busy machine."""
     waits = (_stop_in_a_head, _stop_in_a_body, _never_read, _hello_and_silence)
     return SHORT if abuse in waits else EdgeLimits()
 
 
 async def crowd(port: Port, abuse: Abuse, numbers: Sequence[int]) -> OpenConnections:
-    """Have it done by a crowd at once; return what is held once all have gone."""
+    """Abuse the daemon from many concurrent connections; return what is open once all have gone."""
     with trio.fail_after(PATIENCE_S):
         async with trio.open_nursery() as nursery:
             for number in numbers:
@@ -180,7 +180,7 @@ async def assert_nothing_is_left(port: Port, abuse: Abuse, number: int) -> None:
     assert {h.descriptors for h in counts[1:]} == {counts[1].descriptors}
     assert {h.tasks for h in counts[1:]} == {counts[1].tasks}
     growths = [later.blocks - before.blocks for before, later in pairwise(counts)]
-    # The least of several: a leak is there every time, what something else allocates is not.
+    # The minimum: a leak recurs in every round, other allocations do not.
     assert min(growths) < number, growths
     assert port.jobs() == jobs
 
@@ -279,7 +279,7 @@ ANYBODY.check_hostname, ANYBODY.verify_mode = False, ssl.CERT_NONE
 
 
 async def _shake_and_reset(port: Port, number: int) -> None:
-    """Leave in the middle of a handshake, after it, or after a request."""
+    """Reset in the middle of a handshake, after it, or after a request."""
     inner = await port.connect()
     outer = trio.SSLStream(inner, ANYBODY, https_compatible=True)
     if number % 3:
@@ -317,7 +317,7 @@ async def test_ten_thousand_abandoned_connections_leak_nothing() -> None:
     async def leave(port: Port, number: int) -> None:
         client = await port.connect()
         await client.send_all(begun[number % len(begun)])
-        # Resets leave no TIME_WAIT behind, of which the machine has only so many.
+        # Mostly resets, which leave no TIME_WAIT behind: a machine has only so many of these.
         await (client.aclose() if number % 10 == 0 else reset(client))
 
     async with open_port() as port:

@@ -1,4 +1,4 @@
-"""The access log and the observers."""
+"""Test the access log and the observers."""
 
 import logging
 import re

@@ -1,4 +1,4 @@
-"""Request bodies: limits, types, 100 Continue, and what nobody read."""
+"""Test request bodies: limits, types, 100 Continue, and unread bodies."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Web pages: who is on the list may read and send what the API has, others nothing."""
+"""Test CORS: pages on the list may use the API's headers and replies, others may not."""
 
 import socket
 from typing import Any

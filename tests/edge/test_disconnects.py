@@ -1,4 +1,4 @@
-"""Clients that go away: at every byte of a request and of a reply, and quietly."""
+"""Test clients that disconnect at any byte of a request or a reply."""
 
 import logging
 from collections.abc import Callable
@@ -54,7 +54,7 @@ async def test_a_client_may_half_close_after_any_byte_and_receives_only_whole_re
 
 
 def cut_pair(bytes_max: int) -> Callable[[], Any]:
-    """Return a maker of stream pairs whose client hangs up after so many bytes of the reply."""
+    """Return a factory of stream pairs whose client hangs up after so many bytes of the reply."""
 
     def make() -> Any:
         client, server = memory_stream_pair()
@@ -125,7 +125,7 @@ async def test_a_request_that_arrives_as_the_drain_starts_is_not_begun(
 ) -> None:
     client = site.connect()
     await wait_all_tasks_blocked()
-    await client.send_all(get("/"))  # the server's task has it, and has not run yet
+    await client.send_all(get("/"))  # the server's task has received it, but has not run yet
     site.drain.start()
     assert await client.receive_some() == b""
     assert journal.requests == []

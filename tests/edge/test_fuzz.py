@@ -1,8 +1,8 @@
-"""The invariant: every byte stream ends in well-formed replies or a close.
+"""Check the invariant that every byte stream ends in well-formed replies or a close.
 
-Never a traceback, never a stuck task, never a handler run for a request that was not whole. Here it is
-looked for on a small app, which has a route for each thing that the edge does; `test_fuzz_daemon`
-looks on a whole daemon, for changed jobs.
+There is never a traceback, a stuck task, or a handler run for an incomplete request. This module uses
+a small app with a route for each feature of the edge; `test_fuzz_daemon` uses a whole daemon and looks
+for changed jobs.
 """
 
 import pytest
@@ -47,20 +47,20 @@ async def one_stream(journal: Journal, data: bytes, sizes: list[int], ending: st
         said = await converse(site.connect(), data, sizes, ending)
         if said is not None:
             read_replies(said, methods_for(said, journal))
-        # Whatever it was: after the longest of the timeouts nothing of it may be left.
+        # After the longest of the timeouts nothing of the stream may be left.
         await trio.sleep(100)
         assert site.open == 0
 
 
 def methods_for(said: bytes, journal: Journal) -> list[str]:
-    """Return the methods of the requests that were answered, so that HEAD is read as such."""
+    """Return the methods of the answered requests, because replies to HEAD have no body."""
     assert said == b"" or journal.exchanges
     return ["HEAD" if e.method == "HEAD" else "GET" for e in journal.exchanges]
 
 
 @pytest.fixture(autouse=True)
 def no_surprise(caplog: pytest.LogCaptureFixture) -> object:
-    """Only the crash that a request asks for is ever logged."""
+    """Check that nothing is logged but the crash that a request asks for."""
     caplog.set_level("WARNING", logger="distconvd")
     yield
     for record in caplog.records:

@@ -1,8 +1,8 @@
-"""The same invariant for a whole daemon: no byte stream without a key for it changes a job.
+"""Check the same invariant for a whole daemon: unauthorized byte streams change no job.
 
-Every call that changes something is made, well and badly, by callers who may only read, who have a
-wrong key or none. Whatever becomes of the stream, all that is on record is afterwards what it was
-before, every reply is well-formed, no task is left, and nothing is logged above a warning.
+Every call that changes something is made, correctly and mutated, by callers who may only read, or who
+have a wrong key or none. Whatever the stream, afterwards the stored state is unchanged, every reply is
+well-formed, no task is left, and nothing but wrong keys is logged at WARNING or above.
 """
 
 import logging
@@ -24,12 +24,12 @@ from distconvd.testing.daemon import open_daemon
 pytestmark = pytest.mark.slow
 
 READER = "{reader}"
-"""Stands for the key of one who may only read."""
+"""Placeholder for the key of a caller who may only read."""
 KEYS = ["X-API-Key: " + READER, "Authorization: Bearer " + READER, "X-API-Key: guess", "A: b"]
 JOB = b'{"source_url":"file:///a.mov","target_codec":"h264"}'
 JSON = "Content-Type: application/json"
 NDJSON = "Content-Type: application/x-ndjson"
-# Job 1 waits, job 2 is held by engine e1, job 3 has ended.
+# Job 1 is pending, job 2 is assigned to engine e1, job 3 has ended.
 CALLS: list[tuple[str, str, bytes, str]] = [
     ("POST", "/jobs/", JOB, JSON),
     ("POST", "/jobs/?strict=true", JOB, "Idempotency-Key: k"),
@@ -68,7 +68,7 @@ def good() -> list[bytes]:
 
 
 class Keys(NamedTuple):
-    """The key file and what is in it."""
+    """The key file and the keys in it."""
 
     path: Path
     admin: str
@@ -93,7 +93,7 @@ async def one_stream(keys: Keys, data: bytes, sizes: list[int], ending: str) -> 
     async with open_daemon(
         api_key=None,
         key_file=str(keys.path),
-        plugin={"key-file": {"poll_s": 1e6}},  # a thread that looks would spoil the clock
+        plugin={"key-file": {"poll_s": 1e6}},  # a polling thread would stop the mock clock
         dispatch={"lease_s": 1e6, "engine_timeout_s": 1e6, "pickup_s": 1e6},
         cors_origins=["https://a.example"],
     ) as daemon:
@@ -117,7 +117,7 @@ async def one_stream(keys: Keys, data: bytes, sizes: list[int], ending: str) -> 
 
 
 async def three_jobs(farm: Farm) -> list[str]:
-    """Have one that has ended, one that is held, one that waits; return their ids, last first."""
+    """Create a job that has ended, one assigned and one pending; return their ids, last first."""
     ended = await farm.assigned()
     await farm.client.post(f"/jobs/{ended['job_id']}/complete", {"output_url": "file:///o"})
     await farm.beat()
@@ -138,7 +138,7 @@ def living() -> int:
 
 @pytest.fixture(autouse=True)
 def no_surprise(caplog: pytest.LogCaptureFixture) -> object:
-    """Nothing is logged but the wrong keys."""
+    """Check that nothing but wrong keys is logged at WARNING or above."""
     caplog.set_level("WARNING", logger="distconvd")
     yield
     loud = {r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING}

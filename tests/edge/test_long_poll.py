@@ -1,4 +1,4 @@
-"""Long polls: who still waits, and what ends the wait."""
+"""Test what ends a long poll."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from distconvd.errors import NotFound
 
 
 class Poll:
-    """A handler that waits for news, as a job's long poll does."""
+    """A handler that waits for a change, as a job's long poll does."""
 
     def __init__(self) -> None:
         self.news = trio.Event()

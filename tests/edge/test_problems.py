@@ -1,4 +1,4 @@
-"""Errors as problem documents."""
+"""Test problem documents."""
 
 import json
 

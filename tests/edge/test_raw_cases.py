@@ -1,4 +1,4 @@
-"""The list of raw-socket cases, run on real sockets; docs/edge.md is the same list."""
+"""Run the list of raw-socket cases on real sockets; docs/edge.md is the same list."""
 
 import os
 from collections.abc import AsyncGenerator
@@ -26,7 +26,7 @@ async def port() -> AsyncGenerator[Port]:
 
 
 async def said_after(port: Port, case: Case, *pieces: bytes) -> bytes:
-    """Send some pieces and return all that is said until the daemon closes."""
+    """Send some pieces and return all that the daemon sends until it closes."""
     with trio.fail_after(PATIENCE_S):
         client = await port.connect()
         async with client, trio.open_nursery() as nursery:
@@ -42,17 +42,17 @@ async def send(client: trio.SocketStream, case: Case, *pieces: bytes) -> None:
         if case.half:
             await client.send_eof()
     except trio.BrokenResourceError:
-        return  # it has closed already, as it may
+        return  # the daemon may have closed already
 
 
 def bytewise(data: bytes) -> list[bytes]:
-    """Cut into single bytes; what is thousands of bytes long into a few hundred pieces."""
+    """Cut data into single bytes, or into a few hundred pieces if it is thousands of bytes long."""
     size = max(1, len(data) // 500)
     return [data[at : at + size] for at in range(0, len(data), size)]
 
 
 def probe(job_id: str) -> bytes:
-    """Return a request that would change a job if anybody took it for one."""
+    """Return a request that would cancel the job if the daemon executed it."""
     lines = [f"DELETE /jobs/{job_id} HTTP/1.1", FIXED.decode() + "Connection: close", "", ""]
     return "\r\n".join(lines).encode()
 
@@ -62,10 +62,10 @@ def methods_of(case: Case) -> list[str]:
 
 
 async def talk(port: Port, case: Case, pieces: list[bytes], *, follow: bool) -> None:
-    """Hold one conversation and judge it by the case.
+    """Run one conversation and check it against the case.
 
-    With `follow` a request to cancel a job comes right behind. It is heard if, and only if, the
-    connection is still in order.
+    With `follow` a request to cancel a job comes directly after it. It is executed if, and only if, the
+    connection stays open after the case.
     """
     job = (await port.daemon.client.post("/jobs/", JOB)).json()
     before = port.jobs()
@@ -83,7 +83,7 @@ async def talk(port: Port, case: Case, pieces: list[bytes], *, follow: bool) -> 
 
 
 def judge(replies: list[Reply], case: Case) -> None:
-    """Check what every reply of its status must have."""
+    """Check the headers that every reply of its status must have."""
     for reply in replies[: len(case.replies)]:
         assert reply.headers["x-request-id"]
         if reply.status >= 400:
@@ -106,7 +106,7 @@ async def test_a_case_is_answered_as_listed_whole_byte_by_byte_and_with_a_reques
 
 
 async def test_a_request_appended_to_a_bad_one_in_the_same_write_is_never_executed(port: Port) -> None:
-    """As in the case above, but in one write, so that both lie in one buffer of ours."""
+    """As in the test above, but in one write, so that the daemon has both in one buffer."""
     for case in CASES.values():
         if case.closes and not (case.half or case.silent or case.alone):
             job = (await port.daemon.client.post("/jobs/", JOB)).json()
@@ -142,7 +142,7 @@ def test_docs_edge_md_lists_exactly_the_cases_that_are_run() -> None:
         PAGE.write_text(text[:begin] + tables(), encoding="utf-8")
         text = PAGE.read_text(encoding="utf-8")
     assert text[begin:] == tables(), (
-        "run DISTCONV_UPDATE_DOCS=1 pytest tests/edge/test_raw_cases.py to write it anew"
+        "run DISTCONV_UPDATE_DOCS=1 pytest tests/edge/test_raw_cases.py to write it again"
     )
 
 

@@ -1,4 +1,4 @@
-"""Replies: HEAD, 204, HTTP/1.0, iterated bodies, and handlers that fail."""
+"""Test replies: HEAD, 204, HTTP/1.0, iterated bodies, and handlers that fail."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Requests as they come off the wire: whole, byte by byte, one after another."""
+"""Test how requests are read: whole, byte by byte, pipelined."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""From method and path to a route."""
+"""Test the router."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The server on real sockets: limits, floods, slow clients, the drain, and nothing left behind."""
+"""Test the server on real sockets: limits, floods, slow clients, the drain, and leaks."""
 
 import errno
 import json
@@ -216,7 +216,7 @@ async def test_a_drain_answers_long_polls_immediately(journal: Journal) -> None:
 
 
 class FakeLimit:
-    """The process's limit on open files, so that no test changes the real one."""
+    """A fake of the process's limit on open files, so that no test changes the real one."""
 
     def __init__(self, soft: int, hard: int) -> None:
         self.now = (soft, hard)

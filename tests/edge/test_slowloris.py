@@ -1,7 +1,7 @@
-"""500 slow clients do not slow the others: the 99th percentile with them and without, in one run.
+"""Check that 500 slow clients do not slow down the others, by the 99th percentile of latency.
 
-Half of them send heads, half bodies, a byte now and then. Two daemons are asked in turn, request by
-request, one of them with the slow clients: so whatever else the machine does meets both alike.
+Half of them send heads, half bodies, a byte now and then. Requests go alternately to two daemons, of
+which one has the slow clients, so that other load on the machine affects both alike.
 """
 
 import logging
@@ -30,7 +30,7 @@ BEGUN = [
 
 @contextmanager
 def slow_clients(port: int) -> Generator[Callable[[], None]]:
-    """Keep them connected; what is given has the next of them send its next byte."""
+    """Keep the slow clients connected; yield a function that makes the next one send a byte."""
     clients: list[socket.socket] = []
     try:
         for number in range(SLOW):
@@ -46,7 +46,7 @@ def slow_clients(port: int) -> Generator[Callable[[], None]]:
 
 
 def ask(client: socket.socket) -> float:
-    """Make one request on a kept connection; return how long it took, in seconds."""
+    """Make one request on a kept-alive connection; return how long it took, in seconds."""
     began = time.perf_counter()
     client.sendall(f"GET /status HTTP/1.1\r\n{KEYED}\r\n".encode())
     said = client.recv(65_536)
@@ -64,14 +64,14 @@ def p99(took: list[float]) -> float:
 
 
 def measure(drip: Callable[[], None], one: socket.socket, other: socket.socket) -> float:
-    """Return how much longer the slowest in a hundred requests take beside the slow clients."""
+    """Return by what factor the slow clients raise the 99th percentile of the latency."""
     latencies: list[float] = []
     alone: list[float] = []
     for _ in range(REQUESTS):
         drip()
         latencies.append(ask(one))
         alone.append(ask(other))
-    log.info("p99 %.2f ms alone, %.2f ms beside %d", p99(alone) * 1e3, p99(latencies) * 1e3, SLOW)
+    log.info("p99 %.2f ms alone, %.2f ms with %d slow clients", p99(alone) * 1e3, p99(latencies) * 1e3, SLOW)
     return p99(latencies) / p99(alone)
 
 
@@ -89,7 +89,7 @@ def test_500_slow_clients_do_not_slow_the_others_threefold(tmp_path: Path) -> No
         connect(beset) as one,
         connect(quiet) as other,
     ):
-        # What slows the daemon does so every time; what the machine did meanwhile does not.
+        # The best of several runs: a slow daemon is slow in each of them, a busy machine is not.
         ratios = (measure(drip, one, other) for _ in range(TRIES))
         assert any(ratio < 3 for ratio in ratios)
         assert beset.jobs() == {}

@@ -1,4 +1,4 @@
-"""Requests that two programs in a row might read differently, and other bad HTTP."""
+"""Test request smuggling and other bad HTTP."""
 
 import json
 

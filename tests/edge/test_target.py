@@ -1,4 +1,4 @@
-"""Request targets: what is decoded, what is refused."""
+"""Test the decoding of request targets."""
 
 import pytest
 

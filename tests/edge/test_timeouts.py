@@ -1,4 +1,4 @@
-"""Slow clients, on a clock that jumps: each wait has its bound and its reply."""
+"""Test the timeouts for slow clients, with a mock clock."""
 
 from collections.abc import AsyncIterator
 
@@ -11,7 +11,7 @@ from distconvd.edge.http import Request, Response, Route
 
 
 async def drip(client: trio.abc.SendStream, data: bytes, every_s: float) -> None:
-    """Send a byte now and then, until the server has had enough."""
+    """Send a byte every `every_s`, until the server closes."""
     try:
         for i in range(len(data)):
             await client.send_all(data[i : i + 1])
@@ -58,7 +58,7 @@ async def test_a_head_that_arrives_too_slowly_gets_408(
         nursery.start_soon(drip, client, get("/", "A: " + "b" * 500), every_s)
         (reply,) = read_replies(await read_all(client))
         assert (reply.status, reply.headers["connection"]) == (408, "close")
-        assert trio.current_time() < 14.5  # with its lingering
+        assert trio.current_time() < 14.5  # including the linger time
         nursery.cancel_scope.cancel()
 
 

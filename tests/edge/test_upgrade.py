@@ -1,4 +1,4 @@
-"""Handing a connection over to another protocol."""
+"""Test handing a connection over to another protocol."""
 
 import logging
 

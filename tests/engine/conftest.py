@@ -27,17 +27,35 @@ from distconv_engine.logs import Log
 from distconv_engine.pipeline.run import run_attempt
 from distconvd.model import CompleteReport, Job
 
+OTHER_FFMPEG = os.environ.get("DISTCONV_TEST_FFMPEG") or None
+"""The engine's ffmpeg in these tests: `system` or a path, as the setting takes it; else the bundled."""
+BEYOND_5_1 = {
+    "test_damage_that_container_or_decoder_can_tell_is_an_input_failure[gif-cut-95]": "ffmpeg 5.1 "
+    "decodes a GIF that is cut without a word",
+    "test_recordings_joined_in_a_format_whose_clock_may_begin_anew_are_converted_whole[ogg]": "ffmpeg "
+    "5.1 takes the head of a second Opus recording in an Ogg file for sound",
+}
+"""What this version cannot do, whatever the engine asks of it."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if OTHER_FFMPEG is None or not find_tools(OTHER_FFMPEG).version.startswith("5.1"):
+        return
+    for item in items:
+        if reason := BEYOND_5_1.get(item.name):
+            item.add_marker(pytest.mark.xfail(reason=reason))
+
 
 @pytest.fixture(scope="session")
 def tools() -> Tools:
-    """The ffmpeg of this machine, or another one: `DISTCONV_TEST_FFMPEG=… pytest tests/engine`."""
-    other = os.environ.get("DISTCONV_TEST_FFMPEG")
-    return find_tools(Path(other) if other else None)
+    """The engine's ffmpeg: the bundled one, or that of `DISTCONV_TEST_FFMPEG`."""
+    return find_tools(OTHER_FFMPEG)
 
 
 @pytest.fixture(scope="session")
-def clips(tools: Tools, tmp_path_factory: pytest.TempPathFactory) -> Clips:
-    return Clips(tools, tmp_path_factory.mktemp("clips"))
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Clips:
+    """Sources, made with the bundled ffmpeg whichever one the engine has: they come from anywhere."""
+    return Clips(find_tools(None), tmp_path_factory.mktemp("clips"))
 
 
 @pytest.fixture(scope="session")

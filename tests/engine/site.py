@@ -45,6 +45,7 @@ class Site:
         argv += ["--server", self.url, "--work-dir", str(self.work), "--engine-id", "e1"]
         argv += ["--heartbeat-s", "0.5", "--disk-reserve-mb", "0", *flags]
         environ = {**os.environ, "DISTCONV_API_KEY": kit.KEY}
+        environ["DISTCONV_FFMPEG"] = os.environ.get("DISTCONV_TEST_FFMPEG", "")
         with (self.folder / "engine.log").open("ab") as log:
             self.engine = subprocess.Popen(
                 argv, env=environ, stdout=log, stderr=log, start_new_session=True

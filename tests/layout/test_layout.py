@@ -314,7 +314,13 @@ def test_the_wheel_contains_the_same_packages() -> None:
 def test_ci_runs_what_a_person_runs() -> None:
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
-    assert "make check" in script.read_text()
+    assert re.search(r"^exec make .*\bcheck\b", script.read_text(), re.MULTILINE)
+
+
+def test_ci_runs_the_engine_with_the_distributions_ffmpeg_too() -> None:
+    words = (ROOT / ".ci" / "run").read_text()
+    installed = words.index("install -y --no-install-recommends ffmpeg")
+    assert installed < words.index("check test-system-ffmpeg")
 
 
 # -------------------------------------------------------------------- what is never committed

@@ -1,4 +1,4 @@
-"""Find external programs, load files that belong to no package, and read YAML, for tests of contrib/.
+"""Find external programs, and load loose Python and YAML files, for tests of contrib/.
 
 The programs are not needed to develop DistConv. A test looks for them at `DISTCONV_TEST_NGINX=…` (and so
 on), on `PATH`, in the system folders and in `.tools`, where `tools/operator_tools.py` puts them; if a

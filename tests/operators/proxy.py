@@ -1,4 +1,4 @@
-"""Run a real nginx on loopback with `contrib/nginx/distconv.conf`, in front of a real daemon.
+"""Run a real nginx with `contrib/nginx/distconv.conf` in front of a real daemon.
 
 The file is used as committed, except for addresses, certificate and log, which are replaced; each must
 be found in it.

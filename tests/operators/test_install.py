@@ -1,4 +1,4 @@
-"""`contrib/install.sh` below a staged root: configured, upgraded, failed and killed at any change."""
+"""`contrib/install.sh` below a staged root: install, upgrade, failure and kill at any change."""
 
 import re
 import shutil
@@ -44,7 +44,9 @@ def test_a_dry_run_on_an_installed_tree_changes_nothing(releases: Releases, site
     assert snapshot(site) == before
 
 
-def test_a_second_install_of_the_same_release_changes_nothing(releases: Releases, site: Path) -> None:
+def test_a_second_install_of_the_same_release_changes_nothing(
+    releases: Releases, site: Path
+) -> None:
     before = snapshot(site)
     assert "dck_" not in done(releases.install, *releases.flags(site, "1.0"))
     assert snapshot(site) == before
@@ -207,7 +209,9 @@ def test_the_originals_jobs_are_taken_over_and_its_file_stays(
     assert theirs.exists()
 
 
-def test_another_programs_command_of_the_same_name_stops_the_install_and_stays(releases: Releases, site: Path) -> None:
+def test_another_programs_command_of_the_same_name_stops_the_install_and_stays(
+    releases: Releases, site: Path
+) -> None:
     link = site / "usr/local/bin/distconv"
     link.unlink()
     link.write_text("somebody's own")
@@ -290,9 +294,7 @@ def test_a_configuration_changed_by_hand_stays_and_a_warning_says_what_to_do(
     assert "distconvd keys add" in admin
 
 
-def test_a_value_that_is_set_already_gives_no_warning(
-    releases: Releases, tmp_path: Path
-) -> None:
+def test_a_value_that_is_set_already_gives_no_warning(releases: Releases, tmp_path: Path) -> None:
     root, key = tmp_path / "root", key_in(tmp_path, "dck_by-hand")
     done(releases.install, *releases.flags(root, "1.0", "--role", "all"))
     (root / "etc/distconv/engine.toml").write_text("server = 'http://mine:8080'\n")

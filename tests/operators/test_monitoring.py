@@ -1,5 +1,4 @@
-"""`contrib/prometheus` and `contrib/grafana`: every rule and panel queries metrics that exist, every
-alert fires in a test, and every runbook names commands that exist."""
+"""`contrib/prometheus` and `contrib/grafana`: queried metrics exist, alerts fire, runbooks parse."""
 
 import json
 import re

@@ -244,7 +244,9 @@ def _poll_and_leave(proxy: Proxy, daemon: Running, patience_s: float) -> bool:
     return True
 
 
-def test_an_engine_that_disconnects_while_polling_gets_no_job(proxy: Proxy, daemon: Running) -> None:
+def test_an_engine_that_disconnects_while_polling_gets_no_job(
+    proxy: Proxy, daemon: Running
+) -> None:
     beat = {"engine_id": "leaver", "supported_codecs": ["leave"], "benchmark_time": 1.0}
     proxy.ask("POST", "/engines/heartbeat", json.dumps(beat))
     assert any(_poll_and_leave(proxy, daemon, patience_s) for patience_s in (0.5, 3, 10))

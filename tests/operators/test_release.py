@@ -1,4 +1,4 @@
-"""A real release, built from this checkout without a network and staged: its contents, and that it runs."""
+"""A real release, built from this checkout without a network: its contents, and a run."""
 
 import hashlib
 import json

@@ -295,7 +295,7 @@ def ask(site: Path, answers: str) -> str:
 @pytest.mark.parametrize(
     "answers, left, backups",
     [("\n\n", [RESULT], 1), ("n\ny\n", [], 0), ("what?\nn\nno\n", [RESULT], 0)],
-    ids=["the defaults", "nothing is kept", "an answer that is none"],
+    ids=["the defaults", "nothing is kept", "an invalid answer"],
 )
 def test_on_a_terminal_it_asks_for_backup_and_results(
     site: Path, answers: str, left: list[str], backups: int

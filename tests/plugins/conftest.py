@@ -1,4 +1,4 @@
-"""Fixtures of the plugins' tests."""
+"""Provide the fixtures of the plugins' tests."""
 
 import os
 from pathlib import Path
@@ -21,5 +21,5 @@ def plugin(tmp_path: Path) -> Write:
 
 @pytest.fixture
 def no_real_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is durable is in `FaultyDisk`'s books: hundreds of power cuts need not wear the disk."""
+    """Skip real fsyncs: `FaultyDisk` records what is durable, and the tests make thousands."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)

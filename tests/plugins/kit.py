@@ -1,5 +1,4 @@
-"""What the plugins' tests share: plugins written on the spot, the daemon's side of an offer, and a
-disk that fails at each step."""
+"""Share between the plugins' tests: plugin files, the daemon's side of a hook, and disk faults."""
 
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -23,16 +22,16 @@ from distconvd import hookimpl
 from distconvd.errors import *
 from distconvd.policy import Hold, Place, Share
 """
-"""How each plugin begins that the fixture `plugin` writes."""
+"""The beginning of each plugin that the fixture `plugin` writes."""
 Write = Callable[..., str]
-"""That fixture: the text of a plugin, and a name if it is to be another than `mine`."""
+"""The type of that fixture; its arguments are the plugin's text and its name (default `mine`)."""
 JOB = {"source_url": "file:///a.mov", "target_codec": "h264"}
 OPERATIONS_MAX = 400
-"""More than any life here has."""
+"""More operations than any run here has."""
 
 
 class Context:
-    """What the daemon would tell the plugin whose table of settings this is."""
+    """The context that the daemon would give the plugin with this table of settings."""
 
     api_key = None
     key_file = None
@@ -55,20 +54,20 @@ class Context:
 
 
 class RegistrarFixture(Generic[T]):
-    """What a plugin registers, by name."""
+    """Records what a plugin registers, by name."""
 
     def __init__(self) -> None:
-        self.made: dict[str, T] = {}
+        self.registered: dict[str, T] = {}
 
     def add(self, name: str, registered: T) -> None:
-        self.made[name] = registered
+        self.registered[name] = registered
 
 
 def registered(register: Callable[[Registrar[T]], None], name: str) -> T:
-    """Return what a plugin's hook offers under a name."""
+    """Return what a plugin's hook registers under a name."""
     registrar = RegistrarFixture[T]()
     register(registrar)
-    return registrar.made[name]
+    return registrar.registered[name]
 
 
 def each_fault(
@@ -79,9 +78,9 @@ def each_fault(
     more_than: int = 0,
     only: frozenset[str] = frozenset(),
 ) -> Iterator[tuple[int, FaultyDisk]]:
-    """Yield (number, disk) for a fault at each operation of a life, up to the first not reached.
+    """Yield (number, disk) with a fault at each operation of a run, up to the first not reached.
 
-    `more_than`: a life of no more operations than these is not the one that was meant.
+    `more_than`: a run with no more operations than this has left out what the test is about.
     """
     for at in range(first, OPERATIONS_MAX):
         disk = FaultyDisk(at, fault, error, only)
@@ -89,11 +88,11 @@ def each_fault(
         if not disk.struck:
             assert at > more_than
             return
-    pytest.fail("no life ran through")
+    pytest.fail("every run hit its fault: raise OPERATIONS_MAX?")
 
 
 def stuck(caplog: pytest.LogCaptureFixture, words: str) -> None:
-    """Block, as a bad plugin would, until the log says it in these words."""
+    """Block, as a bad plugin would, until these words are in the log."""
     deadline_s = time.perf_counter() + 10
     while words not in caplog.text:
         assert time.perf_counter() < deadline_s
@@ -101,7 +100,7 @@ def stuck(caplog: pytest.LogCaptureFixture, words: str) -> None:
 
 
 async def insist(step: Callable[[], Awaitable[object]]) -> None:
-    """Do a step again when the disk refused it, as the service's loops do."""
+    """Repeat a step after a disk error, as the service's loops do."""
     try:
         await step()
     except OSError:

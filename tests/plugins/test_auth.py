@@ -1,4 +1,4 @@
-"""Authenticators pass their suite; keys of a file are made, revoked, bound, reloaded and end."""
+"""Authenticators pass their suite; keys of a file are made, revoked, bound, reloaded and expire."""
 
 import json
 import logging
@@ -175,7 +175,7 @@ async def test_a_changed_key_file_is_reloaded_without_a_signal_and_a_damaged_one
     key = add_key(path, "anna", ["read"], NOW_MS)
     keys = KeyFile(path, poll_s=0.01)
 
-    async def write_keys(text: str) -> None:
+    async def wait_logged(text: str) -> None:
         while text not in caplog.text:
             await trio.sleep(0.005)
 
@@ -183,11 +183,11 @@ async def test_a_changed_key_file_is_reloaded_without_a_signal_and_a_damaged_one
         async with trio.open_nursery() as nursery:
             await nursery.start(keys.run)
             path.write_text("{ half of it")
-            await write_keys("the keys stay as they were")
+            await wait_logged("the previous keys stay valid")
             assert keys.authenticate(key, PEER).name == "anna"
             path.unlink()
             other = add_key(path, "bob", ["read"], NOW_MS)
-            await write_keys("has changed: 1 keys")
+            await wait_logged("has changed: 1 key")
             assert keys.authenticate(other, PEER).name == "bob"
             with pytest.raises(Unauthorized):
                 keys.authenticate(key, PEER)
@@ -215,7 +215,7 @@ async def test_a_single_key_next_to_a_key_file_is_logged_as_unused(
     async with open_daemon(api_key="the-old-one", key_file=str(path)) as daemon:
         old = daemon.client_with({"x-api-key": "the-old-one"})
         assert (await old.get("/jobs/")).status == 401
-    assert "api_key is set and opens nothing" in caplog.text
+    assert "api_key is set but not accepted" in caplog.text
 
 
 # ------------------------------------------------------------------------ keys of one engine
@@ -232,8 +232,8 @@ async def bound(path: Path) -> Any:
         yield daemon, {name: daemon.client_with({"x-api-key": key}) for name, key in keys.items()}
 
 
-async def reports_on(daemon: Daemon, clients: dict[str, Client]) -> dict[str, Any]:
-    """Return a job that e1 holds."""
+async def job_of_e1(daemon: Daemon, clients: dict[str, Client]) -> dict[str, Any]:
+    """Return a job that is assigned to e1."""
     await clients["root"].post("/jobs/", JOB)
     one = VirtualEngine(daemon, "e1", client=clients["e1"])
     await one.beat()
@@ -259,18 +259,18 @@ async def test_a_key_of_one_engine_is_rejected_for_another_engine(bound: Any) ->
 
 
 @pytest.mark.parametrize("report", ["complete", "fail", "release", "progress"])
-@pytest.mark.parametrize("says", ["nothing", "itself", "the holder"])
+@pytest.mark.parametrize("says", ["nothing", "itself", "the assigned engine"])
 async def test_an_engines_key_reports_only_on_jobs_assigned_to_it(
     bound: Any, report: str, says: str
 ) -> None:
     daemon, clients = bound
-    job = await reports_on(daemon, clients)
+    job = await job_of_e1(daemon, clients)
     bodies: dict[str, dict[str, Any]] = {
         "complete": {"output_url": "file:///o"}, "fail": {"error_message": "no"},
         "release": {"reason": "no"}, "progress": {"fraction": 0.5},
     }  # fmt: skip
     body = {**bodies[report], "attempt": job["attempt"]}
-    named = {"nothing": None, "itself": "e2", "the holder": "e1"}[says]
+    named = {"nothing": None, "itself": "e2", "the assigned engine": "e1"}[says]
     if named is not None or report == "release":
         body["engine_id"] = named or "e2"
     at = f"/jobs/{job['job_id']}/{report}"
@@ -285,7 +285,7 @@ async def test_a_late_legacy_report_of_the_last_engine_is_left_to_the_dispatcher
     bound: Any,
 ) -> None:
     daemon, clients = bound
-    job = await reports_on(daemon, clients)
+    job = await job_of_e1(daemon, clients)
     one = VirtualEngine(daemon, "e1", client=clients["e1"])
     await one.release(job)
     at = f"/jobs/{job['job_id']}/complete"

@@ -1,4 +1,4 @@
-"""contrib/example-plugin, as a stranger would use it: installed, tested, served; and as one file."""
+"""The example plugin can be installed, tested and served as its README says; and as one file."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def python(tmp_path: Path) -> Path:
-    """A clean environment that has what this one has, and nothing else; no network is needed."""
+    """A new environment with the packages of this one and no other; no network is needed."""
     home = tmp_path / "clean"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(home)], check=True)
     python = home / "bin" / "python"
@@ -61,7 +61,7 @@ def run(python: Path, folder: Path, *arguments: str) -> str:
 
 @contextmanager
 def serving(python: Path, folder: Path, *flags: str) -> Iterator[str]:
-    """Run a daemon in `folder`; gives its URL."""
+    """Run a daemon in `folder` and yield its URL."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -94,7 +94,7 @@ def call(url: str, body: object = None) -> tuple[int, Any]:
 
 
 def audit(url: str, name: str) -> None:
-    """The plugin is listed, its route answers, its check refuses, its policy places."""
+    """Check that the plugin is listed, its route answers, its check rejects, its policy places."""
     listed = {plugin["name"]: plugin for plugin in call(f"{url}/plugins")[1]}
     assert "distconvd_register_policies" in listed[name]["hooks"]
     assert call(f"{url}/cheap-hours")[1]["price"] == 0.1
@@ -111,11 +111,11 @@ def audit(url: str, name: str) -> None:
 def test_the_example_is_installed_into_a_clean_environment_tested_and_used_by_a_daemon(
     folder: Path, python: Path
 ) -> None:
-    said = ""
+    printed = ""
     for command in readme_commands(folder, "## 3. Test it"):
         words = command.removeprefix("python -m ").split()
-        said = run(python, folder, *words)
-    assert re.search(r"\b\d+ passed", said)
+        printed = run(python, folder, *words)
+    assert re.search(r"\b\d+ passed", printed)
     assert "cheap-hours" not in run(Path(sys.executable), folder.parent, "pip", "list")
     with serving(python, folder, "--policy", "cheap-hours", "--set", DEAR_NEVER) as url:
         audit(url, "cheap-hours")

@@ -1,4 +1,4 @@
-"""A plugin that reviews, hears or serves cannot end the daemon, nor one of its bundled services."""
+"""A failing review, listener or service ends neither the daemon nor a bundled service."""
 
 import json
 import logging
@@ -46,14 +46,14 @@ def service(*lines: str) -> str:
 
 
 def drop(spool: Path, name: str, **labels: str) -> None:
-    """Drop a job under a name that is a key, so that it needs not settle."""
+    """Drop a job under a name that is a key, so that it counts as stable immediately."""
     part = spool / "tmp" / name
     part.write_text(json.dumps(JOB | {"labels": labels}))
     part.rename(spool / "incoming" / name)
 
 
 async def until(seen: Callable[[], object]) -> None:
-    """Wait for a file; on the real clock, as threads do what is waited for."""
+    """Wait for a file; on the real clock, because threads do the work."""
     with trio.fail_after(30):
         while not seen():
             await trio.sleep(0.01)
@@ -192,7 +192,7 @@ async def test_lines_of_a_batch_repeated_under_its_key_are_answered_as_before(
         assert first.lines == again.lines
 
 
-# ------------------------------------------------------------------------ leaving by sys.exit, too
+# ------------------------------------------------------------------------------------- sys.exit
 
 
 async def test_a_hook_that_calls_exit_does_not_end_the_daemon(
@@ -219,7 +219,7 @@ async def test_a_hook_that_calls_exit_does_not_end_the_daemon(
     assert "policy mine failed" in caplog.text
 
 
-# ----------------------------------------------------------------------- functions of another kind
+# --------------------------------------------------------------------------------- async functions
 
 
 @pytest.mark.parametrize(
@@ -400,7 +400,7 @@ def test_a_service_that_blocks_is_reported_with_its_line_while_it_still_blocks(
 
 
 class Odd:
-    """A store that raises what no store should."""
+    """A store that raises what no store may raise."""
 
     def __init__(self) -> None:
         self.fault: BaseException | None = None

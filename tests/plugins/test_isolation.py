@@ -1,4 +1,4 @@
-"""A plugin cannot hurt the daemon: whatever it does is refused or stays its own, and is named."""
+"""A faulty plugin is rejected or isolated, and named, and never harms the daemon."""
 
 import logging
 import sys
@@ -29,8 +29,8 @@ async def metric(daemon: Daemon, name: str) -> float:
     return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name))
 
 
-async def see_the_policy_overruled(daemon: Daemon) -> None:
-    """Let one job be placed: as by the default policy, and the failure is counted."""
+async def assert_policy_overruled(daemon: Daemon) -> None:
+    """Let a job be placed; check that the default policy did it and the failure is counted."""
     one = VirtualEngine(daemon, "e1")
     await one.beat()
     await daemon.client.post("/jobs/", JOB)
@@ -153,7 +153,7 @@ async def test_a_policy_that_fails_is_overruled_for_that_job_named_and_counted(
         + REGISTRATIONS.format(hook="policies", answer="Policy()")
     )
     async with open_daemon(plugins=[name], policy="mine") as daemon:
-        await see_the_policy_overruled(daemon)
+        await assert_policy_overruled(daemon)
     assert "policy mine failed" in caplog.text
     assert "oh no" in caplog.text
 
@@ -217,7 +217,7 @@ SKIPS = "class Panic(BaseException): ...\n"
 async def test_a_base_exception_is_a_failure_of_its_hook_too(
     plugin: Write, raised: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A panic in another language, the skip of a test framework, an exit: each stays alone."""
+    """As from a panic in another language, the skip of a test framework, or an exit."""
     name = plugin(
         SKIPS + "def place(self, job, engines, now_ms): " + raised + "\n"
         "def collect(self): " + raised + "\n"
@@ -226,7 +226,7 @@ async def test_a_base_exception_is_a_failure_of_its_hook_too(
         + REGISTRATIONS.format(hook="metrics", answer="Mine()")
     )
     async with open_daemon(plugins=[name], policy="mine") as daemon:
-        await see_the_policy_overruled(daemon)
+        await assert_policy_overruled(daemon)
     assert "the metrics mine cannot be shown" in caplog.text
 
 
@@ -345,7 +345,7 @@ async def test_every_synchronous_call_into_a_plugin_is_timed_logged_and_counted(
         assert counted == slow["lazy", "place"] == 1
     assert "plugin lazy is slow: place took " in caplog.text
     said = [r for r in caplog.records if "lazy is slow: authenticate" in r.getMessage()]
-    assert len(said) == 1, "one line in so long"
+    assert len(said) == 1, "one line within QUIET_S"
 
 
 async def test_a_hook_that_is_quick_enough_is_not_reported(
@@ -481,7 +481,7 @@ async def test_a_settings_table_that_no_plugin_reads_is_reported_at_the_start(
 async def test_a_policy_that_always_holds_is_asked_a_bounded_number_of_times_a_request(
     plugin: Write,
 ) -> None:
-    """One that always holds costs a bounded number of questions a request."""
+    """Otherwise each request would ask about every pending job."""
     name = plugin(
         "asked = []\nclass Policy:\n    def place(self, job, engines, now_ms):\n"
         "        asked.append(job.job_id)\n        return Hold('never')\n"

@@ -1,4 +1,4 @@
-"""The listeners `webhook` and `exec`: each passes the suite; who is told what, when, how often."""
+"""The listeners `webhook` and `exec` pass the suite, and deliver each event as documented."""
 
 import hashlib
 import hmac
@@ -52,11 +52,11 @@ class TestExec(ListenerSuite):
 
 
 class Receiver:
-    """An HTTP server that notes what it is told and answers as it is told to."""
+    """An HTTP server that records requests and sends the chosen answers."""
 
     def __init__(self) -> None:
         self.answers: list[tuple[int, dict[str, str]]] = []
-        """What to answer next; 200 where there is nothing."""
+        """The next answers; 200 when there are none."""
         self.received: list[tuple[dict[str, str], bytes]] = []
         self.is_mute = False
         self.url = ""
@@ -103,7 +103,7 @@ class Receiver:
                 (machine.send(reply) or b"") + (machine.send(h11.EndOfMessage()) or b"")
             )
         except (trio.BrokenResourceError, ssl.SSLError):
-            pass  # the other side has gone, or does not trust us
+            pass  # the client has gone, or does not trust this certificate
         finally:
             await trio.aclose_forcefully(stream)
 
@@ -142,7 +142,7 @@ async def running(
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let tries follow each other at once."""
+    """Let tries follow each other almost immediately."""
     monkeypatch.setattr("distconv_plugins.webhook.plugin.BACKOFF_MIN_S", 0.01)
 
 
@@ -263,7 +263,7 @@ async def test_events_that_were_not_acknowledged_are_delivered_after_a_restart(
                 await trio.sleep(0.002)
     deliveries = [one["job_id"] for one in receiver.deliveries]
     assert deliveries[:3] == ["1_0", "1_0", "2_0"]
-    # One whose acknowledgement was on its way when the daemon ended is told once more.
+    # An event whose acknowledgement was on its way when the daemon ended is delivered again.
     assert list(dict.fromkeys(deliveries)) == ["1_0", "2_0", "3_0"]
     assert len({one["id"] for one in receiver.deliveries}) == 3
     assert (tmp_path / "q").stat().st_mode & 0o777 == 0o600
@@ -415,9 +415,9 @@ async def test_a_daemon_posts_the_end_of_a_job_to_its_receivers(tmp_path: Path) 
 
 NOTE = """\
 import json, os, sys
-told = {k: v for k, v in os.environ.items() if k.startswith("DISTCONV_")}
+environ = {k: v for k, v in os.environ.items() if k.startswith("DISTCONV_")}
 with open(sys.argv[1], "a") as file:
-    print(json.dumps([json.load(sys.stdin), told, sys.argv[2:]]), file=file)
+    print(json.dumps([json.load(sys.stdin), environ, sys.argv[2:]]), file=file)
 """
 
 
@@ -440,7 +440,7 @@ async def until(condition: Callable[[], bool]) -> None:
 async def test_a_command_gets_the_event_on_stdin_and_in_its_environment_and_no_shell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DISTCONV_API_KEY", "must not be told")
+    monkeypatch.setenv("DISTCONV_API_KEY", "must not be inherited")
     out = tmp_path / "notes"
     odd = "$(touch /tmp/no); `x` 'y' \"z\" \0 日本語"
     async with executing(sys.executable, "-c", NOTE, str(out), "$HOME; *") as service:

@@ -1,4 +1,4 @@
-"""The metrics `disk`: room on the disks that fill up, read without ever waiting for a disk."""
+"""The metrics `disk` show free space without ever waiting for a disk."""
 
 import os
 import threading
@@ -16,7 +16,7 @@ WAIT_S = 10
 
 
 def values(metrics: DiskMetrics) -> dict[tuple[str, str], float]:
-    """What a scrape shows now."""
+    """Return what a scrape shows now."""
     families: list[Metric] = list(metrics.collect())
     return {(s.name, s.labels["place"]): s.value for f in families for s in f.samples}
 

@@ -1,4 +1,4 @@
-"""The bundled policies: each passes the suite, and does what its module says."""
+"""Each bundled policy passes the suite, and does what its module says."""
 
 from collections import Counter
 from pathlib import Path

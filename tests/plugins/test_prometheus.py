@@ -1,4 +1,4 @@
-"""The listener `prometheus`: passes the suite, counts how jobs end, with labels that are bounded."""
+"""The listener `prometheus` passes the suite and counts outcomes with a bounded set of labels."""
 
 import msgspec
 import pytest

@@ -1,4 +1,4 @@
-"""`submission-rules` lets in what its rules say, and `event-log` keeps an account of what happened."""
+"""`submission-rules` accepts what its rules allow, and `event-log` writes events to a file."""
 
 import json
 from pathlib import Path
@@ -91,7 +91,7 @@ async def test_a_chosen_event_is_logged_as_a_line_with_the_record_at_that_moment
     assert [line["kind"] for line in logged] == ["job.assigned", "job.completed"]
     assert [line["record"]["status"] for line in logged] == ["assigned", "completed"]
     assert [(line["engine_id"], line["attempt"]) for line in logged] == [("e1", 1), ("e1", 1)]
-    assert path.stat().st_mode & 0o007 == 0, "it is nobody else's to read"
+    assert path.stat().st_mode & 0o007 == 0, "others may not read it"
 
 
 async def test_the_event_log_may_be_moved_away_at_any_time(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ async def test_a_pattern_that_matches_no_event_stops_the_start() -> None:
 
 
 class TestEventLog(ListenerSuite):
-    """Also with everything to be written, an event costs next to nothing."""
+    """An event costs little even when all kinds are written."""
 
     @pytest.fixture
     def listener(self, tmp_path: Path) -> FunctionListener:

@@ -1,4 +1,4 @@
-"""The conformance suites catch what a plugin may get wrong without its author noticing."""
+"""The conformance suites catch mistakes that a plugin's author may not notice."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,21 +25,21 @@ Caught = (AssertionError, pytest.fail.Exception)
 
 
 class Fair:
-    """A good one, to begin with."""
+    """A correct one, as the base of the faulty ones."""
 
     def place(self, job: Job, engines: IdleEngines, now_ms: int) -> Place | Hold:
         return Place(next(iter(engines)).engine_id, "the first")
 
 
 class Starves(Fair):
-    """Large jobs wait for ever."""
+    """It never places a large job."""
 
     def place(self, job: Job, engines: IdleEngines, now_ms: int) -> Place | Hold:
         return Hold("too large") if job.job_size > 1000 else super().place(job, engines, now_ms)
 
 
 class Tires(Fair):
-    """It places a thousand jobs, and no more."""
+    """It places a thousand jobs and no more."""
 
     count = 0
 
@@ -49,7 +49,7 @@ class Tires(Fair):
 
 
 class Clings(Fair):
-    """It places on the engine of the last decision, busy by now."""
+    """It places a job on the engine of the last decision, which is busy by now."""
 
     last: Place | Hold | None = None
 
@@ -59,7 +59,7 @@ class Clings(Fair):
 
 
 class Scribbles(Fair):
-    """It notes something in the job."""
+    """It changes the job."""
 
     def place(self, job: Job, engines: IdleEngines, now_ms: int) -> Place | Hold:
         job.labels["seen"] = "yes"
@@ -67,7 +67,7 @@ class Scribbles(Fair):
 
 
 class Hoards(Fair):
-    """It goes through all jobs that it ever saw."""
+    """It iterates over all jobs that it has ever seen."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []
@@ -82,13 +82,13 @@ class Hoards(Fair):
 @pytest.mark.parametrize(
     "policy, test",
     [
-        (Starves, PolicySuite.test_no_job_is_held_at_every_hour_of_the_week),
+        (Starves, PolicySuite.test_no_job_is_on_hold_at_every_hour_of_the_week),
         (Tires, PolicySuite.test_a_plain_job_is_still_placed_after_thousands_of_others),
         (
             Clings,
             PolicySuite.test_every_answer_is_an_available_engine_or_a_hold_with_a_reason,
         ),
-        (Scribbles, PolicySuite.test_a_decision_does_not_change_what_it_was_made_of),
+        (Scribbles, PolicySuite.test_a_decision_does_not_change_the_job),
         (Hoards, PolicySuite.test_decisions_do_not_become_slower_with_the_number_of_jobs),
     ],
 )
@@ -104,7 +104,7 @@ KEY = "0123456789abcdef-anna"
 
 
 class Careful:
-    """A good one, to begin with."""
+    """A correct one, as the base of the faulty ones."""
 
     def is_good(self, key: str, peer: str) -> bool:
         return key == KEY
@@ -118,21 +118,21 @@ class Careful:
 
 
 class TakesPrefix(Careful):
-    """The first half of a key will do."""
+    """It accepts the first half of a key."""
 
     def is_good(self, key: str, peer: str) -> bool:
         return key in (KEY, KEY[:10])
 
 
 class LooksAtTheEnds(Careful):
-    """The middle of a key does not count."""
+    """It ignores the middle of a key."""
 
     def is_good(self, key: str, peer: str) -> bool:
         return (len(key), key[:8], key[-8:]) == (len(KEY), KEY[:8], KEY[-8:])
 
 
 class TrustsNeighbours(Careful):
-    """Who calls from where a good key came from needs none."""
+    """It accepts any key from an address that has sent a valid one."""
 
     def __init__(self) -> None:
         self.known: set[str] = set()
@@ -154,7 +154,7 @@ class Keyed(AuthenticatorSuite):
         (LooksAtTheEnds, Keyed.test_every_character_of_a_key_counts),
         (
             TrustsNeighbours,
-            Keyed.test_nobody_comes_in_for_where_they_call_from_or_who_called_before,
+            Keyed.test_neither_an_address_nor_an_earlier_caller_replaces_the_key,
         ),
     ],
 )
@@ -170,7 +170,7 @@ def test_a_bad_authenticator_is_caught(
 
 
 class Quiet:
-    """A good one, to begin with."""
+    """A correct one, as the base of the faulty ones."""
 
     def on_event(self, event: Event) -> None:
         pass
@@ -181,7 +181,7 @@ class Quiet:
 
 
 class Grows(Quiet):
-    """It keeps what nobody takes."""
+    """It keeps all events without a bound."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -204,7 +204,7 @@ class RunsOnce(Quiet):
 @pytest.mark.parametrize(
     "listener, test",
     [
-        (Grows, ListenerSuite.test_what_it_keeps_of_events_that_nobody_takes_is_bounded),
+        (Grows, ListenerSuite.test_the_events_that_it_keeps_are_bounded),
         (RunsOnce, ListenerSuite.test_a_service_can_be_run_again),
     ],
 )
@@ -218,7 +218,7 @@ def test_a_bad_listener_is_caught(listener: type[Quiet], test: Callable[..., Non
 
 
 class WritesLater(JsonStore):
-    """It answers at once, and writes when it is closed."""
+    """It acknowledges immediately, and writes when it is closed."""
 
     later: tuple[Change, ...] = ()
 
@@ -233,7 +233,7 @@ class WritesLater(JsonStore):
 
 
 class WritesInPieces(JsonStore):
-    """A batch is as many as it has changes."""
+    """It commits each change of a batch on its own."""
 
     async def commit(self, changes: Sequence[Change]) -> None:
         for change in changes:
@@ -241,14 +241,14 @@ class WritesInPieces(JsonStore):
 
 
 class LosesTheLast(JsonStore):
-    """The last change of a batch is not written."""
+    """It does not write the last change of a batch."""
 
     async def commit(self, changes: Sequence[Change]) -> None:
         await super().commit(changes[:-1] or changes)
 
 
 class MixesTables(JsonStore):
-    """A delete is for every table."""
+    """It deletes a key from every table."""
 
     async def commit(self, changes: Sequence[Change]) -> None:
         tables: tuple[Any, ...] = ("jobs", "engines", "attempts", "meta")
@@ -257,20 +257,20 @@ class MixesTables(JsonStore):
 
 
 TRIES = 20
-"""A kill may come between two batches, where nothing is torn; not so often."""
+"""A kill may come between two batches, where nothing is torn; but hardly this often."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "store, test",
     [
-        (WritesLater, StoreSuite.test_what_was_acknowledged_is_there_after_a_kill),
+        (WritesLater, StoreSuite.test_acknowledged_records_survive_a_kill),
         (
             WritesInPieces,
             StoreSuite.test_a_kill_at_any_moment_leaves_what_was_acknowledged_and_no_part_of_a_batch,
         ),
-        (LosesTheLast, StoreSuite.test_a_batch_may_be_big),
-        (MixesTables, StoreSuite.test_a_delete_is_for_its_own_table_only),
+        (LosesTheLast, StoreSuite.test_a_batch_of_a_thousand_records_is_kept),
+        (MixesTables, StoreSuite.test_a_delete_affects_only_its_own_table),
     ],
 )
 def test_a_bad_store_is_caught(

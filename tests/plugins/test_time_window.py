@@ -1,4 +1,4 @@
-"""The policy `time-window`: hours of the week, over midnight and over changes of the clock."""
+"""The policy `time-window` keeps to hours of the week, over midnight and changes of the clock."""
 
 from datetime import datetime
 from typing import Any
@@ -62,7 +62,7 @@ def test_an_engine_is_used_in_its_hours_only_and_these_go_over_midnight(
 def test_a_job_is_held_until_its_closed_engine_opens() -> None:
     found = answer(policy_of(engines=[NIGHT]), "2026-03-04T12:34:56+00:00", "desk-1")
     assert found == Hold(
-        "the idle engines that could take it are outside of their hours",
+        "the idle engines that could take the job are outside their hours",
         ms_of("2026-03-04T22:00:00+00:00"),
     )
 
@@ -197,8 +197,8 @@ async def test_a_job_begins_when_its_window_opens_with_nothing_else_happening(
         body = {"source_url": "file:///a.mov", "target_codec": "h264"}
         job_id = (await daemon.client.post("/jobs/", body)).json()["job_id"]
         assert await engine_client.ask() is None
-        told = (await daemon.client.get(f"/jobs/{job_id}/why")).json()
-        assert "outside of their hours" in told["summary"]
+        why = (await daemon.client.get(f"/jobs/{job_id}/why")).json()
+        assert "outside their hours" in why["summary"]
         await clock.sleep_until("2026-03-04T21:59:45+00:00")
         assert (await engine_client.must_ask(wait_s=30))["job_id"] == job_id
         late_s = (clock.now().wall_ms - ms_of("2026-03-04T22:00:00+00:00")) / 1000

@@ -1,4 +1,4 @@
-"""Fixtures of the push tests: one daemon in memory a test, and engines on websockets."""
+"""Provide the fixtures of the push tests: one in-memory daemon per test, and websockets."""
 
 from collections.abc import AsyncGenerator
 

@@ -1,7 +1,7 @@
-"""What the push tests share: an engine's end of a websocket, in words of the protocol.
+"""Provide an engine's end of a websocket for the push tests.
 
-`Wall` connects engines to a daemon in memory with trio-websocket's client; `raw_socket` opens one
-by hand, for frames and silences that no library would send.
+`Wall` connects engines to an in-memory daemon with trio-websocket's client; `raw_socket` opens a
+websocket by hand, for frames and silences that no library would produce.
 """
 
 from typing import Any
@@ -50,7 +50,7 @@ class Engine:
         return message
 
     async def ask(self, kind: str, body: object = None, **fields: Any) -> dict[str, Any]:
-        """Send a message; return its ack. What comes before it is heard afterwards."""
+        """Send a message; return its ack. Messages that come before it are returned later."""
         number = await self.say(kind, body, **fields)
         before: list[dict[str, Any]] = []
         while (message := await self.receive())["type"] != "ack":
@@ -67,14 +67,14 @@ class Engine:
         return body
 
     async def job(self) -> dict[str, Any]:
-        """Return the next message's job; it has to be an assignment."""
+        """Return the job of the next message, which must be an assignment."""
         message = await self.receive()
         assert message["type"] == "assigned", message
         job: dict[str, Any] = message["job"]
         return job
 
     async def end(self) -> tuple[int, str | None]:
-        """Return code and reason of the close; no message may come before."""
+        """Return code and reason of the close; no message may come before it."""
         with pytest.raises(ConnectionClosed) as caught:
             await self.socket.get_message()
         end = caught.value.reason
@@ -82,7 +82,7 @@ class Engine:
         return end.code, end.reason
 
     async def is_silent(self) -> bool:
-        """Whether nothing comes until everybody waits for something else to happen."""
+        """Whether no message comes until all tasks are blocked."""
         await wait_all_tasks_blocked()
         with trio.move_on_after(0):
             self._put_by.append(msgspec.json.decode(await self.socket.get_message()))
@@ -90,7 +90,7 @@ class Engine:
 
 
 class Wall:
-    """Where engines plug in."""
+    """The sockets by which engines connect to a daemon."""
 
     def __init__(self, daemon: Daemon, nursery: trio.Nursery) -> None:
         self.daemon = daemon
@@ -98,12 +98,12 @@ class Wall:
         self._streams: list[trio.abc.Stream] = []
 
     async def hang_up(self) -> None:
-        """Drop every connection without a word."""
+        """Drop every connection without a close frame."""
         for stream in self._streams:
             await trio.aclose_forcefully(stream)
 
     async def plug(self, engine_id: str = "e1", **options: Any) -> Engine:
-        """Connect an engine that has not said anything yet."""
+        """Connect an engine that has not sent anything yet."""
         stream = await self.daemon.connect()
         self._streams.append(stream)
         socket = await wrap_client_stream(
@@ -136,7 +136,7 @@ async def raw_socket(
     engine_id: str = "e1",
     pair: tuple[trio.abc.Stream, trio.abc.Stream] | None = None,
 ) -> trio.abc.Stream:
-    """Return a stream on which the daemon has just agreed to a websocket."""
+    """Return a stream on which the daemon has just accepted a websocket."""
     stream, theirs = pair or memory_stream_pair()
     await daemon._connections.send(theirs)
     await stream.send_all(handshake(engine_id))
@@ -148,20 +148,20 @@ async def raw_socket(
 
 
 def frame(opcode: int, payload: bytes, *, first: int = 0x80) -> bytes:
-    """Return one masked frame, as a client has to send it."""
+    """Return one masked frame, as a client must send it."""
     length = len(payload)
     size = bytes([0x80 | length]) if length < 126 else b"\xfe" + length.to_bytes(2, "big")
     return bytes([first | opcode]) + size + bytes(4) + payload
 
 
 async def lockstep_socket(daemon: Daemon, engine_id: str = "e1") -> trio.abc.Stream:
-    """Return a stream as `raw_socket` does, on which nothing is sent that nobody reads."""
+    """Return a stream as `raw_socket` does, but one on which sending waits until it is read."""
     ours, theirs = lockstep_stream_pair()
     return await raw_socket(daemon, engine_id, (ours, theirs))
 
 
 async def read_until_end(stream: trio.abc.Stream) -> bytes:
-    """Return all that is said until the stream ends."""
+    """Return all bytes until the stream ends."""
     said = bytearray()
     async for data in stream:
         said += data

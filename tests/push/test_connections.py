@@ -1,4 +1,4 @@
-"""Who gets a websocket, what ends it, and that its end harms nothing."""
+"""Test who gets a websocket, what ends it, and that its end loses nothing."""
 
 import logging
 
@@ -219,7 +219,7 @@ async def test_a_daemon_that_stops_closes_with_1012(
     assert await engine.end() == (1012, "the daemon is stopping")
 
 
-# ------------------------------------------------------------------- that its end harms nothing
+# -------------------------------------------------------------------- that its end loses nothing
 
 
 async def test_an_assignment_lost_with_its_connection_is_sent_again(
@@ -283,7 +283,7 @@ async def test_an_assignment_lost_by_http_is_delivered_by_websocket(
     await farm.submit()
     job = await engine.job()
     await trio.sleep(6)  # virtual: redeliver_s
-    await farm.beat(jobs=[])  # by HTTP: it does not know of the job
+    await farm.beat(jobs=[])  # by HTTP: the engine does not know of the job
     assert (await engine.job())["job_id"] == job["job_id"]
 
 

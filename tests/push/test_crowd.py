@@ -1,4 +1,4 @@
-"""Two thousand engines that are connected and idle."""
+"""Test two thousand connected, idle engines."""
 
 import gc
 import time
@@ -18,11 +18,11 @@ pytestmark = pytest.mark.slow
 ENGINES = 2_000
 FEW = 200
 GROWTH = 3.0
-"""How many times dearer the last engines may be than the first: far from what a scan would cost."""
+"""By what factor the last engines may cost more than the first: a scan would cost far more."""
 
 
 class Member:
-    """One engine of the crowd: bytes by hand, as two thousand of a library's would be the test."""
+    """One engine of the crowd. It writes frames by hand: 2,000 library clients would dominate."""
 
     def __init__(self, number: int, stream: trio.abc.Stream) -> None:
         self.engine_id = f"e{number}"
@@ -59,9 +59,9 @@ class Member:
 
 
 async def joined(members: list[Member]) -> float:
-    """Let them all join; return what that cost, in seconds of CPU time.
+    """Let all of them join; return the CPU time in seconds.
 
-    The garbage collector rests meanwhile: it would look at what this whole test suite has made.
+    The garbage collector is off meanwhile: it would scan the objects of the whole test suite.
     """
     gc.disable()
     try:
@@ -95,7 +95,7 @@ async def test_with_two_thousand_idle_engines_each_job_reaches_exactly_the_right
         for member in crowd:
             nursery.start_soon(listen, member)
         wanted = []
-        # The fastest four of a codec, then its slowest four.
+        # The four fastest engines of a codec, then its four slowest.
         for size, engines in ((60, (2, 6, 10, 14)), (1, (1998, 1994, 1990, 1986))):
             for number in engines:
                 job = await farm.submit(job_size=size, target_codec="codec2")

@@ -1,4 +1,4 @@
-"""The engine's end, against a whole daemon in memory: what goes over the socket, and when by HTTP."""
+"""Test the engine's end against an in-memory daemon: what goes over the socket, what by HTTP."""
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -68,7 +68,7 @@ async def plug(daemon: Daemon) -> AsyncGenerator[Plug]:
 
 @pytest.fixture
 async def link(plug: Plug, farm: Farm, nursery: trio.Nursery) -> PushLink:
-    """A link that is open, of an engine that has registered."""
+    """An open link of an engine that has registered."""
     await farm.beat(slots=2)
     link = PushLink(plug.open, ActiveAttempts(), Log())
     nursery.start_soon(link.run)
@@ -128,7 +128,7 @@ async def test_a_rejection_is_final_and_a_daemon_error_is_not(
 
 
 class RecordingAttempts(ActiveAttempts):
-    """Holdings that keep what they are told."""
+    """Active attempts that record what is applied to them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -349,7 +349,7 @@ async def test_an_unknown_message_is_ignored(
 
 
 class _Silent:
-    """A socket whose other end is gone without a word."""
+    """A socket whose other end has gone without a close."""
 
     async def receive(self) -> str:
         await trio.sleep_forever()

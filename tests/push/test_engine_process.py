@@ -1,4 +1,4 @@
-"""A real engine, pushed to over real sockets, that loses its websocket in the middle of an encode."""
+"""Test a real engine process that loses its websocket in the middle of an encode."""
 
 import os
 import subprocess
@@ -47,7 +47,7 @@ class Site:
         return decode_job(await self.parts.ledger.execute(get_job, job_id))
 
     async def wait_until(self, seen: Callable[[], Any], timeout_s: float = 60.0) -> None:
-        """For what only another process brings about; polls."""
+        """Poll until a condition that only another process can bring about."""
         with trio.move_on_after(timeout_s):
             while not seen():
                 await trio.sleep(0.02)
@@ -108,7 +108,7 @@ async def test_losing_the_socket_during_an_encode_does_not_affect_the_job(
         await site.wait_until(lambda: site.parts.dispatcher.state.statuses[JobStatus.COMPLETED])
         job = await site.job(job_id)
         assert (job.status, job.attempt) == ("completed", 1)
-        # And work comes over the new one.
+        # Work then arrives over the new one.
         again = await site.submit(clips, "fast")
         await site.wait_until(lambda: site.is_encoding(again))
 
@@ -120,8 +120,8 @@ async def test_pause_resume_and_cancel_over_the_socket_reach_ffmpeg_within_two_s
         await site.wait_until(lambda: site.session is not None)
         job_id = await site.submit(clips, "slow")
         await site.wait_until(lambda: site.is_encoding(job_id))
-        children = site.ffmpegs()  # the encoder, and the decoder beside it
-        # Sooner than any heartbeat: they are 10 s apart.
+        children = site.ffmpegs()  # the encoder and the concurrent decoder
+        # Sooner than any heartbeat: these are 10 s apart.
         await site.parts.ledger.execute(patch, job_id, JobPatch(paused=True))
         stopped = psutil.STATUS_STOPPED
         await site.wait_until(lambda: all(c.status() == stopped for c in children), 2.0)

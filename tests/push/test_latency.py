@@ -1,4 +1,4 @@
-"""An assignment reaches its engine's websocket soon after its commit: real sockets, a real disk."""
+"""Test, on real sockets and a real disk, how soon after its commit an assignment is pushed."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from bench.push import push_latency
 from bench.scenarios import SHORT
 
 PATIENCE_MS = 250.0
-"""Far beyond the goal: a test machine may be busy. `make bench` measures against the goal."""
+"""Far above the goal, because a test machine may be busy. `make bench` checks the goal itself."""
 
 
 @pytest.mark.e2e

@@ -1,4 +1,4 @@
-"""What engine and daemon say to each other, and that all of it is durable when it is said."""
+"""Test the messages between engine and daemon, and that what they report is durable."""
 
 from typing import Any
 
@@ -75,7 +75,7 @@ async def test_failures_and_releases_are_handled_as_over_http(
 async def test_a_report_without_an_attempt_number_is_accepted_only_from_an_engine_of_the_job(
     farm: Farm, wall: Wall
 ) -> None:
-    """The socket says who speaks, so nobody can end another's work by leaving the number out."""
+    """The socket identifies the sender, so omitting the number cannot end another engine's work."""
     first, other = await wall.ready("e1"), await wall.plug("e2")
     job_id = (await farm.submit())["job_id"]
     await first.job()

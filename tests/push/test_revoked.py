@@ -1,4 +1,4 @@
-"""What stays open for long ends with its key: websockets, streams of events, long polls."""
+"""Test that websockets, event streams and long polls end when their key is revoked."""
 
 import sys
 from collections.abc import AsyncGenerator
@@ -37,7 +37,7 @@ def distconvd_register_authenticators(registrar):
 
 @pytest.fixture
 async def switched(tmp_path: Path, autojump_clock: MockClock) -> AsyncGenerator[Daemon]:
-    """A daemon whose one key can be changed while it runs."""
+    """A daemon whose only key can be changed while it runs."""
     plugin = tmp_path / "switch.py"
     plugin.write_text(PLUGIN)
     async with open_daemon(plugins=[str(plugin)], auth="switch") as daemon:
@@ -72,7 +72,7 @@ async def test_a_websocket_is_closed_with_1008_when_its_key_is_no_longer_accepte
     assert job["status"] == "assigned"  # its lease is untouched
 
 
-async def test_an_engine_with_a_revoked_key_gets_no_further_work(
+async def test_an_engine_whose_key_has_lost_its_role_gets_no_further_work(
     autojump_clock: MockClock, switched: Daemon, nursery: trio.Nursery
 ) -> None:
     farm, wall = Farm(switched), Wall(switched, nursery)
@@ -143,7 +143,7 @@ async def test_a_long_poll_for_work_ends_within_seconds_after_its_key_is_revoked
     assert trio.current_time() - at_s <= 6
     key().ROLES |= {"read", "submit", "engine"}
     job = await farm.submit()
-    assert (await farm.job(job["job_id"]))["attempt"] == 0  # nothing was begun for it
+    assert (await farm.job(job["job_id"]))["attempt"] == 0  # nothing was begun for the request
 
 
 async def test_a_waiting_reader_with_a_revoked_key_gets_401(

@@ -1,4 +1,4 @@
-"""docs/spool.md says what is so: its examples run, its numbers are the code's."""
+"""The examples in docs/spool.md run, and its numbers are those of the code."""
 
 import re
 import tomllib
@@ -32,7 +32,7 @@ def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     code = example.replace("/var/spool/distconv", str(root))
     assert "import submit, wait" in code
     names = {"print": lambda *words: shown.extend(words)}
-    monkeypatch.setattr(distconv_spool, "wait", finished)  # nobody serves this spool
+    monkeypatch.setattr(distconv_spool, "wait", finished)  # no daemon serves this spool
     exec(code, names)
     assert len(list((root / "incoming").iterdir())) == 1
     assert " ".join(str(word) for word in shown) == "FINISHED 1753900000000000_1"

@@ -1,4 +1,4 @@
-"""A drop's bytes become one JSON object, or the reason why not."""
+"""A drop's bytes become one JSON object, or an error that names the reason."""
 
 import json
 

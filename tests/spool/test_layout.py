@@ -1,4 +1,4 @@
-"""The folders of a spool are made safe, and a spool that is not safe is refused."""
+"""The folders of a spool are created safe, and an unsafe spool is rejected."""
 
 import os
 import stat

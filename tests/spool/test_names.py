@@ -1,4 +1,4 @@
-"""Any name is a drop's, and an id can be put before it and taken off again."""
+"""An id can be added to any drop's name and removed again."""
 
 import os
 

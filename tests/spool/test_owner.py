@@ -1,4 +1,4 @@
-"""An owner's name, its lock, and what a crash left in its folder."""
+"""An owner has a safe name and a lock, and removes what a crash left in its folder."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What ended long ago goes, with its drop; nothing else does, whatever stops or fails meanwhile."""
+"""Old results and rejections are removed with their drops, and nothing else, even after faults."""
 
 import errno
 import os
@@ -26,7 +26,7 @@ def put(path: Path, days_old: float = 0.0) -> None:
 
 
 def fill(layout: Layout) -> None:
-    """An end and a rejection of long ago and of lately, and much that has not ended."""
+    """Add an old and a new result, an old and a new rejection, and drops that have not ended."""
     for name, days_old in (("old", 11.0), ("new", 9.0)):
         put(layout.accepted / f"1_{name}~a.json", 400.0)
         put(layout.results / f"1_{name}.json", days_old)
@@ -135,7 +135,7 @@ def test_the_clock_of_the_server_may_differ_from_this_hosts(layout: Layout, days
 
 
 class VanishingDisk(OsDisk):
-    """Another daemon prunes the same spool, and is always a little quicker."""
+    """Another daemon prunes the same spool, and is always a little faster."""
 
     def unlink(self, path: Path) -> None:
         super().unlink(path)
@@ -190,4 +190,4 @@ def test_a_stop_at_any_operation_leaves_no_accepted_drop_without_its_result(
         if not disk.struck:
             assert at > 15
             return
-    pytest.fail("no round ran through")
+    pytest.fail("every round hit its fault: raise the number of operations?")

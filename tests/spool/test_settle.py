@@ -1,4 +1,4 @@
-"""A file has settled when it has stayed the same for long enough, by the observer's clock."""
+"""A file is stable when it has stayed the same for long enough, by the observer's clock."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""A drop is durable when `submit` returns, and never half there."""
+"""A drop is durable when `submit` returns, and never incomplete."""
 
 import errno
 import json
@@ -84,7 +84,7 @@ def test_a_power_cut_at_any_operation_leaves_a_whole_drop_or_none(
             assert returned
             assert at == 4, "a new step needs its row in docs/spool.md"
             return
-    pytest.fail("submit never ran through")
+    pytest.fail("every call of submit hit its fault: raise the number of operations?")
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EACCES])

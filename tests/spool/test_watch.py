@@ -1,4 +1,4 @@
-"""From outside, a drop's way can be followed, and is never missed."""
+"""A submitter can follow a drop to its end, and never misses a state."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ def layout(tmp_path: Path) -> Layout:
 
 
 class Pauses:
-    """A clock that moves when somebody pauses, and a hand that does something then."""
+    """A clock that moves at each pause, and steps that are taken then."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -109,5 +109,5 @@ def test_a_damaged_result_is_reported_and_not_taken_for_missing(layout: Layout) 
 
 @pytest.mark.parametrize("job_id", ["../tmp/x", "", "a/b", "a\n"])
 def test_an_id_that_is_a_path_is_refused(layout: Layout, job_id: str) -> None:
-    with pytest.raises(ValueError, match="no job's id"):
+    with pytest.raises(ValueError, match="cannot be a job's id"):
         read_result(layout.root, job_id)

@@ -1,4 +1,4 @@
-"""Each bundled store passes the suite that is exported for anyone's."""
+"""Each bundled store passes the suite that every store must pass."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

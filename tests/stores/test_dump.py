@@ -1,4 +1,4 @@
-"""Exports: every store there and back exactly, and a file that is not whole is refused whole."""
+"""An export restores every store exactly, and an incomplete or changed export is rejected."""
 
 import io
 import json

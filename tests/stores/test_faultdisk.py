@@ -1,4 +1,4 @@
-"""The disk that fails on order keeps to its own rules, or the tests that use it prove nothing."""
+"""The fault-injecting disk keeps its own rules; otherwise the tests that use it prove nothing."""
 
 import errno
 from pathlib import Path
@@ -20,7 +20,7 @@ def write(disk: Disk, path: Path, data: bytes, *, sync: bool = False) -> None:
     file.close()
 
 
-def left(disk: FaultDisk, survival: Survival) -> dict[str, bytes]:
+def surviving(disk: FaultDisk, survival: Survival) -> dict[str, bytes]:
     after = disk.after_power_cut(survival)
     return {path.name: after.contents(path) for path in after.files()}
 
@@ -28,7 +28,7 @@ def left(disk: FaultDisk, survival: Survival) -> dict[str, bytes]:
 def test_a_file_that_was_never_synced_may_be_gone_empty_or_whole() -> None:
     disk = FaultDisk()
     write(disk, A, b"x")
-    assert [left(disk, survival) for survival in (NOTHING, NAMES, EVERYTHING)] == [
+    assert [surviving(disk, survival) for survival in (NOTHING, NAMES, EVERYTHING)] == [
         {},
         {"a": b""},
         {"a": b"x"},
@@ -38,9 +38,9 @@ def test_a_file_that_was_never_synced_may_be_gone_empty_or_whole() -> None:
 def test_syncing_a_file_does_not_make_its_name_durable() -> None:
     disk = FaultDisk()
     write(disk, A, b"x", sync=True)
-    assert left(disk, NOTHING) == {}
+    assert surviving(disk, NOTHING) == {}
     disk.fsync_dir(A.parent)
-    assert left(disk, NOTHING) == {"a": b"x"}
+    assert surviving(disk, NOTHING) == {"a": b"x"}
 
 
 def test_a_rename_is_there_or_not_but_never_half() -> None:
@@ -49,7 +49,7 @@ def test_a_rename_is_there_or_not_but_never_half() -> None:
     disk.fsync_dir(A.parent)
     disk.rename(A, B)
     for survival in survivals(1, 20):
-        assert left(disk, survival) in ({"a": b"x"}, {"b": b"x"})
+        assert surviving(disk, survival) in ({"a": b"x"}, {"b": b"x"})
 
 
 def test_a_rename_into_another_directory_never_loses_the_file() -> None:
@@ -59,7 +59,7 @@ def test_a_rename_into_another_directory_never_loses_the_file() -> None:
     disk.fsync_dir(A.parent)
     disk.rename(A, Path("/d/b"))
     for survival in survivals(1, 20):
-        assert set(left(disk, survival).values()) == {b"x"}
+        assert set(surviving(disk, survival).values()) == {b"x"}
 
 
 def test_each_block_that_was_not_synced_survives_on_its_own() -> None:
@@ -68,7 +68,7 @@ def test_each_block_that_was_not_synced_survives_on_its_own() -> None:
     disk.fsync_dir(A.parent)
     file = disk.open(A, "append")
     file.write(b"x" * BLOCK_BYTES + b"y" * BLOCK_BYTES)
-    found = {left(disk, survival)["a"] for survival in survivals(7, 40)}
+    found = {surviving(disk, survival)["a"] for survival in survivals(7, 40)}
     x, y, zero = b"x" * BLOCK_BYTES, b"y" * BLOCK_BYTES, b"\0" * BLOCK_BYTES
     assert found >= {b"", x, x + y, zero + y}
 
@@ -78,7 +78,7 @@ def test_a_truncation_that_was_not_synced_may_be_undone() -> None:
     write(disk, A, b"x" * 10, sync=True)
     disk.fsync_dir(A.parent)
     disk.open(A, "append").truncate(4)
-    assert {left(disk, survival)["a"] for survival in (NOTHING, EVERYTHING)} == {
+    assert {surviving(disk, survival)["a"] for survival in (NOTHING, EVERYTHING)} == {
         b"x" * 10,
         b"x" * 4,
     }
@@ -95,7 +95,7 @@ def test_what_a_failed_sync_should_have_written_is_lost_whatever_is_synced_later
         file.fsync()
     file.fsync()
     assert read_all(disk, A) == b"oldnew"
-    assert left(disk, EVERYTHING)["a"] == b"old"
+    assert surviving(disk, EVERYTHING)["a"] == b"old"
 
 
 def test_a_short_write_takes_half_and_a_torn_one_raises_as_well() -> None:
@@ -138,7 +138,7 @@ def test_what_is_in_a_directory_goes_with_it() -> None:
     disk.mkdir(Path("/d"))
     write(disk, Path("/d/a"), b"x", sync=True)
     disk.fsync_dir(Path("/d"))
-    assert left(disk, NOTHING) == {}
+    assert surviving(disk, NOTHING) == {}
 
 
 def test_a_lock_is_free_after_a_kill() -> None:

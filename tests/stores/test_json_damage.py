@@ -1,4 +1,4 @@
-"""What the json store makes of files that a crash, a disk or a person has damaged."""
+"""The json store recovers from files that a crash, a disk or a person has damaged."""
 
 import json
 import time
@@ -21,7 +21,7 @@ def state(tmp_path: Path) -> Path:
     return tmp_path / "state.json"
 
 
-async def kept(state: Path, why: str) -> bytes:
+async def kept_aside(state: Path, why: str) -> bytes:
     (path,) = state.parent.glob(f"state.json*.{why}-*")
     return path.read_bytes()
 
@@ -30,8 +30,8 @@ def journals(disk: FaultDisk) -> list[Path]:
     return [path for path in disk.files() if path.name.startswith("state.json.journal-")]
 
 
-def is_behind() -> FaultDisk:
-    """A disk whose state file has `a`, and the journal after it `b`, `c` and `d`; then a kill."""
+def disk_with_journal() -> FaultDisk:
+    """Return a killed store's disk, with `a` in the state file and `b`, `c`, `d` in the journal."""
     disk = FaultDisk()
     files = JsonFiles(disk, STATE)
     files.open()
@@ -73,7 +73,7 @@ async def test_a_useless_state_file_is_kept_aside_and_the_start_is_empty(
 ) -> None:
     state.write_text(text)
     assert await contents(lambda: JsonStore(state)) == ({}, {}, {}, {})
-    assert await kept(state, "corrupt" if text else "empty") == text.encode()
+    assert await kept_aside(state, "corrupt" if text else "empty") == text.encode()
     assert "state.json" in caplog.text
     await commit(lambda: JsonStore(state), [put("a", n=1)])
     assert (await contents(lambda: JsonStore(state))).jobs == {"a": record(n=1)}
@@ -112,7 +112,7 @@ async def test_a_truncated_state_file_loses_nothing(
     assert list(snapshot.jobs) == [f"job-{n}" for n in range(5)]
     assert snapshot.meta == {"x": record(n=4)}
     assert "using the previous state file" in caplog.text
-    assert len(await kept(state, "corrupt")) == size
+    assert len(await kept_aside(state, "corrupt")) == size
 
 
 async def test_with_both_state_files_corrupt_the_records_in_the_journals_are_recovered(
@@ -152,7 +152,7 @@ async def test_a_backup_of_the_state_file_alone_is_all_that_is_needed(
 def test_an_error_while_reading_is_not_a_reason_to_set_a_file_aside(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    disk = is_behind()
+    disk = disk_with_journal()
 
     def fail(_path: Path) -> int:
         raise OSError(5, "Input/output error")
@@ -169,7 +169,7 @@ def test_an_error_while_reading_is_not_a_reason_to_set_a_file_aside(
 
 @pytest.mark.slow
 def test_a_journal_truncated_at_any_byte_gives_its_whole_batches() -> None:
-    whole = is_behind()
+    whole = disk_with_journal()
     path = journals(whole)[-1]
     text = whole.contents(path)
     for size in range(len(text) + 1):
@@ -184,7 +184,7 @@ def test_a_journal_truncated_at_any_byte_gives_its_whole_batches() -> None:
 def test_a_journal_with_any_byte_flipped_gives_the_batches_before(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    whole = is_behind()
+    whole = disk_with_journal()
     path = journals(whole)[-1]
     text = whole.contents(path)
     for place in range(len(text)):
@@ -223,7 +223,7 @@ def test_a_batch_that_failed_does_not_come_back_with_the_previous_state_file() -
     files = JsonFiles(disk, STATE)
     files.open()
     files.commit([put("a", n=1)])
-    # Neither the sync nor the cut works, so the refused batch stays in the journal, whole.
+    # Neither the sync nor the truncation works, so the failed batch stays in the journal, whole.
     disk.fail(len(disk.operations) + 1, "EIO", lasting=True)
     with pytest.raises(OSError, match="Input/output"):
         files.commit([put("refused", n=1)])

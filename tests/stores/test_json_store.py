@@ -1,4 +1,4 @@
-"""The json store's files: what they look like, when they are written, and what is made of others'.
+"""The json store's files have the documented layout, are written in time, and others' are read.
 
 Power cuts and faults are in `test_power_cut.py`, damaged files in `test_json_damage.py`.
 """
@@ -60,7 +60,7 @@ def state(tmp_path: Path) -> Path:
 
 
 class WatchedDisk(RealDisk):
-    """A real disk that tells when the state file is replaced, and can hold the writing of it."""
+    """A real disk that signals when the state file is replaced, and can delay its writing."""
 
     def __init__(self) -> None:
         self.installed = threading.Semaphore(0)
@@ -157,7 +157,7 @@ def test_our_own_layout_and_any_other_read_the_same(tmp_path: Path) -> None:
             assert json.loads(second.tables[table][key]) == {"k": key, "t": table}
 
 
-# ------------------------------------------------------------------------------------ when it folds
+# ---------------------------------------------------------------------------------- checkpoints
 
 
 async def test_a_small_state_file_follows_the_last_change(state: Path) -> None:
@@ -239,7 +239,7 @@ async def test_a_failed_checkpoint_is_retried(
     await store.commit([put("a", n=1)])
     await disk.wait_installed()
     assert jobs_in(state) == ["a"]
-    assert "the state file stays behind" in caplog.text
+    assert "the state file is not up to date" in caplog.text
     await store.aclose()
 
 

@@ -1,4 +1,4 @@
-"""Copying a store into an empty one of another kind."""
+"""A store can be copied into an empty one of another kind."""
 
 import errno
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Every disk operation of the two disk stores fails once, and is once the last before the dark.
+"""Every disk operation of the two disk stores fails once, and is once the last before a power cut.
 
 `DISTCONV_TEST_LONG=1` draws more of what may survive, and more often cuts the power again at each
 operation of a recovery. Both forms do the same in each run.
@@ -31,7 +31,7 @@ LONG = bool(os.environ.get("DISTCONV_TEST_LONG"))
 
 
 class JsonSubject:
-    """The files of a json store; a fold is three steps that commits may come between."""
+    """The files of a json store; a checkpoint has three steps, and commits may come in between."""
 
     def __init__(self, disk: FaultDisk) -> None:
         self.files = JsonFiles(disk, Path("/var/state.json"))
@@ -46,13 +46,13 @@ class JsonSubject:
         self.files.commit(changes)
 
     def step(self, name: str) -> None:
-        if name == "fold":
+        if name == "checkpoint":
             self.files.checkpoint()
-        elif name == "begin fold":
+        elif name == "begin checkpoint":
             self.view = self.files.begin_checkpoint()
-        elif self.view is not None and name == "write fold":
+        elif self.view is not None and name == "write checkpoint":
             self.size = self.files.write_checkpoint(self.view)
-        elif self.view is not None and self.size and name == "end fold":
+        elif self.view is not None and self.size and name == "end checkpoint":
             self.files.end_checkpoint(self.view, self.size)
 
     def close(self) -> None:
@@ -72,7 +72,7 @@ class SpoolSubject:
         self.files.commit(changes)
 
     def step(self, name: str) -> None:
-        """Nothing: it has no compaction."""
+        """Do nothing: it has no checkpoints."""
 
     def close(self) -> None:
         self.files.close()
@@ -83,11 +83,11 @@ FIRST: list[Step] = [
     [put("a", n=2, text="x" * 150), delete("b")],
 ]
 MIDDLE: list[Step] = [
-    "begin fold",
+    "begin checkpoint",
     [put("c", n=1), put("a", "attempts", n=1)],
-    "write fold",
+    "write checkpoint",
     [delete("a"), put("b", n=2), put("a", n=3)],
-    "end fold",
+    "end checkpoint",
     [put(f"many-{n}", n=n, text="y" * 90) for n in range(5)],
 ]
 LAST: list[Step] = [
@@ -97,11 +97,11 @@ LAST: list[Step] = [
     "kill",
     "open",
     [put("d", n=1)],
-    "fold",
+    "checkpoint",
     [put("d", n=2)],
 ]
 SCENARIOS = {
-    "json": Scenario(JsonSubject, [*FIRST, "fold", *MIDDLE, *LAST]),
+    "json": Scenario(JsonSubject, [*FIRST, "checkpoint", *MIDDLE, *LAST]),
     "spool": Scenario(SpoolSubject, [*FIRST, *MIDDLE, *LAST]),
 }
 
@@ -113,7 +113,7 @@ def report(line: str) -> None:
 
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
-    """Tens of thousands of faults are told of in the log, rightly, but nobody reads them here."""
+    """Disable logging: tens of thousands of faults would be logged, and nobody reads them here."""
     logging.disable()
     yield
     logging.disable(logging.NOTSET)

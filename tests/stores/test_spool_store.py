@@ -1,4 +1,4 @@
-"""The spool store's tree: what it looks like, what it refuses, and how it finishes a batch.
+"""The spool store's tree has the documented layout, and an unfinished batch is finished.
 
 Power cuts and faults are in `test_power_cut.py`.
 """
@@ -84,7 +84,7 @@ async def test_a_file_that_is_not_a_record_is_kept_aside(
     assert (await contents(lambda: SpoolStore(top))).jobs == {"good": record(n=1)}
     kept = {path.name for path in (top / "corrupt").iterdir()}
     assert kept == {"jobs-bad.json", "jobs-elsewhere.json"}
-    assert "bad.json is no record" in caplog.text
+    assert "bad.json is not a record" in caplog.text
 
 
 async def test_a_record_that_a_person_has_edited_loads(top: Path) -> None:
@@ -100,7 +100,7 @@ async def test_a_record_that_a_person_has_edited_loads(top: Path) -> None:
 async def test_a_directory_of_something_else_is_refused_and_left_alone(top: Path) -> None:
     top.mkdir()
     (top / "holiday.jpg").write_text("!")
-    with pytest.raises(StoreError, match=r"other things than a spool store \('holiday.jpg'\)"):
+    with pytest.raises(StoreError, match=r"not a spool store's \('holiday.jpg'\)"):
         await SpoolStore(top).load()
     assert [path.name for path in top.iterdir()] == ["holiday.jpg"]
 
@@ -108,7 +108,7 @@ async def test_a_directory_of_something_else_is_refused_and_left_alone(top: Path
 async def test_a_newer_format_is_refused(top: Path) -> None:
     await commit(lambda: SpoolStore(top), [put("a", n=1)])
     (top / "format.json").write_text('{"format": 3, "store": "spool", "shards": 4096}')
-    with pytest.raises(StoreTooNew, match="has format 3, and this version knows up to 1; start"):
+    with pytest.raises(StoreTooNew, match="has format 3, and this version supports up to 1; start"):
         await SpoolStore(top).load()
 
 

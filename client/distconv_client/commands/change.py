@@ -42,7 +42,7 @@ def pause(flags: Flags, job_ids: tuple[str, ...]) -> None:
     """Pause jobs; a running encode is suspended.
 
     Its engine keeps the job and its slot. With --json: each job's document, one a line. Exits 1 if
-    one could not be paused.
+    a job could not be paused.
     """
     with flags.client() as client:
         each(job_ids, client.pause, lambda job: print_job(job, flags))

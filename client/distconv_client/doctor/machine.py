@@ -28,7 +28,7 @@ UNIT_CONFIG = Path("/etc/distconv/engine.toml")
 UNIT_WORK_DIR = Path("/var/lib/distconv-engine")
 """Each engine of `distconv-engine@.service` has its work directory below this one."""
 _INSTALL = (
-    "Install ffmpeg (apt install ffmpeg), or pip install 'distconv[engine]', which includes it."
+    "pip install 'distconv[engine]' includes an ffmpeg; DISTCONV_FFMPEG=system uses the system's."
 )
 
 

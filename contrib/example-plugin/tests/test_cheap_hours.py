@@ -1,4 +1,4 @@
-"""The plugin, first its parts as plain objects, then in a whole daemon in memory."""
+"""Test the plugin: its parts as plain objects, then in a whole daemon in memory."""
 
 import pytest
 from distconv_cheap_hours import HOUR_MS, CheapHours, CheapHoursSettings, Tariff
@@ -16,14 +16,14 @@ DEAR_NOW = {"cheap-hours": {"prices": [0.1] * 20 + [0.5] * 4}}
 
 
 def engine(name: str, benchmark_s: float | None, *tags: str) -> EngineInfo:
-    return EngineInfo(name, benchmark_s, False, frozenset(tags), slots=1, decision=0)
+    return EngineInfo(name, benchmark_s, False, frozenset(tags), slots=1, held=0)
 
 
 FAST, SUNNY = engine("fast", 1.0), engine("sunny", 5.0, "solar")
 
 
 class TestConformance(PolicySuite):
-    """What every policy has to pass; the suite's clock shows a cheap hour."""
+    """The suite that every policy must pass; its clock shows a cheap hour."""
 
     @pytest.fixture
     def policy(self) -> Policy:
@@ -60,7 +60,7 @@ def test_an_engine_without_a_benchmark_is_not_used() -> None:
 
 
 @pytest.mark.parametrize("prices", [[], [0.1] * 23, [9.0] * 24])
-def test_prices_that_cannot_be_are_refused(prices: list[float]) -> None:
+def test_invalid_prices_are_rejected(prices: list[float]) -> None:
     with pytest.raises(ConfigError, match="cheap-hours"):
         Tariff(CheapHoursSettings(prices=prices))
 
@@ -87,7 +87,7 @@ async def test_a_held_job_says_why(autojump_clock: object) -> None:
         assert "electricity costs 0.50" in why["summary"]
 
 
-async def test_an_urgent_giant_is_refused(autojump_clock: object) -> None:
+async def test_an_urgent_job_that_is_very_large_is_rejected(autojump_clock: object) -> None:
     async with open_daemon(policy="cheap-hours") as daemon:
         job = {"source_url": "http://h/a.mov", "target_codec": "h264", "job_size": 20_000}
         refused = await daemon.client.post("/jobs/", {**job, "priority": 2})

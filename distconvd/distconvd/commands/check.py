@@ -1,4 +1,4 @@
-"""Check part by part whether the daemon would start, without starting it (`distconvd check`).
+"""Check part by part whether the daemon would start, without a start (`distconvd check`).
 
 Nothing is left behind, even if root runs it: the store is opened on a `DiskView`, which writes nothing,
 since a store that opens recovers what a crash left, and files made by root would shut the daemon out. The

@@ -1,4 +1,4 @@
-"""Open the configured listeners: TCP (with TLS), unix sockets, and those that systemd passes."""
+"""Open the configured listeners: TCP (with TLS), unix sockets, and systemd's sockets."""
 
 import os
 from collections.abc import MutableMapping

@@ -20,8 +20,7 @@ class DispatchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     redeliver_s: float = 5.0
     """An assignment that the engine's heartbeats do not name after this is delivered again."""
     retry_backoff_s: float = 5.0
-    """The first retry is immediate, the next waits this long, then twice that, and so on; 0:
-    never."""
+    """The first retry is immediate, the next waits this long, then twice that; 0: no waits."""
     retry_backoff_max_s: float = 600.0
     retry_elsewhere_s: float = 60.0
     """How long a retry waits for an engine that has not failed the job, while there is one."""

@@ -75,15 +75,14 @@ class State:
         return entry
 
     def job_ids_after(self, cursor: str | None) -> Iterator[str]:
-        """Yield job ids in listing order, after `cursor`; stable while jobs are added and
-        removed."""
+        """Yield job ids in listing order, after `cursor`; stable while jobs come and go."""
         at = 0 if cursor is None else bisect_right(self.order, cursor)
         while at < len(self.order):
             yield self.order[at]
             at += 1
 
     def job_ids_before(self, cursor: str | None) -> Iterator[str]:
-        """Yield job ids newest first, before `cursor`; stable while jobs are added and removed."""
+        """Yield job ids newest first, before `cursor`; stable while jobs come and go."""
         at = len(self.order) if cursor is None else bisect_left(self.order, cursor)
         while at > 0:
             at -= 1

@@ -1,4 +1,4 @@
-"""Notify systemd of the daemon's state (`sd_notify(3)`), by datagrams to the socket that it names.
+"""Notify systemd of the daemon's state, by datagrams to its socket (`sd_notify(3)`).
 
 Written by hand, as the protocol is one line and a library would be another dependency. Without
 `NOTIFY_SOCKET` nothing is sent. A manager that does not listen is not a reason to stop: that is logged.

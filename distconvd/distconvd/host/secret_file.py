@@ -1,4 +1,4 @@
-"""Read a secret from its own file: a systemd credential, or a secret mounted into a container.
+"""Read a secret from its own file: a systemd credential, or one mounted into a container.
 
 The mode of the file is not checked: systemd provides 0400, container runtimes 0444.
 """

@@ -32,9 +32,8 @@ class Attempt(msgspec.Struct, frozen=True):
     requeued: bool = False
     """Whether the job went back to the queue after it."""
     reported: bool = False
-    """Whether its engine reported itself how it ended: then the attempt is never resumed. A loss
-    that only the dispatcher noticed (an expired lease) may still be undone by resuming the
-    attempt."""
+    """Whether its engine itself reported how it ended: then the attempt is never resumed. After a
+    loss that only the dispatcher noticed (an expired lease) it may be."""
 
 
 class AttemptHistory(msgspec.Struct, frozen=True):

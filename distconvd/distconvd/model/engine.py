@@ -47,5 +47,4 @@ class EngineRecord(msgspec.Struct, frozen=True):
     benchmark_fps: dict[str, float] = {}
     """Frames per second in the benchmark, by codec: the same figures for people."""
     benchmark_requested_at: int | None = None
-    """When a person asked it to run its benchmark again; None once a benchmark has answered
-    that."""
+    """When a person asked it to run its benchmark again; None once that is done."""

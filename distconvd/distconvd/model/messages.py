@@ -35,8 +35,7 @@ class Submission(msgspec.Struct, frozen=True):
 
 
 class JobPatch(msgspec.Struct, frozen=True):
-    """`PATCH /jobs/{id}`: what may change while a job has not ended. UNSET fields stay as they
-    are."""
+    """`PATCH /jobs/{id}`: what may change while a job has not ended. UNSET fields do not."""
 
     priority: int | msgspec.UnsetType = msgspec.UNSET
     labels: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
@@ -96,11 +95,9 @@ class HeartbeatReply(msgspec.Struct, frozen=True):
     state: str = "idle"
     """The engine's state as the scheduler sees it (`draining`: take nothing new)."""
     lease_s: float = 60.0
-    """An attempt whose lease is not renewed for this long is lost, and its job goes to another
-    engine."""
+    """An attempt whose lease is not renewed for this long is lost."""
     benchmark_requested_at: int | msgspec.UnsetType = msgspec.UNSET
-    """Set while the engine should run its benchmark again; its next `BenchmarkReport` repeats
-    it."""
+    """Set while the engine should run its benchmark again; its `BenchmarkReport` repeats it."""
 
 
 class BenchmarkReport(msgspec.Struct, frozen=True):

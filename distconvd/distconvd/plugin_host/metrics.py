@@ -1,4 +1,4 @@
-"""Render the metrics that plugins register (`distconvd_register_metrics`), each set separately.
+"""Render plugins' metrics (`distconvd_register_metrics`), each set separately.
 
 So a set that raises, returns nonsense, uses a name that is taken or never ends loses only its own lines:
 that is logged once and counted at every scrape, and the rest of `/metrics` is served.

@@ -1,4 +1,4 @@
-"""Time the synchronous calls into plugins, and report those that are slow or block the daemon.
+"""Time the synchronous calls into plugins; report those that are slow or block the daemon.
 
 These calls run in the daemon's one thread: a slow one makes every request wait, and nothing can
 interrupt it. So a call over the threshold is logged and counted when it returns, and a separate thread

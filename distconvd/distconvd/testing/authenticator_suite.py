@@ -53,7 +53,7 @@ class AuthenticatorSuite:
 
     @pytest.fixture
     def authenticator(self) -> Authenticator:
-        raise NotImplementedError("give a fixture `authenticator` that makes yours")
+        raise NotImplementedError("override the fixture `authenticator`")
 
     def test_a_good_key_gives_a_principal_with_its_roles(
         self, authenticator: Authenticator

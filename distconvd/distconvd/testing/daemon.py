@@ -1,4 +1,4 @@
-"""Run a whole daemon inside a test: real bytes on memory streams, memory store, virtual time.
+"""Run a whole daemon in a test: real bytes on memory streams, memory store, virtual time.
 
 For plugin authors and for our own tests. Everything between the HTTP bytes and the store is real, made
 by the same composition root as the command `distconvd`; only sockets, the disk and the clock are

@@ -1,4 +1,4 @@
-"""Provide virtual engines: they talk to a daemon in a test as real ones do, but encode nothing.
+"""Provide virtual engines: they talk to a daemon as real ones do, but encode nothing.
 
     engine = VirtualEngine(daemon, "e1", tags=["gpu"], benchmark_time=3.0)
     await engine.beat()

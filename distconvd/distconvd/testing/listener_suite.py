@@ -1,4 +1,4 @@
-"""Test a listener to events: inherit from `ListenerSuite` and provide a fixture that makes yours.
+"""Test an event listener: inherit from `ListenerSuite` and provide a fixture for yours.
 
     from distconvd.testing.listener_suite import ListenerSuite
 

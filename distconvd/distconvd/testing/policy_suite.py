@@ -189,7 +189,9 @@ class PolicySuite:
             policy.place(each, farm, NOW_MS + number)
             took_s.append(time.perf_counter() - began_s)
         at_first_s = max(statistics.median(took_s[:400]), SHORT_S)
-        assert statistics.median(took_s[-400:]) < at_first_s * 8, "its time grows with the number of jobs that it has seen"
+        assert statistics.median(took_s[-400:]) < at_first_s * 8, (
+            "its time grows with the number of jobs that it has seen"
+        )
 
     def test_a_share_has_a_name_and_a_cost_and_stays_the_same(self, policy: Policy) -> None:
         if not isinstance(policy, SharingPolicy):

@@ -215,9 +215,7 @@ class StoreSuite:
         assert (await contents(open_store)).jobs == {"b": record(v=1)}
 
     @in_trio
-    async def test_deleting_a_missing_record_is_not_an_error(
-        self, open_store: OpenStore
-    ) -> None:
+    async def test_deleting_a_missing_record_is_not_an_error(self, open_store: OpenStore) -> None:
         await commit(open_store, [delete("a"), delete("b", "meta")], [put("a", v=1)])
         assert (await contents(open_store)).jobs == {"a": record(v=1)}
 
@@ -263,9 +261,7 @@ class StoreSuite:
         assert list((await contents(open_store)).jobs) == [*keys, "later"]
 
     @in_trio
-    async def test_a_record_put_again_after_a_delete_is_last(
-        self, open_store: OpenStore
-    ) -> None:
+    async def test_a_record_put_again_after_a_delete_is_last(self, open_store: OpenStore) -> None:
         await commit(
             open_store, [put("a", v=1), put("b", v=1), put("c", v=1)], [delete("a")], [delete("c")]
         )

@@ -100,8 +100,8 @@ async def open_socket(
 ) -> AsyncGenerator[EngineSocket]:
     """Open the websocket of an engine for the length of the block.
 
-    Raises `NotSupported` or `Closed`; the latter also for errors inside the library: push only saves
-    latency and may never end an engine.
+    Raises `NotSupported` or `Closed`; the latter also for errors inside the library: push only
+    saves latency and may never end an engine.
     """
     # http to ws, https to wss.
     url = "ws" + server.rstrip("/").removeprefix("http")

@@ -27,8 +27,8 @@ import trio
 from distconv_engine.ffmpeg.scheduling import become_batch
 
 STOP_GRACE_S = 0.5
-"""Between SIGTERM and SIGKILL. The output of a stopped child is discarded, and a cancel that arrives
-with the answer to a progress report, up to a second late, must still end the tree within 2 s."""
+"""Between SIGTERM and SIGKILL. The output of a stopped child is discarded, and a cancel that
+arrives with the answer to a progress report, up to a second late, must still end the tree within 2 s."""
 XCPU_GRACE_S = 5
 """Between the CPU limit's SIGXCPU and its SIGKILL, in seconds of CPU time."""
 _PR_SET_PDEATHSIG = 1

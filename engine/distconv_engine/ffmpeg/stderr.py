@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 LOG_LEVEL = "repeat+level+verbose"
 TAIL_LINES = 60
 _OUT_OF_MEMORY = re.compile(r"[Cc]annot allocate memory|[Oo]ut of memory")
+_LOADER_OUT_OF_MEMORY = re.compile(r"failed to map segment from shared|cannot map zero-fill pages")
+"""Said of a program of shared libraries, as a distribution's ffmpeg is, before it begins."""
 _DISK_FULL = re.compile(r"No space left on device|Disk quota exceeded")
 DAMAGE_MAX = 20
 
@@ -92,6 +94,7 @@ class Diagnosis:
         match = _LINE.match(text)
         if match is None:
             self._tail.append(text)
+            self.out_of_memory |= _LOADER_OUT_OF_MEMORY.search(text) is not None
             return
         components, level, message = _COMPONENT.findall(match[1]), match[2], match[3]
         if level == "verbose":

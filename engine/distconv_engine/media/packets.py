@@ -2,12 +2,19 @@
 
 ffprobe reads the whole file and lists each packet; here they are summed per stream, in bounded
 memory. Packets that an edit list hides (flag `D`) are counted separately, as no player shows them.
+
+ffprobe prints a line for each packet, then a line for each stream, but versions differ: up to 5.1 a
+packet with side data (the priming of AAC, every packet of a TS) ends its line early, and its hash
+follows on a line of its own; newer ones add an empty field instead. A stream of a program is also
+listed with the program, there without a line break after it.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from distconv_engine.failures import EngineFault
 from distconv_engine.ffmpeg.child import LineSplitter
 from distconv_engine.ffmpeg.inputs import read_arguments
 from distconv_engine.ffmpeg.run import Controls, run
@@ -18,6 +25,10 @@ from distconv_engine.media.zero_runs import ZeroRuns
 
 _ENTRIES = "packet=stream_index,pts_time,dts_time,duration_time,size,pos,flags"
 _HASHES = ",data_hash:stream=index,extradata_hash"
+_FIELDS = 7
+"""Of a packet's line, up to its flags."""
+_HASH = re.compile(rf"\b{HASH}:([0-9a-f]+)")
+_STREAM = re.compile(r"\d+(?:,|$)")
 JUMP_S = 10.0
 """A longer gap in time stamps is a jump of the clock, not missing content (ffmpeg's threshold)."""
 PRIMING_S = 0.15
@@ -134,6 +145,84 @@ class PacketScan:
         return max(ends, default=None)
 
 
+class PacketTable:
+    """Reads ffprobe's table of packets and streams, of any version, line by line.
+
+    Args:
+        zero_runs: where the file has runs of zero bytes.
+        suspects: the streams in which such a run is damage.
+        hashes: takes which packets they are, where that is asked.
+    """
+
+    def __init__(
+        self,
+        zero_runs: ZeroRuns | None = None,
+        suspects: frozenset[int] = frozenset(),
+        hashes: PacketHashes | None = None,
+    ) -> None:
+        self.scan = PacketScan()
+        self._zeros, self._suspects, self._sums = zero_runs, suspects, hashes
+        self._unhashed: tuple[int, int] | None = None
+        """Stream and size of the packet whose hash has not come yet."""
+        self._extradata: dict[int, str] = {}
+        self._strange: str | None = None
+        """The first line that is none of those that ffprobe is known to print."""
+
+    def line(self, line: str) -> None:
+        """Take the next line."""
+        fields = line.split(",", _FIELDS)
+        if len(fields) >= _FIELDS and fields[0].isdigit():
+            self._take_packet(fields)
+        elif not fields[0]:
+            self._take_hash(line)  # side data has ended the packet's line early
+        elif _STREAM.match(line):
+            self._take_stream(int(fields[0]), line)
+        elif self._strange is None:
+            self._strange = line
+
+    def close(self) -> None:
+        """Take note that no line follows; raises `EngineFault` if one could not be read."""
+        if self._strange is not None:
+            raise EngineFault(
+                f"This engine's ffprobe prints what is unknown: {self._strange[:100]!r}"
+            )
+        if self._sums is not None:
+            for index, extradata in self._extradata.items():
+                self._sums.of(index).extradata = extradata
+
+    def _take_packet(self, fields: Sequence[str]) -> None:
+        index, size, position = int(fields[0]), _integer(fields[4]), _integer(fields[5])
+        stream = self.scan.streams.setdefault(index, StreamPackets())
+        duration_s = _seconds(fields[3]) or 0.0
+        stream.add(_seconds(fields[1]), duration_s, size, fields[6], _seconds(fields[2]))
+        self.scan.end_byte = max(self.scan.end_byte, position + size)
+        if (
+            self._zeros is not None
+            and index in self._suspects
+            and self._zeros.touch(position, size)
+        ):
+            stream.zeroed += 1
+        self._unhashed = (index, size)
+        if len(fields) > _FIELDS:
+            self._take_hash(fields[_FIELDS])
+
+    def _take_hash(self, text: str) -> None:
+        """Take the hash of the last packet from the rest of its line, or from the line behind it."""
+        found = _HASH.search(text)
+        if found is None or self._unhashed is None or self._sums is None:
+            return
+        index, size = self._unhashed
+        self._sums.of(index).add(size, found[1])
+        self._unhashed = None
+
+    def _take_stream(self, index: int, line: str) -> None:
+        """Take a stream's number and the hash of its extradata, if it has any."""
+        if index == 0:
+            self._extradata.clear()  # what came before was of the programs: the streams begin here
+        if found := _HASH.search(line):
+            self._extradata[index] = found[1]
+
+
 async def scan_packets(
     tools: Tools,
     url: str,
@@ -151,33 +240,17 @@ async def scan_packets(
         tools: which ffprobe.
         url: from `sources`.
         controls: limits and pause of the attempt.
-        zeros: where the file has runs of zero bytes.
+        zero_runs: where the file has runs of zero bytes.
         zero_streams: the streams in which such a run is damage.
         formats: the only demuxers allowed.
         stdin: what `sources.STDIN` stands for.
-        sums: takes which packets they are, where that is asked.
+        hashes: takes which packets they are, where that is asked.
     """
-    scan = PacketScan()
-    suspects = frozenset(zero_streams) if zero_runs else frozenset[int]()
-
-    def take(line: str) -> None:
-        fields = line.split(",", 7)
-        if len(fields) < 7:
-            _take_extradata(fields, hashes)
-            return
-        index, size = int(fields[0]), _integer(fields[4])
-        stream = scan.streams.setdefault(index, StreamPackets())
-        duration_s = _seconds(fields[3]) or 0.0
-        stream.add(_seconds(fields[1]), duration_s, size, fields[6], _seconds(fields[2]))
-        position = _integer(fields[5])
-        scan.end_byte = max(scan.end_byte, position + size)
-        if zero_runs is not None and index in suspects and zero_runs.touch(position, size):
-            stream.zeroed += 1
-        if hashes is not None and len(fields) > 7:
-            packet_hash = fields[7].partition(",")[0]  # side data may follow
-            hashes.of(index).add(size, packet_hash.removeprefix(f"{HASH}:"))
-
-    splitter = LineSplitter(take)
+    table = PacketTable(
+        zero_runs, frozenset(zero_streams) if zero_runs else frozenset[int](), hashes
+    )
+    scan = table.scan
+    splitter = LineSplitter(table.line)
     argv = [tools.ffprobe, "-hide_banner", "-loglevel", "repeat+level+warning"]
     entries = _ENTRIES
     if hashes is not None:
@@ -186,14 +259,9 @@ async def scan_packets(
     argv += ["-show_entries", entries, "-of", "csv=p=0", *read_arguments(url, formats)]
     result = await run(argv, controls, on_stdout=splitter.feed, stdin=stdin)
     splitter.close()
+    table.close()
     scan.diagnosis, scan.exit_code = result.diagnosis, result.code
     return scan
-
-
-def _take_extradata(fields: Sequence[str], hashes: PacketHashes | None) -> None:
-    """Take a line of a stream: its number and the hash of its extradata, if it has any."""
-    if hashes is not None and len(fields) == 2 and fields[1].startswith(f"{HASH}:"):
-        hashes.of(int(fields[0])).extradata = fields[1].removeprefix(f"{HASH}:")
 
 
 def _seconds(text: str) -> float | None:

@@ -40,8 +40,8 @@ def local_path(url: str, roots: Sequence[Path]) -> Path:
     resolved = Path(os.path.realpath(path))
     if not is_inside(resolved, roots):
         raise NotAllowedHere(
-            f"This engine may not read {path}: it is outside of its --source-root. Start it with one"
-            " that contains the file, or submit the source as an http(s) URL."
+            f"This engine may not read {path}: it is outside of its --source-root. Start it with"
+            " one that contains the file, or submit the source as an http(s) URL."
         )
     try:
         mode = resolved.stat().st_mode

@@ -94,7 +94,7 @@ class HotFolder:
         self._poll_s = poll_s
         self._order_book: OrderBook | None = None
         self._lock = trio.Lock()
-        self._ended: dict[OrderId, EndedOrder] = {}
+        self._ended_orders: dict[OrderId, EndedOrder] = {}
         self._news = trio.Event()
         self._logged: set[str] = set()
 
@@ -179,14 +179,14 @@ class HotFolder:
     async def publish(self) -> None:
         """Report all ends noted so far; raises `OSError` after trying each, and then loses none."""
         failure: OSError | None = None
-        for order_id, ended_order in list(self._ended.items()):
+        for order_id, ended_order in list(self._ended_orders.items()):
             try:
                 path = await self._do(OrderBook.finish, ended_order)
             except OSError as error:
                 failure = error  # one bad output folder must not delay the other reports
                 continue
-            if self._ended.get(order_id) is ended_order:
-                del self._ended[order_id]
+            if self._ended_orders.get(order_id) is ended_order:
+                del self._ended_orders[order_id]
             if path is not None:
                 status = ended_order.job.status.value if ended_order.job else "rejected"
                 log.info("hot folder: %s: %s", printable(path), status)
@@ -251,7 +251,7 @@ class HotFolder:
             self._note(EndedOrder(order_id, job))
 
     def _note(self, ended_order: EndedOrder) -> None:
-        self._ended[ended_order.order_id] = ended_order
+        self._ended_orders[ended_order.order_id] = ended_order
         self._news.set()
 
     async def _publish_forever(self) -> NoReturn:

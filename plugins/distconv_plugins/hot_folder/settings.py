@@ -5,6 +5,7 @@ what happens. A wrong one is never applied in part: its folder is not served unt
 """
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from distconv_plugins.hot_folder.names import DONE_NAME
 from distconvd.errors import BadRequest
 from distconvd.model import CODECS, Output, Submission, TranscodeOptions, canonical_codec
 from distconvd.plugin_api import check_codec, check_submission
+
+_UNKNOWN = re.compile(r"unknown field `([^`]+)`")
 
 LABEL = "hot-folder"
 """The label that names the order of a job from a hot folder. Not for people to set."""
@@ -136,10 +139,21 @@ def _parse(text: bytes) -> FolderSettings:
         found: dict[str, Any] = tomllib.loads(text.decode("utf-8-sig"))
         return msgspec.convert(found, FolderSettings)
     except msgspec.ValidationError as error:
-        raise WrongSettings(f"{error}.") from None
+        raise WrongSettings(_explain(error)) from None
     except (ValueError, OverflowError, RecursionError) as error:
         # Malformed TOML, or an integer with more digits than Python converts.
         raise WrongSettings(f"It is not valid TOML: {error}.") from None
+
+
+def _explain(error: msgspec.ValidationError) -> str:
+    """Return msgspec's message with the name of the setting first."""
+    message, _, place = str(error).partition(" - at `$")
+    name = place.strip(".`")
+    unknown = _UNKNOWN.search(message)
+    if unknown is not None:
+        name = f"{name}.{unknown[1]}" if name else unknown[1]
+        message = "this setting is not accepted"
+    return f"{name}: {message}." if name else f"{message}."
 
 
 def _base(watch: Path, path: str, output: str | None) -> tuple[str, str]:

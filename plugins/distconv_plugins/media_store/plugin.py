@@ -80,7 +80,7 @@ class _Running(NamedTuple):
     """An upload that is being received."""
 
     scope: trio.CancelScope
-    ended: trio.Event
+    done: trio.Event
 
 
 class MediaStore:
@@ -218,7 +218,7 @@ class MediaStore:
         """Be the only upload that writes a part: stop the one that did so before."""
         while (other := self._running.get(name)) is not None:
             other.scope.cancel()
-            await other.ended.wait()
+            await other.done.wait()
         mine = _Running(trio.CancelScope(), trio.Event())
         self._running[name] = mine
         try:
@@ -226,7 +226,7 @@ class MediaStore:
                 yield
         finally:
             del self._running[name]
-            mine.ended.set()
+            mine.done.set()
         if mine.scope.cancelled_caught:
             raise Conflict("Another upload of the same file has taken over from this one.")
 

@@ -1,4 +1,4 @@
-"""Answer with a stored file: conditions, one range, and a body that is read while it is sent."""
+"""Answer with a stored file: conditions, one range, and a body that is read as it is sent."""
 
 import errno
 import os
@@ -31,24 +31,24 @@ class FileBody:
     ) -> None:
         self._descriptor: int | None = descriptor
         self._offset = offset
-        self._left = length
+        self._remaining = length
         self._limiter = limiter
 
     def __aiter__(self) -> "FileBody":
         return self
 
     async def __anext__(self) -> bytes:
-        if self._descriptor is None or self._left == 0:
+        if self._descriptor is None or self._remaining == 0:
             self._close()
             raise StopAsyncIteration
-        wanted = min(_PIECE_BYTES, self._left)
+        wanted = min(_PIECE_BYTES, self._remaining)
         data = await trio.to_thread.run_sync(
             os.pread, self._descriptor, wanted, self._offset, limiter=self._limiter
         )
         if not data:
             raise OSError(errno.EIO, "a stored file was truncated while it was sent")
         self._offset += len(data)
-        self._left -= len(data)
+        self._remaining -= len(data)
         return data
 
     async def aclose(self) -> None:

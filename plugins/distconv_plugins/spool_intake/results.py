@@ -42,7 +42,7 @@ class Results:
         self._jobs = jobs
         # An id for each job of the spool that the daemon itself remembers, so bounded like those.
         self._mine: set[str] = set()
-        self._ended: dict[str, Job] = {}
+        self._ended_jobs: dict[str, Job] = {}
         self._news = trio.Event()
 
     async def take_on(self, job: Job) -> None:
@@ -65,7 +65,7 @@ class Results:
     def job_ended(self, job: Job) -> None:
         """Note a job's end; jobs that are not the spool's are ignored."""
         if job.job_id in self._mine:
-            self._ended[job.job_id] = job
+            self._ended_jobs[job.job_id] = job
             self._news.set()
 
     async def catch_up(self) -> None:
@@ -83,13 +83,13 @@ class Results:
 
     async def publish(self) -> None:
         """Write the results of all ends noted so far; loses none when it raises `OSError`."""
-        while batch := list(islice(self._ended.items(), _PUBLISH_CHUNK)):
+        while batch := list(islice(self._ended_jobs.items(), _PUBLISH_CHUNK)):
             records = [(job_id, _record(job)) for job_id, job in batch]
             await self._access.do(Owner.publish_results, records)
             for job_id, job in batch:
                 # A retried job may have ended again in the meantime: keep that end to be written.
-                if self._ended[job_id] is job:
-                    del self._ended[job_id]
+                if self._ended_jobs[job_id] is job:
+                    del self._ended_jobs[job_id]
 
     def news(self) -> trio.Event:
         """Return an event that is set at the next end; get it before `publish`, to miss none."""

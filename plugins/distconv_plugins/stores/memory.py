@@ -1,4 +1,4 @@
-"""Keep the state in memory, for tests and for trying the daemon out. It ends with the process.
+"""Keep the state in memory only, for tests and for trying the daemon out.
 
 A test may make commits fail (`fail_next`) or hang (`block_commits`). It may also simulate a
 restart by giving the `Memory` of one store, as the disk, to the next store.

@@ -1,4 +1,4 @@
-"""Register the bundled stores `json` (the default), `spool` and `memory`; see docs/storage.md."""
+"""Register the stores `json` (the default), `spool` and `memory`; see docs/storage.md."""
 
 from distconv_plugins.stores.json_store.store import JsonStore
 from distconv_plugins.stores.memory import MemoryStore

@@ -30,17 +30,17 @@ def check_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
         raise ValueError(
-            f"{place_of(url)}: expected an http or https URL such as https://example.com/hook"
+            f"{loggable_url(url)}: expected an http or https URL such as https://example.com/hook"
         )
     if parts.username is not None or not url.isascii() or not url.isprintable() or " " in url:
         raise ValueError(
-            f"{place_of(url)}: expected a URL without a user, a space, or a character that must be"
+            f"{loggable_url(url)}: expected a URL without a user, a space, or a character that must be"
             " percent-encoded"
         )
     return url
 
 
-def place_of(url: str) -> str:
+def loggable_url(url: str) -> str:
     """Return what may be logged of a URL: scheme, host and port. Its path is often a secret."""
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]

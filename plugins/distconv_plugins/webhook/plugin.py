@@ -39,7 +39,7 @@ import trio
 
 from distconv_plugins.shared.events import ENDS, event_json, kinds_of
 from distconv_plugins.shared.os_errors import describe_error
-from distconv_plugins.webhook.http_post import check_url, place_of, post
+from distconv_plugins.webhook.http_post import check_url, loggable_url, post
 from distconv_plugins.webhook.queue import Waiting, WebhookQueue
 from distconvd import hookimpl
 from distconvd.errors import ConfigError
@@ -209,7 +209,7 @@ class Webhook:
                 return None
             if reply.status < 500 and reply.status not in (408, 429):
                 log.error(
-                    "%s answered %d to %s: dropped", place_of(url), reply.status, waiting.kind,
+                    "%s answered %d to %s: dropped", loggable_url(url), reply.status, waiting.kind,
                     extra=_ids_of(waiting),
                 )  # fmt: skip
                 return None
@@ -224,7 +224,7 @@ class Webhook:
         wait_s = min(BACKOFF_MAX_S, max(asked_s, backoff_s * random.uniform(0.5, 1.0)))
         log.warning(
             "%s did not acknowledge %s: %s; trying again in %.0f s",
-            place_of(url), waiting.kind, fault, wait_s,
+            loggable_url(url), waiting.kind, fault, wait_s,
             extra=_ids_of(waiting),
         )  # fmt: skip
         return wait_s

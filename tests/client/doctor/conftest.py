@@ -1,4 +1,4 @@
-"""Fixtures of the doctor's tests: a site, and the doctor who visits it."""
+"""Provide a fake site, and a doctor configured for it."""
 
 import socket
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ def site() -> Site:
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    """A port that somebody listens at."""
+    """A port with a listener."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
 

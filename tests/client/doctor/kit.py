@@ -1,4 +1,4 @@
-"""A site for the doctor to visit, healthy until a test spoils it, and what is read off its findings."""
+"""Provide a fake site for the doctor, healthy until a test breaks it, and read its findings."""
 
 import hashlib
 import time
@@ -66,7 +66,7 @@ class Site(FakeDaemon):
 
 
 def encode(job: Job, **changed: Any) -> Job:
-    """Do what an engine does: fetch, make something, bring it."""
+    """Act like an engine: fetch the source, make something of it, and upload that."""
     assert job.output is not None
     assert job.output.url is not None
     with urllib.request.urlopen(job.source_url, timeout=10) as source:
@@ -87,7 +87,7 @@ def outcomes(doctor_config: DoctorConfig) -> dict[str, str]:
 
 
 def failed(doctor_config: DoctorConfig) -> Finding:
-    """Return the one check that fails; all that follows it is skipped or fine."""
+    """Return the only failed check; later ones are skipped or fine."""
     (one,) = [one for one in run_checks(doctor_config) if one.outcome == "fail"]
     assert one.remedy
     return one

@@ -1,4 +1,4 @@
-"""`distconv doctor` prints a line a check, and its exit code says whether all is well."""
+"""Test that `distconv doctor` prints a line for each check, and its exit code."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ def test_the_command_prints_a_line_a_check_and_exits_0(call: Callable[..., Resul
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert len(lines) == len(CHECKS)
-    assert lines[0] == "ok    name       127.0.0.1 is 127.0.0.1"
+    assert lines[0] == "ok    name       127.0.0.1 resolves to 127.0.0.1"
 
 
 def test_the_command_exits_1_on_a_failure_with_the_remedy_below_it(
@@ -35,7 +35,7 @@ def test_the_command_exits_1_on_a_failure_with_the_remedy_below_it(
     assert result.exit_code == 1
     lines = result.stdout.splitlines()
     at = next(n for n, line in enumerate(lines) if line.startswith("fail"))
-    assert lines[at] == "fail  engines    none has registered"
+    assert lines[at] == "fail  engines    no engine has registered"
     assert lines[at + 1].strip().startswith("Start one: ")
 
 
@@ -53,5 +53,5 @@ def test_the_command_prints_json(call: Callable[..., Result]) -> None:
         ["--server", "ftp://x"],
     ],
 )
-def test_what_is_written_wrongly_exits_2(call: Callable[..., Result], words: list[str]) -> None:
+def test_a_wrong_flag_exits_2(call: Callable[..., Result], words: list[str]) -> None:
     assert call(*words).exit_code == 2

@@ -1,4 +1,4 @@
-"""The daemon: a healthy one passes every check in order, and each of its faults is told."""
+"""Test the daemon's checks: a healthy one passes all in order, and each fault is reported."""
 
 import threading
 import time
@@ -18,8 +18,8 @@ def test_a_healthy_site_passes_every_check_in_order(doctor_config: DoctorConfig)
     results = list(run_checks(doctor_config))
     assert tuple(one.check for one in results) == CHECKS
     assert {one.check for one in results if one.outcome != "ok"} == {"tls"}
-    assert results[5].detail == "none is needed; roles: read, submit, engine, admin"
-    assert results[-1].detail.startswith("attic made 25 frames of h264 in ")
+    assert results[5].detail == "no key is needed; roles: read, submit, engine, admin"
+    assert results[-1].detail.startswith("attic encoded 25 frames to h264 in ")
 
 
 def test_a_server_that_is_not_a_distconvd_is_reported(
@@ -27,10 +27,10 @@ def test_a_server_that_is_not_a_distconvd_is_reported(
 ) -> None:
     site.replies["GET /livez"] = httpx.Response(200, text="<html>It works!</html>")
     one = failed(doctor_config)
-    assert (one.check, one.detail) == ("http", "/livez is answered with 200, not as distconvd does")
+    assert (one.check, one.detail) == ("http", "GET /livez returned 200, but not distconvd's reply")
 
 
-def test_a_server_that_speaks_no_http_is_reported(doctor_config: DoctorConfig) -> None:
+def test_a_server_that_does_not_speak_http_is_reported(doctor_config: DoctorConfig) -> None:
     def hang_up(request: httpx.Request) -> httpx.Response:
         raise httpx.RemoteProtocolError("illegal status line")
 
@@ -51,9 +51,7 @@ def test_clocks_that_differ_are_reported_with_their_direction(
     assert outcomes(doctor_config)["round trip"] == "ok"
 
 
-def test_a_reply_without_a_date_reports_nothing_of_the_clock(
-    doctor_config: DoctorConfig, site: Site
-) -> None:
+def test_a_reply_without_a_date_skips_the_clock(doctor_config: DoctorConfig, site: Site) -> None:
     site.replies["GET /livez"] = httpx.Response(200, text="OK")
     assert outcomes(doctor_config)["clock"] == "skip"
 
@@ -64,12 +62,12 @@ ROLES = ("GET /version", "POST /jobs/", "POST /jobs/0_0/progress", "DELETE /engi
 @pytest.mark.parametrize(
     "key,status,said",
     [
-        (None, 401, "the daemon asks for a key, and none is given"),
-        ("wrong", 401, "the daemon does not know this key"),
-        ("poor", 403, "this key may do nothing"),
+        (None, 401, "the daemon requires a key, but none was given"),
+        ("wrong", 401, "the daemon does not accept this key"),
+        ("poor", 403, "this key has no role"),
     ],
 )
-def test_a_key_that_opens_nothing_is_reported(
+def test_a_key_without_any_role_is_reported(
     doctor_config: DoctorConfig, site: Site, key: str | None, status: int, said: str
 ) -> None:
     doctor_config.settings = Settings(doctor_config.settings.server, key)
@@ -78,7 +76,7 @@ def test_a_key_that_opens_nothing_is_reported(
     assert (one.check, one.detail) == ("key", said)
 
 
-def test_an_engines_key_is_fine_and_the_rest_is_skipped_with_the_reason(
+def test_an_engines_key_passes_and_checks_of_other_roles_are_skipped(
     doctor_config: DoctorConfig, site: Site
 ) -> None:
     doctor_config.settings = Settings(doctor_config.settings.server, "engine-key")
@@ -92,7 +90,7 @@ def test_an_engines_key_is_fine_and_the_rest_is_skipped_with_the_reason(
 def test_a_daemon_of_another_version_is_reported(doctor_config: DoctorConfig, site: Site) -> None:
     site.replies["GET /version"] = found({"version": "7.2.0"})
     one = failed(doctor_config)
-    assert (one.check, one.detail[:26]) == ("version", "the daemon is 7.2.0, this ")
+    assert (one.check, one.detail[:25]) == ("version", "the daemon is 7.2.0, but ")
 
 
 def test_a_daemon_that_is_not_ready_is_reported_with_its_causes(
@@ -101,20 +99,20 @@ def test_a_daemon_that_is_not_ready_is_reported_with_its_causes(
     body = {"ready": False, "causes": {"store": "no space left"}}
     site.replies["GET /readyz"] = httpx.Response(503, json=body)
     one = failed(doctor_config)
-    assert (one.check, one.detail) == ("ready", "it accepts none: store: no space left")
+    assert (one.check, one.detail) == ("ready", "the daemon accepts no jobs: store: no space left")
     assert outcomes(doctor_config)["round trip"] == "skip"
 
 
 @pytest.mark.parametrize(
     "engines,said",
     [
-        ([], "none has registered"),
-        ([ENGINE | {"status": "offline"}], "none of 1 can work: attic is offline"),
-        ([ENGINE | {"benchmark_time": None}], "none of 1 can work: attic is idle"),
-        ([ENGINE | {"status": "quarantined", "engine_id": "\x1b"}], "none of 1 can work: \\x1b is"),
+        ([], "no engine has registered"),
+        ([ENGINE | {"status": "offline"}], "0 of 1 available: attic is offline"),
+        ([ENGINE | {"benchmark_time": None}], "0 of 1 available: attic is idle"),
+        ([ENGINE | {"status": "quarantined", "engine_id": "\x1b"}], "0 of 1 available: \\x1b is"),
     ],
 )
-def test_a_farm_without_an_engine_that_works_is_reported(
+def test_a_farm_without_an_available_engine_is_reported(
     doctor_config: DoctorConfig, site: Site, engines: list[dict[str, Any]], said: str
 ) -> None:
     site.engines = engines
@@ -123,23 +121,23 @@ def test_a_farm_without_an_engine_that_works_is_reported(
     assert one.detail.startswith(said)
 
 
-def test_a_server_that_dribbles_is_not_waited_for(
+def test_a_server_that_trickles_its_reply_times_out(
     doctor_config: DoctorConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hang = threading.Event()
 
-    def dribble(request: httpx.Request) -> httpx.Response:
+    def trickle(request: httpx.Request) -> httpx.Response:
         hang.wait(30)
         return httpx.Response(200)
 
-    doctor_config.transport = httpx.MockTransport(dribble)
+    doctor_config.transport = httpx.MockTransport(trickle)
     monkeypatch.setattr("distconv_client.doctor.run.SERVICE_S", 0.05)
     assert failed(doctor_config).detail.endswith("no answer within 0.05 s")
     hang.set()
 
 
-def test_a_daemon_that_dies_in_the_middle_is_reported(
+def test_a_daemon_that_dies_between_checks_is_reported(
     doctor_config: DoctorConfig, site: Site
 ) -> None:
     site.replies["GET /readyz"] = httpx.Response(503, text="<html>")
-    assert failed(doctor_config).detail.startswith("the daemon stopped answering as one: ")
+    assert failed(doctor_config).detail.startswith("the daemon's replies became invalid: ")

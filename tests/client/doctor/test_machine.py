@@ -1,4 +1,4 @@
-"""This machine: what an engine here could encode, and its room on the disk."""
+"""Test the checks of this machine: its encoders and its free disk space."""
 
 import sys
 from pathlib import Path
@@ -14,12 +14,12 @@ from distconv_client.doctor.machine import EngineReport, check_disk, check_ffmpe
     "report,outcome,said",
     [
         (None, "skip", "no engine is installed here"),
-        (REPORT, "ok", "h264 by libx264, vp9 by libvpx-vp9; it cannot make hevc, vp8, av1"),
+        (REPORT, "ok", "h264 with libx264, vp9 with libvpx-vp9; it cannot encode hevc, vp8, av1"),
         (EngineReport(error="There is no ffmpeg"), "fail", "There is no ffmpeg"),
         (EngineReport(None, "/f", "7.1", {}), "fail", "7.1 at /f encodes none of h264"),
     ],
 )
-def test_ffmpeg_is_judged_by_what_it_encodes(
+def test_the_ffmpeg_check_depends_on_what_it_encodes(
     report: EngineReport | None, outcome: str, said: str
 ) -> None:
     result = check_ffmpeg(report)
@@ -37,12 +37,12 @@ def test_a_disk_below_an_engines_reserve_is_reported(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "work_dir,outcome,said",
     [
-        ("/nowhere/at/all", "fail", "there is no folder /nowhere/at/all to be seen"),
-        ("distconv-engine-work", "skip", "no engine has worked in this folder"),
-        (None, "skip", "where the engine works is not known"),
+        ("/nowhere/at/all", "fail", "the directory /nowhere/at/all does not exist"),
+        ("distconv-engine-work", "skip", "no engine has worked in the current directory"),
+        (None, "skip", "the engine's work directory is not known"),
     ],
 )
-def test_a_work_directory_that_is_not_there_is_never_fine(
+def test_a_missing_work_directory_never_passes(
     work_dir: str | None, outcome: str, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -51,7 +51,7 @@ def test_a_work_directory_that_is_not_there_is_never_fine(
     assert said in result.detail
 
 
-def test_without_an_engine_the_folder_that_was_named_needs_disk_space(tmp_path: Path) -> None:
+def test_without_an_engine_the_given_directory_is_checked_for_space(tmp_path: Path) -> None:
     result = check_disk(None, tmp_path, free_mb=lambda folder: 7e3 if folder == tmp_path else 0.0)
     assert (result.outcome, result.detail) == ("ok", f"7.00 GB free in {tmp_path}")
 
@@ -72,7 +72,7 @@ print(json.dumps({"work_dir": "|".join(os.environ.get(name, "-") for name in nam
         ({"DISTCONV_CONFIG": "/c"}, None, "/c", "-"),
     ],
 )
-def test_an_installed_engine_is_asked_under_the_settings_of_its_unit(
+def test_an_installed_engine_is_checked_with_the_settings_of_its_unit(
     environ: dict[str, str], given: str | None, config: str, work_dir: str, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -92,7 +92,7 @@ def test_an_installed_engine_is_asked_under_the_settings_of_its_unit(
     assert str(report.work_dir).replace(f"{tmp_path}/", "") == f"{config}|{work_dir}"
 
 
-def test_without_an_engine_the_temporary_folder_needs_disk_space() -> None:
+def test_without_an_engine_the_temporary_directory_is_checked_for_space() -> None:
     assert check_disk(None).outcome == "ok"
     result = check_disk(None, free_mb=lambda folder: 3.0)
     assert result.outcome == "fail"
@@ -108,9 +108,7 @@ def test_an_engine_package_that_does_not_run_is_reported(monkeypatch: pytest.Mon
     assert machine.ask_engine() is None
 
 
-def test_an_encoder_that_hangs_is_not_waited_for(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_an_encoder_that_hangs_times_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "hanging").mkdir()
     (tmp_path / "hanging" / "selftest.py").write_text("import time; time.sleep(60)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

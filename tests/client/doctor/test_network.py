@@ -1,4 +1,4 @@
-"""The way to the daemon: name, port and TLS each fail on their own fault, bounded in time."""
+"""Test the network checks: name, port and TLS each report their fault, within a time limit."""
 
 import socket
 import ssl
@@ -28,12 +28,12 @@ def test_a_name_without_an_address_is_reported() -> None:
 
     result = check_name(target("http://nowhere.invalid"), Network(resolve=resolve))
     assert (result.outcome, result.detail) == (
-        "fail", "nowhere.invalid has no address: Name or service not known",
+        "fail", "nowhere.invalid cannot be resolved: Name or service not known",
     )  # fmt: skip
     assert "/etc/hosts" in result.remedy
 
 
-def test_a_name_server_that_does_not_answer_is_not_waited_for(
+def test_a_name_server_that_does_not_answer_times_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("distconv_client.doctor.network.CHECK_S", 0.05)
@@ -44,16 +44,16 @@ def test_a_name_server_that_does_not_answer_is_not_waited_for(
     assert (result.outcome, result.detail) == ("fail", "slow.invalid: no answer within 0.05 s")
 
 
-def test_a_name_that_is_not_a_name_is_reported() -> None:
+def test_an_invalid_host_name_is_reported() -> None:
     result = check_name(target("http://" + "a" * 70 + ".invalid"), Network())
     assert result.outcome == "fail"
 
 
-def test_a_port_that_nobody_listens_at_is_reported() -> None:
+def test_a_port_without_a_listener_is_reported() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         closed = server.getsockname()[1]
     result, here = check_port(target(f"http://127.0.0.1:{closed}"), Network())
-    assert (result.detail, here) == (f"nobody listens at 127.0.0.1:{closed}", None)
+    assert (result.detail, here) == (f"nothing listens at 127.0.0.1:{closed}", None)
     assert "Start distconvd" in result.remedy
 
 
@@ -74,7 +74,7 @@ def test_a_blocked_network_is_reported(error: OSError, said: str) -> None:
     assert result.remedy
 
 
-def test_what_needs_a_failed_check_is_skipped_and_this_machine_is_looked_at_all_the_same(
+def test_after_a_failed_check_dependent_ones_are_skipped_but_this_machine_is_checked(
     doctor_config: DoctorConfig,
 ) -> None:
     def refuse(*args: Any, **more: Any) -> socket.socket:
@@ -85,10 +85,10 @@ def test_what_needs_a_failed_check_is_skipped_and_this_machine_is_looked_at_all_
     assert tuple(results) == CHECKS
     fine = [check for check, one in results.items() if one.outcome == "ok"]
     assert fine == ["name", "ffmpeg", "disk"]
-    assert results["round trip"].detail == "needs what failed before: port"
+    assert results["round trip"].detail == "needs the check port, which failed"
 
 
-def test_behind_a_proxy_the_way_is_the_proxys(doctor_config: DoctorConfig) -> None:
+def test_behind_a_proxy_the_network_checks_are_skipped(doctor_config: DoctorConfig) -> None:
     doctor_config.settings = Settings("http://dispatch.invalid", None)
     doctor_config.network_calls = Network(
         proxies=lambda: {"http": "http://proxy.invalid:3128"}, is_bypassed=lambda host: False
@@ -97,7 +97,7 @@ def test_behind_a_proxy_the_way_is_the_proxys(doctor_config: DoctorConfig) -> No
     assert first == Finding("name", "skip", "requests go through the proxy proxy.invalid")
 
 
-def test_a_call_without_a_bound_of_its_own_gets_one() -> None:
+def test_a_call_without_a_timeout_gets_one() -> None:
     assert finding.within(5, lambda: 7) == 7
     with pytest.raises(ZeroDivisionError):
         finding.within(5, lambda: 1 // 0)
@@ -111,7 +111,7 @@ def test_a_call_without_a_bound_of_its_own_gets_one() -> None:
 
 
 class Authority(NamedTuple):
-    """An authority, and the contexts of servers that it makes."""
+    """An authority, and the TLS contexts of servers and clients."""
 
     ca: trustme.CA
 
@@ -145,7 +145,7 @@ def speaking_tls(context: ssl.SSLContext | None) -> Iterator[Target]:
             try:
                 context.wrap_socket(plain, server_side=True).close()
             except OSError:
-                pass  # the client did not like what it saw
+                pass  # the client rejected the certificate
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         thread = threading.Thread(target=serve)
@@ -159,23 +159,23 @@ def tls_finding(server: ssl.SSLContext | None, client: ssl.SSLContext) -> Findin
         return check_tls(where, Network(tls=lambda: client))[0]
 
 
-def test_a_good_certificate_is_fine(authority: Authority) -> None:
+def test_a_valid_certificate_passes(authority: Authority) -> None:
     later = datetime.now(UTC) + timedelta(days=90.5)
     server = authority.server("localhost", later)
     result = tls_finding(server, authority.trusting())
-    assert result == Finding("tls", "ok", "the certificate is good for 90 more days")
+    assert result == Finding("tls", "ok", "the certificate expires in 90 days")
 
 
 @pytest.mark.parametrize(
     "name,days,trusted,said,remedy",
     [
         ("localhost", 90, False, "certificate", "SSL_CERT_FILE"),
-        ("elsewhere", 90, True, "Hostname mismatch", "in the certificate"),
+        ("elsewhere", 90, True, "Hostname mismatch", "name of the certificate"),
         ("localhost", -1, True, "expired", "Renew"),
-        ("localhost", 3, True, "good for 3 more days", "Renew"),
+        ("localhost", 3, True, "expires in 3 days", "Renew"),
     ],
 )
-def test_a_certificate_that_is_not_good_is_reported_with_a_remedy(
+def test_an_invalid_certificate_is_reported_with_a_remedy(
     authority: Authority, name: str, days: int, trusted: bool, said: str, remedy: str
 ) -> None:
     server = authority.server(name, datetime.now(UTC) + timedelta(days=days, hours=1))
@@ -192,9 +192,9 @@ def test_a_port_without_tls_is_reported(authority: Authority) -> None:
     assert "write http://" in result.remedy
 
 
-def test_a_certificate_that_expires_soon_hinders_nothing_today(
+def test_a_certificate_that_expires_soon_does_not_block_later_checks(
     doctor_config: DoctorConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    soon = Finding("tls", "fail", "the certificate is good for 3 more days", "Renew it.")
+    soon = Finding("tls", "fail", "the certificate expires in 3 days", "Renew it.")
     monkeypatch.setattr("distconv_client.doctor.network.check_tls", lambda *a: (soon, True))
     assert outcomes(doctor_config)["round trip"] == "ok"

@@ -1,4 +1,4 @@
-"""The round trip: a job goes out and its result comes back, or the doctor says where it was lost."""
+"""Test the round trip: the result of a job comes back, or the doctor reports what failed."""
 
 import http.client
 import urllib.error
@@ -38,7 +38,7 @@ def test_the_round_trip_leaves_nothing_in_a_shared_folder(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_job_is_urgent_small_and_marked(doctor_config: DoctorConfig, site: Site) -> None:
+def test_the_job_is_urgent_small_and_labelled(doctor_config: DoctorConfig, site: Site) -> None:
     last(doctor_config)
     (job,) = site.jobs.values()
     assert (job.priority, job.max_retries, job.labels) == (2, 0, {"distconv": "doctor"})
@@ -46,7 +46,9 @@ def test_the_job_is_urgent_small_and_marked(doctor_config: DoctorConfig, site: S
     assert site.cancelled == []
 
 
-def test_a_codec_is_asked_for_that_an_engine_makes(doctor_config: DoctorConfig, site: Site) -> None:
+def test_the_clip_is_encoded_to_a_codec_that_an_engine_supports(
+    doctor_config: DoctorConfig, site: Site
+) -> None:
     site.engines = [ENGINE | {"supported_codecs": ["vp9", "av1"]}]
     last(doctor_config)
     (job,) = site.jobs.values()
@@ -67,27 +69,27 @@ FAULTS: dict[str, tuple[Work, str, str]] = {
         "the job failed: The source cannot be read.",
         "if the engine cannot reach this machine (127.0.0.1), name a folder",
     ),
-    "fails for now": (
+    "transient failure": (
         lambda job: ended(job, error_message="connection refused", attempt=1),
         "the job failed: connection refused",
         "distconv attempts --log",
     ),
-    "nothing came": (
+    "result missing": (
         lambda job: ended(job, status=JobStatus.COMPLETED, assigned_engine="attic"),
-        "attic says that it is done, and the result is not where it should be",
+        "attic reported success, but the result is missing",
         "distconv status",
     ),
     "other bytes": (
         lambda job: encode(job, sha256="0" * 64),
-        "what came back is not what attic says that it made",
-        "changes files on the way",
+        "the result differs from what attic reported",
+        "alters files in transit",
     ),
-    "frames lost": (lambda job: encode(job, video_frames=24), "24 frames came back of 25", "log"),
+    "frames lost": (lambda job: encode(job, video_frames=24), "24 of 25 frames came back", "log"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_round_trip_that_fails_says_how_and_what_to_do(
+def test_a_failed_round_trip_is_reported_with_cause_and_remedy(
     doctor_config: DoctorConfig, site: Site, fault: str
 ) -> None:
     site.work, expected, remedy = FAULTS[fault]
@@ -99,8 +101,8 @@ def test_a_round_trip_that_fails_says_how_and_what_to_do(
 @pytest.mark.parametrize(
     "status,said",
     [
-        (JobStatus.PENDING, "the job still waits after 0 s: All are busy."),
-        (JobStatus.ASSIGNED, "the job is - after 0 s on attic"),
+        (JobStatus.PENDING, "the job is still pending after 0 s: All are busy."),
+        (JobStatus.ASSIGNED, "the job has not ended on attic after 0 s"),
     ],
 )
 def test_a_round_trip_that_takes_too_long_is_cancelled(
@@ -136,11 +138,11 @@ def test_a_daemon_that_refuses_the_job_is_reported(doctor_config: DoctorConfig, 
 
 
 def test_a_folder_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="Can not write"), by_folder(tmp_path / "missing", b"x"):
+    with pytest.raises(BadInput, match="Cannot write"), by_folder(tmp_path / "missing", b"x"):
         pass
 
 
-def test_nobody_gets_the_clip_or_brings_anything_who_does_not_know_the_way() -> None:
+def test_requests_to_unknown_paths_are_rejected() -> None:
     with by_http("127.0.0.1", b"clip") as clip_transport:
         base = clip_transport.source_url.rpartition("/")[0]
         for method, path, data, status in (
@@ -158,7 +160,7 @@ def test_nobody_gets_the_clip_or_brings_anything_who_does_not_know_the_way() -> 
         assert clip_transport.result() is None
 
 
-def test_a_result_that_was_damaged_or_is_too_large_is_not_taken() -> None:
+def test_a_damaged_or_too_large_result_is_rejected() -> None:
     with by_http("127.0.0.1", b"clip") as clip_transport:
         for digest, size, status in (("sha-256=:AAAA:", "4", 400), ("", "99999999", 413)):
             connection = http.client.HTTPConnection(

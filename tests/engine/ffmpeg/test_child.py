@@ -182,6 +182,12 @@ async def test_a_child_that_exceeds_its_cpu_limit_fails_as_an_engine_fault_that_
         await run([sys.executable, "-c", "while True: pass"], Controls(ChildLimits(cpu_s=1)))
 
 
+UNMAPPED = (
+    "error while loading shared libraries: liba.so.1: failed to map segment from shared object"
+)
+"""What the loader says of memory that it did not get."""
+
+
 @pytest.mark.parametrize(
     "code,line,limits,words",
     [
@@ -189,6 +195,7 @@ async def test_a_child_that_exceeds_its_cpu_limit_fails_as_an_engine_fault_that_
         (255, "Exiting normally, received signal 24.", ChildLimits(), None),
         (1, "[error] a.mp4: Out of memory", ChildLimits(memory_mb=60), "more memory"),
         (-9, "[h264 @ 0x1] [error] Cannot allocate memory", ChildLimits(memory_mb=60), "memory"),
+        (127, f"ffmpeg: {UNMAPPED}", ChildLimits(memory_mb=60), "more memory"),
         (-11, "", ChildLimits(memory_mb=60), "more memory"),
         (-9, "[h264 @ 0x1] [error] Invalid NAL unit size", ChildLimits(memory_mb=60), None),
         (1, "[error] a.mp4: Out of memory", ChildLimits(), None),

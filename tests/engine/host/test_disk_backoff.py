@@ -61,7 +61,7 @@ def test_space_that_becomes_free_ends_the_pause(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    "other,refused",
+    "other,rejected",
     [
         (job("1"), True),
         (job("2", 500.0, crf=1), True),
@@ -73,13 +73,13 @@ def test_space_that_becomes_free_ends_the_pause(bench: Bench) -> None:
     ids=["the same", "larger", "as large", "smaller", "other options", "another codec"],
 )
 def test_the_same_job_and_larger_ones_of_its_kind_do_not_start_before_there_is_disk_space(
-    other: Job, refused: bool, bench: Bench
+    other: Job, rejected: bool, bench: Bench
 ) -> None:
     bench.space_backoff.note_full(job("1", 100.0, crf=1), DISK, bench.free)
-    if refused:
+    if rejected:
         with pytest.raises(InsufficientSpace, match="has 24 MB free, which was too little for"):
             bench.space_backoff.check(other)
-    bench.free *= 2 if refused else 1
+    bench.free *= 2 if rejected else 1
     bench.space_backoff.check(other)
 
 

@@ -46,7 +46,7 @@ def test_the_doctors_clip_makes_its_round_trip_by_http_and_by_file_and_a_dead_en
     doctor_config = DoctorConfig(Settings(site.url, kit.KEY), ask_engine=lambda work_dir: None)
     results = {one.check: one for one in run_checks(doctor_config)}
     assert {one.outcome for one in results.values()} == {"ok", "skip"}
-    assert results["round trip"].detail.startswith("e1 made 25 frames of h264 in ")
+    assert results["round trip"].detail.startswith("e1 encoded 25 frames to h264 in ")
     shared = replace(doctor_config, clip_dir=site.folder / "shared")
     assert list(run_checks(shared))[-1].outcome == "ok"
     assert list((site.folder / "shared").iterdir()) == []

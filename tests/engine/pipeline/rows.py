@@ -51,7 +51,7 @@ DETECTED = [
     ("mpeg2-ps", "hole"),
     ("dv", "cut-99"),
     ("y4m", "cut-99"),
-    ("h264-raw", "hole"),
+    ("h264-raw", "scrambled-block"),
     ("gif", "cut-95"),
     ("nut", AS_IT_IS),
     ("b-frames-open-gop-ts", "last picture"),
@@ -79,6 +79,7 @@ UNDETECTED = [
     ("prores-pcm", "flipped bit"),
     ("mjpeg-avi", "flipped bit"),
     ("hevc-open-gop", "last picture"),
+    ("h264-raw", "hole"),
     ("vp9-mp4", "flipped bit"),
     ("vp9-mp4", "sound"),
 ]

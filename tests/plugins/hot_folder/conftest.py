@@ -1,4 +1,4 @@
-"""The fixture of the hot folder's tests."""
+"""Provide the fixture of the hot folder's tests."""
 
 from pathlib import Path
 

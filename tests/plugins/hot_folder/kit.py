@@ -1,4 +1,4 @@
-"""A watched folder and the daemon behind it, which outlives every service on that folder."""
+"""Set up a watched folder, and a fake daemon that outlives every service on that folder."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ from distconvd.model import FailureClass, Job, JobResult, JobStatus, Submission
 
 
 class FakeDaemon:
-    """Durable and honest: each key is one job, for ever; it outlives every hot folder here."""
+    """Loses nothing: each key is one job; it outlives every service of a test."""
 
     def __init__(self) -> None:
         self.by_key: dict[str, tuple[bytes, str]] = {}
@@ -96,7 +96,7 @@ class Site:
         return HotFolder(self.watch, self.records, self.daemon, disk=disk)
 
     async def scan(self, service: HotFolder, times: int = 2) -> int:
-        """Look so often that everything settles."""
+        """Scan often enough that every file becomes stable."""
         made = 0
         for _ in range(times):
             self.now_s += 10.0
@@ -110,7 +110,7 @@ class Site:
         ends: bool = False,
         status: JobStatus = JobStatus.COMPLETED,
     ) -> None:
-        """One life of the daemon: start, take all in, end the jobs (so), report, stop."""
+        """Run a service once: start, submit all videos, end the jobs if asked, report, stop."""
         service = self.service(disk)
         async with service.opened():
             await service.catch_up()

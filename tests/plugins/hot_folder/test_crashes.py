@@ -17,7 +17,7 @@ from distconvd.model import JobStatus
 
 
 def fill(site: Site) -> None:
-    """Three videos, and settings of both kinds."""
+    """Add four videos, with valid and with wrong settings."""
     site.settings("h264", 'output = "ready"')
     site.settings("vp9", "?")
     site.video("h264/a.mov", "a")
@@ -27,7 +27,7 @@ def fill(site: Site) -> None:
 
 
 def audit(site: Site) -> None:
-    """Nothing is lost, nothing is doubled, every end is told, and of no half file."""
+    """Check that no video is lost or doubled, and that each job's end has a whole report."""
     assert sorted(site.daemon.sources) == ["av1/c.mov", "h264/a.mov", "h264/sub/b.mov"]
     places = ["done/av1/c.mov", "h264/ready/a.mov", "h264/ready/sub/b.mov"]
     assert {site.report(place)["job_id"] for place in places} == set(site.daemon.jobs)
@@ -75,7 +75,7 @@ async def test_a_stop_and_then_a_rename_of_all_videos_neither_loses_nor_doubles_
         disk.lose_unsynced()
         for path in ("h264/a", "h264/sub/b", "av1/c"):
             (site.watch / f"{path}.mov").rename(site.watch / f"{path}2.mov")
-        # Whoever is asked to do a job whose source is gone fails it.
+        # An engine fails a job whose source is gone.
         for _ in range(3):
             await live_and_fail_what_is_gone(site)
         done = [job for job in site.daemon.all if job.status is JobStatus.COMPLETED]
@@ -105,7 +105,7 @@ async def live_and_fail_what_is_gone(site: Site) -> None:
 async def test_the_service_recovers_from_an_error_at_any_operation_without_a_restart(
     tmp_path: Path, fault: Fault, error: int
 ) -> None:
-    # From 2 on: the first operation is in the start, which a refusing disk is allowed to stop.
+    # From 2 on: the first operation belongs to the start, which a disk error may prevent.
     for at, disk in each_fault(fault, error, first=2, more_than=60):
         site = Site(tmp_path / f"s{at}")
         fill(site)

@@ -26,7 +26,7 @@ def tools() -> Tools:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Start one of our commands; what runs at the end is stopped, and must stop cleanly."""
+    """Start our commands; those that still run at the end are stopped, and must exit cleanly."""
     running: list[subprocess.Popen[bytes]] = []
 
     def begin(module: str, *flags: str) -> subprocess.Popen[bytes]:
@@ -49,7 +49,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 def wait_for(is_there: Callable[[], object], tmp_path: Path) -> None:
-    """Look until it is there; another process makes it, so there is no event to wait for."""
+    """Poll until it is there; another process makes it, so there is no event to wait for."""
     deadline = time.monotonic() + DEADLINE_S
     while not is_there():
         if time.monotonic() > deadline:
@@ -101,7 +101,7 @@ def test_a_clip_that_is_dropped_is_converted_once_whatever_is_restarted_or_renam
         "second.mov.report.json",
     ]
     assert another.poll() is None
-    daemon.returncode = 0  # killed by this test, and so not counted as a fault
+    daemon.returncode = 0  # killed by this test, so its exit code is not checked
 
 
 def make_clip(tools: Tools, path: Path, seconds: str = "1") -> Path:

@@ -32,13 +32,13 @@ async def test_a_remount_that_changes_device_and_inode_submits_nothing_again(sit
     assert len(site.daemon.all) == 1
 
 
-@pytest.mark.parametrize("ended", [False, True])
+@pytest.mark.parametrize("is_ended", [False, True])
 @pytest.mark.parametrize("restarted", [False, True])
 async def test_a_video_that_is_renamed_or_moved_is_not_submitted_again(
-    site: Site, ended: bool, restarted: bool
+    site: Site, is_ended: bool, restarted: bool
 ) -> None:
     place = site.video("h264/a.mov")
-    await site.live(ends=ended)
+    await site.live(ends=is_ended)
     for target in ("h264/b.mov", "h264/sub/deep/c.mov", "h264/a.mov"):
         (site.watch / target).parent.mkdir(parents=True, exist_ok=True)
         place = place.rename(site.watch / target)
@@ -61,7 +61,7 @@ async def test_a_video_that_is_renamed_between_two_scans_is_submitted_once(site:
 
 
 class RenamingDisk(OsDisk):
-    """Somebody renames a video in the middle of a walk."""
+    """Renames a video in the middle of a scan."""
 
     def __init__(self, place: Path, target: Path) -> None:
         self._place, self._target = place, target

@@ -1,4 +1,4 @@
-"""The hot folder as a service: by itself, within its bounds, on the folder of the configuration."""
+"""The hot folder runs as a service, within its bounds, on the folder of the configuration."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from distconv_spool.disk import OsDisk
 from distconvd.hookspecs import Service
 from distconvd.model import Job
 
-# ---------------------------------------------------------------------------------------- the many
+# ---------------------------------------------------------------------------------------- bounds
 
 
 @pytest.mark.slow

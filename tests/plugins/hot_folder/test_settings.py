@@ -1,4 +1,4 @@
-"""The settings beside the videos: the nearest hold whole, and wrong ones hold only their folder."""
+"""The nearest settings apply alone, and wrong settings delay only their own folder."""
 
 import json
 import os
@@ -44,7 +44,7 @@ async def test_only_the_nearest_settings_apply(site: Site, tmp_path: Path) -> No
     [
         ("?", "not valid TOML"),
         ("crf = 3", "crf"),
-        ("[options]\ncrff = 3", "crff"),
+        ("[options]\ncrff = 3", "options.crff: this setting is not accepted"),
         ("[options]\ncrf = 99", "options.crf"),
         ("priority = 9", "priority"),
         ("max_retries = -1", "max_retries"),
@@ -57,7 +57,7 @@ async def test_only_the_nearest_settings_apply(site: Site, tmp_path: Path) -> No
         ('output = "../av1"', "codec's own folder"),
         ('output = "file:x"', "three slashes"),
         ('output = "http://h/a b"', "output.url"),
-        ("output = 3", "output"),
+        ("output = 3", "output: Expected"),
         ("priority = 1" + "0" * 4400, "digits"),
         ("priority = 0x" + "f" * 20_000, "priority"),
         ("priority = " + "[" * 30_000, "recursion"),
@@ -82,7 +82,7 @@ async def test_wrong_settings_are_reported_next_to_them_and_the_folder_waits_unt
 
 
 async def test_names_that_are_not_utf8_harm_no_other_video(site: Site) -> None:
-    """Of a codec's folder, of one whose settings are wrong, and of a very long video."""
+    """Names of a codec's folder, of a folder with wrong settings, and of a video, a very long one."""
     odd = os.fsdecode(b"h264\xff")
     site.settings("", "priority = 1")
     site.video(f"{odd}/a.mov", "a")

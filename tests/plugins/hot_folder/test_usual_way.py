@@ -1,4 +1,4 @@
-"""A video in a hot folder becomes a job, and the job's end a report beside its result."""
+"""A video in a hot folder becomes a job, and the job's end a report next to its result."""
 
 import os
 

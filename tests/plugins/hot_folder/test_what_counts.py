@@ -1,4 +1,4 @@
-"""Of all that can lie in a hot folder only videos are taken: never a link, a part or a result."""
+"""Of all files in a hot folder only videos are submitted: never a link, a part or a result."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def test_the_name_of_a_report_fits_the_file_system(name: str) -> None:
         cut = report_name(name, tag)
         assert len(os.fsencode(cut)) <= 255
         assert cut.endswith(".report.json")
-        cut.encode()  # no half character
+        cut.encode()  # raises for half a character
 
 
 async def test_links_devices_and_folders_with_a_videos_name_are_left_alone(

@@ -1,4 +1,4 @@
-"""Fixtures of the media store's tests: a store, and the folder that it keeps."""
+"""Provide the fixtures of the media store's tests: a store and its folder."""
 
 from pathlib import Path
 

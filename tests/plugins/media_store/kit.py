@@ -1,4 +1,4 @@
-"""What an engine does to a media store: it puts a file, breaks off, asks how far it came."""
+"""Act as an engine on a media store: put a file, break off, ask how much has arrived."""
 
 import base64
 import hashlib
@@ -28,7 +28,7 @@ class FakeBody:
         self.data, self.breaks_off, self.gate, self.arrived = data, breaks_off, gate, arrived
 
     async def read_whole(self, limit_bytes: int | None) -> bytes:
-        raise AssertionError("a media file is never held whole")
+        raise AssertionError("a media file must never be read whole")
 
     async def chunks(self) -> AsyncIterator[bytes]:
         for start in range(0, len(self.data), 65_536):
@@ -62,7 +62,7 @@ def digest_of(data: bytes) -> str:
 
 
 def announced(data: bytes, *, offset: int = 0, end: int | None = None) -> dict[str, str]:
-    """The headers that an engine sends with (a part of) `data`."""
+    """Return the headers that an engine sends with (a part of) `data`."""
     end = len(data) if end is None else end
     headers = {"content-length": str(end - offset), "repr-digest": digest_of(data)}
     if offset or end < len(data):

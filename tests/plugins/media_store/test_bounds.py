@@ -1,4 +1,4 @@
-"""A file too large, a full or a refusing disk: told in time, and the old file is left."""
+"""A file that is too large, and a full or failing disk, are reported; the old file is kept."""
 
 import errno
 import os
@@ -29,10 +29,10 @@ async def test_a_file_over_the_limit_is_rejected_before_and_during_its_upload(
 
 
 class UnreadBody(FakeBody):
-    """A body that nobody is to ask for: its client waits for `100 Continue`."""
+    """A body that must not be read: its client waits for `100 Continue`."""
 
     def chunks(self) -> AsyncIterator[bytes]:
-        raise AssertionError("refused before a byte is sent")
+        raise AssertionError("must be rejected before a byte is sent")
 
 
 async def test_an_upload_announced_as_too_large_is_rejected_before_its_body_is_read(

@@ -1,4 +1,4 @@
-"""A file comes back whole, by range or on a condition, as what it is and never as a page."""
+"""A file is served whole, by range or on a condition, and never as a web page."""
 
 import gc
 import hashlib

@@ -1,4 +1,4 @@
-"""A name of the outside stays inside the store, and no link leads out of it."""
+"""No name and no link from outside leads out of the store."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A stored file is whole and is what its sender meant, or it is not there."""
+"""A file is stored whole and with the announced content, or not at all."""
 
 import hashlib
 import json
@@ -59,13 +59,13 @@ async def test_a_file_with_another_digest_is_rejected_and_nothing_is_kept(
     assert parts(root) == []
 
 
-@pytest.mark.parametrize("came", [CLIP[:-1], CLIP + b"x"])
+@pytest.mark.parametrize("received", [CLIP[:-1], CLIP + b"x"])
 async def test_another_length_than_announced_is_rejected(
-    store: MediaStore, root: Path, came: bytes
+    store: MediaStore, root: Path, received: bytes
 ) -> None:
     headers = {"content-length": str(len(CLIP))}
     with pytest.raises(BadRequest, match="announced"):
-        await store.put(request("PUT", "a.mp4", headers, FakeBody(came)))
+        await store.put(request("PUT", "a.mp4", headers, FakeBody(received)))
     assert not (root / "a.mp4").exists()
     assert parts(root) == []
 

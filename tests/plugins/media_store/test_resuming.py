@@ -1,4 +1,4 @@
-"""A broken upload goes on where it stopped, and never mixes two files."""
+"""A broken upload resumes where it stopped, and never mixes two files."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Fixtures of the intake's tests."""
+"""Provide the fixtures of the intake's tests."""
 
 from pathlib import Path
 

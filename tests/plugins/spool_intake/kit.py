@@ -1,4 +1,4 @@
-"""An intake on a spool, and the daemon behind it, which outlives every intake."""
+"""Set up an intake on a spool, and a fake daemon that outlives every intake."""
 
 import json
 from collections.abc import AsyncGenerator, Callable
@@ -18,7 +18,7 @@ GOOD = {"source_url": "file:///a.mov", "target_codec": "av1"}
 
 
 class FakeDaemon:
-    """Durable and honest: each key is one job, for ever; it outlives every intake here."""
+    """Loses nothing: each key is one job; it outlives every intake of a test."""
 
     def __init__(self) -> None:
         self.by_key: dict[str, str] = {}
@@ -66,7 +66,7 @@ def intake_of(
 async def one_taken_in(
     layout: Layout, daemon: FakeDaemon, disk: OsDisk | None = None
 ) -> AsyncGenerator[tuple[SpoolIntake, Drop]]:
-    """An intake at work that has taken in one drop, and that drop; its job is 1753_1."""
+    """Yield a running intake that has submitted one drop, and that drop; its job is 1753_1."""
     drop = submit(layout.root, GOOD)
     intake = intake_of(layout, daemon, disk=disk)
     async with intake.access.opened():
@@ -92,7 +92,7 @@ def drop_names(folder: Path) -> list[str]:
 async def take_in(
     layout: Layout, daemon: FakeDaemon, owner: str = "me", disk: OsDisk | None = None
 ) -> None:
-    """Start an intake, let every file settle, and stop it."""
+    """Start an intake, let every file become stable, and stop it."""
     intake = intake_of(layout, daemon, owner, disk)
     async with intake.access.opened():
         for now_s in (0.0, 10.0, 20.0):

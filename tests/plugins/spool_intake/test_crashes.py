@@ -15,7 +15,7 @@ from distconv_spool.testing import Fault, FaultyDisk, PowerCut
 
 
 def fill(layout: Layout) -> None:
-    """Four drops: keyed, in place, and two that are refused, early and late."""
+    """Add four drops: one keyed, one written in place, and two that are rejected."""
     submit(layout.root, GOOD, key="a" * 32)
     (layout.incoming / "b.toml").write_text('source_url = "file:///b"')
     (layout.incoming / "c.json").write_text("{}")
@@ -23,7 +23,7 @@ def fill(layout: Layout) -> None:
 
 
 async def whole_life(layout: Layout, daemon: FakeDaemon, disk: OsDisk) -> None:
-    """All steps that there are: a start, every drop taken in, every job ended, every result."""
+    """Run all steps: start, submit every drop, end every job, write every result."""
     intake = intake_of(layout, daemon, disk=disk)
     async with intake.access.opened():
         await intake.results.catch_up()
@@ -42,7 +42,7 @@ async def until_it_stops(layout: Layout, daemon: FakeDaemon, disk: OsDisk) -> No
 
 
 def audit(layout: Layout, daemon: FakeDaemon) -> None:
-    """Nothing is lost, nothing is doubled, nothing is left lying about."""
+    """Check that no drop is lost or doubled, and that no file is left over."""
     assert sorted(job.source_url for job in daemon.jobs.values()) == ["file:///a.mov", "file:///b"]
     assert names(layout.incoming) == names(layout.claimed / "me") == []
     assert drop_names(layout.accepted) == [f"{'a' * 32}.json", "b.toml"]
@@ -103,7 +103,7 @@ async def test_each_step_is_durable_when_it_returns(layout: Layout, daemon: Fake
 
 
 async def stubborn_life(layout: Layout, daemon: FakeDaemon, disk: FaultyDisk) -> None:
-    """The same life without a restart; what was left undone is done in the next round."""
+    """Run all steps without a restart; what failed is done in the next round."""
     intake = intake_of(layout, daemon, disk=disk)
     async with intake.access.opened():
         await insist(intake.results.catch_up)
@@ -127,7 +127,7 @@ async def stubborn_life(layout: Layout, daemon: FakeDaemon, disk: FaultyDisk) ->
 async def test_the_service_recovers_from_an_error_at_any_operation_without_a_restart(
     tmp_path: Path, fault: Fault, error: int
 ) -> None:
-    # From 2 on: the first operation is in the start, which a refusing disk is allowed to stop.
+    # From 2 on: the first operation belongs to the start, which a disk error may prevent.
     for at, disk in each_fault(fault, error, first=2, more_than=40):
         layout, daemon = create(tmp_path / f"s{at}"), FakeDaemon()
         fill(layout)

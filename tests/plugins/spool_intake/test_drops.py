@@ -1,4 +1,4 @@
-"""A drop becomes one job, or is rejected with what was wrong; when not now, it waits."""
+"""A drop becomes one job, or is rejected with the reason; or it waits, if the daemon says later."""
 
 import json
 import os
@@ -112,7 +112,7 @@ async def test_the_daemons_own_folders_may_hold_strange_files(
         await intake.results.catch_up()
 
 
-# ------------------------------------------------------------------------------------ when not now
+# ------------------------------------------------------------------------------ failures and "later"
 
 
 async def test_a_drop_on_which_the_daemon_itself_fails_is_rejected_and_the_next_is_taken(

@@ -1,4 +1,4 @@
-"""Whatever lies in incoming/, or changes, vanishes or sticks there, harms itself alone."""
+"""A file in incoming/ that is not a drop, or that changes, vanishes or is stuck, harms no other."""
 
 import errno
 import json
@@ -57,7 +57,7 @@ async def test_a_folder_under_a_keyed_name_does_not_block_its_key(
 
 
 class UnreadableDisk(OsDisk):
-    """Files that belong to somebody else."""
+    """Its files belong to somebody else."""
 
     def read(self, path: Path, limit_bytes: int) -> tuple[bytes, os.stat_result]:
         raise PermissionError(errno.EACCES, "Permission denied")
@@ -113,7 +113,7 @@ async def test_on_a_full_disk_drops_are_retried_once_a_poll_and_reported_once(
     (layout.incoming / f"{2:032x}.json").write_text(json.dumps(GOOD))
     intake = intake_of(layout, daemon, disk=FullDisk())
     async with intake.access.opened():
-        # Nothing was brought to an end, so the service waits before it looks again.
+        # Nothing was accepted or rejected, so the service waits before the next poll.
         assert [await intake.drops.poll(float(n)) for n in range(5)] == [0] * 5
     assert len([line for line in caplog.messages if "No space left" in line]) == 2
     assert not [line for line in caplog.messages if "is rejected" in line or "is job" in line]
@@ -122,7 +122,7 @@ async def test_on_a_full_disk_drops_are_retried_once_a_poll_and_reported_once(
 
 
 class VanishingDisk(OsDisk):
-    """Somebody removes each file just before one kind of operation."""
+    """Removes each file just before one kind of operation."""
 
     def __init__(self, before: str) -> None:
         self.before = before
@@ -155,7 +155,7 @@ async def test_a_file_that_disappears_at_any_step_harms_nothing(
 
 
 class StaleDisk(OsDisk):
-    """An NFS client that believes for ever what it first saw of a path, until the file is opened."""
+    """An NFS client that caches the status of a path for good, until the file is opened."""
 
     def __init__(self) -> None:
         self.seen: dict[Path, os.stat_result] = {}

@@ -1,4 +1,4 @@
-"""A job that came as a drop gets its last record in results/, whenever and however often it ends."""
+"""A job from a drop gets its last record in results/, whenever and however often it ends."""
 
 import errno
 from collections.abc import Callable
@@ -83,7 +83,7 @@ async def test_a_drop_whose_job_has_ended_and_been_archived_meanwhile_gets_its_r
 
 
 class WritingDisk(OsDisk):
-    """Lets something happen in the middle of each write."""
+    """Calls a function in the middle of each write."""
 
     def __init__(self, meanwhile: Callable[[], None]) -> None:
         self.meanwhile = meanwhile

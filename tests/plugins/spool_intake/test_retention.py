@@ -1,4 +1,4 @@
-"""The intake removes from its spool what has been kept for long enough, and only after it caught up."""
+"""The intake removes old results from its spool, and only after it has caught up."""
 
 import os
 from pathlib import Path

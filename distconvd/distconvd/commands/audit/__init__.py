@@ -1,4 +1,4 @@
-"""Check whether stored records, or a running daemon's replies, contradict the rules of the core.
+"""Check stored records, or a running daemon's replies, against the rules of the core.
 
 The rules are pure functions in `invariants`; `stored` checks a store and its archive, `running` a daemon
 over HTTP. `command` is the command `distconvd audit`.

@@ -1,4 +1,4 @@
-"""Define the invariants of the core as rules on a job and its history; the tests use them, too.
+"""Define the invariants of the core as rules on a job and its history; tests use them too.
 
 A rule is a pure function of a `Case` that returns what is wrong, or None. A rule only forbids what no
 daemon has ever written at any moment, crashes included: a rule that reports a sound store is worse than

@@ -1,4 +1,4 @@
-"""Append batches to the json store's journal, a text file with a line a batch, and read them.
+"""Write and read the json store's journal, a text file with a line for each batch.
 
 A line is a JSON object that begins with the checksum and the size of what follows:
 
@@ -89,7 +89,7 @@ def encode_header(number: int, after: Position) -> bytes:
 class JournalReader:
     """Reads journal `number` from `path`, one batch at a time.
 
-    Attributes, of which the last three are final once `batches` has ended by itself:
+    Attributes, of which the last three are final once `batches` is exhausted:
         after: the position in the header; None if the header itself is damaged.
         good_bytes: the size of the valid lines at the beginning.
         torn_bytes: the size of what follows them.
@@ -110,28 +110,28 @@ class JournalReader:
         self._read_header()
 
     def _read_header(self) -> None:
-        line, ended = next(self._lines, (b"", False))
-        payload = decode_line(line) if ended else None
+        line, is_whole = next(self._lines, (b"", False))
+        payload = decode_line(line) if is_whole else None
         self.after = None if payload is None else _after(self.path, payload, self._number)
-        self._count(line, ended, good=self.after is not None)
+        self._count(line, is_whole, good=self.after is not None)
 
     def batches(self) -> Iterator[list[Change]]:
         """Yield the batches up to the first invalid line, then classify what follows."""
         number = 0
-        for line, ended in self._lines:
-            payload = decode_line(line) if ended else None
+        for line, is_whole in self._lines:
+            payload = decode_line(line) if is_whole else None
             changes = None
             if payload is not None and not self.torn_bytes:
                 changes = _changes(payload, number + 1)
             if changes is None:
                 self.damaged = self.damaged or payload is not None or contains_valid_line(line)
-            self._count(line, ended, good=changes is not None)
+            self._count(line, is_whole, good=changes is not None)
             if changes is not None:
                 number += 1
                 yield changes
 
-    def _count(self, line: bytes, ended: bool, *, good: bool) -> None:
-        size = len(line) + ended
+    def _count(self, line: bytes, is_whole: bool, *, good: bool) -> None:
+        size = len(line) + is_whole  # the line break, if it is there
         if good:
             self.good_bytes += size
         else:
