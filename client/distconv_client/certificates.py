@@ -1,4 +1,4 @@
-"""Choose the trusted certificates: of `SSL_CERT_FILE` or `SSL_CERT_DIR`, else the usual ones.
+"""Choose the trusted certificates: of `SSL_CERT_FILE` or `SSL_CERT_DIR`, else the defaults.
 
 They apply to every address, loopback included; only the environment's proxies do not (see `api`).
 """

@@ -1,4 +1,4 @@
-"""Submit jobs by dropping files into a spool; this works without a running daemon or a network.
+"""Submit jobs by dropping files into a spool, without a running daemon or a network.
 
 A drop is durable immediately, and becomes a job when a daemon that serves the spool takes it.
 """

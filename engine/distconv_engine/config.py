@@ -71,7 +71,7 @@ HELP: dict[str, str] = {
     "ffmpeg": "`system`: the ffmpeg of this system; or the path of an ffmpeg, with ffprobe in the same "
     "folder; default: the bundled one",
     "hardware": "`prefer` uses the hardware encoders that passed a test encode",
-    "software_fallback": "may a job be encoded in software when the hardware encoder fails",
+    "software_fallback": "whether a job may be encoded in software when the hardware encoder fails",
     "log_level": "debug, info, warning or error",
     "log_format": "text or json",
     "heartbeat_s": "seconds between signs of life",
@@ -80,7 +80,7 @@ HELP: dict[str, str] = {
     "benchmark_every_days": "after this many days the engine repeats its benchmark, in a moment "
     "without jobs; 0: only on request, and for a new ffmpeg or hardware",
     "drain_s": "how long running jobs may continue after SIGTERM before they are released",
-    "stall_s": "an ffmpeg without progress and without CPU for this long is ended",
+    "stall_s": "an ffmpeg without progress and without CPU use for this long is killed",
     "disk_reserve_mb": "free space that is never used; below it no job is taken",
     "stream_min_mb": "jobs of this size and more with an http(s) source are streamed: nothing of "
     "source or result is stored in the work directory; 0: never",
@@ -113,7 +113,8 @@ examples:
 Each setting is also a variable (--work-dir: DISTCONV_WORK_DIR) and a line of the TOML file
 (work_dir = "/var/lib/distconv"). Flags win over variables, variables over the file.
 SIGTERM drains: running jobs may finish for --drain-s, then they are released, which costs
-no retry; a second SIGTERM ends immediately. Exit codes: 0 clean, 2 wrong usage, 78 wrong configuration."""
+no retry; a second SIGTERM ends immediately. Exit codes: 0 clean, 2 wrong usage, 78 wrong
+configuration."""
 
 
 class Loaded(NamedTuple):

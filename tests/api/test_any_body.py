@@ -1,5 +1,4 @@
-"""Check that no body causes a 500, that rejections change nothing, and that the state stays readable.
-"""
+"""Check that no body causes a 500, that rejections change nothing, and that the state stays readable."""
 
 from typing import Any
 

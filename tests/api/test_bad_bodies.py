@@ -431,9 +431,7 @@ async def test_a_wrong_change_is_400_and_named(farm: Farm, body: bytes, field: s
     ids=lambda v: v[:12],
 )  # fmt: skip
 @pytest.mark.parametrize("kind", ["", "/complete", "/why"])
-async def test_any_unknown_job_id_is_404(
-    farm: Farm, job_id: str, kind: str
-) -> None:
+async def test_any_unknown_job_id_is_404(farm: Farm, job_id: str, kind: str) -> None:
     method, body = ("POST", {"output_url": "u"}) if kind == "/complete" else ("GET", None)
     reply = await farm.client.request(method, f"/jobs/{job_id}{kind}", body)
     assert problem(reply, 404)["detail"] == "Job not found"

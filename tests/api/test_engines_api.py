@@ -12,7 +12,9 @@ async def engine(farm: Farm, engine_id: str = "e1") -> dict[str, Any]:
     return ok(await farm.client.get(f"/engines/{engine_id}"))
 
 
-async def test_heartbeats_are_merged_and_keep_a_benchmark_that_was_sent_separately(farm: Farm) -> None:
+async def test_heartbeats_are_merged_and_keep_a_benchmark_that_was_sent_separately(
+    farm: Farm,
+) -> None:
     ok(await farm.client.post("/engines/heartbeat", {"engine_id": "e1", "tags": ["gpu"]}))
     answer = ok(
         await farm.client.post(

@@ -24,7 +24,9 @@ async def test_a_vanished_engine_and_its_lost_job_are_logged(
     await trio.sleep(200)
     assert log_records(caplog, "engine.registered") == [(None, "e1", None)]
     assert log_records(caplog, "engine.offline") == [(None, "e1", None)]
-    ((job_id, _, attempt),) = log_records(caplog, "job.requeued: Engine e1 did not renew the lease of attempt")
+    ((job_id, _, attempt),) = log_records(
+        caplog, "job.requeued: Engine e1 did not renew the lease of attempt"
+    )
     assert (job_id, attempt) == (job["job_id"], 1)
     await farm.beat()
     assert log_records(caplog, "engine.online") == [(None, "e1", None)]

@@ -155,7 +155,9 @@ async def test_a_quiet_stream_gets_a_comment_every_fifteen_seconds(
             assert trio.current_time() - at_s == pytest.approx(15 * n, abs=0.5)
 
 
-async def test_the_stream_ends_when_its_reader_hangs_up(autojump_clock: MockClock, farm: Farm) -> None:
+async def test_the_stream_ends_when_its_reader_hangs_up(
+    autojump_clock: MockClock, farm: Farm
+) -> None:
     before = trio.lowlevel.current_statistics().tasks_living
     async with farm.client.exchange("GET", "/events") as (_, chunks):
         await anext(chunks)

@@ -28,7 +28,9 @@ async def pages(farm: Farm, query: str, seen: list[str]) -> AsyncIterator[str]:
         page = f"/jobs/?{query}&cursor={cursor}"
 
 
-async def test_the_whole_list_is_oldest_first_and_has_the_same_fields_as_a_single_job(farm: Farm) -> None:
+async def test_the_whole_list_is_oldest_first_and_has_the_same_fields_as_a_single_job(
+    farm: Farm,
+) -> None:
     made = [await farm.submit() for _ in range(5)]
     assert (await farm.client.get("/jobs/")).json() == made
     assert await farm.job(made[3]["job_id"]) == made[3]

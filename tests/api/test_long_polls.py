@@ -137,7 +137,9 @@ async def test_a_job_assigned_while_the_disk_was_slow_reaches_an_engine_that_hun
     assert (given["job_id"], given["attempt"]) == (job["job_id"], 1)
 
 
-async def test_an_assignment_whose_reply_was_lost_is_sent_again(autojump_clock: MockClock, farm: Farm) -> None:
+async def test_an_assignment_whose_reply_was_lost_is_sent_again(
+    autojump_clock: MockClock, farm: Farm
+) -> None:
     job = await farm.assigned()
     again = await farm.ask()
     assert again == job
@@ -186,7 +188,9 @@ async def test_waiting_with_a_version_ends_at_any_change(
     assert ok(await asked.wait())["progress"]["fraction"] == 0.5
 
 
-async def test_a_wait_without_a_change_returns_the_job_or_304(autojump_clock: MockClock, farm: Farm) -> None:
+async def test_a_wait_without_a_change_returns_the_job_or_304(
+    autojump_clock: MockClock, farm: Farm
+) -> None:
     job = await farm.submit()
     path = f"/jobs/{job['job_id']}"
     began_s = trio.current_time()

@@ -141,7 +141,9 @@ async def test_all_fields_of_replies_are_required_and_those_of_requests_only_wit
     assert "benchmark_requested_at" not in schemas["HeartbeatReply"]["required"]
 
 
-async def test_the_document_itself_needs_a_key_because_it_reveals_the_plugins(daemon: Daemon) -> None:
+async def test_the_document_itself_needs_a_key_because_it_reveals_the_plugins(
+    daemon: Daemon,
+) -> None:
     assert (await daemon.anonymous.get("/openapi.json")).status == 401
 
 

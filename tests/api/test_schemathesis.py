@@ -21,7 +21,9 @@ EXAMPLES = os.environ.get("DISTCONV_API_EXAMPLES", "12")
 
 @pytest.mark.e2e
 @pytest.mark.slow
-def test_schemathesis_finds_no_difference_between_the_daemon_and_its_document(tmp_path: Path) -> None:
+def test_schemathesis_finds_no_difference_between_the_daemon_and_its_document(
+    tmp_path: Path,
+) -> None:
     with start(tmp_path, "--store", "memory", "--log-level", "ERROR") as daemon:
         command = [
             *(str(Path(sys.executable).parent / "schemathesis"), "--config-file"),

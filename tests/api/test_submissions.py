@@ -138,7 +138,9 @@ def distconvd_register_authenticators(registrar):
 """
 
 
-async def test_an_idempotency_key_belongs_to_its_caller(tmp_path: Path, autojump_clock: object) -> None:
+async def test_an_idempotency_key_belongs_to_its_caller(
+    tmp_path: Path, autojump_clock: object
+) -> None:
     plugin = tmp_path / "callers.py"
     plugin.write_text(CALLERS)
     async with open_daemon(plugins=[str(plugin)], auth="by-name") as daemon:

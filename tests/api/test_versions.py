@@ -53,7 +53,9 @@ async def edit(farm: Farm, how: str, job_id: str, if_match: str) -> Reply:
 
 
 @pytest.mark.parametrize("how", ["PATCH", "DELETE", "POST"])
-async def test_a_change_with_another_version_is_412_and_changes_nothing(farm: Farm, how: str) -> None:
+async def test_a_change_with_another_version_is_412_and_changes_nothing(
+    farm: Farm, how: str
+) -> None:
     job_id = (await farm.submit())["job_id"]
     if how == "POST":
         await farm.client.delete(f"/jobs/{job_id}")

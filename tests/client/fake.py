@@ -1,4 +1,4 @@
-"""Provide a minimal fake daemon: jobs in a dict, each of which advances when it is requested.
+"""Provide a minimal fake daemon: jobs in a dict, each of which advances when requested.
 
 It handles `httpx` requests and responses, so it serves a mock transport and, through `served`, a
 real socket.

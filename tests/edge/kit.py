@@ -128,7 +128,7 @@ def small_app(journal: Journal, *extra: Route) -> App:
     async def wait(_request: Request) -> Response:
         journal.begun.set()
         await trio.sleep(5)
-        return Response(200, b"held", "text/plain")
+        return Response(200, b"waited", "text/plain")
 
     async def item(request: Request) -> Response:
         journal.requests.append(request)
@@ -146,7 +146,7 @@ def small_app(journal: Journal, *extra: Route) -> App:
         Route("GET", "/missing", missing, role="public"),
         Route("GET", "/nothing", nothing, role="public"),
         Route("GET", "/stream", stream, role="public"),
-        Route("GET", "/hold", wait, role="public"),
+        Route("GET", "/wait", wait, role="public"),
         Route("GET", "/jobs/{id}", item, role="public"),
         Route("GET", "/media/{name...}", item, role="public"),
         *extra,

@@ -125,7 +125,7 @@ LINES = [
     ),
     fine("a header with bytes outside ASCII", get(b"/livez", b"A: caf\xe9\r\n"), 200),
     bad("a folded first header", b"GET /livez HTTP/1.1\r\n a: b\r\n" + FIXED + b"\r\n"),
-    bad("no host", b"GET /livez HTTP/1.1\r\n\r\n"),
+    bad("no Host", b"GET /livez HTTP/1.1\r\n\r\n"),
     bad("two hosts", get(b"/livez", b"Host: y\r\n")),
     bad("a header without a name", get(b"/livez", b": b\r\n")),
     bad("a header without a colon", get(b"/livez", b"b\r\n")),

@@ -50,7 +50,9 @@ async def test_keys_and_queries_are_never_logged(
     assert "hush" not in "".join(str(vars(record)) for record in caplog.records)
 
 
-async def test_invalid_http_has_an_access_line(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+async def test_invalid_http_has_an_access_line(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
     await site.talk(b"\x00\r\n\r\n")
     assert lines(caplog)[0].getMessage().startswith("- - 400 ")
 
@@ -71,7 +73,9 @@ async def test_observers_see_the_route_that_matched(site: Site, journal: Journal
     assert second.route is None
 
 
-async def test_an_exception_in_an_observer_does_not_affect_replies(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_exception_in_an_observer_does_not_affect_replies(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     def fail(_exchange: Exchange) -> None:
         raise RuntimeError("a bug")
 

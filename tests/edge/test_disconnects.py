@@ -115,7 +115,7 @@ async def test_a_reset_in_the_middle_of_a_body_raises_client_disconnected_in_the
 async def test_cancelling_the_server_closes_its_connections(journal: Journal) -> None:
     async with open_site(small_app(journal)) as site:
         client = site.connect()
-        await client.send_all(get("/hold"))
+        await client.send_all(get("/wait"))
         await journal.begun.wait()
     assert await client.receive_some() == b""
 

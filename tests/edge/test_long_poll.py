@@ -66,7 +66,9 @@ async def test_a_change_ends_the_wait(polled: Site, poll: Poll) -> None:
     assert (await client.receive_some()).startswith(b"HTTP/1.1 200 ")
 
 
-async def test_the_timeout_ends_the_wait(polled: Site, poll: Poll, autojump_clock: MockClock) -> None:
+async def test_the_timeout_ends_the_wait(
+    polled: Site, poll: Poll, autojump_clock: MockClock
+) -> None:
     client = await _begin(polled, poll)
     assert (await client.receive_some()).endswith(b"none")
     assert trio.current_time() == pytest.approx(30)
@@ -145,7 +147,9 @@ async def test_an_error_in_the_wait_is_raised_unwrapped() -> None:
         assert (await site.ask(get("/x")))[0].status == 404
 
 
-async def test_a_request_without_a_connection_waits_until_the_timeout(autojump_clock: MockClock) -> None:
+async def test_a_request_without_a_connection_waits_until_the_timeout(
+    autojump_clock: MockClock,
+) -> None:
     request = Request("GET", "/", {}, {}, {}, None, "id", "-")  # type: ignore[arg-type]
     ended: object = await wait_while_wanted(request, trio.sleep_forever, 7)
     assert ended is None

@@ -105,7 +105,9 @@ async def test_a_case_is_answered_as_listed_whole_byte_by_byte_and_with_a_reques
         await talk(port, case, [case.sent], follow=True)
 
 
-async def test_a_request_appended_to_a_bad_one_in_the_same_write_is_never_executed(port: Port) -> None:
+async def test_a_request_appended_to_a_bad_one_in_the_same_write_is_never_executed(
+    port: Port,
+) -> None:
     """As in the test above, but in one write, so that the daemon has both in one buffer."""
     for case in CASES.values():
         if case.closes and not (case.half or case.silent or case.alone):

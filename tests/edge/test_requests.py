@@ -56,7 +56,7 @@ async def test_at_most_one_read_of_what_a_client_sends_ahead_is_buffered(
     autojump_clock: MockClock, site: Site, journal: Journal
 ) -> None:
     client = site.connect(lockstep_stream_pair)
-    await client.send_all(get("/hold"))
+    await client.send_all(get("/wait"))
     await journal.begun.wait()
     taken = 0
     with trio.move_on_after(4):  # the handler takes five seconds

@@ -89,9 +89,7 @@ def test_the_rest_of_a_path_is_captured_with_its_slashes(router: Router) -> None
         "/media/..%2f..%2fetc",
     ],
 )
-def test_a_captured_rest_with_dot_or_empty_segments_is_rejected(
-    router: Router, path: str
-) -> None:
+def test_a_captured_rest_with_dot_or_empty_segments_is_rejected(router: Router, path: str) -> None:
     with pytest.raises(BadRequest):
         router.match("PUT", path)
 

@@ -156,12 +156,12 @@ async def test_a_drain_closes_idle_connections_immediately_and_finishes_requests
         await release.wait()
         return Response(200, b"done")
 
-    slow_route = Route("GET", "/held", handle, role="public")
+    slow_route = Route("GET", "/slow", handle, role="public")
     async with running(journal, slow_route) as (server, port):
         idle, busy, fresh = await connect(port), await connect(port), await connect(port)
         await idle.send_all(get("/"))
         await idle.receive_some()
-        await busy.send_all(get("/held"))
+        await busy.send_all(get("/slow"))
         await journal.begun.wait()
         server.start_drain(30)
         assert await idle.receive_some() == b""

@@ -71,7 +71,12 @@ def measure(drip: Callable[[], None], one: socket.socket, other: socket.socket) 
         drip()
         latencies.append(ask(one))
         alone.append(ask(other))
-    log.info("p99 %.2f ms alone, %.2f ms with %d slow clients", p99(alone) * 1e3, p99(latencies) * 1e3, SLOW)
+    log.info(
+        "p99 %.2f ms alone, %.2f ms with %d slow clients",
+        p99(alone) * 1e3,
+        p99(latencies) * 1e3,
+        SLOW,
+    )
     return p99(latencies) / p99(alone)
 
 

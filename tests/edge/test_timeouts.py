@@ -112,8 +112,8 @@ async def test_the_time_that_a_handler_takes_does_not_count_against_the_client(
     autojump_clock: MockClock, site: Site
 ) -> None:
     client = site.connect()
-    await client.send_all(get("/hold"))
-    assert (await client.receive_some()).endswith(b"held")
+    await client.send_all(get("/wait"))
+    assert (await client.receive_some()).endswith(b"waited")
 
 
 async def test_an_unread_body_that_never_arrives_closes_the_connection(

@@ -30,12 +30,12 @@ from distconvd.model import CompleteReport, Job
 OTHER_FFMPEG = os.environ.get("DISTCONV_TEST_FFMPEG") or None
 """The engine's ffmpeg in these tests: `system` or a path, as the setting takes it; else the bundled."""
 BEYOND_5_1 = {
-    "test_damage_that_container_or_decoder_can_tell_is_an_input_failure[gif-cut-95]": "ffmpeg 5.1 "
-    "decodes a GIF that is cut without a word",
-    "test_recordings_joined_in_a_format_whose_clock_may_begin_anew_are_converted_whole[ogg]": "ffmpeg "
-    "5.1 takes the head of a second Opus recording in an Ogg file for sound",
+    "test_damage_that_container_or_decoder_detects_is_an_input_failure[gif-cut-95]": "ffmpeg 5.1 "
+    "decodes a truncated GIF without an error",
+    "test_recordings_concatenated_in_a_format_whose_clock_may_restart_are_converted_whole[ogg]": "ffmpeg "
+    "5.1 decodes the header of a second Opus recording in an Ogg file as audio",
 }
-"""What this version cannot do, whatever the engine asks of it."""
+"""Tests that ffmpeg 5.1 fails, whatever arguments it gets, with the reason."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -72,7 +72,7 @@ def capabilities(tools: Tools, tmp_path_factory: pytest.TempPathFactory) -> Capa
 def benchmark(
     tools: Tools, capabilities: Capabilities, tmp_path_factory: pytest.TempPathFactory
 ) -> bytes:
-    """A benchmark's cache, so that engines under test start at once."""
+    """A benchmark's cache, so that engines under test start immediately."""
     cache = tmp_path_factory.mktemp("benchmark") / "benchmark.json"
 
     async def run() -> None:
@@ -84,7 +84,7 @@ def benchmark(
 
 @pytest.fixture(scope="session")
 def verdicts(tools: Tools) -> Iterator[Verdicts]:
-    """What `docs/verdicts.md` says; a run that updates the docs writes it anew at its end."""
+    """What `docs/verdicts.md` says; a run that updates the docs rewrites it at its end."""
     found = Verdicts(tools.version)
     yield found
     found.write(all_rows())

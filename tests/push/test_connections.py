@@ -222,9 +222,7 @@ async def test_a_daemon_that_stops_closes_with_1012(
 # -------------------------------------------------------------------- that its end loses nothing
 
 
-async def test_an_assignment_lost_with_its_connection_is_sent_again(
-    farm: Farm, wall: Wall
-) -> None:
+async def test_an_assignment_lost_with_its_connection_is_sent_again(farm: Farm, wall: Wall) -> None:
     await wall.ready()
     submitted = await farm.submit()
     await wait_all_tasks_blocked()

@@ -25,7 +25,7 @@ Poll = Callable[[], Any]
 
 
 class Plug:
-    """Opens the sockets of engine e1, as `open_socket` does on a network; `refuse` unplugs it."""
+    """Opens the sockets of engine e1, like `open_socket` on a network; `refuse` makes it fail."""
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
@@ -84,9 +84,7 @@ def beat(**fields: Any) -> bytes:
     return msgspec.json.encode({"engine_id": "e1", **fields})
 
 
-async def test_a_submitted_job_arrives_without_a_poll(
-    link: PushLink, farm: Farm
-) -> None:
+async def test_a_submitted_job_arrives_without_a_poll(link: PushLink, farm: Farm) -> None:
     submitted = await farm.submit()
     job = await link.next_job(never)
     assert job is not None
@@ -100,7 +98,9 @@ async def test_messages_are_answered_over_the_socket(link: PushLink, farm: Farm)
     assert (await farm.client.get("/engines/e1")).json()["slots"] == 3
 
 
-async def test_each_ack_reaches_the_call_that_waits_for_it(link: PushLink, nursery: trio.Nursery) -> None:
+async def test_each_ack_reaches_the_call_that_waits_for_it(
+    link: PushLink, nursery: trio.Nursery
+) -> None:
     answers: dict[int, bytes | None] = {}
 
     async def ask(number: int) -> None:
@@ -187,9 +187,7 @@ async def test_a_request_for_a_benchmark_comes_over_the_socket(
     assert asked == [reply.json()["benchmark_requested_at"]]
 
 
-async def test_without_a_socket_everything_goes_by_http(
-    plug: Plug, daemon: Daemon
-) -> None:
+async def test_without_a_socket_everything_goes_by_http(plug: Plug, daemon: Daemon) -> None:
     link = PushLink(plug.open, ActiveAttempts(), Log())
     assert await link.maybe_ask("heartbeat", None, beat()) is None
     job = Job("1_1", "http://example.com/a", "h264")
@@ -338,9 +336,7 @@ async def test_a_daemon_that_closes_for_a_restart_is_retried_soon(
     assert len(plug.tries_at_s) == 2
 
 
-async def test_an_unknown_message_is_ignored(
-    link: PushLink, daemon: Daemon, farm: Farm
-) -> None:
+async def test_an_unknown_message_is_ignored(link: PushLink, daemon: Daemon, farm: Farm) -> None:
     session = daemon.parts.push.sessions["e1"]
     session._queue.append('{"type": "song"}')
     session._queue.append('{"type": "assigned", "job": 7}')

