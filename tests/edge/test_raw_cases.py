@@ -79,10 +79,10 @@ async def talk(port: Port, case: Case, pieces: list[bytes], *, follow: bool) -> 
     assert after["status"] == ("cancelled" if received else "pending")
     if not received and set(case.replies) <= {*range(400, 600)}:
         assert port.jobs() == before
-    judge(replies, case)
+    check_replies(replies, case)
 
 
-def judge(replies: list[Reply], case: Case) -> None:
+def check_replies(replies: list[Reply], case: Case) -> None:
     """Check the headers that every reply of its status must have."""
     for reply in replies[: len(case.replies)]:
         assert reply.headers["x-request-id"]
@@ -134,7 +134,7 @@ async def test_silent_clients_get_the_listed_replies() -> None:
     for title in SILENT:
         replies = read_replies(said[title])
         assert [reply.status for reply in replies] == list(CASES[title].replies), title
-        judge(replies, CASES[title])
+        check_replies(replies, CASES[title])
 
 
 def test_docs_edge_md_lists_exactly_the_cases_that_are_run() -> None:

@@ -283,7 +283,7 @@ class _Connection:
         """Hand the stream over until the other protocol has finished with it."""
         wire = self._wire
         stream = PrefixedStream(replay(head, wire.machine.trailing_data[0]), wire.stream)
-        wire.ended = True
+        wire.input_ended = True
         try:
             await upgrade.run(stream)
         except Exception:
@@ -303,6 +303,6 @@ class _Connection:
         all_sent = state in (h11.IDLE, h11.CLOSED) or (
             state is h11.MUST_CLOSE and not isinstance(wire.stream, trio.abc.HalfCloseableStream)
         )
-        if not (wire.ended or all_sent):
+        if not (wire.input_ended or all_sent):
             with trio.move_on_after(self._limits.linger_s):
                 await linger(wire.stream, self._limits.linger_bytes_max)

@@ -31,7 +31,7 @@ class ConnectionIO:
 
     __slots__ = (
         "_send_timeout_s",
-        "ended",
+        "input_ended",
         "machine",
         "received_bytes",
         "reset",
@@ -47,7 +47,7 @@ class ConnectionIO:
         self.machine = h11.Connection(h11.SERVER, max_incomplete_event_size=head_bytes_max)
         self.received_bytes = 0
         self.sent_bytes = 0
-        self.ended = False
+        self.input_ended = False
         """The peer sends no more: it has closed the connection, or only its sending half."""
         self.reset = False
         """The peer does not receive any more either."""
@@ -57,7 +57,7 @@ class ConnectionIO:
         try:
             return self.machine.next_event()
         except h11.RemoteProtocolError as fault:
-            if self.ended:
+            if self.input_ended:
                 raise ClientDisconnected("closed in the middle of a message") from None
             raise _protocol_error(fault) from None
 
@@ -66,11 +66,11 @@ class ConnectionIO:
         try:
             data = await self.stream.receive_some(RECEIVE_BYTES)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self.ended = self.reset = True
+            self.input_ended = self.reset = True
             raise ClientDisconnected("reset while we read") from None
         self.machine.receive_data(bytes(data))
         if not data:
-            self.ended = True
+            self.input_ended = True
         self.received_bytes += len(data)
         return len(data)
 
@@ -88,7 +88,7 @@ class ConnectionIO:
         try:
             await self.stream.send_all(piece)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self.ended = self.reset = True
+            self.input_ended = self.reset = True
             raise ClientDisconnected("gone while we replied") from None
         self.watch.rest()
         self.sent_bytes += len(piece)

@@ -50,7 +50,7 @@ class LongPoll:
     @property
     def over(self) -> bool:
         """True once the client is known to have hung up, or the daemon drains."""
-        return self._wire.ended or self._drain.started
+        return self._wire.input_ended or self._drain.started
 
     async def wait(self, wait: Callable[[], Awaitable[T]], timeout_s: float) -> T | None:
         """Return what `wait` returns, or None on timeout or when nobody waits any more."""
@@ -74,7 +74,7 @@ class LongPoll:
         wire = self._wire
         bound = wire.received_bytes + self._ahead_bytes_max
         try:
-            while not wire.ended:
+            while not wire.input_ended:
                 if wire.received_bytes > bound:
                     # Enough is buffered: whether the client has gone will show when we reply.
                     await trio.sleep_forever()

@@ -51,7 +51,7 @@ class Server:
         self._deadlines = Deadlines()
         self._accepting = trio.CancelScope()
         self._serving = trio.CancelScope()
-        self._ended = trio.Event()
+        self._all_closed = trio.Event()
         self._connections_max = limits.connections_max
         self._refusals = 0
         self.connections = 0
@@ -74,7 +74,7 @@ class Server:
     async def drain(self, grace_s: float) -> None:
         """Call `start_drain`, and wait until every connection has ended."""
         self.start_drain(grace_s)
-        await self._ended.wait()
+        await self._all_closed.wait()
 
     async def run(
         self,
@@ -86,7 +86,7 @@ class Server:
         try:
             await self._run(listeners, task_status)
         finally:
-            self._ended.set()
+            self._all_closed.set()
 
     async def _run(
         self, listeners: Sequence[Listener], task_status: trio.TaskStatus["Server"]
