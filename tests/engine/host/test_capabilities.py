@@ -133,6 +133,16 @@ async def test_every_codec_is_verified_and_missing_hardware_is_not_listed(
 
 
 @pytest.mark.e2e
+async def test_the_bundled_ffmpeg_makes_ten_bits_of_every_codec_that_has_them(
+    tmp_path: Path,
+) -> None:
+    found = await verify_encoders(find_tools(None), Controls(), tmp_path, hardware=False)
+    deep = {codec: found.encoders(codec)[0].ten_bit for codec in found.codecs}
+    assert deep == {codec: codec != "vp8" for codec in CODECS}
+    assert set(found.readers.values()) == {find_tools(None).ffmpeg}
+
+
+@pytest.mark.e2e
 async def test_a_broken_ffmpeg_verifies_no_encoder(tools: Tools, tmp_path: Path) -> None:
     broken = dataclasses.replace(tools, ffmpeg=str(program(tmp_path / "ffmpeg", "hello")))
     assert (await verify_encoders(broken, Controls(), tmp_path, hardware=False)).codecs == []

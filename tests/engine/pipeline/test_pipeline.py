@@ -106,6 +106,21 @@ async def test_too_little_memory_on_the_engine_is_not_an_input_failure(
         await run_job(clips.plain(), "h264", controls=controls)
 
 
+@pytest.mark.parametrize("name,sound", [("song.mp3", "libmp3lame"), ("song.m4a", "aac")])
+async def test_a_song_keeps_its_cover_in_png(
+    name: str, sound: str, run_job: Run, clips: Clips
+) -> None:
+    picture = clips.make("cover.png", "-f", "lavfi", "-i", "testsrc2=s=64x64", "-frames:v", "1")
+    tracks = f"-map 0 -map 1 -c:a {sound} -c:v copy -disposition:v:0 attached_pic"
+    song = clips.make(name, "-f", "lavfi", "-i", "sine=d=1", "-i", str(picture), *tracks.split())
+    assert "cover #1 (png) copied" in (await run_job(song)).result.kept
+
+
+async def test_a_video_of_pngs_is_encoded(run_job: Run, clips: Clips) -> None:
+    film = clips.make("png.mov", "-f", "lavfi", "-i", "testsrc2=s=64x64:r=25:d=1", "-c:v", "png")
+    assert (await run_job(film, options=FAST)).result.video_frames == 25
+
+
 async def test_a_film_of_one_frame_keeps_its_frame_at_a_lower_rate(
     run_job: Run, clips: Clips
 ) -> None:
