@@ -151,7 +151,7 @@ def whole_jobs(folder: Path, scale: Scale, audit: Audit) -> list[Row]:
         (stuck, 0, scale.stored),
     ):
         place.mkdir()
-        write_state(place, ended=ended, stuck=waiting)
+        write_state(place, finished=ended, stuck=waiting)
         stored = Audit(place)
         stored.jobs, stored.completed = ended + waiting, ended
         with daemon(place) as subject:
@@ -184,7 +184,7 @@ def whole_jobs(folder: Path, scale: Scale, audit: Audit) -> list[Row]:
 def start_time(folder: Path, scale: Scale) -> list[Row]:
     """Measure how long the daemon takes to start with many stored jobs."""
     folder.mkdir()
-    write_state(folder, ended=scale.start_jobs)
+    write_state(folder, finished=scale.start_jobs)
     with daemon(folder) as subject:
         seconds, rss = subject.start_s, subject.rss_bytes
     name = f"start with {scale.start_jobs} stored jobs"
@@ -207,17 +207,17 @@ def _cycles(subject: Process, scale: Scale, audit: Audit) -> Result:
         for n in range(scale.engines)
     ]
     audit.note("heartbeats", drive(subject.port, [_once(beats)]))
-    left = [scale.cycles]
-    scripts = [_cycle(n, left, audit, scale.engines) for n in range(CONNECTIONS)]
+    remaining = [scale.cycles]
+    scripts = [_cycle(n, remaining, audit, scale.engines) for n in range(CONNECTIONS)]
     result = drive(subject.port, scripts)
     audit.note("cycles", result)
     return result
 
 
-def _cycle(first: int, left: list[int], audit: Audit, engines: int) -> Script:
+def _cycle(first: int, remaining: list[int], audit: Audit, engines: int) -> Script:
     """Submit a job, have it assigned to the engine of the policy's choice, and complete it."""
-    while left[0] > 0:
-        left[0] -= 1
+    while remaining[0] > 0:
+        remaining[0] -= 1
         status, _ = yield request("POST", "/jobs/", SUBMISSION)
         audit.jobs += status == 200
         status, record = yield request("POST", "/assign_job/", b"{}")

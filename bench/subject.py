@@ -70,12 +70,12 @@ def daemon(folder: Path, *sets: str) -> Iterator[Process]:
         process.stop()
 
 
-def write_state(folder: Path, *, ended: int = 0, stuck: int = 0) -> None:
+def write_state(folder: Path, *, finished: int = 0, stuck: int = 0) -> None:
     """Write a state file with ended jobs, and pending ones that no engine can run."""
     with (folder / "state.json").open("wb") as file:
         file.write(b'{"jobs":{\n')
-        for number in range(ended + stuck):
-            job = _job(number, is_stuck=number >= ended)
+        for number in range(finished + stuck):
+            job = _job(number, is_stuck=number >= finished)
             comma = b",\n" if number else b""
             file.write(comma + b'"%s":' % job.job_id.encode() + msgspec.json.encode(job))
         file.write(b'\n},"engines":{}}\n')

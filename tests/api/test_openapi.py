@@ -1,4 +1,4 @@
-"""Test that `GET /openapi.json` describes the whole API, and that docs/openapi.json is a copy."""
+"""Test that `GET /openapi.json` describes the whole API and docs/openapi.json is a copy."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Test the original's quick reference: every endpoint, in every spelling of its path and key."""
+"""Test the original's quick reference: every endpoint, with all spellings of path and key."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Test submitting: defaults, strict mode, dry runs, idempotency keys, batches, review plugins."""
+"""Test submitting: defaults, strict mode, dry runs, idempotency, batches, review plugins."""
 
 from pathlib import Path
 from typing import Any

@@ -281,7 +281,7 @@ def test_a_policy_sees_idle_engines_fastest_first_and_those_without_a_benchmark_
     """The view of `distconvd.policy.IdleEngines`."""
     seen: list[list[EngineInfo]] = []
 
-    class Looking:
+    class Recording:
         def place(self, job: Job, engines: IdleEngines, now_ms: int) -> Place | Hold:
             seen.append(list(engines))
             fastest, slowest = engines.fastest(), engines.slowest()
@@ -295,7 +295,7 @@ def test_a_policy_sees_idle_engines_fastest_first_and_those_without_a_benchmark_
             assert engines.get("fast") == fastest
             return Hold("only looking")
 
-    core = Core(policy=Looking())
+    core = Core(policy=Recording())
     three(core)
     core.engine("raw", None)
     core.engine("other", 1.0, supported_codecs=["vp9"])

@@ -7,7 +7,7 @@ from distconvd.dispatch.retire import Retired, floor_of, forget, retirable
 DAY_S = 86_400.0
 
 
-def ended(core: Core) -> str:
+def end_job(core: Core) -> str:
     """Submit a job and complete it."""
     job_id = core.submit()
     core.complete(core.must_ask("e"))
@@ -21,7 +21,7 @@ def leaving(core: Core, count: int = 100) -> list[Retired]:
 def test_the_jobs_that_ended_first_leave_when_there_are_too_many() -> None:
     core = Core(finished_jobs_max=2)
     core.engine("e")
-    ids = [ended(core) for _ in range(5)]
+    ids = [end_job(core) for _ in range(5)]
     assert [entry.job_id for entry in leaving(core)] == ids[:3]
     assert [entry.job_id for entry in leaving(core, 2)] == ids[:2]
 
@@ -29,9 +29,9 @@ def test_the_jobs_that_ended_first_leave_when_there_are_too_many() -> None:
 def test_jobs_over_the_age_leave_however_few_there_are() -> None:
     core = Core(finished_age_s=DAY_S, engine_timeout_s=1e9)
     core.engine("e")
-    old = ended(core)
+    old = end_job(core)
     core.sleep(DAY_S + 1)
-    ended(core)
+    end_job(core)
     assert [entry.job_id for entry in leaving(core)] == [old]
 
 
@@ -47,7 +47,7 @@ def test_jobs_that_have_not_ended_never_leave() -> None:
 def test_a_forgotten_job_is_gone_from_memory_and_disk_with_its_history() -> None:
     core = Core(finished_jobs_max=0)
     core.engine("e")
-    job_id = ended(core)
+    job_id = end_job(core)
     assert core.run(forget, leaving(core)) == 1
     assert job_id not in core.disk["jobs"]
     assert job_id not in core.disk["attempts"]
@@ -58,7 +58,7 @@ def test_a_forgotten_job_is_gone_from_memory_and_disk_with_its_history() -> None
 def test_a_job_that_was_started_again_meanwhile_stays() -> None:
     core = Core(finished_jobs_max=0)
     core.engine("e")
-    job_id = ended(core)
+    job_id = end_job(core)
     entries = leaving(core)
     core.restart(job_id)
     assert core.run(forget, entries) == 0
@@ -68,7 +68,7 @@ def test_a_job_that_was_started_again_meanwhile_stays() -> None:
 def test_the_id_of_a_retired_job_is_never_used_again_even_when_the_clock_steps_back() -> None:
     core = Core(finished_jobs_max=0)
     core.engine("e")
-    gone = ended(core)
+    gone = end_job(core)
     core.run(forget, leaving(core))
     core.wall_ms -= 3_600_000
     core.reload()

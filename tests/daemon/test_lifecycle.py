@@ -228,9 +228,9 @@ STATES: list[tuple[str, bytes | None, int, bool]] = [
 ]
 
 
-@pytest.mark.parametrize("name,contents,jobs,kept", STATES, ids=[row[0] for row in STATES])
+@pytest.mark.parametrize("name,contents,jobs,kept_aside", STATES, ids=[row[0] for row in STATES])
 def test_any_state_file_lets_the_daemon_start_and_a_bad_one_is_kept_aside(
-    tmp_path: Path, name: str, contents: bytes | None, jobs: int, kept: bool
+    tmp_path: Path, name: str, contents: bytes | None, jobs: int, kept_aside: bool
 ) -> None:
     if contents is not None:
         (tmp_path / STATE).write_bytes(contents)
@@ -239,8 +239,8 @@ def test_any_state_file_lets_the_daemon_start_and_a_bad_one_is_kept_aside(
         job = daemon.submit()
         assert daemon.stop() == 0
     aside = [p for p in tmp_path.iterdir() if p.is_file() and p.read_bytes() == contents]
-    assert bool(aside) == kept
-    if kept:
+    assert bool(aside) == kept_aside
+    if kept_aside:
         assert "distconvd.store " in daemon.log  # an error line says what is wrong and where
     assert json.loads((tmp_path / STATE).read_text())["jobs"].keys() == {job["job_id"]}
 

@@ -1,4 +1,4 @@
-"""Check that 500 slow clients do not slow down the others, by the 99th percentile of latency.
+"""Check, by the 99th percentile of latency, that 500 slow clients do not slow down others.
 
 Half of them send heads, half bodies, a byte now and then. Requests go alternately to two daemons, of
 which one has the slow clients, so that other load on the machine affects both alike.

@@ -293,19 +293,19 @@ def ask(site: Path, answers: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "answers, left, backups",
+    "answers, remaining, backups",
     [("\n\n", [RESULT], 1), ("n\ny\n", [], 0), ("what?\nn\nno\n", [RESULT], 0)],
     ids=["the defaults", "nothing is kept", "an invalid answer"],
 )
 def test_on_a_terminal_it_asks_for_backup_and_results(
-    site: Path, answers: str, left: list[str], backups: int
+    site: Path, answers: str, remaining: list[str], backups: int
 ) -> None:
     shown = ask(site, answers)
     assert "Keep a copy of configuration and state in" in shown
     assert "Remove the finished results" in shown
     kept_unit_backup = [name for name in ours(site) if name.startswith("var/backups/")]
     assert len(kept_unit_backup) == backups
-    assert [name for name in ours(site) if name not in kept_unit_backup] == left
+    assert [name for name in ours(site) if name not in kept_unit_backup] == remaining
 
 
 @pytest.mark.parametrize(

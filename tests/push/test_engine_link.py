@@ -1,4 +1,4 @@
-"""Test the engine's end against an in-memory daemon: what goes over the socket, what by HTTP."""
+"""Test the engine's end with an in-memory daemon: what uses the socket, and what HTTP."""
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager

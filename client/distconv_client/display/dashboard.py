@@ -172,9 +172,9 @@ def _table(
     cut = [tuple(map(_cut, row, columns)) for row in shown]
     columns_shown = tuple(column.name for column in columns)
     widths = [max(map(len, cells)) for cells in zip(columns_shown, *cut, strict=True)]
-    kept = _fitting(columns, widths, width)
-    lines = [Text(), _row(columns_shown, kept, columns, widths, "bold")]
-    lines += [_row(row, kept, columns, widths, "") for row in cut]
+    fitting = _fitting(columns, widths, width)
+    lines = [Text(), _row(columns_shown, fitting, columns, widths, "bold")]
+    lines += [_row(row, fitting, columns, widths, "") for row in cut]
     if len(shown) < len(rows):
         lines.append(Text(f"… and {len(rows) - len(shown)} more", style="dim"))
     return lines
@@ -182,24 +182,24 @@ def _table(
 
 def _fitting(columns: Sequence[Column], widths: Sequence[int], width: int) -> list[int]:
     """Return the indexes of the columns that stay."""
-    kept = list(range(len(columns)))
-    while sum(widths[at] for at in kept) + len(GAP) * (len(kept) - 1) > width:
-        worst = max(kept, key=lambda at: columns[at].rank)
+    shown = list(range(len(columns)))
+    while sum(widths[at] for at in shown) + len(GAP) * (len(shown) - 1) > width:
+        worst = max(shown, key=lambda at: columns[at].rank)
         if columns[worst].rank == 0:
             break
-        kept.remove(worst)
-    return kept
+        shown.remove(worst)
+    return shown
 
 
 def _row(
     cells: Sequence[str],
-    kept: Sequence[int],
+    shown: Sequence[int],
     columns: Sequence[Column],
     widths: Sequence[int],
     style: str,
 ) -> Text:
     line = Text(style=style)
-    for at in kept:
+    for at in shown:
         cell = cells[at]
         padded = cell.rjust(widths[at]) if columns[at].right else cell.ljust(widths[at])
         line.append(GAP if line else "")

@@ -1,4 +1,4 @@
-"""Read and change the key file: hashed keys, each with a name, roles, optional engine and expiry.
+"""Read and change the key file: hashed keys with name, roles, optional engine and expiry.
 
     {"version": 1, "keys": [{"name": "anna", "sha256": "9f86…", "roles": ["submit", "read"], …}]}
 

@@ -1,1 +1,1 @@
-"""Serve HTTP: listeners, connections, routing and problem documents. It knows nothing of jobs."""
+"""Serve HTTP: listeners, connections, routing and problem documents; nothing about jobs."""

@@ -1,4 +1,4 @@
-"""Find the route for a method and a path: a dictionary for fixed paths, a trie for the others.
+"""Find the route for a method and a path: a dictionary for fixed paths, a trie for others.
 
 Every path works with and without one trailing slash, and under `/api/v1` too. A fixed segment
 wins over `{name}`, and that over `{name...}`. Patterns are checked when the router is constructed:

@@ -1,4 +1,4 @@
-"""Register connected engines as waiting in a long poll, and track what was delivered to them.
+"""Count connected engines as waiting in a long poll, and track what was sent to them.
 
 These are commands like those of `distconvd.dispatch`: no I/O, no clock.
 """
@@ -8,7 +8,7 @@ from distconvd.dispatch.matching import EngineEntry
 from distconvd.dispatch.transaction import Transaction
 
 
-def reclaim_long_poll(
+def ensure_waiter(
     tx: Transaction, engine_id: str, waiting_entry: EngineEntry | None
 ) -> EngineEntry | None:
     """Add a waiter for the engine unless the connection has one already; return the engine's entry.
@@ -22,14 +22,14 @@ def reclaim_long_poll(
     return entry
 
 
-def leave(tx: Transaction, engine_id: str, waiting_entry: EngineEntry | None) -> None:
-    """Remove the waiter; what was not delivered stays until the engine asks for work again."""
+def remove_waiter(tx: Transaction, engine_id: str, waiting_entry: EngineEntry | None) -> None:
+    """Remove the waiter; what was not sent stays until the engine asks for work again."""
     if waiting_entry is not None and tx.state.pool.engines.get(engine_id) is waiting_entry:
         add_waiter(tx, engine_id, -1)
 
 
-def deliver_again(tx: Transaction, engine_id: str) -> None:
-    """Mark as undelivered all assigned jobs that the engine's heartbeats have not named yet.
+def mark_unacked(tx: Transaction, engine_id: str) -> None:
+    """Mark as unacknowledged all assigned jobs that the engine's heartbeats have not named yet.
 
     The previous connection may have broken while it sent them; an engine ignores a job that it has.
     """
@@ -40,14 +40,14 @@ def deliver_again(tx: Transaction, engine_id: str) -> None:
 
 
 def next_unacked(tx: Transaction, engine_id: str) -> tuple[str, bytes] | None:
-    """Return id and view of a job that was assigned to the engine but not delivered, or None."""
+    """Return id and view of a job that was assigned to the engine but not sent, or None."""
     if not has_unacked(tx, engine_id):
         return None
     job_id = next(iter(tx.runtime.unacked[engine_id]))
     return job_id, tx.job_view(job_id)
 
 
-def note_delivered(tx: Transaction, engine_id: str, job_id: str) -> None:
+def mark_sent(tx: Transaction, engine_id: str, job_id: str) -> None:
     """Record that a job has been sent to the engine."""
     tx.runtime.unacked.get(engine_id, {}).pop(job_id, None)
 

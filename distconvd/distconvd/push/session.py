@@ -121,7 +121,7 @@ class Session:
         if self._ending is not None:
             return
         self._ending = Ending(code, reason)
-        self._ledger.execute_nowait(commands.leave, self.engine_id, self._waiting_entry)
+        self._ledger.execute_nowait(commands.remove_waiter, self.engine_id, self._waiting_entry)
         self._waiting_entry = None
         late_s = trio.current_time() + self._limits.close_timeout_s
         self._sending.deadline = min(self._sending.deadline, late_s)
@@ -158,7 +158,7 @@ class Session:
 
     async def run(self) -> None:
         """Serve the engine until either side ends the session."""
-        self._ledger.execute_nowait(commands.deliver_again, self.engine_id)
+        self._ledger.execute_nowait(commands.mark_unacked, self.engine_id)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._receive_forever)
@@ -260,7 +260,7 @@ class Session:
         """Send every assignment that is durable and not sent yet; return as `_send` does."""
         ledger, engine_id = self._ledger, self.engine_id
         self._waiting_entry = ledger.execute_nowait(
-            commands.reclaim_long_poll, engine_id, self._waiting_entry
+            commands.ensure_waiter, engine_id, self._waiting_entry
         )
         while ledger.execute_nowait(commands.next_unacked, engine_id) is not None:
             found = await ledger.execute(commands.next_unacked, engine_id)
@@ -269,7 +269,7 @@ class Session:
             job_id, record = found
             if not await self._send(encoded(AssignedMessage(msgspec.Raw(record)))):
                 return False
-            ledger.execute_nowait(commands.note_delivered, engine_id, job_id)
+            ledger.execute_nowait(commands.mark_sent, engine_id, job_id)
         return True
 
     async def _send(self, text: str) -> bool:

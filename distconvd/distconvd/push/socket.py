@@ -1,4 +1,4 @@
-"""Run one websocket over a stream with trio-websocket, and make up for what the library lacks.
+"""Run one websocket over a stream with trio-websocket, and add what the library lacks.
 
 No other module knows the library. What it lacks:
 

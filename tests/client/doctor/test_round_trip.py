@@ -55,14 +55,14 @@ def test_the_clip_is_encoded_to_a_codec_that_an_engine_supports(
     assert job.target_codec == "vp9"
 
 
-def ended(job: Job, **fields: Any) -> Job:
+def with_end(job: Job, **fields: Any) -> Job:
     return msgspec.structs.replace(job, **fields)
 
 
 Work = Callable[[Job], Job]
 FAULTS: dict[str, tuple[Work, str, str]] = {
     "failed": (
-        lambda job: ended(
+        lambda job: with_end(
             job, status=JobStatus.FAILED_PERMANENTLY, error_message="The source cannot be read.",
             error_class=FailureClass.INPUT,
         ),
@@ -70,12 +70,12 @@ FAULTS: dict[str, tuple[Work, str, str]] = {
         "if the engine cannot reach this machine (127.0.0.1), name a folder",
     ),
     "transient failure": (
-        lambda job: ended(job, error_message="connection refused", attempt=1),
+        lambda job: with_end(job, error_message="connection refused", attempt=1),
         "the job failed: connection refused",
         "distconv attempts --log",
     ),
     "result missing": (
-        lambda job: ended(job, status=JobStatus.COMPLETED, assigned_engine="attic"),
+        lambda job: with_end(job, status=JobStatus.COMPLETED, assigned_engine="attic"),
         "attic reported success, but the result is missing",
         "distconv status",
     ),
@@ -109,7 +109,7 @@ def test_a_round_trip_that_takes_too_long_is_cancelled(
     doctor_config: DoctorConfig, site: Site, status: JobStatus, said: str
 ) -> None:
     doctor_config.timeout_s = 0
-    site.work = lambda job: ended(job, status=status, assigned_engine="attic")
+    site.work = lambda job: with_end(job, status=status, assigned_engine="attic")
     result = last(doctor_config)
     assert (result.outcome, result.detail) == ("fail", said)
     assert site.cancelled == list(site.jobs)

@@ -208,9 +208,9 @@ def fragment(number: int, begins: int | None, *, duration: int | None = 100) -> 
     return moof + box(b"mdat", b"f" * 9)
 
 
-def mfra(*places: int) -> bytes:
-    entries = b"".join(struct.pack(">IIBBB", 0, place, 1, 1, 1) for place in places)
-    return box(b"mfra", box(b"tfra", struct.pack(">IIII", 0, 1, 0, len(places)) + entries))
+def mfra(*offsets: int) -> bytes:
+    entries = b"".join(struct.pack(">IIBBB", 0, place, 1, 1, 1) for place in offsets)
+    return box(b"mfra", box(b"tfra", struct.pack(">IIII", 0, 1, 0, len(offsets)) + entries))
 
 
 def sidx(*sizes: int) -> bytes:

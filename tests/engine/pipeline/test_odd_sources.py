@@ -25,7 +25,7 @@ async def test_an_odd_but_valid_source_is_converted_and_verified(
 
 
 @pytest.mark.parametrize(
-    "name,container,kept",
+    "name,container,label",
     [
         ("edit-list", "mp4", "audio #1 (aac) copied"),
         ("edit-list", "mkv", "audio #1 (aac) to aac"),  # hidden audio must not become audible
@@ -34,11 +34,11 @@ async def test_an_odd_but_valid_source_is_converted_and_verified(
     ],
 )
 async def test_a_stream_that_a_container_stores_in_another_way_is_kept_that_way(
-    name: str, container: str, kept: str, run_job: Run, clips: Clips
+    name: str, container: str, label: str, run_job: Run, clips: Clips
 ) -> None:
     options = {"preset": "ultrafast", "container": container}
     report = await run_job(clips.odd(name), "h264", options=options)
-    assert kept in report.result.kept
+    assert label in report.result.kept
     assert not report.result.dropped
 
 

@@ -1,4 +1,4 @@
-"""Describe what the routes of `/engines/…` and `/assign_job/` accept and answer; see `edge.doc`."""
+"""Describe the routes of `/engines/…` and `/assign_job/` as `edge.doc.Doc`."""
 
 import msgspec
 

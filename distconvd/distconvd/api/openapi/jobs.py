@@ -1,4 +1,4 @@
-"""Describe what the routes of `/jobs/…` accept and answer; see `edge.doc`."""
+"""Describe the routes of `/jobs/…` as `edge.doc.Doc`."""
 
 from typing import Annotated, Literal
 

@@ -1,4 +1,4 @@
-"""Describe what the routes about the daemon itself accept and answer; see `edge.doc`."""
+"""Describe the routes about the daemon itself as `edge.doc.Doc`."""
 
 from typing import Any
 

@@ -51,7 +51,7 @@ class Fragments:
 
     tracks: dict[int, _Track] = field(default_factory=dict[int, _Track])
     starts: set[int] = field(default_factory=set[int])
-    places: dict[int, list[int]] = field(default_factory=dict[int, list[int]])
+    offsets: dict[int, list[int]] = field(default_factory=dict[int, list[int]])
     """By track: the places at which fragments begin according to the index at the end."""
     number: int | None = None
     breaks: int = 0
@@ -132,13 +132,13 @@ class Fragments:
         """Take the content of the index at the end."""
         for kind, body in _boxes(mfra):
             if kind == b"tfra" and len(body) >= 16:
-                self.places.setdefault(_integer(body, 4), []).extend(_places(body))
+                self.offsets.setdefault(_integer(body, 4), []).extend(_offsets(body))
 
     def close(self) -> None:
         """Compare the fragments with the stated totals; raises `InputFault`."""
-        for places in self.places.values():
-            wrong = [place for place in places if place not in self.starts]
-            if wrong and len(wrong) < len(places):
+        for offsets in self.offsets.values():
+            wrong = [place for place in offsets if place not in self.starts]
+            if wrong and len(wrong) < len(offsets):
                 raise InputFault(
                     f"The source is damaged: its index (mfra) has a fragment at byte {wrong[0]}, "
                     "but none begins there: bytes are missing or out of order."
@@ -195,7 +195,7 @@ def _wide(body: bytes, at: int) -> int:
     return int.from_bytes(body[at : at + (8 if body[:1] == b"\x01" else 4)], "big")
 
 
-def _places(tfra: bytes) -> Iterator[int]:
+def _offsets(tfra: bytes) -> Iterator[int]:
     wide = 8 if tfra[:1] == b"\x01" else 4
     sizes = _integer(tfra, 8)
     step = 2 * wide + sum(1 + ((sizes >> shift) & 3) for shift in (0, 2, 4))
