@@ -1,8 +1,9 @@
 """Authenticate and authorize callers.
 
-Authenticators are plugins; roles and rate limits are not. The order is: who is calling (401), whether they have sent too many wrong keys or requests (429),
-whether their role suffices (403). A request without a key that is accepted nevertheless must not come
-from a foreign web page (`distconvd.edge.cors`).
+Authenticators are plugins; roles and rate limits are not. The order is: who is calling (401), whether
+they have sent too many wrong keys or requests (429), whether their role suffices (403). A request
+without a key that is accepted nevertheless must not come from a foreign web page
+(`distconvd.edge.cors`).
 """
 
 import hashlib
