@@ -138,8 +138,8 @@ async def test_events(plugin: Write) -> None:
     assert module.SEEN == {"job.submitted": 1}
 
 
-def test_the_receiver_that_is_shown_knows_what_is_genuine(tmp_path: Path) -> None:
-    section = pages.section(TEXT, "### Telling others")
+def test_the_documented_webhook_receiver_accepts_genuine_events_only(tmp_path: Path) -> None:
+    section = pages.section(TEXT, "### Sending events")
     [block] = [b for b in pages.blocks(section) if b.language == "python"]
     path = tmp_path / "receiver.py"
     path.write_text(block.text)

@@ -76,6 +76,6 @@ def drawing() -> str:
     """Return both lifecycles as text, for the documents."""
     lines = ["job:"]
     lines += [f"  {old} --{event}--> {new}" for (old, event), new in JOB_TABLE.items()]
-    lines.append("engine (the first that holds):")
+    lines.append("engine (the first that applies):")
     lines += [f"  {condition}: {state}" for condition, state in ENGINE_TABLE]
     return "\n".join([*lines, "  otherwise: idle", ""])
