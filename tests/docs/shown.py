@@ -1,8 +1,8 @@
-"""Holding a reply as a document shows it against a real one.
+"""Compare a reply that a document shows with a real one.
 
-What a reader knows to be made up is not compared: ids, times, versions, what depends on the
-machine. An id that a document shows stands for the real one from where it is first seen in a reply
-on, so a page can be played from its top to its bottom. A member `"…": "…"` stands for further
+Made-up values are not compared: ids, times, versions, and what depends on the machine. From its
+first appearance in a reply, an id in a document stands for the real one, so a page can be played
+from top to bottom. A member `"…": "…"` stands for further
 fields, an element `"…"` for further elements.
 """
 
@@ -33,7 +33,7 @@ class Shown:
         return _ID.sub(lambda found: self._real.get(found[0], found[0]), text)
 
     def differences(self, shown: Any, real: Any, at: str = "") -> list[str]:
-        """Return what of a real reply is not as the page shows it."""
+        """Return the differences between a real reply and the page."""
         if isinstance(shown, dict) and isinstance(real, dict):
             return self._differences_of_objects(shown, real, at)
         if isinstance(shown, list) and isinstance(real, list):
@@ -84,7 +84,7 @@ def parse_http(text: str) -> tuple[int, dict[str, str], str]:
 
 
 def is_json(text: str) -> bool:
-    """Tell whether a text is a JSON document."""
+    """Return whether a text is a JSON document."""
     try:
         json.loads(text)
     except ValueError:

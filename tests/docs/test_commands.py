@@ -45,7 +45,7 @@ COMMANDS = list(commands())
 
 
 @pytest.mark.parametrize("page, words", COMMANDS, ids=[f"{p}: {' '.join(w)}" for p, w in COMMANDS])
-def test_every_command_that_is_shown_parses(page: str, words: list[str]) -> None:
+def test_every_documented_command_parses(page: str, words: list[str]) -> None:
     words = [word for word in words if word not in ("&", ">", "2>&1")]
     try:
         if words[0] == "distconvd":
@@ -61,7 +61,7 @@ def test_every_command_that_is_shown_parses(page: str, words: list[str]) -> None
         pass  # --help
 
 
-def test_every_make_target_that_is_shown_exists() -> None:
+def test_every_documented_make_target_exists() -> None:
     makefile = pages.read("Makefile")
     for page in pages.PAGES:
         for line in shell_lines(page.read_text(encoding="utf-8")):
@@ -100,9 +100,7 @@ HELP_BLOCKS = list(help_blocks())
 
 
 @pytest.mark.parametrize("page, command, output", HELP_BLOCKS, ids=[c for _, c, _ in HELP_BLOCKS])
-def test_every_help_page_that_is_shown_is_the_real_one(
-    page: str, command: str, output: str
-) -> None:
+def test_every_documented_help_page_is_the_real_one(page: str, command: str, output: str) -> None:
     real = help_of(command).rstrip() + "\n"
     if os.environ.get("DISTCONV_UPDATE_DOCS"):
         place = pages.ROOT / page
@@ -112,7 +110,7 @@ def test_every_help_page_that_is_shown_is_the_real_one(
     assert output == real, "run DISTCONV_UPDATE_DOCS=1 pytest tests/docs to show the new help"
 
 
-def test_the_demo_is_shown_as_it_is() -> None:
+def test_the_documented_demo_output_matches_the_demo() -> None:
     from tools import demo
 
     shown = next(b.text for b in pages.blocks(pages.read("README.md")) if "Results in" in b.text)

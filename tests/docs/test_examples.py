@@ -97,14 +97,14 @@ def test_the_readme_has_the_examples_of_the_original() -> None:
         assert re.search(rf"localhost:8080\S*{re.escape(path)}", commands), path
 
 
-def test_every_reply_that_is_shown_is_json_or_follows_a_command() -> None:
+def test_every_documented_reply_is_json_or_follows_a_command() -> None:
     for name in PAGES:
         for block in pages.blocks(pages.read(name)):
             if block.language == "json":
                 assert is_json(block.text), f"{name}, line {block.line}"
 
 
-def test_a_reply_that_differs_from_what_is_shown_is_noticed() -> None:
+def test_a_difference_between_documented_and_real_reply_is_found() -> None:
     shown = Shown()
     assert (
         shown.differences({"job_id": "1704067200123456_0"}, {"job_id": "1795374385401000_7"}) == []

@@ -1,4 +1,4 @@
-"""docs/plugins.md tells every hook with its signature, and its example runs."""
+"""Check that docs/plugins.md documents every hook with its signature, and that its example runs."""
 
 import inspect
 import json

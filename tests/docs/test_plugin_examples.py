@@ -1,4 +1,4 @@
-"""Each hook of docs/plugins.md has an example; each is a plugin that a daemon uses as told there."""
+"""Run the example of each hook in docs/plugins.md as a plugin of a daemon."""
 
 import importlib.util
 import re
@@ -45,7 +45,7 @@ def plugin(tmp_path: Path) -> Write:
 
 
 @pytest.mark.parametrize("hook", HOOKS)
-def test_the_example_of_a_hook_is_a_plugin_that_has_it(hook: str, plugin: Write) -> None:
+def test_the_example_of_a_hook_implements_that_hook(hook: str, plugin: Write) -> None:
     listing = {p.name: p.hooks for p in Plugins([plugin(hook)]).listing()}
     assert listing[f"{hook}_example"] == [hook]
 
@@ -63,19 +63,19 @@ def test_the_bundled_plugins_that_use_a_hook_are_documented(hook: str) -> None:
     assert set(re.findall(r"`([\w-]+)`", found[1])) == using
 
 
-async def test_settings(plugin: Write) -> None:
+async def test_the_settings_example_works(plugin: Write) -> None:
     name = plugin("distconvd_register_settings")
     async with open_daemon(plugins=[name], plugin={"lamp": {"colour": "blue"}}):
         pass
 
 
-async def test_stores(plugin: Write) -> None:
+async def test_the_store_example_works(plugin: Write) -> None:
     config = load_config({"store": "scratch"}, {}).config
     parts = await assemble(config, Plugins([plugin("distconvd_register_stores")]))
     assert type(parts.store).__name__ == "Scratch"
 
 
-async def test_policies(plugin: Write) -> None:
+async def test_the_policy_example_works(plugin: Write) -> None:
     name = plugin("distconvd_register_policies")
     async with open_daemon(plugins=[name], policy="gpu-first") as daemon:
         one = VirtualEngine(daemon, "e1", tags=["gpu"])
@@ -87,7 +87,7 @@ async def test_policies(plugin: Write) -> None:
             await one.complete(job)
 
 
-async def test_authenticators(plugin: Write) -> None:
+async def test_the_authenticator_example_works(plugin: Write) -> None:
     name = plugin("distconvd_register_authenticators")
     async with open_daemon(plugins=[name], auth="two-keys") as daemon:
         guest = daemon.client_with({"x-api-key": f"{KEY}-read"})
@@ -98,12 +98,12 @@ async def test_authenticators(plugin: Write) -> None:
         assert (await daemon.client_with({"x-api-key": "no"}).get("/jobs/")).status == 401
 
 
-async def test_routes(plugin: Write) -> None:
+async def test_the_route_example_works(plugin: Write) -> None:
     async with open_daemon(plugins=[plugin("distconvd_register_routes")]) as daemon:
         assert (await daemon.client.get("/hello/anna")).body == b"Hello, anna!\n"
 
 
-async def test_services(plugin: Write) -> None:
+async def test_the_service_example_works(plugin: Write) -> None:
     async with open_daemon(plugins=[plugin("distconvd_register_services")]) as daemon:
         one = VirtualEngine(daemon, "e1")
         await one.beat()
@@ -116,21 +116,21 @@ async def test_services(plugin: Write) -> None:
         assert await one.ask() is None
 
 
-async def test_metrics(plugin: Write, autojump_clock: MockClock) -> None:
+async def test_the_metrics_example_works(plugin: Write, autojump_clock: MockClock) -> None:
     async with open_daemon(plugins=[plugin("distconvd_register_metrics")]) as daemon:
         await VirtualEngine(daemon, "e1").beat()
         await trio.sleep(200)
         assert b"site_engines_lost_total 1.0" in (await daemon.client.get("/metrics")).body
 
 
-async def test_reviews(plugin: Write) -> None:
+async def test_the_review_example_works(plugin: Write) -> None:
     async with open_daemon(plugins=[plugin("distconvd_review_submission")]) as daemon:
         assert (await daemon.client.post("/jobs/", JOB | {"priority": 1})).status == 200
         refused = await daemon.client.post("/jobs/", JOB | {"priority": 2})
         assert (refused.status, refused.json()["field"]) == (400, "priority")
 
 
-async def test_events(plugin: Write) -> None:
+async def test_the_event_example_works(plugin: Write) -> None:
     name = plugin("distconvd_event")
     async with open_daemon(plugins=[name]) as daemon:
         await daemon.client.post("/jobs/", JOB)
@@ -163,7 +163,7 @@ CONFIGURATIONS = [
 
 
 @pytest.mark.parametrize("text", dict.fromkeys(CONFIGURATIONS))
-async def test_the_configurations_that_are_shown_start_a_daemon(text: str, tmp_path: Path) -> None:
+async def test_the_documented_configurations_start_a_daemon(text: str, tmp_path: Path) -> None:
     values = tomllib.loads(text)
     if "webhook" in values.get("plugin", {}):
         values["plugin"]["webhook"]["queue_file"] = str(tmp_path / "queue")
@@ -173,7 +173,7 @@ async def test_the_configurations_that_are_shown_start_a_daemon(text: str, tmp_p
 
 
 @pytest.mark.slow
-def test_the_tests_that_are_shown_pass(tmp_path: Path) -> None:
+def test_the_documented_tests_pass(tmp_path: Path) -> None:
     (tmp_path / "gpu_first.py").write_text(example_of("distconvd_register_policies"))
     section = pages.section(TEXT, "## Testing a plugin")
     for language, name in (("python", "test_gpu_first.py"), ("ini", "pytest.ini")):

@@ -145,7 +145,7 @@ def test_every_message_and_close_code_of_the_websocket_is_documented() -> None:
 
 
 @pytest.mark.e2e
-async def test_the_websocket_s_conversation_goes_as_it_is_shown(
+async def test_the_documented_websocket_conversation_is_the_real_one(
     start_daemon: Callable[..., Daemon],
 ) -> None:
     daemon = start_daemon()

@@ -1,4 +1,4 @@
-"""Sentences that the user guide quotes are ones that the programs say."""
+"""Check that the programs print the sentences that the user guide quotes."""
 
 import ast
 import re
@@ -18,7 +18,7 @@ SOURCES = [
 
 
 def literals(path: Path) -> Iterator[str]:
-    """Yield the texts in a module but its docstrings, `…` where a value is put in."""
+    """Yield the texts in a module except docstrings, with `…` for inserted values."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     docstrings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
@@ -32,7 +32,7 @@ def literals(path: Path) -> Iterator[str]:
 
 
 def fragments(quoted: str) -> list[str]:
-    """Return the parts of a quoted sentence between its `…` that are long enough to tell."""
+    """Return the parts of a quoted sentence between its `…` that are long enough to search for."""
     parts = (part.strip(" .:") for part in re.split(r"…|\.\.\.", quoted.replace("`", "")))
     return [part for part in parts if len(part) >= FRAGMENT_CHARS_MIN]
 
@@ -42,14 +42,14 @@ def first_cells(heading: str) -> list[str]:
 
 
 @pytest.mark.parametrize("sentence", first_cells("## A job is stuck: what now"))
-def test_why_says_what_the_guide_explains(sentence: str) -> None:
+def test_every_sentence_that_the_guide_explains_is_one_of_why(sentence: str) -> None:
     said = list(literals(pages.ROOT / "distconvd/distconvd/dispatch/why.py"))
     assert fragments(sentence)
     for fragment in fragments(sentence):
         assert any(fragment in text for text in said), fragment
 
 
-def test_the_guide_explains_everything_that_why_says() -> None:
+def test_the_guide_explains_every_sentence_of_why() -> None:
     explained = " ".join(first_cells("## A job is stuck: what now"))
     path = pages.ROOT / "distconvd/distconvd/dispatch/why.py"
     sentences = [text for text in literals(path) if re.fullmatch(r"[A-Z…].{12,}\.", text)]
@@ -75,7 +75,7 @@ def all_said() -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("message", MESSAGES)
-def test_a_message_quoted_in_the_guide_exists(message: str, all_said: str) -> None:
+def test_a_message_quoted_in_the_guide_is_printed_by_a_program(message: str, all_said: str) -> None:
     assert fragments(message)
     for fragment in fragments(message):
         assert fragment in all_said

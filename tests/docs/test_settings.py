@@ -1,4 +1,4 @@
-"""The user guide tells every setting with its default, and none that there is not."""
+"""Check that the user guide documents every setting with its default, and no other."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -25,7 +25,9 @@ BLOCKS = [
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-def test_what_a_snippet_imports_or_sets_is_there(block: pages.Block, tmp_path: Path) -> None:
+def test_a_snippet_imports_and_sets_only_names_that_exist(
+    block: pages.Block, tmp_path: Path
+) -> None:
     if block.language == "python":
         check_imports(ast.parse(block.text))
     else:

@@ -1,4 +1,4 @@
-"""Hold the layout rules of docs/design.md (section "Layout") by reading files and imports."""
+"""Check the layout rules of docs/design.md (section "Layout") by reading files and imports."""
 
 import ast
 import os
@@ -250,7 +250,7 @@ def test_no_cycle_runs_between_the_packages_and_modules_of_one_package(parent: s
     fail_at_cycle(sibling_graph(parent))
 
 
-def test_a_cycle_between_two_packages_would_be_seen() -> None:
+def test_a_cycle_between_two_packages_is_found() -> None:
     with pytest.raises(pytest.fail.Exception, match=r" imports [ab] imports "):
         fail_at_cycle({"a": {"b"}, "b": {"a"}})
 
@@ -280,7 +280,7 @@ def folders() -> list[Path]:
     return [path for path in (*tops, *inside) if "__pycache__" not in path.parts]
 
 
-def test_no_folder_has_more_entries_than_a_person_can_take_in() -> None:
+def test_no_folder_has_too_many_entries() -> None:
     counts = {
         str(folder.relative_to(ROOT)): len(
             {path.name for path in folder.iterdir()} - {"__pycache__"}
@@ -290,7 +290,7 @@ def test_no_folder_has_more_entries_than_a_person_can_take_in() -> None:
     assert {folder: count for folder, count in counts.items() if count > ENTRIES_MAX} == {}
 
 
-def test_no_module_name_has_the_prefix_of_a_package_that_was_not_made() -> None:
+def test_no_module_name_has_an_underscore_prefix() -> None:
     assert [str(path) for path in MODULES.values() if re.match(r"_[a-z]", path.stem)] == []
 
 
@@ -311,7 +311,7 @@ def test_the_wheel_contains_the_same_packages() -> None:
     assert built == [f"{folder}/{package}" for folder, package in SOURCE_ROOTS.items()]
 
 
-def test_ci_runs_what_a_person_runs() -> None:
+def test_ci_runs_make_check() -> None:
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     assert re.search(r"^exec make .*\bcheck\b", script.read_text(), re.MULTILINE)
@@ -336,7 +336,7 @@ def test_no_committed_file_names_a_registry_host() -> None:
     assert named == []
 
 
-def test_no_committed_file_names_a_place_on_this_machine() -> None:
+def test_no_committed_file_names_a_path_of_this_machine() -> None:
     # Where this clone lies, where the project is worked on, and where one keeps a Python.
     here = re.compile(rf"{re.escape(str(ROOT))}\b|/work/(?:main|shared|\.)|/root/\.|/opt/p[y]pi")
     named = [
@@ -348,7 +348,7 @@ def test_no_committed_file_names_a_place_on_this_machine() -> None:
     assert named == []
 
 
-def test_the_lock_says_what_and_never_from_where() -> None:
+def test_the_lock_names_no_place_to_download_from() -> None:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     assert [line for line in lines if line.startswith("-") or "://" in line or "@" in line] == []
 

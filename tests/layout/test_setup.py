@@ -68,7 +68,7 @@ def test_without_a_network_it_says_so_and_leaves_no_environment(clone: Path) -> 
     assert not (clone / ".wheelhouse").exists()
 
 
-def test_a_python_too_old_is_reported_which_one_is_needed(clone: Path) -> None:
+def test_with_a_too_old_python_it_names_the_version_needed(clone: Path) -> None:
     # Pretend: the check reads sys.version_info, and PATH holds no newer one.
     old = clone / "old"
     old.mkdir()

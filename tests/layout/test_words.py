@@ -1,4 +1,4 @@
-"""Refuse the retired words of docs/glossary.md as names of functions, classes, modules and so on."""
+"""Compare names in the code with docs/glossary.md: terms exist, retired words do not."""
 
 import ast
 import re
@@ -171,18 +171,94 @@ def test_every_exemption_is_still_needed() -> None:
 
 
 @pytest.mark.parametrize("name", ["tell", "_told", "Standing", "take_back", "TakeBack"])
-def test_a_retired_word_is_seen_however_it_is_written(name: str) -> None:
+def test_a_retired_word_is_found_in_any_case_and_with_underscores(name: str) -> None:
     assert is_retired(name)
 
 
 @pytest.mark.parametrize(
     "name", ["frame", "livez", "threshold", "held_jobs", "settle_s", "until_told"]
 )
-def test_a_part_of_a_name_is_no_retired_word(name: str) -> None:
+def test_a_longer_name_that_contains_a_retired_word_is_allowed(name: str) -> None:
     assert not is_retired(name)
 
 
-def test_the_glossary_lists_what_is_refused() -> None:
+def test_the_glossary_lists_the_refused_words() -> None:
     glossary = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
     for word in ("tell", "take_back", "Standing", "Door", "let_pass", "Patient", "anew"):
         assert re.search(rf"\b{word}\b", glossary.partition("## Retired words")[2]), word
+
+
+# ------------------------------------------------------------------- the glossary's last column
+
+Term = tuple[str, str | None]
+"""A name in the code, and the module or package that uses it, if the glossary states one."""
+_NAMES = re.compile(r"(`[\w.]+`(?:, `[\w.]+`)*)(?: / `([\w.]+)`)?")
+
+
+def terms() -> list[Term]:
+    """Return each name of the last column with its module."""
+    listed, _, _ = (ROOT / "docs/glossary.md").read_text(encoding="utf-8").partition("## Retired")
+    return [
+        (name, module or None)
+        for row in re.findall(r"^\| .*\| (.*) \|$", listed, re.MULTILINE)
+        for names, module in _NAMES.findall(row)
+        for name in re.findall(r"[\w.]+", names)
+    ]
+
+
+def names_by_module() -> dict[str, frozenset[str]]:
+    """Return every identifier that each of our modules contains, by the module's dotted name."""
+    found = {}
+    for folder in ("distconvd", "plugins", "spool", "engine", "client"):
+        for path in (ROOT / folder).rglob("*.py"):
+            parts = path.relative_to(ROOT / folder).with_suffix("").parts
+            module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            found[module] = frozenset(
+                {name for _, name in names_in(tree)}
+                | {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+                | {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+            )
+    return found
+
+
+NAMES_BY_MODULE = names_by_module()
+
+
+def is_used(name: str, place: str | None) -> bool:
+    """Whether a name, or a module of that name, exists: anywhere, or in or below `place`."""
+    if place is None:
+        return any(f".{module}.".find(f".{name}.") >= 0 for module in NAMES_BY_MODULE)
+    return any(
+        name in names
+        for module, names in NAMES_BY_MODULE.items()
+        if f".{module}.".find(f".{place}.") >= 0
+    )
+
+
+@pytest.mark.parametrize("name, place", terms())
+def test_a_name_in_the_glossary_exists_in_the_module_that_the_glossary_states(
+    name: str, place: str | None
+) -> None:
+    assert is_used(name, place)
+
+
+@pytest.mark.parametrize(
+    "name, place",
+    [
+        ("take_back", "dispatch.dispatcher"),
+        ("Journal", "attempts.progress_tracker"),
+        ("Journal", "attempts.no_such_module"),
+        ("audit", "no_such_package"),
+        ("distconvd.audit", None),
+    ],
+)
+def test_a_name_that_its_module_does_not_contain_is_noticed(name: str, place: str | None) -> None:
+    assert not is_used(name, place)
+
+
+def test_every_row_of_the_glossary_names_its_code_or_states_that_there_is_none() -> None:
+    listed, _, _ = (ROOT / "docs/glossary.md").read_text(encoding="utf-8").partition("## Retired")
+    cells = re.findall(r"^\| .*\| (.*) \|$", listed, re.MULTILINE)
+    without = [cell for cell in cells if not _NAMES.search(cell)]
+    assert [cell for cell in without if cell not in ("–", "Name in the code")] == []
