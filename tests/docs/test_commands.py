@@ -1,4 +1,4 @@
-"""The command lines that the documents show are ones that the programs take."""
+"""Check that the programs accept the command lines that the documents show."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""docs/design.md gives a reason for every dependency, and names every package."""
+"""Check that docs/design.md gives a reason for every dependency and names every package."""
 
 import re
 import tomllib

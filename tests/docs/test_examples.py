@@ -1,4 +1,4 @@
-"""The documents' curl examples do against a real daemon what the documents say."""
+"""Run the curl examples of the documents against a real daemon and compare the replies."""
 
 import json
 import re

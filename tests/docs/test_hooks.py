@@ -1,4 +1,4 @@
-"""Check that docs/plugins.md documents every hook with its signature, and that its example runs."""
+"""Check that docs/plugins.md documents every hook with its signature, and run its example."""
 
 import inspect
 import json

@@ -1,4 +1,4 @@
-"""docs/protocol.md names every route, bound and error that there is, and none that there is not."""
+"""Check that docs/protocol.md documents every route, bound and error, and no other."""
 
 import json
 import re

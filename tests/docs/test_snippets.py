@@ -1,4 +1,4 @@
-"""Python and TOML in the documents: what is imported is there, what is configured is taken."""
+"""Check that the Python and TOML in the documents import, configure and name what exists."""
 
 import ast
 import importlib

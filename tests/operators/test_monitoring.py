@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.docs import pages
-from tests.docs.test_commands import test_every_command_that_is_shown_parses as check_command
+from tests.docs.test_commands import test_every_documented_command_parses as check_command
 from tests.operators.outside import CONTRIB, program
 
 from distconvd.testing.daemon import open_daemon
