@@ -1,12 +1,13 @@
-"""Classify how an attempt can fail, by whose fault it is.
+"""Raise the failures of an attempt: one exception for each class of `distconvd.model.FAILURES`.
 
 A stage raises one of these with a sentence that a person understands; the pipeline turns it into
-the report. Nothing else decides a failure's class, and no stage reports by itself.
+the report. Nothing else decides a failure's class, and no stage reports by itself. What follows
+from a class (a retry, a wait, a quarantine) is the daemon's to decide, by the same table.
 """
 
 from pathlib import Path
 
-from distconvd.model import FailureClass, Limits
+from distconvd.model import FAILURES, FailureClass, Limits, Reporter
 
 
 class JobFailure(Exception):
@@ -17,7 +18,13 @@ class JobFailure(Exception):
         log_tail: the last lines of ffmpeg, if ffmpeg found it.
     """
 
-    error_class: FailureClass | None = FailureClass.ENGINE
+    error_class = FailureClass.ENGINE
+
+    def __init_subclass__(cls) -> None:
+        """Refuse a class that no engine may report: the daemon would not believe it."""
+        super().__init_subclass__()
+        if FAILURES[cls.error_class].reporter is Reporter.DAEMON:
+            raise TypeError(f"{cls.__name__}: no engine reports {cls.error_class!r}")
 
     def __init__(self, message: str, *, log_tail: str | None = None) -> None:
         super().__init__(message)
@@ -41,17 +48,13 @@ def cut_short(what: str, needed: int, size: int) -> InputFault:
 class EngineFault(JobFailure):
     """This engine could not do it; another one may."""
 
-    error_class: FailureClass | None = FailureClass.ENGINE
+    error_class = FailureClass.ENGINE
 
 
 class NotAllowedHere(EngineFault):
-    """This engine's settings forbid it; another one's may not.
+    """This engine's settings forbid it; another one's may not."""
 
-    It is reported without a class: retried on another engine and charged like an engine's fault,
-    but it is no reason to quarantine this one.
-    """
-
-    error_class = None
+    error_class = FailureClass.NOT_ALLOWED
 
 
 class TransientFault(JobFailure):

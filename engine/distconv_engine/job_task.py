@@ -18,6 +18,7 @@ from distconv_engine.files import describe_fault, is_full
 from distconv_engine.host.metrics import free_bytes
 from distconv_engine.pipeline.run import run_attempt
 from distconvd.model import (
+    FAILURES,
     CompleteReport,
     FailReport,
     FailureClass,
@@ -82,8 +83,12 @@ class JobTask:
         elif isinstance(report, CompleteReport):
             self._log.info("job completed", output=report.output_url)
         else:
+            kind = report.error_class or FailureClass.ENGINE
             self._log.warning(
-                "job failed", error_class=str(report.error_class), reason=report.error_message
+                "job failed",
+                error_class=str(kind),
+                at_fault=str(FAILURES[kind].at_fault),
+                reason=report.error_message,
             )
         return report
 
@@ -115,9 +120,7 @@ class JobTask:
             words = f"A bug in the engine: {type(error).__name__}: {error}"
             return self._failed(words, FailureClass.ENGINE, trace)
 
-    def _failed(
-        self, message: str, kind: FailureClass | None, log_tail: str | None = None
-    ) -> FailReport:
+    def _failed(self, message: str, kind: FailureClass, log_tail: str | None = None) -> FailReport:
         shown = message.encode("utf-8", "backslashreplace").decode()  # a path need not be UTF-8
         return FailReport(shown, self._job.attempt, self._context.engine_id, kind, log_tail)
 

@@ -9,6 +9,7 @@ from distconvd.model import FailureClass, JobStatus
 
 INPUT, ENGINE = FailureClass.INPUT, FailureClass.ENGINE
 TRANSIENT, VERIFICATION = FailureClass.TRANSIENT, FailureClass.VERIFICATION
+NOT_ALLOWED = FailureClass.NOT_ALLOWED
 
 
 def one(core: Core, **fields: Any) -> str:
@@ -27,7 +28,7 @@ def take(core: Core, engine_id: str = "E1") -> int:
     raise AssertionError(core.why_all())
 
 
-@pytest.mark.parametrize("kind", [ENGINE, VERIFICATION, None])
+@pytest.mark.parametrize("kind", [ENGINE, NOT_ALLOWED, VERIFICATION, None])
 @pytest.mark.parametrize("max_retries", [0, 1, 3])
 def test_a_charged_failure_is_retried_exactly_max_retries_times(
     kind: FailureClass | None, max_retries: int
@@ -70,7 +71,12 @@ def test_transient_failures_cost_no_retry_until_there_are_too_many() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind, waits", [(ENGINE, [0, 5, 10, 20, 40, 60, 60]), (TRANSIENT, [5, 10, 20, 40, 60, 60])]
+    "kind, waits",
+    [
+        (ENGINE, [0, 5, 10, 20, 40, 60, 60]),
+        (NOT_ALLOWED, [0, 5, 10, 20, 40, 60, 60]),
+        (TRANSIENT, [5, 10, 20, 40, 60, 60]),
+    ],
 )
 def test_the_first_retry_is_immediate_and_later_ones_wait_twice_as_long(
     kind: FailureClass, waits: list[int]
@@ -107,13 +113,14 @@ def test_there_is_no_backoff_when_it_is_turned_off() -> None:
         core.fail(core.job(job_id), TRANSIENT, message=str(n))
 
 
-def test_a_retry_prefers_an_engine_that_has_not_failed_the_job() -> None:
+@pytest.mark.parametrize("kind", [ENGINE, NOT_ALLOWED])
+def test_a_retry_prefers_an_engine_that_has_not_failed_the_job(kind: FailureClass) -> None:
     """Although the policy would choose the one that did."""
     core = Core()
     core.engine("E1", 5.0)
     core.engine("E2", 50.0)
     job_id = core.submit(60.0)
-    core.fail(core.must_ask("E1"))
+    core.fail(core.must_ask("E1"), kind)
     assert core.ask("E1") is None
     assert core.must_ask("E2").job_id == job_id
 
@@ -248,8 +255,8 @@ def test_the_same_job_failing_again_counts_once() -> None:
     assert core.view("E1")["status"] == "idle"
 
 
-@pytest.mark.parametrize("kind", [None, INPUT, TRANSIENT])
-def test_an_engine_is_not_blamed_for_what_may_be_the_source_or_the_network(
+@pytest.mark.parametrize("kind", [None, INPUT, TRANSIENT, NOT_ALLOWED])
+def test_an_engine_is_not_blamed_for_the_source_the_network_or_its_settings(
     kind: FailureClass | None,
 ) -> None:
     """Nor on a legacy report, which names no class."""

@@ -52,6 +52,7 @@ from distconvd.model import (
     TranscodeOptions,
     push,
 )
+from distconvd.model.failure import failure_table
 from distconvd.plugin_host.loading import Plugins
 from distconvd.push import PushLimits
 
@@ -106,6 +107,10 @@ async def test_the_table_of_endpoints_documents_every_route_and_its_role(
 
 def test_the_lifecycles_are_drawn_from_the_tables() -> None:
     assert drawing() in [block.text for block in pages.blocks(TEXT)]
+
+
+def test_the_failure_classes_are_drawn_from_their_table() -> None:
+    assert failure_table() in TEXT
 
 
 def number(text: str) -> float:

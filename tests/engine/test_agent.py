@@ -279,15 +279,13 @@ def test_an_engine_with_a_full_disk_takes_no_job_and_reports_disk_full(
     assert not daemon.reports
 
 
-def test_a_forbidden_source_is_reported_without_a_failure_class(
-    daemon: FakeDaemon, start: Start
-) -> None:
+def test_a_forbidden_source_is_reported_as_not_allowed(daemon: FakeDaemon, start: Start) -> None:
     daemon.submit("1_1", "file:///outside/bad%FF.mp4", "h264")
     start()
     daemon.wait_for(lambda d: d.report_of("1_1"))
     found = daemon.report_of("1_1")
     assert found is not None
     kind, report = found
-    assert (kind, report["error_class"]) == ("fail", None)
+    assert (kind, report["error_class"]) == ("fail", "not_allowed")
     assert "/outside/bad\\udcff.mp4" in report["error_message"]
     assert "Start it with" in report["error_message"]

@@ -204,7 +204,7 @@ class Audit:
                 continue
             is_beyond = transient >= DISPATCH["transient_attempts_max"]
             transient += a["error_class"] == "transient"
-            costs = a["error_class"] in ("engine", "verification")
+            costs = a["error_class"] in ("engine", "not_allowed", "verification")
             charged += a["requeued"] and (costs or (a["error_class"] == "transient" and is_beyond))
         if charged != job["retries"]:
             return [f"{job['job_id']} has {job['retries']} retries, not {charged}: {history}"]

@@ -259,7 +259,8 @@ class Engine:
         if roll < 0.03 and self.is_a.manner != "legacy":
             return "release", {"reason": words}
         if roll < 0.2 and self.is_a.manner != "lane":
-            kinds = ["engine", "engine", "verification", "transient", "transient", "input", "lost"]
+            kinds = ["engine", "verification", "transient", "transient", "input", "lost"]
+            kinds.append("not_allowed")
             body = {"error_message": words}
             if self.is_a.manner != "legacy":
                 body["error_class"] = self.dice.choice(kinds)

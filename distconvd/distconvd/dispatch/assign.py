@@ -20,7 +20,7 @@ from distconvd.dispatch.matching.pool import Ability, RequirementIndex
 from distconvd.dispatch.matching.queue import QueueEntry
 from distconvd.dispatch.transaction import Transaction
 from distconvd.errors import NotFound
-from distconvd.model import AttemptOutcome, Job
+from distconvd.model import AttemptOutcome, Job, new_attempt_fields
 from distconvd.policy import Place
 
 REQUIREMENTS_MAX = 256
@@ -319,14 +319,12 @@ def _assign(tx: Transaction, job: Job, engine_id: str, reason: str) -> Job:
     job = tx.move_job(
         job,
         JobEvent.ASSIGN,
-        assigned_engine=engine_id,
-        attempt=job.attempt + 1,
-        started_at=tx.now.wall_ms,
-        finished_at=None,
-        not_before=None,
-        placement=reason,
-        error_message=None,
-        error_class=None,
+        **new_attempt_fields(
+            assigned_engine=engine_id,
+            attempt=job.attempt + 1,
+            started_at=tx.now.wall_ms,
+            placement=reason,
+        ),
     )
     tx.runtime.grant_lease(job.job_id, tx.now.mono_s)
     tx.read_set.add(("jobs", job.job_id))

@@ -11,6 +11,7 @@ from distconvd.dispatch.retries import requeue_or_give_up, wait_after_release
 from distconvd.dispatch.transaction import Transaction
 from distconvd.errors import Conflict
 from distconvd.model import (
+    FAILURES,
     Attempt,
     AttemptHistory,
     AttemptOutcome,
@@ -23,7 +24,9 @@ from distconvd.model import (
     Progress,
     ProgressReport,
     ReleaseReport,
+    Reporter,
     Verdict,
+    new_attempt_fields,
 )
 
 
@@ -68,19 +71,13 @@ def fail(tx: Transaction, job_id: str, report: FailReport) -> str:
         return earlier_answer
     job = _require_open(tx, job, report.attempt, report.engine_id)
     engine_id = report.engine_id or job.assigned_engine
-    failure = report.error_class or FailureClass.ENGINE
-    is_unnumbered_loss = failure is FailureClass.LOST and report.attempt is None
-    if failure is FailureClass.CANCELLED or is_unnumbered_loss:
-        # Only a person cancels, and only a numbered attempt can be lost. As neither is charged,
-        # the job would be retried without end.
-        failure = FailureClass.ENGINE
+    failure = _class_of(report)
     message = report.error_message[: Limits.message_chars]
     after = requeue_or_give_up(tx, job, failure, message)
     end_attempt(
         tx,
         job,
-        # An engine that was killed reports its active attempts as lost when it starts again.
-        AttemptOutcome.LOST if failure is FailureClass.LOST else AttemptOutcome.FAILED,
+        FAILURES[failure].outcome,
         engine_id=engine_id,
         error_class=failure,
         message=message,
@@ -88,7 +85,7 @@ def fail(tx: Transaction, job_id: str, report: FailReport) -> str:
         requeued=after.status is JobStatus.PENDING,
         reported=True,
     )
-    if report.error_class in (FailureClass.ENGINE, FailureClass.VERIFICATION):
+    if failure is report.error_class and FAILURES[failure].quarantines:
         _note_failure(tx, engine_id, job_id)
     _free_legacy_engine(tx, engine_id)
     return _failure_sentence(job_id, requeued=after.status is JobStatus.PENDING)
@@ -192,11 +189,7 @@ def resume_attempt(
     again = tx.move_job(
         job,
         JobEvent.RESUME,
-        assigned_engine=last.engine_id,
-        started_at=last.started_at,
-        not_before=None,
-        error_message=None,
-        error_class=None,
+        **new_attempt_fields(assigned_engine=last.engine_id, started_at=last.started_at),
     )
     shorter = AttemptHistory(job.job_id, history.attempts[:-1], history.dropped)
     tx.put("attempts", job.job_id, encode(shorter) if shorter.attempts else None)
@@ -280,6 +273,20 @@ def _earlier_answer(tx: Transaction, job: Job, report: FailReport) -> str | None
         ):
             return _failure_sentence(job.job_id, requeued=ended.requeued)
     return None
+
+
+def _class_of(report: FailReport) -> FailureClass:
+    """Return the class that a failure counts as: the report's, where its reporter is believed.
+
+    A legacy report names none; it counts as `engine`, but not towards quarantine.
+    """
+    if report.error_class is None:
+        return FailureClass.ENGINE
+    reporter = FAILURES[report.error_class].reporter
+    is_believed = reporter is Reporter.ENGINE or (
+        reporter is Reporter.NUMBERED_ENGINE and report.attempt is not None
+    )
+    return report.error_class if is_believed else FailureClass.ENGINE
 
 
 def _failure_sentence(job_id: str, *, requeued: bool) -> str:

@@ -1,30 +1,35 @@
 """Requeue a job whose attempt did not succeed, or give it up.
 
-| class | retry charged | back to the queue |
-| --- | --- | --- |
-| input | - | never: no engine could do better |
-| engine, verification | yes | while retries < max_retries |
-| transient | no, up to `transient_attempts_max` | after a backoff |
-| lost | no | until `lost_attempts_max` engines were lost with it |
+What a failure class costs, and when it is retried, is in the table `distconvd.model.FAILURES`.
 """
 
 from distconvd.dispatch.lifecycle import JobEvent
 from distconvd.dispatch.transaction import Transaction
-from distconvd.model import Attempt, AttemptOutcome, FailureClass, Job
+from distconvd.model import (
+    FAILURES,
+    Attempt,
+    AttemptOutcome,
+    Charge,
+    FailureClass,
+    FailureRule,
+    Job,
+    Retry,
+    Wait,
+)
 
 
 def requeue_or_give_up(tx: Transaction, job: Job, failure: FailureClass, message: str) -> Job:
     """Requeue or end a job after a failed attempt (not yet in its history), and emit the event."""
     past = _since_restart(tx, job)
+    rule = FAILURES[failure]
     charged = _is_charged(tx, past, failure)
-    if failure is FailureClass.LOST:
+    is_over = rule.retried is Retry.NEVER or (charged and job.retries >= job.max_retries)
+    if rule.retried is Retry.UNTIL_LOST_LIMIT:
         lost = 1 + sum(a.outcome is AttemptOutcome.LOST for a in past)
         is_over = lost >= tx.settings.lost_attempts_max
         if is_over:
             were = "engine was" if lost == 1 else "engines were"
             message = f"Poison: {lost} {were} lost with this job. {message}"
-    else:
-        is_over = failure is FailureClass.INPUT or (charged and job.retries >= job.max_retries)
     if is_over:
         ended = tx.move_job(
             job,
@@ -42,7 +47,7 @@ def requeue_or_give_up(tx: Transaction, job: Job, failure: FailureClass, message
         assigned_engine=None,
         progress=None,
         retries=job.retries + charged,
-        not_before=_later(_not_before(tx, past, failure), job.not_before),
+        not_before=_later(_not_before(tx, past, rule), job.not_before),
         error_message=message,
         error_class=failure,
     )
@@ -64,19 +69,22 @@ def _since_restart(tx: Transaction, job: Job) -> list[Attempt]:
 
 
 def _is_charged(tx: Transaction, past: list[Attempt], failure: FailureClass) -> bool:
-    if failure in (FailureClass.ENGINE, FailureClass.VERIFICATION):
-        return True
-    transient = sum(a.error_class is FailureClass.TRANSIENT for a in past)
-    return failure is FailureClass.TRANSIENT and transient >= tx.settings.transient_attempts_max
+    charge = FAILURES[failure].charged
+    if charge is not Charge.BEYOND_LIMIT:
+        return charge is Charge.ALWAYS
+    uncharged = sum(
+        a.error_class is not None and FAILURES[a.error_class].charged is Charge.BEYOND_LIMIT
+        for a in past
+    )
+    return uncharged >= tx.settings.transient_attempts_max
 
 
-def _not_before(tx: Transaction, past: list[Attempt], failure: FailureClass) -> int | None:
-    """Return when the next attempt may begin: the first retry immediately (a transient failure
-    waits from the first), then exponentially later."""
+def _not_before(tx: Transaction, past: list[Attempt], rule: FailureRule) -> int | None:
+    """Return when the next attempt may begin: without a wait, or exponentially later."""
+    if rule.wait is Wait.NEVER:
+        return None
     failures = sum(a.outcome is AttemptOutcome.FAILED for a in past)
-    if failure is FailureClass.TRANSIENT:
-        failures += 1
-    return None if failure is FailureClass.LOST else _backoff(tx, failures)
+    return _backoff(tx, failures + (rule.wait is Wait.FROM_FIRST))
 
 
 def _later(one: int | None, other: int | None) -> int | None:

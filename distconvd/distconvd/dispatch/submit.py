@@ -17,6 +17,7 @@ from distconvd.model import (
     JobPatch,
     JobStatus,
     Submission,
+    new_run_fields,
 )
 
 log = logging.getLogger("distconvd.dispatch")
@@ -137,23 +138,7 @@ def restart(tx: Transaction, job_id: str) -> bytes:
     job = tx.job(job_id)
     if job.status not in TERMINAL_STATUSES:
         raise Conflict(f"Job is {job.status}: only a job that has ended can be started again.")
-    restarted = tx.move_job(
-        job,
-        JobEvent.RESTART,
-        assigned_engine=None,
-        output_url=None,
-        retries=0,
-        started_at=None,
-        finished_at=None,
-        progress=None,
-        error_message=None,
-        error_class=None,
-        not_before=None,
-        result=None,
-        placement=None,
-        base_attempt=job.attempt,
-        paused=False,
-    )
+    restarted = tx.move_job(job, JobEvent.RESTART, **new_run_fields(job))
     tx.emit("job.restarted", restarted)
     return tx.job_view(job_id)
 

@@ -5,20 +5,35 @@ thing in code, documents, logs, metrics and on the wire. Times are milliseconds 
 (`…_at`), sizes say their unit unless the original's README fixed the name (`job_size` is in MB).
 """
 
-from distconvd.model.attempt import Attempt, AttemptHistory, AttemptOutcome
+from distconvd.model.attempt import Attempt, AttemptHistory
 from distconvd.model.codec import CODEC_ALIASES, CODECS, Codec, canonical_codec
 from distconvd.model.container import CONTAINERS, ContainerName, ContainerRules, container_of
 from distconvd.model.engine import EngineRecord, EngineState
+from distconvd.model.failure import (
+    FAILURES,
+    AtFault,
+    Charge,
+    FailureClass,
+    FailureRule,
+    Reporter,
+    Retry,
+    Wait,
+)
 from distconvd.model.ids import ID_RULE, is_id, is_word
 from distconvd.model.job import (
+    IDENTITY_FIELDS,
+    PER_ATTEMPT_FIELDS,
+    PER_RUN_FIELDS,
+    SUBMITTED_FIELDS,
     TERMINAL_STATUSES,
-    FailureClass,
     Job,
     JobResult,
     JobStatus,
     Output,
     Progress,
     TranscodeOptions,
+    new_attempt_fields,
+    new_run_fields,
 )
 from distconvd.model.limits import Limits
 from distconvd.model.messages import (
@@ -37,19 +52,27 @@ from distconvd.model.messages import (
     Verdict,
 )
 from distconvd.model.options import OPTION_RANGES, OptionFault, find_fault
+from distconvd.model.outcome import AttemptOutcome
 
 __all__ = [
     "CODECS",
     "CODEC_ALIASES",
     "CONTAINERS",
+    "FAILURES",
+    "IDENTITY_FIELDS",
     "ID_RULE",
     "OPTION_RANGES",
+    "PER_ATTEMPT_FIELDS",
+    "PER_RUN_FIELDS",
+    "SUBMITTED_FIELDS",
     "TERMINAL_STATUSES",
     "AssignRequest",
+    "AtFault",
     "Attempt",
     "AttemptHistory",
     "AttemptOutcome",
     "BenchmarkReport",
+    "Charge",
     "Codec",
     "CompleteReport",
     "ContainerName",
@@ -58,6 +81,7 @@ __all__ = [
     "EngineState",
     "FailReport",
     "FailureClass",
+    "FailureRule",
     "Heartbeat",
     "HeartbeatReply",
     "HeldJob",
@@ -72,12 +96,17 @@ __all__ = [
     "ProgressReport",
     "ReleaseReport",
     "ReportReply",
+    "Reporter",
+    "Retry",
     "Submission",
     "TranscodeOptions",
     "Verdict",
+    "Wait",
     "canonical_codec",
     "container_of",
     "find_fault",
     "is_id",
     "is_word",
+    "new_attempt_fields",
+    "new_run_fields",
 ]

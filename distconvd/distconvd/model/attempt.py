@@ -1,21 +1,9 @@
 """Define an attempt, one run of a job on one engine, and the history of ended attempts."""
 
-from enum import StrEnum
-
 import msgspec
 
-from distconvd.model.job import FailureClass
-
-
-class AttemptOutcome(StrEnum):
-    """How an attempt ended; `RUNNING` only in listings, never stored."""
-
-    RUNNING = "running"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    LOST = "lost"
-    RELEASED = "released"
-    CANCELLED = "cancelled"
+from distconvd.model.failure import FailureClass
+from distconvd.model.outcome import AttemptOutcome
 
 
 class Attempt(msgspec.Struct, frozen=True):

@@ -2,14 +2,20 @@
 
 `Job` is both the stored record and the reply on the wire, so each change is encoded only once.
 Its first nine fields are the original's, in its order.
+
+Below it, each field is in exactly one of three sets, which say what becomes of it when a person
+starts an ended job again: identity and what was submitted are kept, what belongs to one run is reset.
+A run consists of attempts; the start of an attempt resets a part of the run's fields. A new field of
+`Job` goes into one of the sets, or a test fails.
 """
 
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from distconvd.model.container import ContainerName
+from distconvd.model.failure import FailureClass
 
 
 class JobStatus(StrEnum):
@@ -25,22 +31,6 @@ class JobStatus(StrEnum):
 TERMINAL_STATUSES = frozenset(
     {JobStatus.COMPLETED, JobStatus.FAILED_PERMANENTLY, JobStatus.CANCELLED}
 )
-
-
-class FailureClass(StrEnum):
-    """Whose fault a failure is; it decides whether and when the job is retried."""
-
-    INPUT = "input"
-    """The source is bad: no engine could do better, so there is no retry."""
-    ENGINE = "engine"
-    """This engine could not do it: a retry is charged, and another engine is preferred."""
-    TRANSIENT = "transient"
-    """A temporary fault (network, full disk): retried after a backoff, no retry is charged."""
-    VERIFICATION = "verification"
-    """The output did not match the source: a retry is charged."""
-    LOST = "lost"
-    """The engine disappeared: no retry is charged, but it counts towards `lost_attempts_max`."""
-    CANCELLED = "cancelled"
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -151,3 +141,57 @@ class Job(msgspec.Struct, frozen=True):
     paused: bool = False
     base_attempt: int = 0
     """The last attempt before a person restarted the job: limits count only what came after."""
+
+
+IDENTITY_FIELDS = frozenset({"job_id", "created_at", "updated_at", "attempt"})
+"""What makes it this job, over all of its runs."""
+SUBMITTED_FIELDS = frozenset(
+    {
+        "source_url",
+        "target_codec",
+        "job_size",
+        "max_retries",
+        "priority",
+        "labels",
+        "requires",
+        "options",
+        "output",
+        "source_sha256",
+    }
+)
+"""What its submitter asked for; only a `JobPatch` changes it."""
+PER_RUN_FIELDS = frozenset(
+    {
+        "status",
+        "assigned_engine",
+        "output_url",
+        "retries",
+        "started_at",
+        "finished_at",
+        "progress",
+        "error_message",
+        "error_class",
+        "not_before",  # a submission may give it, but its first run uses it up
+        "result",
+        "placement",
+        "paused",
+        "base_attempt",
+    }
+)
+"""What one run has led to."""
+PER_ATTEMPT_FIELDS = frozenset({"finished_at", "error_message", "error_class", "not_before"})
+"""Those of `PER_RUN_FIELDS` that belong to the wait before an attempt, and end with it."""
+
+_BLANK = Job("", "", "")
+_NEW_RUN = {name: getattr(_BLANK, name) for name in PER_RUN_FIELDS - {"status"}}
+_NEW_ATTEMPT = {name: getattr(_BLANK, name) for name in PER_ATTEMPT_FIELDS}
+
+
+def new_run_fields(job: Job) -> dict[str, Any]:
+    """Return the values with which an ended job starts again; the lifecycle gives its status."""
+    return _NEW_RUN | {"base_attempt": job.attempt}
+
+
+def new_attempt_fields(**given: Any) -> dict[str, Any]:
+    """Return the values with which an attempt starts or resumes: `given`, and what it resets."""
+    return _NEW_ATTEMPT | given

@@ -8,8 +8,8 @@ from typing import Literal
 
 import msgspec
 
+from distconvd.model.failure import FailureClass
 from distconvd.model.job import (
-    FailureClass,
     Job,
     JobResult,
     Output,

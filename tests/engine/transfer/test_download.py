@@ -22,6 +22,7 @@ from distconv_engine.failures import (
 )
 from distconv_engine.transfer.download import check_sha256, download, local_path
 from distconv_engine.transfer.range_reader import RangeReader
+from distconvd.model import FailureClass
 
 CONTENT = random.Random(1).randbytes(3_000_000)
 
@@ -152,13 +153,13 @@ def test_a_source_outside_of_the_roots_is_rejected_also_through_a_link(tmp_path:
         local_path(secret.as_uri(), [])
 
 
-def test_a_forbidden_source_says_what_to_do_and_has_no_failure_class(
+def test_a_forbidden_source_says_what_to_do_and_is_the_fault_of_the_settings(
     tmp_path: Path,
 ) -> None:
     for roots in ([], [tmp_path / "root"]):
         with pytest.raises(NotAllowedHere, match=r"Start it with .*submit .* URL") as caught:
             local_path("file:///etc/passwd", roots)
-        assert caught.value.error_class is None
+        assert caught.value.error_class is FailureClass.NOT_ALLOWED
 
 
 def test_a_file_name_need_not_be_utf_8(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from distconv_engine.transfer.destination import (
     is_media_store,
 )
 from distconv_engine.transfer.publish import publish_file, publish_http, temporary_of
-from distconvd.model import Job
+from distconvd.model import FailureClass, Job
 
 CONTENT = b"film" * 1000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -235,4 +235,4 @@ def test_file_urls_of_outputs_and_sources_need_not_be_utf_8(tmp_path: Path) -> N
     assert target(source="file:///a/bad%FF.mov").url.endswith("/bad%EF%BF%BD.mp4")
     with pytest.raises(NotAllowedHere) as caught:
         target({"url": "file:///outside/%FF.mp4"}, roots=(root,))
-    assert caught.value.error_class is None
+    assert caught.value.error_class is FailureClass.NOT_ALLOWED

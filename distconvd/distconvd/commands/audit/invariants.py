@@ -21,10 +21,12 @@ from typing import NamedTuple
 from distconvd.commands.audit.finding import Finding
 from distconvd.commands.counts import count
 from distconvd.model import (
+    FAILURES,
     TERMINAL_STATUSES,
     Attempt,
     AttemptHistory,
     AttemptOutcome,
+    Charge,
     FailureClass,
     Job,
     JobStatus,
@@ -268,7 +270,7 @@ def _retries_uneven(case: Case) -> str | None:
     return f"its retries are {job.retries}, but its attempts account for {bounds}"
 
 
-def _is_requeued_failure(attempt: Attempt, classes: tuple[FailureClass, ...]) -> bool:
+def _is_requeued_failure(attempt: Attempt, classes: frozenset[FailureClass]) -> bool:
     is_failure = attempt.requeued and attempt.outcome is AttemptOutcome.FAILED
     return is_failure and attempt.error_class in classes
 
@@ -277,8 +279,8 @@ def _words(attempt: Attempt) -> str:
     return f"{attempt.outcome}{' and requeued it' if attempt.requeued else ''}"
 
 
-_CHARGED = (FailureClass.ENGINE, FailureClass.VERIFICATION)
-_MAYBE_CHARGED = (*_CHARGED, FailureClass.TRANSIENT)
+_CHARGED = frozenset(c for c, rule in FAILURES.items() if rule.charged is Charge.ALWAYS)
+_MAYBE_CHARGED = frozenset(c for c, rule in FAILURES.items() if rule.charged is not Charge.NEVER)
 _LAST_OUTCOMES: dict[JobStatus, tuple[AttemptOutcome, ...]] = {
     JobStatus.COMPLETED: (AttemptOutcome.COMPLETED,),
     JobStatus.FAILED_PERMANENTLY: (AttemptOutcome.FAILED, AttemptOutcome.LOST),
