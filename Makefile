@@ -34,8 +34,8 @@ verdicts: setup ## run every bad and odd source through the engine, and write do
 fuzz: setup ## search for a byte stream that breaks the HTTP edge, for MINUTES=5
 	$(BIN)/python tools/fuzz.py --minutes $(or $(MINUTES),5)
 
-bench: setup ## measure daemon and engine against their baselines, in one run (a quarter of an hour)
-	$(BIN)/python -m bench
+bench: setup ## measure daemon and engine against their baselines (20 minutes), or the daemon against BASE=REV's
+	$(BIN)/python -m bench $(if $(BASE),--base $(BASE))
 
 check: lint types test wheel-test ## everything that CI runs
 

@@ -1,6 +1,7 @@
-"""Run the bench: `python -m bench [--short] [--only PART] [--out DIR]`.
+"""Run the bench: `python -m bench [--short] [--only PART] [--base REV] [--out DIR]`.
 
-It prints a table, and writes JSON and a plot. The parts are daemon and engine.
+It prints a table, and writes JSON and a plot. The parts are daemon, neighbour, engine and small-jobs.
+With `--base` it compares this checkout's daemon with that of another revision, and nothing else.
 """
 
 import argparse
@@ -11,20 +12,22 @@ from pathlib import Path
 
 import msgspec
 
+from bench.compared import compared_with
 from bench.engine_cost import engine_cost
+from bench.neighbour import neighbour_ratios
 from bench.plot import bars
 from bench.push import push_latency
 from bench.scenarios import (
-    LONG,
-    SHORT,
     Audit,
-    Row,
-    Scale,
     disk_rate,
     request_ratios,
     start_time,
     whole_jobs,
 )
+from bench.small_jobs import small_jobs
+from bench.table import LONG, SHORT, Row, Scale
+
+PARTS = ("daemon", "neighbour", "engine", "small-jobs")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--short", action="store_true", help="run for a few seconds, to check that it works"
     )
-    parser.add_argument("--only", choices=("daemon", "engine"), help="run one part; default: both")
+    parser.add_argument("--only", choices=PARTS, help="run one part; default: all")
+    parser.add_argument("--base", metavar="REV", help="compare the daemon with this revision's")
     parser.add_argument(
         "--out",
         type=Path,
@@ -44,20 +48,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     scale = SHORT if given.short else LONG
     given.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=given.out) as name:
-        folder, rows, faults = Path(name).resolve(), list[Row](), list[str]()
-        if given.only != "engine":
-            rows, faults = _daemon(folder, scale)
-        if given.only != "daemon":
-            rows += engine_cost(folder / "engine", scale)
+        folder = Path(name).resolve()
+        if given.base:
+            rows, faults = compared_with(given.base, folder / "base", scale)
+        else:
+            rows, faults = _parts([given.only] if given.only else PARTS, folder, scale)
     _print(table(rows))
     for fault in faults:
         _print(f"audit: {fault}")
     _print(f"audit: {len(faults)} fault{'' if len(faults) == 1 else 's'}")
     report = {"rows": [_as_dict(row) for row in rows], "audit_faults": faults}
-    stem = f"bench-{given.only}" if given.only else "bench"
+    part = "base" if given.base else given.only
+    stem = f"bench-{part}" if part else "bench"
     (given.out / f"{stem}.json").write_bytes(msgspec.json.format(msgspec.json.encode(report)))
     (given.out / f"{stem}.svg").write_text(bars(rows), "utf-8")
     return 1 if faults else 0
+
+
+def _parts(parts: Sequence[str], folder: Path, scale: Scale) -> tuple[list[Row], list[str]]:
+    """Run some parts; return the rows and the faults of the accounting."""
+    rows, faults = list[Row](), list[str]()
+    if "daemon" in parts:
+        rows, faults = _daemon(folder, scale)
+    if "neighbour" in parts:
+        more, more_faults = neighbour_ratios(folder / "neighbour", scale)
+        rows, faults = rows + more, faults + more_faults
+        if not more:
+            _print("beanstalkd is not installed: the rows that compare with it are skipped")
+    if "engine" in parts:
+        rows += engine_cost(folder / "engine", scale)
+    if "small-jobs" in parts:
+        rows += small_jobs(folder / "small-jobs", scale)
+    return rows, faults
 
 
 def _daemon(folder: Path, scale: Scale) -> tuple[list[Row], list[str]]:

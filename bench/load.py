@@ -2,17 +2,20 @@
 
 It must not distort the measurement, so it is a bare epoll loop: a connection runs a Python generator
 that yields request bytes and receives the reply's (status, body). It uses no HTTP library and knows
-only the replies of the daemon and the baseline (a Content-Length, or 204).
+only the replies of the daemon and the baseline (a Content-Length, or 204). Another protocol brings a
+function of its own that splits its replies.
 """
 
 import re
 import selectors
 import socket
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 
 Script = Generator[bytes, tuple[int, bytes], None]
+Splitter = Callable[[bytes], "tuple[int, bytes, bytes] | None"]
+"""Splits status, body and the bytes behind it off the received bytes; None: it is not complete."""
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
@@ -44,15 +47,31 @@ def request(method: str, path: str, body: bytes = b"", headers: str = "") -> byt
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
+def split_http(received: bytes) -> tuple[int, bytes, bytes] | None:
+    """Split the daemon's or the baseline's first reply off the received bytes."""
+    end = received.find(b"\r\n\r\n")
+    if end < 0:
+        return None
+    length = _LENGTH.search(received, 0, end)
+    size = int(length.group(1)) if length else 0
+    if len(received) < end + 4 + size:
+        return None
+    return int(received[9:12]), received[end + 4 : end + 4 + size], received[end + 4 + size :]
+
+
 def drive(
-    port: int, scripts: list[Script], *, ok: frozenset[int] = frozenset({200, 204})
+    port: int,
+    scripts: list[Script],
+    *,
+    ok: frozenset[int] = frozenset({200, 204}),
+    split: Splitter = split_http,
 ) -> Result:
     """Run every script on a connection of its own until all have ended."""
     result = Result()
     selector = selectors.DefaultSelector()
     began_s = time.perf_counter()
     for script in scripts:
-        connection = _Connection(port, script, result, ok)
+        connection = _Connection(port, script, result, ok, split)
         selector.register(connection.socket, selectors.EVENT_READ, connection)
         connection.begin()
     while selector.get_map():
@@ -75,12 +94,15 @@ def repeat(data: bytes, seconds: float) -> Script:
 class _Connection:
     """One keep-alive connection and the script that it runs."""
 
-    def __init__(self, port: int, script: Script, result: Result, ok: frozenset[int]) -> None:
+    def __init__(
+        self, port: int, script: Script, result: Result, ok: frozenset[int], split: Splitter
+    ) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._script = script
         self._result = result
         self._ok = ok
+        self._split = split
         self._buffer = b""
         self._sent_s = 0.0
 
@@ -94,15 +116,16 @@ class _Connection:
         if not data:
             raise ConnectionError("the server closed a connection during the load")
         self._buffer += data
-        reply = self._maybe_reply()
-        if reply is None:
+        found = self._split(self._buffer)
+        if found is None:
             return True
+        status, body, self._buffer = found
         self._result.requests += 1
         self._result.latencies_s.append(time.perf_counter() - self._sent_s)
-        if reply[0] not in self._ok:
-            self._result.bad.append(reply)
+        if status not in self._ok:
+            self._result.bad.append((status, body))
         try:
-            self._send(self._script.send(reply))
+            self._send(self._script.send((status, body)))
         except StopIteration:
             return False
         return True
@@ -110,15 +133,3 @@ class _Connection:
     def _send(self, data: bytes) -> None:
         self._sent_s = time.perf_counter()
         self.socket.sendall(data)
-
-    def _maybe_reply(self) -> tuple[int, bytes] | None:
-        end = self._buffer.find(b"\r\n\r\n")
-        if end < 0:
-            return None
-        length = _LENGTH.search(self._buffer, 0, end)
-        size = int(length.group(1)) if length else 0
-        if len(self._buffer) < end + 4 + size:
-            return None
-        reply = (int(self._buffer[9:12]), self._buffer[end + 4 : end + 4 + size])
-        self._buffer = self._buffer[end + 4 + size :]
-        return reply

@@ -21,8 +21,8 @@ from typing import Any
 import msgspec
 
 from bench.load import Script, drive, request
-from bench.scenarios import Row, Scale
 from bench.subject import Process, daemon
+from bench.table import Row, Scale
 
 GOAL_MS = 20.0
 JOBS_MAX = 400

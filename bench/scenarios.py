@@ -7,7 +7,6 @@ Baseline and subject take turns, several times, and the median counts.
 import os
 import statistics
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,11 @@ import msgspec
 
 from bench.load import Result, Script, drive, repeat, request
 from bench.subject import Process, bare, daemon, write_state
+from bench.table import Row, Scale
 
 CONNECTIONS = 64
+REQUESTS_A_JOB = 3
+"""Of `cycles`: submit, assign, complete."""
 
 SUBMISSION = (
     b'{"source_url":"http://example.com/video.mp4","target_codec":"h264","job_size":100.5,'
@@ -24,54 +26,12 @@ SUBMISSION = (
 )
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of the table; `better` says on which side of `goal` the value should be."""
-
-    name: str
-    value: float
-    unit: str
-    goal: float
-    better: str
-    p50_ms: float | None = None
-    p99_ms: float | None = None
-    note: str = ""
-
-    @property
-    def is_reached(self) -> bool:
-        """Whether the goal is reached."""
-        return self.value >= self.goal if self.better == "more" else self.value <= self.goal
-
-
-@dataclass(frozen=True)
-class Scale:
-    """The amount of load: `LONG` is the real bench, `SHORT` only checks that it works."""
-
-    seconds: float
-    rounds: int
-    stored: int
-    engines: int
-    cycles: int
-    start_jobs: int
-    clip_s: int
-    clip_rounds: int
-
-
-LONG = Scale(
-    seconds=3.0, rounds=5, stored=100_000, engines=1000, cycles=10_000, start_jobs=1_000_000,
-    clip_s=60, clip_rounds=3,
-)  # fmt: skip
-SHORT = Scale(
-    seconds=0.4, rounds=1, stored=2_000, engines=100, cycles=300, start_jobs=5_000,
-    clip_s=2, clip_rounds=1,
-)  # fmt: skip
-
-
 class Audit:
     """Counts what was acknowledged, and compares it with the daemon's own counts."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, site: Path | None = None) -> None:
         self._folder = folder
+        self._site = site
         self.jobs = 0
         self.completed = 0
         self.faults: list[str] = []
@@ -83,7 +43,7 @@ class Audit:
 
     def close(self) -> None:
         """Restart the daemon from its disk, and compare the counts."""
-        with daemon(self._folder) as again:
+        with daemon(self._folder, site=self._site) as again:
             status = _get(again, "/status")
         total = sum(status["jobs"].values())
         if total != self.jobs:
@@ -117,17 +77,16 @@ def request_ratios(folder: Path, scale: Scale, audit: Audit) -> list[Row]:
     with bare() as baseline, daemon(folder) as subject:
         job_id = _submit(subject)
         audit.jobs += 1
-        beat = request("POST", "/engines/heartbeat", _beat("bench", 100.0))
         loads = [
             ("bare GET", baseline, get_bare),
             ("read", subject, request("GET", f"/jobs/{job_id}")),
             ("bare POST", baseline, post_bare),
-            ("heartbeat", subject, beat),
+            ("heartbeat", subject, request("POST", "/engines/heartbeat", beat("bench", 100.0))),
             ("submit", subject, request("POST", "/jobs/", SUBMISSION)),
         ]
         for _ in range(scale.rounds):
             for name, process, data in loads:
-                result = _hammer(process, data, scale.seconds)
+                result = hammer(process, data, scale.seconds)
                 audit.note(name, result)
                 rates.setdefault(name, []).append(result.rate)
                 last[name] = result
@@ -156,7 +115,7 @@ def whole_jobs(folder: Path, scale: Scale, audit: Audit) -> list[Row]:
         stored.jobs, stored.completed = ended + waiting, ended
         with daemon(place) as subject:
             empty_bytes = 0 if place != many else subject.rss_bytes
-            result = _cycles(subject, scale, stored)
+            result = cycles(subject, scale.engines, scale.cycles, stored)
             rates[place.name] = scale.cycles / result.seconds
             if place == many:
                 rows.append(_memory_row(folder, empty_bytes, scale.stored))
@@ -200,21 +159,20 @@ def _memory_row(folder: Path, full_bytes: int, stored: int) -> Row:
     return Row("memory a stored job", each, "B", 1500, "less")
 
 
-def _cycles(subject: Process, scale: Scale, audit: Audit) -> Result:
+def cycles(subject: Process, engines: int, count: int, audit: Audit) -> Result:
     """Run whole jobs on all engines; each connection is both submitter and engine."""
     beats = [
-        request("POST", "/engines/heartbeat", _beat(f"e{n}", 100.0 + n))
-        for n in range(scale.engines)
+        request("POST", "/engines/heartbeat", beat(f"e{n}", 100.0 + n)) for n in range(engines)
     ]
     audit.note("heartbeats", drive(subject.port, [_once(beats)]))
-    remaining = [scale.cycles]
-    scripts = [_cycle(n, remaining, audit, scale.engines) for n in range(CONNECTIONS)]
+    remaining = [count]
+    scripts = [_cycle(remaining, audit) for _ in range(CONNECTIONS)]
     result = drive(subject.port, scripts)
     audit.note("cycles", result)
     return result
 
 
-def _cycle(first: int, remaining: list[int], audit: Audit, engines: int) -> Script:
+def _cycle(remaining: list[int], audit: Audit) -> Script:
     """Submit a job, have it assigned to the engine of the policy's choice, and complete it."""
     while remaining[0] > 0:
         remaining[0] -= 1
@@ -235,7 +193,8 @@ def _once(requests: list[bytes]) -> Script:
         yield data
 
 
-def _hammer(process: Process, data: bytes, seconds: float) -> Result:
+def hammer(process: Process, data: bytes, seconds: float) -> Result:
+    """Repeat one request on all connections for some seconds."""
     return drive(process.port, [repeat(data, seconds) for _ in range(CONNECTIONS)])
 
 
@@ -252,7 +211,8 @@ def _ratio_row(
     return Row(name, ratio, "x", goal, "more", p50, p99, note)
 
 
-def _beat(engine_id: str, seconds: float) -> bytes:
+def beat(engine_id: str, seconds: float) -> bytes:
+    """Return a heartbeat of an engine with a benchmark of some seconds."""
     return msgspec.json.encode(
         {
             "engine_id": engine_id,

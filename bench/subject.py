@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,20 +14,27 @@ import msgspec
 
 from distconvd.model import Job, JobStatus
 
+_START = "import sys; from distconvd.main import main; sys.exit(main())"
 CREATED_US = 1_700_000_000_000_000
 
 
 class Process:
     """A server that listens on `port`."""
 
-    def __init__(self, arguments: list[str], port: int) -> None:
+    def __init__(
+        self, arguments: list[str], port: int, *, env: Mapping[str, str] | None = None
+    ) -> None:
         self.port = port
         began_s = time.perf_counter()
-        self._process = subprocess.Popen(arguments, stdout=subprocess.PIPE)
+        self._process = subprocess.Popen(arguments, stdout=subprocess.PIPE, env=env)
+        self._wait_until_ready(arguments[0])
+        self.start_s = time.perf_counter() - began_s
+
+    def _wait_until_ready(self, program: str) -> None:
+        """Wait for a line on its standard output."""
         assert self._process.stdout is not None
         if not self._process.stdout.readline():
-            raise RuntimeError(f"{arguments[0]} did not start")
-        self.start_s = time.perf_counter() - began_s
+            raise RuntimeError(f"{program} did not start")
 
     @property
     def rss_bytes(self) -> int:
@@ -46,7 +53,7 @@ class Process:
 @contextmanager
 def bare() -> Iterator[Process]:
     """Run the baseline."""
-    port = _free_port()
+    port = free_port()
     process = Process([sys.executable, "-m", "bench.bare", str(port)], port)
     try:
         yield process
@@ -55,15 +62,19 @@ def bare() -> Iterator[Process]:
 
 
 @contextmanager
-def daemon(folder: Path, *sets: str) -> Iterator[Process]:
-    """Run `distconvd` with the json store at `folder/state.json`, fsync on, no access log."""
-    port = _free_port()
-    arguments = [str(Path(sys.executable).parent / "distconvd"), "--port", str(port)]
+def daemon(folder: Path, *sets: str, site: Path | None = None) -> Iterator[Process]:
+    """Run `distconvd` with the json store at `folder/state.json`, fsync on, no access log.
+
+    `site`: a directory with another revision of our packages (`bench.checkout`); None: this one.
+    """
+    port = free_port()
+    arguments = [sys.executable, "-P", "-c", _START, "--port", str(port)]
     arguments += ["--state-file", str(folder / "state.json"), "--log-level", "WARN"]
     arguments += ["--set", "dispatch.finished_jobs_max=2000000"]
     arguments += ["--set", "dispatch.finished_age_s=1e12"]
     arguments += [part for text in sets for part in ("--set", text)]
-    process = Process(arguments, port)
+    env = None if site is None else {**os.environ, "PYTHONPATH": str(site)}
+    process = Process(arguments, port, env=env)
     try:
         yield process
     finally:
@@ -95,7 +106,8 @@ def _job(number: int, *, is_stuck: bool) -> Job:
     )
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of loopback that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

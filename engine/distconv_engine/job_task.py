@@ -81,7 +81,8 @@ class JobTask:
         if report is None:
             self._log.info("job stopped", reason=self._active.stopped)
         elif isinstance(report, CompleteReport):
-            self._log.info("job completed", output=report.output_url)
+            seconds = self._active.attempt.tracker.spent_s()
+            self._log.info("job completed", output=report.output_url, seconds=seconds)
         else:
             kind = report.error_class or FailureClass.ENGINE
             self._log.warning(

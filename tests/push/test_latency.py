@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from bench.push import push_latency
-from bench.scenarios import SHORT
+from bench.table import SHORT
 
 PATIENCE_MS = 250.0
 """Far above the goal, because a test machine may be busy. `make bench` checks the goal itself."""

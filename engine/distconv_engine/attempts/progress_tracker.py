@@ -3,6 +3,10 @@
 A stage's own progress, 0 to 1, is mapped to its share of the whole, so that a bar never goes back.
 """
 
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+
 from distconv_engine.ffmpeg.progress import EncodeProgress
 from distconvd.model import Progress
 
@@ -24,9 +28,12 @@ class Tracker:
         self.version = 0
         """Counts the changes, so that a reader can see whether there is a new one."""
         self.now = Progress(phase="preflight")
+        self._spent_s = defaultdict[str, float](float)
+        self._since_s = time.monotonic()
 
     def phase(self, name: str) -> None:
         """Enter a stage."""
+        self._count_time()
         self._set(Progress(fraction=_SPANS[name][0], phase=name))
 
     def part(self, part: float) -> None:
@@ -44,6 +51,16 @@ class Tracker:
                 phase=self.now.phase,
             )
         )
+
+    def spent_s(self) -> Mapping[str, float]:
+        """Return how long each stage has taken so far, in seconds."""
+        self._count_time()
+        return {name: round(seconds, 4) for name, seconds in self._spent_s.items()}
+
+    def _count_time(self) -> None:
+        now_s = time.monotonic()
+        self._spent_s[self.now.phase] += now_s - self._since_s
+        self._since_s = now_s
 
     def _whole(self, part: float) -> float:
         low, high = _SPANS[self.now.phase]
