@@ -74,7 +74,7 @@ HELP: dict[str, str] = {
     "software_fallback": "whether a job may be encoded in software when the hardware encoder fails",
     "log_level": "debug, info, warning or error",
     "log_format": "text or json",
-    "heartbeat_s": "seconds between signs of life",
+    "heartbeat_s": "most seconds between heartbeats; with a short lease they are more frequent",
     "poll_s": "how long one request for work waits at the daemon",
     "push": "`auto` keeps a websocket where the daemon has one, and polls otherwise",
     "benchmark_every_days": "after this many days the engine repeats its benchmark, in a moment "

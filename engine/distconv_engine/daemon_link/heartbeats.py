@@ -1,5 +1,8 @@
 """Send heartbeats, which register the engine, renew its leases and return what to cancel.
 
+Each reply states the daemon's lease. Heartbeats follow it, so that an operator who shortens the lease
+need not change every engine: `heartbeat_s` is only the longest interval.
+
 An unavailable daemon is no reason to stop anything: a lease outlives a few missed heartbeats, and
 what is encoded meanwhile is reported once it is back.
 """
@@ -12,8 +15,17 @@ from distconv_engine.logs import Log
 from distconv_engine.status import EngineStatus
 
 DEREGISTER_S = 2.0
+HEARTBEATS_A_LEASE = 3
+"""So many, so that a lease survives two lost ones."""
+INTERVAL_S_MIN = 0.1
+"""A daemon whose lease is shorter than a few of these cannot be kept up with."""
 _KEY_TROUBLE = frozenset({401, 403})
 _KEY_REMEDY = "give one with the role `engine`: DISTCONV_API_KEY, --api-key-file or --api-key"
+
+
+def interval_s(heartbeat_s: float, lease_s: float) -> float:
+    """Return the time between heartbeats: as set, or sooner where the lease requires it."""
+    return min(heartbeat_s, max(INTERVAL_S_MIN, lease_s / HEARTBEATS_A_LEASE))
 
 
 class Heartbeats:
@@ -60,7 +72,7 @@ class Heartbeats:
             if not self._is_unavailable:
                 self._log.warning("daemon is unavailable", reason=error)
             self._is_unavailable = True
-            return self._backoff.next_s()
+            return min(self._backoff.next_s(), self._interval_s)
         except Rejected as error:
             self._log_rejection(error)
             return self._interval_s
@@ -70,6 +82,7 @@ class Heartbeats:
         self._backoff.reset()
         self.registered.set()
         self._engine_status.apply(reply)
+        self._interval_s = interval_s(self._engine_status.config.heartbeat_s, reply.lease_s)
         return self._interval_s
 
     def _log_rejection(self, error: Rejected) -> None:
