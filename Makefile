@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # The engine's tests with a real ffmpeg, less the long ones about the daemon's absence and of spoilt files.
 SYSTEM_FFMPEG_TESTS := -m e2e tests/engine $(patsubst %,--ignore-glob='*test_%*',blips agent disk_space corrupt)
+# Arguments for pytest; CI asks for the slowest tests with it.
+PYTEST_FLAGS ?=
 
 .PHONY: help setup demo test test-system-ffmpeg unit torture fuzz verdicts bench check lint types wheel-test operator-tools fmt lock clean
 .DEFAULT_GOAL := help
@@ -16,14 +18,14 @@ setup: ## make .venv with everything in it (does nothing when it is up to date)
 demo: setup ## run the main job: daemon, two engines, real clips to four codecs
 	@$(BIN)/python tools/demo.py
 
-test: setup ## run all tests
-	@$(BIN)/pytest
+test: setup ## run all tests: in parallel, then those that measure, alone
+	@$(BIN)/python tools/run_tests.py $(PYTEST_FLAGS)
 
 test-system-ffmpeg: setup ## run what the engine does with ffmpeg again, with the system's (5.1 or newer)
-	DISTCONV_TEST_FFMPEG=system $(BIN)/pytest --numprocesses=2 --dist=loadfile $(SYSTEM_FFMPEG_TESTS)
+	DISTCONV_TEST_FFMPEG=system $(BIN)/pytest --numprocesses=2 --dist=loadfile $(PYTEST_FLAGS) $(SYSTEM_FFMPEG_TESTS)
 
 unit: setup ## run the fast tests only: no ffmpeg, no daemon process (under a minute)
-	@$(BIN)/pytest -m "not e2e and not slow" --numprocesses=auto --maxprocesses=4
+	@$(BIN)/python tools/run_tests.py -m "not e2e and not slow"
 
 torture: setup ## kill the daemon 30 times under load, with both disk stores, and audit exactly
 	DISTCONV_TORTURE_KILLS=30 $(BIN)/pytest tests/torture -s

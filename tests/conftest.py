@@ -13,6 +13,13 @@ from distconvd.plugin_host import loading
 
 LOGGERS = (None, "distconv_engine")
 """Loggers that the commands set up."""
+MEASURING_SUITE_TESTS = {
+    "test_a_call_is_quick_for_good_keys_and_for_wrong_ones",
+    "test_decisions_are_quick",
+    "test_decisions_do_not_become_slower_with_the_number_of_jobs",
+    "test_it_returns_immediately_even_in_a_burst",
+}
+"""Tests of `distconvd.testing` that measure time."""
 
 
 def pytest_configure() -> None:
@@ -20,6 +27,15 @@ def pytest_configure() -> None:
     SIGINT ignored, and children inherit that."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the marker `alone` to the tests of the exported suites that measure time: a plugin's
+    author runs these suites too, and does not have the marker."""
+    for item in items:
+        if getattr(item, "originalname", None) in MEASURING_SUITE_TESTS:
+            item.add_marker(pytest.mark.alone)
 
 
 def pytest_collection_finish() -> None:

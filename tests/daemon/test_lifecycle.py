@@ -100,6 +100,7 @@ def test_sigterm_finishes_open_requests_answers_long_polls_and_exits_0(tmp_path:
     assert list(state["jobs"]) == [job["job_id"], second["job_id"]]
 
 
+@pytest.mark.alone
 def test_a_second_sigterm_ends_immediately_and_loses_nothing(tmp_path: Path) -> None:
     with start(tmp_path) as daemon:
         job = daemon.submit()
@@ -286,6 +287,7 @@ def test_on_a_full_disk_changes_fail_and_reads_work_until_there_is_space_again(
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_daemon_suspended_for_longer_than_a_lease_expires_no_lease(
     tmp_path: Path,
 ) -> None:

@@ -110,6 +110,19 @@ def test_every_documented_help_page_is_the_real_one(page: str, command: str, out
     assert output == real, "run DISTCONV_UPDATE_DOCS=1 pytest tests/docs to show the new help"
 
 
+def test_the_last_line_of_make_test_is_shown_as_it_is() -> None:
+    from tools.run_tests import Part, summary
+
+    line = next(b.text.strip() for b in pages.blocks(pages.read("README.md")) if "alone)" in b.text)
+    passed, skipped, minutes, seconds, parallel, number, alone = map(int, re.findall(r"\d+", line))
+    assert passed + skipped == parallel + alone
+    first = {"failed": 0, "passed": parallel - skipped, "skipped": skipped, "errors": 0}
+    second = {"failed": 0, "passed": alone, "skipped": 0, "errors": 0}
+    parts = [Part(f"in parallel by {number}", 0, first), Part("alone", 0, second)]
+    assert summary(parts, minutes * 60 + seconds) == line
+    assert minutes < 6
+
+
 def test_the_documented_demo_output_matches_the_demo() -> None:
     from tools import demo
 

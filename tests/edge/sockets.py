@@ -23,6 +23,22 @@ PATIENCE_S = 20
 """A conversation that takes longer hangs."""
 
 
+class CountingListener(trio.abc.Listener[trio.abc.Stream]):
+    """A listener that counts: a client may leave before the daemon has accepted it."""
+
+    def __init__(self, inner: trio.SocketListener | TlsListener) -> None:
+        self._inner = inner
+        self.accepted = 0
+
+    async def accept(self) -> trio.abc.Stream:
+        stream = await self._inner.accept()
+        self.accepted += 1
+        return stream
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
 @dataclass
 class Port:
     """The daemon's port, and the parts of the daemon that a test inspects."""
@@ -30,19 +46,27 @@ class Port:
     daemon: Daemon
     server: Server
     number: int
+    listeners: "list[CountingListener]"
+    opened: int = 0
 
     async def connect(self) -> trio.SocketStream:
         """Return a new connection. The kernel accepts it immediately, whether the daemon is ready."""
         await trio.lowlevel.checkpoint()
         client = socket.create_connection(("127.0.0.1", self.number), PATIENCE_S)
         client.setblocking(False)
+        self.opened += 1
         return trio.SocketStream(trio.socket.from_stdlib_socket(client))
 
     async def wait_until_left(self) -> None:
-        """Wait until no client is connected any more."""
+        """Wait until the daemon has accepted every connection, and no client is connected any more."""
         with trio.fail_after(PATIENCE_S):
-            while self.server.connections:
+            while self.accepted < self.opened or self.server.connections:
                 await trio.sleep(0.001)
+
+    @property
+    def accepted(self) -> int:
+        """The number of connections that the daemon has taken from the kernel."""
+        return sum(one.accepted for one in self.listeners)
 
     def jobs(self) -> dict[str, bytes]:
         """Return every job as it is stored."""
@@ -57,9 +81,11 @@ async def open_port(
     async with open_daemon(**settings) as daemon, trio.open_nursery() as nursery:
         listeners = await open_listeners("127.0.0.1", 0)
         number = listeners[0].socket.getsockname()[1]
-        served = [one if tls is None else TlsListener(one, tls) for one in listeners]
+        served = [
+            CountingListener(one if tls is None else TlsListener(one, tls)) for one in listeners
+        ]
         server = await nursery.start(serve, served, daemon.parts.app, limits or EdgeLimits())
-        yield Port(daemon, server, number)
+        yield Port(daemon, server, number, served)
         await server.drain(PATIENCE_S)
         assert server.connections == 0
 

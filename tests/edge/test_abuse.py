@@ -29,7 +29,7 @@ from tests.push.kit import HANDSHAKE
 from distconvd.edge.limits import EdgeLimits
 from distconvd.edge.tls import TlsFiles
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 Abuse = Callable[[Port, int], Awaitable[None]]
 CROWD = 40

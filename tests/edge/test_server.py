@@ -21,6 +21,8 @@ from distconvd.edge.listeners import name_of, open_listeners
 from distconvd.edge.long_poll import wait_while_wanted
 from distconvd.edge.server import Server, peer_of, serve
 
+pytestmark = pytest.mark.alone  # it counts descriptors
+
 
 def open_fds() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))

@@ -81,6 +81,7 @@ def measure(drip: Callable[[], None], one: socket.socket, other: socket.socket) 
 
 
 @pytest.mark.e2e
+@pytest.mark.alone
 def test_500_slow_clients_do_not_slow_the_others_threefold(tmp_path: Path) -> None:
     with_them, without = tmp_path / "with", tmp_path / "without"
     with_them.mkdir()

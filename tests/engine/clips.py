@@ -1,10 +1,16 @@
-"""Make small synthetic clips, each once per session."""
+"""Make small synthetic clips, each once a run.
+
+The workers of a run share the folder: one makes a clip under its lock and under another name, so that
+none reads a part of it.
+"""
 
 import subprocess
+import tempfile
 from pathlib import Path
 
 from tests.engine.pgs import sup
 from tests.engine.pipeline.odd import ODD, REFUSED
+from tests.once import locked
 
 from distconv_engine.ffmpeg.tools import Tools
 
@@ -35,9 +41,21 @@ class Clips:
     def make(self, name: str, *arguments: str) -> Path:
         """Run ffmpeg with `arguments` and the output's path, unless it was made already."""
         path = self.folder / name
-        if not path.exists():
-            argv = [self.tools.ffmpeg, "-v", "error", "-y", "-nostdin", *arguments, str(path)]
-            subprocess.run(argv, check=True, cwd=self.folder, capture_output=True)
+        with locked(path):
+            if not path.exists():
+                with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+                    made = Path(folder, name)
+                    argv = [self.tools.ffmpeg, "-v", "error", "-y", "-nostdin", *arguments]
+                    subprocess.run([*argv, str(made)], check=True, cwd=folder, capture_output=True)
+                    made.rename(path)
+        return path
+
+    def _write(self, name: str, content: bytes) -> Path:
+        """Write a file that ffmpeg reads, unless it was written already."""
+        path = self.folder / name
+        with locked(path):
+            if not path.exists():
+                path.write_bytes(content)
         return path
 
     def container(self, kind: str, seconds: float = 2.0) -> Path:
@@ -53,11 +71,11 @@ class Clips:
         """A short whole mp4."""
         return self.container("mp4-moov-first", 1.0)
 
-    def long(self) -> Path:
+    def long(self, seconds: int = 60) -> Path:
         """A clip that takes some seconds to encode, for tests that interrupt it."""
         return self.make(
-            "long.mp4",
-            *("-f", "lavfi", "-i", "testsrc2=s=640x360:r=25:d=60"),
+            f"long-{seconds}.mp4",
+            *("-f", "lavfi", "-i", f"testsrc2=s=640x360:r=25:d={seconds}"),
             *H264.split(),
             *("-f", "mp4"),
         )
@@ -103,25 +121,18 @@ class Clips:
         return self.make("open-gop.ts", *lavfi, *video)
 
     def _srt(self) -> Path:
-        path = self.folder / "lines.srt"
-        path.write_text(
-            "1\n00:00:00,200 --> 00:00:00,900\nOne\n\n2\n00:00:01,000 --> 00:00:01,800\nTwo\n"
-        )
-        return path
+        lines = "1\n00:00:00,200 --> 00:00:00,900\nOne\n\n2\n00:00:01,000 --> 00:00:01,800\nTwo\n"
+        return self._write("lines.srt", lines.encode())
 
     def _sup(self) -> Path:
-        path = self.folder / "box.sup"
-        path.write_bytes(sup(0.2, 1.5))
-        return path
+        return self._write("box.sup", sup(0.2, 1.5))
 
     def _chapters(self) -> Path:
-        path = self.folder / "chapters.ffmeta"
         parts = (
             f"[CHAPTER]\nTIMEBASE=1/1000\nSTART={start}\nEND={start + 1000}\ntitle=Part {start}\n"
             for start in (0, 1000)
         )
-        path.write_text(";FFMETADATA1\n" + "".join(parts))
-        return path
+        return self._write("chapters.ffmeta", (";FFMETADATA1\n" + "".join(parts)).encode())
 
     def _cover(self) -> Path:
         lavfi = ("-f", "lavfi", "-i", "testsrc2=s=64x64:d=1", "-frames:v", "1")

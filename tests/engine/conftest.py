@@ -1,4 +1,4 @@
-"""Clips made once a session with a real ffmpeg, a fake daemon, and a workshop to run attempts in."""
+"""Clips made once a run with a real ffmpeg, a fake daemon, and a workshop to run attempts in."""
 
 import os
 import subprocess
@@ -14,6 +14,7 @@ from tests.engine.clips import Clips
 from tests.engine.daemon import FakeDaemon, running_daemon
 from tests.engine.pipeline.rows import all_rows
 from tests.engine.pipeline.verdicts import Verdicts
+from tests.once import once, run_folder
 
 from distconv_engine.attempts.context import Attempt, EngineContext
 from distconv_engine.attempts.journal import Journal
@@ -55,17 +56,19 @@ def tools() -> Tools:
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Clips:
     """Sources, made with the bundled ffmpeg whichever one the engine has: they come from anywhere."""
-    return Clips(find_tools(None), tmp_path_factory.mktemp("clips"))
+    folder = run_folder(tmp_path_factory) / "clips"
+    folder.mkdir(exist_ok=True)
+    return Clips(find_tools(None), folder)
 
 
 @pytest.fixture(scope="session")
 def capabilities(tools: Tools, tmp_path_factory: pytest.TempPathFactory) -> Capabilities:
-    folder = tmp_path_factory.mktemp("proof")
+    folder = tmp_path_factory.mktemp("trials")
 
     async def run() -> Capabilities:
         return await verify_encoders(tools, Controls(), folder, hardware=False)
 
-    return trio.run(run)
+    return once(run_folder(tmp_path_factory) / "capabilities", lambda: trio.run(run))
 
 
 @pytest.fixture(scope="session")
@@ -75,11 +78,11 @@ def benchmark(
     """A benchmark's cache, so that engines under test start immediately."""
     cache = tmp_path_factory.mktemp("benchmark") / "benchmark.json"
 
-    async def run() -> None:
+    async def run() -> bytes:
         await measure(tools, capabilities, Controls(), cache)
+        return cache.read_bytes()
 
-    trio.run(run)
-    return cache.read_bytes()
+    return once(run_folder(tmp_path_factory) / "benchmark", lambda: trio.run(run))
 
 
 @pytest.fixture(scope="session")

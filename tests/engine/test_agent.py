@@ -83,6 +83,7 @@ def test_an_engine_registers_verifies_its_encoders_runs_a_job_reports_it_and_dra
 
 
 @pytest.mark.parametrize("how", ["heartbeat", "progress"])
+@pytest.mark.alone
 def test_a_cancelled_job_stops_its_ffmpeg_within_two_seconds(
     how: str, daemon: FakeDaemon, start: Start, clips: Clips, tmp_path: Path
 ) -> None:

@@ -327,6 +327,7 @@ def distconvd_event(event): time.sleep(0.02)
 """
 
 
+@pytest.mark.alone
 async def test_every_synchronous_call_into_a_plugin_is_timed_logged_and_counted(
     plugin: Write, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -368,6 +369,7 @@ def test_slow_calls_that_were_not_reported_are_in_the_next_line(
     assert watch.slow["mine", "place"] == 4
 
 
+@pytest.mark.alone
 def test_a_call_that_does_not_return_is_reported_with_its_line_while_it_still_runs(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -379,6 +381,7 @@ def test_a_call_that_does_not_return_is_reported_with_its_line_while_it_still_ru
     assert "in stuck" in caplog.text
 
 
+@pytest.mark.alone
 def test_the_watchdog_does_not_report_calls_that_return() -> None:
     watch = HookWatch(1e9)
     with watch.alarm(0.05):

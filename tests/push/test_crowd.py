@@ -74,6 +74,7 @@ async def joined(members: list[Member]) -> float:
         gc.enable()
 
 
+@pytest.mark.alone
 async def test_with_two_thousand_idle_engines_each_job_reaches_exactly_the_right_one(
     autojump_clock: MockClock, daemon: Daemon, farm: Farm
 ) -> None:

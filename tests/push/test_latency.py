@@ -11,6 +11,7 @@ PATIENCE_MS = 250.0
 
 
 @pytest.mark.e2e
+@pytest.mark.alone
 def test_an_assignment_is_pushed_soon_after_its_commit(tmp_path: Path) -> None:
     submitted, freed = push_latency(tmp_path / "push", SHORT)
     assert submitted.value < PATIENCE_MS

@@ -32,6 +32,7 @@ SETTINGS: dict[str, object] = {
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("store", ["json", "spool"])
+@pytest.mark.alone
 async def test_nothing_acknowledged_is_lost_and_nothing_is_done_twice(
     store: str, tmp_path: Path
 ) -> None:

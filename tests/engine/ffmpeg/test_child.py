@@ -49,6 +49,7 @@ async def test_leaving_the_block_ends_the_child() -> None:
     assert is_gone(child.pid)
 
 
+@pytest.mark.alone
 async def test_cancelling_ends_a_stubborn_tree_within_two_seconds() -> None:
     seen = bytearray()
     start = trio.current_time()
@@ -66,6 +67,7 @@ async def test_cancelling_ends_a_stubborn_tree_within_two_seconds() -> None:
             await trio.sleep(0.01)
 
 
+@pytest.mark.alone
 async def test_a_child_without_grace_is_killed_immediately() -> None:
     async with open_child(STUBBORN, grace_s=0) as child:
         seen = trio.Event()
@@ -216,6 +218,7 @@ async def test_a_missing_program_raises_file_not_found(tmp_path: Path) -> None:
         await run([str(tmp_path / "none")], Controls())
 
 
+@pytest.mark.alone
 async def test_no_descriptor_is_left_open() -> None:
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(3):

@@ -113,6 +113,7 @@ async def test_a_reader_gets_the_file_that_it_began_with(store: MediaStore) -> N
     assert await body_of(reply) == CLIP
 
 
+@pytest.mark.alone
 async def test_no_reply_leaks_a_descriptor(store: MediaStore) -> None:
     await put(store, "a.mp4", CLIP)
     gc.collect()
