@@ -53,8 +53,8 @@ def cli() -> None:
     """Submit video for transcoding, and follow the jobs.
 
     The daemon's address is --server URL, else DISTCONV_SERVER, else `server` in
-    ~/.config/distconv/config.toml, else http://127.0.0.1:8080. Its key likewise: --api-key,
-    DISTCONV_API_KEY, `api_key`.
+    ~/.config/distconv/config.toml, else http://127.0.0.1:8080. Its key is --api-key KEY,
+    else DISTCONV_API_KEY, else `api_key` in that file.
 
     With --json every command prints JSON, one document a line, with the fields of the HTTP API.
     Exit codes: 0 success; 1 a job failed, or the daemon refused or cannot be reached; 2 the

@@ -74,7 +74,8 @@ def refusal(response: httpx.Response) -> ClientError:
     if problem is None:
         if status == 400 and _asks_for_tls(response):
             return DaemonUnreachable(
-                f"{response.request.url} takes TLS only.", hint="Write https:// instead of http://."
+                f"{response.request.url} accepts TLS only.",
+                hint="Write https:// instead of http://.",
             )
         if response.headers.get("Content-Type", "").startswith("text/html"):
             return not_ours(response, f"HTTP {status} with a web page")

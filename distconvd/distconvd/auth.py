@@ -67,7 +67,7 @@ def gate(
         except Unauthorized:
             wrong_keys.failed(key, peer)
             observe_refusal()
-            log.warning("a wrong key was refused", extra={"peer": peer})
+            log.warning("a request with a wrong key was refused", extra={"peer": peer})
             raise
         wrong_keys.succeeded(key)
         return found

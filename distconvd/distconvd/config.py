@@ -327,7 +327,7 @@ def _wrong(complaint: str, origins: dict[str, str]) -> ConfigError:
     unknown = _UNKNOWN.search(message)
     if unknown is not None:
         key = ".".join(part for part in (key, unknown.group(1)) if part)
-        message = "there is no such setting"
+        message = "this setting is not accepted"
     inside = (origin for at, origin in origins.items() if at == key or at.startswith(key + "."))
     origin = next(inside, None)
     where = f" (from {origin})" if key and origin else ""

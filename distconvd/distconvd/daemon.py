@@ -203,7 +203,8 @@ async def _load(name: str, store: Store) -> Snapshot:
         raise
     except BaseException as error:
         reraise_if_cancelled(error)
-        raise StoreError(f"the store {name!r} cannot be read: {error!r}") from error
+        reason = _describe_error(error) if isinstance(error, OSError) else repr(error)
+        raise StoreError(f"the store {name!r} cannot be read: {reason}") from error
     if not isinstance(snapshot, Snapshot):  # pyright: ignore[reportUnnecessaryIsInstance] - a plugin may answer anything
         raise StoreError(f"the store {name!r} returned {snapshot!r:.80} instead of a Snapshot")
     return snapshot
@@ -226,7 +227,10 @@ async def _make_durable(store: Store, dispatcher: Dispatcher) -> None:
         if dispatcher.normalized:
             await store.commit(dispatcher.normalized)
     except OSError as error:
-        raise StoreError(f"the state was read but cannot be written: {error}") from error
+        reason = _describe_error(error)
+        raise StoreError(
+            f"the state was read but cannot be written: {reason}; free space or repair the disk"
+        ) from error
     log.info(
         "state loaded: %d jobs, %d engines",
         len(dispatcher.state.jobs),
@@ -412,7 +416,7 @@ async def _wait_for_the_last_commit(parts: Parts, deadline_s: float) -> None:
 
 def _no_app() -> App:
     def refuse(request: Any, route: Route) -> Any:
-        raise RuntimeError("not wired yet")
+        raise RuntimeError("the daemon has not started yet")
 
     return App([], refuse)
 

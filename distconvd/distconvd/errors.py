@@ -81,7 +81,7 @@ class Conflict(CallerError):
 
 
 class PreconditionFailed(CallerError):
-    """`If-Match` does not name the present version."""
+    """`If-Match` does not name the current version."""
 
     status = 412
     title = "Precondition Failed"

@@ -84,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--store", metavar="NAME", help="json (default), spool, memory, or a plugin's")
     top.add_argument("--policy", metavar="NAME", help="scheduling policy (default size-aware)")
     top.add_argument(
-        "--auth", metavar="NAME", help="authenticator (default by --key-file, --api-key)"
+        "--auth", metavar="NAME", help="authenticator (default: chosen by the key flags)"
     )
     top.add_argument(
         "--plugin", metavar="FILE_OR_MODULE", action="append", dest="plugins", help="load a plugin"

@@ -59,13 +59,13 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 HELP: dict[str, str] = {
     "server": "base URL of the daemon",
     "api_key": "key for the daemon's API (better: DISTCONV_API_KEY, which `ps` does not show)",
-    "api_key_file": "a file with that key, such as a credential of systemd; --api-key goes over it",
+    "api_key_file": "a file with that key, such as a credential of systemd; --api-key overrides it",
     "engine_id": "name of this engine; default: the host's name and a number kept in the work dir",
     "work_dir": "where downloads, unfinished outputs and undelivered reports are kept",
-    "output": "where results go that name no place: a directory, or an http(s) URL for PUT; "
+    "output": "where results go if the job names no output: a directory, or an http(s) URL for PUT; "
     "default: the daemon's media store",
     "source_root": "a directory that file:// sources may be read from and file:// outputs "
-    "written to; may be given more than once; none: no file:// at all",
+    "written to; may be given more than once; default: none, so file:// URLs are refused",
     "slots": "how many jobs run at the same time",
     "tags": "what jobs may require of this engine, separated by commas",
     "ffmpeg": "`system`: the ffmpeg of this system; or the path of an ffmpeg, with ffprobe in the same "
@@ -74,20 +74,20 @@ HELP: dict[str, str] = {
     "software_fallback": "whether a job may be encoded in software when the hardware encoder fails",
     "log_level": "debug, info, warning or error",
     "log_format": "text or json",
-    "heartbeat_s": "most seconds between heartbeats; with a short lease they are more frequent",
+    "heartbeat_s": "longest time in seconds between heartbeats; less with a short lease",
     "poll_s": "how long one request for work waits at the daemon",
-    "push": "`auto` keeps a websocket where the daemon has one, and polls otherwise",
+    "push": "`auto` uses a websocket if the daemon has one, and polls otherwise",
     "benchmark_every_days": "after this many days the engine repeats its benchmark, in a moment "
     "without jobs; 0: only on request, and for a new ffmpeg or hardware",
     "drain_s": "how long running jobs may continue after SIGTERM before they are released",
     "stall_s": "an ffmpeg without progress and without CPU use for this long is killed",
-    "disk_reserve_mb": "free space that is never used; below it no job is taken",
+    "disk_reserve_mb": "disk space in MB to keep free; with less, no job is taken",
     "stream_min_mb": "jobs of this size and more with an http(s) source are streamed: nothing of "
     "source or result is stored in the work directory; 0: never",
-    "fetch_tries": "how often a download that gets no further is tried before it is given up",
-    "niceness": "how far ffmpeg stands back for other programs, 0 to 19",
-    "memory_limit_mb": "most address space that one ffmpeg may have",
-    "cpu_limit_s": "most CPU time that one ffmpeg may use",
+    "fetch_tries": "after this many tries in a row without progress a download fails",
+    "niceness": "how much ffmpeg yields to other programs: 0 (not at all) to 19",
+    "memory_limit_mb": "limit in MB on the address space of each ffmpeg",
+    "cpu_limit_s": "limit in seconds on the CPU time of each ffmpeg",
 }
 _KEY_ORIGINS = {
     "flag": "--api-key",
@@ -96,8 +96,8 @@ _KEY_ORIGINS = {
 }
 _LISTS = {"source_root": os.pathsep, "tags": ","}
 _DESCRIPTION = """\
-Transcoding engine: takes jobs from distconvd, drives ffmpeg, and calls a job done only
-when the output has been verified against the source and lies safely in its place."""
+Transcoding engine: takes jobs from distconvd, runs ffmpeg, and reports a job as complete
+only when the output has been verified against the source and stored durably."""
 _EXAMPLES = """\
 examples:
   # work for a daemon on this machine, results into the daemon's media store
@@ -111,7 +111,7 @@ examples:
   distconv-engine --config /etc/distconv/engine.toml
 
 Each setting is also a variable (--work-dir: DISTCONV_WORK_DIR) and a line of the TOML file
-(work_dir = "/var/lib/distconv"). Flags win over variables, variables over the file.
+(work_dir = "/var/lib/distconv"). Flags override variables, variables override the file.
 SIGTERM drains: running jobs may finish for --drain-s, then they are released, which costs
 no retry; a second SIGTERM ends immediately. Exit codes: 0 clean, 2 wrong usage, 78 wrong
 configuration."""

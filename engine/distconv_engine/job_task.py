@@ -114,7 +114,9 @@ class JobTask:
             if is_full(error):
                 space_backoff.note_full(self._job, self._context.config.work_dir, free)
             kind = FailureClass.TRANSIENT if is_full(error) else FailureClass.ENGINE
-            return self._failed(f"The engine's system failed: {describe_fault(error)}", kind)
+            return self._failed(
+                f"The engine's operating system reported an error: {describe_fault(error)}", kind
+            )
         except Exception as error:  # noqa: BLE001 - a bug must not end the other jobs
             trace = traceback.format_exc()
             self._log.error("bug in the engine", trace=trace)

@@ -78,28 +78,28 @@ class JobMetrics:
         )
         self._wait = Histogram(
             "distconv_job_wait_seconds",
-            "From a job's submission to its first assignment, a not_before included.",
+            "Time from a job's submission to its first assignment, with any not_before delay.",
             ("priority",),
             buckets=_SECONDS,
             registry=registry,
         )
         self._run = Histogram(
             "distconv_job_run_seconds",
-            "From the assignment of a completed job's last attempt to its end.",
+            "Time from the assignment of a completed job's last attempt to its end.",
             ("codec",),
             buckets=_SECONDS,
             registry=registry,
         )
         self._ratio = Histogram(
             "distconv_job_size_ratio",
-            "Size of a completed job's output by that of its source.",
+            "Size of a completed job's output divided by that of its source.",
             ("codec",),
             buckets=_RATIOS,
             registry=registry,
         )
         self._speed = Histogram(
             "distconv_job_speed",
-            "Seconds of media made in one second of an engine's work, all its stages together.",
+            "Seconds of media made per second of an engine's work, over all stages.",
             ("codec",),
             buckets=_SPEEDS,
             registry=registry,

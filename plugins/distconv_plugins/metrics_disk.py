@@ -58,11 +58,13 @@ class DiskMetrics(Collector):
         """Yield the last readings, and start the next."""
         free = GaugeMetricFamily(
             "distconv_disk_free_bytes",
-            "Bytes that the daemon may still write where state, media or spool lie.",
+            "Free bytes on the disk of the state, the media store or the spool.",
             labels=["place"],
         )
         size = GaugeMetricFamily(
-            "distconv_disk_size_bytes", "Size of the same disks.", labels=["place"]
+            "distconv_disk_size_bytes",
+            "Size in bytes of the disk of the state, the media store or the spool.",
+            labels=["place"],
         )
         for place, reading in sorted(self._readings.items()):
             if self._clock() - reading.at_s < OLD_S:

@@ -177,11 +177,11 @@ async def test_why_has_a_sentence_for_every_state(farm: Farm) -> None:
 
     assert "No engine has registered" in await why()
     await farm.beat("old", supported_codecs=["h264"])
-    assert "lists the codec av1" in await why()
+    assert "supports the codec av1" in await why()
     await farm.beat()
     assert "first in the queue" in await why()
     await farm.ask()
-    assert "Engine e1 has it" in await why()
+    assert "It is assigned to engine e1: " in await why()
     ok(await report(farm, job, "complete"))
     assert "It is done" in await why()
 

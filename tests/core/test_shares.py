@@ -167,7 +167,7 @@ def test_a_hold_ends_at_its_time_without_any_other_event() -> None:
     job_id = core.submit()
     core.sleep(3_599)
     assert core.job(job_id).assigned_engine is None
-    assert core.why(job_id) == "The scheduling policy holds it: not yet."
+    assert core.why(job_id) == "It stays in the queue for now: not yet."
     core.sleep(2)
     assert core.job(job_id).assigned_engine == "e1"
 

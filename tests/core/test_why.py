@@ -13,7 +13,7 @@ def no_engine(core: Core) -> None:
 
 
 def no_codec(core: Core) -> None:
-    """No engine lists the codec."""
+    """No engine supports the codec."""
     core.engine("E1", supported_codecs=["vp9"])
 
 
@@ -44,9 +44,9 @@ def first_in_queue(core: Core) -> None:
 
 CAUSES: dict[Callable[[Core], None], str] = {
     no_engine: "No engine has registered yet.",
-    no_codec: "No registered engine lists the codec h264.",
-    no_tags: "No engine that lists h264 has the tag gpu.",
-    no_benchmark: "The engines that could take it have no benchmark yet.",
+    no_codec: "No registered engine supports the codec h264.",
+    no_tags: "No engine that supports h264 has the tag gpu.",
+    no_benchmark: "No engine that could take it has a benchmark yet.",
     none_free: ("No engine that can take it is free: 1 is busy, 1 is draining, 1 is offline."),
     first_in_queue: (
         "It is first in the queue; an idle engine can take it but has not asked for work yet."
@@ -98,7 +98,7 @@ def test_why_gives_the_reason_of_an_assignment_and_of_each_end() -> None:
     job_id = core.submit(60.0)
     job = core.must_ask("E1")
     assert core.why(job_id) == (
-        "Engine E1 has it: a medium job goes to the fastest idle engine (benchmark 5 s)."
+        "It is assigned to engine E1: a medium job goes to the fastest idle engine (benchmark 5 s)."
     )
     core.complete(job)
     assert core.why(job_id) == "It is done: file:///out.mp4."

@@ -134,9 +134,12 @@ def test_an_absurd_number_of_a_plugin_is_rejected_with_both_names_by_start_and_c
 
 
 WRONG: list[tuple[str, str]] = [
-    ("colour = 1", "configuration of colour (from file {}): there is no such setting"),
-    ("[dispatch]\nleese_s = 3", "configuration of dispatch.leese_s (from file {}): there is no"),
-    ("[edge]\nfoo = 3", "configuration of edge.foo (from file {}): there is no such setting"),
+    ("colour = 1", "configuration of colour (from file {}): this setting is not accepted"),
+    (
+        "[dispatch]\nleese_s = 3",
+        "configuration of dispatch.leese_s (from file {}): this setting is not",
+    ),
+    ("[edge]\nfoo = 3", "configuration of edge.foo (from file {}): this setting is not accepted"),
     ('port = "x"', "configuration of port (from file {}): "),
     ("port = 70000", "port is 70000; choose one from 1 to 65535"),
     ("plugins = [5]", "configuration of plugins (from file {}): "),

@@ -142,4 +142,4 @@ def no_surprise(caplog: pytest.LogCaptureFixture) -> object:
     caplog.set_level("WARNING", logger="distconvd")
     yield
     loud = {r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING}
-    assert loud <= {"a wrong key was refused"}
+    assert loud <= {"a request with a wrong key was refused"}

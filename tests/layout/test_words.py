@@ -1,4 +1,4 @@
-"""Compare names in the code with docs/glossary.md: terms exist, retired words do not."""
+"""Check names against docs/glossary.md, and the sentences that people read."""
 
 import ast
 import re
@@ -122,6 +122,12 @@ EXEMPT = {
     ("distconvd/distconvd/policy.py", "Hold"): "a public class: the policy's answer",
     ("distconvd/distconvd/policy.py", "held"): "a public field of what a policy sees",
 }
+SOURCES = ("distconvd", "plugins", "spool", "engine", "client")
+LINE_CHARS_MAX = 90
+"""Of the first line of a module, which says what it does: a verb and its object."""
+_QUESTION = re.compile(r"(What|Who|Is|Where|When)\b")
+_DIALECT = re.compile(r"\b(told|is none|for ever|anew)\b")
+_PRINTS = re.compile(r"^(str|repr|print)$|\.?log\.\w+$")
 Named = tuple[str, int, str]
 """A file, a line, and a name that is defined there."""
 
@@ -180,6 +186,101 @@ def test_a_retired_word_is_found_in_any_case_and_with_underscores(name: str) -> 
 )
 def test_a_longer_name_that_contains_a_retired_word_is_allowed(name: str) -> None:
     assert not is_retired(name)
+
+
+def first_sentence(path: Path) -> str | None:
+    """Return the first line of a module's docstring; None for an empty module."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return (ast.get_docstring(tree) or "").partition("\n")[0] if tree.body else None
+
+
+def faults_of(line: str) -> Iterator[str]:
+    """Say what keeps the first line of a module from being a plain sentence."""
+    if len(line) > LINE_CHARS_MAX:
+        yield f"longer than {LINE_CHARS_MAX} characters"
+    if not line.endswith("."):
+        yield "does not end with a period"
+    if _QUESTION.match(line):
+        yield "does not begin with a verb"
+    if found := _DIALECT.search(line):
+        yield f"says {found[0]!r}"
+
+
+def test_a_module_begins_with_a_short_plain_sentence() -> None:
+    found = [
+        (str(path.relative_to(ROOT)), fault)
+        for folder in sorted(set(FOLDERS) - {"tests"})
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        if (line := first_sentence(path)) is not None
+        for fault in faults_of(line)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "Check what was told.",
+        "Retry for ever.",
+        "Read it anew.",
+        "List what is none.",
+        "Where a file is.",
+        "Keep the queue",
+        "Keep " + "a" * LINE_CHARS_MAX + ".",
+    ],
+)
+def test_a_bad_first_sentence_is_seen(line: str) -> None:
+    assert list(faults_of(line))
+
+
+def prints_number(handler: ast.ExceptHandler) -> Iterator[int]:
+    """Find the lines where a handler of `OSError` prints it whole: `[Errno 13] …`."""
+    # `error.strerror or str(error)` is good: an error without strerror has no number either.
+    guarded = {
+        id(inner)
+        for node in ast.walk(handler)
+        if isinstance(node, ast.BoolOp)
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(handler):
+        if id(node) in guarded:
+            continue
+        printed: list[ast.expr] = []
+        if isinstance(node, ast.FormattedValue):
+            printed = [node.value]
+        elif isinstance(node, ast.Call) and _PRINTS.search(ast.unparse(node.func)):
+            printed = node.args
+        for value in printed:
+            if isinstance(value, ast.Name) and value.id == handler.name:
+                yield value.lineno
+
+
+def numbers_in(tree: ast.Module) -> list[int]:
+    """Find the lines of a module that print an `OSError` with its number."""
+    return [
+        line
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ExceptHandler) and node.type is not None
+        if re.search(r"\bOSError\b", ast.unparse(node.type))
+        for line in prints_number(node)
+    ]
+
+
+def test_no_sentence_contains_the_number_of_an_operating_system_error() -> None:
+    found = [
+        (str(path.relative_to(ROOT)), line)
+        for folder in SOURCES
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for line in numbers_in(ast.parse(path.read_text(encoding="utf-8")))
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("use", ['f"{e}"', 'log.warning("no: %s", e)', "str(e)"])
+def test_a_printed_number_is_seen(use: str) -> None:
+    tree = ast.parse(f"try:\n  f()\nexcept (OSError, ValueError) as e:\n  print({use})")
+    assert numbers_in(tree)
 
 
 def test_the_glossary_lists_the_refused_words() -> None:

@@ -374,7 +374,9 @@ async def test_a_daemon_slows_wrong_keys_logs_their_address_and_counts_them(
         assert (await daemon.client.get("/jobs/")).status == 200
         metrics = (await daemon.client.get("/metrics")).body.decode()
         assert f"distconv_wrong_keys_total {FAILURES_BURST}.0" in metrics
-        wrong = [r for r in caplog.records if r.getMessage() == "a wrong key was refused"]
+        wrong = [
+            r for r in caplog.records if r.getMessage() == "a request with a wrong key was refused"
+        ]
         assert len(wrong) == FAILURES_BURST
         assert all(vars(record)["peer"] for record in wrong)
         await trio.sleep(FAILURE_REFILL_S * FAILURES_BURST)

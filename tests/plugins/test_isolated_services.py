@@ -330,7 +330,7 @@ async def test_a_service_that_fails_later_is_counted_and_restarted_with_a_growin
         await trio.sleep(3600)
         assert daemon.parts.service_failures["mine"] < 25
         assert (await daemon.client.post("/jobs/", JOB)).status == 200
-    assert "service mine failed; run again in 4 s" in caplog.text
+    assert "service mine failed; it is started again in 4 s" in caplog.text
 
 
 async def test_a_service_that_fails_in_a_task_of_its_own_is_run_again(

@@ -207,7 +207,7 @@ async def test_a_permanently_failing_delivery_is_tried_once_and_logged(
         hook.on_event(DONE._replace(job_id="2_0"))
         await receiver.wait_for(2)
     assert [one["job_id"] for one in receiver.deliveries] == ["1_0", "2_0"]
-    assert f"answered {status} to job.completed: dropped" in caplog.text
+    assert f"answered {status} to job.completed, which is dropped" in caplog.text
 
 
 @pytest.mark.usefixtures("quick")

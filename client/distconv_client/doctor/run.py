@@ -9,7 +9,7 @@ import httpx
 import msgspec
 
 from distconv_client.api import LOOPBACK_HOSTS, Client
-from distconv_client.certificates import verification
+from distconv_client.certificates import plain_reason, verification
 from distconv_client.config import Settings
 from distconv_client.doctor import machine, network
 from distconv_client.doctor.finding import CHECK_S, Finding, fail, skip, within
@@ -106,9 +106,8 @@ class _CheckRun:
             try:
                 yield from self._check_service(service)
             except (*_NO_DAEMON, TimeoutError) as error:
-                detail = (
-                    f"the daemon's replies became invalid: {str(error) or type(error).__name__}"
-                )
+                reason = plain_reason(str(error)) or type(error).__name__
+                detail = f"the daemon's replies became invalid: {reason}"
                 yield self._noted(fail("http", detail, "Try again; see the daemon's log."))
             self._roles = service.roles
 

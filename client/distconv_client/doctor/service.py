@@ -9,6 +9,7 @@ from importlib.metadata import version as installed_version
 import httpx
 import msgspec
 
+from distconv_client.certificates import plain_reason
 from distconv_client.display import text
 from distconv_client.doctor.finding import Finding, fail, ok, skip
 from distconv_client.views import EngineView
@@ -48,7 +49,7 @@ class Service:
             return [
                 fail(
                     "http",
-                    f"no HTTP server answers: {str(error) or type(error).__name__}",
+                    f"no HTTP server answers: {plain_reason(str(error)) or type(error).__name__}",
                     _other_scheme(self._http),
                 )
             ]

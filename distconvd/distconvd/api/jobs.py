@@ -97,7 +97,7 @@ class JobsApi:
                 "GET", f"{job}/attempts", self.attempts, "read",
                 summary="List a job's attempts", doc=docs.ATTEMPTS,
             ),
-            Route("GET", f"{job}/why", self.why, "read", summary="Why a job waits", doc=docs.WHY),
+            Route("GET", f"{job}/why", self.why, "read", summary="Explain why a job waits", doc=docs.WHY),
             *(
                 Route("POST", f"{job}/{name}", handler, "engine", "whole", summary=summary, doc=doc)
                 for name, handler, summary, doc in (
@@ -235,7 +235,8 @@ class JobsApi:
         def command(tx: Transaction) -> bytes:
             if not etag_matches_strong(expected, etag_of(tx.job_view(job_id))):
                 raise PreconditionFailed(
-                    "The job has changed: If-Match does not name its present version; read it again."
+                    "The job has changed: If-Match does not name its current version;"
+                    " fetch the job again."
                 )
             return edit(tx, job_id)
 
@@ -331,7 +332,7 @@ def _filter_of(request: Request) -> JobFilter:
     if label is not None:
         key, colon, value = label.partition(":")
         if not colon:
-            raise BadRequest("'label' must be NAME:VALUE.", field="label")
+            raise BadRequest("'label' must have the form NAME:VALUE.", field="label")
         pair = (key, value)
     return JobFilter(
         status=JobStatus(status) if status is not None else None,

@@ -57,14 +57,14 @@ class OperationsApi:
         """Return the rows of the route table."""
         return [
             Route("GET", "/", self.ok, "public", summary="Basic health check", doc=docs.OK),
-            Route("GET", "/livez", self.ok, "public", summary="Is the process alive?", doc=docs.OK),
+            Route("GET", "/livez", self.ok, "public", summary="Check that the daemon is alive", doc=docs.OK),
             Route(
-                "GET", "/readyz", self.ready, "public", summary="Does it accept work?",
+                "GET", "/readyz", self.ready, "public", summary="Check that it accepts work",
                 doc=docs.READY,
             ),
             Route("GET", "/version", self.version, "read", summary="Version", doc=docs.VERSION),
             Route(
-                "GET", "/status", self.status, "read", summary="Counts at a glance",
+                "GET", "/status", self.status, "read", summary="Count jobs and engines",
                 doc=docs.STATUS,
             ),
             Route(

@@ -107,7 +107,9 @@ def revoke_key(path: Path, name: str) -> None:
         keys = read_keys(path)
         left = [known for known in keys if known.name != name]
         if len(left) == len(keys):
-            raise ConfigError(f"{path} has no key {name!r}", exit_code=2)
+            raise ConfigError(
+                f"{path} has no key {name!r}; `distconvd keys list` shows its keys", exit_code=2
+            )
         _write(path, left)
 
 

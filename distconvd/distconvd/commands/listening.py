@@ -80,7 +80,10 @@ async def _open(
 ) -> None:
     if address.inherited:
         if not passed:
-            raise ConfigError("listen names systemd, but systemd has passed no socket (LISTEN_FDS)")
+            raise ConfigError(
+                "listen names systemd, but systemd has passed no socket (LISTEN_FDS); start the daemon"
+                " by its socket unit, or take systemd out of listen"
+            )
         for listener in passed:
             _check_reach(listener, config)
             _add(listener, name_of(listener.socket.getsockname()), opened)

@@ -175,7 +175,7 @@ async def retire_forever(ledger: Ledger, archive: Archive) -> None:
                 log.info("jobs moved to the archive: %d", count)
         except (OSError, CommitFailed) as error:
             reason = (error.strerror if isinstance(error, OSError) else None) or error
-            log.error("ended jobs stay in the store, the archive cannot be written: %s", reason)
+            log.error("the archive cannot be written, so ended jobs stay in the store: %s", reason)
             retired = []
         if len(retired) < BATCH_JOBS:
             await trio.sleep(PAUSE_S)

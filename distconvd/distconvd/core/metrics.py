@@ -240,7 +240,7 @@ class _PluginCollector(Collector):
         yield failures
         services = CounterMetricFamily(
             "distconv_service_failures",
-            "Times that a background service failed and was run again.",
+            "Times that a background service failed and was started again.",
             labels=["service"],
         )
         for name, count in self._service_failures.items():

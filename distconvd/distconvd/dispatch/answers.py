@@ -22,7 +22,9 @@ def checked_answer(answer: object, engines: AvailableEngines) -> Place | Hold:
         _check_reason(answer.reason)
         if type(answer.engine_id) is str and engines.get(answer.engine_id) is not None:
             return answer
-    raise ValueError(f"it answered {answer!r:.200}, which is neither an idle engine nor a hold")
+    raise ValueError(
+        f"it answered {answer!r:.200}, which is neither a Place on an idle engine nor a Hold"
+    )
 
 
 def _check_reason(reason: object) -> None:
@@ -38,5 +40,5 @@ def _check_until(until_ms: object) -> None:
         return
     if type(until_ms) is not int or not 0 <= until_ms <= UNTIL_MS_MAX:
         raise ValueError(
-            f"it holds until {until_ms!r:.200}, which is not a time in ms since the epoch"
+            f"its until_ms is {until_ms!r:.200}, which is not a time in ms since the epoch"
         )

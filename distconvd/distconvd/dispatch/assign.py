@@ -277,7 +277,9 @@ def _first_placed(
         job = state.job(entry.job_id)
         engines = AvailableEngines(index, _excluded_engines(tx, job, index.requirements), asking)
         if not engines:
-            state.hold_reasons[job.job_id] = "it waits for an engine that has not failed it"
+            state.hold_reasons[job.job_id] = (
+                "it has failed on every idle engine and waits for another one"
+            )
             continue
         answer = tx.runtime.place(job, engines, tx.now.wall_ms)
         if isinstance(answer, Place):

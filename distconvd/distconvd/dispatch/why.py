@@ -35,8 +35,9 @@ def why(tx: Transaction, job_id: str) -> Why:
         )
     elif job.status is JobStatus.ASSIGNED:
         lease_s = tx.runtime.leases.get(job_id, tx.now.mono_s) - tx.now.mono_s
-        has = "has it, paused" if job.paused else "has it"
-        summary = f"Engine {job.assigned_engine} {has}: {job.placement or 'no reason recorded'}."
+        paused = " and is paused" if job.paused else ""
+        reason = job.placement or "no reason recorded"
+        summary = f"It is assigned to engine {job.assigned_engine}{paused}: {reason}."
         facts["lease_left_s"] = round(lease_s, 1)
         facts["started_at"] = job.started_at
     else:
@@ -67,7 +68,7 @@ def _why_waiting(tx: Transaction, job: Job) -> str:
     """Say in one sentence what a pending job waits for."""
     state = tx.state
     if job.paused:
-        return 'It is paused; distconv resume, or PATCH {"paused": false}, lets it go on.'
+        return 'It is paused; continue it with distconv resume, or PATCH {"paused": false}.'
     if job.job_id in state.delayed and job.not_before is not None:
         wait_s = max(0, job.not_before - tx.now.wall_ms) / 1000
         cause = "the backoff after a failure" if job.error_message else "its not_before time"
@@ -82,7 +83,7 @@ def _why_waiting(tx: Transaction, job: Job) -> str:
     if blocked:
         return blocked
     if job.job_id in state.hold_reasons:
-        return f"The scheduling policy holds it: {state.hold_reasons[job.job_id]}."
+        return f"It stays in the queue for now: {state.hold_reasons[job.job_id]}."
     ahead = state.queue.ahead_of(job.job_id) if job.job_id in state.queue else 0
     if ahead:
         come = "come" if ahead > 1 else "comes"
@@ -104,15 +105,15 @@ def _why_no_engine(tx: Transaction, requirements: Requirements) -> str | None:
         e for e in engines if e.ability.codecs is None or requirements.codec in e.ability.codecs
     ]
     if not of_codec:
-        return f"No registered engine lists the codec {requirements.codec}."
+        return f"No registered engine supports the codec {requirements.codec}."
     able = [e for e in of_codec if e.ability.can_take(requirements)]
     if not able:
         tags = ", ".join(sorted(requirements.requires))
         noun = "tag" if len(requirements.requires) == 1 else "tags"
-        return f"No engine that lists {requirements.codec} has the {noun} {tags}."
+        return f"No engine that supports {requirements.codec} has the {noun} {tags}."
     if any(tx.state.pool.is_available(e.record.engine_id) for e in able):
         ranked = [e for e in able if e.benchmark_s(requirements.codec) is not None]
-        return None if ranked else "The engines that could take it have no benchmark yet."
+        return None if ranked else "No engine that could take it has a benchmark yet."
     counts: dict[str, int] = {}
     for entry in able:
         word = "not asking for work" if entry.state is EngineState.IDLE else entry.state.value

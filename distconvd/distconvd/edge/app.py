@@ -98,7 +98,8 @@ def _check_type(request: Request, route: Route) -> None:
         return
     raise UnsupportedMediaType(
         f"The Content-Type is {media_type!r}, but this path accepts only "
-        f"{' or '.join(route.content_types)}: add -H 'Content-Type: {route.content_types[0]}'.",
+        f"{' or '.join(route.content_types)}: with curl, add"
+        f" -H 'Content-Type: {route.content_types[0]}'.",
         headers={"Accept": ", ".join(route.content_types)},
     )
 

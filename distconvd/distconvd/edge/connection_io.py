@@ -58,7 +58,7 @@ class ConnectionIO:
             return self.machine.next_event()
         except h11.RemoteProtocolError as fault:
             if self.input_ended:
-                raise ClientDisconnected("closed in the middle of a message") from None
+                raise ClientDisconnected("disconnected in the middle of a message") from None
             raise _protocol_error(fault) from None
 
     async def receive(self) -> int:
@@ -67,7 +67,7 @@ class ConnectionIO:
             data = await self.stream.receive_some(RECEIVE_BYTES)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self.input_ended = self.reset = True
-            raise ClientDisconnected("reset while we read") from None
+            raise ClientDisconnected("disconnected while its request was read") from None
         self.machine.receive_data(bytes(data))
         if not data:
             self.input_ended = True
@@ -89,7 +89,7 @@ class ConnectionIO:
             await self.stream.send_all(piece)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self.input_ended = self.reset = True
-            raise ClientDisconnected("gone while we replied") from None
+            raise ClientDisconnected("disconnected before its reply was complete") from None
         self.watch.rest()
         self.sent_bytes += len(piece)
 

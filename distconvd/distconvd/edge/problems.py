@@ -33,8 +33,8 @@ class Crash(DistconvError):
 
     def __init__(self, request_id: str) -> None:
         super().__init__(
-            "The daemon failed on this request because of an internal error; nothing is known to have"
-            f" changed. Its log has the details under request id {request_id}."
+            "The daemon failed on this request because of an internal error, and may not"
+            f" have carried it out. Its log has the details under request id {request_id}."
         )
 
 

@@ -98,7 +98,7 @@ class Server:
             ):
                 await self._accept(listeners, connections, task_status)
         if self._serving.cancelled_caught:
-            log.warning("the drain has timed out: connections that were still open are cancelled")
+            log.warning("the drain has timed out: connections that were still open are closed")
 
     async def _accept(
         self,
@@ -162,7 +162,7 @@ class Server:
                     await stream.send_all(reply)
                     await linger(stream, self._limits.head_bytes_max)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            log.debug("client %s: gone before the refusal was sent", exchange.peer)
+            log.debug("client %s: disconnected before the refusal was sent", exchange.peer)
         finally:
             self._refusals -= 1
             await trio.aclose_forcefully(stream)

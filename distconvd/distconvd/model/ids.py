@@ -7,7 +7,9 @@ import re
 
 from distconvd.model.limits import Limits
 
-ID_RULE = f"must have 1 to {Limits.id_chars} characters, no spaces, slashes or control characters."
+ID_RULE = (
+    f"must have 1 to {Limits.id_chars} characters, without spaces, slashes or control characters."
+)
 _WORD = re.compile(r"[^\s/\x00-\x1f\x7f]+\Z")
 
 

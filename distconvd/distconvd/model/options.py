@@ -71,7 +71,7 @@ def _out_of_range(options: TranscodeOptions) -> Iterator[OptionFault]:
 
 def _contradictions(options: TranscodeOptions) -> Iterator[OptionFault]:
     if options.crf is not None and options.video_bitrate_kbps is not None:
-        yield _option("crf", "and options.video_bitrate_kbps exclude each other; give one")
+        yield _option("crf", "and options.video_bitrate_kbps cannot be combined; give one")
     if options.two_pass and options.video_bitrate_kbps is None:
         yield _option("two_pass", "needs options.video_bitrate_kbps")
     if options.audio_bitrate_kbps is not None and options.audio_codec in ("copy", "none"):

@@ -126,7 +126,9 @@ async def run_service(
         failures[name] += 1
         if trio.current_time() - run.began_s > AGAIN_S_MAX:
             again_s = AGAIN_S
-        log.error("service %s failed; run again in %.0f s", name, again_s, exc_info=run.failure)
+        log.error(
+            "service %s failed; it is started again in %.0f s", name, again_s, exc_info=run.failure
+        )
         await trio.sleep(again_s)
         again_s = min(again_s * 2, AGAIN_S_MAX)
         run = _Run(name, service, owner, trio.TASK_STATUS_IGNORED)

@@ -176,7 +176,7 @@ def _read(text: str) -> FromEngine | AckMessage:
     try:
         envelope = msgspec.json.decode(text, type=_Envelope)
     except _UNREADABLE as error:
-        raise Unreadable(f"not a message: {error}"[:REASON_CHARS]) from error
+        raise Unreadable(f"this is not a message: {error}"[:REASON_CHARS]) from error
     return _rejection(
         envelope.id, BadRequest(f"The message is invalid or of an unknown type: {fault[:200]}.")
     )

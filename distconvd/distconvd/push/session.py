@@ -127,7 +127,7 @@ class Session:
         self._sending.deadline = min(self._sending.deadline, late_s)
         self._wake.set()
         self._has_queue_space.set()
-        log.info("websocket ends: %d %s", code, reason, extra={"engine_id": self.engine_id})
+        log.info("websocket closed: %d %s", code, reason, extra={"engine_id": self.engine_id})
 
     def check_for_work(self) -> None:
         """Have the engine's unacknowledged assignments sent."""
@@ -177,7 +177,7 @@ class Session:
                 self.close(0, str(end))
                 return
             if isinstance(message, bytes):
-                self.close(CLOSE_NOT_TEXT, "messages are JSON text")
+                self.close(CLOSE_NOT_TEXT, "messages must be JSON text")
                 return
             try:
                 ack = await self._inbox.answer(message)

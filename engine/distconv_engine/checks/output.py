@@ -150,7 +150,7 @@ def check_shape(request: Request, found: Probe) -> list[str]:
     wanted = list(plan.output_streams)
     if len(streams) != len(wanted):
         raise VerificationFault(
-            f"The output has {_streams(len(streams))}, not {len(wanted)} as planned."
+            f"The output has {_count(len(streams), 'stream')}, not {len(wanted)} as planned."
         )
     for stream_out in wanted:
         _check_stream(request, stream_out, streams)
@@ -175,8 +175,8 @@ def _check_stream(request: Request, stream_out: OutputStream, streams: list[Stre
         _check_picture(request, stream_out.stream, stream)
 
 
-def _streams(count: int) -> str:
-    return f"{count} stream" if count == 1 else f"{count} streams"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _kind(stream: Stream) -> str:
@@ -234,19 +234,19 @@ def _check_video(
         raise VerificationFault(f"ffmpeg reported no counts for {label}.")
     if read.packets < before.shown:
         raise VerificationFault(
-            f"{label}: the source has {before.shown} packets, ffmpeg read {read.packets}."
+            f"{label}: the source has {_count(before.shown, 'packet')}, but ffmpeg read {read.packets}."
         )
     _check_decoded(stream_out.stream, before, read.frames or 0)
     if target_fps(stream_out.stream, request.options) is None:
         lost = encoded.last.drop_frames - encoded.last.dup_frames
         if written.frames != (read.frames or 0) - lost or lost > max(2, before.shown // 100):
             raise VerificationFault(
-                f"{label}: {read.frames} frames were decoded, {written.frames} encoded."
+                f"{label}: frames decoded: {read.frames}, frames encoded: {written.frames}."
             )
     found = again.frames if request.reader else again.packets
     if found != written.frames:
         raise VerificationFault(
-            f"{label}: {written.frames} frames were encoded, {found} are in the output."
+            f"{label}: frames encoded: {written.frames}, frames in the output: {found}."
         )
     fps = target_fps(stream_out.stream, request.options) or stream_out.stream.fps or 25.0
     slack = max(VIDEO_SLACK_S, VIDEO_SLACK_FRAMES / fps)
@@ -263,8 +263,8 @@ def _check_decoded(stream: Stream, before: StreamPackets, frames: int) -> None:
         allowed += before.shown // 2
     if lacking > allowed or not frames:
         raise InputFault(
-            f"The source is damaged: {stream.label} has {before.shown} packets, but only {frames} "
-            "frames could be decoded."
+            f"The source is damaged: {stream.label} has {_count(before.shown, 'packet')}, but only "
+            f"{_count(frames, 'frame')} could be decoded."
         )
 
 

@@ -155,7 +155,7 @@ async def check_remote(
     never_zero = never_zero_streams(found)
     zero_runs, digest = await reader.read_whole(on_progress)
     if sha256 is not None and digest != sha256.lower():
-        raise InputFault(f"The source has SHA-256 {digest}, the job says {sha256.lower()}.")
+        raise InputFault(f"The source has SHA-256 {digest}, but the job expects {sha256.lower()}.")
     scan = await scan_packets(tools, url, controls, zero_runs=zero_runs, zero_streams=never_zero)
     check_source_packets(found, scan)
     check_end_of_source(found, scan, reader.size_bytes)

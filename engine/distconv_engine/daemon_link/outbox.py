@@ -137,7 +137,7 @@ class Outbox:
             try:
                 report = msgspec.json.decode(path.read_bytes(), type=StoredReport)
             except (msgspec.DecodeError, msgspec.ValidationError) as error:
-                self._log.error("unreadable report put aside", path=path, reason=error)
+                self._log.error("unreadable report moved aside", path=path, reason=error)
                 path.rename(path.with_suffix(".unreadable"))
                 continue
             self._entries[report.job_id, report.attempt] = _Entry(path, report, trio.Event())

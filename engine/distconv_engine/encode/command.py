@@ -79,7 +79,7 @@ def check_options(options: TranscodeOptions, encoder: Encoder) -> None:
     }
     beyond = [f"options.{name}" for name, is_beyond in cannot.items() if is_beyond]
     if beyond:
-        raise EngineFault(f"{encoder.name} cannot do {', '.join(beyond)} of this job.")
+        raise EngineFault(f"{encoder.name} does not support this job's {', '.join(beyond)}.")
 
 
 def check_depth(request: Request) -> None:

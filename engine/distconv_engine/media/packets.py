@@ -184,7 +184,7 @@ class PacketTable:
         """Take note that no line follows; raises `EngineFault` if one could not be read."""
         if self._strange is not None:
             raise EngineFault(
-                f"This engine's ffprobe prints what is unknown: {self._strange[:100]!r}"
+                f"This engine's ffprobe printed an unknown kind of line: {self._strange[:100]!r}"
             )
         if self._sums is not None:
             for index, extradata in self._extradata.items():

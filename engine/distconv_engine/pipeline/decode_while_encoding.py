@@ -30,6 +30,7 @@ from distconv_engine.checks.decode import Decoded, decode_pipe
 from distconv_engine.checks.source import Source
 from distconv_engine.encode.command import Request
 from distconv_engine.failures import EngineFault, JobFailure
+from distconv_engine.files import describe_fault
 from distconv_engine.pipeline.encoder_choice import Work, encode_to
 
 _NICEST = 19
@@ -133,7 +134,7 @@ class _Decoder:
         try:
             decoded = await decode_pipe(self._request, self._read_end, controls)
         except (EngineFault, OSError) as error:
-            self._log_unused(str(error))
+            self._log_unused(describe_fault(error))
             return
         # A fault seen here may come from the pipe or a killed decoder: decoding the file decides.
         diagnosis = decoded.result.diagnosis

@@ -33,6 +33,7 @@ from distconv_engine.failures import (
 )
 from distconv_engine.ffmpeg.inputs import STDIN
 from distconv_engine.ffmpeg.run import Controls, RunResult
+from distconv_engine.files import describe_fault
 from distconv_engine.key import with_key
 from distconv_engine.media.packets import PacketScan, scan_packets
 from distconv_engine.media.probe import Probe
@@ -250,8 +251,8 @@ async def _upload(run: _Run) -> None:
             follow_redirects=False,
         )
     except httpx.TransportError as error:
-        reason = str(error) or type(error).__name__
-        raise TransientFault(f"The output cannot be uploaded to {target.url}: {reason}") from error
+        reason = describe_fault(error)
+        raise TransientFault(f"The output cannot be uploaded to {target.url}: {reason}.") from error
     except httpx.InvalidURL as error:
         raise InputFault(f"The output's URL does not work: {error}") from error
     if not reply.is_success:
@@ -275,9 +276,9 @@ async def read_back(
         try:
             return await _read_back_once(client, target, key, verified)
         except httpx.TransportError as error:
-            reason = str(error) or type(error).__name__
+            reason = describe_fault(error)
         await trio.sleep(1)
-    raise TransientFault(f"The output cannot be read back from {target.url}: {reason}")
+    raise TransientFault(f"The output cannot be read back from {target.url}: {reason}.")
 
 
 async def _read_back_once(

@@ -161,4 +161,4 @@ async def check_sha256(path: Path, wanted: str) -> None:
     """Raise `InputFault` if the file does not have the digest that the job gives."""
     digest, _ = await trio.to_thread.run_sync(hash_file, path)
     if digest != wanted.lower():
-        raise InputFault(f"The source has SHA-256 {digest}, the job says {wanted.lower()}.")
+        raise InputFault(f"The source has SHA-256 {digest}, but the job expects {wanted.lower()}.")

@@ -229,7 +229,8 @@ class HotFolder:
             refused.append(pending_order)
             self._note(EndedOrder(pending_order.order_id, refusal=error))
         except (DistconvError, OSError) as error:
-            log.debug("hot folder: %s must wait: %s", printable(pending_order.path), error)
+            reason = describe_error(error)
+            log.debug("hot folder: %s must wait: %s", printable(pending_order.path), reason)
         except Exception:
             log.exception("hot folder: the daemon failed on %s", printable(pending_order.path))
             refused.append(pending_order)

@@ -206,5 +206,5 @@ def _lock(path: Path) -> int:
         return take_lock(path)
     except BlockingIOError:
         raise ConfigError(
-            f"Another daemon serves this hot folder (it has locked {path}); only one may."
+            f"Another daemon serves this hot folder (it has locked {path}). Stop one of them."
         ) from None

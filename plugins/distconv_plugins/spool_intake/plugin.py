@@ -1,4 +1,4 @@
-"""Turn drops in a spool into jobs, and ended jobs into results: the service of docs/spool.md.
+"""Turn drops in a spool into jobs, and ended jobs into results; see docs/spool.md.
 
 The truth is on disk: `claimed/<owner>/` contains the drops that are ours, `accepted/` names the
 jobs. What is in memory is rebuilt from there after a crash. `distconv_spool` does the file work,

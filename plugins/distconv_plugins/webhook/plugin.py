@@ -156,7 +156,10 @@ class Webhook:
                 )
             except OSError as error:
                 self._unwritten.extendleft(reversed(batch))
-                log.error("%s; events that wait in memory: %d", error, len(self._unwritten))
+                log.error(
+                    "%s; events that wait in memory: %d",
+                    describe_error(error), len(self._unwritten),
+                )  # fmt: skip
                 self._news.set()
                 await trio.sleep(BACKOFF_MIN_S)
                 continue
@@ -173,7 +176,7 @@ class Webhook:
         try:
             queue.add(self._urls, list(self._unwritten))
         except OSError as error:
-            log.error("%s; lost events: %d", error, len(self._unwritten))
+            log.error("%s; lost events: %d", describe_error(error), len(self._unwritten))
 
     async def _deliver_forever(self, queue: WebhookQueue, url: str) -> NoReturn:
         failures = 0
@@ -209,7 +212,7 @@ class Webhook:
                 return None
             if reply.status < 500 and reply.status not in (408, 429):
                 log.error(
-                    "%s answered %d to %s: dropped", loggable_url(url), reply.status, waiting.kind,
+                    "%s answered %d to %s, which is dropped", loggable_url(url), reply.status, waiting.kind,
                     extra=_ids_of(waiting),
                 )  # fmt: skip
                 return None

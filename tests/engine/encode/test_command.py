@@ -148,7 +148,7 @@ def test_two_passes_are_two_commands(codec: str, first: str, last: str) -> None:
     [
         ("h264", {"crf": 52}, "crf"),
         ("vp8", {"crf": 3}, "crf"),
-        ("h264", {"crf": 20, "video_bitrate_kbps": 100}, "exclude"),
+        ("h264", {"crf": 20, "video_bitrate_kbps": 100}, "cannot be combined"),
         ("h264", {"preset": "warp"}, "preset"),
         ("av1", {"preset": "medium"}, "preset"),
         ("h264", {"preset": "medium -vf x"}, "preset"),

@@ -66,7 +66,7 @@ def test_a_table_that_breaks_off_counts_its_whole_lines() -> None:
 
 @pytest.mark.parametrize("line", ["packet|stream_index=0", "x,0.0,0.0,0.04,7518,238,K_"])
 def test_an_unknown_line_is_the_engines_fault_and_is_named(line: str) -> None:
-    with pytest.raises(EngineFault, match="prints what is unknown") as caught:
+    with pytest.raises(EngineFault, match="printed an unknown kind of line") as caught:
         read(f"{line}\n{PLAIN}")
     assert line[:10] in caught.value.message
 

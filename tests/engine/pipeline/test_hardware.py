@@ -100,7 +100,10 @@ async def test_hardware_that_fails_or_cannot_do_it_falls_back_to_software_which_
 
 @pytest.mark.parametrize(
     "broken,options,words",
-    [(True, {}, "No capable devices"), (False, {"tune": "film"}, "cannot do options.tune")],
+    [
+        (True, {}, "No capable devices"),
+        (False, {"tune": "film"}, "does not support this job's options.tune"),
+    ],
 )
 async def test_hardware_falls_back_to_software_only_if_the_setting_allows_it(
     broken: bool, options: dict[str, Any], words: str, run_driven: Run, tmp_path: Path

@@ -51,7 +51,7 @@ _ANY = (
 _ALWAYS = {
     401: {"WWW-Authenticate": "`Bearer`"},
     405: {"Allow": "The methods that the path accepts."},
-    416: {"Content-Range": "The real size: `bytes */SIZE`."},
+    416: {"Content-Range": "The actual size of the file: `bytes */SIZE`."},
     429: {"Retry-After": "When to try again, in seconds."},
     503: {"Retry-After": "When to try again, in seconds."},
 }

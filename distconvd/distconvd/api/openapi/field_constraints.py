@@ -90,7 +90,7 @@ FIELDS: Mapping[str, Schema] = {
 WORDS: Mapping[str, str] = {
     "TranscodeOptions": (
         "What the output should be like; an omitted field takes the codec's default. `crf` and"
-        " `video_bitrate_kbps` exclude each other, `two_pass` needs the latter, the container must"
+        " `video_bitrate_kbps` cannot be combined, `two_pass` needs the latter, the container must"
         " support the codecs, and `faststart` is for mp4 and mov. `crf`, `preset`, `tune` and"
         " `two_pass` must suit the codec: docs/protocol.md has the table. For a codec that is not in"
         " the table, any values are accepted."

@@ -64,7 +64,7 @@ SUBMIT = Doc(
         Parameter(
             "Idempotency-Key",
             "header",
-            "The same key with the same body returns the first job again; with another body it is 422.",
+            "The same key with the same body returns the first job again; another body is answered with 422.",
             Annotated[str, Meta(min_length=1, max_length=8192)],
             "holiday-2024",
         ),

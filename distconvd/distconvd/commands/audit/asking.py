@@ -86,8 +86,8 @@ class RemoteDaemon:
 
     def _cannot(self, reason: str) -> NoReturn:
         raise ConfigError(
-            f"the daemon at {self._url} cannot be audited: {reason}; is it running, and is the key "
-            "(--api-key, DISTCONV_API_KEY) one that may read?",
+            f"the daemon at {self._url} cannot be audited: {reason}; is it running, and does the "
+            "key (--api-key, DISTCONV_API_KEY) have the role read?",
             exit_code=EXIT_NOT_AUDITED,
         )
 

@@ -57,7 +57,7 @@ REMEDIES: dict[str, str] = {
     "retries-uneven": f"{_REPORT}; {_RETRY}.",
     # Jobs and engines.
     "unknown-engine": "Its lease will expire, and the job goes to another engine; nothing to do.",
-    "over-slots": "Legal only if the engine was restarted with fewer --slots; then it ends by itself.",
+    "over-slots": "Expected only after the engine was restarted with fewer --slots; it then ends by itself.",
     # Records.
     "job-unreadable": f"The daemon leaves the job out. {_BACKUP}.",
     "job-repaired": "The daemon drops the fields that it cannot read, and goes on with the rest.",

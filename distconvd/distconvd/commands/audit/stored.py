@@ -120,7 +120,7 @@ class StoredAudit:
         if history is None:
             yield Finding("attempts-unreadable", subject, "its attempts cannot be read")
         elif history.job_id != job.job_id:
-            detail = f"its attempts say that they are those of {history.job_id!r}"
+            detail = f"its attempts are recorded as those of job {history.job_id!r}"
             yield Finding("attempts-misfiled", subject, detail)
             history = None
         yield from job_findings(job, history)
