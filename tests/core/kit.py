@@ -26,9 +26,11 @@ from distconvd.dispatch import (
     reports,
     submit,
 )
-from distconvd.dispatch.matching import Requirements, requirements_of
+from distconvd.dispatch.matching import JobQueue, Requirements, requirements_of
 from distconvd.dispatch.matching.queue import created_us
+from distconvd.dispatch.matching.requirement_queue import QueueEntry
 from distconvd.dispatch.matching.requirements import index_tag
+from distconvd.dispatch.matching.schedule import Schedule
 from distconvd.dispatch.records import decode_job
 from distconvd.dispatch.transaction import Transaction
 from distconvd.dispatch.why import why
@@ -376,13 +378,7 @@ def check_invariants(dispatcher: Dispatcher, *, over_slots_ok: bool = False) -> 
 
 def _check_indexes(dispatcher: Dispatcher) -> None:
     pool, queue = dispatcher.state.pool, dispatcher.state.queue
-    assert set(queue.fronts._keys) == set(queue._requirement_queues)
-    for requirements, bound in queue.fronts._keys.items():
-        front = queue.front(requirements)
-        assert front is not None
-        assert bound <= front
-        heap = queue.fronts._heaps[index_tag(requirements)]
-        assert (bound, requirements) in heap
+    _check_queues(queue)
     available_engines = {i: e for i, e in pool.engines.items() if pool.is_available(i)}
     assert pool.abilities == Counter(e.ability for e in available_engines.values())
     assert pool.long_polls == sum(e.long_polls > 0 for e in available_engines.values())
@@ -397,6 +393,46 @@ def _check_indexes(dispatcher: Dispatcher) -> None:
             (s, i) for s, i, e in ranked if s is not None and e.record.streaming_support
         )
         assert index.ranked_streaming == streaming
+
+
+def _check_queues(queue: JobQueue) -> None:
+    """Assert that each queue is found under a lower bound of its front, and each job in its heaps."""
+    scheduled: list[Requirements] = []
+    for tag, schedule in queue.fronts._schedules.items():
+        assert all(index_tag(requirements) == tag for requirements in schedule._keys)
+        _check_schedule(schedule)
+        scheduled += schedule._keys
+    assert set(scheduled) == set(queue._requirement_queues)
+    indexed = [r for by_tag in queue.fronts._by_codec.values() for s in by_tag.values() for r in s]
+    assert Counter(indexed) == Counter(queue._requirement_queues.keys())
+    entries: list[QueueEntry] = []
+    for requirements, requirement_queue in queue._requirement_queues.items():
+        assert requirement_queue.requirements == requirements
+        share_queues = requirement_queue.share_queues
+        assert share_queues
+        schedule_of_shares = requirement_queue._schedule
+        assert (schedule_of_shares is None) == (len(share_queues) == 1)
+        if schedule_of_shares is not None:
+            assert set(schedule_of_shares._keys) == set(share_queues.values())
+            _check_schedule(schedule_of_shares)
+        for share, share_queue in share_queues.items():
+            assert (share_queue.share, share_queue.requirement_queue) == (share, requirement_queue)
+            entries += (found := list(share_queue.entries))
+            assert found
+            assert all(entry.share_queue is share_queue for entry in found)
+            assert share_queue.entries.first() == min(found)
+    by_age = [entry for heap in queue.oldest_pending._heaps.values() for entry in heap]
+    assert sorted(entries) == sorted(by_age) == sorted(queue._current.values())
+
+
+def _check_schedule(schedule: Schedule[Any]) -> None:
+    """Assert that each queue has one valid key, which is not above its front."""
+    assert sorted(schedule._heap) == sorted(schedule._keys.values())
+    for queue, (bound, named) in schedule._keys.items():
+        front = schedule._front_of(queue)
+        assert named is queue
+        assert front is not None
+        assert bound <= front
 
 
 def seeded(seed: int) -> random.Random:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from tests.core.kit import Core, check_invariants
 
+from distconvd.dispatch.matching.requirements import Ability
 from distconvd.model import Job
 from distconvd.policy import EngineInfo, Hold, IdleEngines, Place
 
@@ -341,14 +342,15 @@ def test_a_walk_over_fronts_puts_back_what_it_took_and_sees_what_changed_meanwhi
     core = Core()
     ids = [core.submit(codec=f"word{n // 2}") for n in range(8)]
     fronts = core.dispatcher.state.queue.fronts
-    walk = fronts.walk([frozenset()])
+    any_codec = [Ability(None, frozenset())]
+    walk = fronts.in_order(any_codec)
     assert [next(walk)[0].job_id for _ in range(2)] == [ids[0], ids[2]]
     core.cancel(ids[0])
     core.cancel(ids[2])
     core.cancel(ids[3])
     walk.close()
-    assert [front.job_id for front, _ in fronts.walk([frozenset()])] == [ids[1], ids[4], ids[6]]
-    assert [front.job_id for front, _ in fronts.walk([frozenset()])] == [ids[1], ids[4], ids[6]]
+    assert [front.job_id for front, _ in fronts.in_order(any_codec)] == [ids[1], ids[4], ids[6]]
+    assert [front.job_id for front, _ in fronts.in_order(any_codec)] == [ids[1], ids[4], ids[6]]
     check_invariants(core.dispatcher)
 
 

@@ -314,5 +314,7 @@ def test_a_placement_asks_about_few_jobs_however_many_shares_and_jobs_there_are(
     assert asked == 2_000
     assert set(Counter(seen).values()) == {2}
     requirement_queue = queue._requirement_queues[requirements]
-    assert len(requirement_queue.schedule) <= 2 * len(requirement_queue.share_queues) + 65
+    schedule = requirement_queue._schedule
+    assert schedule is not None
+    assert len(schedule._heap) <= 2 * len(requirement_queue.share_queues) + 65
     assert DispatchSettings().lookahead < 100

@@ -10,14 +10,14 @@ open.
 import contextlib
 import heapq
 import itertools
-from collections.abc import Collection, Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from distconvd.dispatch.lifecycle import JobEvent
 from distconvd.dispatch.matching import AvailableEngines, EngineEntry, Requirements
 from distconvd.dispatch.matching.fronts import IndexedFront
-from distconvd.dispatch.matching.pool import Ability, RequirementIndex
-from distconvd.dispatch.matching.queue import QueueEntry
+from distconvd.dispatch.matching.pool import RequirementIndex
+from distconvd.dispatch.matching.requirement_queue import QueueEntry
 from distconvd.dispatch.transaction import Transaction
 from distconvd.errors import NotFound
 from distconvd.model import AttemptOutcome, Job, new_attempt_fields
@@ -86,7 +86,7 @@ def assign_any(tx: Transaction) -> bytes | None:
     """Assign the first job that the policy places on any engine; return it, or None."""
     for job_id in list(tx.state.reservations):
         tx.state.unreserve(job_id, requeue=True)
-    with contextlib.closing(_fronts(tx, list(tx.state.pool.abilities))) as fronts:
+    with contextlib.closing(tx.state.queue.fronts.in_order(tx.state.pool.abilities)) as fronts:
         found = (
             _place_next(tx, requirements)
             for _, requirements in itertools.islice(fronts, REQUIREMENTS_MAX)
@@ -168,7 +168,7 @@ def _match_for(tx: Transaction, entry: EngineEntry) -> str | None:
         state.unreserve(job_id, requeue=True)
     if not state.pool.is_available(engine_id):
         return None
-    with contextlib.closing(_fronts(tx, [entry.ability])) as fronts:
+    with contextlib.closing(state.queue.fronts.in_order([entry.ability])) as fronts:
         return _match_in_order(tx, engine_id, fronts)
 
 
@@ -204,36 +204,6 @@ def _match_in_order(tx: Transaction, engine_id: str, fronts: Iterator[IndexedFro
         if following is not None:
             heapq.heappush(revisits, (following, requirements))
     return None
-
-
-def _fronts(tx: Transaction, abilities: Collection[Ability]) -> Generator[IndexedFront]:
-    """Yield the queues that engines of these abilities can take, each once, first front first.
-
-    Engines that list codecs find their few queues directly; for those that take any codec the
-    queues are walked one by one, as far as the caller asks for them.
-    """
-    queue = tx.state.queue
-    listed = {
-        requirements
-        for codecs, tags in abilities
-        if codecs
-        for requirements in queue.requirements_for(codecs, tags)
-    }
-    heap = [(front, r) for r in listed if (front := queue.front(r)) is not None]
-    heapq.heapify(heap)
-    with contextlib.closing(
-        queue.fronts.walk([tags for codecs, tags in abilities if not codecs])
-    ) as walk:
-        # Merge the heap of the listed queues with the walk over all: the lesser front is next.
-        walked = next(walk, None)
-        while heap or walked is not None:
-            if walked is not None and (not heap or walked <= heap[0]):
-                # A queue that is listed as well comes from the heap, so that it is yielded once.
-                if walked[1] not in listed:
-                    yield walked
-                walked = next(walk, None)
-            else:
-                yield heapq.heappop(heap)
 
 
 def _match_once(

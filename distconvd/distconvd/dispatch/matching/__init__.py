@@ -4,7 +4,8 @@ Both are derived from the records and rebuilt from them at start; neither knows 
 """
 
 from distconvd.dispatch.matching.pool import AvailableEngines, EngineEntry, EnginePool
-from distconvd.dispatch.matching.queue import JobQueue, Requirements, requirements_of
+from distconvd.dispatch.matching.queue import JobQueue
+from distconvd.dispatch.matching.requirements import Requirements, requirements_of
 
 __all__ = [
     "AvailableEngines",

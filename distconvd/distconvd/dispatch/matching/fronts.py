@@ -1,16 +1,15 @@
-"""Yield the fronts of all requirement queues in order, for engines that take any codec.
+"""Yield the fronts of requirement queues in order, for the engines that can take them.
 
-An engine that lists its codecs looks at these few queues. One that takes any codec would have to
-look at all of them, and there may be as many as there are codec names; so the fronts are kept in
-heaps, one for each tag under which a requirement is indexed. Keys are lower bounds, as in a
-schedule (see `queue`): the least key is checked, and put back with its present value if its front
-has changed.
+An engine that lists its codecs looks at the few queues of these codecs. One that takes any codec
+would have to look at all queues, and there may be as many as there are codec names; so these are in
+schedules, one for each tag under which a requirement is indexed, and walked as far as needed.
 """
 
 import heapq
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection, Generator, Iterator
 
-from distconvd.dispatch.matching.requirements import Front, Requirements, index_tag
+from distconvd.dispatch.matching.requirements import Ability, Front, Requirements, index_tag
+from distconvd.dispatch.matching.schedule import Schedule
 
 IndexedFront = tuple[Front, Requirements]
 
@@ -24,63 +23,81 @@ class Fronts:
 
     def __init__(self, front_of: Callable[[Requirements], Front | None]) -> None:
         self._front_of = front_of
-        self._heaps: dict[str | None, list[IndexedFront]] = {}
-        self._keys: dict[Requirements, Front] = {}
-        """The valid key of each requirement queue; any other key in the heaps is dead."""
+        self._schedules: dict[str | None, Schedule[Requirements]] = {}
+        self._by_codec: dict[str, dict[str | None, set[Requirements]]] = {}
+        """Requirements by codec and by one of their tags (None: they need no tag), so that an
+        engine finds those that it can take without looking at the others."""
 
-    def update_front(self, requirements: Requirements) -> None:
-        """Enter the new front of a queue, unless a lower bound of it is in the heap already."""
-        front = self._front_of(requirements)
-        present_key = self._keys.get(requirements)
-        if front is None or (present_key is not None and present_key <= front):
-            return
-        heap = self._heaps.setdefault(index_tag(requirements), [])
-        if len(heap) > 2 * len(self._keys) + 64:
-            heap[:] = [indexed_front for indexed_front in heap if self._is_valid(indexed_front)]
-            heapq.heapify(heap)
-        self._keys[requirements] = front
-        heapq.heappush(heap, (front, requirements))
+    def add(self, requirements: Requirements) -> None:
+        """Index a new queue; it gets its place when it has a front."""
+        by_tag = self._by_codec.setdefault(requirements.codec, {})
+        by_tag.setdefault(index_tag(requirements), set()).add(requirements)
 
-    def forget(self, requirements: Requirements) -> None:
-        """Forget an emptied queue."""
-        del self._keys[requirements]
+    def enter(self, requirements: Requirements) -> None:
+        """Give a queue its place: its front is new."""
+        tag = index_tag(requirements)
+        schedule = self._schedules.get(tag)
+        if schedule is None:
+            schedule = self._schedules[tag] = Schedule(self._front_of)
+        schedule.enter(requirements)
 
-    def walk(self, tag_sets: Collection[frozenset[str]]) -> Generator[IndexedFront]:
-        """Yield the queues that engines with any of these sets of tags can take, first front first.
+    def remove(self, requirements: Requirements) -> None:
+        """Remove a queue that is empty."""
+        tag = index_tag(requirements)
+        self._schedules[tag].remove(requirements)
+        by_tag = self._by_codec[requirements.codec]
+        by_tag[tag].discard(requirements)
+        if not by_tag[tag]:
+            del by_tag[tag]
+        if not by_tag:
+            del self._by_codec[requirements.codec]
 
-        The queue may change meanwhile: a requirement queue that has been yielded is not yielded
-        again. Close the generator (or exhaust it): it puts back what it took out.
+    def in_order(self, abilities: Collection[Ability]) -> Generator[IndexedFront]:
+        """Yield the queues that engines of these abilities can take, each once, first front first.
+
+        The queue may change meanwhile; then a queue may come in the order in which it was before.
+        Close the generator (or exhaust it): it puts back what it took out.
         """
-        if not tag_sets:
-            return
+        listed = {requirements for ability in abilities for requirements in self._listed(ability)}
+        tag_sets = [tags for codecs, tags in abilities if not codecs]
+        return self._merged(listed, tag_sets) if tag_sets else self._sorted(listed)
+
+    def _merged(
+        self, listed: set[Requirements], tag_sets: list[frozenset[str]]
+    ) -> Generator[IndexedFront]:
+        """Yield the listed queues, and all others that need no more than one of the sets of tags."""
         tags: set[str | None] = {None, *(tag for tags in tag_sets for tag in tags)}
-        heaps = [self._heaps[tag] for tag in tags if tag in self._heaps]
-        taken: list[IndexedFront] = []
+        schedules = [self._schedules[tag] for tag in tags if tag in self._schedules]
+        walked: list[tuple[Schedule[Requirements], Requirements]] = []
+        """What was taken out of the schedules."""
+
+        def walk(schedule: Schedule[Requirements]) -> Iterator[IndexedFront]:
+            while (first := schedule.pop()) is not None:
+                walked.append((schedule, first[1]))
+                # A queue that is listed as well comes from there, so that it is yielded once.
+                if first[1] not in listed and any(first[1].requires <= tags for tags in tag_sets):
+                    yield first
+
         try:
-            while (indexed_front := self._pop_least(heaps)) is not None:
-                taken.append(indexed_front)
-                if any(indexed_front[1].requires <= tags for tags in tag_sets):
-                    yield indexed_front
+            yield from heapq.merge(self._sorted(listed), *map(walk, schedules))
         finally:
-            for front, requirements in taken:
-                if self._keys.get(requirements) == front:
-                    heapq.heappush(self._heaps[index_tag(requirements)], (front, requirements))
+            for schedule, requirements in walked:
+                schedule.enter(requirements)
 
-    def _pop_least(self, heaps: list[list[IndexedFront]]) -> IndexedFront | None:
-        """Remove and return the valid entry with the least present key."""
-        while True:
-            heap = min((h for h in heaps if h), key=lambda h: h[0], default=None)
-            if heap is None:
-                return None
-            indexed_front = heapq.heappop(heap)
-            if not self._is_valid(indexed_front):
+    def _listed(self, ability: Ability) -> Iterator[Requirements]:
+        """Yield the requirements with pending jobs that an engine which lists its codecs can take."""
+        for codec in ability.codecs or ():
+            by_tag = self._by_codec.get(codec)
+            if by_tag is None:
                 continue
-            now = self._front_of(indexed_front[1])
-            if now == indexed_front[0]:
-                return indexed_front
-            if now is not None:
-                self._keys[indexed_front[1]] = now
-                heapq.heappush(heap, (now, indexed_front[1]))
+            for tag in (None, *ability.tags):
+                for requirements in by_tag.get(tag, ()):
+                    if requirements.requires <= ability.tags:
+                        yield requirements
 
-    def _is_valid(self, indexed_front: IndexedFront) -> bool:
-        return self._keys.get(indexed_front[1]) == indexed_front[0]
+    def _sorted(self, listed: set[Requirements]) -> Generator[IndexedFront]:
+        """Yield queues, first front first; a caller that wants the first few does not sort all."""
+        heap = [(front, r) for r in listed if (front := self._front_of(r)) is not None]
+        heapq.heapify(heap)
+        while heap:
+            yield heapq.heappop(heap)

@@ -11,28 +11,15 @@ from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 from distconvd.dispatch.lifecycle import engine_state
-from distconvd.dispatch.matching.queue import Requirements
+from distconvd.dispatch.matching.requirements import Ability, Requirements
 from distconvd.model import EngineRecord, EngineState, canonical_codec
 from distconvd.policy import EngineInfo
 
 INDEXES_MAX = 256
 """Requirements indexed at a time; the least recently used is dropped, and rebuilt on demand."""
-
-
-class Ability(NamedTuple):
-    """What decides which jobs an engine can take."""
-
-    codecs: frozenset[str] | None
-    """Canonical codecs; None: any."""
-    tags: frozenset[str]
-
-    def can_take(self, requirements: Requirements) -> bool:
-        """Whether such an engine can do such a job."""
-        codec_fits = self.codecs is None or requirements.codec in self.codecs
-        return codec_fits and requirements.requires <= self.tags
 
 
 class EngineEntry:

@@ -1,4 +1,5 @@
-"""Define what a job needs of an engine (a requirement), and the front of a queue."""
+"""Define what a job needs of an engine (a requirement), what an engine is able to do, and the front
+of a queue."""
 
 from typing import NamedTuple
 
@@ -10,6 +11,19 @@ class Requirements(NamedTuple):
 
     codec: str
     requires: frozenset[str]
+
+
+class Ability(NamedTuple):
+    """What decides which jobs an engine can take."""
+
+    codecs: frozenset[str] | None
+    """Canonical codecs; None: any."""
+    tags: frozenset[str]
+
+    def can_take(self, requirements: Requirements) -> bool:
+        """Whether such an engine can do such a job."""
+        codec_fits = self.codecs is None or requirements.codec in self.codecs
+        return codec_fits and requirements.requires <= self.tags
 
 
 class Front(NamedTuple):
