@@ -8,16 +8,15 @@ open.
 """
 
 import contextlib
-import heapq
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from distconvd.dispatch.lifecycle import JobEvent
 from distconvd.dispatch.matching import AvailableEngines, EngineEntry, Requirements
-from distconvd.dispatch.matching.fronts import IndexedFront
 from distconvd.dispatch.matching.pool import RequirementIndex
 from distconvd.dispatch.matching.requirement_queue import QueueEntry
+from distconvd.dispatch.matching.visits import Visits
 from distconvd.dispatch.transaction import Transaction
 from distconvd.errors import NotFound
 from distconvd.model import AttemptOutcome, Job, new_attempt_fields
@@ -169,40 +168,22 @@ def _match_for(tx: Transaction, entry: EngineEntry) -> str | None:
     if not state.pool.is_available(engine_id):
         return None
     with contextlib.closing(state.queue.fronts.in_order([entry.ability])) as fronts:
-        return _match_in_order(tx, engine_id, fronts)
+        return _match_in_order(tx, engine_id, Visits(fronts, state.queue.front))
 
 
-def _match_in_order(tx: Transaction, engine_id: str, fronts: Iterator[IndexedFront]) -> str | None:
+def _match_in_order(tx: Transaction, engine_id: str, visits: Visits) -> str | None:
     """Place jobs, first front first, until one is assigned to this engine; see `_match_for`."""
-    # Two sources merge into one order: `fronts`, which yields each queue once, and `revisits`, a
-    # heap of those that were placed from or whose front has changed since they were yielded.
-    revisits: list[IndexedFront] = []
-    fresh = next(fronts, None)
     looked_at = 0
-    while looked_at < REQUIREMENTS_MAX and (revisits or fresh is not None):
-        if fresh is not None and (not revisits or fresh < revisits[0]):
-            front, requirements = fresh
-            fresh = next(fronts, None)
-        else:
-            front, requirements = heapq.heappop(revisits)
-        present = tx.state.queue.front(requirements)
-        if present is None:
-            continue  # a match before this one took its last job
-        if present > front:
-            # A match before this one charged its share: another queue may come first now.
-            heapq.heappush(revisits, (present, requirements))
-            continue
+    while looked_at < REQUIREMENTS_MAX and (requirements := visits.next()) is not None:
         placed = _match_once(tx, requirements, frozenset({engine_id}))
         if placed is None:
             # The policy places none of its first jobs now: do not ask about them again.
             looked_at += 1
-            continue
-        if placed.engine_id == engine_id:
+        elif placed.engine_id == engine_id:
             return placed.job.job_id
-        # The job went to another engine, so the next job of the same queue is in the running.
-        following = tx.state.queue.front(requirements)
-        if following is not None:
-            heapq.heappush(revisits, (following, requirements))
+        else:
+            # The job went to another engine, so the next job of the same queue is in the running.
+            visits.come_again(requirements)
     return None
 
 
