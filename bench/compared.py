@@ -1,4 +1,4 @@
-"""Compare the daemon of this checkout with that of another revision, in turns within one run.
+"""Compare the daemon of this checkout with another revision, in turns within one run.
 
 Each side is a whole process, driven by HTTP only, so the revisions may differ in all their modules.
 The packages of the other revision, with their own entry points, are installed into a directory that

@@ -1,4 +1,4 @@
-"""Measure what the engine adds to small jobs, against a shell loop of the same ffmpeg commands.
+"""Measure what the engine adds to small jobs, against a shell loop of the same commands.
 
 Here an encode takes a second or two, so whatever the engine does once a job shows: starts of
 processes, checks, syncs, messages, and the time from one job to the next. One engine with one slot

@@ -1,4 +1,4 @@
-"""Run all tests: most of them in parallel, then by themselves those that parallel ones would disturb.
+"""Run all tests in parallel, then those that need the machine to themselves.
 
 `make test` calls this. A test with the marker `alone` measures time, counts descriptors or loads the
 whole machine; it runs in a second, serial pytest, after the parallel one has ended. Both parts run

@@ -1,4 +1,4 @@
-"""Raise the failures of an attempt: one exception for each class of `distconvd.model.FAILURES`.
+"""Raise the failures of an attempt: one exception for each failure class.
 
 A stage raises one of these with a sentence that a person understands; the pipeline turns it into
 the report. Nothing else decides a failure's class, and no stage reports by itself. What follows

@@ -29,8 +29,8 @@ class AtFault(StrEnum):
     JOB = "the job or its source"
     ENGINE = "the engine"
     SETTINGS = "the engine's settings"
-    SURROUNDINGS = "the engine's surroundings"
-    PERSON = "a person's wish"
+    SURROUNDINGS = "the engine's machine or network"
+    PERSON = "a person's decision"
 
 
 class Charge(StrEnum):
@@ -88,7 +88,7 @@ FAILURES: dict[FailureClass, FailureRule] = {
     row.name: row
     for row in (
         FailureRule(
-            FailureClass.INPUT, "the source is bad, or the job asks for the impossible",
+            FailureClass.INPUT, "the source is bad, or the job asks for what cannot be done",
             AtFault.JOB, Charge.NEVER, Retry.NEVER, Wait.NEVER,
         ),
         FailureRule(
@@ -101,12 +101,12 @@ FAILURES: dict[FailureClass, FailureRule] = {
             AtFault.SETTINGS, Charge.ALWAYS, Retry.WHILE_UNCHARGED_OR_LEFT, Wait.FROM_SECOND,
         ),
         FailureRule(
-            FailureClass.VERIFICATION, "the output is not what the source and the job called for",
+            FailureClass.VERIFICATION, "the output is not what the source and the job require",
             AtFault.ENGINE, Charge.ALWAYS, Retry.WHILE_UNCHARGED_OR_LEFT, Wait.FROM_SECOND,
             quarantines=True,
         ),
         FailureRule(
-            FailureClass.TRANSIENT, "a passing fault, such as a full disk or a network that is down",
+            FailureClass.TRANSIENT, "a temporary fault, such as a full disk or a network that is down",
             AtFault.SURROUNDINGS, Charge.BEYOND_LIMIT, Retry.WHILE_UNCHARGED_OR_LEFT,
             Wait.FROM_FIRST,
         ),
