@@ -5,22 +5,29 @@ in a table (`[dispatch]`, `[edge]`, `[plugin.NAME]`) are set in the file or by
 `--set dispatch.lease_s=30`.
 """
 
-import math
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import msgspec
 
 from distconvd.dispatch import DispatchSettings
-from distconvd.dispatch.settings import HISTORY_MAX
 from distconvd.edge.bind_address import ListenAddress, parse_listen_address
 from distconvd.edge.cors import ANY, parse_origin
 from distconvd.errors import ConfigError
 from distconvd.host.logs import LEVELS
 from distconvd.host.secret_file import read_secret
+from distconvd.model import (
+    SETTING_MAX,
+    NotNegative,
+    Positive,
+    PositiveCount,
+    TypeFault,
+    explain,
+    sentence,
+)
 
 ENV_PREFIX = "DISTCONV_"
 _MASK = "********"
@@ -28,42 +35,20 @@ _SECRET = re.compile(r"(?:^|[._-])(?:key|secret|token|password)s?$", re.IGNORECA
 """Settings whose last word is one of these are masked, including the settings of plugins."""
 _USERINFO = re.compile(r'://(?:[^/"\\]|\\.)*@')
 """In JSON: the user part of a URL, which usually has a password."""
-_NUMBER_MAX = 1e15
-_PLACE = re.compile(r" - at `\$\.?(.*)`$")
-_INDEX = re.compile(r"\[[^]]*\]")
 _UNKNOWN = re.compile(r"unknown field `([^`]+)`")
-_MAY_BE_ZERO = frozenset(
-    {
-        "start_grace_s",
-        "pickup_s",
-        "redeliver_s",
-        "retry_backoff_s",
-        "retry_backoff_max_s",
-        "retry_elsewhere_s",
-        "lost_attempts_max",
-        "transient_attempts_max",
-        "quarantine_after",
-        "quarantine_s",
-        "idempotency_keys_max",
-        "finished_jobs_max",
-        "finished_age_s",
-    }
-)
-"""Settings in which 0 means "never", "immediately" or "none"; in the others it would stop the daemon's
-work."""
-_AT_MOST = {"lost_attempts_max": HISTORY_MAX, "transient_attempts_max": HISTORY_MAX}
-"""These are counted in a job's history, so they cannot be more than a history contains."""
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535, extra=sentence("must be from 1 to 65535"))]
+"""0, which tests use, is a free port that the system chooses."""
 
 
 class EdgeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Table `[edge]`: limits on what one client may use. See docs/protocol.md, Limits."""
 
-    connections_max: int = 4096
-    body_bytes_max: int = 1_048_576
-    head_timeout_s: float = 10.0
-    body_timeout_s: float = 30.0
-    idle_timeout_s: float = 60.0
-    send_timeout_s: float = 30.0
+    connections_max: PositiveCount = 4096
+    body_bytes_max: PositiveCount = 1_048_576
+    head_timeout_s: Positive = 10.0
+    body_timeout_s: Positive = 30.0
+    idle_timeout_s: Positive = 60.0
+    send_timeout_s: Positive = 30.0
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -71,7 +56,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     host: str | None = None
     """Address to listen on. Default: loopback without a key, every address with one."""
-    port: int = 8080
+    port: Port = 8080
     listen: list[str] = []
     """Where to listen instead of `host` and `port`: `HOST:PORT`, `[IPV6]:PORT`, `unix:/PATH`,
     `systemd` for the sockets that it passes."""
@@ -105,13 +90,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Schemes that a `source_url` may have."""
     cors_origins: list[str] = []
     """Origins of web pages that may call from a browser, or `*`. Default: none."""
-    rate_limit_per_s: float = 0.0
+    rate_limit_per_s: NotNegative = 0.0
     """Requests per second that one key may make in the long run; 0: no limit."""
-    rate_limit_burst: int = 100
+    rate_limit_burst: PositiveCount = 100
     """Requests that one key may make in a burst."""
-    drain_s: float = 30.0
+    drain_s: NotNegative = 30.0
     """How long SIGTERM waits for requests in flight, in seconds."""
-    hook_slow_ms: float = 50.0
+    hook_slow_ms: Positive = 50.0
     """A call into a plugin that takes longer is logged and counted: every request waits for it."""
     dispatch: DispatchSettings = DispatchSettings()
     edge: EdgeSettings = EdgeSettings()
@@ -234,16 +219,26 @@ def check_table(name: str, table: Mapping[str, Any], kind: type[S]) -> S:
     try:
         checked = msgspec.convert(table, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"configuration of [plugin.{name}]: {error}") from error
+        raise ConfigError(
+            f"configuration of [plugin.{name}]: {_said(error, table, kind)}"
+        ) from error
     _check_numbers(f"configuration of [plugin.{name}]:", checked)
     return checked
 
 
+def _said(error: msgspec.ValidationError, table: Mapping[str, Any], kind: Any) -> str:
+    """Return what is wrong with a plugin's table, with the value where a bound is exceeded."""
+    fault = explain(error, kind)
+    if fault.bound is None:
+        return str(error)
+    return _out_of_bounds(fault, table)
+
+
 def _check_numbers(place: str, value: object) -> None:
     inner: Iterable[tuple[object, object]] = ()
-    if isinstance(value, float | int) and not abs(value) < _NUMBER_MAX:
+    if isinstance(value, float | int) and not abs(value) < SETTING_MAX:
         shown = value if isinstance(value, float) else "too long"
-        raise ConfigError(f"{place} is {shown}; choose a number under {_NUMBER_MAX:g}")
+        raise ConfigError(f"{place} is {shown}; choose a number under {SETTING_MAX:g}")
     if isinstance(value, msgspec.Struct):
         inner = msgspec.structs.asdict(value).items()
     elif isinstance(value, dict):
@@ -305,25 +300,24 @@ def _check(values: dict[str, Any], origins: dict[str, str]) -> Config:
     try:
         config = msgspec.convert(values, Config, strict=False)
     except msgspec.ValidationError as error:
-        raise _wrong(str(error), origins) from error
+        raise _wrong(error, values, origins) from error
     if config.log_level.upper() not in LEVELS:
         raise ConfigError(f"log_level is {config.log_level!r}; choose one of {', '.join(LEVELS)}")
-    if not 0 <= config.port <= 65535:
-        raise ConfigError(f"port is {config.port}; choose one from 1 to 65535")
     if config.api_key is not None and not config.api_key.strip():
         raise ConfigError("api_key is empty; give a key, or leave it out to serve loopback only")
-    _check_positive(config)
+    _check_rate_limit(config)
     _check_edge(config)
     _check_origins(config)
     _check_exposure(config)
     return msgspec.structs.replace(config, log_level=config.log_level.upper())
 
 
-def _wrong(complaint: str, origins: dict[str, str]) -> ConfigError:
-    """Return the error for a complaint of msgspec, with the key and the origin of its value."""
-    place = _PLACE.search(complaint)
-    message = _PLACE.sub("", complaint)
-    key = _INDEX.sub("", place.group(1)) if place else ""
+def _wrong(
+    error: msgspec.ValidationError, values: Mapping[str, Any], origins: dict[str, str]
+) -> ConfigError:
+    """Return the error for what msgspec says, with the key and the origin of its value."""
+    fault = explain(error, Config)
+    key, message = fault.field, fault.message
     unknown = _UNKNOWN.search(message)
     if unknown is not None:
         key = ".".join(part for part in (key, unknown.group(1)) if part)
@@ -331,34 +325,29 @@ def _wrong(complaint: str, origins: dict[str, str]) -> ConfigError:
     inside = (origin for at, origin in origins.items() if at == key or at.startswith(key + "."))
     origin = next(inside, None)
     where = f" (from {origin})" if key and origin else ""
+    if fault.bound is not None:
+        return ConfigError(_out_of_bounds(fault, values) + where)
     return ConfigError(f"configuration{' of ' + key if key else ''}{where}: {message}")
 
 
-def _check_positive(config: Config) -> None:
-    tables: list[tuple[str, Any]] = [("dispatch", config.dispatch), ("edge", config.edge)]
-    for name, table in tables:
-        for key in table.__struct_fields__:
-            _check_amount(f"{name}.{key}", getattr(table, key), zero=key in _MAY_BE_ZERO)
-            if getattr(table, key) > _AT_MOST.get(key, math.inf):
-                raise ConfigError(
-                    f"{name}.{key} is {getattr(table, key)}; it can be at most {_AT_MOST[key]}"
-                )
-    _check_amount("rate_limit_per_s", config.rate_limit_per_s, zero=True)
+def _out_of_bounds(fault: TypeFault, values: Mapping[str, Any]) -> str:
+    """Return which setting is out of its bounds, with its value where that is one word."""
+    value: Any = values
+    for part in fault.field.split("."):
+        value = cast("dict[str, Any]", value).get(part) if isinstance(value, dict) else None
+    if isinstance(value, int | float):  # not as JSON, which has no NaN
+        return f"{fault.field} is {value}; it {fault.bound}"
+    if isinstance(value, str):
+        return f"{fault.field} is {_shown(fault.field, value)}; it {fault.bound}"
+    return f"{fault.field} {fault.bound}"
+
+
+def _check_rate_limit(config: Config) -> None:
     if 0 < config.rate_limit_per_s < 0.001:
         raise ConfigError(
             f"rate_limit_per_s is {config.rate_limit_per_s}; it must be at least 0.001, or 0 for no"
             " limit"
         )
-    _check_amount("rate_limit_burst", config.rate_limit_burst, zero=False)
-    _check_amount("drain_s", config.drain_s, zero=True)
-    _check_amount("hook_slow_ms", config.hook_slow_ms, zero=False)
-
-
-def _check_amount(key: str, value: float, *, zero: bool) -> None:
-    if not 0 <= value < _NUMBER_MAX:
-        raise ConfigError(f"{key} is {value}; choose a number from 0 to {_NUMBER_MAX:g}")
-    if value == 0 and not zero:
-        raise ConfigError(f"{key} is 0; it must be more than 0")
 
 
 def _check_edge(config: Config) -> None:

@@ -19,7 +19,7 @@ from msgspec import Meta
 
 from distconv_engine.errors import ConfigError
 from distconv_engine.key import checked_key
-from distconvd.model import ID_RULE, Limits, is_id
+from distconvd.model import ID_RULE, Limits, Slots, explain, is_id
 
 KEY_BYTES_MAX = 4096
 Positive = Annotated[float, Meta(gt=0)]
@@ -35,7 +35,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     work_dir: Path = Path("distconv-engine-work")
     output: str | None = None
     source_root: list[Path] = []
-    slots: Annotated[int, Meta(ge=1, le=64)] = 1
+    slots: Slots = 1
     tags: list[str] = []
     ffmpeg: str | None = None
     hardware: Literal["off", "prefer"] = "off"
@@ -215,9 +215,11 @@ def _convert(values: dict[str, Any]) -> Config:
     try:
         return msgspec.convert(values, Config, strict=False, dec_hook=_decode_path)
     except msgspec.ValidationError as error:
-        problem, _, place = str(error).partition(" - at `$.")
-        where = place.rstrip("`") or "settings"
-        raise ConfigError(f"Setting {where}: {problem}.") from error
+        fault = explain(error, Config)
+        where = fault.field or "settings"
+        if fault.bound is not None:
+            raise ConfigError(f"Setting {where} {fault.bound}.") from error
+        raise ConfigError(f"Setting {where}: {fault.message}.") from error
 
 
 def _decode_path(kind: type, value: Any) -> Any:
@@ -243,7 +245,7 @@ def _read_key(path: Path) -> str:
 def check_engine_id(engine_id: str, origin: str) -> None:
     """Raise `ConfigError` for a name that the daemon would reject."""
     if not is_id(engine_id):
-        raise ConfigError(f"{origin} {ID_RULE}")
+        raise ConfigError(f"{origin} {ID_RULE}.")
 
 
 def _check(config: Config) -> None:

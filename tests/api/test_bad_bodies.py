@@ -284,7 +284,9 @@ HEARTBEATS: list[tuple[str, bytes, str]] = [
     ("jobs.attempt", b'[{"job_id":"1_0","attempt":-1}]', "non-negative"),
     ("jobs.progress.fraction", b'[{"job_id":"1_0","progress":{"fraction":-1}}]', "non-negative"),
     ("jobs", msgspec.json.encode([{"job_id": "1"}] * 257), "more than 256"),
-    ("jobs", msgspec.json.encode([{"job_id": LONG}]), "longer than 128"),
+    ("jobs.job_id", msgspec.json.encode([{"job_id": LONG}]), "longer than 128"),
+    ("jobs.progress.phase", b'[{"job_id":"1_0","progress":{"phase":"%b"}}]' % LONG.encode(), "64"),
+    ("benchmarks", b'{"h264 ":1}', "one word"),
     ("local_job_queue", b"[1]", "expected a string"),
     ("local_job_queue", msgspec.json.encode([LONG]), "longer than 128"),
 ]

@@ -3,11 +3,13 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
+import msgspec
 import pytest
 
-from distconvd.config import describe, load_config
+from distconvd.config import Config, EdgeSettings, check_table, describe, load_config
+from distconvd.dispatch import DispatchSettings
 from distconvd.errors import ConfigError
 from distconvd.plugin_host.loading import Context, Plugins
 
@@ -133,6 +135,36 @@ def test_an_absurd_number_of_a_plugin_is_rejected_with_both_names_by_start_and_c
         describe(loaded, {plugin: kind})
 
 
+class Odd(msgspec.Struct):
+    """Settings of a plugin with bounds in places that have no single value."""
+
+    token: Annotated[str, msgspec.Meta(min_length=20)] = "x" * 20
+    weights: dict[str, Annotated[float, msgspec.Meta(gt=0)]] = {}
+    rules: list["Odd"] = []
+
+
+@pytest.mark.parametrize(
+    "table, said",
+    [
+        ({"token": "hush"}, "token is ********; it is shorter than 20 characters"),
+        ({"weights": {"a": 0}}, "weights must be more than 0"),
+        ({"rules": [{"weights": {"a": 0}}]}, "rules.weights must be more than 0"),
+    ],
+)
+def test_a_setting_of_a_plugin_out_of_its_bounds_is_named_and_a_secret_not_shown(
+    table: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_table("odd", table, Odd)
+    assert str(caught.value) == f"configuration of [plugin.odd]: {said}"
+
+
+def test_every_number_in_the_settings_has_a_bound() -> None:
+    for kind in (Config, DispatchSettings, EdgeSettings):
+        for name, hint in get_type_hints(kind, include_extras=True).items():
+            assert hint not in (int, float), f"{name} is any number"
+
+
 WRONG: list[tuple[str, str]] = [
     ("colour = 1", "configuration of colour (from file {}): this setting is not accepted"),
     (
@@ -141,7 +173,7 @@ WRONG: list[tuple[str, str]] = [
     ),
     ("[edge]\nfoo = 3", "configuration of edge.foo (from file {}): this setting is not accepted"),
     ('port = "x"', "configuration of port (from file {}): "),
-    ("port = 70000", "port is 70000; choose one from 1 to 65535"),
+    ("port = 70000", "port is 70000; it must be from 1 to 65535 (from file {})"),
     ("plugins = [5]", "configuration of plugins (from file {}): "),
     ("plugins = 5", "configuration of plugins (from file {}): "),
     ('log_format = "xml"', "configuration of log_format (from file {}): "),
@@ -150,9 +182,10 @@ WRONG: list[tuple[str, str]] = [
     ("[dispatch]\nlease_s = -1", "dispatch.lease_s is -1"),
     (
         "[dispatch]\nlost_attempts_max = 65",
-        "dispatch.lost_attempts_max is 65; it can be at most 64",
+        "dispatch.lost_attempts_max is 65; it must be at most 64",
     ),
     ("[dispatch]\nlease_s = 0", "dispatch.lease_s is 0; it must be more than 0"),
+    ("[dispatch]\nlease_s = 1e15", "it must be less than 1e+15"),
     ("[dispatch]\nlease_s = nan", "dispatch.lease_s is nan"),
     ("[dispatch]\nlease_s = inf", "dispatch.lease_s is inf"),
     ('[dispatch]\nlease_s = "soon"', "configuration of dispatch.lease_s (from file {}): "),

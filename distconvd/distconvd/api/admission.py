@@ -7,8 +7,9 @@ from contextlib import suppress
 
 import msgspec
 
-from distconvd.api.decode import check_no_duplicates, decode, decode_object
-from distconvd.api.validate import check_known_fields, check_submission
+from distconvd.api.decode import decode, decode_object
+from distconvd.api.known_fields import check_known_fields, check_no_duplicates
+from distconvd.api.validate import check_decoded
 from distconvd.core.archive import Archive, Archived
 from distconvd.core.ledger import Ledger
 from distconvd.dispatch.queries import get_job
@@ -78,7 +79,7 @@ class Admission:
         if strict:
             check_known_fields(decode_object(body))
             check_no_duplicates(body)
-        check_submission(submission, self._schemes)
+        check_decoded(submission, self._schemes)
         return submission
 
     async def is_known(self, idempotency: IdempotencyKey | None) -> bool:
@@ -108,7 +109,7 @@ class Admission:
     def _check_answer(self, name: str, answer: Submission) -> None:
         """Check a submission that a plugin has changed against the same rules."""
         try:
-            check_submission(answer, self._schemes)
+            check_decoded(answer, self._schemes)
         except BadRequest as error:
             log.exception("plugin %s returned an invalid submission", name)
             raise _failed(name) from error

@@ -3,14 +3,9 @@
 import trio
 
 from distconvd.api.decode import decode
+from distconvd.api.known_fields import unknown_fields
 from distconvd.api.openapi import engines as docs
 from distconvd.api.replies import array_of, encoded, job_reply, json_reply, wait_s_of
-from distconvd.api.validate import (
-    check_benchmark,
-    check_heartbeat,
-    check_id,
-    unknown_fields,
-)
 from distconvd.api.waiting import require_still_authorized, wait_while_authorized
 from distconvd.auth import require_engine
 from distconvd.core.event_bus import EventBus
@@ -70,7 +65,6 @@ class EnginesApi:
     async def heartbeat(self, request: Request) -> Response:
         """`POST /engines/heartbeat`."""
         beat = decode(request.body, Heartbeat)
-        check_heartbeat(beat)
         request.log["engine_id"] = beat.engine_id
         require_engine(request.principal, beat.engine_id)
         extra = unknown_fields(request.body, Heartbeat)
@@ -79,7 +73,6 @@ class EnginesApi:
     async def benchmark(self, request: Request) -> Response:
         """`POST /engines/benchmark_result`."""
         report = decode(request.body, BenchmarkReport)
-        check_benchmark(report)
         request.log["engine_id"] = report.engine_id
         require_engine(request.principal, report.engine_id)
         return encoded({"message": await self._ledger.execute(engines.benchmark, report)})
@@ -91,7 +84,6 @@ class EnginesApi:
         if asked.engine_id is None:
             record = await self._ledger.execute(assign_any)
         else:
-            check_id(asked.engine_id, "engine_id")
             request.log["engine_id"] = asked.engine_id
             record = await self._ledger.execute(ask, asked.engine_id)
             wait_s = wait_s_of(request.headers)

@@ -25,13 +25,6 @@ from distconvd.api.replies import (
     names_version,
     wait_s_of,
 )
-from distconvd.api.validate import (
-    check_complete,
-    check_fail,
-    check_patch,
-    check_progress,
-    check_release,
-)
 from distconvd.api.waiting import wait_while_authorized
 from distconvd.auth import require_engine
 from distconvd.core.archive import Archive
@@ -164,7 +157,6 @@ class JobsApi:
     async def patch(self, request: Request) -> Response:
         """`PATCH /jobs/{id}`."""
         change = decode(request.body, JobPatch)
-        check_patch(change)
         return await self._edit(request, lambda tx, job_id: submit.patch(tx, job_id, change))
 
     async def cancel(self, request: Request) -> Response:
@@ -195,28 +187,24 @@ class JobsApi:
     async def complete(self, request: Request) -> Response:
         """`POST /jobs/{id}/complete`."""
         report = decode(request.body, CompleteReport)
-        check_complete(report)
         request.log["attempt"] = report.attempt
         return await self._report(request, reports.complete, report)
 
     async def fail(self, request: Request) -> Response:
         """`POST /jobs/{id}/fail`."""
         report = decode(request.body, FailReport)
-        check_fail(report)
         request.log["attempt"] = report.attempt
         return await self._report(request, reports.fail, report)
 
     async def release(self, request: Request) -> Response:
         """`POST /jobs/{id}/release`."""
         report = decode(request.body, ReleaseReport)
-        check_release(report)
         request.log["attempt"] = report.attempt
         return await self._report(request, reports.release, report)
 
     async def progress(self, request: Request) -> Response:
         """`POST /jobs/{id}/progress`."""
         report = decode(request.body, ProgressReport)
-        check_progress(report)
         request.log["attempt"] = report.attempt
         job_id = _job_id(request)
         report = _with_sender(request, report)

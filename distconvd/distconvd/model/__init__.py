@@ -6,6 +6,18 @@ thing in code, documents, logs, metrics and on the wire. Times are milliseconds 
 """
 
 from distconvd.model.attempt import Attempt, AttemptHistory
+from distconvd.model.bound_words import TypeFault, explain, maybe_wrong_type
+from distconvd.model.bounds import (
+    SETTING_MAX,
+    CodecName,
+    EngineId,
+    NotNegative,
+    NotNegativeCount,
+    Positive,
+    PositiveCount,
+    Slots,
+    sentence,
+)
 from distconvd.model.codec import CODEC_ALIASES, CODECS, Codec, canonical_codec
 from distconvd.model.container import CONTAINERS, ContainerName, ContainerRules, container_of
 from distconvd.model.engine import EngineRecord, EngineState
@@ -19,7 +31,7 @@ from distconvd.model.failure import (
     Retry,
     Wait,
 )
-from distconvd.model.ids import ID_RULE, is_id, is_word
+from distconvd.model.ids import ID_RULE, is_id
 from distconvd.model.job import (
     IDENTITY_FIELDS,
     PER_ATTEMPT_FIELDS,
@@ -47,6 +59,8 @@ from distconvd.model.messages import (
     JobPatch,
     ProgressReport,
     ReleaseReport,
+    ReportedProgress,
+    ReportedResult,
     ReportReply,
     Submission,
     Verdict,
@@ -64,6 +78,7 @@ __all__ = [
     "OPTION_RANGES",
     "PER_ATTEMPT_FIELDS",
     "PER_RUN_FIELDS",
+    "SETTING_MAX",
     "SUBMITTED_FIELDS",
     "TERMINAL_STATUSES",
     "AssignRequest",
@@ -74,9 +89,11 @@ __all__ = [
     "BenchmarkReport",
     "Charge",
     "Codec",
+    "CodecName",
     "CompleteReport",
     "ContainerName",
     "ContainerRules",
+    "EngineId",
     "EngineRecord",
     "EngineState",
     "FailReport",
@@ -90,23 +107,33 @@ __all__ = [
     "JobResult",
     "JobStatus",
     "Limits",
+    "NotNegative",
+    "NotNegativeCount",
     "OptionFault",
     "Output",
+    "Positive",
+    "PositiveCount",
     "Progress",
     "ProgressReport",
     "ReleaseReport",
     "ReportReply",
+    "ReportedProgress",
+    "ReportedResult",
     "Reporter",
     "Retry",
+    "Slots",
     "Submission",
     "TranscodeOptions",
+    "TypeFault",
     "Verdict",
     "Wait",
     "canonical_codec",
     "container_of",
+    "explain",
     "find_fault",
     "is_id",
-    "is_word",
+    "maybe_wrong_type",
     "new_attempt_fields",
     "new_run_fields",
+    "sentence",
 ]

@@ -8,16 +8,12 @@ import re
 from distconvd.model.limits import Limits
 
 ID_RULE = (
-    f"must have 1 to {Limits.id_chars} characters, without spaces, slashes or control characters."
+    f"must have 1 to {Limits.id_chars} characters, without spaces, slashes or control characters"
 )
-_WORD = re.compile(r"[^\s/\x00-\x1f\x7f]+\Z")
-
-
-def is_word(value: str) -> bool:
-    """Whether this is non-empty and has no space, slash or control character."""
-    return _WORD.match(value) is not None
+WORD_PATTERN = r"[^\s/\x00-\x1f\x7f\x85]+"  # \x85: a space in Python, not in ECMA-262
+_WORD = re.compile(WORD_PATTERN + r"\Z")
 
 
 def is_id(value: str) -> bool:
-    """Whether this can be an engine's id."""
-    return len(value) <= Limits.id_chars and is_word(value)
+    """Whether this can be an engine's id: non-empty, without spaces, slashes, control characters."""
+    return len(value) <= Limits.id_chars and _WORD.match(value) is not None

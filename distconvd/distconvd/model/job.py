@@ -10,12 +10,14 @@ A run consists of attempts; the start of an attempt resets a part of the run's f
 """
 
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
+from distconvd.model.bounds import ShownWord, shown, shown_range
 from distconvd.model.container import ContainerName
 from distconvd.model.failure import FailureClass
+from distconvd.model.limits import Limits
 
 
 class JobStatus(StrEnum):
@@ -47,22 +49,26 @@ class Progress(msgspec.Struct, frozen=True):
 
 
 class TranscodeOptions(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the output should be like; a field left out takes the codec's default."""
+    """What the output should be like; an omitted field takes the codec's default. `crf` and
+    `video_bitrate_kbps` cannot be combined, `two_pass` needs the latter, the container must
+    support the codecs, and `faststart` is for mp4 and mov. `crf`, `preset`, `tune` and
+    `two_pass` must suit the codec: docs/protocol.md has the table. For a codec that is not in
+    the table, any values are accepted."""
 
     container: ContainerName | None = None
-    crf: int | None = None
-    video_bitrate_kbps: int | None = None
-    preset: str | None = None
-    max_width: int | None = None
+    crf: Annotated[int, shown_range(0, 63)] | None = None
+    video_bitrate_kbps: Annotated[int, shown_range(1, 1_000_000)] | None = None
+    preset: ShownWord | None = None
+    max_width: Annotated[int, shown_range(16, 16_384)] | None = None
     """Pixels; a smaller source is never scaled up."""
-    max_height: int | None = None
-    max_fps: float | None = None
+    max_height: Annotated[int, shown_range(16, 16_384)] | None = None
+    max_fps: Annotated[float, shown_range(0.01, 1_000)] | None = None
     audio_codec: Literal["aac", "opus", "copy", "none"] | None = None
-    audio_bitrate_kbps: int | None = None
+    audio_bitrate_kbps: Annotated[int, shown_range(6, 1_536)] | None = None
     subtitles: Literal["keep", "drop"] | None = None
     faststart: bool | None = None
     two_pass: bool | None = None
-    tune: str | None = None
+    tune: ShownWord | None = None
     on_unsupported: Literal["fail", "drop"] = "fail"
     """What to do with a stream that the container cannot hold."""
 
@@ -70,9 +76,13 @@ class TranscodeOptions(msgspec.Struct, frozen=True, omit_defaults=True):
 class Output(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where the result should go; left out, the engine's own `--output` decides."""
 
-    url: str | None = None
+    url: (
+        Annotated[str, shown(maxLength=Limits.url_chars, pattern="^(file:///|https?://)")] | None
+    ) = None
     """`file://` directory or file, or `http(s)://` for PUT."""
-    name: str | None = None
+    name: (
+        Annotated[str, shown(minLength=1, maxLength=255, pattern=r"^[^/\\\x00-\x1f]+$")] | None
+    ) = None
     """File name; default: the source's stem with the container's suffix."""
 
 

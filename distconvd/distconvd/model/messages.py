@@ -1,13 +1,43 @@
 """Define what clients and engines send and what the daemon answers: one struct a message.
 
 Unknown fields are ignored, as the original does (`?strict=true` refuses them on a submission).
-Bounds that types cannot express are checked in `distconvd.api.validate`.
+What is sent to the daemon has its bounds in its types, see `model.bounds`; URLs, and rules for
+several fields, are checked in `distconvd.api.validate`.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
+from distconvd.model.bounds import (
+    Amount,
+    AttemptNumber,
+    BenchmarkTime,
+    ByCodec,
+    Capacity,
+    CodecNames,
+    EngineId,
+    Flag,
+    JobId,
+    JobIds,
+    JobSize,
+    Labels,
+    MaxRetries,
+    Phase,
+    Priority,
+    ReportedUrl,
+    ResultCount,
+    ResultList,
+    ResultNumber,
+    ResultText,
+    Sha256,
+    ShortText,
+    Slots,
+    SourceUrl,
+    Tags,
+    TargetCodec,
+    TimeMs,
+)
 from distconvd.model.failure import FailureClass
 from distconvd.model.job import (
     Job,
@@ -16,64 +46,78 @@ from distconvd.model.job import (
     Progress,
     TranscodeOptions,
 )
+from distconvd.model.limits import Limits
 
 
 class Submission(msgspec.Struct, frozen=True):
     """`POST /jobs/`: a new job."""
 
-    source_url: str
-    target_codec: str
-    job_size: float = 0.0
-    max_retries: int = 3
-    priority: int = 0
-    labels: dict[str, str] = {}
-    requires: list[str] = []
+    source_url: SourceUrl
+    target_codec: TargetCodec
+    job_size: JobSize = 0.0
+    max_retries: MaxRetries = 3
+    priority: Priority = 0
+    labels: Labels = {}
+    requires: Tags = []
     options: TranscodeOptions = TranscodeOptions()
     output: Output | None = None
-    source_sha256: str | None = None
-    not_before: int | None = None
+    source_sha256: Sha256 | None = None
+    not_before: TimeMs | None = None
 
 
 class JobPatch(msgspec.Struct, frozen=True):
     """`PATCH /jobs/{id}`: what may change while a job has not ended. UNSET fields do not."""
 
-    priority: int | msgspec.UnsetType = msgspec.UNSET
-    labels: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
-    not_before: int | None | msgspec.UnsetType = msgspec.UNSET
+    priority: Priority | msgspec.UnsetType = msgspec.UNSET
+    labels: Labels | msgspec.UnsetType = msgspec.UNSET
+    not_before: TimeMs | None | msgspec.UnsetType = msgspec.UNSET
     paused: bool | msgspec.UnsetType = msgspec.UNSET
+
+
+class ReportedProgress(Progress, frozen=True):
+    """Progress as an engine sends it: the same fields, with bounds."""
+
+    fraction: Amount = 0.0
+    fps: Amount | None = None
+    speed: Amount | None = None
+    eta_seconds: Amount | None = None
+    phase: Phase = "queued"
 
 
 class HeldJob(msgspec.Struct, frozen=True):
     """One active attempt, as an engine names it in a heartbeat."""
 
-    job_id: str
-    attempt: int | None = None
-    progress: Progress | None = None
+    job_id: JobId
+    attempt: AttemptNumber | None = None
+    progress: ReportedProgress | None = None
+
+
+HeldJobs = Annotated[list[HeldJob], msgspec.Meta(max_length=Limits.held_jobs)]
 
 
 class Heartbeat(msgspec.Struct, frozen=True):
     """`POST /engines/heartbeat`: registers an engine and renews its leases. UNSET fields stay as
     they are."""
 
-    engine_id: str
-    engine_type: str | msgspec.UnsetType = msgspec.UNSET
-    supported_codecs: list[str] | msgspec.UnsetType = msgspec.UNSET
-    status: str | msgspec.UnsetType = msgspec.UNSET
-    storage_capacity_gb: float | msgspec.UnsetType = msgspec.UNSET
-    streaming_support: bool | msgspec.UnsetType = msgspec.UNSET
-    benchmark_time: float | None | msgspec.UnsetType = msgspec.UNSET
-    benchmarks: dict[str, float] | msgspec.UnsetType = msgspec.UNSET
-    benchmark_fps: dict[str, float] | msgspec.UnsetType = msgspec.UNSET
-    slots: int | msgspec.UnsetType = msgspec.UNSET
-    tags: list[str] | msgspec.UnsetType = msgspec.UNSET
-    hostname: str | msgspec.UnsetType = msgspec.UNSET
-    version: str | msgspec.UnsetType = msgspec.UNSET
-    free_gb: float | None | msgspec.UnsetType = msgspec.UNSET
-    cpu_percent: float | None | msgspec.UnsetType = msgspec.UNSET
+    engine_id: EngineId
+    engine_type: ShortText | msgspec.UnsetType = msgspec.UNSET
+    supported_codecs: CodecNames | msgspec.UnsetType = msgspec.UNSET
+    status: ShortText | msgspec.UnsetType = msgspec.UNSET
+    storage_capacity_gb: Capacity | msgspec.UnsetType = msgspec.UNSET
+    streaming_support: Flag | msgspec.UnsetType = msgspec.UNSET
+    benchmark_time: BenchmarkTime | None | msgspec.UnsetType = msgspec.UNSET
+    benchmarks: ByCodec | msgspec.UnsetType = msgspec.UNSET
+    benchmark_fps: ByCodec | msgspec.UnsetType = msgspec.UNSET
+    slots: Slots | msgspec.UnsetType = msgspec.UNSET
+    tags: Tags | msgspec.UnsetType = msgspec.UNSET
+    hostname: ShortText | msgspec.UnsetType = msgspec.UNSET
+    version: ShortText | msgspec.UnsetType = msgspec.UNSET
+    free_gb: Amount | None | msgspec.UnsetType = msgspec.UNSET
+    cpu_percent: Amount | None | msgspec.UnsetType = msgspec.UNSET
     temperature_c: float | None | msgspec.UnsetType = msgspec.UNSET
-    jobs: list[HeldJob] | msgspec.UnsetType = msgspec.UNSET
+    jobs: HeldJobs | msgspec.UnsetType = msgspec.UNSET
     """Its active attempts. UNSET (a legacy engine): all of its leases are renewed."""
-    local_job_queue: list[str] | msgspec.UnsetType = msgspec.UNSET
+    local_job_queue: JobIds | msgspec.UnsetType = msgspec.UNSET
     """The original's name for the same, ids only."""
 
 
@@ -103,26 +147,48 @@ class HeartbeatReply(msgspec.Struct, frozen=True):
 class BenchmarkReport(msgspec.Struct, frozen=True):
     """`POST /engines/benchmark_result`."""
 
-    engine_id: str
-    benchmark_time: float
-    benchmarks: dict[str, float] = {}
-    requested_at: int | None = None
+    engine_id: EngineId
+    benchmark_time: BenchmarkTime
+    benchmarks: ByCodec = {}
+    requested_at: TimeMs | None = None
     """`HeartbeatReply.benchmark_requested_at` of the request that it answers; None: unrequested."""
 
 
 class AssignRequest(msgspec.Struct, frozen=True):
     """`POST /assign_job/`: with no engine id, any engine that the policy chooses."""
 
-    engine_id: str | None = None
+    engine_id: EngineId | None = None
+
+
+class ReportedResult(JobResult, frozen=True, omit_defaults=True):
+    """A result as an engine sends it: the same fields, with bounds."""
+
+    size_bytes: ResultCount | None = None
+    sha256: ResultText | None = None
+    duration_s: ResultNumber | None = None
+    video_frames: ResultCount | None = None
+    video_codec: ResultText | None = None
+    audio_codec: ResultText | None = None
+    width: ResultCount | None = None
+    height: ResultCount | None = None
+    source_size_bytes: ResultCount | None = None
+    source_duration_s: ResultNumber | None = None
+    engine_id: ResultText | None = None
+    ffmpeg_version: ResultText | None = None
+    encoder: ResultText | None = None
+    wall_s: ResultNumber | None = None
+    kept: ResultList | None = None
+    dropped: ResultList | None = None
+    checks: ResultList | None = None
 
 
 class CompleteReport(msgspec.Struct, frozen=True):
     """`POST /jobs/{id}/complete`."""
 
-    output_url: str
-    attempt: int | None = None
-    engine_id: str | None = None
-    result: JobResult | None = None
+    output_url: ReportedUrl
+    attempt: AttemptNumber | None = None
+    engine_id: EngineId | None = None
+    result: ReportedResult | None = None
 
 
 class FailReport(msgspec.Struct, frozen=True):
@@ -130,8 +196,8 @@ class FailReport(msgspec.Struct, frozen=True):
     but the failure does not count towards quarantine, since the source may be at fault."""
 
     error_message: str
-    attempt: int | None = None
-    engine_id: str | None = None
+    attempt: AttemptNumber | None = None
+    engine_id: EngineId | None = None
     error_class: FailureClass | None = None
     log_tail: str | None = None
 
@@ -140,21 +206,21 @@ class ReleaseReport(msgspec.Struct, frozen=True):
     """`POST /jobs/{id}/release`: the engine gives the attempt back without a failure (it
     drains)."""
 
-    attempt: int
-    engine_id: str
+    attempt: AttemptNumber
+    engine_id: EngineId
     reason: str = "released"
 
 
 class ProgressReport(msgspec.Struct, frozen=True):
     """`POST /jobs/{id}/progress`; renews the lease of the attempt that it names."""
 
-    attempt: int
-    engine_id: str | None = None
-    fraction: float = 0.0
-    fps: float | None = None
-    speed: float | None = None
-    eta_seconds: float | None = None
-    phase: str = "encode"
+    attempt: AttemptNumber
+    engine_id: EngineId | None = None
+    fraction: Amount = 0.0
+    fps: Amount | None = None
+    speed: Amount | None = None
+    eta_seconds: Amount | None = None
+    phase: Phase = "encode"
 
 
 class ReportReply(msgspec.Struct, frozen=True):

@@ -5,21 +5,26 @@ from another daemon. For a codec that is not in the table only the general range
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple, get_args, get_type_hints
 
+from distconvd.model.bounds import RANGE
 from distconvd.model.codec import CODECS, Codec
 from distconvd.model.container import CONTAINERS, ContainerRules, container_of
 from distconvd.model.job import Output, TranscodeOptions
 
+
+def _range_of(hint: Any) -> tuple[float, float] | None:
+    """Return the range that a field's type states, see `bounds.shown_range`."""
+    notes = (note for part in get_args(hint) for note in getattr(part, "__metadata__", ()))
+    return next((note.extra[RANGE] for note in notes if note.extra), None)
+
+
 OPTION_RANGES: dict[str, tuple[float, float]] = {
-    "crf": (0, 63),
-    "video_bitrate_kbps": (1, 1_000_000),
-    "audio_bitrate_kbps": (6, 1_536),
-    "max_width": (16, 16_384),
-    "max_height": (16, 16_384),
-    "max_fps": (0.01, 1_000),
+    name: found
+    for name, hint in get_type_hints(TranscodeOptions, include_extras=True).items()
+    if (found := _range_of(hint)) is not None
 }
-"""The least and greatest value of each number, for any codec."""
+"""The least and greatest value of each number, for any codec: as `TranscodeOptions` states them."""
 
 
 class OptionFault(NamedTuple):

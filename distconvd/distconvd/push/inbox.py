@@ -12,14 +12,7 @@ import msgspec
 
 from distconvd.api.assigned_engine import require_assigned_engine
 from distconvd.api.decode import decode
-from distconvd.api.validate import (
-    check_complete,
-    check_fail,
-    check_heartbeat,
-    check_progress,
-    check_release,
-    unknown_fields,
-)
+from distconvd.api.known_fields import unknown_fields
 from distconvd.core.ledger import Ledger
 from distconvd.dispatch import engines, reports
 from distconvd.dispatch.transaction import Transaction
@@ -102,23 +95,19 @@ class Inbox:
         if isinstance(message, ProgressMessage):
             return await self._progress(message, body)
         if isinstance(message, CompletedMessage):
-            return await self._report(
-                message, body, CompleteReport, check_complete, reports.complete
-            )
+            return await self._report(message, body, CompleteReport, reports.complete)
         if isinstance(message, FailedMessage):
-            return await self._report(message, body, FailReport, check_fail, reports.fail)
-        return await self._report(message, body, ReleaseReport, check_release, reports.release)
+            return await self._report(message, body, FailReport, reports.fail)
+        return await self._report(message, body, ReleaseReport, reports.release)
 
     async def _heartbeat(self, body: bytes) -> bytes:
         beat = decode(body, Heartbeat)
-        check_heartbeat(beat)
         self._check_sender(beat.engine_id)
         extra = unknown_fields(body, Heartbeat)
         return msgspec.json.encode(await self._ledger.execute(engines.heartbeat, beat, extra))
 
     async def _progress(self, message: ProgressMessage, body: bytes) -> bytes:
         report = self._signed(decode(body, ProgressReport))
-        check_progress(report)
         verdict = await self._ledger.execute(reports.progress, message.job_id, report)
         return msgspec.json.encode(verdict)
 
@@ -127,12 +116,10 @@ class Inbox:
         message: ReportMessage,
         body: bytes,
         kind: type[R],
-        check: Callable[[R], None],
         apply: Callable[[Transaction, str, R], str],
     ) -> bytes:
         """Apply a report and answer with the original's sentence and the job as it is now."""
         report = self._signed(decode(body, kind))
-        check(report)
 
         def command(tx: Transaction) -> tuple[str, bytes]:
             if _has_no_number(report):

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from distconv_engine.ffmpeg.progress import EncodeProgress
-from distconvd.model import Progress
+from distconvd.model import ReportedProgress
 
 _SPANS: dict[str, tuple[float, float]] = {
     "preflight": (0.0, 0.0),
@@ -27,23 +27,23 @@ class Tracker:
     def __init__(self) -> None:
         self.version = 0
         """Counts the changes, so that a reader can see whether there is a new one."""
-        self.now = Progress(phase="preflight")
+        self.now = ReportedProgress(phase="preflight")
         self._spent_s = defaultdict[str, float](float)
         self._since_s = time.monotonic()
 
     def phase(self, name: str) -> None:
         """Enter a stage."""
         self._count_time()
-        self._set(Progress(fraction=_SPANS[name][0], phase=name))
+        self._set(ReportedProgress(fraction=_SPANS[name][0], phase=name))
 
     def part(self, part: float) -> None:
         """Report how much of the current stage is done, 0 to 1."""
-        self._set(Progress(fraction=self._whole(part), phase=self.now.phase))
+        self._set(ReportedProgress(fraction=self._whole(part), phase=self.now.phase))
 
     def encoding(self, progress: EncodeProgress, part: float, duration_s: float | None) -> None:
         """Report a block of ffmpeg's progress."""
         self._set(
-            Progress(
+            ReportedProgress(
                 fraction=self._whole(part),
                 fps=progress.fps,
                 speed=progress.speed,
@@ -66,7 +66,7 @@ class Tracker:
         low, high = _SPANS[self.now.phase]
         return round(low + (high - low) * min(1.0, max(0.0, part)), 4)
 
-    def _set(self, progress: Progress) -> None:
+    def _set(self, progress: ReportedProgress) -> None:
         if progress != self.now:
             self.now = progress
             self.version += 1

@@ -4,7 +4,7 @@ from distconv_engine.attempts.context import EngineContext
 from distconv_engine.checks.output import Verified
 from distconv_engine.checks.source import Source
 from distconv_engine.pipeline.encoder_choice import Work
-from distconvd.model import JobResult
+from distconvd.model import ReportedResult
 
 
 def result_of(
@@ -14,10 +14,10 @@ def result_of(
     verified: Verified,
     wall_s: float,
     *more_checks: str,
-) -> JobResult:
+) -> ReportedResult:
     """Return the result; `more_checks` are further names for its list of checks."""
     plan = work.request.plan
-    return JobResult(
+    return ReportedResult(
         size_bytes=verified.size_bytes,
         sha256=verified.sha256,
         duration_s=round(verified.duration_s, 3),

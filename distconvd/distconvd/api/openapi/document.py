@@ -8,12 +8,11 @@ can answer (401 if it needs a key, 413 if it has a body) follows from the route.
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast, get_args, get_type_hints
 
 import msgspec
 
 from distconvd import __version__
-from distconvd.api.openapi.field_constraints import FIELDS, RESULT, WORDS
 from distconvd.api.openapi.operations import OPENAPI
 from distconvd.api.openapi.route_table import path_of
 from distconvd.edge.doc import Answer, Doc, Parameter
@@ -137,7 +136,7 @@ def document(routes: Iterable[Route]) -> Tree:
 
 
 class _Schemas:
-    """The types of all routes as schemas; those of request bodies include their bounds."""
+    """The types of all routes as schemas; bounds are part of the types (`model.bounds`)."""
 
     def __init__(self, docs: Iterable[Doc]) -> None:
         docs = list(docs)
@@ -147,16 +146,18 @@ class _Schemas:
         kinds = [*sent, *described, *asked, Problem]
         template = _SCHEMAS + "{name}"
         found, self.components = msgspec.json.schema_components(kinds, ref_template=template)
+        for schema in (*found, *self.components.values()):
+            _translate(schema)
         self._found = dict(zip(map(repr, kinds), found, strict=True))
+        structs: set[type[msgspec.Struct]] = set()
+        for kind in kinds:
+            _structs(kind, structs)
+        sparse = {kind.__name__ for kind in structs if kind.__struct_config__.omit_defaults}
         of_requests = msgspec.json.schema_components(sent, ref_template=template)[1]
         for name, schema in self.components.items():
             if "properties" not in schema:
                 continue
-            if name in WORDS:
-                schema["description"] = WORDS[name]
-            if name in of_requests:
-                _bind(name, schema["properties"])
-            else:
+            if name not in of_requests and name not in sparse:
                 _require_all(schema)
 
     def of(self, kind: Any) -> Tree:
@@ -164,8 +165,28 @@ class _Schemas:
         return self._found[repr(kind)]
 
 
+def _translate(tree: Any) -> None:
+    r"""Write what is Python's as JSON Schema has it: `\Z` as `$`, a docstring as one paragraph."""
+    if isinstance(tree, list):
+        for part in tree:  # pyright: ignore[reportUnknownVariableType] - any JSON
+            _translate(part)
+    if not isinstance(tree, dict):
+        return
+    schema = cast("Tree", tree)
+    for key, value in schema.items():
+        if key == "pattern" and isinstance(value, str):
+            schema[key] = re.sub(r"\\Z\Z", "$", value)
+        elif key == "description" and isinstance(value, str):
+            schema[key] = " ".join(value.split())
+        else:
+            _translate(value)
+
+
 def _require_all(schema: Tree) -> None:
-    """Mark the fields with a default as required: replies contain them, and omit only unset ones."""
+    """Mark the fields with a default as required: replies contain them, and omit only unset ones.
+
+    Not for a struct that omits its defaults.
+    """
     always = set(schema.get("required", ()))
     schema["required"] = [
         name
@@ -174,18 +195,14 @@ def _require_all(schema: Tree) -> None:
     ]
 
 
-def _bind(kind: str, properties: Mapping[str, Tree]) -> None:
-    """Add bounds to the fields of a message; for a nullable field, to its other type."""
-    for name, schema in properties.items():
-        choices: list[Tree] = schema.get("anyOf", [schema])
-        real = next((one for one in choices if one.get("type") != "null"), schema)
-        bounds = RESULT.get(real.get("type", "")) if kind == "JobResult" else FIELDS.get(name)
-        if bounds is not None:
-            real.update(bounds if real.get("type") != "integer" else _whole(bounds))
-
-
-def _whole(bounds: Mapping[str, Any]) -> Tree:
-    return {key: int(value) if isinstance(value, float) else value for key, value in bounds.items()}
+def _structs(hint: Any, found: set[type[msgspec.Struct]]) -> None:
+    """Add the structs that a type consists of, at any depth."""
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct) and hint not in found:
+        found.add(hint)
+        for inner in get_type_hints(hint).values():
+            _structs(inner, found)
+    for part in get_args(hint):
+        _structs(part, found)
 
 
 def _operation(route: Route, doc: Doc, schemas: _Schemas, problems: Tree) -> Tree:

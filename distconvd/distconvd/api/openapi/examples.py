@@ -8,7 +8,8 @@ from distconvd.model import (
     Job,
     JobResult,
     JobStatus,
-    Progress,
+    ReportedProgress,
+    ReportedResult,
     TranscodeOptions,
     Verdict,
 )
@@ -41,6 +42,7 @@ ASSIGNED = Job(
     placement="a large job goes to the fastest idle engine that streams (benchmark 125.5 s)",
 )
 RESULT = JobResult(size_bytes=61_000_000, video_frames=7200, duration_s=300.0)
+REPORTED_RESULT = ReportedResult(size_bytes=61_000_000, video_frames=7200, duration_s=300.0)
 COMPLETED = Job(
     JOB_ID,
     "http://example.com/input.mp4",
@@ -57,7 +59,7 @@ COMPLETED = Job(
     options=TranscodeOptions(crf=23),
     result=RESULT,
 )
-ACTIVE = HeldJob(JOB_ID, 1, Progress(0.5, phase="encode"))
+ACTIVE = HeldJob(JOB_ID, 1, ReportedProgress(0.5, phase="encode"))
 KEEP = Verdict(JOB_ID, 1, "keep")
 ATTEMPT = Attempt(
     1,

@@ -167,7 +167,7 @@ COMPLETE = Doc(
     },
     _REPORTED,
     request=CompleteReport,
-    examples=(CompleteReport("http://example.com/output.mp4", 1, result=examples.RESULT),),
+    examples=(CompleteReport("http://example.com/output.mp4", 1, result=examples.REPORTED_RESULT),),
 )
 FAIL = Doc(
     {
