@@ -23,6 +23,7 @@ from distconv_engine.encode.plan import make_plan
 from distconv_engine.ffmpeg.inputs import file_url
 from distconv_engine.ffmpeg.run import Controls
 from distconv_engine.ffmpeg.tools import Tools
+from distconv_engine.media.ffmpeg import Ffmpeg
 from distconvd.model import Job
 
 WAIT_S = 1800.0
@@ -78,7 +79,7 @@ def command_of(tools: Tools, clip: Path, output: Path) -> list[str]:
     """Return what the engine would run for the clip."""
 
     async def make() -> list[str]:
-        source = await check_source(tools, clip, Controls())
+        source = await check_source(Ffmpeg(tools, Controls()), clip)
         job = Job("1", clip.as_uri(), CODEC)
         plan = make_plan(job, source.probe)
         encoder = ENCODERS["libx264"]

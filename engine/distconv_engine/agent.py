@@ -32,6 +32,7 @@ from distconv_engine.host.benchmark import Benchmark, measure
 from distconv_engine.host.capabilities import verify_encoders
 from distconv_engine.job_task import JobTask
 from distconv_engine.logs import Log
+from distconv_engine.media.ffmpeg import Ffmpeg
 from distconv_engine.status import EngineStatus
 from distconvd.model import BenchmarkReport, FailReport, FailureClass, Job, ReleaseReport
 
@@ -200,12 +201,11 @@ class Agent:
                 self._begin(context, job, nursery)
 
     async def _open_context(self) -> EngineContext:
-        controls, engine_status = self._controls(), self._engine_status
+        engine_status = self._engine_status
+        ffmpeg = Ffmpeg(self._tools, self._controls())
         hardware = self._config.hardware == "prefer"
-        capabilities = await verify_encoders(
-            self._tools, controls, self._attempts_dir, hardware=hardware
-        )
-        benchmark = await measure(self._tools, capabilities, controls, self._cache)
+        capabilities = await verify_encoders(ffmpeg, self._attempts_dir, hardware=hardware)
+        benchmark = await measure(ffmpeg, capabilities, self._cache)
         self._log.info("encoders verified", **benchmark.frames_per_second())
         engine_status.capabilities, engine_status.benchmark = capabilities, benchmark
         self.encoders_verified.set()
@@ -234,9 +234,8 @@ class Agent:
             self._heartbeats.send_now()
 
     async def _measure_again(self, context: EngineContext) -> Benchmark:
-        return await measure(
-            self._tools, context.capabilities, self._controls(), self._cache, force=True
-        )
+        ffmpeg = Ffmpeg(self._tools, self._controls())
+        return await measure(ffmpeg, context.capabilities, self._cache, force=True)
 
     async def _report_benchmark(self, requested_at: int | None = None) -> None:
         """Report the benchmark separately, for daemons that do not read it from heartbeats."""
@@ -305,11 +304,13 @@ class Agent:
 
     def _begin(self, context: EngineContext, job: Job, nursery: trio.Nursery) -> None:
         folder = self._attempts_dir / token_of(job)
-        active = ActiveAttempt(Attempt(job, folder, Tracker(), self._controls(paused=job.paused)))
+        active = ActiveAttempt(
+            Attempt(context, job, folder, Tracker(), self._controls(paused=job.paused))
+        )
         self._engine_status.active_attempts.add(active)
         self._jobs += 1
         self._idle = trio.Event()
-        nursery.start_soon(self._one_job, JobTask(context, self._api, self._outbox, active))
+        nursery.start_soon(self._one_job, JobTask(self._api, self._outbox, active))
 
     async def _one_job(self, task: JobTask) -> None:
         await task.run(self._engine_status.active_attempts)

@@ -9,7 +9,6 @@ import traceback
 import trio
 
 from distconv_engine.attempts.active import ActiveAttempt, ActiveAttempts
-from distconv_engine.attempts.context import EngineContext, journal_entry_of
 from distconv_engine.attempts.journal import JournalEntry, remove_partials
 from distconv_engine.daemon_link.http import DaemonApi, DaemonUnavailable, Rejected
 from distconv_engine.daemon_link.outbox import Outbox
@@ -33,15 +32,13 @@ PROGRESS_S = 1.0
 class JobTask:
     """Runs one job. Its slot is the caller's concern."""
 
-    def __init__(
-        self, context: EngineContext, api: DaemonApi, outbox: Outbox, active: ActiveAttempt
-    ) -> None:
-        self._context = context
+    def __init__(self, api: DaemonApi, outbox: Outbox, active: ActiveAttempt) -> None:
         self._api = api
         self._outbox = outbox
         self._active = active
         self._job = active.job
-        self._log = context.log.bind(job_id=self._job.job_id, attempt=self._job.attempt)
+        self._context = active.attempt.context
+        self._log = active.attempt.log
 
     async def run(self, active_attempts: ActiveAttempts) -> None:
         """Work, report, and return once the report is acknowledged."""
@@ -60,7 +57,7 @@ class JobTask:
             active_attempts.remove(self._active)
 
     def _journal_entry(self) -> JournalEntry:
-        return journal_entry_of(self._active.attempt)
+        return self._active.attempt.journal_entry()
 
     def _prepare(self) -> None:
         self._context.journal.record(self._journal_entry())
@@ -99,7 +96,7 @@ class JobTask:
         try:
             space_backoff.check(self._job)
             await trio.to_thread.run_sync(self._prepare)
-            report = await run_attempt(self._context, self._active.attempt)
+            report = await run_attempt(self._active.attempt)
             space_backoff.relieve(self._job)
             return report
         except InsufficientSpace as failure:

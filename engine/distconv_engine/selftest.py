@@ -22,6 +22,7 @@ from distconv_engine.ffmpeg.run import Controls
 from distconv_engine.ffmpeg.tools import Tools, find_tools
 from distconv_engine.files import describe_fault
 from distconv_engine.host.capabilities import Capabilities, verify_encoders
+from distconv_engine.media.ffmpeg import Ffmpeg
 
 
 class Report(msgspec.Struct, omit_defaults=True):
@@ -63,7 +64,7 @@ def _check_disk_space(found: Report, config: Config) -> None:
 async def _verify_encoders(config: Config, tools: Tools) -> Capabilities:
     with tempfile.TemporaryDirectory(prefix="distconv-selftest-") as folder:
         return await verify_encoders(
-            tools, Controls(), Path(folder), hardware=config.hardware == "prefer"
+            Ffmpeg(tools, Controls()), Path(folder), hardware=config.hardware == "prefer"
         )
 
 

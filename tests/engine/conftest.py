@@ -25,6 +25,7 @@ from distconv_engine.ffmpeg.tools import Tools, find_tools
 from distconv_engine.host.benchmark import measure
 from distconv_engine.host.capabilities import Capabilities, verify_encoders
 from distconv_engine.logs import Log
+from distconv_engine.media.ffmpeg import Ffmpeg
 from distconv_engine.pipeline.run import run_attempt
 from distconvd.model import CompleteReport, Job
 
@@ -66,7 +67,7 @@ def capabilities(tools: Tools, tmp_path_factory: pytest.TempPathFactory) -> Capa
     folder = tmp_path_factory.mktemp("trials")
 
     async def run() -> Capabilities:
-        return await verify_encoders(tools, Controls(), folder, hardware=False)
+        return await verify_encoders(Ffmpeg(tools, Controls()), folder, hardware=False)
 
     return once(run_folder(tmp_path_factory) / "capabilities", lambda: trio.run(run))
 
@@ -79,7 +80,7 @@ def benchmark(
     cache = tmp_path_factory.mktemp("benchmark") / "benchmark.json"
 
     async def run() -> bytes:
-        await measure(tools, capabilities, Controls(), cache)
+        await measure(Ffmpeg(tools, Controls()), capabilities, cache)
         return cache.read_bytes()
 
     return once(run_folder(tmp_path_factory) / "benchmark", lambda: trio.run(run))
@@ -143,7 +144,7 @@ def run_job(
         journal = Journal(work / "held", log)
         context = EngineContext(config, "e1", own_tools, own_capabilities, client, journal, log)
         job = _job(job_id, url, codec, options, output, sha256, job_size)
-        return await run_attempt(context, Attempt(job, folder, tracker, controls))
+        return await run_attempt(Attempt(context, job, folder, tracker, controls))
 
     return run
 

@@ -5,15 +5,13 @@ from pathlib import Path
 
 import pytest
 import trio
+from tests.engine.attempts import make_attempt
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from distconv_engine.attempts.active import ActiveAttempt
-from distconv_engine.attempts.context import Attempt
-from distconv_engine.attempts.progress_tracker import Tracker
 from distconv_engine.benchmark_schedule import AGAIN_S, DAY_S, BenchmarkScheduler
 from distconv_engine.config import Config
 from distconv_engine.failures import EngineFault
-from distconv_engine.ffmpeg.run import Controls
 from distconv_engine.host.benchmark import Benchmark
 from distconv_engine.host.capabilities import Capabilities
 from distconv_engine.logs import Log
@@ -44,7 +42,7 @@ class SchedulerFixture:
 
     def add_active(self) -> ActiveAttempt:
         active = ActiveAttempt(
-            Attempt(Job("1", "file:///a", "h264"), Path(), Tracker(), Controls())
+            make_attempt(Job("1", "file:///a", "h264"), self.engine_status.config.work_dir)
         )
         self.engine_status.active_attempts.add(active)
         return active

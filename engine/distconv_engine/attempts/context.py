@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import trio
 
 from distconv_engine.attempts.journal import Journal, JournalEntry
 from distconv_engine.attempts.progress_tracker import Tracker
@@ -14,6 +15,7 @@ from distconv_engine.files import safe_name
 from distconv_engine.host.capabilities import Capabilities
 from distconv_engine.host.disk_backoff import SpaceBackoff
 from distconv_engine.logs import Log
+from distconv_engine.media.ffmpeg import Ffmpeg
 from distconvd.model import Job
 
 
@@ -33,25 +35,45 @@ class EngineContext:
 
 @dataclass(slots=True)
 class Attempt:
-    """One running attempt."""
+    """One running attempt. Everything that works on it gets this alone."""
 
+    context: EngineContext
     job: Job
     folder: Path
     tracker: Tracker
     controls: Controls
 
     @property
+    def config(self) -> Config:
+        """The engine's settings."""
+        return self.context.config
+
+    @property
+    def ffmpeg(self) -> Ffmpeg:
+        """The engine's ffmpeg, under this attempt's controls."""
+        return Ffmpeg(self.context.tools, self.controls)
+
+    @property
+    def log(self) -> Log:
+        """The engine's log; each line names the attempt."""
+        return self.context.log.bind(job_id=self.job.job_id, attempt=self.job.attempt)
+
+    @property
     def token(self) -> str:
         """A part of the names of this attempt's temporary files, different for every attempt."""
         return token_of(self.job)
+
+    def journal_entry(self, *partials: Path) -> JournalEntry:
+        """Return the journal's entry for this attempt, with its partial files outside its folder."""
+        folder, names = str(self.folder), [str(path) for path in partials]
+        return JournalEntry(self.job.job_id, self.job.attempt, folder, names)
+
+    async def record(self, *partials: Path) -> None:
+        """Record this attempt durably, before a partial file is written outside of its folder."""
+        entry = self.journal_entry(*partials)
+        await trio.to_thread.run_sync(self.context.journal.record, entry)
 
 
 def token_of(job: Job) -> str:
     """Return a file name that only this attempt of this job has."""
     return f"{safe_name(job.job_id)}.{job.attempt}"
-
-
-def journal_entry_of(attempt: Attempt, *partials: Path) -> JournalEntry:
-    """Return the journal's entry for an attempt."""
-    folder, names = str(attempt.folder), [str(path) for path in partials]
-    return JournalEntry(attempt.job.job_id, attempt.job.attempt, folder, names)

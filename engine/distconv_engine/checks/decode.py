@@ -4,19 +4,16 @@ Where no ffmpeg here has a decoder for it, every frame's headers are parsed inst
 says so: the check is then called `parses` instead of `decodes`.
 """
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from distconv_engine.encode.command import Request
 from distconv_engine.encode.plan import Plan
 from distconv_engine.failures import InputFault, InsufficientSpace, VerificationFault
-from distconv_engine.ffmpeg.child import LineSplitter
-from distconv_engine.ffmpeg.inputs import STDIN, read_arguments
-from distconv_engine.ffmpeg.progress import EncodeProgress, ProgressParser
-from distconv_engine.ffmpeg.run import Controls, RunResult, run
-from distconv_engine.ffmpeg.stderr import LOG_LEVEL, Diagnosis
-from distconv_engine.media.packet_hashes import HASH, PacketHashes
+from distconv_engine.ffmpeg.run import RunResult
+from distconv_engine.ffmpeg.stderr import Diagnosis
+from distconv_engine.media.ffmpeg import Decoder, Ffmpeg
+from distconv_engine.media.packet_hashes import PacketHashes
 from distconv_engine.media.packets import PacketScan
 
 _PARSERS = {
@@ -57,59 +54,19 @@ class Decoded:
         return True
 
 
-async def decode_output(
-    request: Request,
-    url: str,
-    controls: Controls,
-    on_progress: Callable[[float], None],
-    duration_s: float,
-    *,
-    stdin: int | None = None,
-) -> RunResult:
-    """Decode all video and audio of the output."""
-    last = [EncodeProgress()]
-
-    def take(progress: EncodeProgress) -> None:
-        last[0] = progress
-        on_progress(progress.fraction(duration_s))
-
-    return await run(
-        [*_decoder(request, url), "-progress", "pipe:1"],
-        controls,
-        on_stdout=LineSplitter(ProgressParser(take).line).feed,
-        sign_of_life=lambda: last[0],
-        stdin=stdin,
-    )
+def decoder_of(request: Request) -> Decoder:
+    """Return the decoder of the output: this engine's best, or else a parser of every header."""
+    if request.reader is not None:
+        return Decoder(request.reader)
+    parser = _PARSERS.get(request.encoder.codec)
+    parse = ("-bsf:v", parser) if parser else ()
+    return Decoder(request.tools.ffmpeg, ("-c:v", "copy", *parse))
 
 
-async def decode_pipe(request: Request, stdin: int, controls: Controls) -> Decoded:
+async def decode_pipe(ffmpeg: Ffmpeg, request: Request, stdin: int) -> Decoded:
     """Decode the video and audio that arrive through the pipe `stdin`, and hash their packets."""
-    hashes = PacketHashes()
-    # Threads have a cost, and one for every second core keeps up with an encoder.
-    threads = max(1, (os.cpu_count() or 1) // 2)
-    argv = [*_decoder(request, STDIN, "-threads", str(threads)), "-map", "0", "-c", "copy"]
-    # Without this, ffmpeg would wake this process for each packet.
-    argv += ["-flush_packets", "0", "-f", "framehash", "-hash", HASH, "pipe:1"]
-    lines = LineSplitter(hashes.framehash_line)
-    # No grace: at its low priority it would take long to end by itself on a busy machine.
-    result = await run(argv, controls, on_stdout=lines.feed, stdin=stdin, grace_s=0)
-    lines.close()
+    result, hashes = await ffmpeg.decode_and_hash(decoder_of(request), stdin)
     return Decoded(result, hashes)
-
-
-def _decoder(request: Request, url: str, *options: str) -> list[str]:
-    """Return the arguments that decode everything, with `options`, and discard the frames.
-
-    The loop filter only smooths pictures and takes a third of the time, so it is skipped.
-    """
-    program = request.reader or request.tools.ffmpeg
-    argv = [program, "-hide_banner", "-nostdin", "-nostats", "-loglevel", LOG_LEVEL]
-    argv += ["-skip_loop_filter", "all", *options, *read_arguments(url)]
-    argv += ["-map", "0:V?", "-map", "0:a?", "-fps_mode", "passthrough"]
-    if request.reader is None:
-        parser = _PARSERS.get(request.encoder.codec)
-        argv += ["-c:v", "copy", *(["-bsf:v", parser] if parser else [])]
-    return [*argv, "-f", "null", "-"]
 
 
 def check_unaltered(decoded: Decoded, plan: Plan, hashes: PacketHashes) -> None:

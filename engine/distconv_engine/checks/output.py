@@ -13,20 +13,20 @@ from pathlib import Path
 
 import trio
 
-from distconv_engine.checks.decode import Decoded, check_decoding, check_unaltered, decode_output
-from distconv_engine.checks.source import Source
+from distconv_engine.checks.decode import Decoded, check_decoding, check_unaltered, decoder_of
+from distconv_engine.checks.source import CheckedSource
 from distconv_engine.encode.command import Request, is_ten_bit, target_fps, target_size
 from distconv_engine.encode.plan import OutputStream
 from distconv_engine.encode.run import Encoded
 from distconv_engine.failures import InputFault, VerificationFault
 from distconv_engine.ffmpeg.inputs import file_url
-from distconv_engine.ffmpeg.run import Controls, RunResult
+from distconv_engine.ffmpeg.run import RunResult
 from distconv_engine.ffmpeg.stderr import Diagnosis
-from distconv_engine.ffmpeg.tools import Tools
 from distconv_engine.files import hash_file
+from distconv_engine.media.ffmpeg import Ffmpeg
 from distconv_engine.media.packet_hashes import PacketHashes
-from distconv_engine.media.packets import PacketScan, StreamPackets, scan_packets
-from distconv_engine.media.probe import Probe, Stream, probe
+from distconv_engine.media.packets import PacketScan, StreamPackets
+from distconv_engine.media.probe import Probe, Stream
 
 AUDIO_SLACK_S = 0.25
 """Priming and the last frame's padding, of the source's codec and of the output's."""
@@ -67,24 +67,33 @@ class Evidence:
     """The frames were decoded during the encode, from exactly the packets that the file has."""
 
 
-async def verify(
+async def read_evidence(
+    ffmpeg: Ffmpeg,
     request: Request,
-    source: Source,
-    encoded: Encoded,
     path: Path,
-    controls: Controls,
+    concurrent_decode: Decoded | None,
+    *,
+    duration_s: float,
     on_progress: Callable[[float], None],
-    concurrent_decode: Decoded | None = None,
-) -> Verified:
-    """Verify the output at `path`; raises a `JobFailure` that names the first difference.
+) -> Evidence:
+    """Read the output at `path` with independent readers, for `check_output`.
 
-    `concurrent_decode` is the result of a concurrent decode. Without one, or if the file has other
-    packets than were decoded, the file itself is decoded.
+    Args:
+        ffmpeg: the programs that read it.
+        request: what was encoded.
+        path: the finished file.
+        concurrent_decode: the result of a concurrent decode. Without one, or if the file has other
+            packets than were decoded, the file itself is decoded.
+        duration_s: of the source, for the progress.
+        on_progress: is called with the fraction decoded, 0 to 1.
+
+    Raises:
+        VerificationFault: the disk returned other bytes than were written.
     """
     url = file_url(path)
-    found = await probe_output(request.tools, url, controls)
+    found = await probe_output(ffmpeg, url)
     hashes = PacketHashes() if concurrent_decode else None
-    scan = await scan_packets(request.tools, url, controls, hashes=hashes)
+    scan = await ffmpeg.scan(url, hashes=hashes)
     if concurrent_decode and hashes:
         check_unaltered(concurrent_decode, request.plan, hashes)
     is_same = (
@@ -95,24 +104,23 @@ async def verify(
     if concurrent_decode and is_same:
         result = concurrent_decode.result
     else:
-        result = await decode_output(request, url, controls, on_progress, source.duration_s)
+        result = await ffmpeg.decode(
+            url, decoder_of(request), duration_s=duration_s, on_progress=on_progress
+        )
     digest, size = await trio.to_thread.run_sync(hash_file, path)
-    evidence = Evidence(found, scan, result, digest, size, decoded_concurrently=is_same)
-    return check_output(request, source, encoded, evidence)
+    return Evidence(found, scan, result, digest, size, decoded_concurrently=is_same)
 
 
-async def probe_output(
-    tools: Tools, url: str, controls: Controls, *, stdin: int | None = None
-) -> Probe | InputFault:
+async def probe_output(ffmpeg: Ffmpeg, url: str, *, stdin: int | None = None) -> Probe | InputFault:
     """Ask ffprobe about an output."""
     try:
-        return await probe(tools, url, controls, stdin=stdin)
+        return await ffmpeg.probe(url, stdin=stdin)
     except InputFault as fault:
         return fault
 
 
 def check_output(
-    request: Request, source: Source, encoded: Encoded, evidence: Evidence
+    request: Request, source: CheckedSource, encoded: Encoded, evidence: Evidence
 ) -> Verified:
     """Compare the evidence with plan, source and encode; pure."""
     found, scan, decoded = evidence.found, evidence.scan, evidence.decoded.diagnosis
@@ -202,7 +210,11 @@ def _check_picture(request: Request, source: Stream, output: Stream) -> None:
 
 
 def check_counts(
-    request: Request, source: Source, encoded: Encoded, output: PacketScan, decoded: Diagnosis
+    request: Request,
+    source: CheckedSource,
+    encoded: Encoded,
+    output: PacketScan,
+    decoded: Diagnosis,
 ) -> list[str]:
     """Follow each stream from the source's packets to the output's decoded frames; pure."""
     for number, stream_out in enumerate(request.plan.output_streams):

@@ -25,10 +25,9 @@ import trio
 
 from distconv_engine.failures import InputFault
 from distconv_engine.ffmpeg.inputs import file_url
-from distconv_engine.ffmpeg.run import Controls
-from distconv_engine.ffmpeg.tools import Tools
-from distconv_engine.media.packets import Edit, PacketScan, scan_packets
-from distconv_engine.media.probe import Probe, Stream, probe
+from distconv_engine.media.ffmpeg import Ffmpeg
+from distconv_engine.media.packets import Edit, PacketScan
+from distconv_engine.media.probe import Probe, Stream
 from distconv_engine.media.structure.check import check_structure, check_structure_of, is_long_chain
 from distconv_engine.media.structure.concatenated import check_tail
 from distconv_engine.media.zero_runs import NEVER_ZERO, find_zero_runs
@@ -58,7 +57,7 @@ class FileState:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class CheckedSource:
     """A source that has passed the checks."""
 
     path: Path | None
@@ -95,55 +94,50 @@ def file_state(path: Path) -> FileState:
     return FileState(found.st_size, found.st_mtime_ns, found.st_ino)
 
 
-def check_unchanged(source: Source) -> None:
+def check_unchanged(path: Path, before: FileState) -> None:
     """Raise `InputFault` when the source has changed since `check_source` read it."""
-    assert source.path is not None
-    now = file_state(source.path)
-    if now.size_bytes != source.state.size_bytes:
+    now = file_state(path)
+    if now.size_bytes != before.size_bytes:
         raise InputFault(
-            f"The source changed while it was read: from {source.state.size_bytes} to "
+            f"The source changed while it was read: from {before.size_bytes} to "
             f"{now.size_bytes} bytes."
         )
-    if now != source.state:
+    if now != before:
         raise InputFault("The source was written to or replaced while it was read.")
 
 
-async def check_source(tools: Tools, path: Path, controls: Controls) -> Source:
+async def check_source(ffmpeg: Ffmpeg, path: Path) -> CheckedSource:
     """Check all of `path`; raises `InputFault` with what was found when it is not whole."""
     state = file_state(path)
     if not os.access(path, os.R_OK):
         raise InputFault(f"The source cannot be read: permission denied: {path.name}")
     checks = await trio.to_thread.run_sync(check_structure, path)
-    found = await probe(tools, file_url(path), controls)
+    found = await ffmpeg.probe(file_url(path))
     never_zero = never_zero_streams(found)
     zero_runs = await trio.to_thread.run_sync(find_zero_runs, path) if never_zero else None
-    scan = await scan_packets(
-        tools, file_url(path), controls, zero_runs=zero_runs, zero_streams=never_zero
-    )
+    scan = await ffmpeg.scan(file_url(path), zero_runs=zero_runs, zero_streams=never_zero)
     check_source_packets(found, scan)
     check_end_of_source(found, scan, state.size_bytes)
     await trio.to_thread.run_sync(_check_tail, path, scan.end_byte)
-    return Source(path, state, found, scan, (*checks, *_PASSED))
+    return CheckedSource(path, state, found, scan, (*checks, *_PASSED))
 
 
 async def check_remote(
-    tools: Tools,
+    ffmpeg: Ffmpeg,
     reader: RangeReader,
     url: str,
-    controls: Controls,
     *,
     sha256: str | None,
     on_progress: Callable[[float], None],
-) -> Source:
+) -> CheckedSource:
     """Check all of a remote source, as `check_source` checks a local one, without storing it.
 
     It is read twice: once raw, for zeroed blocks and the digest, and once by ffprobe.
 
     Args:
-        tools: the ffprobe to use.
+        ffmpeg: the ffprobe to use.
         reader: an open reader of the source.
         url: the loopback proxy's URL of the source, for ffprobe.
-        controls: limits and pause of the attempt.
         sha256: the digest that the job states, if any.
         on_progress: is called with the fraction read, 0 to 1.
 
@@ -151,17 +145,17 @@ async def check_remote(
         NotStreamable: it has to be fetched to be checked.
     """
     checks = await trio.to_thread.run_sync(_remote_structure, reader)
-    found = await probe(tools, url, controls)
+    found = await ffmpeg.probe(url)
     never_zero = never_zero_streams(found)
     zero_runs, digest = await reader.read_whole(on_progress)
     if sha256 is not None and digest != sha256.lower():
         raise InputFault(f"The source has SHA-256 {digest}, but the job expects {sha256.lower()}.")
-    scan = await scan_packets(tools, url, controls, zero_runs=zero_runs, zero_streams=never_zero)
+    scan = await ffmpeg.scan(url, zero_runs=zero_runs, zero_streams=never_zero)
     check_source_packets(found, scan)
     check_end_of_source(found, scan, reader.size_bytes)
     await trio.to_thread.run_sync(_check_remote_tail, reader, scan.end_byte)
     state = FileState(reader.size_bytes, 0, 0)
-    return Source(None, state, found, scan, (*checks, *_PASSED, "streamed"), url)
+    return CheckedSource(None, state, found, scan, (*checks, *_PASSED, "streamed"), url)
 
 
 def _remote_structure(reader: RangeReader) -> list[str]:

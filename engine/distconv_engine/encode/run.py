@@ -13,8 +13,9 @@ from distconv_engine.encode.command import Request, commands, cover_commands
 from distconv_engine.failures import EngineFault, InputFault, InsufficientSpace
 from distconv_engine.ffmpeg.child import LineSplitter
 from distconv_engine.ffmpeg.progress import EncodeProgress, ProgressParser
-from distconv_engine.ffmpeg.run import Controls, RunResult, run
+from distconv_engine.ffmpeg.run import RunResult
 from distconv_engine.ffmpeg.stderr import Diagnosis
+from distconv_engine.media.ffmpeg import Ffmpeg
 from distconv_engine.media.probe import last_words
 
 _BITRATE_TOO_LOW = re.compile(r"requested bitrate is too low[^\n]*")
@@ -31,8 +32,8 @@ class Encoded:
 
 
 async def encode(
+    ffmpeg: Ffmpeg,
     request: Request,
-    controls: Controls,
     on_progress: Callable[[EncodeProgress, float], None],
     *,
     cwd: Path,
@@ -41,21 +42,21 @@ async def encode(
     """Run the commands of `request`; raises a `JobFailure` that says what ffmpeg found.
 
     Args:
+        ffmpeg: runs it.
         request: what to run.
-        controls: limits, stall time and pause of the attempt.
         on_progress: is called with each block of progress and the fraction done of all passes.
         cwd: the attempt's folder.
         duration_s: duration of the source, for the fraction done.
     """
-    lists = commands(request)
+    *earlier, last = commands(request)
     for argv in cover_commands(request):
-        classify_exit(await run(argv, controls, cwd=cwd))
-    encoded = None
-    for number, argv in enumerate(lists):
-        part = _Part(number, len(lists), duration_s, on_progress)
-        encoded = await _run_one(argv, controls, part, cwd, request.tee_fd)
-    assert encoded is not None
-    return encoded
+        classify_exit(await ffmpeg.run(argv, cwd=cwd))
+    passes = len(earlier) + 1
+    for number, argv in enumerate(earlier):
+        part = _Part(number, passes, duration_s, on_progress)
+        await _run_one(ffmpeg, argv, part, cwd, request.tee_fd)
+    part = _Part(len(earlier), passes, duration_s, on_progress)
+    return await _run_one(ffmpeg, last, part, cwd, request.tee_fd)
 
 
 @dataclass(slots=True)
@@ -75,12 +76,11 @@ class _Part:
 
 
 async def _run_one(
-    argv: list[str], controls: Controls, part: _Part, cwd: Path, tee_fd: int | None
+    ffmpeg: Ffmpeg, argv: list[str], part: _Part, cwd: Path, tee_fd: int | None
 ) -> Encoded:
     parser = ProgressParser(part.take)
-    result = await run(
+    result = await ffmpeg.run(
         argv,
-        controls,
         on_stdout=LineSplitter(parser.line).feed,
         sign_of_life=lambda: (part.last.frame, part.last.out_time_s, part.last.total_bytes),
         stop_on_damage=True,

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypedDict
 
 import trio
 
@@ -51,6 +52,19 @@ class RunResult:
 
     code: int
     diagnosis: Diagnosis
+
+
+class RunOptions(TypedDict, total=False):
+    """The options of `run`, for those who pass them on."""
+
+    on_stdout: Callable[[bytes], None]
+    sign_of_life: Callable[[], object] | None
+    stop_on_damage: bool
+    cwd: Path | None
+    stdin: int | None
+    pass_fds: Sequence[int]
+    grace_s: float
+    batch_scheduling: bool
 
 
 def _nothing(_: bytes) -> None:

@@ -16,10 +16,10 @@ import trio
 
 from distconv_engine.encode.encoders import Encoder
 from distconv_engine.failures import EngineFault
-from distconv_engine.ffmpeg.run import Controls, run
 from distconv_engine.ffmpeg.tools import Tools
 from distconv_engine.files import write_durably
 from distconv_engine.host.capabilities import Capabilities, encode_arguments
+from distconv_engine.media.ffmpeg import Ffmpeg
 
 CLIP_SIZE = "416x240"
 CLIP_FRAMES = 25
@@ -56,35 +56,30 @@ def benchmark_key(tools: Tools, capabilities: Capabilities) -> str:
 
 
 async def measure(
-    tools: Tools,
-    capabilities: Capabilities,
-    controls: Controls,
-    cache: Path,
-    *,
-    force: bool = False,
+    ffmpeg: Ffmpeg, capabilities: Capabilities, cache: Path, *, force: bool = False
 ) -> Benchmark:
     """Return the figures from `cache` if still valid; else, or with `force`, time each codec.
 
     Raises:
         EngineFault: an encoder failed; the cache is unchanged.
     """
-    key = benchmark_key(tools, capabilities)
+    key = benchmark_key(ffmpeg.tools, capabilities)
     known = None if force else _read(cache)
     if known is not None and known.key == key:
         return known
     seconds: dict[str, float] = {}
     for codec in capabilities.codecs:
-        seconds[codec] = await _time_one(tools, capabilities.encoders(codec)[0], controls)
+        seconds[codec] = await _time_one(ffmpeg, capabilities.encoders(codec)[0])
     found = Benchmark(key, seconds, time.time())
     write_durably(cache, msgspec.json.encode(found))
     return found
 
 
-async def _time_one(tools: Tools, encoder: Encoder, controls: Controls) -> float:
-    argv = [*encode_arguments(tools, encoder, CLIP_SIZE, CLIP_FRAMES), "-f", "null", "-"]
+async def _time_one(ffmpeg: Ffmpeg, encoder: Encoder) -> float:
+    argv = [*encode_arguments(ffmpeg.tools, encoder, CLIP_SIZE, CLIP_FRAMES), "-f", "null", "-"]
     start = trio.current_time()
     with trio.move_on_after(RUN_S_MAX):
-        result = await run(argv, controls, batch_scheduling=True)
+        result = await ffmpeg.run(argv, batch_scheduling=True)
         if result.code != 0:
             raise EngineFault(
                 f"The benchmark of {encoder.name} failed.", log_tail=result.diagnosis.tail

@@ -14,9 +14,10 @@ import trio
 from distconv_engine.encode.encoders import ENCODERS, Encoder, pixel_filter
 from distconv_engine.failures import EngineFault
 from distconv_engine.ffmpeg.inputs import file_url, read_arguments
-from distconv_engine.ffmpeg.run import Controls, RunResult, run
+from distconv_engine.ffmpeg.run import RunResult
 from distconv_engine.ffmpeg.stderr import LOG_LEVEL
 from distconv_engine.ffmpeg.tools import Tools
+from distconv_engine.media.ffmpeg import Ffmpeg
 from distconvd.model import CODECS
 
 _FRAMES = 4
@@ -45,9 +46,7 @@ def candidates(*, hardware: bool) -> list[Encoder]:
     return [row for row in ENCODERS.values() if hardware or not row.hardware]
 
 
-async def verify_encoders(
-    tools: Tools, controls: Controls, folder: Path, *, hardware: bool
-) -> Capabilities:
+async def verify_encoders(ffmpeg: Ffmpeg, folder: Path, *, hardware: bool) -> Capabilities:
     """Try every candidate in `folder`, as many at the same time as there are cores."""
     encoders: dict[str, Encoder] = {}
     readers: dict[str, str] = {}
@@ -56,10 +55,10 @@ async def verify_encoders(
     async def try_one(encoder: Encoder) -> None:
         clip = folder / f"trial-{encoder.name}.mkv"
         async with limiter:
-            if await encodes(tools, controls, encoder, clip):
-                deep = encoder.ten_bit and await _encodes_ten_bit(tools, controls, encoder)
+            if await encodes(ffmpeg, encoder, clip):
+                deep = encoder.ten_bit and await _encodes_ten_bit(ffmpeg, encoder)
                 encoders[encoder.name] = replace(encoder, ten_bit=deep)
-                reader = await _reader_of(tools, controls, clip)
+                reader = await _reader_of(ffmpeg, clip)
                 if reader is not None:
                     readers[encoder.codec] = reader
         await trio.Path(clip).unlink(missing_ok=True)
@@ -76,43 +75,43 @@ def _verified_of(codec: str, verified: dict[str, Encoder]) -> tuple[Encoder, ...
     return tuple(verified[name] for name in names if name in verified)
 
 
-async def encodes(tools: Tools, controls: Controls, encoder: Encoder, clip: Path) -> bool:
+async def encodes(ffmpeg: Ffmpeg, encoder: Encoder, clip: Path) -> bool:
     """Whether `encoder` makes all frames of a short clip, which is left at `clip`."""
-    argv = encode_arguments(tools, encoder, "320x192", _FRAMES)
-    result = await _run_briefly([*argv, "-f", "matroska", file_url(clip)], controls)
+    argv = encode_arguments(ffmpeg.tools, encoder, "320x192", _FRAMES)
+    result = await _run_briefly(ffmpeg, [*argv, "-f", "matroska", file_url(clip)])
     written = result.diagnosis.written.get(0) if result else None
     return written is not None and written.frames == _FRAMES
 
 
-async def _encodes_ten_bit(tools: Tools, controls: Controls, encoder: Encoder) -> bool:
+async def _encodes_ten_bit(ffmpeg: Ffmpeg, encoder: Encoder) -> bool:
     """Whether this build of `encoder` makes 10 bits; if not, ffmpeg logs so, uses 8 and
     continues."""
-    argv = encode_arguments(tools, encoder, "320x192", _FRAMES, ten_bit=True)
-    result = await _run_briefly([*argv, "-f", "null", "-"], controls)
+    argv = encode_arguments(ffmpeg.tools, encoder, "320x192", _FRAMES, ten_bit=True)
+    result = await _run_briefly(ffmpeg, [*argv, "-f", "null", "-"])
     return result is not None and "ncompatible pixel format" not in result.diagnosis.tail
 
 
-async def _reader_of(tools: Tools, controls: Controls, clip: Path) -> str | None:
+async def _reader_of(ffmpeg: Ffmpeg, clip: Path) -> str | None:
     """Return the first ffmpeg that decodes all frames of `clip`."""
-    for program in (tools.ffmpeg, *tools.spares):
-        if await _decodes(program, controls, clip):
+    for program in (ffmpeg.tools.ffmpeg, *ffmpeg.tools.spares):
+        if await _decodes(ffmpeg, program, clip):
             return program
     return None
 
 
-async def _decodes(program: str, controls: Controls, clip: Path) -> bool:
+async def _decodes(ffmpeg: Ffmpeg, program: str, clip: Path) -> bool:
     argv = [program, "-hide_banner", "-nostdin", "-loglevel", LOG_LEVEL]
     argv += [*read_arguments(file_url(clip)), "-f", "null", "-"]
-    result = await _run_briefly(argv, controls)
+    result = await _run_briefly(ffmpeg, argv)
     read = result.diagnosis.read.get(0) if result else None
     return read is not None and read.frames == _FRAMES and not read.errors
 
 
-async def _run_briefly(argv: list[str], controls: Controls) -> RunResult | None:
+async def _run_briefly(ffmpeg: Ffmpeg, argv: list[str]) -> RunResult | None:
     """Run to the end; None on failure or after a time limit, for drivers that hang."""
     with trio.move_on_after(_TEST_S_MAX):
         try:
-            result = await run(argv, controls)
+            result = await ffmpeg.run(argv)
         except EngineFault:
             return None
         return result if result.code == 0 else None

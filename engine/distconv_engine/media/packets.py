@@ -15,11 +15,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from distconv_engine.failures import EngineFault
-from distconv_engine.ffmpeg.child import LineSplitter
-from distconv_engine.ffmpeg.inputs import read_arguments
-from distconv_engine.ffmpeg.run import Controls, run
 from distconv_engine.ffmpeg.stderr import Diagnosis
-from distconv_engine.ffmpeg.tools import Tools
 from distconv_engine.media.packet_hashes import HASH, PacketHashes
 from distconv_engine.media.zero_runs import ZeroRuns
 
@@ -223,45 +219,12 @@ class PacketTable:
             self._extradata[index] = found[1]
 
 
-async def scan_packets(
-    tools: Tools,
-    url: str,
-    controls: Controls,
-    *,
-    zero_runs: ZeroRuns | None = None,
-    zero_streams: Sequence[int] = (),
-    formats: str | None = None,
-    stdin: int | None = None,
-    hashes: PacketHashes | None = None,
-) -> PacketScan:
-    """Count the packets of `url`.
-
-    Args:
-        tools: which ffprobe.
-        url: from `sources`.
-        controls: limits and pause of the attempt.
-        zero_runs: where the file has runs of zero bytes.
-        zero_streams: the streams in which such a run is damage.
-        formats: the only demuxers allowed.
-        stdin: what `sources.STDIN` stands for.
-        hashes: takes which packets they are, where that is asked.
-    """
-    table = PacketTable(
-        zero_runs, frozenset(zero_streams) if zero_runs else frozenset[int](), hashes
-    )
-    scan = table.scan
-    splitter = LineSplitter(table.line)
-    argv = [tools.ffprobe, "-hide_banner", "-loglevel", "repeat+level+warning"]
-    entries = _ENTRIES
-    if hashes is not None:
-        argv += ["-show_data_hash", HASH]
-        entries += _HASHES
-    argv += ["-show_entries", entries, "-of", "csv=p=0", *read_arguments(url, formats)]
-    result = await run(argv, controls, on_stdout=splitter.feed, stdin=stdin)
-    splitter.close()
-    table.close()
-    scan.diagnosis, scan.exit_code = result.diagnosis, result.code
-    return scan
+def packet_options(*, with_hashes: bool) -> list[str]:
+    """Return ffprobe's options for what a `PacketTable` reads."""
+    options = ["-hide_banner", "-loglevel", "repeat+level+warning"]
+    options += ["-show_data_hash", HASH] if with_hashes else []
+    entries = _ENTRIES + (_HASHES if with_hashes else "")
+    return [*options, "-show_entries", entries, "-of", "csv=p=0"]
 
 
 def _seconds(text: str) -> float | None:

@@ -8,11 +8,14 @@ from fractions import Fraction
 import msgspec
 
 from distconv_engine.failures import InputFault
-from distconv_engine.ffmpeg.inputs import read_arguments
-from distconv_engine.ffmpeg.run import Controls, run
-from distconv_engine.ffmpeg.tools import Tools
+from distconv_engine.ffmpeg.run import RunResult
 
 _PROBE_BYTES_MAX = 16_000_000
+PROBE_OPTIONS = (
+    *("-hide_banner", "-loglevel", "repeat+level+error"),
+    *("-show_format", "-show_streams", "-show_chapters", "-of", "json=compact=1"),
+)
+"""ffprobe's options for what `parse_probe` reads."""
 _NOT_SUPPORTED = re.compile(r"^\[([^ ]+) @ \w+\] \[error\] Format not on whitelist", re.MULTILINE)
 _ALPHA = re.compile(r"^(yuva|gbrap|ayuv|uyva|vuya|ya8|ya16|yaf|rgba|bgra|argb|abgr)")
 """How the names of pixel formats with an alpha channel begin."""
@@ -161,25 +164,20 @@ class _RawProbe(msgspec.Struct):
     chapters: list[dict[str, object]] = []
 
 
-async def probe(
-    tools: Tools,
-    url: str,
-    controls: Controls,
-    *,
-    formats: str | None = None,
-    stdin: int | None = None,
-) -> Probe:
-    """Probe `url` (from `ffmpeg.inputs`); raises `InputFault` when ffprobe cannot read it."""
-    output = bytearray()
+class BoundedOutput:
+    """What ffprobe printed, up to a bound: more than that is no description of a film."""
 
-    def keep(piece: bytes) -> None:
-        if len(output) < _PROBE_BYTES_MAX:
-            output.extend(piece)
+    def __init__(self) -> None:
+        self.content = bytearray()
 
-    argv = [tools.ffprobe, "-hide_banner", "-loglevel", "repeat+level+error"]
-    argv += ["-show_format", "-show_streams", "-show_chapters", "-of", "json=compact=1"]
-    argv += read_arguments(url, formats)
-    result = await run(argv, controls, on_stdout=keep, stdin=stdin)
+    def feed(self, piece: bytes) -> None:
+        """Take the next piece."""
+        if len(self.content) < _PROBE_BYTES_MAX:
+            self.content.extend(piece)
+
+
+def probe_of(url: str, result: RunResult, output: bytes | bytearray) -> Probe:
+    """Return what ffprobe found of `url`; raises `InputFault` when it could not read it."""
     if found := _NOT_SUPPORTED.search(result.diagnosis.tail):
         raise InputFault(
             f"The source has the format '{found[1]}', which is not supported: it may refer to other "

@@ -21,17 +21,20 @@ import re
 import select
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import trio
 
-from distconv_engine.attempts.context import Attempt, EngineContext
+from distconv_engine.attempts.context import Attempt
 from distconv_engine.checks.decode import Decoded, decode_pipe
-from distconv_engine.checks.source import Source
+from distconv_engine.checks.source import CheckedSource
 from distconv_engine.encode.command import Request
-from distconv_engine.failures import EngineFault, JobFailure
+from distconv_engine.encode.run import Encoded
+from distconv_engine.failures import EngineFault
 from distconv_engine.files import describe_fault
-from distconv_engine.pipeline.encoder_choice import Work, encode_to
+from distconv_engine.pipeline.encoder_choice import run_encode
+from distconv_engine.tasks import open_tasks
 
 _NICEST = 19
 """The decoder's niceness, so that it takes hardly any CPU time from the encoder. Linux's SCHED_IDLE
@@ -57,47 +60,49 @@ def can_decode_concurrently(request: Request) -> bool:
 
 
 async def encode_and_decode(
-    context: EngineContext, attempt: Attempt, source: Source, request: Request, path: Path
-) -> Work:
-    """Encode `request` into `path`, in the attempt's folder, and decode it at the same time."""
+    attempt: Attempt, source: CheckedSource, request: Request, path: Path
+) -> tuple[Encoded, Decoded | None]:
+    """Encode `request` into `path`, in the attempt's folder, and decode it at the same time.
+
+    Returns the encode, and what was decoded if that is complete and valid.
+    """
     if not can_decode_concurrently(request):
-        return await encode_to(request, attempt, source, path)
-    decoder = _Decoder(context, attempt, request)
-    work: Work | None = None
-    failure: JobFailure | OSError | None = None
-    async with trio.open_nursery() as nursery:
-        try:
-            # 1. Decode in a task of its own, as the encoder blocks while the pipe is full.
-            nursery.start_soon(decoder.run)
-            # 2. Encode. Some characters have a meaning to the tee muxer, so it gets a file name
-            #    without them, relative to the attempt's folder.
-            teed = replace(request, output=f"file:{path.name}", tee_fd=decoder.write_end)
-            work = await encode_to(teed, attempt, source, path)
-        except (JobFailure, OSError) as error:
-            # 3. A failed encode leaves nothing worth decoding. The failure is raised outside of
-            #    the nursery, which would wrap it in a group.
-            failure = error
-            nursery.cancel_scope.cancel()
-        finally:
-            # 4. Close our copy of the pipe's write end; while it is open, the decoder sees no end.
-            #    The nursery then waits for the decoder to finish the rest, or to be stopped.
-            decoder.end()
-    if failure is not None:
-        if isinstance(failure, EngineFault) and _NO_HEADER.search(failure.log_tail or ""):
-            # 5. Without the tee, the muxer chooses the tag itself: encode again. This costs
-            #    little, as a header fails before the first frame.
-            context.log.info("ffmpeg's tee muxer rejects this output", reason=failure.message)
-            return await encode_to(request, attempt, source, path)
-        raise failure
-    assert work is not None
-    return Work(request, work.encoded, path, decoder.found)
+        return await run_encode(attempt, source, request), None
+    decoder = _Decoder(attempt, request)
+    # Some characters have a meaning to the tee muxer, so it gets a file name without them,
+    # relative to the attempt's folder.
+    teed = replace(request, output=f"file:{path.name}", tee_fd=decoder.write_end)
+    try:
+        async with open_tasks() as tasks:
+            # Decode in a task of its own, as the encoder blocks while the pipe is full. The end of
+            # this block waits for the decoder to finish the rest, or to be stopped; if the encode
+            # fails, nothing is worth decoding, and the decoder is cancelled.
+            decoded = tasks.start(decoder.run)
+            encoded = tasks.start(partial(_encode_into, decoder, attempt, source, teed))
+    except EngineFault as failure:
+        if not _NO_HEADER.search(failure.log_tail or ""):
+            raise
+        # Without the tee, the muxer chooses the tag itself: encode again. This costs little, as a
+        # header fails before the first frame.
+        attempt.log.info("ffmpeg's tee muxer rejects this output", reason=failure.message)
+        return await run_encode(attempt, source, request), None
+    return encoded.value, decoded.value
+
+
+async def _encode_into(
+    decoder: "_Decoder", attempt: Attempt, source: CheckedSource, teed: Request
+) -> Encoded:
+    try:
+        return await run_encode(attempt, source, teed)
+    finally:
+        # Close our copy of the pipe's write end; while it is open, the decoder sees no end.
+        decoder.end()
 
 
 class _Decoder:
-    """Decodes what arrives through its pipe; `found` stays None if that proved nothing."""
+    """Decodes what arrives through its pipe."""
 
-    def __init__(self, context: EngineContext, attempt: Attempt, request: Request) -> None:
-        self._log = context.log.bind(job_id=attempt.job.job_id, attempt=attempt.job.attempt)
+    def __init__(self, attempt: Attempt, request: Request) -> None:
         self._attempt = attempt
         self._request = request
         self._read_end, self.write_end = os.pipe()
@@ -105,16 +110,17 @@ class _Decoder:
             # Fails where this user's pipes have used up their quota: the default size will do.
             with suppress(OSError):
                 fcntl.fcntl(self.write_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        self.found: Decoded | None = None
         self._encoder_ended = trio.Event()
 
-    async def run(self) -> None:
-        """Decode until the pipe ends, or until the decoder is stopped."""
+    async def run(self) -> Decoded | None:
+        """Decode until the pipe ends; returns None if the decoder was stopped, or proved nothing."""
+        found: Decoded | None = None
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch, nursery.cancel_scope)
-                await self._decode()
+                found = await self._decode()
                 nursery.cancel_scope.cancel()  # nothing is left to watch
+            return found
         finally:
             # Without a reader, writes to the pipe fail instead of blocking the encoder, and the
             # tee muxer ignores a failed branch (`onfail=ignore`).
@@ -125,24 +131,21 @@ class _Decoder:
         os.close(self.write_end)
         self._encoder_ended.set()
 
-    async def _decode(self) -> None:
-        given = self._attempt.controls
-        nicest = replace(given.limits, niceness=_NICEST)
-        # The copy shares the attempt's set of children, so the decoder is paused and stopped with
-        # them. It has no stall limit, as it waits for a slow encoder; `_watch` limits it instead.
-        controls = replace(given, limits=nicest, stall_s=float("inf"))
+    async def _decode(self) -> Decoded | None:
+        # No stall limit, as it waits for a slow encoder; `_watch` limits it instead.
+        ffmpeg = self._attempt.ffmpeg.in_background(_NICEST)
         try:
-            decoded = await decode_pipe(self._request, self._read_end, controls)
+            decoded = await decode_pipe(ffmpeg, self._request, self._read_end)
         except (EngineFault, OSError) as error:
             self._log_unused(describe_fault(error))
-            return
+            return None
         # A fault seen here may come from the pipe or a killed decoder: decoding the file decides.
         diagnosis = decoded.result.diagnosis
         if decoded.result.code or diagnosis.damage or diagnosis.decode_errors:
             self._log_unused((diagnosis.damage or [diagnosis.tail])[0])
-            return
+            return None
         # The pipe carries video and audio only, so its streams are numbered without the others.
-        self.found = decoded.renumbered([index for index, _ in self._request.plan.av_streams])
+        return decoded.renumbered([index for index, _ in self._request.plan.av_streams])
 
     async def _watch(self, scope: trio.CancelScope) -> None:
         """Stop the decoder when it makes the encoder, or the end of the attempt, wait."""
@@ -169,4 +172,4 @@ class _Decoder:
         return not poll.poll(0)
 
     def _log_unused(self, reason: str) -> None:
-        self._log.info("output was not decoded during its encode", reason=reason)
+        self._attempt.log.info("output was not decoded during its encode", reason=reason)

@@ -1,42 +1,27 @@
 """Choose an attempt's ffmpeg and encoder, and fall back to software when hardware fails."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import TypeVar
 
-from distconv_engine.attempts.context import Attempt, EngineContext
-from distconv_engine.attempts.progress_tracker import Tracker
-from distconv_engine.checks.decode import Decoded
-from distconv_engine.checks.source import Source
-from distconv_engine.encode.command import Request, check_request
+from distconv_engine.attempts.context import Attempt
+from distconv_engine.checks.source import CheckedSource
+from distconv_engine.encode.command import Request
 from distconv_engine.encode.encoders import Encoder
 from distconv_engine.encode.plan import Plan
 from distconv_engine.encode.run import Encoded, encode
 from distconv_engine.failures import EngineFault
-from distconv_engine.ffmpeg.inputs import file_url
 from distconv_engine.ffmpeg.progress import EncodeProgress
-from distconv_engine.ffmpeg.run import Controls
 from distconv_engine.ffmpeg.tools import Tools
 from distconv_engine.host.capabilities import encodes
 from distconvd.model import CODECS
 
 T = TypeVar("T")
+_TRIAL_STALL_S = 120.0
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """A finished encode, and how it was made."""
-
-    request: Request
-    encoded: Encoded
-    path: Path
-    decoded: Decoded | None = None
-    """The result of a concurrent decode, if there is a valid one."""
-
-
-async def tools_for(
-    context: EngineContext, attempt: Attempt, plan: Plan, encoders: Sequence[Encoder]
+async def choose_tools(
+    attempt: Attempt, plan: Plan, encoders: Sequence[Encoder]
 ) -> tuple[Tools, tuple[Encoder, ...]]:
     """Return an ffmpeg that decodes the source, and those of `encoders` that work with it.
 
@@ -47,18 +32,20 @@ async def tools_for(
     Raises:
         EngineFault: no ffmpeg of this engine can; another engine may.
     """
+    usual, readers = attempt.context.tools, attempt.context.capabilities.readers
     codec = plan.video.stream.codec if plan.video else None
     if codec not in CODECS:
-        return context.tools, tuple(encoders)
-    reader = context.capabilities.readers.get(codec)
+        return usual, tuple(encoders)
+    reader = readers.get(codec)
     if reader is None:
         raise EngineFault(f"This engine's ffmpeg cannot decode {codec} video.")
-    if reader == context.tools.ffmpeg:
-        return context.tools, tuple(encoders)
-    tools = replace(context.tools, ffmpeg=reader)
-    controls = Controls(attempt.controls.limits)  # not pausable: a pause would look like a failure
+    if reader == usual.ffmpeg:
+        return usual, tuple(encoders)
+    tools = replace(usual, ffmpeg=reader)
+    # Not pausable: a trial that a pause delays would look like a failure.
+    ffmpeg = attempt.ffmpeg.using(tools).without_pause(stall_s=_TRIAL_STALL_S)
     clip = attempt.folder / "proof.mkv"
-    found = [row for row in encoders if row.hardware or await encodes(tools, controls, row, clip)]
+    found = [row for row in encoders if row.hardware or await encodes(ffmpeg, row, clip)]
     if not found:
         raise EngineFault(
             f"The ffmpeg of this engine that decodes {codec} video has no {plan.codec} encoder."
@@ -67,7 +54,7 @@ async def tools_for(
 
 
 async def first_that_works(
-    context: EngineContext, encoders: Sequence[Encoder], work: Callable[[Encoder], Awaitable[T]]
+    attempt: Attempt, encoders: Sequence[Encoder], work: Callable[[Encoder], Awaitable[T]]
 ) -> tuple[T, tuple[str, ...]]:
     """Do `work` with the first encoder that works; only hardware may fall back, where permitted.
 
@@ -78,60 +65,21 @@ async def first_that_works(
         try:
             return await work(encoder), tuple(fallbacks)
         except EngineFault as fault:
-            if not (encoder.hardware and context.config.software_fallback):
+            if not (encoder.hardware and attempt.config.software_fallback):
                 raise
-            context.log.warning(
+            attempt.log.warning(
                 "hardware encoder failed", encoder=encoder.name, reason=fault.message
             )
             fallbacks.append(f"fallback-from-{encoder.name}")
     raise EngineFault("Every encoder of this engine failed: " + ", ".join(fallbacks))
 
 
-def request_for(
-    context: EngineContext,
-    attempt: Attempt,
-    source: Source,
-    plan: Plan,
-    encoder: Encoder,
-    path: Path,
-    *,
-    tools: Tools,
-    streaming: bool = False,
-) -> Request:
-    """Return the request for an encode; see `Request` for what `streaming` does.
+async def run_encode(attempt: Attempt, source: CheckedSource, request: Request) -> Encoded:
+    """Run the encode of `request` in the attempt's folder, and track its progress."""
+    duration_s = source.duration_s
 
-    Raises a `JobFailure` if this encoder cannot do it, before anything has started.
-    """
-    request = Request(
-        tools,
-        source.url,
-        plan,
-        attempt.job.options,
-        encoder,
-        file_url(path),
-        reader=context.capabilities.readers.get(plan.codec),
-        streaming=streaming,
-    )
-    check_request(request)
-    return request
-
-
-async def encode_to(request: Request, attempt: Attempt, source: Source, path: Path) -> Work:
-    """Run the encode of `request`, whose output is `path`."""
-    encoded = await encode(
-        request,
-        attempt.controls,
-        _progress_reporter(attempt.tracker, source.duration_s),
-        cwd=attempt.folder,
-        duration_s=source.duration_s,
-    )
-    return Work(request, encoded, path)
-
-
-def _progress_reporter(
-    tracker: Tracker, duration_s: float
-) -> Callable[[EncodeProgress, float], None]:
     def report(progress: EncodeProgress, part: float) -> None:
-        tracker.encoding(progress, part, duration_s)
+        attempt.tracker.encoding(progress, part, duration_s)
 
-    return report
+    ffmpeg = attempt.ffmpeg.using(request.tools)
+    return await encode(ffmpeg, request, report, cwd=attempt.folder, duration_s=duration_s)

@@ -2,16 +2,17 @@
 
 from urllib.parse import urlsplit
 
-from distconv_engine.attempts.context import EngineContext
+from distconv_engine.attempts.context import Attempt
 from distconv_engine.encode.encoders import Encoder
 from distconv_engine.failures import EngineFault, InputFault
-from distconvd.model import CODECS, Job, canonical_codec
+from distconvd.model import CODECS, canonical_codec
 
 
-def preflight(context: EngineContext, job: Job) -> tuple[Encoder, ...]:
+def preflight(attempt: Attempt) -> tuple[Encoder, ...]:
     """Return the encoders to try, best first; raises a `JobFailure` if the job cannot work here."""
+    job = attempt.job
     codec = canonical_codec(job.target_codec)
-    encoders = context.capabilities.encoders(codec)
+    encoders = attempt.context.capabilities.encoders(codec)
     if not encoders:
         if codec not in CODECS:
             known = ", ".join(CODECS)

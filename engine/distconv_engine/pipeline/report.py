@@ -1,22 +1,36 @@
 """Build the report of a success: what became of the source, and what was verified."""
 
-from distconv_engine.attempts.context import EngineContext
+from dataclasses import dataclass
+
+from distconv_engine.attempts.context import Attempt
 from distconv_engine.checks.output import Verified
-from distconv_engine.checks.source import Source
-from distconv_engine.pipeline.encoder_choice import Work
-from distconvd.model import ReportedResult
+from distconv_engine.checks.source import CheckedSource
+from distconv_engine.pipeline.outputs import Output, Published
+from distconvd.model import CompleteReport, ReportedResult
 
 
-def result_of(
-    context: EngineContext,
-    source: Source,
-    work: Work,
-    verified: Verified,
-    wall_s: float,
-    *more_checks: str,
-) -> ReportedResult:
-    """Return the result; `more_checks` are further names for its list of checks."""
-    plan = work.request.plan
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What each stage of a successful attempt has found."""
+
+    source: CheckedSource
+    output: Output
+    verified: Verified
+    published: Published
+    fallbacks: tuple[str, ...]
+    """Names for the list of checks, one for each encoder that failed before."""
+
+
+def report_of(attempt: Attempt, finished: Finished, *, wall_s: float) -> CompleteReport:
+    """Return the report to send."""
+    url, engine_id = finished.published.url, attempt.context.engine_id
+    result = _result_of(finished, engine_id, attempt.context.tools.version, wall_s)
+    return CompleteReport(url, attempt.job.attempt, engine_id, result)
+
+
+def _result_of(finished: Finished, engine_id: str, version: str, wall_s: float) -> ReportedResult:
+    source, verified, request = finished.source, finished.verified, finished.output.request
+    plan = request.plan
     return ReportedResult(
         size_bytes=verified.size_bytes,
         sha256=verified.sha256,
@@ -28,11 +42,17 @@ def result_of(
         height=verified.height,
         source_size_bytes=source.state.size_bytes,
         source_duration_s=round(source.duration_s, 3),
-        engine_id=context.engine_id,
-        ffmpeg_version=context.tools.version,
-        encoder=work.request.encoder.name if plan.video else None,
+        engine_id=engine_id,
+        ffmpeg_version=version,
+        encoder=request.encoder.name if plan.video else None,
         wall_s=round(wall_s, 3),
         kept=plan.labels(),
         dropped=list(plan.dropped),
-        checks=[*source.checks, *verified.checks, *more_checks],
+        checks=[
+            *source.checks,
+            *verified.checks,
+            "source-unchanged",
+            *finished.published.checks,
+            *finished.fallbacks,
+        ],
     )

@@ -19,6 +19,7 @@ from functools import partial
 import trio
 
 from distconv_engine.failures import JobFailure
+from distconv_engine.tasks import open_tasks
 from distconv_engine.transfer.range_reader import NotStreamable, RangeReader
 
 _HEAD_BYTES_MAX = 16_384
@@ -90,16 +91,14 @@ async def open_relay(reader: RangeReader) -> AsyncGenerator[Relay]:
     """
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     relay = Relay(reader, listeners[0].socket.getsockname()[1])
-    failure: JobFailure | NotStreamable | None = None
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(partial(trio.serve_listeners, relay.serve, listeners))
-        try:
+    try:
+        async with open_tasks() as tasks:
+            tasks.start(partial(trio.serve_listeners, relay.serve, listeners))
             yield relay
-        except (JobFailure, NotStreamable) as error:
-            failure = error  # raised below: the nursery would wrap it in a group
-        finally:
-            nursery.cancel_scope.cancel()
+            tasks.cancel()
+    except (JobFailure, NotStreamable) as failure:
+        if relay.fault is not None:
+            raise relay.fault from failure
+        raise
     if relay.fault is not None:
-        raise relay.fault from failure
-    if failure is not None:
-        raise failure
+        raise relay.fault

@@ -9,8 +9,8 @@ import pytest
 
 from distconv_engine.checks.output import _check_audio, check_counts, check_shape
 from distconv_engine.checks.source import (
+    CheckedSource,
     FileState,
-    Source,
     check_end_of_source,
     check_source_packets,
 )
@@ -58,7 +58,7 @@ class Case:
         tools = Tools("ffmpeg", "ffprobe", "8")
         encoder = ENCODERS["libx264"]
         request = Request(tools, "file:/a", plan, self.options, encoder, "file:/b", "ffmpeg")
-        source = Source(Path("/a"), FileState(1, 1, 1), FOUND, self.before, ())
+        source = CheckedSource(Path("/a"), FileState(1, 1, 1), FOUND, self.before, ())
         return check_counts(request, source, self.encoded, self.after, self.decoded)
 
 
@@ -258,7 +258,7 @@ def test_audio_hidden_by_an_edit_list_is_recorded(hidden: range, edit: str | Non
     for number in range(100):
         audio.add(number * 0.023, 0.023, 100, "KD_" if number in hidden else "K__")
     scan = PacketScan({0: packets(100, 4.0), 1: audio})
-    found = Source(Path("/a"), FileState(1, 1, 1), FOUND, scan, ()).edits
+    found = CheckedSource(Path("/a"), FileState(1, 1, 1), FOUND, scan, ()).edits
     assert found == ({1: edit} if edit else {})
 
 

@@ -6,15 +6,13 @@ import httpx
 import msgspec
 import pytest
 import trio
+from tests.engine.attempts import make_attempt
 
 from distconv_engine.agent import Agent
 from distconv_engine.attempts.active import ActiveAttempt
-from distconv_engine.attempts.context import Attempt
-from distconv_engine.attempts.progress_tracker import Tracker
 from distconv_engine.config import Config
 from distconv_engine.daemon_link.websocket import PushLink
 from distconv_engine.errors import ConfigError
-from distconv_engine.ffmpeg.run import Controls
 from distconv_engine.ffmpeg.tools import Tools
 from distconv_engine.logs import Log
 from distconv_engine.status import EngineStatus
@@ -36,9 +34,7 @@ async def test_a_job_that_a_restarted_daemon_pushes_again_is_released_only_if_it
     async with httpx.AsyncClient() as client:
         agent = Agent(engine_status, Tools("ffmpeg", "ffprobe", "8"), client, Log())
         if begun:
-            engine_status.active_attempts.add(
-                ActiveAttempt(Attempt(job, tmp_path, Tracker(), Controls()))
-            )
+            engine_status.active_attempts.add(ActiveAttempt(make_attempt(job, tmp_path)))
         await agent._release_waiting()
         assert len(agent._outbox) == (0 if begun else 1)
 

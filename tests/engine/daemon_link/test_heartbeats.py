@@ -6,15 +6,13 @@ import httpx
 import msgspec
 import pytest
 import trio
+from tests.engine.attempts import make_attempt
 from trio.testing import MockClock
 
 from distconv_engine.attempts.active import ActiveAttempt
-from distconv_engine.attempts.context import Attempt
-from distconv_engine.attempts.progress_tracker import Tracker
 from distconv_engine.config import Config
 from distconv_engine.daemon_link.heartbeats import INTERVAL_S_MIN, Heartbeats, interval_s
 from distconv_engine.daemon_link.http import DaemonApi, DaemonUnavailable
-from distconv_engine.ffmpeg.run import Controls
 from distconv_engine.logs import Log
 from distconv_engine.status import EngineStatus
 from distconvd.model import Heartbeat, HeartbeatReply, Job
@@ -66,7 +64,7 @@ async def test_an_attempt_outlives_a_lease_that_is_shorter_than_the_heartbeat_se
         await daemon.client.post("/jobs/", {"source_url": "http://a/b", "target_codec": "h264"})
         reply = await daemon.client.post("/assign_job/", {"engine_id": "E1"})
         job = msgspec.json.decode(reply.body, type=Job)
-        active = ActiveAttempt(Attempt(job, tmp_path, Tracker(), Controls()))
+        active = ActiveAttempt(make_attempt(job, tmp_path))
         engine_status.active_attempts.add(active)
         await trio.sleep(30)
         api.is_broken = True

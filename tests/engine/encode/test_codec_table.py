@@ -13,7 +13,7 @@ from distconv_engine.ffmpeg.inputs import file_url
 from distconv_engine.ffmpeg.run import Controls, run
 from distconv_engine.ffmpeg.tools import Tools
 from distconv_engine.host.capabilities import Capabilities
-from distconv_engine.media.probe import probe
+from distconv_engine.media.ffmpeg import Ffmpeg
 from distconvd.model import CODECS, Job, TranscodeOptions
 
 
@@ -27,7 +27,7 @@ async def test_every_value_and_range_end_in_the_table_is_accepted_by_the_encoder
     wishes += [{"tune": word} for word in rules.tunes]
     wishes += [{"crf": rules.crf[0]}, {"crf": rules.crf[-1]}]
     wishes += [{"video_bitrate_kbps": kbps} for kbps in (1, rules.bitrate_kbps_max)]
-    found = await probe(tools, file_url(source), Controls())
+    found = await Ffmpeg(tools, Controls()).probe(file_url(source))
     for wish in wishes:
         options = msgspec.convert(wish, TranscodeOptions)
         plan = make_plan(Job("1", source.as_uri(), codec, options=options), found)

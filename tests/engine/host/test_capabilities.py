@@ -5,9 +5,9 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.engine.attempts import make_attempt
 
 from distconv_engine.attempts.active import ActiveAttempt, ActiveAttempts
-from distconv_engine.attempts.context import Attempt
 from distconv_engine.attempts.progress_tracker import Tracker
 from distconv_engine.config import Config
 from distconv_engine.encode.encoders import ENCODERS
@@ -21,6 +21,7 @@ from distconv_engine.host.benchmark import Benchmark, benchmark_key, measure
 from distconv_engine.host.capabilities import Capabilities, verify_encoders
 from distconv_engine.host.metrics import cpu_percent, disk_gb, temperature_c
 from distconv_engine.main import kept_engine_id, prepare
+from distconv_engine.media.ffmpeg import Ffmpeg
 from distconv_engine.status import EngineStatus
 from distconvd.model import CODECS, HeldJob, Job, Verdict
 
@@ -123,7 +124,7 @@ def test_a_configured_ffmpeg_that_is_broken_or_too_old_is_rejected(
 async def test_every_codec_is_verified_and_missing_hardware_is_not_listed(
     tools: Tools, tmp_path: Path
 ) -> None:
-    found = await verify_encoders(tools, Controls(), tmp_path, hardware=True)
+    found = await verify_encoders(Ffmpeg(tools, Controls()), tmp_path, hardware=True)
     assert found.codecs == list(CODECS)
     verified = {row.name for rows in found.by_codec.values() for row in rows}
     assert {"libx264", "libx265", "libvpx", "libvpx-vp9"} <= verified
@@ -136,7 +137,7 @@ async def test_every_codec_is_verified_and_missing_hardware_is_not_listed(
 async def test_the_bundled_ffmpeg_makes_ten_bits_of_every_codec_that_has_them(
     tmp_path: Path,
 ) -> None:
-    found = await verify_encoders(find_tools(None), Controls(), tmp_path, hardware=False)
+    found = await verify_encoders(Ffmpeg(find_tools(None), Controls()), tmp_path, hardware=False)
     deep = {codec: found.encoders(codec)[0].ten_bit for codec in found.codecs}
     assert deep == {codec: codec != "vp8" for codec in CODECS}
     assert set(found.readers.values()) == {find_tools(None).ffmpeg}
@@ -145,7 +146,9 @@ async def test_the_bundled_ffmpeg_makes_ten_bits_of_every_codec_that_has_them(
 @pytest.mark.e2e
 async def test_a_broken_ffmpeg_verifies_no_encoder(tools: Tools, tmp_path: Path) -> None:
     broken = dataclasses.replace(tools, ffmpeg=str(program(tmp_path / "ffmpeg", "hello")))
-    assert (await verify_encoders(broken, Controls(), tmp_path, hardware=False)).codecs == []
+    assert (
+        await verify_encoders(Ffmpeg(broken, Controls()), tmp_path, hardware=False)
+    ).codecs == []
 
 
 @pytest.mark.e2e
@@ -156,7 +159,7 @@ async def test_another_ffmpeg_decodes_what_the_chosen_one_cannot(
     (tmp_path / "ffmpeg").write_text(script)
     (tmp_path / "ffmpeg").chmod(0o755)
     half = dataclasses.replace(tools, ffmpeg=str(tmp_path / "ffmpeg"), spares=(tools.ffmpeg,))
-    found = await verify_encoders(half, Controls(), tmp_path, hardware=False)
+    found = await verify_encoders(Ffmpeg(half, Controls()), tmp_path, hardware=False)
     assert found.codecs == list(CODECS)
     assert found.readers["h264"] == tools.ffmpeg
 
@@ -166,7 +169,7 @@ async def test_the_benchmark_times_each_codec_and_is_kept_until_ffmpeg_changes(
     tools: Tools, capabilities: Capabilities, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = tmp_path / "benchmark.json"
-    first = await measure(tools, capabilities, Controls(), cache)
+    first = await measure(Ffmpeg(tools, Controls()), capabilities, cache)
     assert set(first.seconds) == set(capabilities.codecs)
     assert all(0 < seconds < 30 for seconds in first.seconds.values())
     assert first.overall_s == first.seconds["h264"]
@@ -175,15 +178,15 @@ async def test_the_benchmark_times_each_codec_and_is_kept_until_ffmpeg_changes(
         raise AssertionError("measured again")
 
     monkeypatch.setattr(benchmark_module, "_time_one", never)
-    assert await measure(tools, capabilities, Controls(), cache) == first
+    assert await measure(Ffmpeg(tools, Controls()), capabilities, cache) == first
     assert time.time() - 600 < first.measured_at <= time.time()
     with pytest.raises(AssertionError, match="measured again"):
-        await measure(tools, capabilities, Controls(), cache, force=True)
+        await measure(Ffmpeg(tools, Controls()), capabilities, cache, force=True)
     newer = dataclasses.replace(tools, version="99.0")
     assert benchmark_key(newer, capabilities) != first.key
     cache.write_bytes(b"{half")
     with pytest.raises(AssertionError, match="measured again"):
-        await measure(tools, capabilities, Controls(), cache)
+        await measure(Ffmpeg(tools, Controls()), capabilities, cache)
 
 
 def test_the_overall_benchmark_is_that_of_h264_or_the_mean() -> None:
@@ -236,9 +239,7 @@ def test_an_engine_keeps_its_id_over_restarts(tmp_path: Path) -> None:
 def test_a_verdict_reaches_only_its_own_attempt(tmp_path: Path) -> None:
     active_attempts = ActiveAttempts()
     actives = [
-        ActiveAttempt(
-            Attempt(Job(name, "file:///a", "h264", attempt=2), tmp_path, Tracker(), Controls())
-        )
+        ActiveAttempt(make_attempt(Job(name, "file:///a", "h264", attempt=2), tmp_path))
         for name in ("1_1", "1_2", "1_3")
     ]
     for active in actives:

@@ -9,8 +9,9 @@ from distconv_engine.failures import EngineFault
 from distconv_engine.ffmpeg.inputs import file_url
 from distconv_engine.ffmpeg.run import Controls
 from distconv_engine.ffmpeg.tools import Tools
+from distconv_engine.media.ffmpeg import Ffmpeg
 from distconv_engine.media.packet_hashes import PacketHashes
-from distconv_engine.media.packets import PacketScan, PacketTable, scan_packets
+from distconv_engine.media.packets import PacketScan, PacketTable
 
 PLAIN = """\
 1,-0.021333,-0.021333,0.021333,190,48,KD_,murmur3:b9
@@ -77,7 +78,7 @@ async def test_packets_with_side_data_are_all_hashed(
     kind: str, tools: Tools, clips: Clips, tmp_path: Path
 ) -> None:
     hashes = PacketHashes()
-    scan = await scan_packets(tools, file_url(clips.container(kind)), Controls(), hashes=hashes)
+    scan = await Ffmpeg(tools, Controls()).scan(file_url(clips.container(kind)), hashes=hashes)
     counted = {index: (stream.count, stream.total_bytes) for index, stream in scan.streams.items()}
     assert {index: (s.count, s.total_bytes) for index, s in hashes.streams.items()} == counted
     assert scan.of(0).count == 50

@@ -18,6 +18,7 @@ from distconv_engine.failures import EngineFault, InputFault
 from distconv_engine.ffmpeg.run import Controls
 from distconv_engine.ffmpeg.tools import Tools
 from distconv_engine.host.capabilities import Capabilities, encodes
+from distconv_engine.media.ffmpeg import Ffmpeg
 
 pytestmark = pytest.mark.e2e
 Run = Callable[..., Any]
@@ -71,7 +72,7 @@ async def test_an_encoder_is_listed_when_it_really_encodes(
     broken: bool, tools: Tools, tmp_path: Path
 ) -> None:
     driven = with_driver(tools, tmp_path, broken=broken)
-    works = await encodes(driven, Controls(), NVENC, tmp_path / "proof.mkv")
+    works = await encodes(Ffmpeg(driven, Controls()), NVENC, tmp_path / "proof.mkv")
     assert works is not broken
 
 

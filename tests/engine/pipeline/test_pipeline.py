@@ -25,7 +25,7 @@ from distconv_engine.ffmpeg.inputs import file_url
 from distconv_engine.ffmpeg.run import Controls
 from distconv_engine.ffmpeg.tools import Tools
 from distconv_engine.host.capabilities import Capabilities
-from distconv_engine.media.probe import probe
+from distconv_engine.media.ffmpeg import Ffmpeg
 
 pytestmark = pytest.mark.e2e
 FAST = {"preset": "ultrafast"}
@@ -148,7 +148,7 @@ async def test_hdr_keeps_its_tags_and_ten_bits_or_is_refused_by_an_8_bit_encoder
         assert "8 bits" in caught.value.message
         return
     report = await run_job(clips.odd("hdr10"), codec, options={"preset": preset})
-    found = await probe(tools, file_url(path_of(report)), Controls())
+    found = await Ffmpeg(tools, Controls()).probe(file_url(path_of(report)))
     assert found.main_video is not None
     assert found.main_video.colour.transfer == "smpte2084"
     assert found.main_video.colour.primaries == "bt2020"
@@ -159,14 +159,14 @@ async def test_languages_chapters_and_subtitles_are_kept(
     run_job: Run, clips: Clips, tools: Tools
 ) -> None:
     report = await run_job(clips.odd("several-audio"), "h264", options=FAST)
-    found = await probe(tools, file_url(path_of(report)), Controls())
+    found = await Ffmpeg(tools, Controls()).probe(file_url(path_of(report)))
     languages = [stream.language for stream in found.of_kind("audio")]
     assert [language and language[:2] for language in languages] == ["en", "de"]
     report = await run_job(clips.odd("text-subtitles"), "h264", options=FAST, job_id="1_2")
-    found = await probe(tools, file_url(path_of(report)), Controls())
+    found = await Ffmpeg(tools, Controls()).probe(file_url(path_of(report)))
     assert [stream.codec for stream in found.of_kind("subtitle")] == ["mov_text"]
     report = await run_job(clips.odd("chapters"), "vp9", options={"preset": "8"}, job_id="1_3")
-    assert (await probe(tools, file_url(path_of(report)), Controls())).chapters == 2
+    assert (await Ffmpeg(tools, Controls()).probe(file_url(path_of(report)))).chapters == 2
     assert "chapters" in report.result.kept
 
 

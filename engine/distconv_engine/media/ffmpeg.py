@@ -1,0 +1,152 @@
+"""Run, probe, scan and decode with one ffmpeg, under the controls of one attempt.
+
+An `Ffmpeg` is made once for an attempt, so nothing that runs a program needs to know which program
+it is, what limits apply to it, or whether the attempt is paused. What the programs print is parsed
+by `probe`, `packets` and `packet_hashes`, which run nothing.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Unpack
+
+from distconv_engine.ffmpeg.child import LineSplitter
+from distconv_engine.ffmpeg.inputs import STDIN, read_arguments
+from distconv_engine.ffmpeg.progress import EncodeProgress, ProgressParser
+from distconv_engine.ffmpeg.run import Controls, RunOptions, RunResult, run
+from distconv_engine.ffmpeg.stderr import LOG_LEVEL
+from distconv_engine.ffmpeg.tools import Tools
+from distconv_engine.media.packet_hashes import HASH, PacketHashes
+from distconv_engine.media.packets import PacketScan, PacketTable, packet_options
+from distconv_engine.media.probe import PROBE_OPTIONS, BoundedOutput, Probe, probe_of
+from distconv_engine.media.zero_runs import ZeroRuns
+
+
+@dataclass(frozen=True, slots=True)
+class Decoder:
+    """How frames are read back: which ffmpeg decodes, and with which options for video."""
+
+    program: str
+    video_options: tuple[str, ...] = ()
+
+    def arguments(self, url: str, *options: str) -> list[str]:
+        """Return the arguments that decode everything, with `options`, and discard the frames.
+
+        The loop filter only smooths pictures and takes a third of the time, so it is skipped.
+        """
+        argv = [self.program, "-hide_banner", "-nostdin", "-nostats", "-loglevel", LOG_LEVEL]
+        argv += ["-skip_loop_filter", "all", *options, *read_arguments(url)]
+        argv += ["-map", "0:V?", "-map", "0:a?", "-fps_mode", "passthrough"]
+        return [*argv, *self.video_options, "-f", "null", "-"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ffmpeg:
+    """A pair of ffmpeg and ffprobe, and what their children may use.
+
+    URLs come from `ffmpeg.inputs`; `stdin` is a descriptor for what `STDIN` stands for.
+    """
+
+    tools: Tools
+    controls: Controls
+
+    def using(self, tools: Tools) -> "Ffmpeg":
+        """Return the same with other programs."""
+        return replace(self, tools=tools)
+
+    def without_pause(self, *, stall_s: float) -> "Ffmpeg":
+        """Return the same for children that a pause of the attempt leaves running."""
+        return replace(self, controls=Controls(self.controls.limits, stall_s))
+
+    def in_background(self, niceness: int) -> "Ffmpeg":
+        """Return the same at a lower priority and without a stall limit.
+
+        Its children are still the attempt's: they are paused and stopped with the others.
+        """
+        limits = replace(self.controls.limits, niceness=niceness)
+        return replace(self, controls=replace(self.controls, limits=limits, stall_s=float("inf")))
+
+    async def run(self, argv: Sequence[str], **options: Unpack[RunOptions]) -> RunResult:
+        """Run a command to its end; see `ffmpeg.run.run`."""
+        return await run(argv, self.controls, **options)
+
+    async def probe(
+        self, url: str, *, formats: str | None = None, stdin: int | None = None
+    ) -> Probe:
+        """Ask ffprobe what `url` says of itself; raises `InputFault` if it cannot be read.
+
+        `formats` are the only demuxers allowed.
+        """
+        output = BoundedOutput()
+        argv = [self.tools.ffprobe, *PROBE_OPTIONS, *read_arguments(url, formats)]
+        result = await self.run(argv, on_stdout=output.feed, stdin=stdin)
+        return probe_of(url, result, output.content)
+
+    async def scan(
+        self,
+        url: str,
+        *,
+        zero_runs: ZeroRuns | None = None,
+        zero_streams: Sequence[int] = (),
+        formats: str | None = None,
+        stdin: int | None = None,
+        hashes: PacketHashes | None = None,
+    ) -> PacketScan:
+        """Count the packets of `url`.
+
+        Args:
+            url: what to read.
+            zero_runs: where the file has runs of zero bytes.
+            zero_streams: the streams in which such a run is damage.
+            formats: the only demuxers allowed.
+            stdin: what `STDIN` stands for.
+            hashes: takes the hashes of the packets, if they are needed.
+        """
+        suspects = frozenset(zero_streams) if zero_runs else frozenset[int]()
+        table = PacketTable(zero_runs, suspects, hashes)
+        splitter = LineSplitter(table.line)
+        options = packet_options(with_hashes=hashes is not None)
+        argv = [self.tools.ffprobe, *options, *read_arguments(url, formats)]
+        result = await self.run(argv, on_stdout=splitter.feed, stdin=stdin)
+        splitter.close()
+        table.close()
+        table.scan.diagnosis, table.scan.exit_code = result.diagnosis, result.code
+        return table.scan
+
+    async def decode(
+        self,
+        url: str,
+        decoder: Decoder,
+        *,
+        duration_s: float,
+        on_progress: Callable[[float], None] | None = None,
+        stdin: int | None = None,
+    ) -> RunResult:
+        """Decode all video and audio of `url`, and report the fraction done of `duration_s`."""
+        last = [EncodeProgress()]
+
+        def take(progress: EncodeProgress) -> None:
+            last[0] = progress
+            if on_progress is not None:
+                on_progress(progress.fraction(duration_s))
+
+        return await self.run(
+            [*decoder.arguments(url), "-progress", "pipe:1"],
+            on_stdout=LineSplitter(ProgressParser(take).line).feed,
+            sign_of_life=lambda: last[0],
+            stdin=stdin,
+        )
+
+    async def decode_and_hash(self, decoder: Decoder, stdin: int) -> tuple[RunResult, PacketHashes]:
+        """Decode the video and audio that arrive through the pipe `stdin`, and hash their packets."""
+        hashes = PacketHashes()
+        # Threads have a cost, and one for every second core keeps up with an encoder.
+        threads = max(1, (os.cpu_count() or 1) // 2)
+        argv = [*decoder.arguments(STDIN, "-threads", str(threads)), "-map", "0", "-c", "copy"]
+        # Without this, ffmpeg would wake this process for each packet.
+        argv += ["-flush_packets", "0", "-f", "framehash", "-hash", HASH, "pipe:1"]
+        lines = LineSplitter(hashes.framehash_line)
+        # No grace: at a low priority it would take long to end by itself on a busy machine.
+        result = await self.run(argv, on_stdout=lines.feed, stdin=stdin, grace_s=0)
+        lines.close()
+        return result, hashes

@@ -1,0 +1,127 @@
+"""Encode an output into a file, and publish the file.
+
+- `StoredFile`: in the attempt's folder, decoded while it is encoded, then moved or uploaded.
+- `TargetDirectory`: next to its final name, so that nothing is stored on the engine; read back from
+  there, and renamed.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from distconv_engine.attempts.context import Attempt
+from distconv_engine.checks.decode import Decoded
+from distconv_engine.checks.output import Evidence, Verified, read_evidence
+from distconv_engine.checks.source import CheckedSource
+from distconv_engine.encode.command import Request
+from distconv_engine.encode.run import Encoded
+from distconv_engine.host.disk_space import require_disk_space, require_space_for_output
+from distconv_engine.pipeline.decode_while_encoding import encode_and_decode
+from distconv_engine.pipeline.encoder_choice import run_encode
+from distconv_engine.pipeline.outputs import Published
+from distconv_engine.transfer.destination import FileTarget, Target
+from distconv_engine.transfer.publish import (
+    content_type_of,
+    directory_faults,
+    publish_file,
+    publish_http,
+    temporary_of,
+)
+
+
+class StoredFile:
+    """A sink: the output is stored by the engine until it is published."""
+
+    streaming = False
+
+    def __init__(
+        self, attempt: Attempt, source: CheckedSource, suffix: str, target: Target
+    ) -> None:
+        self.path = attempt.folder / f"output{suffix}"
+        self._attempt = attempt
+        self._source = source
+        self._target = target
+
+    async def prepare(self) -> None:
+        """Check that the output will fit here, and where it goes."""
+        size = self._source.state.size_bytes
+        require_space_for_output(self._attempt.config, self._target, size)
+
+    async def encode(self, request: Request) -> "FileOutput":
+        """Encode, and decode at the same time."""
+        encoded, decoded = await encode_and_decode(self._attempt, self._source, request, self.path)
+        return FileOutput(
+            self._attempt, self._source, self._target, self.path, request, encoded, decoded
+        )
+
+
+class TargetDirectory:
+    """A sink: the output is written to the directory in which it is published."""
+
+    streaming = False
+
+    def __init__(self, attempt: Attempt, source: CheckedSource, target: FileTarget) -> None:
+        self.path = temporary_of(target, attempt.token)
+        self._attempt = attempt
+        self._source = source
+        self._target = target
+
+    async def prepare(self) -> None:
+        """Check that the output will fit, and record where its partial file will be."""
+        directory = self._target.directory
+        require_disk_space(self._attempt.config, (directory, self._source.state.size_bytes))
+        await self._attempt.record(self.path)
+        with directory_faults(self._target):
+            await trio.Path(directory).mkdir(parents=True, exist_ok=True)
+
+    async def encode(self, request: Request) -> "FileOutput":
+        """Encode; the file is decoded afterwards."""
+        encoded = await run_encode(self._attempt, self._source, request)
+        return FileOutput(self._attempt, self._source, self._target, self.path, request, encoded)
+
+
+@dataclass(frozen=True, slots=True)
+class FileOutput:
+    """An output in a file."""
+
+    attempt: Attempt
+    source: CheckedSource
+    target: Target
+    path: Path
+    request: Request
+    encoded: Encoded
+    decoded: Decoded | None = None
+    """The result of a concurrent decode, if there is a valid one."""
+
+    async def read_evidence(self) -> Evidence:
+        """Read the file from the disk."""
+        return await read_evidence(
+            self.attempt.ffmpeg.using(self.request.tools),
+            self.request,
+            self.path,
+            self.decoded,
+            duration_s=self.source.duration_s,
+            on_progress=self.attempt.tracker.part,
+        )
+
+    async def publish(self, verified: Verified) -> Published:
+        """Move the file to its place, or upload it."""
+        attempt, target = self.attempt, self.target
+        if isinstance(target, FileTarget):
+            temporary = temporary_of(target, attempt.token)
+            await attempt.record(temporary)
+            url = await publish_file(
+                self.path, verified.sha256, target, temporary, self.source.path
+            )
+        else:
+            url = await publish_http(
+                attempt.context.client,
+                self.path,
+                verified.sha256,
+                target,
+                key=attempt.config.api_key,
+                content_type=content_type_of(self.request.plan.container.name),
+                on_progress=attempt.tracker.part,
+            )
+        return Published(url)

@@ -1,0 +1,39 @@
+"""Define an output: encoded, not yet proved, not yet published."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from distconv_engine.checks.output import Evidence, Verified
+from distconv_engine.encode.command import Request
+from distconv_engine.encode.run import Encoded
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """Where an output was published."""
+
+    url: str
+    checks: tuple[str, ...] = ()
+    """Names for the result's list of checks, of what publishing it in this way has shown."""
+
+
+class Output(Protocol):
+    """What a sink has encoded with one encoder."""
+
+    @property
+    def request(self) -> Request:
+        """What was encoded."""
+        ...
+
+    @property
+    def encoded(self) -> Encoded:
+        """What the encoder counted."""
+        ...
+
+    async def read_evidence(self) -> Evidence:
+        """Return what independent readers found in it."""
+        ...
+
+    async def publish(self, verified: Verified) -> Published:
+        """Publish it whole, or not at all: nobody sees it before."""
+        ...

@@ -1,0 +1,132 @@
+"""Open the source of an attempt and check that it is whole: a local file, or a remote one by proxy.
+
+A local file is read where it is; one that is fetched becomes local first. A large remote source is
+not stored: `loopback_proxy` reads it for ffmpeg, and every request has to find the same file.
+"""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from distconv_engine.attempts.context import Attempt
+from distconv_engine.checks.source import (
+    CheckedSource,
+    check_remote,
+    check_source,
+    check_unchanged,
+)
+from distconv_engine.host.disk_space import MB, require_disk_space
+from distconv_engine.transfer.destination import is_media_store
+from distconv_engine.transfer.download import check_sha256, download, local_path
+from distconv_engine.transfer.loopback_proxy import open_relay
+from distconv_engine.transfer.range_reader import RangeReader
+
+
+class Source(Protocol):
+    """A source that has passed its checks."""
+
+    @property
+    def checked(self) -> CheckedSource:
+        """What the checks found, and where ffmpeg reads it."""
+        ...
+
+    async def check_unchanged(self) -> None:
+        """Raise `InputFault` when it has changed since it was checked."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFile:
+    """A file on this machine's disks."""
+
+    path: Path
+    checked: CheckedSource
+
+    async def check_unchanged(self) -> None:
+        """Compare the file's size, time and number with those of before."""
+        check_unchanged(self.path, self.checked.state)
+
+
+@dataclass(frozen=True, slots=True)
+class ProxiedRemote:
+    """A remote file that ffmpeg reads through the loopback proxy."""
+
+    reader: RangeReader
+    checked: CheckedSource
+
+    async def check_unchanged(self) -> None:
+        """Ask its server once more."""
+        await self.reader.check_unchanged()
+
+
+def is_large(attempt: Attempt) -> bool:
+    """Whether the job is large enough to be streamed, and its source remote."""
+    job, least_mb = attempt.job, attempt.config.stream_min_mb
+    remote = job.source_url.lower().startswith(("http://", "https://"))
+    return remote and 0 < least_mb <= job.job_size
+
+
+async def open_local(attempt: Attempt) -> LocalFile:
+    """Fetch the source if it is remote, and check all of it."""
+    path = await _fetch(attempt)
+    attempt.tracker.phase("probe")
+    return LocalFile(path, await check_source(attempt.ffmpeg, path))
+
+
+@asynccontextmanager
+async def open_proxied(attempt: Attempt) -> AsyncGenerator[ProxiedRemote]:
+    """Open the proxy and check all of the remote source through it.
+
+    Raises:
+        NotStreamable: the source has to be fetched.
+    """
+    job, config = attempt.job, attempt.config
+    require_disk_space(config, (config.work_dir, 0))
+    reader = RangeReader(
+        attempt.context.client, job.source_url, key=_key(attempt), tries=config.fetch_tries
+    )
+    await reader.open()
+    async with open_relay(reader) as relay:
+        attempt.tracker.phase("probe")
+        checked = await check_remote(
+            attempt.ffmpeg,
+            reader,
+            relay.url,
+            sha256=job.source_sha256,
+            on_progress=attempt.tracker.part,
+        )
+        yield ProxiedRemote(reader, checked)
+
+
+async def _fetch(attempt: Attempt) -> Path:
+    job, config = attempt.job, attempt.config
+    if urlsplit(job.source_url).scheme == "file":
+        path = local_path(job.source_url, config.source_root)
+    else:
+        # Space for source and output. The job's size may be wrong; the server's is checked later.
+        require_disk_space(config, (config.work_dir, 2 * job.job_size * MB))
+        attempt.tracker.phase("fetch")
+        path = attempt.folder / "source"
+        await download(
+            attempt.context.client,
+            job.source_url,
+            path,
+            tries=config.fetch_tries,
+            key=_key(attempt),
+            on_total=lambda total, here: require_disk_space(
+                config, (config.work_dir, 2 * total - here)
+            ),
+            on_progress=attempt.tracker.part,
+        )
+    if job.source_sha256:
+        await check_sha256(path, job.source_sha256)
+    return path
+
+
+def _key(attempt: Attempt) -> str | None:
+    """Return the API key for a source in the daemon's own media store; nobody else gets it."""
+    config = attempt.config
+    return config.api_key if is_media_store(attempt.job.source_url, config.server) else None
