@@ -1,4 +1,4 @@
-"""Run tasks concurrently, and return what they found instead of leaving it in shared variables.
+"""Run tasks concurrently and return their results, without shared variables.
 
 A trio nursery returns no results, and wraps what its tasks raise in a group. An attempt needs both:
 the value of each task, and the one failure that it reports.

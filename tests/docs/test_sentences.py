@@ -90,7 +90,7 @@ def test_the_checks_of_a_result_are_those_that_the_guide_explains() -> None:
     }
     named = {
         text
-        for module in ("checks/output", "checks/source", "media/structure/check", "pipeline/run")
+        for module in ("checks/output", "checks/source", "media/structure/check", "pipeline/report")
         for text in literals(pages.ROOT / f"engine/distconv_engine/{module}.py")
     }
     assert {name for name in documented if name != "fallback-from-"} <= named

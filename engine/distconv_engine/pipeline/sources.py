@@ -1,4 +1,6 @@
-"""Open the source of an attempt and check that it is whole: a local file, or a remote one by proxy.
+"""Open the source of an attempt, a local file or a remote one by proxy, and check it.
+
+It has to be whole before anything is encoded.
 
 A local file is read where it is; one that is fetched becomes local first. A large remote source is
 not stored: `loopback_proxy` reads it for ffmpeg, and every request has to find the same file.
