@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 from tests.engine.clips import Clips
+from tests.engine.daemon import FakeDaemon
+from tests.engine.pipeline.test_streamed import LARGE, serve
 
 from distconv_engine.encode.encoders import ENCODERS
 from distconv_engine.failures import EngineFault, InputFault
@@ -59,7 +61,7 @@ def run_driven(
 ) -> Run:
     """Run a job on a source, by default the plain clip, on an engine that prefers that encoder."""
 
-    async def run(source: Path | None = None, *, broken: bool, **more: Any) -> Any:
+    async def run(source: Path | str | None = None, *, broken: bool, **more: Any) -> Any:
         driven = with_driver(tools, tmp_path, broken=broken)
         preferred = preferring_nvenc(capabilities, driven)
         return await run_job(source or clips.plain(), tools=driven, capabilities=preferred, **more)
@@ -135,3 +137,13 @@ async def test_where_only_another_ffmpeg_decodes_the_source_a_fallback_is_record
     assert "fallback-from-h264_nvenc" in report.result.checks
     with pytest.raises(EngineFault):
         await run_job(clips.plain(), tools=driven, capabilities=apart, software_fallback=False)
+
+
+async def test_a_streaming_upload_begins_again_with_the_software_encoder(
+    run_driven: Run, clips: Clips, daemon: FakeDaemon
+) -> None:
+    url = serve(daemon, clips.plain())
+    report = await run_driven(url, broken=True, **LARGE, server=daemon.url, place=None)
+    assert report.result.encoder == "libx264"
+    assert {"fallback-from-h264_nvenc", "target-read-back"} <= set(report.result.checks)
+    assert len(daemon.media) == 1

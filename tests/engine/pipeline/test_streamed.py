@@ -10,6 +10,7 @@ from tests.engine.clips import AAC, Clips
 from tests.engine.conftest import Run, probe_streams
 from tests.engine.daemon import FakeDaemon, Served
 
+from distconv_engine.attempts.progress_tracker import Tracker
 from distconv_engine.failures import InputFault, TransientFault, VerificationFault
 from distconv_engine.ffmpeg.tools import Tools
 
@@ -203,6 +204,31 @@ async def test_an_upload_that_breaks_is_transient_and_leaves_nothing(
         await run_job(serve(daemon, clips.plain()), **LARGE, server=daemon.url, place=None)
     assert not daemon.media
     assert not any((tmp_path / "work" / "attempts").rglob("output*"))
+
+
+@pytest.mark.parametrize(
+    "how, fetched",
+    [
+        ({"job_size": 0.0, "options": FAST}, True),
+        (LARGE, False),
+        ({**LARGE, "place": None}, False),
+    ],
+    ids=["stored", "to a directory", "uploaded while encoding"],
+)
+async def test_stored_and_streamed_jobs_go_through_the_same_phases(
+    how: dict[str, Any], fetched: bool, run_job: Run, clips: Clips, daemon: FakeDaemon
+) -> None:
+    entered: list[str] = []
+
+    class Recorder(Tracker):
+        def phase(self, name: str) -> None:
+            entered.append(name)
+            super().phase(name)
+
+    url = serve(daemon, clips.plain())
+    await run_job(url, **how, server=daemon.url, tracker=Recorder())
+    fetch = ["fetch"] if fetched else []
+    assert entered == ["preflight", *fetch, "probe", "encode", "verify", "publish", "report"]
 
 
 async def test_a_small_job_is_fetched(run_job: Run, clips: Clips, daemon: FakeDaemon) -> None:
