@@ -18,11 +18,10 @@ from prometheus_client.core import Metric
 
 from distconvd import hookimpl
 from distconvd.hookspecs import MetricsFactory, PluginContext, Registrar
-from distconvd.model import FailureClass, canonical_codec
+from distconvd.model import CODECS, FailureClass, canonical_codec
 from distconvd.plugin_api import Event
 
 NAME = "prometheus"
-CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "av1"})
 OUTCOMES = {
     "job.completed": "completed",
     "job.failed": "failed_permanently",

@@ -79,20 +79,3 @@ def test_a_message_quoted_in_the_guide_is_printed_by_a_program(message: str, all
     assert fragments(message)
     for fragment in fragments(message):
         assert fragment in all_said
-
-
-def test_the_checks_of_a_result_are_those_that_the_guide_explains() -> None:
-    section = pages.section(GUIDE, "## What a result has passed")
-    documented = {
-        name
-        for cells in pages.table_cells(section)
-        for name in re.findall(r"`([a-z-]+)`", cells[0] + cells[1])
-    }
-    named = {
-        text
-        for module in ("checks/output", "checks/source", "media/structure/check", "pipeline/report")
-        for text in literals(pages.ROOT / f"engine/distconv_engine/{module}.py")
-    }
-    assert {name for name in documented if name != "fallback-from-"} <= named
-    for name in ("container-complete", "frames", "durations", "decodes", "source-unchanged"):
-        assert name in documented

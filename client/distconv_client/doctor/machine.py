@@ -18,12 +18,12 @@ import msgspec
 
 from distconv_client.display import text
 from distconv_client.doctor.finding import Finding, fail, ok, skip
+from distconvd.model import CODECS
 
 PACKAGE = "distconv_engine"
 SELFTEST_S_MAX = 120.0
 FREE_MB_MIN = 100.0
 """A client needs almost nothing; below this, other programs fail, too."""
-USUAL = ("h264", "hevc", "vp8", "vp9", "av1")
 UNIT_CONFIG = Path("/etc/distconv/engine.toml")
 UNIT_WORK_DIR = Path("/var/lib/distconv-engine")
 """Each engine of `distconv-engine@.service` has its work directory below this one."""
@@ -78,9 +78,9 @@ def check_ffmpeg(report: EngineReport | None) -> Finding:
         return fail("ffmpeg", text.clean(report.error), _INSTALL)
     where = f"{report.version} at {report.ffmpeg}"
     if not report.encoders:
-        return fail("ffmpeg", text.clean(f"{where} encodes none of {', '.join(USUAL)}"), _INSTALL)
+        return fail("ffmpeg", text.clean(f"{where} encodes none of {', '.join(CODECS)}"), _INSTALL)
     made = ", ".join(f"{codec} with {encoder}" for codec, encoder in report.encoders.items())
-    lacking = [codec for codec in USUAL if codec not in report.encoders]
+    lacking = [codec for codec in CODECS if codec not in report.encoders]
     without = f"; it cannot encode {', '.join(lacking)}" if lacking else ""
     return ok("ffmpeg", text.clean(f"{where} encodes {made}{without}"))
 

@@ -18,7 +18,7 @@ from distconvd.model.bounds import (
     Slots,
     sentence,
 )
-from distconvd.model.codec import CODEC_ALIASES, CODECS, Codec, canonical_codec
+from distconvd.model.codec import AUDIO_CODECS, CODEC_ALIASES, CODECS, Codec, canonical_codec
 from distconvd.model.container import CONTAINERS, ContainerName, ContainerRules, container_of
 from distconvd.model.engine import EngineRecord, EngineState
 from distconvd.model.failure import (
@@ -69,6 +69,7 @@ from distconvd.model.options import OPTION_RANGES, OptionFault, find_fault
 from distconvd.model.outcome import AttemptOutcome
 
 __all__ = [
+    "AUDIO_CODECS",
     "CODECS",
     "CODEC_ALIASES",
     "CONTAINERS",

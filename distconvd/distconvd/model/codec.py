@@ -6,9 +6,13 @@ the table may be known to some engine; nothing is checked about it here.
 """
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from distconvd.model.container import ContainerName
 
+AudioCodecName = Literal["aac", "opus"]
+AUDIO_CODECS: tuple[AudioCodecName, ...] = get_args(AudioCodecName)
+"""The audio codecs that a job may ask for."""
 CODEC_ALIASES: dict[str, str] = {
     "h.264": "h264",
     "h.265": "hevc",

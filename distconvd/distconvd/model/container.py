@@ -1,6 +1,7 @@
-"""Define the containers: what a job may ask to be put into each, and its file suffix.
+"""Define the containers: what a job may ask to be put into each, its suffix and media type.
 
-Which streams of a *source* a container can take is up to `distconv_engine.encode.containers`.
+What ffmpeg calls a container, and which streams of a *source* it can take, is up to
+`distconv_engine.ffmpeg.containers`.
 """
 
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ class ContainerRules:
     video: frozenset[str]
     audio: tuple[str, ...]
     """The audio codecs that it can be given; the first is used for audio that cannot be copied."""
+    mime: str
+    """Its registered media type."""
     faststart: bool = False
     """Whether it has an index that can be moved to the front."""
 
@@ -31,12 +34,23 @@ CONTAINERS: dict[ContainerName, ContainerRules] = {
     row.name: row
     for row in (
         ContainerRules(
-            "mp4", frozenset({"h264", "hevc", "vp9", "av1"}), ("aac", "opus"), faststart=True
+            "mp4",
+            frozenset({"h264", "hevc", "vp9", "av1"}),
+            ("aac", "opus"),
+            "video/mp4",
+            faststart=True,
         ),
-        ContainerRules("mkv", frozenset({"h264", "hevc", "vp8", "vp9", "av1"}), ("aac", "opus")),
-        ContainerRules("webm", frozenset({"vp8", "vp9", "av1"}), ("opus",)),
-        ContainerRules("mov", frozenset({"h264", "hevc"}), ("aac",), faststart=True),
-        ContainerRules("ts", frozenset({"h264", "hevc"}), ("aac", "opus")),
+        ContainerRules(
+            "mkv",
+            frozenset({"h264", "hevc", "vp8", "vp9", "av1"}),
+            ("aac", "opus"),
+            "video/matroska",
+        ),
+        ContainerRules("webm", frozenset({"vp8", "vp9", "av1"}), ("opus",), "video/webm"),
+        ContainerRules(
+            "mov", frozenset({"h264", "hevc"}), ("aac",), "video/quicktime", faststart=True
+        ),
+        ContainerRules("ts", frozenset({"h264", "hevc"}), ("aac", "opus"), "video/mp2t"),
     )
 }
 _BY_SUFFIX: dict[str, ContainerName] = {row.suffix: row.name for row in CONTAINERS.values()}

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from distconvd.model.bounds import ShownWord, shown, shown_range
+from distconvd.model.codec import AudioCodecName
 from distconvd.model.container import ContainerName
 from distconvd.model.failure import FailureClass
 from distconvd.model.limits import Limits
@@ -63,7 +64,7 @@ class TranscodeOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     """Pixels; a smaller source is never scaled up."""
     max_height: Annotated[int, shown_range(16, 16_384)] | None = None
     max_fps: Annotated[float, shown_range(0.01, 1_000)] | None = None
-    audio_codec: Literal["aac", "opus", "copy", "none"] | None = None
+    audio_codec: Literal[AudioCodecName, "copy", "none"] | None = None
     audio_bitrate_kbps: Annotated[int, shown_range(6, 1_536)] | None = None
     subtitles: Literal["keep", "drop"] | None = None
     faststart: bool | None = None
@@ -107,6 +108,8 @@ class JobResult(msgspec.Struct, frozen=True, omit_defaults=True):
     dropped: list[str] | None = None
     checks: list[str] | None = None
     """Names of the verification checks that passed."""
+    notes: list[str] | None = None
+    """What is no check: how the output was made or published, such as `streamed`."""
 
 
 class Job(msgspec.Struct, frozen=True):

@@ -180,6 +180,7 @@ class ReportedResult(JobResult, frozen=True, omit_defaults=True):
     kept: ResultList | None = None
     dropped: ResultList | None = None
     checks: ResultList | None = None
+    notes: ResultList | None = None
 
 
 class CompleteReport(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 from distconvd.model.bounds import RANGE
-from distconvd.model.codec import CODECS, Codec
+from distconvd.model.codec import AUDIO_CODECS, CODECS, Codec
 from distconvd.model.container import CONTAINERS, ContainerRules, container_of
 from distconvd.model.job import Output, TranscodeOptions
 
@@ -19,6 +19,7 @@ def _range_of(hint: Any) -> tuple[float, float] | None:
     return next((note.extra[RANGE] for note in notes if note.extra), None)
 
 
+_WITH_INDEX = [row.name for row in CONTAINERS.values() if row.faststart]
 OPTION_RANGES: dict[str, tuple[float, float]] = {
     name: found
     for name, hint in get_type_hints(TranscodeOptions, include_extras=True).items()
@@ -63,7 +64,7 @@ def _faults(options: TranscodeOptions, codec: str, output: Output | None) -> Ite
     if container is not None:
         yield from _beyond_container(options, known, field, container)
     elif options.faststart and known is not None and not _may_start_fast(known):
-        yield _option("faststart", f"needs mp4 or mov, and {codec} goes into"
+        yield _option("faststart", f"needs {' or '.join(_WITH_INDEX)}, and {codec} goes into"
                       f" {known.containers[0]}; set options.container, or leave it out")  # fmt: skip
 
 
@@ -107,11 +108,11 @@ def _beyond_container(
     if codec is not None and codec.name not in container.video:
         yield OptionFault(field, f"{name} cannot hold {codec.name} video")
     wanted = options.audio_codec
-    if wanted in ("aac", "opus") and wanted not in container.audio:
+    if wanted in AUDIO_CODECS and wanted not in container.audio:
         words = f"{wanted} does not fit into {name}; use {' or '.join(container.audio)}"
         yield _option("audio_codec", words)
     if options.faststart and not container.faststart:
-        yield _option("faststart", f"is for mp4 and mov, not for {name}")
+        yield _option("faststart", f"is for {' and '.join(_WITH_INDEX)}, not for {name}")
 
 
 def _container(

@@ -10,19 +10,12 @@ from dataclasses import dataclass, replace
 from distconv_engine.encode.command import Request
 from distconv_engine.encode.plan import Plan
 from distconv_engine.failures import InputFault, InsufficientSpace, VerificationFault
+from distconv_engine.ffmpeg.codecs import video_codec
 from distconv_engine.ffmpeg.run import RunResult
 from distconv_engine.ffmpeg.stderr import Diagnosis
 from distconv_engine.media.ffmpeg import Decoder, Ffmpeg
 from distconv_engine.media.packet_hashes import PacketHashes
 from distconv_engine.media.packets import PacketScan
-
-_PARSERS = {
-    "av1": "av1_metadata",
-    "hevc": "hevc_metadata",
-    "h264": "h264_metadata",
-    "vp9": "vp9_metadata",
-}
-"""Bitstream filters that parse every header of a codec."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +51,7 @@ def decoder_of(request: Request) -> Decoder:
     """Return the decoder of the output: this engine's best, or else a parser of every header."""
     if request.reader is not None:
         return Decoder(request.reader)
-    parser = _PARSERS.get(request.encoder.codec)
+    parser = video_codec(request.encoder.codec).parser
     parse = ("-bsf:v", parser) if parser else ()
     return Decoder(request.tools.ffmpeg, ("-c:v", "copy", *parse))
 

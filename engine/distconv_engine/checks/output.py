@@ -14,11 +14,13 @@ from pathlib import Path
 import trio
 
 from distconv_engine.checks.decode import Decoded, check_decoding, check_unaltered, decoder_of
+from distconv_engine.checks.registry import Check
 from distconv_engine.checks.source import CheckedSource
 from distconv_engine.encode.command import Request, is_ten_bit, target_fps, target_size
 from distconv_engine.encode.plan import OutputStream
 from distconv_engine.encode.run import Encoded
 from distconv_engine.failures import InputFault, VerificationFault
+from distconv_engine.ffmpeg.codecs import video_codec
 from distconv_engine.ffmpeg.inputs import file_url
 from distconv_engine.ffmpeg.run import RunResult
 from distconv_engine.ffmpeg.stderr import Diagnosis
@@ -35,8 +37,13 @@ VIDEO_SLACK_S = 0.15
 SPAN_SHARE = 0.001
 _FRAMES_LACKING = 2
 """Packets of an intact source that may give no frame: a leading picture without its reference."""
-_INVISIBLE = frozenset({"vp8", "vp9", "mpeg4", "hevc"})
-"""Codecs that may have packets without a picture (alternate references, skipped frames)."""
+_SHAPE = (
+    Check.CONTAINER,
+    Check.STREAMS,
+    Check.CODECS,
+    Check.PICTURE_SIZE,
+    Check.COLOUR_TAGS,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +57,7 @@ class Verified:
     audio_codec: str | None
     width: int | None
     height: int | None
-    checks: tuple[str, ...]
+    checks: tuple[Check, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +133,12 @@ def check_output(
     found, scan, decoded = evidence.found, evidence.scan, evidence.decoded.diagnosis
     if isinstance(found, InputFault):
         raise VerificationFault(f"The output cannot be read: {found.message}") from found
-    checks = check_shape(request, found)
+    checks = [*check_shape(request, found)]
     _check_scan(scan)
     check_decoding(request, evidence.decoded)
     checks += check_counts(request, source, encoded, scan, decoded)
     if evidence.decoded_concurrently:
-        checks.append("packets-as-decoded")
+        checks.append(Check.PACKETS_AS_DECODED)
     video, audio = found.main_video, found.of_kind("audio")
     number = _number_of_video(request)
     return Verified(
@@ -149,10 +156,10 @@ def check_output(
 # ------------------------------------------------------------------------------- shape: by probe
 
 
-def check_shape(request: Request, found: Probe) -> list[str]:
+def check_shape(request: Request, found: Probe) -> tuple[Check, ...]:
     """Check container, codecs, streams, size and HDR tags as probed; pure."""
     plan = request.plan
-    if plan.container.demuxer not in found.format.split(","):
+    if plan.container.family.demuxer not in found.format.split(","):
         raise VerificationFault(f"The output is {found.format}, not {plan.container.name}.")
     streams = [stream for stream in found.streams if stream.kind != "data"]  # a chapter track
     wanted = list(plan.output_streams)
@@ -164,7 +171,7 @@ def check_shape(request: Request, found: Probe) -> list[str]:
         _check_stream(request, stream_out, streams)
     if plan.keep_chapters and not found.chapters:
         raise VerificationFault("The output has lost its chapters.")
-    return ["container", "streams", "codecs", "picture-size", "colour-tags"]
+    return _SHAPE
 
 
 def _check_stream(request: Request, stream_out: OutputStream, streams: list[Stream]) -> None:
@@ -215,7 +222,7 @@ def check_counts(
     encoded: Encoded,
     output: PacketScan,
     decoded: Diagnosis,
-) -> list[str]:
+) -> tuple[Check, ...]:
     """Follow each stream from the source's packets to the output's decoded frames; pure."""
     for number, stream_out in enumerate(request.plan.output_streams):
         before = source.scan.of(stream_out.stream.index)
@@ -226,7 +233,8 @@ def check_counts(
             _check_audio(stream_out, before, after)
         elif stream_out.stream.kind == "subtitle" and before.shown and not after.count:
             raise VerificationFault(f"{stream_out.stream.label} is empty in the output.")
-    return ["packets-read", "frames", "durations", "decodes" if request.reader else "parses"]
+    decodes = Check.DECODES if request.reader else Check.PARSES
+    return (Check.PACKETS_READ, Check.FRAMES, Check.DURATIONS, decodes)
 
 
 def _check_video(
@@ -269,7 +277,7 @@ def _check_decoded(stream: Stream, before: StreamPackets, frames: int) -> None:
     """Compare the frames that left the decoder with the packets that entered it."""
     lacking = before.shown - frames
     allowed = _FRAMES_LACKING
-    if stream.codec in _INVISIBLE:
+    if video_codec(stream.codec).has_hidden_packets:
         allowed += before.shown // 4
     if stream.is_interlaced:  # a packet may contain one of the two fields
         allowed += before.shown // 2

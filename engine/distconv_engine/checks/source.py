@@ -1,19 +1,11 @@
 """Check that a source is whole before hours are spent on it, without trusting its header.
 
-Each check catches what the others miss:
+Each check catches what the others miss. `registry.MEASURES` says what each is for; docs/verification.md
+also says what none can see (`source_sha256` in the job catches that, too). The checks are here, but for:
 
-| check | what it catches | where |
-|---|---|---|
-| container bytes | a cut in any container that states a length, however short | `structure` |
-| no second file | what `cat a b` makes, of which players show one | `concatenated`, here |
-| readable at all | text, playlists, a header without data, a missing index | `probe` |
-| every packet | broken chains of packets, lost sync, flagged packets | `packets` |
-| header against packets | a duration or frame count in the header that the packets lack | here |
-| zeroed blocks | unfinished downloads, lost disk blocks, which decoders may show as pictures | `zero_runs` |
-| decoding all of it | damage inside frames; copied audio is decoded from the output | `encode`, `verify` |
-| the file itself | it shrinks, grows, is written to or replaced while it is read | `check_unchanged` |
-
-docs/verification.md lists what no check can see. `source_sha256` in the job catches that too.
+- the container's own bytes, and a second file in them: `media.structure`,
+- every packet: `media.packets`, and blocks of zeros in them: `media.zero_runs`,
+- whether all of it decodes: the encode, and `output` for what was copied.
 """
 
 import os
@@ -23,28 +15,22 @@ from pathlib import Path
 
 import trio
 
+from distconv_engine.checks.registry import Check
 from distconv_engine.failures import InputFault
+from distconv_engine.ffmpeg.codecs import video_codec
+from distconv_engine.ffmpeg.demuxers import demuxer_of
 from distconv_engine.ffmpeg.inputs import file_url
 from distconv_engine.media.ffmpeg import Ffmpeg
 from distconv_engine.media.packets import Edit, PacketScan
 from distconv_engine.media.probe import Probe, Stream
 from distconv_engine.media.structure.check import check_structure, check_structure_of, is_long_chain
 from distconv_engine.media.structure.concatenated import check_tail
-from distconv_engine.media.zero_runs import NEVER_ZERO, find_zero_runs
+from distconv_engine.media.zero_runs import find_zero_runs
 from distconv_engine.transfer.range_reader import NotStreamable, RangeReader
 
-_TRUSTED_DURATION = frozenset({"mov", "matroska", "avi", "flv", "asf", "wav", "flac", "ogg", "mxf"})
-"""Demuxers whose duration is stated in the file, not estimated from its bit rate."""
-_TRUSTED_COUNT = frozenset({"mov"})
-"""AVI also counts empty chunks, which repeat the previous picture."""
-_NO_TAIL = frozenset({"yuv4mpegpipe"})
-"""Formats that consist of packets up to the last byte."""
-_CLOCKS = frozenset({"mpegts", "mpeg", "ogg", "flv", "live_flv"})
-"""Formats whose clock may restart within a file (chains, broadcasts), which ffmpeg corrects."""
 SHORT_S = 0.3
 """A stated duration may exceed that of the packets by this much: muxers round, often upwards."""
 SHORT_SHARE = 0.005
-_PASSED = ("packets-whole", "header-matches-packets")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +51,7 @@ class CheckedSource:
     state: FileState
     probe: Probe
     scan: PacketScan
-    checks: tuple[str, ...]
+    checks: tuple[Check, ...]
     remote_url: str = ""
 
     @property
@@ -111,7 +97,7 @@ async def check_source(ffmpeg: Ffmpeg, path: Path) -> CheckedSource:
     state = file_state(path)
     if not os.access(path, os.R_OK):
         raise InputFault(f"The source cannot be read: permission denied: {path.name}")
-    checks = await trio.to_thread.run_sync(check_structure, path)
+    states_length = await trio.to_thread.run_sync(check_structure, path)
     found = await ffmpeg.probe(file_url(path))
     never_zero = never_zero_streams(found)
     zero_runs = await trio.to_thread.run_sync(find_zero_runs, path) if never_zero else None
@@ -119,7 +105,7 @@ async def check_source(ffmpeg: Ffmpeg, path: Path) -> CheckedSource:
     check_source_packets(found, scan)
     check_end_of_source(found, scan, state.size_bytes)
     await trio.to_thread.run_sync(_check_tail, path, scan.end_byte)
-    return CheckedSource(path, state, found, scan, (*checks, *_PASSED))
+    return CheckedSource(path, state, found, scan, _passed(states_length=states_length))
 
 
 async def check_remote(
@@ -144,7 +130,7 @@ async def check_remote(
     Raises:
         NotStreamable: it has to be fetched to be checked.
     """
-    checks = await trio.to_thread.run_sync(_remote_structure, reader)
+    states_length = await trio.to_thread.run_sync(_remote_structure, reader)
     found = await ffmpeg.probe(url)
     never_zero = never_zero_streams(found)
     zero_runs, digest = await reader.read_whole(on_progress)
@@ -155,10 +141,16 @@ async def check_remote(
     check_end_of_source(found, scan, reader.size_bytes)
     await trio.to_thread.run_sync(_check_remote_tail, reader, scan.end_byte)
     state = FileState(reader.size_bytes, 0, 0)
-    return CheckedSource(None, state, found, scan, (*checks, *_PASSED, "streamed"), url)
+    return CheckedSource(None, state, found, scan, _passed(states_length=states_length), url)
 
 
-def _remote_structure(reader: RangeReader) -> list[str]:
+def _passed(*, states_length: bool) -> tuple[Check, ...]:
+    """Return the checks of a source that is whole."""
+    structure = (Check.CONTAINER_COMPLETE,) if states_length else ()
+    return (*structure, Check.PACKETS_WHOLE, Check.HEADER_MATCHES_PACKETS)
+
+
+def _remote_structure(reader: RangeReader) -> bool:
     with reader.as_file() as file:
         if is_long_chain(file.read(16)):
             raise NotStreamable("checking an AVI, WAV, WMV or MXF file takes too many requests")
@@ -184,9 +176,9 @@ def never_zero_streams(found: Probe) -> list[int]:
     """
     if not any(stream.kind in ("video", "audio") for stream in found.streams):
         raise InputFault("The source has neither video nor audio.")
-    if _first_name(found) not in ("mov", "matroska", "avi", "flv"):
+    if not demuxer_of(found.format).places_packets:
         return []
-    return [stream.index for stream in found.streams if stream.codec in NEVER_ZERO]
+    return [stream.index for stream in found.streams if video_codec(stream.codec).never_zero]
 
 
 def check_source_packets(found: Probe, scan: PacketScan) -> None:
@@ -210,7 +202,7 @@ def check_source_packets(found: Probe, scan: PacketScan) -> None:
 
 def check_end_of_source(found: Probe, scan: PacketScan, size: int) -> None:
     """Refuse an incomplete last packet, where the demuxer drops it silently; pure."""
-    if _first_name(found) in _NO_TAIL and scan.end_byte < size:
+    if demuxer_of(found.format).ends_with_packet and scan.end_byte < size:
         raise InputFault(
             f"The source is cut: its last packet, at byte {scan.end_byte}, is incomplete "
             f"({size - scan.end_byte} bytes)."
@@ -231,13 +223,13 @@ def _check_stream(found: Probe, stream: Stream, scan: PacketScan) -> None:
             f"The source has holes: {_packets(packets.zeroed)} of {stream.label} with blocks of "
             "zero bytes, as an unfinished download leaves them."
         )
-    if packets.back and _first_name(found) not in _CLOCKS:
+    if packets.back and not demuxer_of(found.format).restarts_clock:
         raise InputFault(
             f"The source contains two recordings: the clock of {stream.label} goes back "
             f"{_clock(packets.back)}. Convert each separately."
         )
     declared = stream.frames_declared
-    if declared is None or not stream.is_video or _first_name(found) not in _TRUSTED_COUNT:
+    if declared is None or not stream.is_video or not demuxer_of(found.format).counts_frames:
         return
     if packets.count < declared - 1 - declared * SHORT_SHARE:
         raise InputFault(
@@ -257,7 +249,7 @@ def _clock(back: tuple[float, float]) -> str:
 def _check_duration(found: Probe, scan: PacketScan) -> None:
     end_s = scan.end_s
     stated = found.duration_s
-    if stated is None or end_s is None or _first_name(found) not in _TRUSTED_DURATION:
+    if stated is None or end_s is None or not demuxer_of(found.format).states_duration:
         return
     if any(stream.jumps for stream in scan.streams.values()):
         return  # the header's duration is of another clock
@@ -266,7 +258,3 @@ def _check_duration(found: Probe, scan: PacketScan) -> None:
         raise InputFault(
             f"The source is cut: its header says {stated:.2f} s, its data ends at {longest:.2f} s."
         )
-
-
-def _first_name(found: Probe) -> str:
-    return found.format.partition(",")[0]

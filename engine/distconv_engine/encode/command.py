@@ -10,6 +10,13 @@ from dataclasses import dataclass
 from distconv_engine.encode.encoders import Encoder, pixel_filter
 from distconv_engine.encode.plan import OutputStream, Plan
 from distconv_engine.failures import EngineFault, InputFault
+from distconv_engine.ffmpeg.codecs import (
+    COVERS,
+    TEXT_SUBTITLES,
+    AudioCodec,
+    audio_codec,
+    video_codec,
+)
 from distconv_engine.ffmpeg.inputs import read_arguments
 from distconv_engine.ffmpeg.stderr import LOG_LEVEL
 from distconv_engine.ffmpeg.tools import Tools
@@ -19,23 +26,7 @@ from distconvd.model import TranscodeOptions, find_fault
 STATS_PERIOD_S = 0.5
 PASS_LOG = "two-pass"  # noqa: S105 - no password
 """Name of the first pass's statistics, in the attempt's own folder, where ffmpeg runs."""
-_AUDIO_KBPS = {"aac": {1: 96, 2: 160, 6: 384, 8: 512}, "opus": {1: 64, 2: 128, 6: 256, 8: 384}}
-_AUDIO_ENCODERS = {"aac": "aac", "opus": "libopus"}
-_SUBTITLE_ENCODERS = {"mov_text": "mov_text", "webvtt": "webvtt", "subrip": "srt"}
-_OPUS_KBPS_A_CHANNEL = 256
-"""libopus rejects more."""
-_OPUS_LAYOUTS = "aformat=channel_layouts=7.1|6.1|5.1|5.0|quad|stereo|mono"
-_AAC_DOWNMIX = "aformat=channel_layouts=7.1|6.1|5.1(side)|5.1|5.0|quad|3.1|3.0|stereo|mono"
-_TAGS = {
-    "mp4": {"aac": "mp4a", "mp3": "mp4a", "ac3": "ac-3", "eac3": "ec-3"},
-    "mov": {"aac": "mp4a", "mp3": ".mp3", "ac3": "ac-3", "eac3": "ec-3"},
-    "mkv": {"aac": "0x00ff", "mp2": "0x0050", "mp3": "0x0055", "ac3": "0x2000"},
-}
-"""Tags of audio codecs for which other containers use tags of their own."""
-_TEE_FRAGMENT_US = 500_000
-"""The duration that the concurrent decoder gets at a time."""
-_BITS_A_PIXEL_VP8 = 0.12
-"""libvpx needs a maximum bit rate for VP8 even with constant quality."""
+_BITRATE_MIN = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +128,7 @@ def is_ten_bit(stream: Stream, encoder: Encoder) -> bool:
     """Whether to encode with 10 bits: HDR needs them, but most H.264 players lack support."""
     if not encoder.ten_bit or stream.bit_depth <= 8:
         return False
-    return encoder.codec != "h264" or stream.colour.is_hdr
+    return stream.colour.is_hdr or not video_codec(encoder.codec).ten_bit_for_hdr_only
 
 
 def _even(length: float, least: int) -> int:
@@ -172,33 +163,34 @@ def _last_pass(request: Request, pass_number: int | None) -> list[str]:
         return [*argv, *_tee(request, request.tee_fd)]
     movflags = _movflags(request)
     argv += ["-movflags", movflags] if movflags else []
-    return [*argv, "-f", container.format, request.output]
+    return [*argv, "-f", container.muxer, request.output]
 
 
 def _movflags(request: Request) -> str | None:
     """Decide where the index goes: first, last, or, for a streaming upload, into each fragment."""
-    if request.plan.container.name not in ("mp4", "mov"):
+    flags = request.plan.container.family.index_flags
+    if flags is None:
         return None
     if request.streaming:
-        return "+frag_keyframe+delay_moov+default_base_moof"
-    return None if request.options.faststart is False else "+faststart"
+        return flags.fragmented
+    return None if request.options.faststart is False else flags.first
 
 
 def _adapted(request: Request, stream_out: OutputStream, number: int) -> list[str]:
     """Give copied audio the tag and time base that its muxer would set if the tee were not there."""
     if stream_out.stream.kind != "audio":
         return []
-    container = request.plan.container.name
-    tag = _TAGS.get(container, {}).get(stream_out.codec)
+    container = request.plan.container
+    tag = container.audio_tags.get(stream_out.codec)
     argv = [] if tag is None else [f"-tag:{number}", tag]
-    if container in ("mp4", "mov"):
+    if container.family.audio_clock_is_rate:
         argv += [f"-time_base:{number}", f"1/{stream_out.stream.sample_rate}"]
     return argv
 
 
 def _unpacked(request: Request, stream_out: OutputStream, number: int) -> list[str]:
-    """Remove AAC's ADTS headers: MP4's muxer does that too late for an index that comes first."""
-    needed = stream_out.stream.is_adts and request.plan.container.name in ("mp4", "mov")
+    """Remove AAC's ADTS headers: some muxers do that too late for an index that comes first."""
+    needed = stream_out.stream.is_adts and not request.plan.container.family.copies_adts
     return [f"-bsf:{number}", "aac_adtstoasc"] if needed else []
 
 
@@ -208,11 +200,11 @@ def _tee(request: Request, tee_fd: int) -> list[str]:
     The pipe comes first, so that it ends before the output's index is written.
     """
     container = request.plan.container
-    piped = [f"f={container.format}", r"select=\'V,a\'", "onfail=ignore"]
-    if container.name in ("mp4", "mov"):
-        piped += ["movflags=+delay_moov+default_base_moof", f"frag_duration={_TEE_FRAGMENT_US}"]
+    piped = [f"f={container.muxer}", r"select=\'V,a\'", "onfail=ignore"]
+    if container.family.index_flags is not None:
+        piped += container.family.index_flags.teed
     movflags = _movflags(request)
-    written = [f"f={container.format}", *([f"movflags={movflags}"] if movflags else [])]
+    written = [f"f={container.muxer}", *([f"movflags={movflags}"] if movflags else [])]
     slaves = f"[{':'.join(piped)}]pipe:{tee_fd}|[{':'.join(written)}]{request.output}"
     # All these containers need it. ffmpeg asks the muxer, which is now the tee, so it is set here.
     return ["-flags", "+global_header", "-f", "tee", slaves]
@@ -226,24 +218,24 @@ def _stream(
         if stream_out in request.plan.attached_covers:
             return _attached(request, stream_out, number)
         cover = [f"-disposition:{number}", "attached_pic"] if stream.is_cover else []
-        # ffmpeg before 6 treats FLAC in MP4 as experimental, although it is standardized.
-        strict = ["-strict", "-2"] if stream.codec == "flac" else []
+        options = audio_codec(stream.codec).copy_options if stream.kind == "audio" else ()
         adapted = _adapted(request, stream_out, number) if request.tee_fd is not None else []
         adapted += _unpacked(request, stream_out, number)
-        return [f"-c:{number}", "copy", *cover, *strict, *adapted]
+        return [f"-c:{number}", "copy", *cover, *options, *adapted]
     if stream.kind == "video":
         return _video(request, stream_out, str(number), pass_number)
     if stream.kind == "audio":
         return _audio(request, stream_out, number)
-    return [f"-c:{number}", _SUBTITLE_ENCODERS[stream_out.codec]]
+    encoder = TEXT_SUBTITLES[stream_out.codec].encoder
+    assert encoder is not None, stream_out.codec
+    return [f"-c:{number}", encoder]
 
 
 def _attached(request: Request, stream_out: OutputStream, number: int) -> list[str]:
     name = _cover_file(request.plan, stream_out)
-    kind = "image/png" if stream_out.codec == "png" else "image/jpeg"
     return [
         *("-attach", f"file:{name}"),
-        *(f"-metadata:s:{number}", f"mimetype={kind}"),
+        *(f"-metadata:s:{number}", f"mimetype={COVERS[stream_out.codec].mime}"),
         *(f"-metadata:s:{number}", f"filename={name}"),
     ]
 
@@ -251,9 +243,7 @@ def _attached(request: Request, stream_out: OutputStream, number: int) -> list[s
 def _cover_file(plan: Plan, stream_out: OutputStream) -> str:
     """Return the cover's name in the folder where ffmpeg runs; players look for `cover`."""
     place = plan.attached_covers.index(stream_out)
-    return (
-        f"cover{f'-{place + 1}' if place else ''}.{'png' if stream_out.codec == 'png' else 'jpg'}"
-    )
+    return f"cover{f'-{place + 1}' if place else ''}.{COVERS[stream_out.codec].suffix}"
 
 
 def _video(
@@ -269,9 +259,8 @@ def _video(
         argv += [encoder.tune_option, options.tune]
     argv += _extra(encoder, pass_number)
     argv += _colour(stream)
-    if encoder.codec == "hevc" and request.plan.container.name in ("mp4", "mov"):
-        argv += [f"-tag:{spec}", "hvc1"]  # Apple's players accept no other
-    return argv
+    tag = request.plan.container.family.video_tags.get(encoder.codec)
+    return argv if tag is None else [*argv, f"-tag:{spec}", tag]
 
 
 def _filters(request: Request, stream: Stream) -> list[str]:
@@ -296,17 +285,19 @@ def _rate(request: Request, stream: Stream) -> list[str]:
         return ["-b:v", f"{options.video_bitrate_kbps}k"]
     quality = encoder.quality_default if options.crf is None else options.crf
     argv = [encoder.quality_option, str(quality), *encoder.quality_extra]
-    if encoder.codec == "vp8":
+    if encoder.bits_a_pixel_max is not None:
         width, height = target_size(stream, options, encoder)
-        argv += ["-b:v", str(max(100_000, int(width * height * 30 * _BITS_A_PIXEL_VP8)))]
+        bits = int(width * height * 30 * encoder.bits_a_pixel_max)
+        argv += ["-b:v", str(max(_BITRATE_MIN, bits))]
     return argv
 
 
 def _extra(encoder: Encoder, pass_number: int | None) -> list[str]:
     if pass_number is None:
         return list(encoder.extra)
-    if encoder.name == "libx265":  # it takes the pass only among its own parameters
-        return ["-x265-params", f"log-level=warning:pass={pass_number}:stats={PASS_LOG}"]
+    if encoder.takes_pass_as_parameter:
+        *others, parameters = encoder.extra
+        return [*others, f"{parameters}:pass={pass_number}:stats={PASS_LOG}"]
     return [*encoder.extra, "-pass", str(pass_number), "-passlogfile", PASS_LOG]
 
 
@@ -322,22 +313,17 @@ def _colour(stream: Stream) -> list[str]:
 
 
 def _audio(request: Request, stream_out: OutputStream, number: int) -> list[str]:
-    kbps = request.options.audio_bitrate_kbps or _audio_kbps(stream_out)
-    most = _OPUS_KBPS_A_CHANNEL * stream_out.stream.channels
-    if stream_out.codec == "opus" and kbps > most:
-        raise InputFault(
-            f"'options.audio_bitrate_kbps' must be at most {most} for {stream_out.stream.label} "
-            f"in opus ({_OPUS_KBPS_A_CHANNEL} for each channel)."
-        )
-    argv = [f"-c:{number}", _AUDIO_ENCODERS[stream_out.codec], f"-b:{number}", f"{kbps}k"]
+    codec = audio_codec(stream_out.codec)
+    assert codec.encoder is not None, codec.name
+    kbps = request.options.audio_bitrate_kbps or _audio_kbps(codec, stream_out.stream.channels)
+    _check_audio_bitrate(codec, stream_out.stream, kbps)
+    argv = [f"-c:{number}", codec.encoder, f"-b:{number}", f"{kbps}k"]
     chain: list[str] = []
     if stream_out.relabelled is not None:
         places = "|".join(str(place) for place in range(stream_out.stream.channels))
         chain.append(f"channelmap={places}:{stream_out.relabelled}")
-    if stream_out.codec == "opus":
-        chain.append(_OPUS_LAYOUTS)
-    elif stream_out.is_downmixed:
-        chain.append(_AAC_DOWNMIX)
+    if codec.layouts is None or stream_out.is_downmixed:
+        chain.append(codec.layout_filter)
     if chain:
         argv += [f"-filter:{number}", ",".join(chain)]
     elif not stream_out.stream.has_layout:
@@ -346,7 +332,15 @@ def _audio(request: Request, stream_out: OutputStream, number: int) -> list[str]
     return argv
 
 
-def _audio_kbps(stream_out: OutputStream) -> int:
-    table = _AUDIO_KBPS[stream_out.codec]
-    fitting: Sequence[int] = [n for n in sorted(table) if n >= stream_out.stream.channels]
-    return table[fitting[0] if fitting else max(table)]
+def _check_audio_bitrate(codec: AudioCodec, stream: Stream, kbps: int) -> None:
+    each = codec.kbps_max_a_channel
+    if each is not None and kbps > each * stream.channels:
+        raise InputFault(
+            f"'options.audio_bitrate_kbps' must be at most {each * stream.channels} for "
+            f"{stream.label} in {codec.name} ({each} for each channel)."
+        )
+
+
+def _audio_kbps(codec: AudioCodec, channels: int) -> int:
+    fitting: Sequence[int] = [n for n in sorted(codec.kbps) if n >= channels]
+    return codec.kbps[fitting[0] if fitting else max(codec.kbps)]

@@ -39,6 +39,10 @@ class Encoder:
     filter_tail: str | None = None
     """Last filter of the chain: moves frames to the device."""
     min_side: int = 16
+    bits_a_pixel_max: float | None = None
+    """The encoder needs a maximum bit rate even with constant quality; None: it does not."""
+    takes_pass_as_parameter: bool = False
+    """Whether it takes the number of a pass only in the last word of `extra`."""
 
 
 def spread(codec: str, own: Sequence[str]) -> dict[str, str]:
@@ -60,6 +64,8 @@ def _software(
     tune_option: str | None = None,
     ten_bit: bool = True,
     min_side: int = 16,
+    bits_a_pixel_max: float | None = None,
+    takes_pass_as_parameter: bool = False,
 ) -> Encoder:
     """Return the row of an encoder that supports everything in its codec's row."""
     rules = CODECS[codec]
@@ -78,6 +84,8 @@ def _software(
         two_pass=rules.two_pass,
         ten_bit=ten_bit,
         min_side=min_side,
+        bits_a_pixel_max=bits_a_pixel_max,
+        takes_pass_as_parameter=takes_pass_as_parameter,
     )
 
 
@@ -85,11 +93,11 @@ _SOFTWARE = (
     _software("libx264", "h264", tune_option="-tune"),
     _software(
         "libx265", "hevc", extra=("-x265-params", "log-level=warning"), tune_option="-tune",
-        min_side=64,
+        min_side=64, takes_pass_as_parameter=True,
     ),
     _software(
         "libvpx", "vp8", "-cpu-used", extra=("-deadline", "good"), tune_option="-tune",
-        ten_bit=False,
+        ten_bit=False, bits_a_pixel_max=0.12,
     ),
     _software(
         "libvpx-vp9", "vp9", "-cpu-used", extra=("-deadline", "good", "-row-mt", "1"),

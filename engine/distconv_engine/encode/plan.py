@@ -8,16 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from distconv_engine.encode.containers import (
-    BITMAP_SUBTITLES,
-    CONTAINERS,
-    TEXT_SUBTITLES,
-    Container,
-)
 from distconv_engine.failures import InputFault
+from distconv_engine.ffmpeg.codecs import COVERS, TEXT_SUBTITLES, audio_codec, video_codec
+from distconv_engine.ffmpeg.containers import CONTAINERS, Container
 from distconv_engine.media.packets import Edit
 from distconv_engine.media.probe import Probe, Stream
 from distconvd.model import (
+    AUDIO_CODECS,
     CODECS,
     ContainerName,
     Job,
@@ -29,13 +26,7 @@ from distconvd.model import (
 
 Action = Literal["encode", "copy"]
 _CHANNELS_MAX = 8
-"""More are encoded only if their layout says how to downmix them, and never to AAC."""
-_AAC_LAYOUTS = frozenset({
-    "mono", "stereo", "downmix", "2.1", "3.0", "3.0(back)", "3.1", "4.0", "4.1", "quad", "quad(side)",
-    "5.0", "5.0(side)", "5.1", "5.1(side)", "6.0", "6.0(front)", "6.1", "6.1(back)", "6.1(front)",
-    "7.0", "7.0(front)", "7.1", "7.1(wide)", "7.1(wide-side)", "hexagonal", "octagonal",
-})  # fmt: skip
-"""The layouts that ffmpeg's AAC encoder accepts."""
+"""More are encoded only if their layout says how to downmix them, and the codec allows it."""
 _UNNAMED = " channels ("
 """In ffmpeg's name of channels without a standard layout: `1 channels (FL)`, as cameras write it."""
 _USUAL = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
@@ -69,11 +60,13 @@ class OutputStream:
 
     @property
     def is_downmixed(self) -> bool:
-        """Whether AAC lacks its layout (height speakers, say), so that channels are mixed together."""
+        """Whether its codec lacks its layout (AAC: height speakers, say), so that channels are mixed
+        together."""
         layout = self.stream.layout if self.stream.has_layout else None
-        if layout is None or self.action != "encode" or self.codec != "aac":
+        accepted = audio_codec(self.codec).layouts
+        if layout is None or self.action != "encode" or accepted is None:
             return False
-        return self.relabelled is None and layout not in _AAC_LAYOUTS
+        return self.relabelled is None and layout not in accepted
 
     @property
     def relabelled(self) -> str | None:
@@ -169,7 +162,7 @@ def _containers(job: Job, codec: str) -> list[Container]:
 
 def _fits(container: Container, options: TranscodeOptions) -> bool:
     """Whether a container supports what the options ask for, apart from the codec."""
-    encodes_audio = options.audio_codec in ("aac", "opus")
+    encodes_audio = options.audio_codec in AUDIO_CODECS
     takes_audio = not encodes_audio or options.audio_codec in container.rules.audio
     return takes_audio and (container.rules.faststart or not options.faststart)
 
@@ -240,7 +233,7 @@ def _place_video(
         return
     if codec not in container.video:
         draft.unsupported.append(f"{codec} video")
-    if codec == "vp8" and stream.colour.is_hdr:
+    if stream.colour.is_hdr and not video_codec(codec).carries_hdr:
         draft.unsupported.append(f"the HDR colours of {stream.label}")
     if stream.has_alpha:  # no encoder here supports it, so another container would not help
         draft.dropped.append(f"the alpha channel of {stream.label}")
@@ -248,7 +241,7 @@ def _place_video(
 
 
 def _place_cover(draft: _Draft, container: Container, stream: Stream) -> None:
-    if container.covers and stream.codec in ("mjpeg", "png"):
+    if container.covers and stream.codec in COVERS:
         draft.output_streams.append(OutputStream(stream, "copy", stream.codec))
     else:
         draft.unsupported.append(stream.label)
@@ -276,7 +269,8 @@ def _encode_audio(draft: _Draft, stream: Stream, codec: str) -> None:
     if (stream.layout or "").startswith("ambisonic"):  # it cannot be encoded as loudspeakers
         draft.unsupported.append(f"the {stream.layout} audio of {stream.label} as {codec}")
         return
-    if stream.channels > _CHANNELS_MAX and (codec == "aac" or not stream.has_layout):
+    can_downmix = stream.has_layout and audio_codec(codec).downmixes_many
+    if stream.channels > _CHANNELS_MAX and not can_downmix:
         draft.unsupported.append(f"the {stream.channels} channels of {stream.label} as {codec}")
     else:
         draft.output_streams.append(OutputStream(stream, "encode", codec))
@@ -306,7 +300,7 @@ def _place_subtitle(
     elif stream.codec in container.subtitles_copied:
         draft.output_streams.append(OutputStream(stream, "copy", stream.codec))
     elif stream.codec in TEXT_SUBTITLES and container.text_made:
-        if stream.codec in ("ass", "ssa") and not container.styled_text:
+        if TEXT_SUBTITLES[stream.codec].is_styled and not container.styled_text:
             draft.degraded.append(stream.label)
         draft.output_streams.append(OutputStream(stream, "encode", container.text_made))
     else:
@@ -318,8 +312,3 @@ def _place_attachment(draft: _Draft, container: Container, stream: Stream) -> No
         draft.output_streams.append(OutputStream(stream, "copy", stream.codec))
     else:
         draft.unsupported.append(stream.label)
-
-
-def is_bitmap(stream: Stream) -> bool:
-    """Whether a subtitle consists of pictures, which no text format supports."""
-    return stream.codec in BITMAP_SUBTITLES

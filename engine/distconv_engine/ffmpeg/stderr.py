@@ -11,6 +11,8 @@ import re
 from collections import deque
 from dataclasses import dataclass, field
 
+from distconv_engine.ffmpeg.containers import MUXER_NAMES
+
 LOG_LEVEL = "repeat+level+verbose"
 TAIL_LINES = 60
 _OUT_OF_MEMORY = re.compile(r"[Cc]annot allocate memory|[Oo]ut of memory")
@@ -24,7 +26,8 @@ _COMPONENT = re.compile(r"\[([^\]]+) @ 0x[0-9a-fA-F]+\]")
 _ALARMS = frozenset({"error", "fatal", "panic"})
 _WRITING_SIDE = re.compile(
     r"^(?:out#|vost#|aost#|sost#|enc:|af#|vf#|graph|Parsed_|auto_|fc#|lib(?!dav1d)|AVFilterGraph|"
-    r"null$|tee$|mp4$|matroska$|webm$|mov$|sws|swscaler|SWR|\w+_(?:nvenc|qsv|vaapi|videotoolbox)$)"
+    r"null$|tee$|sws|swscaler|SWR|\w+_(?:nvenc|qsv|vaapi|videotoolbox)$|"
+    rf"(?:{'|'.join(sorted(MUXER_NAMES))})$)"
 )
 """The components that filter, encode and mux. (A demuxer is `in#0/matroska,webm`.)"""
 

@@ -13,6 +13,7 @@ import trio
 
 from distconv_engine.encode.encoders import ENCODERS, Encoder, pixel_filter
 from distconv_engine.failures import EngineFault
+from distconv_engine.ffmpeg.containers import TRIAL_CONTAINER
 from distconv_engine.ffmpeg.inputs import file_url, read_arguments
 from distconv_engine.ffmpeg.run import RunResult
 from distconv_engine.ffmpeg.stderr import LOG_LEVEL
@@ -22,6 +23,7 @@ from distconvd.model import CODECS
 
 _FRAMES = 4
 _TEST_S_MAX = 20.0
+_TRIAL_BITRATE = "1M"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ async def verify_encoders(ffmpeg: Ffmpeg, folder: Path, *, hardware: bool) -> Ca
     limiter = trio.CapacityLimiter(os.cpu_count() or 1)
 
     async def try_one(encoder: Encoder) -> None:
-        clip = folder / f"trial-{encoder.name}.mkv"
+        clip = folder / f"trial-{encoder.name}{TRIAL_CONTAINER.suffix}"
         async with limiter:
             if await encodes(ffmpeg, encoder, clip):
                 deep = encoder.ten_bit and await _encodes_ten_bit(ffmpeg, encoder)
@@ -78,7 +80,7 @@ def _verified_of(codec: str, verified: dict[str, Encoder]) -> tuple[Encoder, ...
 async def encodes(ffmpeg: Ffmpeg, encoder: Encoder, clip: Path) -> bool:
     """Whether `encoder` makes all frames of a short clip, which is left at `clip`."""
     argv = encode_arguments(ffmpeg.tools, encoder, "320x192", _FRAMES)
-    result = await _run_briefly(ffmpeg, [*argv, "-f", "matroska", file_url(clip)])
+    result = await _run_briefly(ffmpeg, [*argv, "-f", TRIAL_CONTAINER.muxer, file_url(clip)])
     written = result.diagnosis.written.get(0) if result else None
     return written is not None and written.frames == _FRAMES
 
@@ -129,6 +131,6 @@ def encode_arguments(
     if ten_bit and not encoder.hardware:
         argv += ["-pix_fmt", "yuv420p10le"]
     argv += [encoder.quality_option, str(encoder.quality_default), *encoder.quality_extra]
-    if encoder.codec == "vp8":
-        argv += ["-b:v", "1M"]
+    if encoder.bits_a_pixel_max is not None:
+        argv += ["-b:v", _TRIAL_BITRATE]
     return [*argv, encoder.preset_option, encoder.preset_default, *encoder.extra]

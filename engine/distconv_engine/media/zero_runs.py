@@ -13,8 +13,6 @@ RUN_BYTES = 512
 RUNS_MAX = 10_000
 _CHUNK_BYTES = 1 << 20
 _NEEDLE = bytes(RUN_BYTES)
-NEVER_ZERO = frozenset({"h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "h263", "flv1"})
-"""Codecs whose packets contain no such run: emulation prevention or arithmetic coding rules it out."""
 
 
 class ZeroRuns:

@@ -55,7 +55,7 @@ _NO_HEADER = re.compile(r"\[tee @ .*error writing header")
 def can_decode_concurrently(request: Request) -> bool:
     """Whether this output can be decoded while it is encoded."""
     plan = request.plan
-    keeps_all = plan.container.name != "ts" and not plan.keep_chapters
+    keeps_all = not (plan.container.family.tee_shifts_clock or plan.keep_chapters)
     return request.reader is not None and plan.video is not None and keeps_all
 
 

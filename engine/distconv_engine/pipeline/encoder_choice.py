@@ -5,12 +5,14 @@ from dataclasses import replace
 from typing import TypeVar
 
 from distconv_engine.attempts.context import Attempt
+from distconv_engine.checks.registry import fallback_from
 from distconv_engine.checks.source import CheckedSource
 from distconv_engine.encode.command import Request
 from distconv_engine.encode.encoders import Encoder
 from distconv_engine.encode.plan import Plan
 from distconv_engine.encode.run import Encoded, encode
 from distconv_engine.failures import EngineFault
+from distconv_engine.ffmpeg.containers import TRIAL_CONTAINER
 from distconv_engine.ffmpeg.progress import EncodeProgress
 from distconv_engine.ffmpeg.tools import Tools
 from distconv_engine.host.capabilities import encodes
@@ -44,7 +46,7 @@ async def choose_tools(
     tools = replace(usual, ffmpeg=reader)
     # Not pausable: a trial that a pause delays would look like a failure.
     ffmpeg = attempt.ffmpeg.using(tools).without_pause(stall_s=_TRIAL_STALL_S)
-    clip = attempt.folder / "proof.mkv"
+    clip = attempt.folder / f"proof{TRIAL_CONTAINER.suffix}"
     found = [row for row in encoders if row.hardware or await encodes(ffmpeg, row, clip)]
     if not found:
         raise EngineFault(
@@ -58,7 +60,7 @@ async def first_that_works(
 ) -> tuple[T, tuple[str, ...]]:
     """Do `work` with the first encoder that works; only hardware may fall back, where permitted.
 
-    Returns its result, and the name of a check for each fallback, for the job's record.
+    Returns its result, and a note on each fallback, for the job's record.
     """
     fallbacks: list[str] = []
     for encoder in encoders:
@@ -70,7 +72,7 @@ async def first_that_works(
             attempt.log.warning(
                 "hardware encoder failed", encoder=encoder.name, reason=fault.message
             )
-            fallbacks.append(f"fallback-from-{encoder.name}")
+            fallbacks.append(fallback_from(encoder.name))
     raise EngineFault("Every encoder of this engine failed: " + ", ".join(fallbacks))
 
 

@@ -22,7 +22,6 @@ from distconv_engine.pipeline.encoder_choice import run_encode
 from distconv_engine.pipeline.outputs import Published
 from distconv_engine.transfer.destination import FileTarget, Target
 from distconv_engine.transfer.publish import (
-    content_type_of,
     directory_faults,
     publish_file,
     publish_http,
@@ -121,7 +120,7 @@ class FileOutput:
                 verified.sha256,
                 target,
                 key=attempt.config.api_key,
-                content_type=content_type_of(self.request.plan.container.name),
+                content_type=self.request.plan.container.rules.mime,
                 on_progress=attempt.tracker.part,
             )
         return Published(url)

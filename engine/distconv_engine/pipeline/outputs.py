@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from distconv_engine.checks.output import Evidence, Verified
+from distconv_engine.checks.registry import Check
 from distconv_engine.encode.command import Request
 from distconv_engine.encode.run import Encoded
 
@@ -13,8 +14,10 @@ class Published:
     """Where an output was published."""
 
     url: str
-    checks: tuple[str, ...] = ()
-    """Names for the result's list of checks, of what publishing it in this way has shown."""
+    checks: tuple[Check, ...] = ()
+    """What publishing it in this way has shown."""
+    notes: tuple[str, ...] = ()
+    """What it had to do without, to be published in this way."""
 
 
 class Output(Protocol):

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from distconv_engine.attempts.context import Attempt
 from distconv_engine.checks.output import Verified
+from distconv_engine.checks.registry import Check, Note, in_order
 from distconv_engine.checks.source import CheckedSource
 from distconv_engine.pipeline.outputs import Output, Published
 from distconvd.model import CompleteReport, ReportedResult
@@ -18,7 +19,17 @@ class Finished:
     verified: Verified
     published: Published
     fallbacks: tuple[str, ...]
-    """Names for the list of checks, one for each encoder that failed before."""
+    """A note on each encoder that failed before."""
+
+    def checks(self) -> list[str]:
+        """Return the names of all checks that passed."""
+        passed = (*self.source.checks, *self.verified.checks, *self.published.checks)
+        return in_order((*passed, Check.SOURCE_UNCHANGED))
+
+    def notes(self) -> list[str]:
+        """Return what else there is to know."""
+        streamed = [Note.STREAMED.value] if self.source.path is None else []
+        return [*streamed, *map(str, self.published.notes), *self.fallbacks]
 
 
 def report_of(attempt: Attempt, finished: Finished, *, wall_s: float) -> CompleteReport:
@@ -48,11 +59,6 @@ def _result_of(finished: Finished, engine_id: str, version: str, wall_s: float) 
         wall_s=round(wall_s, 3),
         kept=plan.labels(),
         dropped=list(plan.dropped),
-        checks=[
-            *source.checks,
-            *verified.checks,
-            "source-unchanged",
-            *finished.published.checks,
-            *finished.fallbacks,
-        ],
+        checks=finished.checks(),
+        notes=finished.notes() or None,
     )

@@ -21,6 +21,7 @@ import trio
 from distconv_engine.attempts.context import Attempt
 from distconv_engine.checks.decode import decoder_of
 from distconv_engine.checks.output import Evidence, Verified, probe_output
+from distconv_engine.checks.registry import Check, Note
 from distconv_engine.checks.source import CheckedSource
 from distconv_engine.encode.command import Request
 from distconv_engine.encode.plan import Plan
@@ -32,7 +33,6 @@ from distconv_engine.pipeline.output_tee import Tee
 from distconv_engine.pipeline.outputs import Published
 from distconv_engine.tasks import Tasks, open_tasks
 from distconv_engine.transfer.destination import HttpTarget
-from distconv_engine.transfer.publish import content_type_of
 from distconv_engine.transfer.streaming_put import is_read_back, put_body
 from distconvd.model import TranscodeOptions
 
@@ -41,23 +41,21 @@ T = TypeVar("T")
 
 def why_not_streamed(plan: Plan, options: TranscodeOptions) -> str | None:
     """Return why this output cannot be uploaded while it is encoded, or None if it can. Pure."""
-    mp4 = plan.container.name in ("mp4", "mov")
-    if mp4 and options.faststart:
+    container, family = plan.container, plan.container.family
+    if container.rules.faststart and options.faststart:
         return "options.faststart needs an index at the front, which is written last"
     if plan.keep_chapters:
         return "chapters are written last"
     for stream_out in plan.output_streams:
         if stream_out.edit is not None:
             return f"{stream_out.stream.label} needs an edit list, which needs an index"
-        if (
-            plan.container.name == "mkv"
-            and stream_out.action == "copy"
-            and stream_out.stream.is_adts
-        ):
-            return f"{stream_out.stream.label} has its parameters too late for an mkv header"
+        is_adts_copy = stream_out.action == "copy" and stream_out.stream.is_adts
+        if is_adts_copy and not family.streams_adts:
+            late = f"has its parameters too late for an {container.name} header"
+            return f"{stream_out.stream.label} {late}"
         moved = stream_out.stream.is_cover or stream_out.stream.kind == "attachment"
-        if moved or (mp4 and stream_out.stream.kind == "subtitle"):
-            return f"{stream_out.stream.label} does not fit a streamed {plan.container.name}"
+        if moved or (stream_out.stream.kind == "subtitle" and not family.streams_subtitles):
+            return f"{stream_out.stream.label} does not fit a streamed {container.name}"
     return None
 
 
@@ -149,7 +147,7 @@ class UploadWhileEncoding:
                 self._target,
                 upload.tee.body(),
                 key=self._attempt.config.api_key,
-                content_type=content_type_of(request.plan.container.name),
+                content_type=request.plan.container.rules.mime,
             )
         except JobFailure as failure:
             upload.fail(failure)
@@ -204,5 +202,9 @@ class UploadedOutput:
             sha256=verified.sha256,
             size_bytes=verified.size_bytes,
         )
-        form = "fragmented" if self.request.plan.container.name in ("mp4", "mov") else "unindexed"
-        return Published(self.target.url, (form, *(("target-read-back",) if read_back else ())))
+        has_fragments = self.request.plan.container.family.index_flags is not None
+        return Published(
+            self.target.url,
+            (Check.TARGET_READ_BACK,) if read_back else (),
+            (Note.FRAGMENTED if has_fragments else Note.UNINDEXED,),
+        )

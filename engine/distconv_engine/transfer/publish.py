@@ -30,20 +30,6 @@ PUT_TRIES = 6
 PUT_TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 
 
-_CONTENT_TYPES = {
-    "mp4": "video/mp4",
-    "mov": "video/quicktime",
-    "webm": "video/webm",
-    "mkv": "video/x-matroska",
-    "ts": "video/mp2t",
-}
-
-
-def content_type_of(container: str) -> str:
-    """Return the media type of a container."""
-    return _CONTENT_TYPES[container]
-
-
 def temporary_of(target: FileTarget, token: str) -> Path:
     """Return the temporary name in the target's directory; `token` distinguishes attempts."""
     return target.directory / f".{token}.distconv-part"

@@ -2,6 +2,8 @@
 
 import os
 
+from distconvd.model import CONTAINERS
+
 SETTINGS_NAME = "distconv.toml"
 DONE_NAME = "done"
 """The default folder of the results, next to the codecs' folders."""
@@ -10,10 +12,11 @@ _NAME_BYTES_MAX = 255
 
 VIDEO_SUFFIXES = frozenset(
     (
+        *CONTAINERS,
         *("3g2", "3gp", "asf", "avi", "divx", "dv", "f4v", "flv", "gxf", "h264", "h265", "hevc"),
-        *("ivf", "m1v", "m2t", "m2ts", "m2v", "m4v", "mj2", "mkv", "mov", "mp4", "mpe", "mpeg"),
-        *("mpg", "mts", "mxf", "nut", "obu", "ogm", "ogv", "qt", "rm", "rmvb", "ts", "vob"),
-        *("webm", "wmv", "wtv", "y4m"),
+        *("ivf", "m1v", "m2t", "m2ts", "m2v", "m4v", "mj2", "mpe", "mpeg"),
+        *("mpg", "mts", "mxf", "nut", "obu", "ogm", "ogv", "qt", "rm", "rmvb", "vob"),
+        *("wmv", "wtv", "y4m"),
     )
 )
 _UNFINISHED = (".part", ".partial", ".tmp", ".temp", ".crdownload", ".distconv-part", "~")

@@ -4,19 +4,15 @@ import unicodedata
 from urllib.parse import quote
 
 from distconvd.errors import BadRequest
+from distconvd.model import CONTAINERS
 
 SEGMENTS_MAX = 8
 SEGMENT_BYTES_MAX = 255
 UPLOADS = ".uploads"
 """The store's own folder; no name begins with it."""
 
-_TYPES = {
-    ".mp4": "video/mp4",
-    ".m4v": "video/mp4",
-    ".mkv": "video/matroska",
-    ".webm": "video/webm",
-    ".mov": "video/quicktime",
-    ".ts": "video/mp2t",
+_TYPES = {row.suffix: row.mime for row in CONTAINERS.values()} | {
+    ".m4v": CONTAINERS["mp4"].mime,
     ".avi": "video/vnd.avi",
     ".ogv": "video/ogg",
     ".m4a": "audio/mp4",

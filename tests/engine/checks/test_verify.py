@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from distconv_engine.checks.output import _check_audio, check_counts, check_shape
+from distconv_engine.checks.registry import Check
 from distconv_engine.checks.source import (
     CheckedSource,
     FileState,
@@ -52,7 +53,7 @@ class Case:
     decoded: Diagnosis
     options: TranscodeOptions = dataclasses.field(default_factory=TranscodeOptions)
 
-    def check(self) -> list[str]:
+    def check(self) -> tuple[Check, ...]:
         job = Job("1", "file:///a", "h264", options=self.options)
         plan = make_plan(job, FOUND)
         tools = Tools("ffmpeg", "ffprobe", "8")
@@ -76,7 +77,12 @@ def correct_case() -> Case:
 
 
 def test_a_correct_conversion_passes() -> None:
-    assert correct_case().check() == ["packets-read", "frames", "durations", "decodes"]
+    assert correct_case().check() == (
+        Check.PACKETS_READ,
+        Check.FRAMES,
+        Check.DURATIONS,
+        Check.DECODES,
+    )
 
 
 def read_less(case: Case) -> None:
@@ -265,7 +271,7 @@ def test_audio_hidden_by_an_edit_list_is_recorded(hidden: range, edit: str | Non
 # ----------------------------------------------------------------------------------- the shape
 
 
-def shape(*streams: Stream, name: str = "mov,mp4", source: Probe = FOUND) -> list[str]:
+def shape(*streams: Stream, name: str = "mov,mp4", source: Probe = FOUND) -> tuple[Check, ...]:
     job = Job("1", "file:///a", "h264")
     plan = make_plan(job, source)
     tools, encoder = Tools("ffmpeg", "ffprobe", "8"), ENCODERS["libx264"]

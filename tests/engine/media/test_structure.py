@@ -88,7 +88,7 @@ NESTED = b"".join(
 """Nested lists, deeper than Python's recursion limit."""
 
 
-def look(content: bytes, tmp_path: Path) -> list[str]:
+def look(content: bytes, tmp_path: Path) -> bool:
     path = tmp_path / "clip"
     path.write_bytes(content)
     return check_structure(path)
@@ -96,7 +96,7 @@ def look(content: bytes, tmp_path: Path) -> list[str]:
 
 @pytest.mark.parametrize("kind", list(WHOLE))
 def test_a_whole_file_passes(kind: str, tmp_path: Path) -> None:
-    assert look(WHOLE[kind], tmp_path) == ["container-complete"]
+    assert look(WHOLE[kind], tmp_path)
 
 
 @pytest.mark.slow
@@ -261,7 +261,7 @@ def test_fragments_pass_unless_one_is_known_to_be_missing(
     fragments: list[tuple[int, int | None]], tmp_path: Path
 ) -> None:
     content = MP4_HEAD + b"".join(fragment(*each) for each in fragments)
-    assert look(content, tmp_path) == ["container-complete"]
+    assert look(content, tmp_path)
 
 
 @pytest.mark.parametrize("duration", [100, None], ids=["own durations", "the track's"])
@@ -286,14 +286,14 @@ def test_a_fragment_missing_by_both_its_number_and_its_time_is_found(
 def test_an_index_in_front_of_fragments_reveals_a_cut_on_their_border(tmp_path: Path) -> None:
     pieces = [fragment(1, 0), fragment(2, 500)]
     index = sidx(*map(len, pieces))
-    assert look(MP4_HEAD + index + b"".join(pieces), tmp_path) == ["container-complete"]
+    assert look(MP4_HEAD + index + b"".join(pieces), tmp_path)
     with pytest.raises(InputFault, match=r"what its index \(sidx\) lists reaches to byte"):
         look(MP4_HEAD + index + pieces[0], tmp_path)
 
 
 def test_a_stated_duration_of_all_fragments_reveals_a_cut(tmp_path: Path) -> None:
     head, pieces = mp4_head(stated=2000), [fragment(1, 0), fragment(2, 500)]
-    assert look(head + b"".join(pieces), tmp_path) == ["container-complete"]
+    assert look(head + b"".join(pieces), tmp_path)
     with pytest.raises(InputFault, match=r"says 2\.00 s, its fragments end at 1\.00 s"):
         look(head + pieces[0], tmp_path)
 
@@ -302,7 +302,7 @@ def test_an_index_at_the_end_reveals_missing_bytes_in_the_middle(tmp_path: Path)
     start, piece = len(MP4_HEAD), fragment(0, None)
     second, third = start + len(piece), start + 2 * len(piece)
     index = mfra(start, second, third)
-    assert look(MP4_HEAD + piece * 3 + index, tmp_path) == ["container-complete"]
+    assert look(MP4_HEAD + piece * 3 + index, tmp_path)
     with pytest.raises(InputFault, match=f"has a fragment at byte {third}, but none begins"):
         look(MP4_HEAD + piece * 2 + index, tmp_path)
     # All places wrong: the writer counted from another position.
@@ -321,7 +321,7 @@ def test_two_mp4_files_in_one_are_refused(tmp_path: Path) -> None:
 
 def test_a_recording_may_repeat_its_header_between_fragments(tmp_path: Path) -> None:
     content = MP4_HEAD + fragment(1, 0) + MP4_HEAD + fragment(2, 500)
-    assert look(content, tmp_path) == ["container-complete"]
+    assert look(content, tmp_path)
 
 
 # --------------------------------------------------------------------------------- concatenated
@@ -334,7 +334,7 @@ STATED = {"wav": WAV, "mkv": MKV, "flv": SIZED_FLV, "asf": asf(5), "aiff": AIFF,
 @pytest.mark.parametrize("kind", list(STATED))
 def test_a_second_file_at_the_stated_end_of_the_first_is_found(kind: str, tmp_path: Path) -> None:
     whole = STATED[kind]
-    assert look(whole, tmp_path) == ["container-complete"]
+    assert look(whole, tmp_path)
     with pytest.raises(
         InputFault, match=f"two files in one: a second one begins at byte {len(whole)}"
     ):

@@ -51,8 +51,8 @@ _LISTS_DEEP = 8
 _BY_MAGIC = {ASF_MAGIC: check_asf, MXF_MAGIC: check_mxf, DV_MAGIC: check_dv, b".snd": check_au}
 
 
-def check_structure(path: Path) -> list[str]:
-    """Check `path` and return the names of the passed checks; none if its format states no length.
+def check_structure(path: Path) -> bool:
+    """Check `path`; returns whether its container states a length that the file can be held to.
 
     Raises:
         InputFault: the file is empty, or contains less than it states.
@@ -61,7 +61,7 @@ def check_structure(path: Path) -> list[str]:
         return check_structure_of(file, os.fstat(file.fileno()).st_size)
 
 
-def check_structure_of(file: BinaryIO, size: int) -> list[str]:
+def check_structure_of(file: BinaryIO, size: int) -> bool:
     """Check an open file of `size` bytes, as `check_structure` does."""
     if size == 0:
         raise InputFault("The source is empty: 0 bytes.")
@@ -74,8 +74,8 @@ def check_structure_of(file: BinaryIO, size: int) -> list[str]:
     elif (start := mp3_start(file)) is not None:
         check_mp3(file, size, start)
     else:
-        return []
-    return ["container-complete"]
+        return False
+    return True
 
 
 def is_long_chain(head: bytes) -> bool:
