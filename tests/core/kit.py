@@ -379,6 +379,7 @@ def check_invariants(dispatcher: Dispatcher, *, over_slots_ok: bool = False) -> 
 def _check_indexes(dispatcher: Dispatcher) -> None:
     pool, queue = dispatcher.state.pool, dispatcher.state.queue
     _check_queues(queue)
+    assert not pool._changing
     available_engines = {i: e for i, e in pool.engines.items() if pool.is_available(i)}
     assert pool.abilities == Counter(e.ability for e in available_engines.values())
     assert pool.long_polls == sum(e.long_polls > 0 for e in available_engines.values())

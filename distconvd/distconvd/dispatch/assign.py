@@ -63,16 +63,14 @@ def add_waiter(tx: Transaction, engine_id: str, by: int) -> None:
 
     What was reserved for it since it asked is decided again, now that it can be delivered.
     """
-    entry = tx.state.pool.engines.get(engine_id)
-    if entry is None:
-        return
-    tx.state.pool.unindex_engine(engine_id)
-    entry.long_polls = max(0, entry.long_polls + by)
-    if by > 0:
-        _clear_expired_reservation(tx, entry)
-        for job_id in list(entry.reserved):
-            tx.state.unreserve(job_id, requeue=True)
-    tx.state.pool.index_engine(engine_id)
+    with tx.state.pool.changing(engine_id) as entry:
+        if entry is None:
+            return
+        entry.long_polls = max(0, entry.long_polls + by)
+        if by > 0:
+            _clear_expired_reservation(tx, entry)
+            for job_id in list(entry.reserved):
+                tx.state.unreserve(job_id, requeue=True)
 
 
 def has_unacked(tx: Transaction, engine_id: str) -> bool:
@@ -138,9 +136,8 @@ def serve_long_polls(tx: Transaction) -> None:
 def _clear_expired_reservation(tx: Transaction, entry: EngineEntry) -> None:
     """Let jobs be reserved again for an engine whose reservation expired, as it asks now."""
     if entry.reservation_expired:
-        tx.state.pool.unindex_engine(entry.record.engine_id)
-        entry.reservation_expired = False
-        tx.state.pool.index_engine(entry.record.engine_id)
+        with tx.state.pool.changing(entry.record.engine_id):
+            entry.reservation_expired = False
 
 
 def unacked_job(tx: Transaction, entry: EngineEntry) -> str | None:
@@ -161,7 +158,6 @@ def _match_for(tx: Transaction, entry: EngineEntry) -> str | None:
     """Match until a job is assigned to this engine; return its id, or None if the policy places no
     job on it. Jobs that the policy places on other engines are assigned or reserved on the way."""
     state, engine_id = tx.state, entry.record.engine_id
-    state.refresh_engine(engine_id)
     # Decide again what was reserved, lest it overtake a more urgent job that came later.
     for job_id in list(entry.reserved):
         state.unreserve(job_id, requeue=True)

@@ -87,7 +87,6 @@ def drain(tx: Transaction, engine_id: str, *, draining: bool) -> bytes:
     if not draining:
         changes |= {"quarantined_until": None, "failed_jobs": []}
     tx.edit_engine(entry.record, **changes)
-    tx.state.refresh_engine(engine_id)
     tx.emit("engine.changed", engine_id=engine_id)
     return engine_view(tx, engine_id)
 
@@ -182,9 +181,9 @@ def _update_runtime_state(tx: Transaction, entry: EngineEntry, beat: Heartbeat) 
             setattr(entry, name, value)
     tx.runtime.timers.add(tx.now.mono_s + tx.settings.engine_timeout_s, "engine", engine_id)
     if entry.offline:
-        tx.state.pool.unindex_engine(engine_id)
-        entry.offline = False
-        tx.state.refresh_engine(engine_id)
+        with tx.state.pool.changing(engine_id):
+            entry.offline = False
+            tx.state.refresh_engine(entry)
         tx.emit("engine.online", engine_id=engine_id)
 
 

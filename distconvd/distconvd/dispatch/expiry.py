@@ -75,9 +75,9 @@ def _engine(tx: Transaction, engine_id: str) -> None:
     if silent_from_s > tx.now.mono_s:
         tx.runtime.timers.add(silent_from_s, "engine", engine_id)
         return
-    tx.state.pool.unindex_engine(engine_id)
-    entry.offline = True
-    tx.state.refresh_engine(engine_id)
+    with tx.state.pool.changing(engine_id):
+        entry.offline = True
+        tx.state.refresh_engine(entry)
     tx.emit("engine.offline", engine_id=engine_id)
 
 
@@ -92,9 +92,9 @@ def _reservation(tx: Transaction, job_id: str) -> None:
         # The reminder was for an earlier reservation of the same job.
         tx.runtime.timers.add(until_s, "reservation", job_id)
         return
-    tx.state.pool.unindex_engine(engine_id)
-    entry.reservation_expired = True
-    tx.state.refresh_engine(engine_id)
+    with tx.state.pool.changing(engine_id):
+        entry.reservation_expired = True
+        tx.state.refresh_engine(entry)
 
 
 def _delay(tx: Transaction, job_id: str) -> None:
@@ -129,7 +129,6 @@ def _quarantine(tx: Transaction, engine_id: str) -> None:
         tx.runtime.timers.add(until_s, "quarantine", engine_id)
         return
     tx.edit_engine(entry.record, quarantined_until=None)
-    tx.state.refresh_engine(engine_id)
     tx.emit("engine.changed", engine_id=engine_id)
 
 

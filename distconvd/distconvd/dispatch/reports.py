@@ -315,7 +315,6 @@ def _note_failure(tx: Transaction, engine_id: str | None, job_id: str) -> None:
     tx.edit_engine(
         entry.record, failed_jobs=failed[len(failed) - limit + 1 :], quarantined_until=until
     )
-    tx.state.refresh_engine(entry.record.engine_id)
     tx.runtime.timers.add(
         tx.now.mono_s + tx.settings.quarantine_s, "quarantine", entry.record.engine_id
     )

@@ -18,7 +18,6 @@ from distconvd.errors import NotFound
 from distconvd.model import (
     TERMINAL_STATUSES,
     AttemptHistory,
-    EngineRecord,
     EngineState,
     Job,
     JobStatus,
@@ -149,74 +148,64 @@ class State:
                 self.queue.add(job)
 
     def _index_assignment(self, engine_id: str, job_id: str, *, is_assigned: bool) -> None:
-        self.pool.unindex_engine(engine_id)
-        assigned = self.assigned.setdefault(engine_id, {})
-        if is_assigned:
-            assigned[job_id] = None
-        else:
-            assigned.pop(job_id, None)
-            if not assigned and engine_id not in self.pool.engines:
-                del self.assigned[engine_id]
-        if engine_id in self.pool.engines:
-            self.refresh_engine(engine_id)
+        with self.pool.changing(engine_id) as entry:
+            assigned = self.assigned.setdefault(engine_id, {})
+            if is_assigned:
+                assigned[job_id] = None
+            else:
+                assigned.pop(job_id, None)
+                if not assigned and entry is None:
+                    del self.assigned[engine_id]
+            if entry is not None:
+                self.refresh_engine(entry)
 
     def _apply_engine(self, change: Change) -> None:
         engine_id = change.key
-        self.pool.unindex_engine(engine_id)
-        if change.record is None:
-            self.engines.pop(engine_id, None)
-            entry = self.pool.engines.pop(engine_id, None)
-            for job_id in list(entry.reserved if entry else ()):
-                self.unreserve(job_id, requeue=True)
-            if not self.assigned.get(engine_id):
-                self.assigned.pop(engine_id, None)
-            return
-        self.engines[engine_id] = change.record
-        record = decode_engine(change.record)
-        entry = self.pool.engines.get(engine_id)
-        if entry is None:
-            self._add_engine(record)
-        else:
-            entry.set_record(record)
-            self.refresh_engine(engine_id)
+        with self.pool.changing(engine_id) as entry:
+            if change.record is None:
+                self.engines.pop(engine_id, None)
+                self.pool.engines.pop(engine_id, None)
+                for job_id in list(entry.reserved if entry else ()):
+                    self.unreserve(job_id, requeue=True)
+                if not self.assigned.get(engine_id):
+                    self.assigned.pop(engine_id, None)
+                return
+            self.engines[engine_id] = change.record
+            record = decode_engine(change.record)
+            if entry is None:
+                entry = EngineEntry(record, self.mono_s, self.wall_ms)
+                entry.assigned = self.assigned.setdefault(engine_id, {})
+                self.pool.engines[engine_id] = entry
+            else:
+                entry.set_record(record)
+                self.refresh_engine(entry)
 
-    def _add_engine(self, record: EngineRecord) -> None:
-        entry = EngineEntry(record, self.mono_s, self.wall_ms)
-        entry.assigned = self.assigned.setdefault(record.engine_id, {})
-        self.pool.engines[record.engine_id] = entry
-        self.pool.index_engine(record.engine_id)
-
-    def refresh_engine(self, engine_id: str) -> None:
+    def refresh_engine(self, entry: EngineEntry) -> None:
         """Update an engine's place in the pool after a change of its jobs or its state.
 
         Jobs reserved for an engine that is no longer idle, or beyond its free slots, are requeued.
         """
-        self.pool.unindex_engine(engine_id)
-        entry = self.pool.engines[engine_id]
-        is_idle = not entry.reservation_expired and entry.state is EngineState.IDLE
-        left = entry.record.slots - len(entry.assigned) if is_idle else 0
-        for job_id in list(entry.reserved)[left:]:
-            self.unreserve(job_id, requeue=True)
-        self.pool.index_engine(engine_id)
+        with self.pool.changing(entry.record.engine_id):
+            is_idle = not entry.reservation_expired and entry.state is EngineState.IDLE
+            left = entry.record.slots - len(entry.assigned) if is_idle else 0
+            for job_id in list(entry.reserved)[left:]:
+                self.unreserve(job_id, requeue=True)
 
     def reserve(self, job_id: str, engine_id: str, until_s: float) -> None:
         """Take a job out of the queue and reserve it for an engine that has not asked yet."""
         self.queue.discard(job_id)
-        self.pool.unindex_engine(engine_id)
         self.reservations[job_id] = engine_id
-        self.pool.engines[engine_id].reserved[job_id] = until_s
-        self.pool.index_engine(engine_id)
+        with self.pool.changing(engine_id):
+            self.pool.engines[engine_id].reserved[job_id] = until_s
 
     def unreserve(self, job_id: str, *, requeue: bool = False) -> None:
         """End a reservation, if there is one; with `requeue` the job goes back to the queue."""
         engine_id = self.reservations.pop(job_id, None)
         if engine_id is None:
             return
-        entry = self.pool.engines.get(engine_id)
-        if entry is not None:
-            self.pool.unindex_engine(engine_id)
-            entry.reserved.pop(job_id, None)
-            self.pool.index_engine(engine_id)
+        with self.pool.changing(engine_id) as entry:
+            if entry is not None:
+                entry.reserved.pop(job_id, None)
         if requeue:
             self.queue.add(self.job(job_id))
 

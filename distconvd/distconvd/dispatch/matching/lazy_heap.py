@@ -1,4 +1,4 @@
-"""Keep entries in order, and let go of those that are no longer valid only when it costs little.
+"""Keep entries in order, and drop those that are no longer valid when that is cheap.
 
 Taking an entry out of the middle of a heap costs O(n). So an entry leaves by becoming invalid: its
 owner keeps the valid entry of each name, and the heap drops any other when it reaches the top, or in

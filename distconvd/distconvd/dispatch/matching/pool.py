@@ -9,7 +9,7 @@ such as host names make every engine a group of its own.
 
 from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any
 
@@ -149,6 +149,32 @@ class RequirementIndex:
                 yield self.ranked_streaming, (seconds, entry.record.engine_id)
 
 
+class Change:
+    """The change of an engine; see `EnginePool.changing`.
+
+    A class instead of a generator, as several of them are part of each assignment.
+    """
+
+    __slots__ = ("_begin", "_end", "_engine_id")
+
+    def __init__(
+        self,
+        engine_id: str,
+        begin: Callable[[str], EngineEntry | None],
+        end: Callable[[str], None],
+    ) -> None:
+        self._engine_id = engine_id
+        self._begin = begin
+        self._end = end
+
+    def __enter__(self) -> EngineEntry | None:
+        return self._begin(self._engine_id)
+
+    def __exit__(self, *exception: object) -> None:
+        # Also when the block raised: what it had changed until then is undone by other changes.
+        self._end(self._engine_id)
+
+
 class EnginePool:
     """All engines, and indexes of the available ones."""
 
@@ -163,9 +189,32 @@ class EnginePool:
         """The abilities of the available engines, each with the number of engines that have it."""
         self._available: dict[str, EngineEntry] = {}
         self._indexes: dict[Requirements, RequirementIndex] = {}
+        self._changing: dict[str, int] = {}
+        """How many changes of an engine are under way; meanwhile it is in no index."""
 
-    def unindex_engine(self, engine_id: str) -> None:
-        """Remove an engine from the available ones. Call this before changing the engine."""
+    def changing(self, engine_id: str) -> Change:
+        """Change an engine in a `with` block: it is added, edited or removed only there.
+
+        The block gets the engine's entry, or None if it is not registered. Meanwhile the engine is in
+        no index; after the outermost block it is in those that it belongs to then.
+        """
+        return Change(engine_id, self._begin_change, self._end_change)
+
+    def _begin_change(self, engine_id: str) -> EngineEntry | None:
+        depth = self._changing.get(engine_id, 0)
+        self._changing[engine_id] = depth + 1
+        if not depth:
+            self._unindex(engine_id)
+        return self.engines.get(engine_id)
+
+    def _end_change(self, engine_id: str) -> None:
+        self._changing[engine_id] -= 1
+        if not self._changing[engine_id]:
+            del self._changing[engine_id]
+            self._index(engine_id)
+
+    def _unindex(self, engine_id: str) -> None:
+        """Remove an engine from the available ones."""
         entry = self._available.pop(engine_id, None)
         if entry is None:
             return
@@ -177,10 +226,10 @@ class EnginePool:
             if entry.ability.can_take(index.requirements):
                 index.remove(entry)
 
-    def index_engine(self, engine_id: str) -> None:
-        """Add an engine to the available ones, if it is available. Call this after changing it."""
+    def _index(self, engine_id: str) -> None:
+        """Add an engine to the available ones, if it is available."""
         entry = self.engines.get(engine_id)
-        if entry is None or not entry.available or engine_id in self._available:
+        if entry is None or not entry.available:
             return
         self._available[engine_id] = entry
         self.abilities[entry.ability] += 1

@@ -1,5 +1,4 @@
-"""Define what a job needs of an engine (a requirement), what an engine is able to do, and the front
-of a queue."""
+"""Define what a job needs of an engine, what an engine can do, and the front of a queue."""
 
 from typing import NamedTuple
 
