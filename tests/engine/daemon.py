@@ -185,7 +185,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Read a body of either kind; None when it breaks off."""
         if "Content-Length" in self.headers:
             return self.rfile.read(int(self.headers["Content-Length"]))
-        content = b""
+        content = bytearray()
         while line := self.rfile.readline():
             size = int(line, 16)
             content += self.rfile.read(size)
@@ -194,7 +194,7 @@ class _Handler(BaseHTTPRequestHandler):
             if self.daemon.break_put_after and len(content) >= self.daemon.break_put_after:
                 return None
             if not size:
-                return content
+                return bytes(content)
         return None
 
     def do_PUT(self) -> None:

@@ -161,7 +161,7 @@ def test_sigterm_lets_a_job_finish_before_the_deadline(
 def test_an_encode_continues_while_the_daemon_is_unavailable_and_its_result_is_delivered_later(
     daemon: FakeDaemon, start: Start, clips: Clips, tmp_path: Path
 ) -> None:
-    daemon.submit("1_1", clips.long().as_uri(), "h264", options={"preset": "medium"})
+    daemon.submit("1_1", clips.long(20).as_uri(), "h264", options={"preset": "medium"})
     start()
     daemon.wait_for(encoding("1_1"))
     daemon.is_unavailable = True

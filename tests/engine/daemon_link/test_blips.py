@@ -20,7 +20,7 @@ def site(clips: Clips, benchmark: bytes, tmp_path: Path) -> Iterator[Site]:
 
 def begin(site: Site, clips: Clips) -> str:
     job_id = site.submit(
-        source_url=clips.long().as_uri(), target_codec="h264", options={"preset": "fast"}
+        source_url=clips.long(20).as_uri(), target_codec="h264", options={"preset": "fast"}
     )
     site.wait_for_encode(job_id)
     return job_id
