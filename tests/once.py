@@ -28,8 +28,15 @@ def run_folder(factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def locked(path: Path) -> Generator[None]:
-    """Hold the lock of `path`; the kernel releases it when its process ends."""
-    with path.with_name(f"{path.name}.lock").open("w") as lock:
+    """Hold a lock for what is made at `path`, in a file next to it."""
+    with locked_file(path.with_name(f"{path.name}.lock")):
+        yield
+
+
+@contextmanager
+def locked_file(path: Path) -> Generator[None]:
+    """Hold the lock of a file, which may be new; the kernel releases it when its process ends."""
+    with path.open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

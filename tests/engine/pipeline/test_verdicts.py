@@ -4,7 +4,13 @@ from pathlib import Path
 
 import pytest
 from tests.engine.pipeline.rows import AS_IT_IS, ODD_BUT_VALID, UNDETECTABLE, UNSUPPORTED, all_rows
-from tests.engine.pipeline.verdicts import PAGE, Verdict, Verdicts, read_rows
+from tests.engine.pipeline.verdicts import (
+    PAGE,
+    Verdict,
+    Verdicts,
+    one_of_each_check,
+    read_rows,
+)
 
 ROW = ("Corrupted files", "mkv", "zeros")
 CUT = Verdict("input", "The source is cut: at byte 5.")
@@ -64,3 +70,25 @@ def test_a_partial_run_keeps_the_other_rows_of_the_page(
     writer.expect_verdict(*other, Verdict("input", "a | b"))
     writer.write([ROW, other])
     assert list(read_rows(page.read_text(encoding="utf-8"))) == [ROW, other]
+
+
+def test_each_kind_of_fault_has_one_row_that_always_runs_through_the_whole_engine() -> None:
+    rows = read_rows(PAGE.read_text(encoding="utf-8"))
+    whole = one_of_each_check(rows)
+    kinds = {(row[0], rows[row].words.partition(":")[0]) for row in whole}
+    assert ("Corrupted files", "The source is cut") in kinds
+    assert ("Corrupted files", "The source is empty") in kinds
+    assert len([row for row in whole if row[0] == "Corrupted files"]) >= 6
+
+
+def test_workers_that_write_the_page_at_the_same_time_lose_no_row(
+    page: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DISTCONV_UPDATE_DOCS", "1")
+    rows = [ROW, ("Corrupted files", "avi", "zeros"), ("Corrupted files", "flv", "zeros")]
+    workers = [Verdicts("8.1", page) for _ in rows[1:]]
+    for worker, row in zip(workers, rows[1:], strict=True):
+        worker.expect_verdict(*row, CUT)
+    for worker in workers:
+        worker.write(rows)
+    assert list(read_rows(page.read_text(encoding="utf-8"))) == rows

@@ -1,7 +1,7 @@
 """Write the page `docs/verdicts.md` from a real run, and compare every later run with it.
 
 A row is a source, what was done to it, the engine's verdict and its words. `DISTCONV_UPDATE_DOCS=1`
-makes a run write what it sees; without it a run that sees another verdict fails. Words are compared
+makes `make verdicts` write what it sees; without it a run that sees another verdict fails. Words are compared
 up to their first colon, where they are deterministic, and only with the ffmpeg that wrote the page.
 """
 
@@ -9,6 +9,8 @@ import os
 import re
 from pathlib import Path
 from typing import NamedTuple
+
+from tests.once import locked_file
 
 from distconv_engine.failures import JobFailure
 from distconvd.model import CompleteReport
@@ -22,8 +24,8 @@ _VERSION = re.compile(r"made with ffmpeg `([^`]+)`")
 _HEAD = """\
 # Verdicts: what the engine says of each bad and each odd source
 
-Every row is a run of the real engine, made with ffmpeg `{version}` by `make verdicts`; the numbers
-are those of the run. Tests compare the engine with this page and fail if a row is missing or its
+Every row is a run of the real engine, made with ffmpeg `{version}` by `make verdicts` with
+`DISTCONV_UPDATE_DOCS=1`; the numbers are those of the run. Tests compare the engine with this page and fail if a row is missing or its
 verdict differs. `input` means that the job fails immediately and because of its source; `completed`
 that the output was verified against the whole source. [verification.md](verification.md) describes
 the checks, and what no check can see.
@@ -81,7 +83,9 @@ class Verdicts:
             self._seen[row] = Verdict(verdict.word, words)
             return
         recorded = self._recorded.get(row)
-        assert recorded is not None, f"docs/verdicts.md has no row {row}: run `make verdicts`"
+        assert recorded is not None, (
+            f"docs/verdicts.md has no row {row}: run `DISTCONV_UPDATE_DOCS=1 make verdicts`"
+        )
         assert recorded.word == verdict.word, (
             f"docs/verdicts.md says {recorded} of {row}, not {verdict}"
         )
@@ -92,7 +96,13 @@ class Verdicts:
         """Write the page: its earlier rows, updated by this run, in the order of `all_rows`."""
         if not self._seen:
             return
-        rows = {**self._recorded, **self._seen}
+        with locked_file(self._page):  # each worker of a parallel run has seen some of the rows
+            self._write({**self._rows_of_page(), **self._seen}, all_rows)
+
+    def _rows_of_page(self) -> Rows:
+        return read_rows(self._page.read_text(encoding="utf-8")) if self._page.exists() else {}
+
+    def _write(self, rows: Rows, all_rows: list[tuple[str, str, str]]) -> None:
         lines, section = [_HEAD.format(version=self._version)], ""
         for row in (row for row in all_rows if row in rows):
             if row[0] != section:
@@ -102,6 +112,14 @@ class Verdicts:
             verdict = rows[row]
             lines.append(f"| {row[1]} | {row[2]} | `{verdict.word}` | {verdict.words} |")
         self._page.write_text("\n".join(lines).replace("\n\n\n", "\n\n") + "\n", encoding="utf-8")
+
+
+def one_of_each_check(rows: Rows) -> set[tuple[str, str, str]]:
+    """Return, of each section, the first row of each kind of fault that a check finds."""
+    first: dict[tuple[str, str], tuple[str, str, str]] = {}
+    for row, verdict in rows.items():
+        first.setdefault((row[0], _gist(verdict.words)), row)
+    return set(first.values())
 
 
 def read_rows(text: str) -> Rows:
