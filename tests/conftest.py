@@ -8,8 +8,11 @@ from functools import cache
 from importlib.metadata import entry_points
 
 import pytest
+from tests.budget import pytest_runtest_call
 
 from distconvd.plugin_host import loading
+
+__all__ = ["pytest_runtest_call"]
 
 LOGGERS = (None, "distconv_engine")
 """Loggers that the commands set up."""

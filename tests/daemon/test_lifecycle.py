@@ -55,6 +55,7 @@ def websocket(daemon: Running, engine_id: str) -> socket.socket:
     return sock
 
 
+@pytest.mark.alone
 def test_sigterm_finishes_open_requests_answers_long_polls_and_exits_0(tmp_path: Path) -> None:
     """A request, two long polls, events, a websocket and an idle connection are open."""
     body = json.dumps(JOB).encode()
@@ -298,7 +299,7 @@ def test_a_daemon_suspended_for_longer_than_a_lease_expires_no_lease(
         assert daemon.ask("POST", "/engines/heartbeat", beat)[0] == 200
         assert daemon.ask("POST", "/assign_job/", {"engine_id": "E1"})[0] == 200
         daemon.process.send_signal(signal.SIGSTOP)
-        time.sleep(4.5)  # real time has to pass
+        time.sleep(3)  # real time has to pass: more than the lease, and than SUSPENDED_S
         daemon.process.send_signal(signal.SIGCONT)
         active_beat = beat | {"jobs": [{"job_id": job_id, "attempt": 1}]}
         verdict = json.loads(daemon.ask("POST", "/engines/heartbeat", active_beat)[1])["jobs"][0]

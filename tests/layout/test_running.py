@@ -1,11 +1,13 @@
 """`make test` runs all tests in two parts, and passes only if both do."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from tests.budget import CPU_S_MAX_OF
 from tools.run_tests import OUTCOMES, ROOT, Part, exit_code, parts, summary
 
 HIDDEN = ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_CURRENT_TEST")
@@ -20,7 +22,9 @@ def test_alone(): assert "PYTEST_XDIST_WORKER" not in os.environ and {alone}
 
 def run_tests(folder: Path, *arguments: str) -> tuple[int, str]:
     """Run `tools/run_tests.py` on a folder of tests; return its exit code and output."""
-    (folder / "pytest.ini").write_text("[pytest]\nmarkers = alone: by itself\n")
+    (folder / "pytest.ini").write_text(
+        f"[pytest]\npythonpath = {ROOT}\nmarkers = alone: by itself\n"
+    )
     argv = [
         sys.executable,
         str(ROOT / "tools/run_tests.py"),
@@ -28,8 +32,9 @@ def run_tests(folder: Path, *arguments: str) -> tuple[int, str]:
         "-c",
         str(folder / "pytest.ini"),
     ]
-    argv += ["-p", "no:cacheprovider", *arguments, str(folder)]
+    argv += ["-p", "no:cacheprovider", "-p", "xdist", *arguments, str(folder)]
     environ = {name: value for name, value in os.environ.items() if name not in HIDDEN}
+    environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # they cost more than the tests
     done = subprocess.run(
         argv, capture_output=True, text=True, env=environ, timeout=120, check=False
     )
@@ -69,3 +74,30 @@ def test_a_run_without_a_test_does_not_pass() -> None:
     assert exit_code([Part("a", 5, nothing), Part("b", 0, nothing)]) == 0
     assert exit_code([Part("a", 0, nothing), Part("b", 3, nothing)]) == 3
     assert summary([Part("a", 5, nothing)], 61).startswith("=== NOT PASSED: no tests in 1:01 min")
+
+
+SPENDS = """
+import time
+from tests import budget
+from tests.budget import pytest_runtest_call
+budget.CPU_S_MAX = 0.2
+"""
+
+
+def test_a_test_that_takes_too_much_cpu_time_fails(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(SPENDS)
+    spend = "    end_s = time.process_time() + 0.3\n    while time.process_time() < end_s: pass\n"
+    (tmp_path / "test_it.py").write_text(
+        f"import time\ndef test_quick(): pass\ndef test_dear():\n{spend}"
+    )
+    code, output = run_tests(tmp_path)
+    assert code == 1
+    assert re.search(r"took \d s of CPU time, limit 0", output), output
+    assert "1 failed, 1 passed" in output.splitlines()[-1]
+
+
+def test_every_exception_from_the_budget_is_a_test() -> None:
+    texts = "".join(
+        path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py")
+    )
+    assert [name for name in CPU_S_MAX_OF if f"def {name}(" not in texts] == []

@@ -338,7 +338,8 @@ async def test_every_synchronous_call_into_a_plugin_is_timed_logged_and_counted(
         await daemon.client.post("/jobs/", JOB)
         await one.must_ask()
         slow = daemon.parts.watch.slow
-        assert set(slow) == {
+        # On a busy machine others may be slow as well.
+        assert set(slow) >= {
             ("lazy", "place"), ("lazy", "share"), ("lazy", "authenticate"), ("lazy", "on_event"),
             ("mine", "distconvd_review_submission"), ("mine", "distconvd_event"),
         }  # fmt: skip
@@ -382,12 +383,12 @@ def test_a_call_that_does_not_return_is_reported_with_its_line_while_it_still_ru
 
 
 @pytest.mark.alone
-def test_the_watchdog_does_not_report_calls_that_return() -> None:
+def test_the_watchdog_does_not_report_calls_that_return(caplog: pytest.LogCaptureFixture) -> None:
     watch = HookWatch(1e9)
-    with watch.alarm(0.05):
-        for _ in range(20):
+    with watch.alarm(0.2):
+        for _ in range(100):  # together they take longer than the alarm waits for one
             watch.timed("mine", "place", lambda: time.sleep(0.005))()
-    assert not watch.slow
+    assert "has blocked" not in caplog.text
 
 
 # ------------------------------------------------------------------------------- settings tables

@@ -5,7 +5,10 @@ since a store that opens recovers what a crash left, and files made by root woul
 addresses are bound and released. So a running daemon is reported: it has the store and the addresses.
 """
 
+# ruff: noqa: T201 - a command's output is its job
+
 import os
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,8 +28,18 @@ from distconvd.errors import ConfigError, StoreError
 from distconvd.plugin_host.loading import Context, Plugins, build_checked
 from distconvd.store import Change, Snapshot, Store
 
+EXIT_CONFIG = 78
 CheckResult = tuple[str, bool, str]
 """The name of the part, whether it is fine, and what was found or what to do."""
+
+
+def run(config: Config) -> None:
+    """Print a line for each part; exits 78 when one of them fails."""
+    found = trio.run(check, config)
+    for name, fine, detail in found:
+        print(f"{'ok  ' if fine else 'fail'}  {name}: {detail}")
+    if not all(fine for _, fine, _ in found):
+        sys.exit(EXIT_CONFIG)
 
 
 async def check(config: Config) -> list[CheckResult]:

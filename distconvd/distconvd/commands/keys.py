@@ -6,52 +6,14 @@ import argparse
 import re
 import time
 from pathlib import Path
-from typing import Any, get_args
 
-from distconvd.auth_keys.key_file import KeyRecord, KeyRole, add_key, read_keys, revoke_key
+from distconvd.auth_keys.key_file import KeyRecord, add_key, read_keys, revoke_key
 from distconvd.config import Config
 from distconvd.errors import ConfigError
 from distconvd.host.logs import stamp
 
 _SPAN = re.compile(r"(\d{1,5})([hdwy])")
 _SPAN_S = {"h": 3600, "d": 86_400, "w": 604_800, "y": 31_536_000}
-
-_EPILOG = """\
-examples:
-  distconvd keys add --key-file keys.json --name anna --role submit --role read
-  distconvd keys add --key-file keys.json --name attic --role engine --engine attic-1
-  distconvd keys add --key-file keys.json --name visitor --role read --expires 30d
-  distconvd keys list --key-file keys.json
-  distconvd keys revoke --key-file keys.json --name visitor
-
-The file contains hashes: a key is printed once, when it is made. A running daemon sees a change within
-a second or two, and immediately on SIGHUP. Roles: read, submit, engine, admin (which includes all).
-"""
-
-
-def add_to(commands: Any) -> None:
-    """Add the command to those of `distconvd`."""
-    keys = commands.add_parser(
-        "keys",
-        help="add, list or revoke keys of a key file",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    actions = keys.add_subparsers(dest="action", metavar="ACTION", required=True)
-    add = actions.add_parser("add", help="make a key and print it, once")
-    add.add_argument("--name", required=True, help="the key's name in logs")
-    add.add_argument(
-        "--role", action="append", required=True, choices=get_args(KeyRole), dest="roles",
-        help="what the key may do; repeatable",
-    )  # fmt: skip
-    add.add_argument("--engine", metavar="ID", help="the only engine that may use the key")
-    add.add_argument("--expires", metavar="SPAN", help="how long it is valid: 12h, 30d, 8w, 1y")
-    listing = actions.add_parser("list", help="show the keys without their secrets")
-    revoke = actions.add_parser("revoke", help="revoke a key")
-    revoke.add_argument("--name", required=True, help="the key's name")
-    for action in (add, listing, revoke):
-        # A default would override a flag that stands before the command.
-        action.add_argument("--key-file", metavar="FILE", default=argparse.SUPPRESS)
 
 
 def run(given: argparse.Namespace, config: Config) -> None:

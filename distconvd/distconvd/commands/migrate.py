@@ -6,11 +6,17 @@ then the target is not empty, and the message says to empty it and start again. 
 once the target has been closed, reopened and compared, record by record and in order.
 """
 
+# ruff: noqa: T201 - a command's output is its job
+
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+import trio
+
 from distconvd.commands.counts import count
-from distconvd.errors import StoreError
+from distconvd.config import Config, load_config
+from distconvd.errors import ConfigError, StoreError
+from distconvd.plugin_host.loading import Context, Plugins
 from distconvd.store import TABLES, Change, Snapshot, Store
 
 BATCH_BYTES = 4_000_000
@@ -29,6 +35,27 @@ class MigrationReport(NamedTuple):
     def __str__(self) -> str:
         counts = ", ".join(count(getattr(self, table), table) for table in TABLES)
         return f"{counts}: {count(self.bytes, 'bytes')} copied and compared"
+
+
+def run(config: Config, source: str, target: str) -> None:
+    """Copy one store to another, each named as STORE:PATH, and print what was copied."""
+    print(trio.run(_migrate, config, source, target))
+
+
+async def _migrate(config: Config, source: str, target: str) -> MigrationReport:
+    plugins = Plugins(config.plugins)
+    registrar = plugins.collect("distconvd_register_stores", "store")
+    stores: list[Store] = []
+    for place in (source, target, target):  # the target again, to read it back
+        name, colon, path = place.partition(":")
+        if not colon or not path:
+            raise ConfigError(
+                f"{place!r} is not a store: expected STORE:PATH, such as json:state.json",
+                exit_code=2,
+            )
+        context = Context(load_config({"state_file": path}, {}).config)
+        stores.append(registrar.pick(name)(context))
+    return await migrate(*stores)
 
 
 async def migrate(source: Store, target: Store, reopened: Store) -> MigrationReport:

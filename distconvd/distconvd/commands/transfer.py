@@ -17,11 +17,10 @@ import tempfile
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import trio
 
-from distconvd.commands.audit.command import add_store_flags
 from distconvd.commands.migrate import batches, read_store, refuse_unless_empty
 from distconvd.commands.ndjson import DumpReader, Summary, summary_of, write_dump
 from distconvd.commands.open_read_only import open_read_only, require_storage
@@ -31,37 +30,6 @@ from distconvd.plugin_host.loading import Context, Plugins, build_checked
 from distconvd.store import Store
 
 _COPY_BYTES = 1 << 20
-
-_EXPORT_EPILOG = """\
-examples:
-  distconvd export --state-file /var/lib/distconv/state.json > farm.ndjson
-  distconvd export --store spool --state-file /var/lib/distconv/state | zstd > farm.ndjson.zst
-
-The store is only read, and no daemon may use it meanwhile; to export a json store in use, copy
-state.json and export the copy. The archive and the media store are separate folders: copy them.
-"""
-_IMPORT_EPILOG = """\
-examples:
-  distconvd import --state-file /var/lib/distconv/state.json < farm.ndjson
-  zstd -d < farm.ndjson.zst | distconvd import --store spool --state-file /var/lib/distconv/state
-
-The target must be empty. A file that is cut off, damaged or of a newer format is rejected as a whole.
-"""
-
-
-def add_to(commands: Any) -> None:
-    """Add both commands to those of `distconvd`."""
-    for name, about, epilog in (
-        ("export", "write all records of a store as NDJSON to standard output", _EXPORT_EPILOG),
-        ("import", "read an export from standard input into an empty store", _IMPORT_EPILOG),
-    ):
-        command = commands.add_parser(
-            name,
-            help=about,
-            epilog=epilog,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        add_store_flags(command)
 
 
 def run(given: argparse.Namespace, config: Config) -> None:

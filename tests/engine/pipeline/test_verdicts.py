@@ -85,7 +85,8 @@ def test_workers_that_write_the_page_at_the_same_time_lose_no_row(
     page: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DISTCONV_UPDATE_DOCS", "1")
-    rows = [ROW, ("Corrupted files", "avi", "zeros"), ("Corrupted files", "flv", "zeros")]
+    others = [("Corrupted files", "avi", "zeros"), ("Corrupted files", "flv", "zeros")]
+    rows: list[tuple[str, str, str]] = [ROW, *others]
     workers = [Verdicts("8.1", page) for _ in rows[1:]]
     for worker, row in zip(workers, rows[1:], strict=True):
         worker.expect_verdict(*row, CUT)

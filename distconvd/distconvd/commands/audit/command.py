@@ -7,7 +7,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from typing import Any
 
 import msgspec
 import trio
@@ -26,41 +25,6 @@ from distconvd.store import TABLES
 
 SHOWN_MAX = 100
 """Findings shown of each kind; the rest are counted."""
-
-_EPILOG = """\
-examples:
-  distconvd audit --state-file /var/lib/distconv/state.json     a store that no daemon uses
-  distconvd audit --store spool --state-file /var/lib/distconv/state
-  DISTCONV_API_KEY=SECRET distconvd audit --url http://dispatch:8080     a daemon that runs
-
-A store is only read: nothing on disk changes, and no daemon can start meanwhile. To audit a store
-that is in use, audit its daemon with --url, or copy state.json and audit the copy.
-Each fault is one line: the record, what is wrong, the name of the rule, what to do.
-Exit codes: 0 clean, 1 faults, 2 the audit could not run, 78 wrong configuration.
-"""
-
-
-def add_to(commands: Any) -> None:
-    """Add the command to those of `distconvd`."""
-    audit = commands.add_parser(
-        "audit",
-        help="check a store, or a running daemon, for faults",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    audit.add_argument("--url", metavar="URL", help="a running daemon, instead of a store")
-    add_store_flags(audit)
-
-
-def add_store_flags(command: argparse.ArgumentParser) -> None:
-    """Add flags that name the store, in addition to those before the command's name."""
-    # A default would override flags that stand before the command.
-    command.add_argument(
-        "--store", metavar="NAME", default=argparse.SUPPRESS, help="json (default), spool, …"
-    )
-    command.add_argument(
-        "--state-file", metavar="PATH", default=argparse.SUPPRESS, help="where state is kept"
-    )
 
 
 def run(given: argparse.Namespace, config: Config) -> None:
