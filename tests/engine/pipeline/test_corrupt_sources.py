@@ -43,6 +43,7 @@ from distconv_engine.checks.source import check_source
 from distconv_engine.failures import InputFault
 from distconv_engine.ffmpeg.run import Controls
 from distconv_engine.ffmpeg.tools import Tools
+from distconv_engine.media.ffmpeg import Ffmpeg
 
 pytestmark = pytest.mark.e2e
 FAST = {"preset": "ultrafast"}
@@ -58,7 +59,7 @@ def convert(run_job: Run, tools: Tools) -> Run:
 
     async def run(row: tuple[str, str, str], path: Path) -> None:
         if not FULL_MATRIX and row not in WHOLE:
-            await check_source(tools, path, Controls())
+            await check_source(Ffmpeg(tools, Controls()), path)
         await run_job(path, "h264", options=FAST)
 
     return run
