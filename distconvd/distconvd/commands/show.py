@@ -1,4 +1,4 @@
-"""Show the merged settings (`distconvd config`) and plugins (`distconvd plugins`).
+"""Show the merged settings (`distconvd config`) and plugins (`distconvd plugins`)."""
 
 # ruff: noqa: T201 - a command's output is its job
 
