@@ -18,12 +18,16 @@ from distconvd.model import (
     Job,
     JobPatch,
     JobStatus,
+    Limits,
     ProgressReport,
     ReleaseReport,
     ReportReply,
     Submission,
     Verdict,
 )
+
+_KEY_PATTERN = r"^[!-~\xa1-\xac\xae-\xff][ -~\xa1-\xac\xae-\xff]*$"
+"""What `admission.idempotency_of` accepts of a header: printable Latin-1, without a space in front."""
 
 PAGE_MAX = 1000
 """Jobs on one page of a listing."""
@@ -65,7 +69,9 @@ SUBMIT = Doc(
             "Idempotency-Key",
             "header",
             "The same key with the same body returns the first job again; another body is answered with 422.",
-            Annotated[str, Meta(min_length=1, max_length=8192)],
+            Annotated[
+                str, Meta(min_length=1, max_length=Limits.message_chars, pattern=_KEY_PATTERN)
+            ],
             "holiday-2024",
         ),
     ),
