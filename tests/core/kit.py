@@ -311,7 +311,7 @@ def derived(dispatcher: Dispatcher) -> dict[str, Any]:
         "assigned by engine": {e.record.engine_id: set(e.assigned) for e in entries},
         "engine records": {e.record.engine_id: e.record for e in entries},
         "abilities": {e.record.engine_id: (e.ability, e.benchmarks) for e in entries},
-        "leased": set(dispatcher.leases),
+        "leased": set(dispatcher.state.runtime.leases),
     }
 
 
@@ -341,7 +341,7 @@ def check_invariants(dispatcher: Dispatcher, *, over_slots_ok: bool = False) -> 
         ]
         assert sum(waits) == (job.status is JobStatus.PENDING) or job.paused, (job, waits)
         assert not (job.paused and any(waits[:3]))
-        assert (job_id in dispatcher.leases) == (job.status is JobStatus.ASSIGNED)
+        assert (job_id in dispatcher.state.runtime.leases) == (job.status is JobStatus.ASSIGNED)
         assigned_to = [engine for engine, assigned in state.assigned.items() if job_id in assigned]
         is_assigned = job.status is JobStatus.ASSIGNED and job.assigned_engine is not None
         assert assigned_to == ([job.assigned_engine] if is_assigned else [])
@@ -359,9 +359,9 @@ def check_invariants(dispatcher: Dispatcher, *, over_slots_ok: bool = False) -> 
         assert [e.job_id for e in state.queue.in_order(requirements)] == [
             i for *_, i in sorted(requirement_queue)
         ]
-    timer_keys = set(dispatcher.timers._at)
+    timer_keys = set(dispatcher.state.runtime.timers._at)
     assert {("delay", job_id) for job_id in state.delayed} <= timer_keys
-    assert {("lease", job_id) for job_id in dispatcher.leases} <= timer_keys
+    assert {("lease", job_id) for job_id in dispatcher.state.runtime.leases} <= timer_keys
     assert {("reservation", job_id) for job_id in state.reservations} <= timer_keys
     for engine_id, entry in pool.engines.items():
         assert entry.assigned is state.assigned[engine_id]

@@ -202,14 +202,14 @@ def test_a_job_that_ends_before_its_engine_asks_again_leaves_no_unacknowledged_a
     for engine_is_removed in (False, True):
         core.add_waiter("E1")
         job_id = core.submit()
-        assert core.dispatcher.unacked["E1"] == {job_id: None}
+        assert core.dispatcher.state.runtime.unacked["E1"] == {job_id: None}
         core.add_waiter("E1", -1)
         if engine_is_removed:
             core.run(engines.remove, "E1")
         else:
             core.cancel(job_id)
-        assert not any(core.dispatcher.unacked.values())
-    assert "E1" not in core.dispatcher.unacked
+        assert not any(core.dispatcher.state.runtime.unacked.values())
+    assert "E1" not in core.dispatcher.state.runtime.unacked
 
 
 CAUSES = ["benchmark", "idle", "resume", "slot", "online", "codec", "unpause", "due", "requeue"]

@@ -91,7 +91,7 @@ def registers(core: Core) -> Any:
 
 def whole_life(core: Core) -> Any:
     """A job is submitted, changed, assigned, reported on and completed."""
-    job_id = core.submit(60.0, key=(f"k{core.dispatcher.id_counter}", "d"))
+    job_id = core.submit(60.0, key=(f"k{core.dispatcher.state.runtime.id_counter}", "d"))
     core.patch(job_id, priority=1)
     job = core.must_ask("E0")
     assert job.job_id == job_id
@@ -112,7 +112,7 @@ def cancelling(core: Core) -> Any:
 
 def new_word(core: Core) -> Any:
     """A job of yet another codec that no engine lists."""
-    core.cancel(core.submit(60.0, f"new{core.dispatcher.id_counter}"))
+    core.cancel(core.submit(60.0, f"new{core.dispatcher.state.runtime.id_counter}"))
 
 
 def one_more_of_the_crowd(core: Core) -> Any:
@@ -197,12 +197,12 @@ def test_no_policy_is_asked_about_jobs_that_no_engine_can_take(worlds: dict[int,
             asked.append(job.job_id)
             return real(job, engines, now_ms)
 
-    core.dispatcher.policy = Listening()
+    core.dispatcher.policy.policy = Listening()
     try:
         job_id = core.submit(60.0)
         core.complete(core.must_ask("E0"))
     finally:
-        core.dispatcher.policy = core.policy
+        core.dispatcher.policy.policy = core.policy
     assert asked == [job_id]
 
 

@@ -85,7 +85,7 @@ def test_an_expired_lease_costs_no_retry() -> None:
     assert (waiting.status, waiting.retries) == (JobStatus.PENDING, 0)
     assert waiting.error_class == "lost"
     assert core.outcomes(job.job_id) == ["lost"]
-    assert core.dispatcher.leases_expired == 1
+    assert core.dispatcher.state.runtime.leases_expired == 1
     assert core.view("E1")["jobs"] == []
 
 

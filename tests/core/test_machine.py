@@ -363,7 +363,7 @@ class Machine(Modelled):
         assert derived(self.core.dispatcher) == before
         check_invariants(self.core.dispatcher, over_slots_ok=True)
         assert self.core.disk["jobs"] == self.state.jobs
-        for job_id, until_s in self.core.dispatcher.leases.items():
+        for job_id, until_s in self.core.dispatcher.state.runtime.leases.items():
             # What was rolled back may have renewed a lease, but never shortened one.
             assert until_s >= min(self.jobs[job_id].lease_s, self.core.mono_s + LEASE_S) - 0.01
             self.jobs[job_id].lease_s = until_s

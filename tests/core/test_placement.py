@@ -249,7 +249,7 @@ def test_a_policy_that_fails_is_overruled_for_that_job_and_counted(
     core.beat("busy", status="busy")
     core.submit()
     assert core.must_ask("fast").assigned_engine == "fast"
-    assert core.dispatcher.policy_failures == 1
+    assert core.dispatcher.policy.failures == 1
     assert "default policy decides" in caplog.text
 
 
@@ -396,7 +396,7 @@ def test_an_answer_with_a_field_of_another_type_is_overruled_and_never_kept(answ
     core.engine("E1")
     job_id = core.submit()
     assert "(benchmark 10 s)" in (core.must_ask("E1").placement or "")
-    assert core.dispatcher.policy_failures == 1
+    assert core.dispatcher.policy.failures == 1
     core.reload()
     assert core.job(job_id).assigned_engine == "E1"
     check_invariants(core.dispatcher)

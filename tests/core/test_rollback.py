@@ -207,7 +207,7 @@ def test_rolling_back_the_end_of_an_attempt_restores_its_lease() -> None:
     job = core.must_ask("E1")
     report = CompleteReport("file:///x", 1, "E1")
     core.dispatcher.rollback(core.decide(reports.complete, job.job_id, report).rollback_changes)
-    assert job.job_id in core.dispatcher.leases
+    assert job.job_id in core.dispatcher.state.runtime.leases
     core.sleep(61)
     assert core.job(job.job_id).status is JobStatus.PENDING
 

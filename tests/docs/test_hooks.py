@@ -111,7 +111,7 @@ async def test_the_example_runs_in_a_daemon(example: Path, tmp_path: Path) -> No
         "distconvd_register_policies",
         "distconvd_review_submission",
     ]
-    policy = parts.dispatcher.policy
+    policy = parts.dispatcher.policy.policy
     engines = _Engines()
     urgent = Job("1_0", "file:///a", "av1", priority=2)
     batch = Job("1_1", "file:///a", "av1", labels={"batch": "yes"})

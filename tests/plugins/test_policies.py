@@ -131,7 +131,7 @@ async def test_a_policy_may_wrap_another_one_but_not_itself(tmp_path: Path) -> N
         await VirtualEngine(daemon, "e1").beat()
         await submit(daemon, labels={"team": "a"})
         assert (await VirtualEngine(daemon, "e1").must_ask())["labels"] == {"team": "a"}
-        assert hasattr(daemon.parts.dispatcher.policy, "share")
+        assert hasattr(daemon.parts.dispatcher.policy.policy, "share")
     circle = {"time-window": {"policy": "fair-share"}, "fair-share": {"policy": "time-window"}}
     with pytest.raises(ConfigError, match="time-window -> fair-share -> time-window"):
         async with open_daemon(policy="time-window", plugin=circle):

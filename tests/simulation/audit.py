@@ -286,7 +286,7 @@ def wait_quiet(daemon: Daemon, world: World) -> list[str]:
             faults.append(f"memory and disk differ in {table}")
     pool = state.pool
     left: dict[str, object] = {
-        "leases": core.leases,
+        "leases": state.runtime.leases,
         "assigned jobs": {e: list(assigned) for e, assigned in state.assigned.items() if assigned},
         "progress": state.progress,
         "reservations": state.reservations,
@@ -297,10 +297,10 @@ def wait_quiet(daemon: Daemon, world: World) -> list[str]:
         "engines in a long poll": [e for e, entry in pool.engines.items() if entry.long_polls],
         "count of long polls": pool.long_polls,
         "engines online": [e for e, entry in pool.engines.items() if not entry.offline],
-        "unacknowledged": {e: list(jobs) for e, jobs in core.unacked.items() if jobs},
-        "reminders": core.timers.next_s(),
+        "unacknowledged": {e: list(jobs) for e, jobs in state.runtime.unacked.items() if jobs},
+        "reminders": state.runtime.timers.next_s(),
         "store failure": daemon.parts.ledger.failure,
-        "policy failures": core.policy_failures,
+        "policy failures": core.policy.failures,
         "listener failures": sum(daemon.parts.event_bus.failures.values()),
     }
     faults += [f"left over: {name}: {what}" for name, what in left.items() if what]

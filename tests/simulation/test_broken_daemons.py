@@ -13,6 +13,7 @@ from distconvd.core.ledger import Ledger
 from distconvd.dispatch import Dispatcher, engines, reports, retries, submit
 from distconvd.dispatch.assign import add_waiter
 from distconvd.dispatch.matching import JobQueue
+from distconvd.dispatch.runtime import Runtime
 from distconvd.errors import Conflict
 from distconvd.model import TERMINAL_STATUSES, FailureClass, Verdict
 
@@ -63,13 +64,13 @@ def published_too_early(patch: Patch) -> None:
 
 def leases_too_short(patch: Patch) -> None:
     """A heartbeat does not renew leases: they run from the assignment."""
-    was = Dispatcher.grant_lease
+    was = Runtime.grant_lease
 
-    def grant_lease(self: Any, job_id: str, now_s: float) -> None:
+    def grant_lease(self: Any, job_id: str) -> None:
         if job_id not in self.leases:
-            was(self, job_id, now_s)
+            was(self, job_id)
 
-    patch.setattr(Dispatcher, "grant_lease", grant_lease)
+    patch.setattr(Runtime, "grant_lease", grant_lease)
 
 
 def priority_is_ignored(patch: Patch) -> None:

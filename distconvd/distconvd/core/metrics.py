@@ -146,12 +146,14 @@ class _StateCollector(Collector):
         yield from self._jobs()
         yield from self._engines()
         yield CounterMetricFamily(
-            "distconv_leases_expired", "Attempts lost.", self._dispatcher.leases_expired
+            "distconv_leases_expired",
+            "Attempts lost.",
+            self._dispatcher.state.runtime.leases_expired,
         )
         yield CounterMetricFamily(
             "distconv_policy_failures",
             "Decisions made by the default policy because the configured one failed.",
-            self._dispatcher.policy_failures,
+            self._dispatcher.policy.failures,
         )
 
     def _jobs(self) -> Iterator[Metric]:
@@ -171,13 +173,14 @@ class _StateCollector(Collector):
             "Age of the oldest job in the queue, 0 if there is none.",
             labels=["priority"],
         )
+        now_ms = state.runtime.now.wall_ms
         oldest = state.queue.oldest_pending.oldest()
         for priority in _PRIORITIES:
             age_ms = 0
             if priority in oldest:
                 # A record from elsewhere may not say when its job was created.
-                created_ms = state.job(oldest[priority]).created_at or state.wall_ms
-                age_ms = max(0, state.wall_ms - created_ms)
+                created_ms = state.job(oldest[priority]).created_at or now_ms
+                age_ms = max(0, now_ms - created_ms)
             oldest_by_priority.add_metric([str(priority)], age_ms / 1000)
         yield oldest_by_priority
 

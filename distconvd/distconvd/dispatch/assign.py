@@ -54,7 +54,7 @@ def ask(tx: Transaction, engine_id: str) -> bytes | None:
         assigned = _match_for(tx, entry)
     if assigned is None:
         return None
-    tx.runtime.unacked.get(engine_id, {}).pop(assigned, None)
+    tx.runtime.acknowledge(engine_id, assigned)
     return tx.job_view(assigned)
 
 
@@ -126,7 +126,7 @@ def serve_long_polls(tx: Transaction) -> None:
                 job_id = _match_for(tx, entry)
                 if job_id is None:
                     break
-                _note_unacked(tx, engine_id, job_id)
+                tx.runtime.note_unacked(engine_id, [job_id])
         # Matching unindexes an engine and indexes it again, which makes it dirty again; but what
         # there was for these engines has just been found.
         for engine_id in dirty_engines:
@@ -148,10 +148,6 @@ def unacked_job(tx: Transaction, entry: EngineEntry) -> str | None:
             return job_id
         del waiting[job_id]
     return None
-
-
-def _note_unacked(tx: Transaction, engine_id: str, job_id: str) -> None:
-    tx.runtime.unacked.setdefault(engine_id, {})[job_id] = None
 
 
 def _match_for(tx: Transaction, entry: EngineEntry) -> str | None:
@@ -194,7 +190,7 @@ def _match_once(
     if engine_id in asking or tx.state.pool.engines[engine_id].long_polls:
         _assign(tx, *placed)
         if engine_id not in asking:
-            _note_unacked(tx, engine_id, job.job_id)
+            tx.runtime.note_unacked(engine_id, [job.job_id])
     else:
         until_s = tx.now.mono_s + tx.settings.pickup_s
         tx.state.reserve(job.job_id, engine_id, until_s)
@@ -228,12 +224,12 @@ def _first_placed(
                 "it has failed on every idle engine and waits for another one"
             )
             continue
-        answer = tx.runtime.place(job, engines, tx.now.wall_ms)
+        answer = tx.policy.place(job, engines, tx.now.wall_ms)
         if isinstance(answer, Place):
             return _Placed(job, answer.engine_id, answer.reason)
         state.hold_reasons[job.job_id] = answer.reason
         if answer.until_ms is not None and answer.until_ms > tx.now.wall_ms:
-            tx.runtime.timers.add(tx.runtime.wall_to_mono_s(answer.until_ms), "hold", job.job_id)
+            tx.runtime.remind_at_wall(answer.until_ms, "hold", job.job_id)
     return None
 
 
@@ -275,7 +271,7 @@ def _assign(tx: Transaction, job: Job, engine_id: str, reason: str) -> Job:
             placement=reason,
         ),
     )
-    tx.runtime.grant_lease(job.job_id, tx.now.mono_s)
+    tx.runtime.grant_lease(job.job_id)
     tx.read_set.add(("jobs", job.job_id))
     tx.emit("job.assigned", job, reason=reason)
     return job

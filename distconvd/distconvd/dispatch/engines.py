@@ -96,7 +96,7 @@ def remove(tx: Transaction, engine_id: str) -> bytes:
     view = engine_view(tx, engine_id)
     for job_id in list(tx.state.engine(engine_id).assigned):
         lose_attempt(tx, job_id, f"Engine {engine_id} was removed.")
-    tx.runtime.unacked.pop(engine_id, None)
+    tx.runtime.forget_engine(engine_id)
     tx.emit("engine.removed", engine_id=engine_id)
     tx.put("engines", engine_id, None)
     return view
@@ -212,11 +212,11 @@ def _active_verdicts(tx: Transaction, entry: EngineEntry, beat: Heartbeat) -> li
         named = [HeldJob(job_id) for job_id in beat.local_job_queue]
     else:
         for job_id in entry.assigned:
-            tx.runtime.grant_lease(job_id, tx.now.mono_s)
+            tx.runtime.grant_lease(job_id)
         return []
     entry.named = frozenset(named_job.job_id for named_job in named)
     for job_id in entry.named:
-        tx.runtime.unacked.get(beat.engine_id, {}).pop(job_id, None)
+        tx.runtime.acknowledge(beat.engine_id, job_id)
     _redeliver(tx, entry)
     return [_verdict(tx, entry, named_job) for named_job in named]
 
@@ -231,7 +231,7 @@ def _verdict(tx: Transaction, entry: EngineEntry, named_job: HeldJob) -> Verdict
         job = resume_attempt(tx, job, engine_id) or job
     if not is_current or job.status is not JobStatus.ASSIGNED or job.assigned_engine != engine_id:
         return Verdict(named_job.job_id, named_job.attempt, "cancel")
-    tx.runtime.grant_lease(job.job_id, tx.now.mono_s)
+    tx.runtime.grant_lease(job.job_id)
     if named_job.progress is not None:
         tx.state.progress[job.job_id] = named_job.progress
     return Verdict(named_job.job_id, named_job.attempt, "keep", job.paused)
@@ -242,4 +242,4 @@ def _redeliver(tx: Transaction, entry: EngineEntry) -> None:
     for job_id in [job_id for job_id in entry.assigned if job_id not in entry.named]:
         started_at = tx.job(job_id).started_at or 0
         if tx.now.wall_ms - started_at > tx.settings.redeliver_s * 1000:
-            tx.runtime.unacked.setdefault(entry.record.engine_id, {})[job_id] = None
+            tx.runtime.note_unacked(entry.record.engine_id, [job_id])

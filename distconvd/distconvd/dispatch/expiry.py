@@ -40,11 +40,10 @@ def _handle_clock_step(tx: Transaction) -> None:
         return
     tx.runtime.clock_offset_s = offset_s
     for job_id in tx.state.delayed:
-        tx.runtime.watch_delay(tx.state.job(job_id))
+        tx.runtime.remind_at_wall(tx.state.job(job_id).not_before or 0, "delay", job_id)
     for engine_id, entry in tx.state.pool.engines.items():
         if entry.record.quarantined_until is not None:
-            until_s = tx.runtime.wall_to_mono_s(entry.record.quarantined_until)
-            tx.runtime.timers.add(until_s, "quarantine", engine_id)
+            tx.runtime.remind_at_wall(entry.record.quarantined_until, "quarantine", engine_id)
 
 
 def _lease(tx: Transaction, job_id: str) -> None:
@@ -56,7 +55,7 @@ def _lease(tx: Transaction, job_id: str) -> None:
         return
     job = tx.state.job(job_id)
     if job.status is not JobStatus.ASSIGNED:
-        del tx.runtime.leases[job_id]
+        tx.runtime.end_lease(job_id)
         return
     tx.runtime.leases_expired += 1
     lose_attempt(
@@ -102,7 +101,7 @@ def _delay(tx: Transaction, job_id: str) -> None:
         return
     job = tx.state.job(job_id)
     if job.not_before is not None and job.not_before > tx.now.wall_ms:
-        tx.runtime.timers.add(tx.runtime.wall_to_mono_s(job.not_before), "delay", job_id)
+        tx.runtime.remind_at_wall(job.not_before, "delay", job_id)
         return
     tx.state.delayed.discard(job_id)
     tx.state.queue.add(job)
@@ -125,8 +124,7 @@ def _quarantine(tx: Transaction, engine_id: str) -> None:
     if entry is None or entry.record.quarantined_until is None:
         return
     if entry.record.quarantined_until > tx.now.wall_ms:
-        until_s = tx.runtime.wall_to_mono_s(entry.record.quarantined_until)
-        tx.runtime.timers.add(until_s, "quarantine", engine_id)
+        tx.runtime.remind_at_wall(entry.record.quarantined_until, "quarantine", engine_id)
         return
     tx.edit_engine(entry.record, quarantined_until=None)
     tx.emit("engine.changed", engine_id=engine_id)

@@ -122,8 +122,8 @@ def progress(tx: Transaction, job_id: str, report: ProgressReport) -> Verdict:
         report.phase,
     )
     tx.state.progress[job_id] = shown
-    tx.runtime.grant_lease(job_id, tx.now.mono_s)
-    tx.runtime.unacked.get(job.assigned_engine or "", {}).pop(job_id, None)
+    tx.runtime.grant_lease(job_id)
+    tx.runtime.acknowledge(job.assigned_engine, job_id)
     tx.emit("job.progress", job)
     return Verdict(job_id, job.attempt, "keep", job.paused)
 
@@ -144,9 +144,9 @@ def end_attempt(
 
     A legacy report on a pending job ends no attempt, but is added to the history too.
     """
-    tx.runtime.leases.pop(job.job_id, None)
+    tx.runtime.end_lease(job.job_id)
     tx.state.progress.pop(job.job_id, None)
-    tx.runtime.unacked.get(job.assigned_engine or "", {}).pop(job.job_id, None)
+    tx.runtime.acknowledge(job.assigned_engine, job.job_id)
     engine_id = engine_id or job.assigned_engine
     tx.close_attempt(
         job,
@@ -193,7 +193,7 @@ def resume_attempt(
     )
     shorter = AttemptHistory(job.job_id, history.attempts[:-1], history.dropped)
     tx.put("attempts", job.job_id, encode(shorter) if shorter.attempts else None)
-    tx.runtime.grant_lease(job.job_id, tx.now.mono_s)
+    tx.runtime.grant_lease(job.job_id)
     tx.emit("job.assigned", again, reason="its engine is back")
     return again
 

@@ -12,8 +12,11 @@ from collections.abc import Iterator
 
 import msgspec
 
+from distconvd.dispatch.decision import Instant
 from distconvd.dispatch.matching import EngineEntry, EnginePool, JobQueue
 from distconvd.dispatch.records import decode_engine, decode_history, decode_job
+from distconvd.dispatch.runtime import Runtime
+from distconvd.dispatch.settings import DispatchSettings
 from distconvd.errors import NotFound
 from distconvd.model import (
     TERMINAL_STATUSES,
@@ -29,7 +32,8 @@ from distconvd.store import Change
 class State:
     """Records and indexes. Only a transaction changes it, except for runtime state."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: DispatchSettings, now: Instant) -> None:
+        self.runtime = Runtime(settings, now)
         self.jobs: dict[str, bytes] = {}
         self.engines: dict[str, bytes] = {}
         self.attempts: dict[str, bytes] = {}
@@ -51,8 +55,6 @@ class State:
         """Ended jobs, in the order in which they ended."""
         self.order: list[str] = []
         """Job ids, sorted: the order of listings."""
-        self.wall_ms = 0
-        self.mono_s = 0.0
 
     def job(self, job_id: str) -> Job:
         """Return a job; raises `NotFound`."""
@@ -142,8 +144,9 @@ class State:
             return
         self.progress.pop(job.job_id, None)
         if job.status is JobStatus.PENDING and not job.paused:
-            if job.not_before is not None and job.not_before > self.wall_ms:
+            if job.not_before is not None and job.not_before > self.runtime.now.wall_ms:
                 self.delayed.add(job.job_id)
+                self.runtime.remind_at_wall(job.not_before, "delay", job.job_id)
             else:
                 self.queue.add(job)
 
@@ -173,7 +176,7 @@ class State:
             self.engines[engine_id] = change.record
             record = decode_engine(change.record)
             if entry is None:
-                entry = EngineEntry(record, self.mono_s, self.wall_ms)
+                entry = EngineEntry(record, self.runtime.now.mono_s, self.runtime.now.wall_ms)
                 entry.assigned = self.assigned.setdefault(engine_id, {})
                 self.pool.engines[engine_id] = entry
             else:

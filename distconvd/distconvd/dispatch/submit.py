@@ -146,7 +146,7 @@ def restart(tx: Transaction, job_id: str) -> bytes:
 def _new_job(tx: Transaction, submission: Submission) -> Job:
     fields = {name: getattr(submission, name) for name in Submission.__struct_fields__}
     return Job(
-        job_id=tx.runtime.new_job_id(tx.now.wall_ms * 1000),
+        job_id=tx.runtime.new_job_id(),
         created_at=tx.now.wall_ms,
         updated_at=tx.now.wall_ms,
         **fields,

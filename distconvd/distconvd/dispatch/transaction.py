@@ -7,47 +7,22 @@ from typing import Any, Protocol
 
 import msgspec
 
-from distconvd.dispatch.decision import Event, EventKind, Instant
+from distconvd.dispatch.decision import Event, EventKind
 from distconvd.dispatch.lifecycle import JobEvent, next_status
 from distconvd.dispatch.matching import AvailableEngines
 from distconvd.dispatch.records import encode
 from distconvd.dispatch.settings import HISTORY_MAX, DispatchSettings
 from distconvd.dispatch.state import State
-from distconvd.dispatch.timers import Timers
 from distconvd.model import Attempt, AttemptHistory, EngineRecord, Job
 from distconvd.policy import Hold, Place
 from distconvd.store import Change, Table
 
 
-class TransactionRuntime(Protocol):
-    """What a command needs of the dispatcher; see `Dispatcher` for each member."""
-
-    state: State
-    settings: DispatchSettings
-    timers: Timers
-    leases: dict[str, float]
-    unacked: dict[str, dict[str, None]]
-    leases_expired: int
-    clock_offset_s: float
+class Placing(Protocol):
+    """Decides which engine gets a job; always with a valid answer, see `guarded_policy`."""
 
     def place(self, job: Job, engines: AvailableEngines, now_ms: int) -> Place | Hold:
-        """Ask the policy."""
-        ...
-
-    def grant_lease(self, job_id: str, now_s: float) -> None:
-        """Renew the lease of a job's running attempt."""
-        ...
-
-    def watch_delay(self, job: Job) -> None:
-        """Add a reminder for the end of a job's delay, if it has one."""
-        ...
-
-    def new_job_id(self, wall_us: int) -> str:
-        """Return an id that was never used before."""
-        ...
-
-    def wall_to_mono_s(self, wall_ms: int) -> float:
-        """Return when, on the monotonic clock, the wall clock will show `wall_ms`."""
+        """See `distconvd.policy.Policy`."""
         ...
 
 
@@ -58,6 +33,7 @@ class Transaction:
         "changes",
         "events",
         "now",
+        "policy",
         "read_set",
         "reads_all",
         "rollback_changes",
@@ -66,11 +42,12 @@ class Transaction:
         "state",
     )  # fmt: skip
 
-    def __init__(self, runtime: TransactionRuntime, now: Instant) -> None:
-        self.runtime = runtime
-        self.state = runtime.state
-        self.settings = runtime.settings
-        self.now = now
+    def __init__(self, state: State, settings: DispatchSettings, policy: Placing) -> None:
+        self.state = state
+        self.settings = settings
+        self.policy = policy
+        self.runtime = state.runtime
+        self.now = state.runtime.now
         self.changes: list[Change] = []
         self.rollback_changes: list[Change] = []
         self.events: list[Event] = []
@@ -101,7 +78,6 @@ class Transaction:
     def put_job(self, old: Job | None, new: Job) -> Job:
         """Store a new version of a job; `old` is the version that it was made from."""
         self.put("jobs", new.job_id, encode(new), old, new)
-        self.runtime.watch_delay(new)
         return new
 
     def move_job(self, job: Job, event: JobEvent, **fields: Any) -> Job:

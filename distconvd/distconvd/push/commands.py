@@ -35,8 +35,8 @@ def mark_unacked(tx: Transaction, engine_id: str) -> None:
     """
     entry = tx.state.pool.engines.get(engine_id)
     if entry is not None:
-        waiting = tx.runtime.unacked.setdefault(engine_id, {})
-        waiting.update((job_id, None) for job_id in entry.assigned if job_id not in entry.named)
+        unnamed = (job_id for job_id in entry.assigned if job_id not in entry.named)
+        tx.runtime.note_unacked(engine_id, unnamed)
 
 
 def next_unacked(tx: Transaction, engine_id: str) -> tuple[str, bytes] | None:
@@ -49,7 +49,7 @@ def next_unacked(tx: Transaction, engine_id: str) -> tuple[str, bytes] | None:
 
 def mark_sent(tx: Transaction, engine_id: str, job_id: str) -> None:
     """Record that a job has been sent to the engine."""
-    tx.runtime.unacked.get(engine_id, {}).pop(job_id, None)
+    tx.runtime.acknowledge(engine_id, job_id)
 
 
 def is_draining(tx: Transaction, engine_id: str) -> bool:

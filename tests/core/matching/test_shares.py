@@ -150,7 +150,7 @@ def test_a_policy_that_returns_an_invalid_share_is_counted_and_its_job_is_still_
     core.engine("e1")
     core.submit()
     assert core.must_ask("e1").attempt == 1
-    assert core.dispatcher.policy_failures > 0
+    assert core.dispatcher.policy.failures > 0
 
 
 def test_a_hold_ends_at_its_time_without_any_other_event() -> None:
