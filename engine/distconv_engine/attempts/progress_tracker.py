@@ -3,9 +3,9 @@
 A stage's own progress, 0 to 1, is mapped to its share of the whole, so that a bar never goes back.
 """
 
-import time
 from collections import defaultdict
 from collections.abc import Mapping
+from time import monotonic
 
 from distconv_engine.ffmpeg.progress import EncodeProgress
 from distconvd.model import ReportedProgress
@@ -29,7 +29,7 @@ class Tracker:
         """Counts the changes, so that a reader can see whether there is a new one."""
         self.now = ReportedProgress(phase="preflight")
         self._spent_s = defaultdict[str, float](float)
-        self._since_s = time.monotonic()
+        self._since_s = monotonic()
 
     def phase(self, name: str) -> None:
         """Enter a stage."""
@@ -58,7 +58,7 @@ class Tracker:
         return {name: round(seconds, 4) for name, seconds in self._spent_s.items()}
 
     def _count_time(self) -> None:
-        now_s = time.monotonic()
+        now_s = monotonic()
         self._spent_s[self.now.phase] += now_s - self._since_s
         self._since_s = now_s
 

@@ -98,16 +98,11 @@ async def read_evidence(
         VerificationFault: the disk returned other bytes than were written.
     """
     url = file_url(path)
-    found = await probe_output(ffmpeg, url)
-    hashes = PacketHashes() if concurrent_decode else None
-    scan = await ffmpeg.scan(url, hashes=hashes)
-    if concurrent_decode and hashes:
+    found, scan, hashes = await _contents_of(ffmpeg, url, with_hashes=concurrent_decode is not None)
+    is_same = False
+    if concurrent_decode:
         check_unaltered(concurrent_decode, request.plan, hashes)
-    is_same = (
-        concurrent_decode is not None
-        and hashes is not None
-        and concurrent_decode.is_of(request.plan, scan, hashes)
-    )
+        is_same = concurrent_decode.is_of(request.plan, scan, hashes)
     if concurrent_decode and is_same:
         result = concurrent_decode.result
     else:
@@ -116,6 +111,18 @@ async def read_evidence(
         )
     digest, size = await trio.to_thread.run_sync(hash_file, path)
     return Evidence(found, scan, result, digest, size, decoded_concurrently=is_same)
+
+
+async def _contents_of(
+    ffmpeg: Ffmpeg, url: str, *, with_hashes: bool
+) -> tuple[Probe | InputFault, PacketScan, PacketHashes]:
+    """Return what ffprobe says of the output, counts in it, and its hashes if they are needed."""
+    contents = await ffmpeg.maybe_contents(url, with_hashes=with_hashes)
+    if contents:
+        return contents
+    found, hashes = await probe_output(ffmpeg, url), PacketHashes()
+    scan = await ffmpeg.scan(url, hashes=hashes if with_hashes else None)
+    return found, scan, hashes
 
 
 async def probe_output(ffmpeg: Ffmpeg, url: str, *, stdin: int | None = None) -> Probe | InputFault:

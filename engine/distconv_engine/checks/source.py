@@ -98,10 +98,15 @@ async def check_source(ffmpeg: Ffmpeg, path: Path) -> CheckedSource:
     if not os.access(path, os.R_OK):
         raise InputFault(f"The source cannot be read: permission denied: {path.name}")
     states_length = await trio.to_thread.run_sync(check_structure, path)
-    found = await ffmpeg.probe(file_url(path))
+    url = file_url(path)
+    contents = await ffmpeg.maybe_contents(url)
+    found = contents.probe if contents else await ffmpeg.probe(url)
     never_zero = never_zero_streams(found)
     zero_runs = await trio.to_thread.run_sync(find_zero_runs, path) if never_zero else None
-    scan = await ffmpeg.scan(file_url(path), zero_runs=zero_runs, zero_streams=never_zero)
+    if contents and not zero_runs:
+        scan = contents.scan
+    else:
+        scan = await ffmpeg.scan(url, zero_runs=zero_runs, zero_streams=never_zero)
     check_source_packets(found, scan)
     check_end_of_source(found, scan, state.size_bytes)
     await trio.to_thread.run_sync(_check_tail, path, scan.end_byte)

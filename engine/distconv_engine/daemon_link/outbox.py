@@ -16,7 +16,7 @@ import trio
 
 from distconv_engine.backoff import Backoff
 from distconv_engine.daemon_link.http import DaemonApi, DaemonUnavailable, Rejected
-from distconv_engine.files import describe_fault, fsync_directory, safe_name, write_durably
+from distconv_engine.files import describe_fault, safe_name, write_durably
 from distconv_engine.logs import Log
 from distconvd.model import HeldJob
 
@@ -126,8 +126,7 @@ class Outbox:
         return not self._entries
 
     def _forget(self, key: tuple[str, int], entry: _Entry) -> None:
-        entry.path.unlink(missing_ok=True)
-        fsync_directory(self._directory)
+        entry.path.unlink(missing_ok=True)  # no sync: after a power cut it is sent again
         del self._entries[key]
         entry.done.set()
 

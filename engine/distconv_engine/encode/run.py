@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from distconv_engine.encode.command import Request, commands, cover_commands
+from distconv_engine.encode.command import Request, commands, cover_commands, target_size
 from distconv_engine.failures import EngineFault, InputFault, InsufficientSpace
 from distconv_engine.ffmpeg.child import LineSplitter
 from distconv_engine.ffmpeg.progress import EncodeProgress, ProgressParser
@@ -18,6 +18,9 @@ from distconv_engine.ffmpeg.stderr import Diagnosis
 from distconv_engine.media.ffmpeg import Ffmpeg
 from distconv_engine.media.probe import last_words
 
+_BATCH_PIXELS_MIN = 1_500_000
+"""From 1080p on, cropped films included; with smaller pictures a frame takes a fraction of a slice, and
+whatever waits for the frame waits for the slice (docs/design.md, "Speed")."""
 _BITRATE_TOO_LOW = re.compile(r"requested bitrate is too low[^\n]*")
 """A message of libx264 and libx265, which find this out only after the first pass."""
 _NO_DECODER = re.compile(r"no decoder found for: (\w+)")
@@ -54,9 +57,18 @@ async def encode(
     passes = len(earlier) + 1
     for number, argv in enumerate(earlier):
         part = _Part(number, passes, duration_s, on_progress)
-        await _run_one(ffmpeg, argv, part, cwd, request.tee_fd)
+        await _run_one(ffmpeg, argv, part, cwd, request)
     part = _Part(len(earlier), passes, duration_s, on_progress)
-    return await _run_one(ffmpeg, last, part, cwd, request.tee_fd)
+    return await _run_one(ffmpeg, last, part, cwd, request)
+
+
+def is_batch_work(request: Request) -> bool:
+    """Whether the encode gains from keeping its cores longer (`become_batch`): with large pictures."""
+    video = request.plan.video
+    if video is None:
+        return False
+    width, height = target_size(video.stream, request.options, request.encoder)
+    return width * height >= _BATCH_PIXELS_MIN
 
 
 @dataclass(slots=True)
@@ -76,7 +88,7 @@ class _Part:
 
 
 async def _run_one(
-    ffmpeg: Ffmpeg, argv: list[str], part: _Part, cwd: Path, tee_fd: int | None
+    ffmpeg: Ffmpeg, argv: list[str], part: _Part, cwd: Path, request: Request
 ) -> Encoded:
     parser = ProgressParser(part.take)
     result = await ffmpeg.run(
@@ -85,8 +97,8 @@ async def _run_one(
         sign_of_life=lambda: (part.last.frame, part.last.out_time_s, part.last.total_bytes),
         stop_on_damage=True,
         cwd=cwd,
-        pass_fds=() if tee_fd is None else (tee_fd,),
-        batch_scheduling=True,
+        pass_fds=() if request.tee_fd is None else (request.tee_fd,),
+        batch_scheduling=is_batch_work(request),
     )
     classify_exit(result)
     return Encoded(result.diagnosis, part.last)

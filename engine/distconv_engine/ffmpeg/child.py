@@ -34,6 +34,9 @@ XCPU_GRACE_S = 5
 _PR_SET_PDEATHSIG = 1
 _LINE_BYTES_MAX = 8192
 _READ_BYTES = 65536
+_STDERR_PAUSE_S, _STDERR_PAUSE_BYTES_MAX = 0.25, 4096
+"""The pause between two reads of standard error, after a read of few bytes: ffmpeg writes a line in
+several pieces, hundreds a run, and each would wake the engine while the encoder needs the CPU."""
 
 
 def _find_prctl() -> Callable[[int, int], int] | None:
@@ -74,24 +77,39 @@ class Child:
         popen.stdout.close()
         popen.stderr.close()
         self._pidfd = os.pidfd_open(popen.pid) if hasattr(os, "pidfd_open") else None
+        self._end_seen = trio.Event()
+        """Set once it has ended, reaped or not; where that cannot be seen, from the start."""
+        if self._pidfd is None:
+            self._end_seen.set()
+
+    async def wait_ended(self) -> None:
+        """Wait until it has ended, without reaping it: its output may have to be read still."""
+        if self._pidfd is not None and not self._end_seen.is_set():
+            await trio.lowlevel.wait_readable(self._pidfd)
+            self._end_seen.set()
 
     async def wait(self) -> int:
         """Wait for the end; returns the exit code, or minus the signal. One waiter at a time."""
         if self._pidfd is None:  # not Linux
             return await trio.to_thread.run_sync(self._popen.wait, abandon_on_cancel=True)
         if self._popen.returncode is None:
-            await trio.lowlevel.wait_readable(self._pidfd)
+            await self.wait_ended()
             # Not reaped yet, so the group's number is still its own: end the rest of the group.
             self._signal(signal.SIGKILL)
         return self._popen.wait()
 
     async def read_stdout(self, consume: Callable[[bytes], None]) -> None:
         """Pass every piece of standard output to `consume`, until it ends."""
-        await _read(self._stdout, consume)
+        while piece := await self._stdout.receive_some(_READ_BYTES):
+            consume(piece)
 
     async def read_stderr(self, consume: Callable[[bytes], None]) -> None:
-        """Pass every piece of standard error to `consume`, until it ends."""
-        await _read(self._stderr, consume)
+        """Pass standard error to `consume`, until it ends; while the child runs, in larger pieces."""
+        while piece := await self._stderr.receive_some(_READ_BYTES):
+            consume(piece)
+            if len(piece) < _STDERR_PAUSE_BYTES_MAX:
+                with trio.move_on_after(_STDERR_PAUSE_S):
+                    await self._end_seen.wait()
 
     def pause(self) -> None:
         """Suspend the whole tree where it is, without losing anything."""
@@ -198,11 +216,6 @@ def _in_child(parent: int, limits: ChildLimits, batch_scheduling: bool) -> None:
 def _limit(which: int, amount: float, grace: int = 0) -> None:
     value = max(1, int(amount))
     resource.setrlimit(which, (value, value + grace))
-
-
-async def _read(stream: trio.lowlevel.FdStream, consume: Callable[[bytes], None]) -> None:
-    while piece := await stream.receive_some(_READ_BYTES):
-        consume(piece)
 
 
 class LineSplitter:

@@ -60,6 +60,7 @@ class RunOptions(TypedDict, total=False):
     on_stdout: Callable[[bytes], None]
     sign_of_life: Callable[[], object] | None
     stop_on_damage: bool
+    stop_on_message: bool
     cwd: Path | None
     stdin: int | None
     pass_fds: Sequence[int]
@@ -78,6 +79,7 @@ async def run(
     on_stdout: Callable[[bytes], None] = _nothing,
     sign_of_life: Callable[[], object] | None = None,
     stop_on_damage: bool = False,
+    stop_on_message: bool = False,
     cwd: Path | None = None,
     stdin: int | None = None,
     pass_fds: Sequence[int] = (),
@@ -93,6 +95,7 @@ async def run(
         sign_of_life: returns something that changes as long as there is progress; without it,
             only output and CPU time count.
         stop_on_damage: end it at the first proof of damage, since its output is worthless.
+        stop_on_message: end it at the first line of any kind: only a silent run is of use.
         cwd: where it runs.
         stdin: a descriptor for its standard input; stays the caller's.
         pass_fds: more descriptors that it inherits, under the same numbers.
@@ -122,7 +125,7 @@ async def run(
 
         def note(line: str) -> None:
             diagnosis.line(line)
-            if stop_on_damage and diagnosis.damage:
+            if (stop_on_damage and diagnosis.damage) or (stop_on_message and diagnosis.tail):
                 child.kill()
 
         lines = LineSplitter(note)
@@ -135,6 +138,7 @@ async def run(
                 async with trio.open_nursery() as readers:
                     readers.start_soon(child.read_stdout, take)
                     readers.start_soon(child.read_stderr, lines.feed)
+                    await child.wait_ended()
                 code = await child.wait()
                 watchers.cancel_scope.cancel()
         finally:
@@ -175,7 +179,7 @@ async def _watch_for_stall(
     """Stop the child once neither its progress nor its CPU time has moved for `stall_s`."""
     if stall_s == float("inf"):
         return
-    moved_at, life, cpu_s = trio.current_time(), sign_of_life(), child.cpu_seconds()
+    moved_at, life, cpu_s = trio.current_time(), sign_of_life(), 0.0
     while True:
         await trio.sleep(stall_s / _CHECKS_PER_STALL)
         now_life, now_cpu_s = sign_of_life(), child.cpu_seconds()

@@ -16,6 +16,7 @@ from distconv_engine.ffmpeg.progress import EncodeProgress, ProgressParser
 from distconv_engine.ffmpeg.run import Controls, RunOptions, RunResult, run
 from distconv_engine.ffmpeg.stderr import LOG_LEVEL
 from distconv_engine.ffmpeg.tools import Tools
+from distconv_engine.media.contents import Contents, ContentsReader, contents_options
 from distconv_engine.media.packet_hashes import HASH, PacketHashes
 from distconv_engine.media.packets import PacketScan, PacketTable, packet_options
 from distconv_engine.media.probe import PROBE_OPTIONS, BoundedOutput, Probe, probe_of
@@ -81,6 +82,21 @@ class Ffmpeg:
         argv = [self.tools.ffprobe, *PROBE_OPTIONS, *read_arguments(url, formats)]
         result = await self.run(argv, on_stdout=output.feed, stdin=stdin)
         return probe_of(url, result, output.content)
+
+    async def maybe_contents(self, url: str, *, with_hashes: bool = False) -> Contents | None:
+        """Probe and scan `url` in one run; None if it may have a fault, which those two would name.
+
+        `with_hashes`: hash each packet, too.
+        """
+        reader = ContentsReader()
+        lines = LineSplitter(reader.line)
+        options = contents_options(with_hashes=with_hashes)
+        argv = [self.tools.ffprobe, *options, *read_arguments(url)]
+        # What it says at the beginning of a long file must not cost a whole further pass.
+        result = await self.run(argv, on_stdout=lines.feed, stop_on_message=True)
+        lines.close()
+        is_silent = result.code == 0 and not result.diagnosis.tail
+        return reader.maybe_contents() if is_silent else None
 
     async def scan(
         self,

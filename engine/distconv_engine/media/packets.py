@@ -19,7 +19,7 @@ from distconv_engine.ffmpeg.stderr import Diagnosis
 from distconv_engine.media.packet_hashes import HASH, PacketHashes
 from distconv_engine.media.zero_runs import ZeroRuns
 
-_ENTRIES = "packet=stream_index,pts_time,dts_time,duration_time,size,pos,flags"
+PACKET_ENTRIES = "packet=stream_index,pts_time,dts_time,duration_time,size,pos,flags"
 _HASHES = ",data_hash:stream=index,extradata_hash"
 _FIELDS = 7
 """Of a packet's line, up to its flags."""
@@ -168,7 +168,7 @@ class PacketTable:
         """Take the next line."""
         fields = line.split(",", _FIELDS)
         if len(fields) >= _FIELDS and fields[0].isdigit():
-            self._take_packet(fields)
+            self.packet(fields)
         elif not fields[0]:
             self._take_hash(line)  # side data has ended the packet's line early
         elif _STREAM.match(line):
@@ -186,7 +186,8 @@ class PacketTable:
             for index, extradata in self._extradata.items():
                 self._sums.of(index).extradata = extradata
 
-    def _take_packet(self, fields: Sequence[str]) -> None:
+    def packet(self, fields: Sequence[str]) -> None:
+        """Take a packet: stream, pts, dts, duration, size, position, flags; its hash may follow."""
         index, size, position = int(fields[0]), _integer(fields[4]), _integer(fields[5])
         stream = self.scan.streams.setdefault(index, StreamPackets())
         duration_s = _seconds(fields[3]) or 0.0
@@ -223,7 +224,7 @@ def packet_options(*, with_hashes: bool) -> list[str]:
     """Return ffprobe's options for what a `PacketTable` reads."""
     options = ["-hide_banner", "-loglevel", "repeat+level+warning"]
     options += ["-show_data_hash", HASH] if with_hashes else []
-    entries = _ENTRIES + (_HASHES if with_hashes else "")
+    entries = PACKET_ENTRIES + (_HASHES if with_hashes else "")
     return [*options, "-show_entries", entries, "-of", "csv=p=0"]
 
 

@@ -20,6 +20,7 @@ from distconv_engine.host.disk_space import require_disk_space, require_space_fo
 from distconv_engine.pipeline.decode_while_encoding import encode_and_decode
 from distconv_engine.pipeline.encoder_choice import run_encode
 from distconv_engine.pipeline.outputs import Published
+from distconv_engine.tasks import open_tasks
 from distconv_engine.transfer.destination import FileTarget, Target
 from distconv_engine.transfer.publish import (
     directory_faults,
@@ -48,11 +49,19 @@ class StoredFile:
         require_space_for_output(self._attempt.config, self._target, size)
 
     async def encode(self, request: Request) -> "FileOutput":
-        """Encode, and decode at the same time."""
-        encoded, decoded = await encode_and_decode(self._attempt, self._source, request, self.path)
+        """Encode, and decode at the same time; meanwhile record where a partial file may be."""
+        async with open_tasks() as tasks:
+            tasks.start(self._record)
+            encoded, decoded = await encode_and_decode(
+                self._attempt, self._source, request, self.path
+            )
         return FileOutput(
             self._attempt, self._source, self._target, self.path, request, encoded, decoded
         )
+
+    async def _record(self) -> None:
+        if isinstance(self._target, FileTarget):
+            await self._attempt.record(temporary_of(self._target, self._attempt.token))
 
 
 class TargetDirectory:
@@ -109,7 +118,6 @@ class FileOutput:
         attempt, target = self.attempt, self.target
         if isinstance(target, FileTarget):
             temporary = temporary_of(target, attempt.token)
-            await attempt.record(temporary)
             url = await publish_file(
                 self.path, verified.sha256, target, temporary, self.source.path
             )

@@ -244,3 +244,46 @@ def test_a_line_that_never_ends_is_cut_at_its_limit() -> None:
         splitter.feed(b"x" * 10_000)
     splitter.close()
     assert len(lines[0]) <= 8192
+
+
+_CHATTY = """
+import sys
+for number in range(300):
+    sys.stderr.write(f'line {number}\\n')
+    sys.stderr.flush()
+"""
+
+
+async def test_the_end_of_a_child_does_not_wait_for_the_pause_between_reads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("distconv_engine.ffmpeg.child._STDERR_PAUSE_S", 60.0)
+    with trio.fail_after(30):
+        result = await run([sys.executable, "-c", _CHATTY], Controls())
+    assert result.diagnosis.tail.endswith("line 299")
+
+
+async def test_small_pieces_of_standard_error_are_read_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("distconv_engine.ffmpeg.child._STDERR_PAUSE_S", 60.0)
+    pieces: list[bytes] = []
+    async with open_child([sys.executable, "-c", _CHATTY]) as child, trio.open_nursery() as nursery:
+        nursery.start_soon(child.read_stderr, pieces.append)
+        await child.wait_ended()
+    assert b"".join(pieces).splitlines()[-1] == b"line 299"
+    assert len(pieces) <= 3
+
+
+async def test_a_run_that_has_to_be_silent_ends_at_its_first_message() -> None:
+    script = "import sys, time; print('odd', file=sys.stderr, flush=True); time.sleep(60)"
+    with trio.fail_after(30):
+        result = await run([sys.executable, "-c", script], Controls(), stop_on_message=True)
+    assert (result.code, result.diagnosis.tail) == (-signal.SIGKILL, "odd")
+
+
+async def test_much_standard_error_is_read_without_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distconv_engine.ffmpeg.child._STDERR_PAUSE_S", 60.0)
+    flood = "import sys; sys.stderr.write('x' * 2_000_000)"  # more than a pipe takes
+    with trio.fail_after(30):
+        assert (await run([sys.executable, "-c", flood], Controls())).code == 0

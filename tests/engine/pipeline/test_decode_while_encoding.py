@@ -232,14 +232,23 @@ async def test_the_decoder_runs_at_the_lowest_priority(
 
 @pytest.mark.e2e
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has SCHED_BATCH")
-async def test_the_encode_is_batch_work_and_its_decoder_is_not(
-    run_job: Run, clips: Clips, tools: Tools, capabilities: Capabilities, tmp_path: Path
+@pytest.mark.parametrize("size, is_batch", [("1920x800", True), ("1280x720", False)])
+async def test_the_encode_of_large_pictures_is_batch_work_and_its_decoder_is_not(
+    run_job: Run,
+    clips: Clips,
+    tools: Tools,
+    capabilities: Capabilities,
+    tmp_path: Path,
+    size: str,
+    is_batch: bool,
 ) -> None:
+    clip = clips.make(f"{size}.mp4", "-f", "lavfi", "-i", f"testsrc2=s={size}:r=25:d=0.2")
     policy = f"cut -d' ' -f41 /proc/$$/stat >> {tmp_path}"  # proc(5)
     cases = f'*" tee "*) {policy}/encode;; *" pipe:0 "*) {policy}/decoder;;'
     ffmpeg = program(tmp_path / "ffmpeg", tools, cases)
-    await run_job(clips.plain(), "h264", options=FAST, **using(ffmpeg, tools, capabilities))
-    assert (tmp_path / "encode").read_text().split() == [str(os.SCHED_BATCH)]
+    await run_job(clip, "h264", options=FAST, **using(ffmpeg, tools, capabilities))
+    expected = os.SCHED_BATCH if is_batch else os.SCHED_OTHER
+    assert (tmp_path / "encode").read_text().split() == [str(expected)]
     assert (tmp_path / "decoder").read_text().split() == [str(os.SCHED_OTHER)]
 
 
