@@ -10,7 +10,7 @@ import msgspec
 import pytest
 import trio
 from tests.core.kit import START_MS, Core, Disk, snapshot_of
-from tests.daemon.kit import run, start
+from tests.daemon.kit import run
 
 from distconv_plugins.stores.json_store.store import JsonStore
 from distconv_plugins.stores.spool_store.store import SpoolStore
@@ -436,26 +436,6 @@ def test_damage_that_a_start_would_repair_is_reported_and_not_repaired(
     assert done.returncode == 1
     assert "store: a start would report: the state file" in done.stdout
     assert list(print_of(tmp_path)) == before
-
-
-@pytest.mark.e2e
-def test_a_store_in_use_is_refused_with_a_remedy_and_its_daemon_can_be_audited(
-    tmp_path: Path,
-) -> None:
-    with start(tmp_path) as daemon:
-        state = tmp_path / "dispatch_server_state.json"
-        before = {p.name: p.stat().st_mtime_ns for p in tmp_path.glob("*.lock")}
-        done = run("audit", "--state-file", str(state), cwd=tmp_path)
-        assert (done.returncode, done.stdout) == (2, "")
-        assert f"is in use by process {daemon.process.pid}" in done.stderr
-        assert {p.name: p.stat().st_mtime_ns for p in tmp_path.glob("*.lock")} == before
-        url = f"http://127.0.0.1:{daemon.port}"
-        asked = run("audit", "--url", url, cwd=tmp_path, DISTCONV_API_KEY="e2e-secret-key")
-        assert asked.stdout == f"{url}: 0 jobs, 0 engines: clean\n"
-        assert asked.returncode == 0
-        wrong = run("audit", "--url", url, cwd=tmp_path, DISTCONV_API_KEY="wrong")
-        assert (wrong.returncode, wrong.stdout) == (2, "")
-        assert "401" in wrong.stderr
 
 
 @pytest.mark.e2e

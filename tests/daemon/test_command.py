@@ -95,16 +95,6 @@ def test_a_port_in_use_is_reported_and_the_store_is_released(tmp_path: Path) -> 
         pass
 
 
-def test_a_second_daemon_on_one_store_is_refused_and_harms_nothing(tmp_path: Path) -> None:
-    with start(tmp_path) as first:
-        job = first.submit()
-        done = run("--port", "0", cwd=tmp_path)
-        assert done.returncode == 1
-        assert "dispatch_server_state.json" in done.stderr
-        assert "Traceback" not in done.stderr
-        assert list(first.jobs()) == [job["job_id"]]
-
-
 def test_the_originals_variables_set_key_port_state_file_and_log_level(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from tests.daemon.kit import COMMAND, environment, run, start
+from tests.daemon.kit import COMMAND, environment, run
 from tests.daemon.test_audit import print_of
 
 from distconv_plugins.stores.json_store.store import JsonStore
@@ -95,18 +95,6 @@ def test_an_export_changes_nothing_and_refuses_a_damaged_store(tmp_path: Path) -
     assert (done.returncode, done.stdout) == (1, "")
     assert "the store is damaged: " in done.stderr
     assert list(print_of(tmp_path)) == before
-
-
-@pytest.mark.e2e
-def test_a_store_in_use_is_neither_exported_nor_imported_into(
-    exported: Path, tmp_path: Path
-) -> None:
-    with start(tmp_path, "--state-file", "live.json") as daemon:
-        out = run("export", "--state-file", "live.json", cwd=tmp_path)
-        into = put_in(exported, "--state-file", "live.json")
-        for done in (out, into):
-            assert (done.returncode, done.stdout) == (1, "")
-            assert f"in use by process {daemon.process.pid}" in done.stderr
 
 
 def test_an_export_whose_reader_disconnects_fails_without_a_traceback(
