@@ -109,6 +109,16 @@ class Disk(Protocol):
         """
         ...
 
+    def lock_existing(self, path: Path) -> DiskLock:
+        """Lock an existing file without changing it; the lock stays with the file when it is renamed
+        or its name is removed.
+
+        Raises:
+            BlockingIOError: another process has the lock.
+            FileNotFoundError: there is no such file.
+        """
+        ...
+
 
 class RealDisk:
     """The operating system's file system."""
@@ -160,6 +170,17 @@ class RealDisk:
             flock_nowait(descriptor, path, fcntl.LOCK_EX)
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, note.encode() + b"\n", 0)
+        except OSError:
+            os.close(descriptor)
+            raise
+        return _RealLock(descriptor)
+
+    def lock_existing(self, path: Path) -> DiskLock:
+        """Lock an existing file, without waiting."""
+        # Writable, since NFS grants an exclusive lock only to those who may write.
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(descriptor)
             raise

@@ -5,8 +5,8 @@ all that happens in a table of names in memory, so the store sees its own change
 as it is. `distconvd audit`, `check` and `export` open stores on it.
 
 Rules: no call changes the real disk. Contents that are written are counted and dropped, since a
-recovery may rewrite the whole store; reading them back is an error. The lock is a shared one on the
-existing lock file: a running daemon is noticed, and none can start meanwhile.
+recovery may rewrite the whole store; reading them back is an error. Locks are shared ones on existing
+files: a running daemon is noticed, and none can start meanwhile.
 """
 
 import errno
@@ -41,6 +41,7 @@ class DiskView:
         """Names that changed; None: the name was removed."""
         self._made_directories: set[Path] = set()
         """Directories that were made here."""
+        self._shared = _SharedLocks()
 
     def open(self, path: Path, mode: OpenMode) -> DiskFile:
         """Open a file; one that was written here cannot be read."""
@@ -114,16 +115,23 @@ class DiskView:
         Raises:
             BlockingIOError: a process has it; the error's `strerror` is what it wrote into the file.
         """
+        self._shared = _SharedLocks()
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self._shared.add(path)
         except FileNotFoundError:
-            return _SharedLock(None)
-        try:
-            flock_nowait(descriptor, path, fcntl.LOCK_SH)
-        except OSError:
-            os.close(descriptor)
-            raise
-        return _SharedLock(descriptor)
+            pass  # no process has it
+        return self._shared
+
+    def lock_existing(self, path: Path) -> DiskLock:
+        """Take a shared lock on a real file; one that was written here needs none.
+
+        It is released with the lock on the lock file: a store releases it when it has replaced the
+        file, which does not happen to the real one.
+        """
+        node = self._node(path)
+        if not isinstance(node, _Written):
+            self._shared.add(node)
+        return _SharedLocks()
 
     def _node(self, path: Path) -> _Node:
         """Return what a name refers to; raises `FileNotFoundError`."""
@@ -175,13 +183,22 @@ class _Sink:
         pass
 
 
-class _SharedLock:
-    """A descriptor with a shared flock, or no lock at all."""
+class _SharedLocks:
+    """Descriptors with shared flocks."""
 
-    def __init__(self, descriptor: int | None) -> None:
-        self._descriptor = descriptor
+    def __init__(self) -> None:
+        self._descriptors: list[int] = []
+
+    def add(self, path: Path) -> None:
+        """Lock one more file; raises `BlockingIOError` or `FileNotFoundError`."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            flock_nowait(descriptor, path, fcntl.LOCK_SH)
+        except OSError:
+            os.close(descriptor)
+            raise
+        self._descriptors.append(descriptor)
 
     def release(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        while self._descriptors:
+            os.close(self._descriptors.pop())

@@ -175,6 +175,7 @@ class FaultDisk:
         self._lasting: tuple[int, Fault] | None = None
         self._cut_at: int | None = None
         self._locks: dict[Path, str] = {}
+        self._data_locks: set[_Node] = set()
         self._lock = threading.RLock()
 
     # ------------------------------------------------------------------------- control by the test
@@ -209,6 +210,7 @@ class FaultDisk:
     def restart(self) -> None:
         """Pretend that the process was killed: free its locks, and restore the power if it was cut."""
         self._locks.clear()
+        self._data_locks.clear()
         self._cut_at = None
 
     def after_power_cut(self, survival: Survival) -> "FaultDisk":
@@ -346,7 +348,20 @@ class FaultDisk:
             if path in self._locks:
                 raise BlockingIOError(errno.EAGAIN, self._locks[path], str(path))
             self._locks[path] = note
-        return _Lock(self._locks, path)
+        return _Lock(lambda: self._locks.pop(path, None))
+
+    def lock_existing(self, path: Path) -> DiskLock:
+        """Lock a file's contents, whatever happens to its name."""
+        with self._lock:
+            node = self._file(path)
+            if node in self._data_locks:
+                raise _error(errno.EAGAIN, path)
+            self._data_locks.add(node)
+        return _Lock(lambda: self._data_locks.discard(node))
+
+    def unlock_by_removing(self, path: Path) -> None:
+        """Pretend that a person removed a lock file: its name is free, locks on data stay."""
+        self._locks.pop(path, None)
 
     # --------------------------------------------------------------------------------- internal
 
@@ -431,12 +446,11 @@ class _File:
 class _Lock:
     """A lock that has been taken."""
 
-    def __init__(self, locks: dict[Path, str], path: Path) -> None:
-        self._locks = locks
-        self._path = path
+    def __init__(self, release: Callable[[], object]) -> None:
+        self._release = release
 
     def release(self) -> None:
-        self._locks.pop(self._path, None)
+        self._release()
 
 
 def _cut(node: _Node, size: int) -> None:

@@ -59,6 +59,8 @@ class JsonFiles:
         self._disk = disk
         self._names = Names(disk, state)
         self._lock: DiskLock | None = None
+        self._data_locks: list[DiskLock] = []
+        """Locks on the journals of earlier runs, until this run has a journal of its own."""
         self._journal: Journal | None = None
         """None counts as poisoned."""
         self._end = Position(0, 0)
@@ -91,6 +93,7 @@ class JsonFiles:
         make_directories(self._disk, self._names.directory)
         self._lock = self._take_lock()
         try:
+            self._lock_journals()
             self._open_locked()
         except BaseException:
             self._release()
@@ -104,6 +107,31 @@ class JsonFiles:
                 f"the state file {self._names.state} is in use by process {error.strerror or '?'}; "
                 "stop that daemon first, or give this one a --state-file of its own"
             ) from error
+
+    def _lock_journals(self) -> None:
+        """Make sure that no process writes a journal: the lock file's name may have been removed."""
+        tried: set[int] = set()
+        # Again until there are no new ones: a running daemon may change to its next journal meanwhile.
+        while fresh := [number for number in self._names.journals() if number not in tried]:
+            for number in fresh:
+                tried.add(number)
+                self._lock_journal(self._names.journal(number))
+
+    def _lock_journal(self, path: Path) -> None:
+        try:
+            self._data_locks.append(self._disk.lock_existing(path))
+        except FileNotFoundError:
+            pass  # a running daemon has just removed it, and its present one is tried next
+        except BlockingIOError as error:
+            raise StoreLocked(
+                f"the journal {path} is in use by another process, although {self._names.lock} is not "
+                "locked (was it removed?); stop that daemon first, or give this one a --state-file "
+                "of its own"
+            ) from error
+
+    def _unlock_journals(self) -> None:
+        while self._data_locks:
+            self._data_locks.pop().release()
 
     def _open_locked(self) -> None:
         self._remove(self._names.new)
@@ -258,6 +286,7 @@ class JsonFiles:
             self._journal.close()
         self._journal = journal
         self._end = journal.position
+        self._unlock_journals()
 
     def _install(self, size: int, position: Position, previous: int | None = None) -> None:
         """Give the new state file its name, durably, and remove journals that are not needed.
@@ -325,6 +354,7 @@ class JsonFiles:
         if self._journal is not None:
             self._journal.close()
             self._journal = None
+        self._unlock_journals()
         if self._lock is not None:
             self._lock.release()
             self._lock = None

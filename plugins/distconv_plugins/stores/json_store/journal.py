@@ -22,7 +22,7 @@ from typing import NamedTuple
 import msgspec
 
 from distconv_plugins.stores.encoded import BAD_JSON, encoded_key
-from distconvd.disk import Disk, DiskFile, write_all
+from distconvd.disk import Disk, DiskFile, DiskLock, write_all
 from distconvd.errors import StoreTooNew
 from distconvd.store import Change, Table
 
@@ -172,28 +172,36 @@ class Journal:
     is not in it. If that fails too, or a sync has failed (after which the content on disk is
     unknown, even of the block that the batch shares with the one before), the journal is poisoned
     and must not be used again: its batches have to be rewritten elsewhere.
+
+    Resource handling: the file is locked until it is closed, so that a second daemon is noticed even
+    if a person has removed the lock file.
     """
 
-    def __init__(self, file: DiskFile, number: int, size_bytes: int) -> None:
+    def __init__(self, file: DiskFile, lock: DiskLock, number: int, size_bytes: int) -> None:
         self.number = number
         self.batches = 0
         self.size_bytes = size_bytes
         self.is_poisoned = False
         self._file = file
+        self._lock = lock
 
     @classmethod
     def create(cls, disk: Disk, path: Path, number: int, after: Position) -> "Journal":
         """Create a journal, durably; when it raises, what is left is not a valid journal."""
         file = disk.open(path, "create")
+        lock = None
         try:
+            lock = disk.lock_existing(path)
             header = encode_header(number, after)
             write_all(file, header)
             file.fsync()
             disk.fsync_dir(path.parent)
         except BaseException:
             file.close()
+            if lock is not None:
+                lock.release()
             raise
-        return cls(file, number, len(header))
+        return cls(file, lock, number, len(header))
 
     @property
     def position(self) -> Position:
@@ -226,8 +234,9 @@ class Journal:
             self.is_poisoned = True
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, and release its lock."""
         self._file.close()
+        self._lock.release()
 
 
 def sync_file(disk: Disk, path: Path) -> None:

@@ -73,6 +73,8 @@ class SpoolFiles:
         self._disk = disk
         self._tree = Tree(directory)
         self._lock: DiskLock | None = None
+        self._data_lock: DiskLock | None = None
+        """On a file that stays while the store is open: the lock file's name may be removed."""
         self._order: dict[Table, dict[str, int]] = {table: {} for table in TABLES}
         self._next_seq = 1
         self._next_batch = 1
@@ -104,6 +106,7 @@ class SpoolFiles:
         self._lock = self._take_lock()
         try:
             self._check_format()
+            self._data_lock = self._lock_data()
             self._make_directory(self._tree.tmp)
             for batch in self._tree.manifests(self._disk):
                 self._recover(batch)
@@ -120,6 +123,16 @@ class SpoolFiles:
             raise StoreLocked(
                 f"the spool store {self._tree.root} is in use by process {error.strerror or '?'}; "
                 "stop that daemon first, or give this one a directory of its own"
+            ) from error
+
+    def _lock_data(self) -> DiskLock:
+        try:
+            return self._disk.lock_existing(self._tree.format)
+        except BlockingIOError as error:
+            raise StoreLocked(
+                f"the spool store {self._tree.root} is in use by another process, although "
+                f"{self._tree.lock} is not locked (was it removed?); stop that daemon first, or give "
+                "this one a directory of its own"
             ) from error
 
     def _check_format(self) -> None:
@@ -348,7 +361,10 @@ class SpoolFiles:
     # ---------------------------------------------------------------------------------- closing
 
     def close(self) -> None:
-        """Release the lock; an unfinished batch is finished when the store is opened again."""
+        """Release the locks; an unfinished batch is finished when the store is opened again."""
+        if self._data_lock is not None:
+            self._data_lock.release()
+            self._data_lock = None
         if self._lock is not None:
             self._lock.release()
             self._lock = None
