@@ -7,6 +7,7 @@ from contextlib import suppress
 
 import msgspec
 
+from distconvd.api.caller import LOCAL, Caller
 from distconvd.api.decode import decode, decode_object
 from distconvd.api.known_fields import check_known_fields, check_no_duplicates
 from distconvd.api.validate import check_decoded
@@ -46,7 +47,7 @@ class Admission:
         self._reviews = reviews
 
     async def admit(
-        self, body: bytes, caller: str, *, key: str | None = None, strict: bool = False,
+        self, body: bytes, caller: Caller, *, key: str | None = None, strict: bool = False,
         dry_run: bool = False,
     ) -> bytes:  # fmt: skip
         """Return the job made from a JSON object, as on the wire, once it is durable.
@@ -54,18 +55,18 @@ class Admission:
         Raises `BadRequest`, `Unprocessable` for a key that was used for another request,
         `Unavailable`, or the error with which a plugin rejects it.
         """
-        submission = self.parse(body, strict=strict)
+        submission = self.parse(body, caller, strict=strict)
         idempotency = None
         if key is not None:
-            idempotency = idempotency_of(key, caller, _digest_of(body))
+            idempotency = idempotency_of(key, caller.name, _digest_of(body))
         if dry_run and idempotency is not None:
             await self._check_key(idempotency)
         if dry_run or not await self.is_known(idempotency):
-            submission = self.review(submission, caller)
+            submission = self.review(submission, caller.name)
         if dry_run:
-            return await self._ledger.execute(rehearse, submission)
+            return await self._ledger.execute(rehearse, submission, caller.submitter)
         try:
-            return await self._ledger.execute(submit, submission, idempotency)
+            return await self._ledger.execute(submit, submission, idempotency, caller.submitter)
         except JobArchived as known:
             return await self.archived(known.job_id)
 
@@ -73,13 +74,15 @@ class Admission:
         """Return a retired job, as on the wire; raises `NotFound`."""
         return (await require_archived(self._archive, job_id)).job
 
-    def parse(self, body: bytes, *, strict: bool) -> Submission:
-        """Return the job that a JSON object asks for; raises `BadRequest`."""
+    def parse(self, body: bytes, caller: Caller, *, strict: bool) -> Submission:
+        """Return the job that a JSON object asks for; raises `BadRequest`, or `Forbidden` for a
+        source that the caller may not read."""
         submission = decode(body, Submission)
         if strict:
             check_known_fields(decode_object(body))
             check_no_duplicates(body)
         check_decoded(submission, self._schemes)
+        caller.check_source(submission.source_url)
         return submission
 
     async def is_known(self, idempotency: IdempotencyKey | None) -> bool:
@@ -164,7 +167,7 @@ class LocalAccess:
 
     async def submit(self, fields: bytes, *, idempotency_key: str) -> Job:
         """See `hookspecs.DaemonAccess.submit`."""
-        return decode_job(await self._admission.admit(fields, "local", key=idempotency_key))
+        return decode_job(await self._admission.admit(fields, LOCAL, key=idempotency_key))
 
     async def job(self, job_id: str) -> Job:
         """See `hookspecs.DaemonAccess.job`."""

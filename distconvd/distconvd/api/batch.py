@@ -17,10 +17,12 @@ from typing import NamedTuple
 import msgspec
 
 from distconvd.api.admission import Admission, idempotency_of
+from distconvd.api.caller import Caller
 from distconvd.core.ledger import Ledger
 from distconvd.dispatch.records import decode_job
 from distconvd.dispatch.submit import (
     IdempotencyKey,
+    Submitter,
     check_batch_key,
     rehearse,
     remember,
@@ -63,13 +65,13 @@ class Batch:
         self._admission = admission
 
     async def admit(
-        self, body: bytes, caller: str, *, key: str | None, strict: bool, dry_run: bool, atomic: bool
+        self, body: bytes, caller: Caller, *, key: str | None, strict: bool, dry_run: bool, atomic: bool
     ) -> bytes:  # fmt: skip
         """Return the answers as NDJSON, once every job in them is durable.
 
         Args:
             body: the lines.
-            caller: the name of the caller's API key.
+            caller: who submits.
             key: an `Idempotency-Key` for the batch as a whole.
             strict: reject fields that no job has.
             dry_run: answer what would become of each line, and create no job.
@@ -84,33 +86,38 @@ class Batch:
         for number, raw in _lines_of(body):
             line_key = None
             if key is not None:
-                line_key = idempotency_of(key, caller, digest, number)
+                line_key = idempotency_of(key, caller.name, digest, number)
             is_known = not dry_run and await self._admission.is_known(line_key)
             try:
-                submission = self._admission.parse(raw, strict=strict)
+                submission = self._admission.parse(raw, caller, strict=strict)
                 if not is_known:
-                    submission = self._admission.review(submission, caller)
+                    submission = self._admission.review(submission, caller.name)
             except CallerError as error:
                 if atomic:
                     raise _for_batch(number, error) from error
                 answers.append(Line(number, error.status, detail=error.detail, field=error.field))
             else:
                 good.append(_Good(number, submission, line_key))
-        whole = None if key is None else idempotency_of(key, caller, f"batch:{digest}")
-        answers += await self._submit(good, whole, dry_run=dry_run)
+        whole = None if key is None else idempotency_of(key, caller.name, f"batch:{digest}")
+        answers += await self._submit(good, whole, caller.submitter, dry_run=dry_run)
         answers.sort(key=lambda answer: answer.line)
         return msgspec.json.Encoder().encode_lines(answers)
 
     async def _submit(
-        self, good: Sequence[_Good], whole: IdempotencyKey | None, *, dry_run: bool
+        self,
+        good: Sequence[_Good],
+        whole: IdempotencyKey | None,
+        submitter: Submitter,
+        *,
+        dry_run: bool,
     ) -> list[Line]:
         """Create the jobs in one command; an error here is an error of the whole batch."""
 
         def command(tx: Transaction) -> list[bytes | JobArchived]:
             is_known = whole is not None and check_batch_key(tx, whole)
             if dry_run:
-                return [rehearse(tx, each.submission) for each in good]
-            records = [_submit_line(tx, each) for each in good]
+                return [rehearse(tx, each.submission, submitter) for each in good]
+            records = [_submit_line(tx, each, submitter) for each in good]
             if whole is not None and records and not is_known:
                 remember(tx, whole, _id_of(records[0]))
             return records
@@ -129,10 +136,10 @@ class Batch:
             return Line(number, error.status, detail=error.detail)
 
 
-def _submit_line(tx: Transaction, line: _Good) -> bytes | JobArchived:
+def _submit_line(tx: Transaction, line: _Good, submitter: Submitter) -> bytes | JobArchived:
     """Return the job of a line, or that it has been archived since it was created."""
     try:
-        return submit(tx, line.submission, line.key)
+        return submit(tx, line.submission, line.key, submitter)
     except JobArchived as known:
         return known
 

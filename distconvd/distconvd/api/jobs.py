@@ -10,6 +10,7 @@ from distconvd.api.admission import Admission, find_job, require_archived
 from distconvd.api.assigned_engine import require_assigned_engine
 from distconvd.api.batch import CONTENT_TYPE as NDJSON
 from distconvd.api.batch import Batch
+from distconvd.api.caller import caller_of, require_visible
 from distconvd.api.decode import decode
 from distconvd.api.openapi import jobs as docs
 from distconvd.api.openapi.jobs import PAGE_MAX, Order
@@ -104,7 +105,7 @@ class JobsApi:
 
     async def submit(self, request: Request) -> Response:
         """`POST /jobs/`: one job as JSON, or several as NDJSON."""
-        caller = request.principal.name if request.principal else "-"
+        caller = caller_of(request)
         key = request.headers.get("idempotency-key")
         strict = flag_of(request.query, "strict")
         dry_run = flag_of(request.query, "dry_run")
@@ -221,6 +222,7 @@ class JobsApi:
         expected = request.headers.get("if-match", "*")
 
         def command(tx: Transaction) -> bytes:
+            require_visible(request.principal, tx.job(job_id))
             if not etag_matches_strong(expected, etag_of(tx.job_view(job_id))):
                 raise PreconditionFailed(
                     "The job has changed: If-Match does not name its current version;"
@@ -232,6 +234,7 @@ class JobsApi:
             return job_reply(await self._ledger.execute(command))
         except NotFound:
             job = decode_job((await require_archived(self._archive, job_id)).job)
+            require_visible(request.principal, job)
             raise Conflict(
                 f"Job is {job.status} and has been archived, so it cannot be changed; "
                 "submit it again to repeat it."

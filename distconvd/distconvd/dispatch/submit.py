@@ -33,6 +33,18 @@ class IdempotencyKey(msgspec.Struct, frozen=True):
     """Hash of the request, to detect a key that is used for a different request."""
 
 
+class Submitter(msgspec.Struct, frozen=True):
+    """Who submits a job, and what the job may therefore do."""
+
+    name: str | None = None
+    """Of the key; None: not known."""
+    may_read_media: bool | None = None
+    """Whether the key may read the media store."""
+
+
+NOBODY = Submitter()
+
+
 class Remembered(msgspec.Struct, frozen=True):
     """The record of an idempotency key: the hash of the request, and the job that it created."""
 
@@ -41,7 +53,10 @@ class Remembered(msgspec.Struct, frozen=True):
 
 
 def submit(
-    tx: Transaction, submission: Submission, idempotency: IdempotencyKey | None = None
+    tx: Transaction,
+    submission: Submission,
+    idempotency: IdempotencyKey | None = None,
+    submitter: Submitter = NOBODY,
 ) -> bytes:
     """Accept a job and return it as on the wire.
 
@@ -57,7 +72,7 @@ def submit(
             f"The limit of stored jobs (jobs_max, {tx.settings.jobs_max}) is reached; try later.",
             retry_after_s=60,
         )
-    job = _new_job(tx, submission)
+    job = _new_job(tx, submission, submitter)
     tx.put_job(None, job)
     if idempotency is not None:
         remember(tx, idempotency, job.job_id)
@@ -87,9 +102,9 @@ def remember(tx: Transaction, idempotency: IdempotencyKey, job_id: str) -> None:
         tx.put("meta", oldest, None)
 
 
-def rehearse(tx: Transaction, submission: Submission) -> bytes:
+def rehearse(tx: Transaction, submission: Submission, submitter: Submitter = NOBODY) -> bytes:
     """Return the job that `submit` would create, without creating it (`?dry_run=true`)."""
-    return encode(msgspec.structs.replace(_new_job(tx, submission), job_id="dry-run"))
+    return encode(msgspec.structs.replace(_new_job(tx, submission, submitter), job_id="dry-run"))
 
 
 def patch(tx: Transaction, job_id: str, change: JobPatch) -> bytes:
@@ -143,12 +158,14 @@ def restart(tx: Transaction, job_id: str) -> bytes:
     return tx.job_view(job_id)
 
 
-def _new_job(tx: Transaction, submission: Submission) -> Job:
+def _new_job(tx: Transaction, submission: Submission, submitter: Submitter) -> Job:
     fields = {name: getattr(submission, name) for name in Submission.__struct_fields__}
     return Job(
         job_id=tx.runtime.new_job_id(),
         created_at=tx.now.wall_ms,
         updated_at=tx.now.wall_ms,
+        submitted_by=submitter.name,
+        may_read_media=submitter.may_read_media,
         **fields,
     )
 

@@ -154,9 +154,15 @@ class Job(msgspec.Struct, frozen=True):
     paused: bool = False
     base_attempt: int = 0
     """The last attempt before a person restarted the job: limits count only what came after."""
+    submitted_by: str | None = None
+    """Name of the key that submitted it; None: submitted before this was recorded."""
+    may_read_media: bool | None = None
+    """Whether that key may read the media store, and so the job, too; None: not recorded."""
 
 
-IDENTITY_FIELDS = frozenset({"job_id", "created_at", "updated_at", "attempt"})
+IDENTITY_FIELDS = frozenset(
+    {"job_id", "created_at", "updated_at", "attempt", "submitted_by", "may_read_media"}
+)
 """What makes it this job, over all of its runs."""
 SUBMITTED_FIELDS = frozenset(
     {

@@ -20,6 +20,7 @@ from distconv_engine.checks.source import (
     check_source,
     check_unchanged,
 )
+from distconv_engine.failures import InputFault
 from distconv_engine.host.disk_space import MB, require_disk_space
 from distconv_engine.transfer.destination import is_media_store
 from distconv_engine.transfer.download import check_sha256, download, local_path
@@ -88,7 +89,10 @@ async def open_proxied(attempt: Attempt) -> AsyncGenerator[ProxiedRemote]:
     job, config = attempt.job, attempt.config
     require_disk_space(config, (config.work_dir, 0))
     reader = RangeReader(
-        attempt.context.client, job.source_url, key=_key(attempt), tries=config.fetch_tries
+        attempt.context.client,
+        job.source_url,
+        key=key_for_source(attempt),
+        tries=config.fetch_tries,
     )
     await reader.open()
     async with open_relay(reader) as relay:
@@ -117,7 +121,7 @@ async def _fetch(attempt: Attempt) -> Path:
             job.source_url,
             path,
             tries=config.fetch_tries,
-            key=_key(attempt),
+            key=key_for_source(attempt),
             on_total=lambda total, here: require_disk_space(
                 config, (config.work_dir, 2 * total - here)
             ),
@@ -128,7 +132,18 @@ async def _fetch(attempt: Attempt) -> Path:
     return path
 
 
-def _key(attempt: Attempt) -> str | None:
-    """Return the API key for a source in the daemon's own media store; nobody else gets it."""
-    config = attempt.config
-    return config.api_key if is_media_store(attempt.job.source_url, config.server) else None
+def key_for_source(attempt: Attempt) -> str | None:
+    """Return the API key for a source in the daemon's own media store; nobody else gets it.
+
+    Raises:
+        InputFault: the job's submitter may not read there, so neither may the job.
+    """
+    job, config = attempt.job, attempt.config
+    if not is_media_store(job.source_url, config.server):
+        return None
+    if job.may_read_media is False:
+        raise InputFault(
+            "The source is in the daemon's media store, which the key that submitted this job may"
+            " not read (it lacks the role read)."
+        )
+    return config.api_key
