@@ -28,7 +28,7 @@ from distconvd.config import Config
 from distconvd.core.archive import Archive, retire_forever
 from distconvd.core.event_bus import EventBus
 from distconvd.core.event_log import log_event
-from distconvd.core.ledger import COMMIT_LONG_S, Ledger
+from distconvd.core.ledger import Ledger
 from distconvd.core.metrics import Metrics
 from distconvd.disk import REAL_DISK
 from distconvd.dispatch import Dispatcher, Instant
@@ -98,7 +98,7 @@ class Parts:
         log.error(
             "the store %s has not finished a commit in %.0f s; the commit is abandoned, and changes"
             " that were not acknowledged may be lost",
-            self.config.store, self.ledger.commit_takes_s(),
+            self.config.store, self.ledger.commit_watch.running_s,
         )  # fmt: skip
         self.last_resort()
         self.ledger.abandon()
@@ -385,7 +385,7 @@ async def _run_all(
         async with trio.open_nursery() as outer:
             outer.start_soon(_expire_forever, parts.ledger)
             outer.start_soon(parts.watch.beat_forever)
-            outer.start_soon(parts.ledger.watch)
+            outer.start_soon(parts.ledger.commit_watch.run)
             if parts.archive is not None:
                 outer.start_soon(retire_forever, parts.ledger, parts.archive)
             for name, service in parts.services:
@@ -443,8 +443,8 @@ def _readiness(parts: Parts) -> Readiness:
         causes["draining"] = "the daemon is stopping"
     if parts.ledger.failure is not None:
         causes["store"] = f"the last commit failed: {parts.ledger.failure}"
-    elif parts.ledger.commit_takes_s() > COMMIT_LONG_S:
-        causes["store"] = f"a commit has taken {parts.ledger.commit_takes_s():.0f} s"
+    elif parts.ledger.commit_watch.is_long:
+        causes["store"] = f"a commit has taken {parts.ledger.commit_watch.running_s:.0f} s"
     return Readiness(causes)
 
 

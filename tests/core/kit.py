@@ -19,6 +19,7 @@ from distconvd.dispatch import (
     DispatchSettings,
     Event,
     Instant,
+    Refusal,
     assign,
     engines,
     expiry,
@@ -124,14 +125,17 @@ class Core:
     def decide(
         self, command: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> Decision[T]:
-        """Decide without committing."""
-        return self.dispatcher.decide(command, self.now, *args, **kwargs)
+        """Decide without committing; raises what the command refuses with."""
+        decision = self.dispatcher.decide(command, self.now, *args, **kwargs)
+        if isinstance(decision, Refusal):
+            raise decision.error
+        return decision
 
     def run(
         self, command: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Decide and commit."""
-        decision = self.dispatcher.decide(command, self.now, *args, **kwargs)
+        decision = self.decide(command, *args, **kwargs)
         write(self.disk, tuple(decision.changes))
         self.events += decision.events
         self.decisions.append(decision)

@@ -93,7 +93,7 @@ async def _heed_signals(
             manager.ready()
             continue
         if stop.is_set():
-            if parts.ledger.commit_takes_s() > 0:
+            if parts.ledger.commit_watch.running_s > 0:
                 parts.abandon()
             else:
                 parts.last_resort()

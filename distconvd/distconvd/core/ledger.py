@@ -14,14 +14,14 @@ end when the daemon has to stop. Nothing of it has been acknowledged.
 
 import logging
 from collections.abc import Callable, Sequence
-from collections.abc import Set as AbstractSet
-from typing import Concatenate, NoReturn, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 import trio
 
-from distconvd.dispatch import Decision, Dispatcher, Event, Instant
+from distconvd.core.commit_watch import CommitWatch
+from distconvd.dispatch import Decision, Dispatcher, Event, Instant, Refusal
 from distconvd.dispatch.transaction import Transaction
-from distconvd.errors import CommitFailed, DistconvError, StoreError
+from distconvd.errors import CommitFailed, StoreError
 from distconvd.faults import reraise_if_cancelled
 from distconvd.store import Change, Store, Table
 
@@ -31,9 +31,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 PROBE_INTERVAL_S = 0.5
-COMMIT_LONG_S = 10.0
-"""A commit that takes longer is logged as a warning, and the daemon counts as not ready."""
-WATCH_S = 1.0
 PROBE_KEY = "store_probe"
 
 
@@ -93,7 +90,7 @@ class Ledger:
         self.stopped = trio.Event()
         """Set when `run` has ended."""
         self._scope: trio.CancelScope | None = None
-        self._commit_began_s: float | None = None
+        self.commit_watch = CommitWatch()
         self.is_abandoned = False
         self.failure: str | None = None
         """Why the last commit failed; None once the store has recovered."""
@@ -110,23 +107,12 @@ class Ledger:
         `CommitFailed` if its changes could not be stored. A command that changed nothing and read
         what was then rolled back is run again.
         """
-        transactions: list[Transaction] = []
-
-        def recorded(tx: Transaction) -> T:
-            transactions.append(tx)
-            return command(tx, *args, **kwargs)
-
         # Repeated only after a failed commit, once what it had changed is rolled back.
         while True:
-            try:
-                decision = self._dispatcher.decide(recorded, self._clock())
-            except DistconvError:
-                # A refusal shows state too ("job already ended"): it must not precede the commit of
-                # what it read, and is void if that is rolled back. The exception carries no read
-                # set, so it is taken from the transaction.
-                tx = transactions.pop()
-                if await self._wait_durable(self._last_in_flight(tx.read_set, tx.reads_all)):
-                    raise
+            decision = self._dispatcher.decide(command, self._clock(), *args, **kwargs)
+            if isinstance(decision, Refusal):
+                if await self._wait_durable(self._last_in_flight(decision)):
+                    raise decision.error
                 continue
             if not decision.is_read:
                 # Never repeated: the client must learn that its change was not stored.
@@ -134,7 +120,7 @@ class Ledger:
                 return decision.reply
             # Find the batch before enqueueing: what this read caused besides its reply (jobs for
             # long-polling engines) need not be durable first, only what the reply shows.
-            batch = self._last_in_flight(decision.read_set, decision.reads_all)
+            batch = self._last_in_flight(decision)
             self._enqueue(decision)
             if await self._wait_durable(batch):
                 return decision.reply
@@ -147,6 +133,8 @@ class Ledger:
     ) -> T:
         """Run a command whose reply is shown to nobody; its changes are committed later."""
         decision = self._dispatcher.decide(command, self._clock(), *args, **kwargs)
+        if isinstance(decision, Refusal):
+            raise decision.error
         if decision.changes and self.failure is not None:
             self._dispatcher.rollback(decision.rollback_changes)
         else:
@@ -162,7 +150,7 @@ class Ledger:
         if decision.changes:
             batch: _Batch | None = self._filling
         else:
-            batch = self._last_in_flight(decision.read_set, decision.reads_all)
+            batch = self._last_in_flight(decision)
         if not await self._wait_durable(batch):
             raise _commit_failed(self.failure or "the commit failed")
 
@@ -215,35 +203,16 @@ class Ledger:
         if self._scope is not None:
             self._scope.cancel()
 
-    def commit_takes_s(self) -> float:
-        """Return how long the present commit has been running; 0.0 if there is none."""
-        began_s = self._commit_began_s
-        return 0.0 if began_s is None else trio.current_time() - began_s
-
-    async def watch(self) -> NoReturn:
-        """Log a warning, once each, about commits that take long."""
-        last_logged_s: float | None = None
-        while True:
-            began_s = self._commit_began_s
-            if self.commit_takes_s() > COMMIT_LONG_S and began_s != last_logged_s:
-                last_logged_s = began_s
-                log.warning(
-                    "a commit has taken %.0f s and is still running; changes wait for it",
-                    self.commit_takes_s(),
-                )
-            await trio.sleep(WATCH_S)
-
     async def _store_commit(self, changes: Sequence[Change]) -> None:
         """Commit in the store, shielded from cancellation; raises what the store raises, and
         `_Abandoned`."""
-        self._commit_began_s = trio.current_time()
         try:
-            with trio.CancelScope(shield=True) as self._scope:
+            with self.commit_watch.timed(), trio.CancelScope(shield=True) as self._scope:
                 if self.is_abandoned:
                     self._scope.cancel()
                 await self._store.commit(changes)
         finally:
-            self._scope = self._commit_began_s = None
+            self._scope = None
         if self.is_abandoned:
             raise _Abandoned
 
@@ -300,14 +269,12 @@ class Ledger:
                 log.warning("the store has recovered; changes are accepted again")
                 return
 
-    def _last_in_flight(
-        self, read_set: AbstractSet[tuple[Table, str]], reads_all: bool
-    ) -> _Batch | None:
+    def _last_in_flight(self, shown: Decision[T] | Refusal) -> _Batch | None:
         """Return the batch that a reply must wait for; None if all that it shows is durable."""
         for batch in (self._filling, self._writing):
             if batch is None or not batch.changes:
                 continue
-            if reads_all or not batch.keys.isdisjoint(read_set):
+            if shown.reads_all or not batch.keys.isdisjoint(shown.read_set):
                 return batch
         return None
 

@@ -1,9 +1,10 @@
-"""Define a decision: a reply, changes to make durable, and events to publish after that."""
+"""Define a decision (a reply, changes to make durable, events to publish after) and a refusal."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Literal, NamedTuple, TypeVar
 
+from distconvd.errors import DistconvError
 from distconvd.store import Change, Table
 
 T = TypeVar("T")
@@ -62,3 +63,16 @@ class Decision(Generic[T]):
     """The reply depends on all records: it must wait until everything is durable."""
     is_read: bool = False
     """The command itself changed no record; `changes` are then assignments to waiting engines."""
+
+
+@dataclass(slots=True)
+class Refusal:
+    """What a command raised that its caller may see, with what the refusal depends on.
+
+    A refusal shows state too ("the job has ended"): it must not precede the commit of what it read,
+    and is void if that is rolled back. Nothing has changed.
+    """
+
+    error: DistconvError
+    read_set: set[tuple[Table, str]]
+    reads_all: bool

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Concatenate, ParamSpec, TypeVar
 
 from distconvd.dispatch.assign import serve_long_polls
-from distconvd.dispatch.decision import Decision, Instant
+from distconvd.dispatch.decision import Decision, Instant, Refusal
 from distconvd.dispatch.guarded_policy import GuardedPolicy
 from distconvd.dispatch.matching.queue import created_us
 from distconvd.dispatch.records import normalize_engine, normalize_job
@@ -13,6 +13,7 @@ from distconvd.dispatch.retire import floor_of
 from distconvd.dispatch.settings import DispatchSettings
 from distconvd.dispatch.state import State
 from distconvd.dispatch.transaction import Transaction
+from distconvd.errors import DistconvError
 from distconvd.model import TERMINAL_STATUSES, Job, JobStatus
 from distconvd.policy import Policy
 from distconvd.store import Change, Snapshot
@@ -62,8 +63,9 @@ class Dispatcher:
         now: Instant,
         *args: P.args,
         **kwargs: P.kwargs,
-    ) -> Decision[T]:
-        """Run one command. Whatever it raises propagates, and then nothing has changed."""
+    ) -> Decision[T] | Refusal:
+        """Run one command. If it raises a `DistconvError` that is a refusal, anything else
+        propagates; in both cases nothing has changed."""
         self.state.runtime.now = now
         tx = Transaction(self.state, self.settings, self.policy)
         try:
@@ -71,8 +73,10 @@ class Dispatcher:
             is_read = not tx.changes
             if not self.read_only:
                 serve_long_polls(tx)
-        except BaseException:
+        except BaseException as error:
             self.rollback(tx.rollback_changes[::-1])
+            if isinstance(error, DistconvError):
+                return Refusal(error, tx.read_set, tx.reads_all)
             raise
         return Decision(
             reply,
