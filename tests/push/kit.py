@@ -102,7 +102,7 @@ class Wall:
         for stream in self._streams:
             await trio.aclose_forcefully(stream)
 
-    async def plug(self, engine_id: str = "e1", **options: Any) -> Engine:
+    async def plug(self, engine_id: str = "e1", *, key: str = KEY, **options: Any) -> Engine:
         """Connect an engine that has not sent anything yet."""
         stream = await self.daemon.connect()
         self._streams.append(stream)
@@ -112,7 +112,7 @@ class Wall:
             "daemon",
             f"/engines/{engine_id}/ws",
             subprotocols=[SUBPROTOCOL],
-            extra_headers=[(b"X-API-Key", KEY.encode())],
+            extra_headers=[(b"X-API-Key", key.encode())],
             **options,
         )
         return Engine(engine_id, socket)

@@ -1,13 +1,12 @@
 """Serve the resource `jobs`: what clients do with jobs, and what engines report about them."""
 
 from collections.abc import AsyncIterator, Callable
-from typing import TypeVar, get_args
+from functools import partial
+from typing import get_args
 
-import msgspec
 import trio
 
 from distconvd.api.admission import Admission, find_job, require_archived
-from distconvd.api.assigned_engine import require_assigned_engine
 from distconvd.api.batch import CONTENT_TYPE as NDJSON
 from distconvd.api.batch import Batch
 from distconvd.api.caller import caller_of, require_visible
@@ -26,33 +25,31 @@ from distconvd.api.replies import (
     names_version,
     wait_s_of,
 )
+from distconvd.api.reporting import ReportName, Sender, apply_report, read_report
 from distconvd.api.waiting import wait_while_authorized
 from distconvd.auth import require_engine
 from distconvd.core.archive import Archive
 from distconvd.core.event_bus import EventBus
 from distconvd.core.ledger import Ledger
-from distconvd.dispatch import reports, submit
+from distconvd.dispatch import submit
 from distconvd.dispatch.queries import JobFilter, Page, attempts, list_jobs
 from distconvd.dispatch.records import decode_job
 from distconvd.dispatch.transaction import Transaction
 from distconvd.dispatch.why import why, why_ended
+from distconvd.edge.doc import Doc
 from distconvd.edge.http import Request, Response, Route
 from distconvd.errors import BadRequest, Conflict, NotFound, PreconditionFailed
-from distconvd.model import (
-    TERMINAL_STATUSES,
-    CompleteReport,
-    FailReport,
-    JobPatch,
-    JobStatus,
-    ProgressReport,
-    ReleaseReport,
-    Verdict,
-)
-
-R = TypeVar("R", CompleteReport, FailReport, ReleaseReport, ProgressReport)
+from distconvd.model import TERMINAL_STATUSES, JobPatch, JobStatus
 
 STREAM_PAGE = 500
 """Jobs per piece while a whole listing is streamed."""
+
+_REPORT_ROUTES: tuple[tuple[ReportName, str, Doc], ...] = (
+    ("complete", "Mark a job complete", docs.COMPLETE),
+    ("fail", "Report a job failure", docs.FAIL),
+    ("release", "Release a job", docs.RELEASE),
+    ("progress", "Report progress", docs.PROGRESS),
+)
 
 
 class JobsApi:
@@ -93,13 +90,11 @@ class JobsApi:
             ),
             Route("GET", f"{job}/why", self.why, "read", summary="Explain why a job waits", doc=docs.WHY),
             *(
-                Route("POST", f"{job}/{name}", handler, "engine", "whole", summary=summary, doc=doc)
-                for name, handler, summary, doc in (
-                    ("complete", self.complete, "Mark a job complete", docs.COMPLETE),
-                    ("fail", self.fail, "Report a job failure", docs.FAIL),
-                    ("release", self.release, "Release a job", docs.RELEASE),
-                    ("progress", self.progress, "Report progress", docs.PROGRESS),
+                Route(
+                    "POST", f"{job}/{name}", partial(self.report, name), "engine", "whole",
+                    summary=summary, doc=doc,
                 )
+                for name, summary, doc in _REPORT_ROUTES
             ),
         ]  # fmt: skip
 
@@ -185,36 +180,12 @@ class JobsApi:
             job = decode_job((await require_archived(self._archive, job_id)).job)
             return encoded(why_ended(job, is_archived=True))
 
-    async def complete(self, request: Request) -> Response:
-        """`POST /jobs/{id}/complete`."""
-        report = decode(request.body, CompleteReport)
+    async def report(self, name: ReportName, request: Request) -> Response:
+        """`POST /jobs/{id}/complete`, `fail`, `release` or `progress`."""
+        sender = _sender_of(request)
+        report = read_report(name, request.body, sender)
         request.log["attempt"] = report.attempt
-        return await self._report(request, reports.complete, report)
-
-    async def fail(self, request: Request) -> Response:
-        """`POST /jobs/{id}/fail`."""
-        report = decode(request.body, FailReport)
-        request.log["attempt"] = report.attempt
-        return await self._report(request, reports.fail, report)
-
-    async def release(self, request: Request) -> Response:
-        """`POST /jobs/{id}/release`."""
-        report = decode(request.body, ReleaseReport)
-        request.log["attempt"] = report.attempt
-        return await self._report(request, reports.release, report)
-
-    async def progress(self, request: Request) -> Response:
-        """`POST /jobs/{id}/progress`."""
-        report = decode(request.body, ProgressReport)
-        request.log["attempt"] = report.attempt
-        job_id = _job_id(request)
-        report = _with_sender(request, report)
-
-        def command(tx: Transaction) -> Verdict:
-            _require_assigned_engine(tx, request, job_id)
-            return reports.progress(tx, job_id, report)
-
-        return encoded(await self._ledger.execute(command))
+        return encoded(await apply_report(self._ledger, name, _job_id(request), report, sender))
 
     async def _edit(self, request: Request, edit: Callable[[Transaction, str], bytes]) -> Response:
         """Change a job, provided that `If-Match` names its present version."""
@@ -240,20 +211,6 @@ class JobsApi:
                 "submit it again to repeat it."
             ) from None
 
-    async def _report(
-        self, request: Request, apply: Callable[[Transaction, str, R], str], report: R
-    ) -> Response:
-        """Apply a report and answer with the original's sentence and the job as it is now."""
-        job_id = _job_id(request)
-        report = _with_sender(request, report)
-
-        def command(tx: Transaction) -> tuple[str, bytes]:
-            _require_assigned_engine(tx, request, job_id)
-            return apply(tx, job_id, report), tx.job_view(job_id)
-
-        sentence, record = await self._ledger.execute(command)
-        return encoded({"message": sentence, "job": msgspec.Raw(record)})
-
     async def _stream(
         self, which: JobFilter, page: Page, *, newest_first: bool
     ) -> AsyncIterator[bytes]:
@@ -277,22 +234,12 @@ def _job_id(request: Request) -> str:
     return job_id
 
 
-def _with_sender(request: Request, report: R) -> R:
-    """Return a report with the engine that the key belongs to; raises `Forbidden` for another."""
-    bound = request.principal.engine if request.principal else None
-    if bound is None:
-        return report
-    if report.engine_id is None:
-        return msgspec.structs.replace(report, engine_id=bound)
-    require_engine(request.principal, report.engine_id)
-    return report
-
-
-def _require_assigned_engine(tx: Transaction, request: Request, job_id: str) -> None:
-    """Raise `Forbidden` if the key is bound to an engine to which the job was never assigned."""
-    bound = request.principal.engine if request.principal else None
-    if bound is not None:
-        require_assigned_engine(tx, job_id, bound)
+def _sender_of(request: Request) -> Sender:
+    """Return the engine that the key belongs to, if it is for one engine only."""
+    principal = request.principal
+    if principal is None or principal.engine is None:
+        return Sender()
+    return Sender(principal.engine, True, partial(require_engine, principal))
 
 
 def _is_news(record: bytes, known: str | None) -> bool:

@@ -21,6 +21,7 @@ from distconvd.edge.http import Request, Route, Upgrade, is_still_authorized
 from distconvd.errors import Unavailable
 from distconvd.model.push import CLOSE_REPLACED, CLOSE_RESTART
 from distconvd.push.handshake import check_handshake
+from distconvd.push.inbox import Inbox
 from distconvd.push.limits import PushLimits
 from distconvd.push.session import Session
 from distconvd.push.socket import Socket, serve_socket
@@ -63,7 +64,9 @@ class PushApi:
         check_handshake(request)
         if self._is_draining:
             raise Unavailable(f"No new websocket: {STOPPING}.")
-        return Upgrade(partial(self._serve, engine_id, partial(is_still_authorized, request)))
+        has_own_key = request.principal is not None and request.principal.engine is not None
+        inbox = Inbox(self._ledger, engine_id, has_own_key=has_own_key)
+        return Upgrade(partial(self._serve, inbox, partial(is_still_authorized, request)))
 
     def on_event(self, event: Event) -> None:
         """Pass an event on to the engine that it is about."""
@@ -88,15 +91,16 @@ class PushApi:
             session.close(CLOSE_RESTART, STOPPING)
 
     async def _serve(
-        self, engine_id: str, is_authorized: Callable[[], bool], stream: trio.abc.Stream
+        self, inbox: Inbox, is_authorized: Callable[[], bool], stream: trio.abc.Stream
     ) -> None:
-        run_session = partial(self._run_session, engine_id, is_authorized)
+        run_session = partial(self._run_session, inbox, is_authorized)
         await serve_socket(stream, self._limits, run_session)
 
     async def _run_session(
-        self, engine_id: str, is_authorized: Callable[[], bool], socket: Socket
+        self, inbox: Inbox, is_authorized: Callable[[], bool], socket: Socket
     ) -> None:
-        session = Session(engine_id, socket, self._ledger, self._limits, is_authorized)
+        engine_id = inbox.engine_id
+        session = Session(inbox, socket, self._ledger, self._limits, is_authorized)
         older = self.sessions.get(engine_id)
         self.sessions[engine_id] = session
         if older is not None:

@@ -77,7 +77,7 @@ class Session:
     """The websocket of one engine; `run` returns when it is over.
 
     Args:
-        engine_id: the engine at the other end.
+        inbox: executes the messages of the engine at the other end.
         socket: open, with the right subprotocol.
         ledger: runs the commands.
         limits: see `PushLimits`.
@@ -86,19 +86,19 @@ class Session:
 
     def __init__(
         self,
-        engine_id: str,
+        inbox: Inbox,
         socket: PushSocket,
         ledger: Ledger,
         limits: PushLimits,
         is_authorized: Callable[[], bool],
     ) -> None:
-        self.engine_id = engine_id
+        self.engine_id = inbox.engine_id
         self._socket = socket
         self._ledger = ledger
         self._limits = limits
         self._is_authorized = is_authorized
         self._recheck_at_s = trio.current_time() + limits.recheck_s
-        self._inbox = Inbox(ledger, engine_id)
+        self._inbox = inbox
         self._queue: deque[str] = deque()
         self._wake = trio.Event()
         self._has_queue_space = trio.Event()
@@ -108,7 +108,7 @@ class Session:
         self._is_pinging = False
         self._waiting_entry: EngineEntry | None = None
         self._sent_benchmark: int | None = None
-        self._sent_draining = ledger.execute_nowait(commands.is_draining, engine_id)
+        self._sent_draining = ledger.execute_nowait(commands.is_draining, self.engine_id)
 
     # ------------------------------------------------------------------- what others may call
 
