@@ -52,6 +52,10 @@ class Forbidden(CallerError):
     title = "Forbidden"
 
 
+class NotAssigned(Forbidden):
+    """An engine reports on a job that is not assigned to it and never was."""
+
+
 class NotFound(CallerError):
     """The job, engine or path does not exist."""
 

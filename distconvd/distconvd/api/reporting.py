@@ -17,7 +17,7 @@ from distconvd.api.decode import decode
 from distconvd.core.ledger import Ledger
 from distconvd.dispatch import reports
 from distconvd.dispatch.transaction import Transaction
-from distconvd.errors import Forbidden
+from distconvd.errors import NotAssigned
 from distconvd.model import (
     CompleteReport,
     FailReport,
@@ -89,7 +89,7 @@ async def apply_report(
 ) -> msgspec.Struct:
     """Apply a report and return the reply, once it is durable.
 
-    Raises `NotFound`, `Forbidden` if the sender may not report on this job, and `Conflict`.
+    Raises `NotFound`, `NotAssigned` if the sender may not report on this job, and `Conflict`.
     """
 
     def command(tx: Transaction) -> msgspec.Struct:
@@ -100,7 +100,7 @@ async def apply_report(
 
 
 def _require_own_job(tx: Transaction, job_id: str, report: Report, sender: Sender) -> None:
-    """Raise `Forbidden` if the sender may not report on this job; see the module.
+    """Raise `NotAssigned` if the sender may not report on this job; see the module.
 
     If the job once was its own, the dispatcher decides: late work may still count, stale work is
     `Conflict`.
@@ -111,4 +111,4 @@ def _require_own_job(tx: Transaction, job_id: str, report: Report, sender: Sende
     if tx.job(job_id).assigned_engine == engine_id:
         return
     if all(attempt.engine_id != engine_id for attempt in tx.state.history(job_id).attempts):
-        raise Forbidden(f"Job {job_id} is not assigned to engine {engine_id!r} and never was.")
+        raise NotAssigned(f"Job {job_id} is not assigned to engine {engine_id!r} and never was.")

@@ -1,7 +1,7 @@
 """Time the running commit, and warn about one that takes long: all changes wait for it."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import NoReturn
 
@@ -21,7 +21,7 @@ class CommitWatch:
         self._began_s: float | None = None
 
     @contextmanager
-    def timed(self) -> Iterator[None]:
+    def timed(self) -> Generator[None]:
         """Count the body as the running commit."""
         self._began_s = trio.current_time()
         try:

@@ -1,4 +1,4 @@
-"""Define a decision (a reply, changes to make durable, events to publish after) and a refusal."""
+"""Define a decision (a reply, changes to commit, events to publish later) and a refusal."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -19,7 +19,6 @@ HEARTBEATS_A_LEASE = 3
 """So many, so that a lease survives two lost ones."""
 INTERVAL_S_MIN = 0.1
 """A daemon whose lease is shorter than a few of these cannot be kept up with."""
-_KEY_TROUBLE = frozenset({401, 403})
 _KEY_REMEDY = "give one with the role `engine`: DISTCONV_API_KEY, --api-key-file or --api-key"
 
 
@@ -90,7 +89,7 @@ class Heartbeats:
         if str(error) == self._rejection:
             return
         self._rejection = str(error)
-        if error.status in _KEY_TROUBLE:
+        if error.is_key_trouble:
             self._log.error("the daemon rejects this key", reason=error, remedy=_KEY_REMEDY)
         else:
             self._log.error("heartbeat rejected", reason=error)

@@ -28,6 +28,8 @@ _TRY_AGAIN = frozenset({408, 425, 429})
 _TIMEOUT = httpx.Timeout(10.0, connect=5.0)
 _PAST = {"complete": "completed", "fail": "failed", "release": "released"}
 """The name of a report's message on the websocket."""
+NOT_ASSIGNED = "urn:distconv:problem:not-assigned"
+"""The problem of a report on a job that never was this engine's: no other key would help."""
 _POLL_SLACK_S = 15.0
 """How much later than promised the reply to a long poll may arrive."""
 
@@ -39,10 +41,12 @@ class DaemonUnavailable(Exception):
 class Rejected(Exception):
     """The daemon has rejected the call, and would do so again."""
 
-    def __init__(self, status: int, detail: str) -> None:
+    def __init__(self, status: int, detail: str, problem_type: str = "") -> None:
         super().__init__(f"{status}: {detail}")
         self.status = status
         self.detail = detail
+        self.is_key_trouble = status in (401, 403) and problem_type != NOT_ASSIGNED
+        """The call is valid, the key is not: a person has to fix that, and then it may succeed."""
 
 
 class Link(Protocol):
@@ -128,25 +132,27 @@ class DaemonApi:
             raise DaemonUnavailable(
                 f"it redirects to {reply.headers.get('Location')}; check --server"
             )
-        raise fault_of(reply.status_code, _detail_of(reply))
+        problem = _problem_of(reply)
+        raise fault_of(reply.status_code, problem.detail or reply.reason_phrase, problem.type)
 
 
-def fault_of(status: int, detail: str) -> DaemonUnavailable | Rejected:
+def fault_of(status: int, detail: str, problem_type: str) -> DaemonUnavailable | Rejected:
     """Return the error that says whether another try is worth it."""
     if status >= 500 or status in _TRY_AGAIN:
         return DaemonUnavailable(f"the daemon answered {status}")
-    return Rejected(status, detail)
+    return Rejected(status, detail, problem_type)
 
 
 class _Problem(msgspec.Struct):
     detail: str = ""
+    type: str = ""
 
 
-def _detail_of(reply: httpx.Response) -> str:
+def _problem_of(reply: httpx.Response) -> _Problem:
     try:
-        return msgspec.json.decode(reply.content, type=_Problem).detail or reply.reason_phrase
+        return msgspec.json.decode(reply.content, type=_Problem)
     except (msgspec.DecodeError, msgspec.ValidationError):
-        return reply.reason_phrase
+        return _Problem()  # not from the daemon: a proxy's page, perhaps
 
 
 def _decode(content: bytes, kind: type[T]) -> T:

@@ -21,8 +21,6 @@ from distconv_engine.logs import Log
 from distconvd.model import HeldJob
 
 ReportKind = Literal["complete", "fail", "release"]
-_KEY_TROUBLE = frozenset({401, 403})
-"""The report is valid, the key is not: a person has to fix that."""
 
 
 class StoredReport(msgspec.Struct, frozen=True):
@@ -116,7 +114,7 @@ class Outbox:
                 continue
             except Rejected as error:
                 self._log.warning("report rejected", job_id=key[0], attempt=key[1], reason=error)
-                if error.status in _KEY_TROUBLE:
+                if error.is_key_trouble:
                     continue
             else:
                 self._log.info(

@@ -114,7 +114,7 @@ class PushLink:
             return None
         problem = sent.ack.problem
         if problem is not None:
-            raise fault_of(problem.status, problem.detail)
+            raise fault_of(problem.status, problem.detail, problem.type)
         return bytes(sent.ack.body) if isinstance(sent.ack.body, msgspec.Raw) else b""
 
     async def next_job(self, poll: Callable[[], Awaitable[Job | None]]) -> Job | None:

@@ -16,6 +16,8 @@ from distconv_engine.logs import Log, setup_logs
 from distconv_engine.status import EngineStatus
 from distconv_engine.transfer.remote import RemoteFile
 from distconvd.auth import same_key
+from distconvd.edge.problems import document_of
+from distconvd.errors import DistconvError, Forbidden, NotAssigned, Unauthorized
 from distconvd.model import Heartbeat, HeartbeatReply, ProgressReport
 
 
@@ -38,6 +40,18 @@ async def test_a_4xx_of_the_daemon_is_a_final_rejection(status: int) -> None:
     with pytest.raises(Rejected) as caught:
         await api(answering(status, b'{"detail": "stale"}')).heartbeat(Heartbeat("e1"))
     assert (caught.value.status, caught.value.detail) == (status, "stale")
+
+
+@pytest.mark.parametrize(
+    "error, is_key_trouble", [(Unauthorized, True), (Forbidden, True), (NotAssigned, False)]
+)
+async def test_only_a_rejection_that_another_key_would_change_is_key_trouble(
+    error: type[DistconvError], is_key_trouble: bool
+) -> None:
+    content = msgspec.json.encode(document_of(error("no")))
+    with pytest.raises(Rejected) as caught:
+        await api(answering(error.status, content)).report("1_1", "complete", b"{}")
+    assert caught.value.is_key_trouble == is_key_trouble
 
 
 @pytest.mark.parametrize("content", [b"<html>proxy</html>", b"[]", b'{"message": 5}', b"\xff"])

@@ -15,6 +15,8 @@ from distconv_engine.daemon_link.http import DaemonApi, DaemonUnavailable, Rejec
 from distconv_engine.daemon_link.outbox import Outbox
 from distconv_engine.files import safe_name, write_durably
 from distconv_engine.logs import Log
+from distconvd.edge.problems import type_of
+from distconvd.errors import Forbidden, NotAssigned
 from distconvd.model import CompleteReport
 
 REPORT = CompleteReport("file:///out.mp4", 1, "e1")
@@ -81,6 +83,7 @@ async def test_a_report_is_tried_again_until_the_daemon_accepts_it(tmp_path: Pat
         DaemonUnavailable("gone"),
         DaemonUnavailable("503"),
         Rejected(401, "wrong key"),
+        Rejected(403, "wrong role", type_of(Forbidden)),
     ]
     await outbox.put("1_1", 1, "complete", REPORT)
     await deliver(outbox, ("1_1", 1))
@@ -93,6 +96,15 @@ async def test_a_report_that_the_daemon_rejects_for_good_is_removed(
 ) -> None:
     outbox, api = make(tmp_path)
     api.answers["1_1"] = [Rejected(status, "no")]
+    await outbox.put("1_1", 1, "complete", REPORT)
+    await deliver(outbox, ("1_1", 1))
+    assert not api.sent
+    assert not list((tmp_path / "outbox").iterdir())
+
+
+async def test_a_report_on_a_job_that_never_was_this_engines_is_removed(tmp_path: Path) -> None:
+    outbox, api = make(tmp_path)
+    api.answers["1_1"] = [Rejected(403, "no", type_of(NotAssigned))]
     await outbox.put("1_1", 1, "complete", REPORT)
     await deliver(outbox, ("1_1", 1))
     assert not api.sent

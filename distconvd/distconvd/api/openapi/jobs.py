@@ -9,7 +9,14 @@ from distconvd.api.openapi import examples
 from distconvd.api.replies import WAIT_S_MAX
 from distconvd.dispatch.why import Why
 from distconvd.edge.doc import Answer, Doc, Parameter
-from distconvd.errors import CommitFailed, Conflict, NotFound, PreconditionFailed, Unprocessable
+from distconvd.errors import (
+    CommitFailed,
+    Conflict,
+    NotAssigned,
+    NotFound,
+    PreconditionFailed,
+    Unprocessable,
+)
 from distconvd.model import (
     Attempt,
     CompleteReport,
@@ -162,7 +169,7 @@ WHY = Doc(
     (NotFound,),
 )
 
-_REPORTED = (NotFound, Conflict, CommitFailed)
+_REPORTED = (NotAssigned, NotFound, Conflict, CommitFailed)
 COMPLETE = Doc(
     {
         200: Answer(
@@ -195,7 +202,7 @@ RELEASE = Doc(
 )
 PROGRESS = Doc(
     {200: Answer("Whether to continue.", Verdict, example=examples.KEEP)},
-    (NotFound, Conflict),
+    (NotAssigned, NotFound, Conflict),
     request=ProgressReport,
     examples=(ProgressReport(1, fraction=0.25, fps=48.0),),
 )
