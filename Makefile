@@ -6,7 +6,7 @@ SYSTEM_FFMPEG_TESTS := -m e2e tests/engine $(patsubst %,--ignore-glob='*test_%*'
 # Arguments for pytest; CI asks for the slowest tests with it.
 PYTEST_FLAGS ?=
 
-.PHONY: help setup demo test test-system-ffmpeg unit torture fuzz verdicts bench check lint types wheel-test operator-tools fmt lock clean
+.PHONY: help setup demo test test-system-ffmpeg unit torture fuzz verdicts realmedia bench check lint types wheel-test operator-tools fmt lock clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -32,6 +32,9 @@ torture: setup ## kill the daemon 30 times under load, with both disk stores, an
 
 verdicts: setup ## run every bad and odd source through the whole engine, as docs/verdicts.md says
 	DISTCONV_FULL_MATRIX=1 $(BIN)/pytest -q --numprocesses=auto --dist=worksteal tests/engine/pipeline/test_corrupt_sources.py tests/engine/pipeline/test_odd_sources.py
+
+realmedia: setup ## run real files of DIR=FOLDER and print the figures; FFMPEG=system, REPORT=FILE to go on from
+	$(BIN)/python tools/realmedia.py $(or $(DIR),../shared/realmedia) $(if $(FFMPEG),--ffmpeg $(FFMPEG)) $(if $(REPORT),--report $(REPORT))
 
 fuzz: setup ## search for a byte stream that breaks the HTTP edge, for MINUTES=5
 	$(BIN)/python tools/fuzz.py --minutes $(or $(MINUTES),5)
