@@ -1,15 +1,15 @@
 """Authenticate and authorize callers.
 
-Authenticators are plugins; roles and rate limits are not. The order is: who is calling (401), whether
-they have sent too many wrong keys or requests (429), whether their role suffices (403). A request
-without a key that is accepted nevertheless must not come from a foreign web page
-(`distconvd.edge.cors`).
+Authenticators are plugins; roles and rate limits are not. The order is: who is calling (401, or 429
+after too many wrong keys from the same address), whether they have sent too many requests (429),
+whether their role suffices (403). A request without a key that is accepted nevertheless must not come
+from a foreign web page (`distconvd.edge.cors`).
 """
 
 import hashlib
 import hmac
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Protocol
 
 import trio
@@ -17,6 +17,7 @@ import trio
 from distconvd.auth_keys.wrong_keys import RateLimit, WrongKeys
 from distconvd.edge.cors import NO_ORIGINS, Cors
 from distconvd.edge.http import Principal, Request, Route
+from distconvd.edge.request_head import key_of
 from distconvd.errors import Forbidden, Unauthorized
 
 log = logging.getLogger("distconvd.auth")
@@ -61,16 +62,13 @@ def gate(
     wrong_keys = WrongKeys(clock)
 
     def identify(key: str, peer: str) -> Principal:
-        wrong_keys.check(key, peer)
         try:
-            found = authenticator.authenticate(key, peer)
+            return authenticator.authenticate(key, peer)
         except Unauthorized:
-            wrong_keys.failed(key, peer)
+            wrong_keys.count(peer)
             observe_refusal()
             log.warning("a request with a wrong key was refused", extra={"peer": peer})
             raise
-        wrong_keys.succeeded(key)
-        return found
 
     def is_still_known(request: Request) -> bool:
         try:
@@ -119,15 +117,6 @@ def require_engine(principal: Principal | None, engine_id: str | None) -> None:
     raise Forbidden(
         f"Key {principal.name!r} is only for engine {principal.engine!r}, but this call {named}."
     )
-
-
-def key_of(headers: Mapping[str, str]) -> str | None:
-    """Return the key that a request carries; `X-API-Key` precedes `Authorization: Bearer`."""
-    key = headers.get("x-api-key", "").strip()
-    if key:
-        return key
-    scheme, _, token = headers.get("authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" and token.strip() else None
 
 
 def same_key(given: str, expected: str) -> bool:

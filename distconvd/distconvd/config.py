@@ -16,6 +16,7 @@ import msgspec
 from distconvd.dispatch import DispatchSettings
 from distconvd.edge.bind_address import ListenAddress, parse_listen_address
 from distconvd.edge.cors import ANY, parse_origin
+from distconvd.edge.request_head import TrustedProxies
 from distconvd.errors import ConfigError
 from distconvd.host.logs import LEVELS
 from distconvd.host.secret_file import read_secret
@@ -90,6 +91,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Schemes that a `source_url` may have."""
     cors_origins: list[str] = []
     """Origins of web pages that may call from a browser, or `*`. Default: none."""
+    trusted_proxies: list[str] = []
+    """Proxies whose `X-Forwarded-For` names the client: addresses, networks, or `unix`."""
     rate_limit_per_s: NotNegative = 0.0
     """Requests per second that one key may make in the long run; 0: no limit."""
     rate_limit_burst: PositiveCount = 100
@@ -165,7 +168,7 @@ def load_config(
         name = ENV_PREFIX + key.upper()
         if name in environ and key not in ("dispatch", "edge", "plugin"):
             given: Any = environ[name]
-            if key in ("plugins", "source_schemes", "listen", "cors_origins"):
+            if key in ("plugins", "source_schemes", "listen", "cors_origins", "trusted_proxies"):
                 given = [part for part in given.split(",") if part]
             _merge(values, origins, {key: given}, f"environment {name}")
     for key, value in flags.items():
@@ -355,6 +358,10 @@ def _check_edge(config: Config) -> None:
         _ = config.listen_addresses
     except ValueError as error:
         raise ConfigError(f"listen: {error}") from error
+    try:
+        TrustedProxies(config.trusted_proxies)
+    except ValueError as error:
+        raise ConfigError(f"trusted_proxies: {error}") from error
     if config.tls_certificate is None and (config.tls_key or config.tls_client_ca):
         raise ConfigError("tls_key and tls_client_ca need tls_certificate")
 

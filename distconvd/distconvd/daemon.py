@@ -37,6 +37,7 @@ from distconvd.edge.app import App
 from distconvd.edge.cors import Cors
 from distconvd.edge.http import Route
 from distconvd.edge.limits import EdgeLimits
+from distconvd.edge.request_head import TrustedProxies
 from distconvd.edge.server import Listener, Server, serve
 from distconvd.errors import CommitFailed, ConfigError, StoreError
 from distconvd.faults import reraise_if_cancelled
@@ -293,7 +294,10 @@ def _wire(
     cors = Cors(config.cors_origins, parts.routes, names)
     limit = _rate_limit(config)
     let_in = gate(authenticator, metrics.observe_wrong_key, rate_limit=limit, cors=cors)
-    parts.app = App(parts.routes, let_in, observers=[metrics.observe_request], cors=cors)
+    proxies = TrustedProxies(config.trusted_proxies)
+    parts.app = App(
+        parts.routes, let_in, observers=[metrics.observe_request], cors=cors, proxies=proxies
+    )
     return parts
 
 

@@ -14,8 +14,8 @@ import trio
 from trio.testing import memory_stream_pair
 
 from distconvd.edge.access import Exchange
-from distconvd.edge.app import App
-from distconvd.edge.app_slot import AppSlot
+from distconvd.edge.admission import Guests
+from distconvd.edge.app import App, AppSlot
 from distconvd.edge.connection import serve_connection
 from distconvd.edge.deadlines import Deadlines, keep_deadlines
 from distconvd.edge.drain import Drain
@@ -194,6 +194,7 @@ class Site:
             peer="client:1",
             drain=self.drain,
             deadlines=self.deadlines,
+            guests=Guests(),
         )
         self.open -= 1
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 import trio
-from tests.edge.kit import Journal, get, post, read_all, read_replies, small_app
+from tests.edge.kit import KEY, Journal, get, post, read_all, read_replies, small_app
 
-from distconvd.edge.descriptors import RESERVE, affordable_connections
+from distconvd.edge.admission import RESERVE, affordable_connections
 from distconvd.edge.http import Request, Response, Route
 from distconvd.edge.limits import EdgeLimits
 from distconvd.edge.listeners import name_of, open_listeners
@@ -50,6 +50,13 @@ async def connect(port: int) -> trio.SocketStream:
     return await trio.open_tcp_stream("127.0.0.1", port)
 
 
+async def receive_replies(client: trio.SocketStream, number: int) -> bytes:
+    received = b""
+    while received.count(b"HTTP/1.1 ") < number:
+        received += await client.receive_some()
+    return received
+
+
 async def exchange(port: int, data: bytes) -> bytes:
     async with await connect(port) as client:
         await client.send_all(data)
@@ -78,6 +85,61 @@ async def test_one_connection_too_many_gets_503_with_retry_after(
         await first.aclose()
         await second.aclose()
     assert [e.status for e in journal.exchanges].count(503) == 1
+
+
+async def test_a_key_gets_in_although_connections_without_one_hold_every_place(
+    journal: Journal,
+) -> None:
+    async with running(journal, limits=EdgeLimits(connections_max=3)) as (server, port):
+        keyless = [await connect(port) for _ in range(3)]
+        for client in keyless:
+            await client.send_all(get("/"))
+            assert b" 200 " in await client.receive_some()
+        async with await connect(port) as holder:
+            for _ in range(2):
+                await holder.send_all(get("/locked", KEY))
+                assert b" 200 " in await holder.receive_some()
+            assert await keyless[0].receive_some() == b""  # the oldest has made room
+            await keyless[1].send_all(get("/"))
+            assert b" 200 " in await keyless[1].receive_some()
+            assert server.connections == 3
+        for client in keyless:
+            await client.aclose()
+
+
+async def test_a_connection_that_has_shown_a_key_never_makes_room(journal: Journal) -> None:
+    limits = EdgeLimits(connections_max=2)
+    async with (
+        running(journal, limits=limits) as (_, port),
+        await connect(port) as first,
+        await connect(port) as second,
+    ):
+        for client in (first, second):
+            await client.send_all(get("/locked", KEY) + get("/"))
+            assert len(read_replies(await receive_replies(client, 2))) == 2
+        for wanted in (get("/locked", KEY), get("/")):
+            (reply,) = read_replies(await exchange(port, wanted))
+            assert reply.status == 503
+        await first.send_all(get("/"))
+        assert b" 200 " in await first.receive_some()
+
+
+@pytest.mark.parametrize("wanted", [get("/"), get("/locked", "X-API-Key: guess")])
+async def test_a_newcomer_without_a_right_key_does_not_stay_when_all_places_are_taken(
+    journal: Journal, wanted: bytes
+) -> None:
+    async with running(journal, limits=EdgeLimits(connections_max=1)) as (server, port):
+        async with await connect(port) as first:
+            await first.send_all(get("/"))
+            await first.receive_some()
+            async with await connect(port) as second:
+                await second.send_all(wanted * 2)
+                (reply,) = read_replies(
+                    await read_all(second)
+                )  # and no reply to the second request
+                assert reply.status in (401, 503)
+        while server.connections:
+            await trio.lowlevel.checkpoint()
 
 
 async def test_a_closed_connection_makes_room_for_another(journal: Journal) -> None:

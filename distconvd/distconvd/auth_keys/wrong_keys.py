@@ -1,9 +1,10 @@
 """Limit wrong keys by address, and the rate of requests by key.
 
-**Wrong keys.** Each takes a token from its address's bucket; while that is empty, the address gets 429
-for every key that has not been good before. So nobody can try keys by the thousand, or fill the log,
-and an engine is not locked out by its neighbour behind the same gateway. A key that fails is no longer
-remembered as good.
+**Wrong keys.** Each takes a token from its address's bucket; while that is empty, the address's wrong
+keys get 429 instead of 401 and are not logged. So nobody can fill the log. A right key is never
+refused, whoever else sends wrong ones from its address: engines share gateways and proxies, and a lock
+that anybody can close is a way to stop a farm. That a key cannot be guessed rests on its length
+(`distconvd keys` makes 256 random bits).
 
 **Rate of requests.** Off by default. A request takes a token from its key's bucket, or from its
 address's if it has no key. An engine's calls, made with a key that may make them, are not counted: a
@@ -15,7 +16,6 @@ An IPv6 address counts as its /64 network, because its owner usually has all add
 
 import ipaddress
 import math
-from collections import OrderedDict
 from collections.abc import Callable
 
 from distconvd.auth_keys.token_bucket import Buckets
@@ -26,8 +26,6 @@ FAILURES_BURST = 20
 """Wrong keys that an address may send in one burst."""
 FAILURE_REFILL_S = 3.0
 """Time after which one more is allowed."""
-GOOD_KEYS_MAX = 10_000
-"""Keys remembered as good while the daemon runs."""
 
 
 class WrongKeys:
@@ -38,34 +36,15 @@ class WrongKeys:
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self.buckets = Buckets(FAILURES_BURST, FAILURE_REFILL_S, clock)
-        self.good: OrderedDict[int, None] = OrderedDict()
-        """Hashes of keys, because no key should stay in memory longer than necessary. They are
-        Python's own, salted for each process: knowing one would not help anybody to get in."""
+        self._buckets = Buckets(FAILURES_BURST, FAILURE_REFILL_S, clock)
 
-    def check(self, key: str, peer: str) -> None:
-        """Raise `TooManyRequests` for a key not known to be good, if the address has no token."""
-        if not len(self.buckets) or hash(key) in self.good:
-            return
+    def count(self, peer: str) -> None:
+        """Count a wrong key; raises `TooManyRequests` if its address has no token for it."""
         address = address_of(peer)
-        wait_s = self.buckets.wait_s(address)
+        wait_s = self._buckets.wait_s(address)
         if wait_s > 0:
             raise _too_many(f"Too many wrong keys from {address}", wait_s)
-
-    def failed(self, key: str, peer: str) -> None:
-        """Take a token, and forget that the key was good: it may have been revoked or expired."""
-        self.good.pop(hash(key), None)
-        self.buckets.take(address_of(peer))
-
-    def succeeded(self, key: str) -> None:
-        """Remember a good key."""
-        known = hash(key)
-        if known in self.good:
-            self.good.move_to_end(known)
-            return
-        self.good[known] = None
-        if len(self.good) > GOOD_KEYS_MAX:
-            self.good.popitem(last=False)
+        self._buckets.take(address)
 
 
 class RateLimit:

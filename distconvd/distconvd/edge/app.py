@@ -20,6 +20,7 @@ from distconvd.edge.http import (
     Route,
 )
 from distconvd.edge.problems import Crash, problem
+from distconvd.edge.request_head import NO_PROXIES, TrustedProxies
 from distconvd.edge.router import Router
 from distconvd.edge.target import decode_query, split_target
 from distconvd.errors import DistconvError, UnsupportedMediaType
@@ -39,6 +40,7 @@ class App:
             request before its body is read, and is not called for routes with the role `public`.
         observers: called with each exchange after its reply (metrics).
         cors: whose web pages may call.
+        proxies: those whose word on a client's address counts.
     """
 
     def __init__(
@@ -48,10 +50,12 @@ class App:
         *,
         observers: Sequence[Observer] = (),
         cors: Cors = NO_ORIGINS,
+        proxies: TrustedProxies = NO_PROXIES,
     ) -> None:
         self._router = Router(routes)
         self._authenticate = authenticate
         self._cors = cors
+        self._proxies = proxies
         self.observers = observers
 
     async def __call__(self, request: Request) -> Reply:
@@ -68,6 +72,7 @@ class App:
         return self._cors.with_headers(reply, request)
 
     async def _answer(self, request: Request) -> Reply:
+        request.peer = self._proxies.client_of(request.headers, request.peer)
         path, query = split_target(request.path)
         if request.method == "OPTIONS":
             return Response(204, headers={"Allow": self._router.allowed(path)})
@@ -123,3 +128,18 @@ def _reply_to_error(error: BaseException, request: Request) -> Response:
         extra=ids_of(request),
     )
     return problem(Crash(request.request_id), request.request_id)
+
+
+class AppSlot:
+    """A mutable reference to the app that answers.
+
+    A daemon listens before it has read its state, so that a load balancer learns why it is not ready
+    instead of having its connection refused. Connections read the slot at each request, so even those
+    opened before the daemon was ready are served by the real routes once these exist.
+
+    Args:
+        app: the first one.
+    """
+
+    def __init__(self, app: App) -> None:
+        self.app = app

@@ -23,12 +23,13 @@ import h11
 import trio
 
 from distconvd.edge.access import Exchange, ids_of, log_access
-from distconvd.edge.app_slot import AppSlot
+from distconvd.edge.admission import Guests
+from distconvd.edge.app import AppSlot
 from distconvd.edge.body import RequestBody
 from distconvd.edge.connection_io import ConnectionIO, linger
 from distconvd.edge.deadlines import Deadlines
 from distconvd.edge.drain import Drain
-from distconvd.edge.http import ClientDisconnected, Request, Response, Upgrade
+from distconvd.edge.http import ClientDisconnected, Reply, Request, Response, Upgrade
 from distconvd.edge.limits import EdgeLimits
 from distconvd.edge.long_poll import LongPoll
 from distconvd.edge.problems import Crash, problem
@@ -36,12 +37,13 @@ from distconvd.edge.reply import send_reply
 from distconvd.edge.request_head import (
     check_head,
     check_size,
+    key_of,
     new_request_id,
     read_headers,
     request_id_for,
 )
 from distconvd.edge.upgrade import PrefixedStream, replay
-from distconvd.errors import DistconvError, RequestTimeout
+from distconvd.errors import DistconvError, RequestTimeout, Unavailable
 
 log = logging.getLogger("distconvd.edge")
 
@@ -56,22 +58,32 @@ async def serve_connection(
     peer: str,
     drain: Drain,
     deadlines: Deadlines,
+    guests: Guests,
+    refusal: Unavailable | None = None,
 ) -> None:
     """Serve requests on a stream until it ends, then close it.
+
+    With a `refusal`, which a newcomer gets when all places are taken, the first request must be made
+    with a key; without one it is answered with the refusal, and the connection is closed.
 
     Error handling: raises only `Cancelled`; a fault in the edge itself is logged.
 
     Resource handling: the stream is always closed, gracefully unless cancelled.
     """
-    connection = _Connection(stream, app_slot, limits, peer, drain)
+    connection = _Connection(stream, app_slot, limits, peer, drain, refusal)
     deadlines.add(connection.watch)
     try:
-        await connection.run()
-        await _close(stream, limits.linger_s)
+        with trio.CancelScope() as scope:
+            guests.add(connection, scope)
+            await connection.run()
+            await _close(stream, limits.linger_s)
+        if scope.cancelled_caught:
+            log.debug("client %s: its place was needed for another", peer)
     except Exception:
         log.exception("a connection failed", extra={"peer": peer})
     finally:
         deadlines.discard(connection.watch)
+        guests.discard(connection)
         await trio.aclose_forcefully(stream)
 
 
@@ -90,6 +102,7 @@ class _Connection:
         limits: EdgeLimits,
         peer: str,
         drain: Drain,
+        refusal: Unavailable | None,
     ) -> None:
         self._wire = ConnectionIO(stream, limits.head_bytes_max, limits.send_timeout_s)
         self.watch = self._wire.watch
@@ -98,11 +111,20 @@ class _Connection:
         self._limits = limits
         self._peer = peer
         self._drain = drain
+        self._refusal = refusal
+        self._request: Request | None = None
+        self._is_known = False
         self._requests_left = limits.requests_per_connection_max
         self._in_head = False
         """A head has begun and not ended; when `watch` expires then, the reply is 408."""
         self._head_start_bytes = 0
         self._logged_bytes = 0
+
+    @property
+    def is_guest(self) -> bool:
+        """Whether no request on it has been authorized, not even the one that is being answered."""
+        now = self._request
+        return not self._is_known and (now is None or now.principal is None)
 
     async def run(self) -> None:
         """Serve requests until either side ends, then linger if the client still sends."""
@@ -134,7 +156,7 @@ class _Connection:
             return False
         started = time.perf_counter()
         request, body = self._make_request(head)
-        reply = self._checked(head, request) or await self._app_slot.app(request)
+        reply = self._checked(head, request) or await self._answer(request)
         if isinstance(reply, Upgrade):
             await self._upgrade(reply, head, request, started)
             return False
@@ -144,6 +166,20 @@ class _Connection:
             # Also for a reply that broke off: an event stream always ends that way.
             self._log_access(head, request, reply.status, started)
         return await self._finish_request(body)
+
+    async def _answer(self, request: Request) -> Reply:
+        if self._refusal is not None and key_of(request.headers) is None:
+            self._requests_left = 0
+            return problem(self._refusal, request.request_id)
+        self._request = request
+        try:
+            return await self._app_slot.app(request)
+        finally:
+            self._is_known = not self.is_guest
+            if self._is_known:
+                self._refusal = None
+            elif self._refusal is not None:
+                self._requests_left = 0
 
     # ------------------------------------------------------------------------------- the head
 
@@ -269,7 +305,7 @@ class _Connection:
             status=status,
             bytes_sent=wire.sent_bytes - self._logged_bytes,
             duration_s=time.perf_counter() - started,
-            peer=self._peer,
+            peer=request.peer,
             request=request,
         )
         self._logged_bytes = wire.sent_bytes

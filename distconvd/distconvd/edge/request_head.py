@@ -1,4 +1,4 @@
-"""Check a request's head beyond what h11 checks.
+"""Read a request's head, and check it beyond what h11 checks.
 
 h11 rejects malformed lines, conflicting lengths, a missing Host. This module also rejects what a
 proxy and we could read differently (request smuggling, RFC 9112 section 11.2): a length together with
@@ -6,10 +6,11 @@ a transfer coding, a transfer coding in HTTP/1.0. And it rejects a head over its
 one piece, which h11 accepts.
 """
 
+import ipaddress
 import itertools
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import h11
 
@@ -22,6 +23,10 @@ _ONCE = ("idempotency-key",)
 # Unique across restarts and daemons, and cheap: a random prefix, then a counter.
 _id_prefix = os.urandom(4).hex()
 _id_counter = itertools.count(1)
+
+UNIX_PEERS = "unix"
+"""In a list of trusted proxies: whoever connects by a unix socket."""
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def read_headers(request: h11.Request) -> dict[str, str]:
@@ -74,3 +79,62 @@ def request_id_for(headers: Mapping[str, str]) -> str:
 def new_request_id() -> str:
     """Return an id for a request that has none of its own."""
     return f"{_id_prefix}-{next(_id_counter):x}"
+
+
+def key_of(headers: Mapping[str, str]) -> str | None:
+    """Return the key that a request carries; `X-API-Key` precedes `Authorization: Bearer`."""
+    key = headers.get("x-api-key", "").strip()
+    if key:
+        return key
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" and token.strip() else None
+
+
+class TrustedProxies:
+    """The proxies whose `X-Forwarded-For` is believed.
+
+    Args:
+        named: addresses and networks (`10.0.0.7`, `10.0.0.0/8`, `::1`), or `unix`; raises
+            `ValueError` for anything else.
+    """
+
+    def __init__(self, named: Iterable[str] = ()) -> None:
+        names = list(named)
+        self._unix = UNIX_PEERS in names
+        self._networks = [ipaddress.ip_network(name) for name in names if name != UNIX_PEERS]
+
+    def client_of(self, headers: Mapping[str, str], peer: str) -> str:
+        """Return the address of the client that a request comes from, for limits and logs.
+
+        It is the peer's own unless that is a trusted proxy's; then it is the last address in
+        `X-Forwarded-For` that is not a trusted proxy's. What stands before it anybody may have written.
+        """
+        if not (self._unix or self._networks) or not self._trusts(peer):
+            return peer
+        for hop in reversed(headers.get("x-forwarded-for", "").split(",")):
+            address = _address_in(hop.strip())
+            if address is None:
+                break
+            peer = f"[{address}]:0" if address.version == 6 else f"{address}:0"
+            if not self._trusts(peer):
+                break
+        return peer
+
+    def _trusts(self, peer: str) -> bool:
+        address = _address_in(peer)
+        if address is None:
+            return self._unix
+        return any(address in network for network in self._networks)
+
+
+NO_PROXIES = TrustedProxies()
+
+
+def _address_in(peer: str) -> _Address | None:
+    """Return the address in `A`, `A:PORT` or `[A]:PORT`; None if there is none."""
+    host = peer.rpartition(":")[0] if peer.startswith("[") or peer.count(":") == 1 else peer
+    try:
+        address = ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address

@@ -13,12 +13,11 @@ from typing import cast
 import trio
 
 from distconvd.edge.access import Exchange, log_access
-from distconvd.edge.app import App
-from distconvd.edge.app_slot import AppSlot
+from distconvd.edge.admission import Guests, affordable_connections
+from distconvd.edge.app import App, AppSlot
 from distconvd.edge.connection import serve_connection
 from distconvd.edge.connection_io import linger
 from distconvd.edge.deadlines import Deadlines, keep_deadlines
-from distconvd.edge.descriptors import affordable_connections
 from distconvd.edge.drain import Drain
 from distconvd.edge.limits import EdgeLimits
 from distconvd.edge.listeners import name_of
@@ -49,6 +48,7 @@ class Server:
         self._limits = limits
         self._drain = Drain()
         self._deadlines = Deadlines()
+        self._guests = Guests()
         self._accepting = trio.CancelScope()
         self._serving = trio.CancelScope()
         self._all_closed = trio.Event()
@@ -133,13 +133,23 @@ class Server:
             self._admit(stream, connections)
 
     def _admit(self, stream: trio.abc.Stream, connections: trio.Nursery) -> None:
+        """Serve a new connection if there is a place, or one whose holder has shown no key."""
         if self.connections < self._connections_max:
             self.connections += 1
-            connections.start_soon(self._serve, stream)
+            connections.start_soon(self._serve, stream, None)
+        elif self._guests.close_oldest():
+            self.connections += 1
+            connections.start_soon(self._serve, stream, self._all_taken())
         else:
             connections.start_soon(self._refuse, stream)
 
-    async def _serve(self, stream: trio.abc.Stream) -> None:
+    def _all_taken(self) -> Unavailable:
+        return Unavailable(
+            f"All {self._connections_max} connections that the daemon can serve at the same time "
+            "are in use; try again."
+        )
+
+    async def _serve(self, stream: trio.abc.Stream, refusal: Unavailable | None) -> None:
         try:
             await serve_connection(
                 stream,
@@ -148,6 +158,8 @@ class Server:
                 peer=peer_of(stream),
                 drain=self._drain,
                 deadlines=self._deadlines,
+                guests=self._guests,
+                refusal=refusal,
             )
         finally:
             self.connections -= 1
@@ -170,10 +182,7 @@ class Server:
 
     def _refusal(self, stream: trio.abc.Stream) -> tuple[bytes, Exchange, str]:
         request_id = new_request_id()
-        error = Unavailable(
-            f"All {self._connections_max} connections that the daemon can serve at the same time "
-            "are in use; try again."
-        )
+        error = self._all_taken()
         response = problem(error, request_id)
         assert isinstance(response.body, bytes)
         head = (
