@@ -7,11 +7,11 @@ from a class (a retry, a wait, a quarantine) is the daemon's to decide, by the s
 
 from pathlib import Path
 
-from distconvd.model import FAILURES, FailureClass, Limits, Reporter
+from distconvd.model import FAILURES, FailureClass, Limits, Reporter, mask_urls
 
 
 class JobFailure(Exception):
-    """A failed attempt.
+    """A failed attempt. The secrets of URLs are masked in all that it says.
 
     Args:
         message: what was found, where, and what to do about it, if anything helps.
@@ -27,9 +27,10 @@ class JobFailure(Exception):
             raise TypeError(f"{cls.__name__}: no engine reports {cls.error_class!r}")
 
     def __init__(self, message: str, *, log_tail: str | None = None) -> None:
+        message = mask_urls(message)
         super().__init__(message)
         self.message = message[: Limits.message_chars]
-        self.log_tail = log_tail[-Limits.log_tail_chars :] if log_tail else None
+        self.log_tail = mask_urls(log_tail)[-Limits.log_tail_chars :] if log_tail else None
 
 
 class InputFault(JobFailure):

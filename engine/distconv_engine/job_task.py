@@ -23,6 +23,7 @@ from distconvd.model import (
     FailureClass,
     ProgressReport,
     ReleaseReport,
+    mask_urls,
 )
 
 PROGRESS_S = 1.0
@@ -122,7 +123,10 @@ class JobTask:
 
     def _failed(self, message: str, kind: FailureClass, log_tail: str | None = None) -> FailReport:
         shown = message.encode("utf-8", "backslashreplace").decode()  # a path need not be UTF-8
-        return FailReport(shown, self._job.attempt, self._context.engine_id, kind, log_tail)
+        log_tail = None if log_tail is None else mask_urls(log_tail)
+        return FailReport(
+            mask_urls(shown), self._job.attempt, self._context.engine_id, kind, log_tail
+        )
 
     async def _put_report(self, report: CompleteReport | FailReport | None) -> None:
         """Make the report durable. A job that the daemon cancelled needs none."""

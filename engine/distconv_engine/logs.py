@@ -1,5 +1,7 @@
 """Log one line per event to stderr, as text for people or as JSON for machines.
 
+The secrets of URLs are masked.
+
 An event is a short sentence that never changes, so that it can be searched for; what varies is in
 the fields (`job_id`, `attempt`, `engine_id`, …).
 
@@ -15,6 +17,8 @@ import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Literal, TextIO
+
+from distconvd.model import mask_urls
 
 LogFormat = Literal["text", "json"]
 STDERR = 2
@@ -53,7 +57,13 @@ class Log:
 
 
 def _fields_of(record: logging.LogRecord) -> dict[str, object]:
-    return dict(getattr(record, "fields", {}))
+    fields: dict[str, object] = getattr(record, "fields", {})
+    return {name: _masked(value) for name, value in fields.items()}
+
+
+def _masked(value: object) -> object:
+    """Mask the secrets of URLs; what is no plain value is logged as its words."""
+    return value if value is None or isinstance(value, int | float) else mask_urls(str(value))
 
 
 def _time_of(record: logging.LogRecord) -> str:

@@ -34,6 +34,7 @@ from distconvd.hookspecs import (
     ServiceFactory,
     SettingsRegistrar,
 )
+from distconvd.model import mask_urls
 from distconvd.plugin_api import Event
 
 NAME = "exec"
@@ -140,7 +141,7 @@ def environment_of(event: Event) -> dict[str, str]:
         "JOB_ID": event.job_id,
         "ENGINE_ID": event.engine_id,
         "ATTEMPT": event.attempt,
-        "REASON": event.reason,
+        "REASON": None if event.reason is None else mask_urls(event.reason),
     }
     inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
     # An environment cannot contain NUL, but a reason may: an engine wrote it.

@@ -2,14 +2,18 @@
 
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from tests.api.kit import SOURCE, ok, problem
 from tests.api.test_submissions import CALLERS
 
+from distconv_plugins.listener_exec import environment_of
+from distconv_plugins.shared.events import event_json
 from distconvd.dispatch.submit import submit
 from distconvd.model import Submission
+from distconvd.plugin_api import Event
 from distconvd.testing.daemon import Client, Daemon, open_daemon
 
 HOST = "farm.example:8080"
@@ -104,3 +108,85 @@ async def test_a_job_without_a_recorded_key_is_seen_by_readers_only(farm: Daemon
     job_id = msgspec.json.decode(record)["job_id"]
     problem(await key(farm, "anna:submit").patch(f"/jobs/{job_id}", {}), 404)
     ok(await key(farm, "bob:submit,read").patch(f"/jobs/{job_id}", {}))
+
+
+# --------------------------------------------------------------------------------- secrets of URLs
+
+SECRETS = {
+    "source_url": "http://user:s3cret@cdn.example/in.mp4?X-Amz-Signature=s3cret",
+    "output": {"url": "https://put.example/out.mp4?sig=s3cret"},
+}
+
+
+async def job_with_secrets(farm: Daemon) -> dict[str, Any]:
+    """Return a job of key anna, which has failed once and is assigned to e1 again."""
+    engine = key(farm, "e:engine")
+    job = ok(await key(farm, "anna:submit,read").post("/jobs/", JOB | SECRETS))
+    ok(await engine.post("/engines/heartbeat", {"engine_id": "e1", "benchmark_time": 1.0}))
+    ask = {"engine_id": "e1"}
+    assigned = ok(await engine.post("/assign_job/", ask))
+    assert assigned["source_url"] == SECRETS["source_url"], "an engine needs the whole URL"
+    failure = {
+        "error_message": f"refused: {SECRETS['source_url']}",
+        "attempt": 1,
+        "engine_id": "e1",
+    }
+    report = ok(await engine.post(f"/jobs/{job['job_id']}/fail", failure))
+    assert "s3cret" not in str(report)
+    ok(await engine.post("/assign_job/", ask))
+    return job
+
+
+async def test_only_the_key_that_gave_a_url_reads_its_secrets(
+    farm: Daemon, autojump_clock: object
+) -> None:
+    job = await job_with_secrets(farm)
+    assert job["source_url"] == SECRETS["source_url"]
+    path = f"/jobs/{job['job_id']}"
+    anna, bob, root = key(farm, "anna:read"), key(farm, "bob:read,submit"), key(farm, "root:admin")
+    assert ok(await anna.get(path))["source_url"] == SECRETS["source_url"]
+    assert "s3cret" in str((await anna.get("/jobs/")).json())
+    for reader in (bob, root):
+        shown = ok(await reader.get(path))
+        assert shown["source_url"] == "http://***@cdn.example/in.mp4?X-Amz-Signature=***"
+        assert shown["output"] == {"url": "https://put.example/out.mp4?sig=***"}
+        for more in (path, "/jobs/", "/jobs/?limit=5", f"{path}/attempts", f"{path}/why"):
+            reply = await reader.get(more)
+            assert reply.status == 200
+            assert b"s3cret" not in reply.body, more
+        changed = await reader.patch(path, {"priority": 1})
+        assert (changed.status, b"s3cret" in changed.body) == (200, False)
+
+
+async def test_a_masked_version_is_the_version_of_its_reader(
+    farm: Daemon, autojump_clock: object
+) -> None:
+    path = f"/jobs/{(await job_with_secrets(farm))['job_id']}"
+    bob = key(farm, "bob:read,submit")
+    etag = (await bob.get(path)).headers["etag"]
+    assert (await bob.get(path, if_none_match=etag)).status == 304
+    assert (await bob.patch(path, {"priority": 1}, if_match=etag)).status == 200
+    assert (await bob.patch(path, {"priority": 2}, if_match=etag)).status == 412
+
+
+async def test_events_show_secrets_to_the_key_that_gave_them_only(
+    farm: Daemon, autojump_clock: object
+) -> None:
+    await job_with_secrets(farm)
+    for name, sees in (("anna:read", True), ("bob:read", False), ("root:admin", False)):
+        headers = {"last-event-id": "0"}
+        async with key(farm, name).exchange("GET", "/events", None, headers) as (reply, chunks):
+            assert reply.status == 200
+            received = b""
+            async for chunk in chunks:
+                received += chunk
+                if received.count(b"event: job.assigned") == 2:
+                    break
+        assert (b"s3cret" in received) == sees, name
+
+
+def test_listeners_outside_of_the_daemon_get_no_secrets() -> None:
+    record = msgspec.json.encode(SECRETS)
+    event = Event("job.failed", 1, "1_0", record=record, reason=f"no {SECRETS['source_url']}")
+    assert b"s3cret" not in event_json(event, id="x")
+    assert "s3cret" not in str(environment_of(event))

@@ -63,3 +63,16 @@ def test_the_originals_levels_are_known() -> None:
     finally:
         root.handlers[:] = before[0]
         root.setLevel(before[1])
+
+
+def test_no_line_shows_the_secrets_of_a_url() -> None:
+    url = "http://anna:s3cret@h/a.mp4?sig=s3cret"
+    record = entry("failed: %s", url, reason=url)
+    try:
+        raise ValueError(f"no {url}")
+    except ValueError:
+        record.exc_info = sys.exc_info()
+    for formatter in (TextFormatter(), JsonFormatter()):
+        line = formatter.format(record)
+        assert "s3cret" not in line
+        assert line.count("http://***@h/a.mp4?sig=***") == 3

@@ -6,16 +6,18 @@ refuses such a job where it recognizes its own address, and the engine refuses i
 (`Job.may_read_media`).
 
 `read` and `admin` see every job, another key only those that it submitted. What it may not see is
-answered like what does not exist.
+answered like what does not exist. The secrets of a URL (`model.masking`) are shown to the key that
+submitted them and to nobody else; an engine gets them with its assignment.
 """
 
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from distconvd.dispatch.records import decode_job
 from distconvd.dispatch.submit import Submitter
 from distconvd.edge.http import Principal, Request
 from distconvd.errors import Forbidden, NotFound
-from distconvd.model import Job
+from distconvd.model import Job, mask_record, may_have_secrets
 
 SEES_ALL = frozenset({"read", "admin"})
 
@@ -60,6 +62,14 @@ def require_visible(principal: Principal | None, job: Job) -> None:
     if principal is None or _sees_all(principal) or job.submitted_by == principal.name:
         return
     raise NotFound("Job not found")
+
+
+def shown_job(principal: Principal | None, record: bytes) -> bytes:
+    """Return a job as this caller may see it: the secrets of its URLs only if it gave them."""
+    if not may_have_secrets(record):
+        return record
+    name = None if principal is None else principal.name
+    return record if decode_job(record).submitted_by == name else mask_record(record)
 
 
 def _sees_all(principal: Principal) -> bool:

@@ -15,13 +15,15 @@ from typing import get_args
 import msgspec
 import trio
 
+from distconvd.api.caller import shown_job
 from distconvd.api.openapi.operations import EVENTS
 from distconvd.core.event_bus import EventBus, NumberedEvent
 from distconvd.dispatch import Event
 from distconvd.dispatch.decision import EventKind
-from distconvd.edge.http import RECHECK_S, Request, Response, Route, is_still_authorized
+from distconvd.edge.http import RECHECK_S, Principal, Request, Response, Route, is_still_authorized
 from distconvd.edge.long_poll import wait_while_wanted
 from distconvd.errors import BadRequest
+from distconvd.model import mask_urls
 
 HEARTBEAT_S = 15.0
 """A comment is sent after so long without an event, to show that the connection is alive."""
@@ -69,7 +71,8 @@ class EventsApi:
                 return
             fresh = self._after(last)
             for at in range(0, len(fresh), PIECE_EVENTS):
-                yield b"".join(_event_json(fresh[at : at + PIECE_EVENTS], kinds, job_id))
+                piece = fresh[at : at + PIECE_EVENTS]
+                yield b"".join(_event_json(piece, request.principal, kinds, job_id))
             last = fresh[-1].number if fresh else last
             if last == self._event_bus.number:
                 waited = await wait_while_wanted(request, self._wait, HEARTBEAT_S)
@@ -101,19 +104,32 @@ class EventsApi:
 
 
 def _event_json(
-    events: Iterable[NumberedEvent], kinds: frozenset[str], job_id: str | None
+    events: Iterable[NumberedEvent],
+    principal: Principal | None,
+    kinds: frozenset[str],
+    job_id: str | None,
 ) -> Iterable[bytes]:
     """Yield the events that match the reader's filter, as on the wire."""
     for number, event in events:
         if event.kind in kinds and job_id in (None, event.job_id):
-            yield b"id: %d\nevent: %b\ndata: %b\n\n" % (number, event.kind.encode(), _data(event))
+            yield b"id: %d\nevent: %b\ndata: %b\n\n" % (
+                number,
+                event.kind.encode(),
+                _data(event, principal),
+            )
 
 
-def _data(event: Event) -> bytes:
+def _data(event: Event, principal: Principal | None) -> bytes:
     """Return an event as one line of JSON, with the record as it was when it was published."""
-    fields = event._asdict()
-    record = fields.pop("record")
-    return msgspec.json.encode(fields | {"record": None if record is None else msgspec.Raw(record)})
+    record = None if event.record is None else msgspec.Raw(_shown_record(event, principal))
+    reason = None if event.reason is None else mask_urls(event.reason)
+    return msgspec.json.encode(event._asdict() | {"record": record, "reason": reason})
+
+
+def _shown_record(event: Event, principal: Principal | None) -> bytes:
+    """Return the record as this reader may see it; only jobs have secrets."""
+    record = event.record or b"null"
+    return shown_job(principal, record) if event.kind.startswith("job.") else record
 
 
 def _gap(last: int) -> bytes:

@@ -4,12 +4,13 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import get_args
 
+import msgspec
 import trio
 
 from distconvd.api.admission import Admission, find_job, require_archived
 from distconvd.api.batch import CONTENT_TYPE as NDJSON
 from distconvd.api.batch import Batch
-from distconvd.api.caller import caller_of, require_visible
+from distconvd.api.caller import caller_of, require_visible, shown_job
 from distconvd.api.decode import decode
 from distconvd.api.openapi import jobs as docs
 from distconvd.api.openapi.jobs import PAGE_MAX, Order
@@ -39,7 +40,7 @@ from distconvd.dispatch.why import why, why_ended
 from distconvd.edge.doc import Doc
 from distconvd.edge.http import Request, Response, Route
 from distconvd.errors import BadRequest, Conflict, NotFound, PreconditionFailed
-from distconvd.model import TERMINAL_STATUSES, JobPatch, JobStatus
+from distconvd.model import TERMINAL_STATUSES, JobPatch, JobStatus, mask_record
 
 STREAM_PAGE = 500
 """Jobs per piece while a whole listing is streamed."""
@@ -126,11 +127,13 @@ class JobsApi:
             newest_first=newest_first,
         )  # fmt: skip
         if limit is None and page.next_cursor is not None:
-            return Response(200, self._stream(which, page, newest_first=newest_first))
+            body = self._stream(request, which, page, newest_first=newest_first)
+            return Response(200, body)
         headers: dict[str, str] = {}
         if page.next_cursor is not None:
             headers["X-Next-Cursor"] = page.next_cursor
-        return json_reply(array_of(list(page.records)), headers=headers)
+        shown = [shown_job(request.principal, record) for record in page.records]
+        return json_reply(array_of(shown), headers=headers)
 
     async def get(self, request: Request) -> Response:
         """`GET /jobs/{id}`; with `Prefer: wait=N` it waits until the job has changed or ended."""
@@ -140,6 +143,7 @@ class JobsApi:
         while True:
             with self._event_bus.expect("job", job_id) as change:
                 record = await find_job(self._ledger, self._archive, job_id)
+                record = shown_job(request.principal, record)
                 left_s = deadline_s - trio.current_time()
                 if left_s <= 0 or _is_news(record, known):
                     break
@@ -167,18 +171,20 @@ class JobsApi:
         """`GET /jobs/{id}/attempts`."""
         job_id = _job_id(request)
         try:
-            return encoded(await self._ledger.execute(attempts, job_id))
+            found = await self._ledger.execute(attempts, job_id)
         except NotFound:
-            return encoded((await require_archived(self._archive, job_id)).attempts)
+            found = (await require_archived(self._archive, job_id)).attempts
+        return json_reply(mask_record(msgspec.json.encode(found)))
 
     async def why(self, request: Request) -> Response:
         """`GET /jobs/{id}/why`."""
         job_id = _job_id(request)
         try:
-            return encoded(await self._ledger.execute(why, job_id))
+            found = await self._ledger.execute(why, job_id)
         except NotFound:
             job = decode_job((await require_archived(self._archive, job_id)).job)
-            return encoded(why_ended(job, is_archived=True))
+            found = why_ended(job, is_archived=True)
+        return json_reply(mask_record(msgspec.json.encode(found)))
 
     async def report(self, name: ReportName, request: Request) -> Response:
         """`POST /jobs/{id}/complete`, `fail`, `release` or `progress`."""
@@ -194,7 +200,8 @@ class JobsApi:
 
         def command(tx: Transaction) -> bytes:
             require_visible(request.principal, tx.job(job_id))
-            if not etag_matches_strong(expected, etag_of(tx.job_view(job_id))):
+            version = etag_of(shown_job(request.principal, tx.job_view(job_id)))
+            if not etag_matches_strong(expected, version):
                 raise PreconditionFailed(
                     "The job has changed: If-Match does not name its current version;"
                     " fetch the job again."
@@ -202,7 +209,7 @@ class JobsApi:
             return edit(tx, job_id)
 
         try:
-            return job_reply(await self._ledger.execute(command))
+            record = await self._ledger.execute(command)
         except NotFound:
             job = decode_job((await require_archived(self._archive, job_id)).job)
             require_visible(request.principal, job)
@@ -210,15 +217,17 @@ class JobsApi:
                 f"Job is {job.status} and has been archived, so it cannot be changed; "
                 "submit it again to repeat it."
             ) from None
+        return job_reply(shown_job(request.principal, record))
 
     async def _stream(
-        self, which: JobFilter, page: Page, *, newest_first: bool
+        self, request: Request, which: JobFilter, page: Page, *, newest_first: bool
     ) -> AsyncIterator[bytes]:
         """Yield a whole listing as one JSON array, page by page."""
         opening = b"["
         while True:
             if page.records:
-                yield opening + b",".join(page.records)
+                shown = [shown_job(request.principal, record) for record in page.records]
+                yield opening + b",".join(shown)
                 opening = b","
             if page.next_cursor is None:
                 break
@@ -237,9 +246,10 @@ def _job_id(request: Request) -> str:
 def _sender_of(request: Request) -> Sender:
     """Return the engine that the key belongs to, if it is for one engine only."""
     principal = request.principal
+    show = partial(shown_job, principal)
     if principal is None or principal.engine is None:
-        return Sender()
-    return Sender(principal.engine, True, partial(require_engine, principal))
+        return Sender(show=show)
+    return Sender(principal.engine, True, partial(require_engine, principal), show)
 
 
 def _is_news(record: bytes, known: str | None) -> bool:

@@ -23,6 +23,7 @@ from distconvd.model import (
     FailReport,
     ProgressReport,
     ReleaseReport,
+    mask_record,
 )
 
 Report = CompleteReport | FailReport | ReleaseReport | ProgressReport
@@ -39,6 +40,8 @@ class Sender(NamedTuple):
     """The key of the connection is for this engine alone."""
     check: Callable[[str], None] = lambda engine_id: None
     """Raises if a report of this sender may not name that engine."""
+    show: Callable[[bytes], bytes] = mask_record
+    """Returns a job's record as the sender may see it."""
 
 
 class ReportAnswer(msgspec.Struct, frozen=True):
@@ -96,7 +99,10 @@ async def apply_report(
         _require_own_job(tx, job_id, report, sender)
         return REPORTS[name].apply(tx, job_id, report)
 
-    return await ledger.execute(command)
+    answer = await ledger.execute(command)
+    if not isinstance(answer, ReportAnswer):
+        return answer
+    return ReportAnswer(answer.message, msgspec.Raw(sender.show(bytes(answer.job))))
 
 
 def _require_own_job(tx: Transaction, job_id: str, report: Report, sender: Sender) -> None:

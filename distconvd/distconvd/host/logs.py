@@ -1,5 +1,7 @@
 """Log one line per event to stderr, as text for people or JSON for machines.
 
+The secrets of URLs are masked.
+
 If stderr is systemd's journal, each line begins with its priority (`<3>`): the journal removes that from
 the line and stores it, so that `journalctl -p err` finds what `grep ERROR` does.
 """
@@ -11,6 +13,8 @@ import sys
 import time
 from collections.abc import Mapping
 from typing import Literal
+
+from distconvd.model import mask_urls
 
 LEVELS = {
     "DEBUG": logging.DEBUG,
@@ -51,16 +55,16 @@ class TextFormatter(logging.Formatter):
             stamp(record.created),
             record.levelname,
             record.name,
-            one_line(record.getMessage()),
+            one_line(mask_urls(record.getMessage())),
         ]
         known = ("method", "path", "status", "bytes", "duration_ms")
         fields = fields_of(record)
-        parts += [f"{k}={one_line(str(v))}" for k, v in fields.items() if k not in known]
+        parts += [f"{k}={one_line(mask_urls(str(v)))}" for k, v in fields.items() if k not in known]
         text = " ".join(parts)
         if record.exc_info:
             # Indented, so that a message with a line break in it cannot look like an entry.
             lines = self.formatException(record.exc_info).splitlines()
-            text += "".join(f"\n  {one_line(line)}" for line in lines)
+            text += "".join(f"\n  {one_line(mask_urls(line))}" for line in lines)
         return text
 
 
@@ -73,11 +77,11 @@ class JsonFormatter(logging.Formatter):
             "time": stamp(record.created),
             "level": record.levelname,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": mask_urls(record.getMessage()),
         }
-        entry = fields_of(record) | entry
+        entry = {k: _masked(v) for k, v in fields_of(record).items()} | entry
         if record.exc_info:
-            entry["traceback"] = self.formatException(record.exc_info)
+            entry["traceback"] = mask_urls(self.formatException(record.exc_info))
         return json.dumps(entry, default=str)
 
 
@@ -92,6 +96,10 @@ class JournalFormatter(logging.Formatter):
         """Return the lines."""
         mark = next((mark for level, mark in _PRIORITIES if record.levelno >= level), "<7>")
         return "\n".join(mark + line for line in self._formatter.format(record).split("\n"))
+
+
+def _masked(value: object) -> object:
+    return mask_urls(value) if isinstance(value, str) else value
 
 
 def is_the_journal(number: int, environ: Mapping[str, str]) -> bool:

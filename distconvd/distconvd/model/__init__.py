@@ -48,6 +48,7 @@ from distconvd.model.job import (
     new_run_fields,
 )
 from distconvd.model.limits import Limits
+from distconvd.model.masking import mask_record, mask_urls, may_have_secrets
 from distconvd.model.messages import (
     AssignRequest,
     BenchmarkReport,
@@ -133,6 +134,9 @@ __all__ = [
     "explain",
     "find_fault",
     "is_id",
+    "mask_record",
+    "mask_urls",
+    "may_have_secrets",
     "maybe_wrong_type",
     "new_attempt_fields",
     "new_run_fields",

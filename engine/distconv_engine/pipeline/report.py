@@ -7,7 +7,7 @@ from distconv_engine.checks.output import Verified
 from distconv_engine.checks.registry import Check, Note, in_order
 from distconv_engine.checks.source import CheckedSource
 from distconv_engine.pipeline.outputs import Output, Published
-from distconvd.model import CompleteReport, ReportedResult
+from distconvd.model import CompleteReport, ReportedResult, mask_urls
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,8 @@ class Finished:
 def report_of(attempt: Attempt, finished: Finished, *, wall_s: float) -> CompleteReport:
     """Return the report to send."""
     url, engine_id = finished.published.url, attempt.context.engine_id
+    if not (attempt.job.output and attempt.job.output.url):
+        url = mask_urls(url)  # the engine's own place, whose secrets are not the submitter's
     result = _result_of(finished, engine_id, attempt.context.tools.version, wall_s)
     return CompleteReport(url, attempt.job.attempt, engine_id, result)
 

@@ -7,6 +7,7 @@ from typing import get_args
 import msgspec
 
 from distconvd.errors import ConfigError
+from distconvd.model import mask_record
 from distconvd.plugin_api import Event, EventKind
 
 KINDS: tuple[str, ...] = get_args(EventKind)
@@ -37,8 +38,11 @@ def ids_of(event: Event) -> dict[str, object]:
 
 
 def event_json(event: Event, **more: object) -> bytes:
-    """Return an event as one JSON object, with the job's or engine's record inside."""
+    """Return an event as one JSON object, with the job's or engine's record inside.
+
+    The secrets of URLs are masked: whoever receives events is not who submitted the job.
+    """
     fields: dict[str, object] = {**more, **event._asdict()}
     if event.record is not None:
         fields["record"] = msgspec.Raw(event.record)
-    return msgspec.json.encode(fields)
+    return mask_record(msgspec.json.encode(fields))
