@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.engine.pgs import sup
 from tests.engine.pipeline.odd import ODD, REFUSED
+from tests.engine.pipeline.timed import TIMED
 from tests.once import locked
 
 from distconv_engine.ffmpeg.tools import Tools
@@ -96,6 +97,11 @@ class Clips:
         file, recipe = {**ODD, **REFUSED}[name]
         words = [self._fill(word) for word in recipe.split()]
         return self.make(file, *words)
+
+    def timed(self, name: str) -> Path:
+        """One of the sources of `timed.TIMED`."""
+        file, recipe, _ = TIMED[name]
+        return self.make(file, *recipe.split())
 
     def _fill(self, word: str) -> str:
         helpers = {

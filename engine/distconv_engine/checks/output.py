@@ -9,11 +9,13 @@ decoded.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import trio
 
 from distconv_engine.checks.decode import Decoded, check_decoding, check_unaltered, decoder_of
+from distconv_engine.checks.frame_times import Timeline, first_deviation, timeline
 from distconv_engine.checks.registry import Check
 from distconv_engine.checks.source import CheckedSource
 from distconv_engine.encode.command import Request, is_ten_bit, target_fps, target_size
@@ -143,11 +145,12 @@ def check_output(
     checks = [*check_shape(request, found)]
     _check_scan(scan)
     check_decoding(request, evidence.decoded)
-    checks += check_counts(request, source, encoded, scan, decoded)
+    tick = found.main_video.time_base if found.main_video else None
+    checks += check_counts(request, source, encoded, scan, decoded, tick)
     if evidence.decoded_concurrently:
         checks.append(Check.PACKETS_AS_DECODED)
     video, audio = found.main_video, found.of_kind("audio")
-    number = _number_of_video(request)
+    number = request.plan.video_number
     return Verified(
         size_bytes=evidence.size_bytes,
         sha256=evidence.sha256,
@@ -229,19 +232,27 @@ def check_counts(
     encoded: Encoded,
     output: PacketScan,
     decoded: Diagnosis,
+    tick: Fraction | None,
 ) -> tuple[Check, ...]:
-    """Follow each stream from the source's packets to the output's decoded frames; pure."""
+    """Follow each stream from the source's packets to the output's decoded frames; pure.
+
+    `tick` is that of the output's video.
+    """
+    times_checked: tuple[Check, ...] = ()
     for number, stream_out in enumerate(request.plan.output_streams):
         before = source.scan.of(stream_out.stream.index)
         after = output.of(number)
         if stream_out.stream.is_video:
-            _check_video(request, stream_out, before, after, encoded, decoded, number)
+            frames = _check_video(request, stream_out, before, after, encoded, decoded, number)
+            ticks = stream_out.stream.time_base, tick
+            if _check_times(request, stream_out, before, after, ticks, frames):
+                times_checked = (Check.FRAME_TIMES,)
         elif stream_out.stream.kind == "audio":
             _check_audio(stream_out, before, after)
         elif stream_out.stream.kind == "subtitle" and before.shown and not after.count:
             raise VerificationFault(f"{stream_out.stream.label} is empty in the output.")
     decodes = Check.DECODES if request.reader else Check.PARSES
-    return (Check.PACKETS_READ, Check.FRAMES, Check.DURATIONS, decodes)
+    return (Check.PACKETS_READ, Check.FRAMES, *times_checked, Check.DURATIONS, decodes)
 
 
 def _check_video(
@@ -252,7 +263,8 @@ def _check_video(
     encoded: Encoded,
     decoded: Diagnosis,
     number: int,
-) -> None:
+) -> int:
+    """Compare counts, and return how many frames were encoded."""
     label = stream_out.stream.label
     read = encoded.diagnosis.read.get(stream_out.stream.index)
     written = encoded.diagnosis.written.get(number)
@@ -275,9 +287,33 @@ def _check_video(
         raise VerificationFault(
             f"{label}: frames encoded: {written.frames}, frames in the output: {found}."
         )
-    fps = target_fps(stream_out.stream, request.options) or stream_out.stream.fps or 25.0
-    slack = max(VIDEO_SLACK_S, VIDEO_SLACK_FRAMES / fps)
-    _check_span(label, before, after, slack)
+    return written.frames
+
+
+def _check_times(
+    request: Request,
+    stream_out: OutputStream,
+    before: StreamPackets,
+    after: StreamPackets,
+    ticks: tuple[Fraction | None, Fraction | None],
+    frames: int,
+) -> bool:
+    """Compare the time of each frame, and say so; only the duration, if the source has no such times."""
+    label, fps = stream_out.stream.label, target_fps(stream_out.stream, request.options)
+    source, output = timeline(before.times, ticks[0]), timeline(after.times, ticks[1])
+    if fps is None and source and output and _are_comparable(source, output, frames):
+        missing = source.times.count - frames
+        if deviation := first_deviation(source, output, missing=missing):
+            raise VerificationFault(f"{label}: {deviation}.")
+        return True
+    fps = fps or stream_out.stream.fps or 25.0
+    _check_span(label, before, after, max(VIDEO_SLACK_S, VIDEO_SLACK_FRAMES / fps))
+    return False
+
+
+def _are_comparable(source: Timeline, output: Timeline, frames: int) -> bool:
+    """Whether the source tells its frames apart by time, and the output has a time for each frame."""
+    return source.times.alike_max == 1 and output.times.count == frames
 
 
 def _check_decoded(stream: Stream, before: StreamPackets, frames: int) -> None:
@@ -351,13 +387,6 @@ def _check_span(label: str, before: StreamPackets, after: StreamPackets, slack_s
 def _frames_of(decoded: Diagnosis, number: int | None) -> int | None:
     count = decoded.read.get(number) if number is not None else None
     return None if count is None else count.frames or count.packets
-
-
-def _number_of_video(request: Request) -> int | None:
-    for number, stream_out in enumerate(request.plan.output_streams):
-        if stream_out.stream.is_video:
-            return number
-    return None
 
 
 # ----------------------------------------------------------------------------------- completeness

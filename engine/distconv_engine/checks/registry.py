@@ -24,6 +24,7 @@ class Check(StrEnum):
     COLOUR_TAGS = "colour-tags"
     PACKETS_READ = "packets-read"
     FRAMES = "frames"
+    FRAME_TIMES = "frame-times"
     DURATIONS = "durations"
     DECODES = "decodes"
     PARSES = "parses"
@@ -55,6 +56,8 @@ CHECKS: dict[Check, str] = {
     Check.COLOUR_TAGS: "the output's HDR tag against the source's",
     Check.PACKETS_READ: "the packets that ffmpeg read against those counted in the source",
     Check.FRAMES: "the frames of the output against those decoded from the source",
+    Check.FRAME_TIMES: "when each frame of the output is shown against when its source shows it, to the"
+    " tick; absent: the source does not say for every frame, or `max_fps` sets a rate",
     Check.DURATIONS: "the duration of each stream against that of the source's packets",
     Check.DECODES: "every frame of the output decodes",
     Check.PARSES: "instead of `decodes`: every header of the output is parsed, because the engine has"
@@ -162,6 +165,14 @@ MEASURES: tuple[Measure, ...] = (
         (Check.FRAMES, Check.DURATIONS),
         "a loss anywhere between the source's packets and the frames of the decoded output; copied"
         " sound that an edit list had hidden and that would now be audible",
+    ),
+    Measure(
+        "frame by frame",
+        "output",
+        (Check.FRAME_TIMES,),
+        "a frame that is shown earlier or later than in the source, by more than a tick of the output's"
+        " clock; frames that were dropped and repeated to fit a constant rate. Absent: the source gives"
+        " no time for each frame (AVI, elementary streams), or several frames the same",
     ),
     Measure(
         "decoding",

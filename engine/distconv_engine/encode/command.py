@@ -252,7 +252,7 @@ def _video(
     encoder, options, stream = request.encoder, request.options, stream_out.stream
     argv = [f"-c:{spec}", encoder.name]
     argv += [f"-filter:{spec}", ",".join(_filters(request, stream))]
-    argv += [f"-fps_mode:{spec}", "vfr", *_rate(request, stream)]
+    argv += [*_clock(request, stream, spec), *_rate(request, stream)]
     preset = encoder.preset_default if options.preset is None else encoder.presets[options.preset]
     argv += [encoder.preset_option, preset]
     if options.tune is not None and encoder.tune_option:
@@ -261,6 +261,17 @@ def _video(
     argv += _colour(stream)
     tag = request.plan.container.family.video_tags.get(encoder.codec)
     return argv if tag is None else [*argv, f"-tag:{spec}", tag]
+
+
+def _clock(request: Request, stream: Stream, spec: str) -> list[str]:
+    """Let every frame keep its own time, to the tick of the source, unless a rate is asked for.
+
+    ffmpeg's default counts in frames of the rate that it has guessed, and drops what does not fit.
+    """
+    if target_fps(stream, request.options) is not None:
+        return [f"-fps_mode:{spec}", "vfr"]
+    own_ticks = ["demux" if request.tools.names_time_bases else "-1"]
+    return [f"-fps_mode:{spec}", "passthrough", f"-enc_time_base:{spec}", *own_ticks]
 
 
 def _filters(request: Request, stream: Stream) -> list[str]:

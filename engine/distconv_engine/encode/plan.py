@@ -94,6 +94,13 @@ class Plan:
         )
 
     @property
+    def video_number(self) -> int | None:
+        """The index of the video stream in the output."""
+        return next(
+            (n for n, found in enumerate(self.output_streams) if found.stream.is_video), None
+        )
+
+    @property
     def av_streams(self) -> list[tuple[int, OutputStream]]:
         """The video and audio streams, each with its index in the output."""
         return [

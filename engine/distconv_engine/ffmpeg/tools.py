@@ -18,6 +18,8 @@ from distconv_engine.errors import ConfigError
 
 OLDEST_VERSION = (5, 1)
 """`-fps_mode` came with 5.1."""
+TIME_BASES_NAMED = (6, 1)
+"""`-enc_time_base demux` came with 6.1."""
 SYSTEM = "system"
 """The setting's word for the pair that the system has on its PATH."""
 _VERSION = re.compile(r"^ff(?:mpeg|probe) version (\S+)")
@@ -33,6 +35,12 @@ class Tools:
     version: str
     spares: tuple[str, ...] = ()
     """Other ffmpegs, to decode what `ffmpeg` encodes but has no decoder for (AV1, often)."""
+
+    @property
+    def names_time_bases(self) -> bool:
+        """Whether `-enc_time_base` takes `demux`; older versions know that as -1, which newer ones
+        refuse."""
+        return _is_at_least(self.version, TIME_BASES_NAMED)
 
 
 def find_tools(configured: str | None) -> Tools:
@@ -61,8 +69,12 @@ def _with_spare(tools: Tools) -> Tools:
 
 def is_new_enough(version: str) -> bool:
     """Whether `version` has what `encode.command` needs; a build without a number is a recent snapshot."""
+    return _is_at_least(version, OLDEST_VERSION)
+
+
+def _is_at_least(version: str, least: tuple[int, int]) -> bool:
     match = _NUMBERS.match(version)
-    return match is None or (int(match[1]), int(match[2])) >= OLDEST_VERSION
+    return match is None or (int(match[1]), int(match[2])) >= least
 
 
 def _configured(setting: str) -> Tools:

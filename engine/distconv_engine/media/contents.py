@@ -35,6 +35,7 @@ class _Packet(msgspec.Struct):
     stream_index: int
     size: str
     flags: str
+    pts: int | None = None
     pts_time: str = ""
     dts_time: str = ""
     duration_time: str = ""
@@ -87,6 +88,7 @@ class ContentsReader:
             return None
         if self._is_strange or self._packet or not found.format or not self.table.scan.streams:
             return None
+        self.table.close()
         for stream in streams:
             if stream.extradata_hash:
                 extradata = stream.extradata_hash.removeprefix(f"{HASH}:")
@@ -112,7 +114,8 @@ class ContentsReader:
         self._packet = ""
 
     def _add(self, packet: _Packet) -> None:
-        times = (packet.pts_time, packet.dts_time, packet.duration_time)
+        ticks = "" if packet.pts is None else str(packet.pts)
+        times = (ticks, packet.pts_time, packet.dts_time, packet.duration_time)
         index, place = str(packet.stream_index), (packet.size, packet.pos)
         self.table.packet([index, *times, *place, packet.flags, packet.data_hash])
 

@@ -16,12 +16,13 @@ from typing import Literal
 
 from distconv_engine.failures import EngineFault
 from distconv_engine.ffmpeg.stderr import Diagnosis
+from distconv_engine.media.frame_times import Budget, FrameTimes
 from distconv_engine.media.packet_hashes import HASH, PacketHashes
 from distconv_engine.media.zero_runs import ZeroRuns
 
-PACKET_ENTRIES = "packet=stream_index,pts_time,dts_time,duration_time,size,pos,flags"
+PACKET_ENTRIES = "packet=stream_index,pts,pts_time,dts_time,duration_time,size,pos,flags"
 _HASHES = ",data_hash:stream=index,extradata_hash"
-_FIELDS = 7
+_FIELDS = 8
 """Of a packet's line, up to its flags."""
 _HASH = re.compile(rf"\b{HASH}:([0-9a-f]+)")
 _STREAM = re.compile(r"\d+(?:,|$)")
@@ -55,6 +56,8 @@ class StreamPackets:
     """The times from which and to which its clock first went back."""
     zeroed: int = 0
     """Packets with a long run of zero bytes, which compressed video never has."""
+    times: FrameTimes = field(default_factory=FrameTimes, compare=False)
+    """When each packet is shown that a player shows."""
     _hidden_first: int | None = None
     """How many packets were hidden before the first that is shown."""
     _last_s: float | None = None
@@ -86,8 +89,10 @@ class StreamPackets:
         size: int,
         flags: str,
         dts_s: float | None = None,
+        *,
+        ticks: int | None = None,
     ) -> None:
-        """Count one packet."""
+        """Count one packet; `ticks` is its `pts_s` on the stream's own clock."""
         time_s = dts_s if pts_s is None else pts_s
         self.count += 1
         self.total_bytes += size
@@ -100,9 +105,10 @@ class StreamPackets:
             self._hidden_first = self.hidden
         self.cut = self.cut or self.hidden > self._hidden_first
         self.total_s += duration_s
+        went_back = dts_s is not None and self._goes_back(dts_s, duration_s)
+        self.times.add(ticks, clock_restarts=went_back)
         if time_s is None:
             return
-        went_back = dts_s is not None and self._goes_back(dts_s, duration_s)
         if went_back or (self._last_s is not None and abs(time_s - self._last_s) > JUMP_S):
             self.jumps += 1
         self._last_s = time_s
@@ -157,6 +163,7 @@ class PacketTable:
         hashes: PacketHashes | None = None,
     ) -> None:
         self.scan = PacketScan()
+        self._budget = Budget()
         self._zeros, self._suspects, self._sums = zero_runs, suspects, hashes
         self._unhashed: tuple[int, int] | None = None
         """Stream and size of the packet whose hash has not come yet."""
@@ -182,16 +189,23 @@ class PacketTable:
             raise EngineFault(
                 f"This engine's ffprobe printed an unknown kind of line: {self._strange[:100]!r}"
             )
+        for stream in self.scan.streams.values():
+            stream.times.close()
         if self._sums is not None:
             for index, extradata in self._extradata.items():
                 self._sums.of(index).extradata = extradata
 
     def packet(self, fields: Sequence[str]) -> None:
-        """Take a packet: stream, pts, dts, duration, size, position, flags; its hash may follow."""
-        index, size, position = int(fields[0]), _integer(fields[4]), _integer(fields[5])
-        stream = self.scan.streams.setdefault(index, StreamPackets())
-        duration_s = _seconds(fields[3]) or 0.0
-        stream.add(_seconds(fields[1]), duration_s, size, fields[6], _seconds(fields[2]))
+        """Take a packet: stream, pts in ticks, pts, dts, duration, size, position, flags; its hash may
+        follow."""
+        index, size, position = int(fields[0]), _integer(fields[5]), _integer(fields[6])
+        stream = self.scan.streams.get(index)
+        if stream is None:
+            stream = StreamPackets(times=FrameTimes(self._budget))
+            self.scan.streams[index] = stream
+        duration_s = _seconds(fields[4]) or 0.0
+        pts_s, dts_s, ticks = _seconds(fields[2]), _seconds(fields[3]), _ticks(fields[1])
+        stream.add(pts_s, duration_s, size, fields[7], dts_s, ticks=ticks)
         self.scan.end_byte = max(self.scan.end_byte, position + size)
         if (
             self._zeros is not None
@@ -233,6 +247,10 @@ def _seconds(text: str) -> float | None:
         return float(text)
     except ValueError:
         return None  # `N/A`
+
+
+def _ticks(text: str) -> int | None:
+    return int(text) if text.removeprefix("-").isdigit() else None
 
 
 def _integer(text: str) -> int:

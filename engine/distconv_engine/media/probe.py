@@ -19,6 +19,8 @@ PROBE_OPTIONS = (
 _NOT_SUPPORTED = re.compile(r"^\[([^ ]+) @ \w+\] \[error\] Format not on whitelist", re.MULTILINE)
 _ALPHA = re.compile(r"^(yuva|gbrap|ayuv|uyva|vuya|ya8|ya16|yaf|rgba|bgra|argb|abgr)")
 """How the names of pixel formats with an alpha channel begin."""
+_FPS_MAX = 1000
+"""A higher rate is no rate but the tick of a clock."""
 _WORD = re.compile(r"^[a-z0-9][a-z0-9._+-]*$")
 
 
@@ -54,6 +56,8 @@ class Stream:
     pix_fmt: str | None = None
     has_alpha: bool = False
     fps: float | None = None
+    time_base: Fraction | None = None
+    """The tick of its clock, in seconds."""
     field_order: str | None = None
     colour: Colour = Colour()
     channels: int = 0
@@ -136,6 +140,7 @@ class _RawStream(msgspec.Struct):
     pix_fmt: str | None = None
     avg_frame_rate: str | None = None
     r_frame_rate: str | None = None
+    time_base: str | None = None
     field_order: str | None = None
     color_primaries: str | None = None
     color_transfer: str | None = None
@@ -232,6 +237,7 @@ def _stream(raw: _RawStream) -> Stream:
         # VP8 and VP9 store alpha outside of the pictures, so only the container's tag shows it.
         has_alpha=raw.tags.get("alpha_mode") == "1" or bool(_ALPHA.match(raw.pix_fmt or "")),
         fps=_rate(raw.avg_frame_rate) or _rate(raw.r_frame_rate),
+        time_base=_fraction(raw.time_base),
         field_order=raw.field_order,
         colour=Colour(
             _word(raw.color_primaries),
@@ -271,11 +277,17 @@ def _count(text: str | None) -> int | None:
 
 
 def _rate(text: str | None) -> float | None:
+    rate = _fraction(text)
+    return float(rate) if rate and rate <= _FPS_MAX else None
+
+
+def _fraction(text: str | None) -> Fraction | None:
+    """Return a number above 0 such as `30000/1001`."""
     try:
-        rate = float(Fraction(text)) if text else 0.0
+        found = Fraction(text) if text else None
     except (ValueError, ZeroDivisionError):
         return None
-    return rate if 0 < rate <= 1000 else None
+    return found if found and found > 0 else None
 
 
 def _clock(tags: dict[str, str]) -> float | None:

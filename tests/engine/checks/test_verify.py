@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import msgspec
@@ -29,12 +30,23 @@ from distconv_engine.ffmpeg.progress import EncodeProgress
 from distconv_engine.ffmpeg.run import RunResult
 from distconv_engine.ffmpeg.stderr import Diagnosis, ReadCount, WriteCount
 from distconv_engine.ffmpeg.tools import Tools
+from distconv_engine.media.frame_times import FrameTimes
 from distconv_engine.media.packets import PacketScan, StreamPackets
 from distconv_engine.media.probe import Colour, Probe, Stream, parse_probe
 from distconvd.model import Job, TranscodeOptions
 
-VIDEO = Stream(0, "video", "h264", width=160, height=90, fps=25.0, frames_declared=100)
+VIDEO = Stream(
+    0,
+    "video",
+    "h264",
+    width=160,
+    height=90,
+    fps=25.0,
+    time_base=Fraction(1, 12_800),
+    frames_declared=100,
+)
 AUDIO = Stream(1, "audio", "aac", channels=2, sample_rate=48000)
+TICK = Fraction(1, 1000)
 FOUND = Probe("mov,mp4", 4.0, 0.0, (VIDEO, AUDIO))
 
 
@@ -60,7 +72,7 @@ class Case:
         encoder = ENCODERS["libx264"]
         request = Request(tools, "file:/a", plan, self.options, encoder, "file:/b", "ffmpeg")
         source = CheckedSource(Path("/a"), FileState(1, 1, 1), FOUND, self.before, ())
-        return check_counts(request, source, self.encoded, self.after, self.decoded)
+        return check_counts(request, source, self.encoded, self.after, self.decoded, TICK)
 
 
 def correct_case() -> Case:
@@ -164,6 +176,29 @@ def test_a_lower_frame_rate_is_checked_by_duration() -> None:
     case.check()
     case.after.streams[0] = packets(40, 3.0)
     with pytest.raises(VerificationFault):
+        case.check()
+
+
+def timed(case: Case, moved: int = 0) -> None:
+    """Give each frame a time: every 40 ms, but for number 50 of the output."""
+    for side, tick in ((case.before, 512), (case.after, 40)):
+        side.streams[0].times = times = FrameTimes()
+        for number in range(100):
+            times.add(number * tick + (moved if side is case.after and number == 50 else 0))
+        times.close()
+
+
+def test_frames_that_keep_their_times_pass_whatever_the_last_one_lasts() -> None:
+    case = correct_case()
+    case.after.streams[0] = packets(100, 4.7)
+    timed(case)
+    assert Check.FRAME_TIMES in case.check()
+
+
+def test_a_frame_that_is_shown_at_another_time_is_found() -> None:
+    case = correct_case()
+    timed(case, moved=2)
+    with pytest.raises(VerificationFault, match=r"video #0 \(h264\): frame 51 is 2.002000 s after"):
         case.check()
 
 

@@ -133,6 +133,22 @@ def test_interlaced_pictures_are_deinterlaced_frame_by_frame() -> None:
 
 
 @pytest.mark.parametrize(
+    "version,ticks",
+    [("5.1.9-0+deb12u1", "-1"), ("6.0", "-1"), ("6.1.2", "demux"), ("n9.0.2", "demux"), ("N-1-g", "demux")],
+)  # fmt: skip
+@pytest.mark.parametrize("two_pass", [False, True])
+def test_every_frame_keeps_its_time_to_the_tick_of_the_source(
+    version: str, ticks: str, two_pass: bool
+) -> None:
+    request = request_of("h264", two_pass=two_pass, video_bitrate_kbps=500)
+    request = dataclasses.replace(request, tools=Tools("ffmpeg", "ffprobe", version))
+    for argv in commands(request):
+        spec = "v" if argv[-2:] == ["null", "-"] else "0"
+        assert value(argv, f"-fps_mode:{spec}") == "passthrough"
+        assert value(argv, f"-enc_time_base:{spec}") == ticks
+
+
+@pytest.mark.parametrize(
     "codec,first,last",
     [("h264", "-pass 1", "-pass 2"), ("hevc", "pass=1:stats=", "pass=2:stats=")],
 )
