@@ -9,7 +9,7 @@ acknowledged depends on a clean end.
 
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ from distconvd.plugin_host.watchdog import HookWatch
 from distconvd.policy import Policy
 from distconvd.push import PushApi
 from distconvd.registration import NamedAuthenticator, Registrations, check_settings, report_unread
-from distconvd.store import Snapshot, Store
+from distconvd.store import Damage, DamageReporter, Snapshot, Store
 
 log = logging.getLogger("distconvd.daemon")
 
@@ -86,6 +86,8 @@ class Parts:
     """What to call on SIGHUP, by name."""
     service_failures: Counter[str]
     """How often each service failed after its start."""
+    damage: Sequence[Damage] = ()
+    """Damage of the store that nobody has acknowledged."""
     is_draining: bool = False
 
     owners: dict[str, str] = field(default_factory=dict[str, str])
@@ -269,6 +271,8 @@ def _wire(
         service_failures,
     )  # fmt: skip
     metrics.show_not_ready(lambda: bool(_readiness(parts).causes))
+    parts.damage = tuple(store.damage) if isinstance(store, DamageReporter) else ()
+    metrics.show_store_damage(len(parts.damage))
     started_s = now().mono_s
     parts.routes = [
         *OperationsApi(
@@ -449,7 +453,19 @@ def _readiness(parts: Parts) -> Readiness:
         causes["store"] = f"the last commit failed: {parts.ledger.failure}"
     elif parts.ledger.commit_watch.is_long:
         causes["store"] = f"a commit has taken {parts.ledger.commit_watch.running_s:.0f} s"
-    return Readiness(causes)
+    return Readiness(causes, _warnings(parts))
+
+
+def _warnings(parts: Parts) -> dict[str, str]:
+    """Return what a person should look at; without names of jobs, since `/readyz` needs no key."""
+    if not parts.damage:
+        return {}
+    touched = len({name for damage in parts.damage for name in damage.touched})
+    return {
+        "store": f"the store was damaged ({len(parts.damage)}, of which {touched} records are older than "
+        "what was acknowledged, or missing): the log and `distconvd audit` name them, and "
+        "`distconvd audit --repair` acknowledges it"
+    }
 
 
 def _rate_limit(config: Config) -> RateLimit | None:

@@ -5,7 +5,7 @@ already encoded as JSON, and looks inside a record only as far as its file forma
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 Table = Literal["jobs", "engines", "attempts", "meta"]
 TABLES: tuple[Table, ...] = ("jobs", "engines", "attempts", "meta")
@@ -31,6 +31,29 @@ class Snapshot(NamedTuple):
     meta: dict[str, bytes]
 
 
+class RecordName(NamedTuple):
+    """Which record of a store."""
+
+    table: Table
+    key: str
+
+    def __str__(self) -> str:
+        """Return the name as messages show it."""
+        return f"{self.table}/{self.key}"
+
+
+class Damage(NamedTuple):
+    """What a disk or a person has damaged, so that the store has lost something.
+
+    Attributes:
+        text: what was damaged and what is lost, in one sentence for the operator.
+        touched: records of which a change is lost: they are older than what was acknowledged, or missing.
+    """
+
+    text: str
+    touched: tuple[RecordName, ...] = ()
+
+
 class Store(Protocol):
     """Durable tables. One task at a time calls it, and it is opened by one daemon at a time.
 
@@ -50,4 +73,22 @@ class Store(Protocol):
     async def aclose(self) -> None:
         """Make a checkpoint if it is worth it, release the lock. The store is not used
         afterwards."""
+        ...
+
+
+@runtime_checkable
+class DamageReporter(Protocol):
+    """What a store has besides `Store` if it goes on with what is whole after damage.
+
+    `/readyz` warns as long as there is damage, and `distconvd audit` names the touched records.
+    """
+
+    @property
+    def damage(self) -> Sequence[Damage]:
+        """The damage that has been found and not been acknowledged, also by earlier runs; known once
+        `load` has returned."""
+        ...
+
+    async def acknowledge_damage(self) -> None:
+        """Forget the damage, durably: the operator has read it. Raises `OSError`."""
         ...

@@ -263,7 +263,7 @@ def test_retries_of_a_job_taken_over_from_the_original_are_not_a_fault(
 
 
 def test_every_kind_of_finding_has_a_fault_that_shows_it_and_a_remedy() -> None:
-    assert {*CORRUPTED, *ARCHIVED, "store", *LIVE_ONLY} == set(REMEDIES)
+    assert {*CORRUPTED, *ARCHIVED, "store", "damage", "damage-touched", *LIVE_ONLY} == set(REMEDIES)
 
 
 def test_a_huge_attempt_number_does_not_slow_down_or_overflow_a_rule() -> None:

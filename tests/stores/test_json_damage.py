@@ -1,5 +1,6 @@
 """The json store recovers from files that a crash, a disk or a person has damaged."""
 
+import itertools
 import json
 import time
 from pathlib import Path
@@ -7,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from distconv_plugins.stores.json_store.files import JsonFiles
+from distconv_plugins.stores.json_store.journal import encode_line
 from distconv_plugins.stores.json_store.store import CheckpointBounds, JsonStore
-from distconvd.store import Snapshot
-from distconvd.testing.faultdisk import FaultDisk
+from distconvd.store import Damage, Snapshot
+from distconvd.testing.faultdisk import FaultDisk, PowerCut, survivals
 from distconvd.testing.store_suite import commit, contents, delete, put, record
 
 STATE = Path("/state.json")
@@ -38,7 +40,7 @@ def disk_with_journal() -> FaultDisk:
     files.commit([put("a", n=1)])
     files.checkpoint()
     for name in "bcd":
-        files.commit([put(name, n=1, text="x" * 40)])
+        files.commit([put(name, job_id=name, text="x" * 40)])
     disk.restart()
     return disk
 
@@ -49,6 +51,14 @@ def read(disk: FaultDisk) -> Snapshot:
     snapshot = Snapshot(**{table: dict(rows) for table, rows in files.tables.items()})
     files.close()
     return snapshot
+
+
+def read_with_damage(disk: FaultDisk) -> tuple[str, list[Damage]]:
+    files = JsonFiles(disk, STATE)
+    files.open()
+    found = "".join(files.tables["jobs"]), files.damage
+    files.close()
+    return found
 
 
 # -------------------------------------------------------------------------------- the state file
@@ -181,8 +191,9 @@ def test_a_journal_truncated_at_any_byte_gives_its_whole_batches() -> None:
 
 
 @pytest.mark.slow
-def test_a_journal_with_any_byte_flipped_gives_the_batches_before(
-    caplog: pytest.LogCaptureFixture,
+@pytest.mark.parametrize("flip", [0x01, 0x20, 0x80])
+def test_a_journal_with_any_byte_flipped_gives_every_other_batch_and_names_the_lost_one(
+    flip: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole = disk_with_journal()
     path = journals(whole)[-1]
@@ -190,14 +201,167 @@ def test_a_journal_with_any_byte_flipped_gives_the_batches_before(
     for place in range(len(text)):
         caplog.clear()
         disk = whole.copy()
-        disk.put(path, text[:place] + bytes([text[place] ^ 0x01]) + text[place + 1 :])
-        line = text[:place].count(b"\n")
-        jobs = read(disk).jobs
-        assert list(jobs) == ["a", "b", "c", "d"][: max(line, 1)], place
-        assert jobs["a"] == record(n=1)
-        if line < 3:
-            assert "damaged" in caplog.text or "is missing" in caplog.text, place
-            assert [name for name in disk.files() if ".damaged-" in name.name], place
+        disk.put(path, text[:place] + bytes([text[place] ^ flip]) + text[place + 1 :])
+        lost = " bcd"[text[:place].count(b"\n")]
+        jobs, damage = read_with_damage(disk)
+        assert jobs in ("abcd", "abcd".replace(lost, "")), place
+        if jobs == "abcd":
+            assert damage == [], place
+            continue
+        assert lost in {name.key for name in damage[0].touched}, place
+        assert damage[0].text.partition(" (found at")[0] in caplog.text
+        assert [name for name in disk.files() if ".damaged-" in name.name], place
+        assert read_with_damage(disk)[0] == jobs, f"{place}, again"
+
+
+@pytest.mark.slow
+def test_a_journal_with_any_blocks_zeroed_gives_every_whole_batch() -> None:
+    whole = disk_with_journal()
+    path = journals(whole)[-1]
+    text = whole.contents(path)
+    lines = text.splitlines(keepends=True)
+    for first in range(0, len(text), 16):
+        for end in range(first + 16, len(text) + 16, 16):
+            disk = whole.copy()
+            left = (text[:first] + b"\0" * (end - first) + text[end:])[: len(text)]
+            disk.put(path, left)
+            jobs, damage = read_with_damage(disk)
+            kept = {job for job, line in zip("bcd", lines[1:], strict=True) if line in left}
+            assert {"a", *kept} == set(jobs), (first, end)
+            assert damage or jobs == "abcd"[: len(jobs)], "lost in the middle, and nothing is said"
+
+
+def test_records_that_a_later_batch_has_written_are_not_named() -> None:
+    disk = FaultDisk()
+    files = JsonFiles(disk, STATE)
+    files.open()
+    files.commit([put("a", n=1), put("b", n=1), put("c", n=1), put("old", "meta", n=1)])
+    files.commit([put("a", n=2), put("b", n=2), delete("c"), delete("old", "meta")])
+    files.commit([put("a", n=3), delete("c")])
+    disk.restart()
+    path = journals(disk)[-1]
+    text = disk.contents(path)
+    disk.put(path, text.replace(b'"n":2', b'"n":7', 1))
+    files = JsonFiles(disk, STATE)
+    files.open()
+    assert files.tables["jobs"] == {"a": record(n=3), "b": record(n=1)}
+    (damage,) = files.damage
+    assert list(map(str, damage.touched)) == ["jobs/b", "meta/old"]
+    assert "batch 2 is lost; older than what was acknowledged, or missing: jobs/b" in damage.text
+
+
+def test_a_job_is_named_even_if_its_key_is_what_was_damaged() -> None:
+    disk = FaultDisk()
+    files = JsonFiles(disk, STATE)
+    files.open()
+    for job_id in ("1754_1", "1754_2"):
+        files.commit([put(job_id, job_id=job_id)])
+    disk.restart()
+    path = journals(disk)[-1]
+    disk.put(path, disk.contents(path).replace(b'"jobs","1754_1"', b'"jobs","1754_3"'))
+    jobs, damage = read_with_damage(disk)
+    assert jobs == "1754_2"
+    assert "1754_1" in {name.key for name in damage[0].touched}
+
+
+def test_a_journal_without_the_journals_number_in_its_batches_is_read() -> None:
+    """As earlier versions wrote it."""
+    disk = FaultDisk()
+    files = JsonFiles(disk, STATE)
+    files.open()
+    files.close()
+    changes = b'"changes":[["jobs","%b",{"n":1}]]}'
+    lines = [encode_line(b'"batch":%d,' % n + changes % b"abc"[n - 1 : n]) for n in (1, 2, 3)]
+    path = journals(disk)[-1]
+    disk.put(path, disk.contents(path) + b"".join(lines))
+    disk_damaged = disk.copy()
+    assert read_with_damage(disk) == ("abc", [])
+    disk_damaged.put(path, disk_damaged.contents(path).replace(b'"b",{"n":1}', b'"b",{"n":3}'))
+    assert read_with_damage(disk_damaged)[0] == "ac"
+
+
+def test_a_line_of_another_journal_is_not_applied() -> None:
+    disk = disk_with_journal()
+    path = journals(disk)[-1]
+    alien = encode_line(b'"journal":1,"batch":9,"changes":[["jobs","alien",{}]]}')
+    disk.put(path, disk.contents(path) + alien)
+    assert read_with_damage(disk)[0] == "abcd"
+
+
+def test_the_journals_behind_a_damaged_one_are_served() -> None:
+    disk = FaultDisk()
+    files = JsonFiles(disk, STATE)
+    files.open()
+    files.commit([put("a", n=1)])
+    view = files.begin_checkpoint()
+    assert view is not None
+    files.commit([put("b", n=1)])
+    files.commit([put("c", n=1)])
+    files.end_checkpoint(view, files.write_checkpoint(view))
+    files.commit([put("d", n=1)])
+    disk.restart()
+    first, _second = journals(disk)
+    text = disk.contents(first)
+    for corrupt, jobs in (
+        (text.replace(b'"b",{"n":1}', b'"b",{"n":3}'), "acd"),
+        (text.replace(b'"c",{"n":1}', b'"c",{"n":3}'), "abd"),
+        (text[: text.index(b"\n", text.index(b'"b"')) + 1], "abd"),
+        (text[:10], "ad"),
+    ):
+        damaged = disk.copy()
+        damaged.put(first, corrupt)
+        found, damage = read_with_damage(damaged)
+        assert (found, len(damage)) == (jobs, 1)
+
+
+def test_damage_is_reported_until_it_is_acknowledged(caplog: pytest.LogCaptureFixture) -> None:
+    disk = disk_with_journal()
+    path = journals(disk)[-1]
+    disk.put(path, disk.contents(path).replace(b"xxx", b"xyx", 1))
+    (first,) = read_with_damage(disk)[1]
+    caplog.clear()
+    (again,) = read_with_damage(disk)[1]
+    assert again == first
+    assert "damage that nobody has acknowledged" in caplog.text
+    files = JsonFiles(disk, STATE)
+    files.open()
+    files.acknowledge_damage()
+    assert files.damage == []
+    files.close()
+    assert read_with_damage(disk)[1] == []
+    assert [path for path in disk.files() if ".damage.acknowledged-" in path.name]
+
+
+def test_a_power_cut_while_damage_is_recovered_or_acknowledged_hides_nothing() -> None:
+    damaged = disk_with_journal()
+    path = journals(damaged)[-1]
+    damaged.put(path, damaged.contents(path).replace(b"xxx", b"xyx", 1))
+    for number in itertools.count():
+        disk = damaged.copy()
+        disk.cut_power_at(number)
+        files = JsonFiles(disk, STATE)
+        acknowledging = False
+        try:
+            files.open()
+            acknowledging = True
+            files.acknowledge_damage()
+        except PowerCut:
+            for survival in survivals(number, 4):
+                jobs, damage = read_with_damage(disk.after_power_cut(survival))
+                assert jobs == "acd", (number, survival.name)
+                assert [name.key for found in damage for name in found.touched] == ["b"] or (
+                    acknowledging and not damage
+                )
+        else:
+            assert number > 10
+            return
+
+
+def test_a_list_of_damage_that_is_damaged_itself_is_reported() -> None:
+    disk = disk_with_journal()
+    disk.put(Path("/state.json.damage"), b'{"format":1,')
+    (damage,) = read_with_damage(disk)[1]
+    assert "the list of earlier damage, /state.json.damage, cannot be read" in damage.text
 
 
 def test_a_missing_journal_is_detected(caplog: pytest.LogCaptureFixture) -> None:
@@ -214,7 +378,8 @@ def test_a_missing_journal_is_detected(caplog: pytest.LogCaptureFixture) -> None
     middle = journals(disk)[0]
     disk.unlink(middle)
     assert list(read(disk).jobs) == ["a"]
-    assert "a journal is missing or damaged" in caplog.text
+    assert "a journal is missing, so everything after the gap is left out" in caplog.text
+    assert "missing: jobs/c" in caplog.text
     assert [path for path in disk.files() if ".damaged-" in path.name]
 
 

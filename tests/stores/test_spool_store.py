@@ -87,6 +87,45 @@ async def test_a_file_that_is_not_a_record_is_kept_aside(
     assert "bad.json is not a record" in caplog.text
 
 
+async def test_corrupt_files_are_reported_until_they_are_acknowledged(top: Path) -> None:
+    await commit(lambda: SpoolStore(top), [put("good", n=1), put("bad", n=1), put("Bad", n=1)])
+    for path in top.glob("jobs/*/bad*.json"):
+        path.write_text("{")
+    for _start in range(2):
+        store = SpoolStore(top)
+        await store.load()
+        assert [damage.touched for damage in store.damage] == [(("jobs", "bad"),), ()]
+        assert all("corrupt/jobs-bad" in damage.text for damage in store.damage)
+        await store.aclose()
+    store = SpoolStore(top)
+    await store.load()
+    await store.acknowledge_damage()
+    assert store.damage == []
+    await store.aclose()
+    store = SpoolStore(top)
+    await store.load()
+    assert store.damage == []
+    await store.aclose()
+    assert len(list((top / "corrupt").glob("jobs-bad*.acknowledged"))) == 2
+
+
+def test_a_batch_whose_manifest_is_damaged_is_kept_and_reported() -> None:
+    disk = FaultDisk()
+    files = SpoolFiles(disk, ROOT)
+    files.open()
+    files.commit([put("a", n=1)])
+    disk.put(ROOT / "tmp" / "2.batch", b'[["jobs","b",tru')
+    disk.put(ROOT / "tmp" / "2-0.json", b'{"seq":2,"batch":2,"key":"b","record":{}}')
+    disk.restart()
+    again = SpoolFiles(disk, ROOT)
+    assert list(again.open().jobs) == ["a"]
+    assert len(again.damage) == 2
+    assert {path.name for path in disk.files() if path.parent.name == "corrupt"} == {
+        "tmp-2.batch",
+        "tmp-2-0.json",
+    }
+
+
 async def test_a_record_that_a_person_has_edited_loads(top: Path) -> None:
     await commit(lambda: SpoolStore(top), [put("a", n=1)])
     (path,) = top.glob("jobs/*/a.json")

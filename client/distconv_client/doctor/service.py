@@ -128,7 +128,9 @@ class Service:
         """Check that the daemon accepts changes."""
         reply = self._http.get("/readyz")
         if reply.is_success:
-            return ok("ready", "the daemon accepts jobs")
+            warnings: dict[str, str] = reply.json().get("warnings") or {}
+            said = "".join(f"; {what}: {warning}" for what, warning in warnings.items())
+            return ok("ready", text.clean(f"the daemon accepts jobs{said}"))
         causes = reply.json().get("causes") or {"unknown": f"HTTP {reply.status_code}"}
         detail = "; ".join(f"{cause}: {reason}" for cause, reason in causes.items())
         remedy = "See the daemon's log; usually its disk is full or failing, or it is stopping."

@@ -23,14 +23,21 @@ from distconvd.plugin_host.loading import LoadedPlugin
 
 
 class Readiness(msgspec.Struct):
-    """Why the daemon is not ready, by cause; it is ready when this is empty."""
+    """Why the daemon is not ready, by cause; it is ready when there are none.
+
+    Attributes:
+        causes: why changes are refused.
+        warnings: what a person should look at although changes are accepted.
+    """
 
     causes: dict[str, str]
+    warnings: dict[str, str] = {}
 
 
-def readiness_reply(causes: dict[str, str]) -> Response:
+def readiness_reply(readiness: Readiness) -> Response:
     """Return the answer of `/readyz`: 200, or 503 if there are causes."""
-    reply = encoded(ReadyReply(not causes, causes), 503 if causes else 200)
+    causes = readiness.causes
+    reply = encoded(ReadyReply(not causes, causes, readiness.warnings), 503 if causes else 200)
     if causes:
         reply.headers = {"Retry-After": RETRY_AFTER_S}
     return reply
@@ -83,7 +90,7 @@ class OperationsApi:
 
     async def ready(self, request: Request) -> Response:
         """`GET /readyz`: 503 with the causes while changes cannot be accepted."""
-        return readiness_reply(self._readiness().causes)
+        return readiness_reply(self._readiness())
 
     async def version(self, request: Request) -> Response:
         """`GET /version`."""

@@ -6,7 +6,7 @@ other request, whatever its key, is 503 with `Retry-After`, because jobs and rou
 
 from typing import NoReturn
 
-from distconvd.api.operations import readiness_reply
+from distconvd.api.operations import Readiness, readiness_reply
 from distconvd.edge.app import App
 from distconvd.edge.http import Principal, Request, Response, Route
 from distconvd.errors import Unavailable
@@ -34,7 +34,7 @@ async def _alive(request: Request) -> Response:
 
 
 async def _ready(request: Request) -> Response:
-    return readiness_reply({"starting": REASON})
+    return readiness_reply(Readiness({"starting": REASON}))
 
 
 async def _refuse(request: Request) -> NoReturn:

@@ -47,9 +47,10 @@ _AUDIT_EPILOG = """\
 examples:
   distconvd audit --state-file /var/lib/distconv/state.json     a store that no daemon uses
   distconvd audit --store spool --state-file /var/lib/distconv/state
+  distconvd audit --repair --state-file /var/lib/distconv/state.json
   DISTCONV_API_KEY=SECRET distconvd audit --url http://dispatch:8080     a daemon that runs
 
-A store is only read: nothing on disk changes, and no daemon can start meanwhile. To audit a store
+Without --repair a store is only read: nothing on disk changes, and no daemon can start meanwhile. To audit a store
 that is in use, audit its daemon with --url, or copy state.json and audit the copy.
 Each fault is one line: the record, what is wrong, the name of the rule, what to do.
 Exit codes: 0 clean, 1 faults, 2 the audit could not run, 78 wrong configuration.
@@ -160,6 +161,11 @@ def _add_audit(commands: Any) -> None:
         help="check a store, or a running daemon, for faults",
         epilog=_AUDIT_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    audit.add_argument(
+        "--repair",
+        action="store_true",
+        help="first write what is whole of a damaged store, and acknowledge the damage",
     )
     audit.add_argument("--url", metavar="URL", help="a running daemon, instead of a store")
     _add_store_flags(audit)

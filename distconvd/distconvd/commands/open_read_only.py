@@ -7,7 +7,7 @@ logged, as they are not true of the real files (nothing is set aside).
 """
 
 import logging
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from distconvd.commands.read_only_disk import DiskView
 from distconvd.config import Config
 from distconvd.errors import ConfigError, StoreError
 from distconvd.plugin_host.loading import Context, Plugins, build_checked
-from distconvd.store import Snapshot, Store
+from distconvd.store import Damage, DamageReporter, Snapshot, Store
 
 DAMAGE_MAX = 1000
 
@@ -28,11 +28,13 @@ class StoreView(NamedTuple):
         place: store and path, as `migrate` writes them.
         snapshot: all records.
         damage: what the store reported as damaged.
+        reported: all damage that nobody has acknowledged, with the records that it concerns.
     """
 
     place: str
     snapshot: Snapshot
     damage: list[str]
+    reported: Sequence[Damage] = ()
 
 
 @asynccontextmanager
@@ -48,7 +50,8 @@ async def open_read_only(config: Config, *, is_tolerant: bool) -> AsyncGenerator
         StoreError: a daemon uses it, it is damaged, or it cannot be read.
     """
     context = Context(config, disk=DiskView())
-    store = _build_store(config, context)
+    store = build_store(config, context)
+    _require_own_disk(config, context)
     if not context.state_file.exists():
         raise ConfigError(
             f"{context.state_file} does not exist; name the store with --store and --state-file, as "
@@ -61,7 +64,7 @@ async def open_read_only(config: Config, *, is_tolerant: bool) -> AsyncGenerator
     try:
         if damage and not is_tolerant:
             raise damaged(damage)
-        yield StoreView(f"{config.store}:{config.state_file}", snapshot, damage)
+        yield StoreView(f"{config.store}:{config.state_file}", snapshot, damage, damage_of(store))
     finally:
         await store.aclose()
 
@@ -99,11 +102,21 @@ def damaged(damage: list[str]) -> StoreError:
     )
 
 
-def _build_store(config: Config, context: Context) -> Store:
+def damage_of(store: Store) -> Sequence[Damage]:
+    """Return the damage that an open store reports."""
+    return tuple(store.damage) if isinstance(store, DamageReporter) else ()
+
+
+def build_store(config: Config, context: Context) -> Store:
+    """Return the store of a configuration, not opened yet."""
     stores = Plugins(config.plugins).collect("distconvd_register_stores", "store")
     store: Store = build_checked(
         "store", config.store, stores.pick(config.store), context, owner=stores.owner(config.store)
     )
+    return store
+
+
+def _require_own_disk(config: Config, context: Context) -> None:
     if not context.disk_was_taken:
         raise ConfigError(
             f"the store {config.store!r} does not write through the disk that it is given "
@@ -112,7 +125,6 @@ def _build_store(config: Config, context: Context) -> Store:
             "store and use that",
             exit_code=2,
         )
-    return store
 
 
 class _DamageHandler(logging.Handler):

@@ -86,6 +86,11 @@ class Metrics:
         self._not_ready = Gauge(
             "distconv_not_ready", "1 while changes are refused, else 0.", registry=self._registry
         )
+        self._store_damage = Gauge(
+            "distconv_store_damage",
+            "Damage of the store that nobody has acknowledged with `distconvd audit --repair`.",
+            registry=self._registry,
+        )
         slow: Mapping[tuple[str, str], int] = {} if slow_hooks is None else slow_hooks
         failed: Mapping[str, int] = {} if service_failures is None else service_failures
         plugins = _PluginCollector(event_bus, slow, failed)
@@ -107,6 +112,10 @@ class Metrics:
     def show_not_ready(self, refuses: Callable[[], bool]) -> None:
         """Show what `refuses` returns: whether `/readyz` fails."""
         self._not_ready.set_function(refuses)
+
+    def show_store_damage(self, count: int) -> None:
+        """Show how much damage of the store is not acknowledged."""
+        self._store_damage.set(count)
 
     def observe_request(self, exchange: Exchange) -> None:
         """Count one request: by the route's pattern instead of its path, and with methods that a

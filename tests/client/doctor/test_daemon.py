@@ -103,6 +103,13 @@ def test_a_daemon_that_is_not_ready_is_reported_with_its_causes(
     assert outcomes(doctor_config)["round trip"] == "skip"
 
 
+def test_what_a_ready_daemon_warns_of_is_shown(doctor_config: DoctorConfig, site: Site) -> None:
+    site.replies["GET /readyz"] = found({"ready": True, "warnings": {"store": "it was damaged"}})
+    assert Finding("ready", "ok", "the daemon accepts jobs; store: it was damaged") in run_checks(
+        doctor_config
+    )
+
+
 @pytest.mark.parametrize(
     "engines,said",
     [

@@ -10,11 +10,13 @@ from distconvd.model import EngineState, JobStatus
 from distconvd.plugin_host.loading import LoadedPlugin
 
 
-class ReadyReply(msgspec.Struct, frozen=True):
+class ReadyReply(msgspec.Struct, frozen=True, omit_defaults=True):
     """Whether changes are accepted; if not, each cause with its reason."""
 
     ready: bool
     causes: dict[str, str]
+    warnings: dict[str, str] = {}
+    """What a person should look at although changes are accepted; omitted if there is nothing."""
 
 
 class VersionReply(msgspec.Struct, frozen=True, kw_only=True):

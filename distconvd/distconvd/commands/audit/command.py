@@ -14,6 +14,7 @@ import trio
 from distconvd.commands.audit.asking import EXIT_NOT_AUDITED, RemoteDaemon
 from distconvd.commands.audit.finding import Finding
 from distconvd.commands.audit.invariants import remedy_of
+from distconvd.commands.audit.repair import repair
 from distconvd.commands.audit.running import RunningAudit
 from distconvd.commands.audit.stored import StoredAudit
 from distconvd.commands.counts import count
@@ -29,7 +30,15 @@ SHOWN_MAX = 100
 
 def run(given: argparse.Namespace, config: Config) -> None:
     """Audit what the command line names; exits 1 if there are faults. Raises `ConfigError`."""
+    if given.repair and given.url:
+        raise ConfigError(
+            "--repair needs the store itself, with its daemon stopped; name it with --store and "
+            "--state-file instead of --url",
+            exit_code=2,
+        )
     try:
+        if given.repair:
+            trio.run(repair, config)
         faults = _audit_daemon(given.url, config) if given.url else trio.run(_audit_store, config)
     except (StoreError, OSError) as error:
         raise ConfigError(_describe(error), exit_code=EXIT_NOT_AUDITED) from error
@@ -45,7 +54,7 @@ def _describe(error: StoreError | OSError) -> str:
 
 async def _audit_store(config: Config) -> int:
     async with open_read_only(config, is_tolerant=True) as view:
-        audit = StoredAudit(view.snapshot, view.damage)
+        audit = StoredAudit(view.snapshot, view.damage, view.reported)
         faults = _print_findings(audit.findings(_archive_of(config)))
         counts = [count(len(getattr(view.snapshot, table)), table) for table in TABLES]
         _conclude(f"{view.place}: {', '.join(counts)}, {audit.archived} archived", faults)

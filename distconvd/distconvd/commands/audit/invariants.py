@@ -70,6 +70,8 @@ REMEDIES: dict[str, str] = {
     "meta-unreadable": "The key counts as new. Stop the daemon and remove the record.",
     "floor-unreadable": "No daemon can start with it. Stop the daemon and remove the record.",
     "key-to-nowhere": "A repeated submission with this key fails; submit with another one.",
+    "damage": "`distconvd audit --repair` acknowledges it.",
+    "damage-touched": f"Compare it with what you know of it: submit a missing job again, and {_RETRY}.",
     "store": "Copy all of the store's files to a safe place before the next start.",
     # The archive.
     "archive-garbage": "Restore the file from a backup; the daemon skips the line.",

@@ -5,7 +5,7 @@ engines' counts of assigned jobs and for idempotency keys whose jobs have been r
 yielded as they are found, first of the tables in order, then of the archive, file by file.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -20,7 +20,7 @@ from distconvd.dispatch.records import UNREADABLE, decode_engine, decode_job, no
 from distconvd.dispatch.retire import FLOOR_KEY, Floor
 from distconvd.dispatch.submit import IDEMPOTENCY_PREFIX, Remembered
 from distconvd.model import AttemptHistory, EngineRecord, Job, JobStatus
-from distconvd.store import Snapshot
+from distconvd.store import Damage, RecordName, Snapshot, Table
 
 T = TypeVar("T")
 
@@ -35,11 +35,15 @@ class StoredAudit:
     Args:
         snapshot: the contents of the store.
         damage: what the store reported as damaged while it opened.
+        reported: all damage that nobody has acknowledged, also by earlier starts.
     """
 
-    def __init__(self, snapshot: Snapshot, damage: list[str]) -> None:
+    def __init__(
+        self, snapshot: Snapshot, damage: list[str], reported: Sequence[Damage] = ()
+    ) -> None:
         self._snapshot = snapshot
         self._damage = damage
+        self._reported = reported
         self._slots: dict[str, int] = {}
         self._assigned: dict[str, int] = {}
         self._floor_us = 0
@@ -55,6 +59,7 @@ class StoredAudit:
         """
         for message in self._damage:
             yield Finding("store", "store", f"a start would report: {message}")
+        yield from self.damage()
         yield from self._engines()
         yield from self._jobs()
         yield from self._over_slots()
@@ -67,6 +72,20 @@ class StoredAudit:
                 self._wanted.pop(job_id, None)
         self.archived = audit.jobs
         yield from self._lost_keys()
+
+    def damage(self) -> Iterator[Finding]:
+        """Yield the damage of earlier starts, and once each record of which a change is lost."""
+        for damage in self._reported:
+            if not any(damage.text.startswith(message) for message in self._damage):
+                yield Finding("damage", "store", damage.text)
+        names = (name for damage in self._reported for name in damage.touched)
+        for subject, is_there in {_subject(name): self._has(name) for name in names}.items():
+            state = "it may be older than what was acknowledged" if is_there else "it is missing"
+            yield Finding("damage-touched", subject, f"a change was lost by damage; {state}")
+
+    def _has(self, name: RecordName) -> bool:
+        table = "jobs" if name.table == "attempts" else name.table
+        return name.key in getattr(self._snapshot, table)
 
     def _engines(self) -> Iterator[Finding]:
         for key, record in self._snapshot.engines.items():
@@ -159,6 +178,16 @@ class StoredAudit:
         for job_id, key in self._wanted.items():
             detail = f"{key} created it, but it is neither in the store nor in the archive"
             yield Finding("key-to-nowhere", f"job {job_id}", detail)
+
+
+def _subject(name: RecordName) -> str:
+    kinds: dict[Table, str] = {
+        "jobs": "job",
+        "attempts": "job",
+        "engines": "engine",
+        "meta": "meta",
+    }
+    return f"{kinds[name.table]} {name.key}"
 
 
 def _decoded(decode: Callable[[bytes], T], record: bytes) -> T | None:

@@ -23,13 +23,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from distconv_plugins.stores.encoded import checked_changes
+from distconv_plugins.stores.json_store.damage_file import DamageFile
 from distconv_plugins.stores.json_store.journal import Journal, Position, sync_file
 from distconv_plugins.stores.json_store.names import Names
 from distconv_plugins.stores.json_store.recovery import Recovered, recover
 from distconv_plugins.stores.json_store.state_file import Tables, empty_tables, write_state
 from distconvd.disk import Disk, DiskLock, make_directories
 from distconvd.errors import StoreError, StoreLocked
-from distconvd.store import Change
+from distconvd.store import Change, Damage
 
 log = logging.getLogger("distconvd.store")
 
@@ -58,6 +59,7 @@ class JsonFiles:
         self.state_bytes = 0
         self._disk = disk
         self._names = Names(disk, state)
+        self._damage_file = DamageFile(disk, self._names)
         self._lock: DiskLock | None = None
         self._data_locks: list[DiskLock] = []
         """Locks on the journals of earlier runs, until this run has a journal of its own."""
@@ -135,6 +137,7 @@ class JsonFiles:
 
     def _open_locked(self) -> None:
         self._remove(self._names.new)
+        self._damage_file.read()
         found = recover(self._disk, self._names)
         self.tables = found.tables
         self.state_bytes = found.state_bytes
@@ -145,10 +148,33 @@ class JsonFiles:
         for path in found.empty:
             self._remove(path)
         self._set_aside(found.orphans, "orphan")
+        self._report(found)
         if found.keep_state is not None:
             self._names.copy_aside(self._names.state, found.keep_state)
         self._begin(found)
         self._set_aside(found.damaged, "damaged")
+
+    def _report(self, found: Recovered) -> None:
+        """Log the damage, and write it down before the files that show it are replaced."""
+        if self._names.damage in found.orphans:
+            self._damage_file.read()
+        for earlier in self._damage_file.damage:
+            log.warning("damage that nobody has acknowledged (`distconvd audit`): %s", earlier.text)
+        damage = found.damage()
+        for fresh in damage:
+            log.error("%s", fresh.text)
+        self._damage_file.add(damage)
+
+    @property
+    def damage(self) -> list[Damage]:
+        """All damage that was found and not acknowledged, also by earlier runs."""
+        return self._damage_file.damage
+
+    def acknowledge_damage(self) -> None:
+        """Forget the damage, durably."""
+        if self._lock is None:
+            raise StoreError("the store is closed")
+        self._damage_file.acknowledge()
 
     def _begin(self, found: Recovered) -> None:
         """Get ready to append, always to a new journal: an earlier run's may have failed to sync.

@@ -1,34 +1,27 @@
-"""Write and read the json store's journal, a text file with a line for each batch.
+"""Write the json store's journal, a text file with a line for each batch.
 
 A line is a JSON object that begins with the checksum and the size of what follows:
 
-    {"crc":"6b0fd5a2","size":46,"journal":7,"format":1,"after":[6,112]}
-    {"crc":"1c291ca3","size":61,"batch":1,"changes":[["jobs","1754_1",{"job_id":"1754_1"}]]}
+    {"crc":"bcb127f9","size":39,"journal":7,"format":1,"after":[6,112]}
+    {"crc":"ac05ec29","size":72,"journal":7,"batch":1,"changes":[["jobs","1754_1",{"job_id":"1754_1"}]]}
 
 The first line says which journal this is and where it continues: after how many batches of which
-earlier one. A change is `[table, key, record]`, with `null` for a delete.
-
-Rules: a line is valid if its size, its checksum and its number are right. The first invalid one
-ends the journal. If no valid line follows, a crash interrupted a write that was never
-acknowledged, and the rest is cut off; if one does, the disk has damaged what was durable.
+earlier one. The others say of which journal they are (earlier versions did not), and count up from 1.
+A change is `[table, key, record]`, with `null` for a delete: never a difference to an earlier record,
+so a batch can be applied although an earlier one is lost. `journal_reader` reads journals.
 """
 
-import re
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
-from distconv_plugins.stores.encoded import BAD_JSON, encoded_key
+from distconv_plugins.stores.encoded import encoded_key
 from distconvd.disk import Disk, DiskFile, DiskLock, write_all
-from distconvd.errors import StoreTooNew
-from distconvd.store import Change, Table
+from distconvd.store import Change
 
 FORMAT = 1
 _READ_BYTES = 1 << 20
-_START = re.compile(rb'\{"crc":"')
 _OPENING = len(b'{"crc":"01234567","size":')
 
 
@@ -37,21 +30,6 @@ class Position(NamedTuple):
 
     journal: int
     batches: int
-
-
-class _Header(msgspec.Struct):
-    journal: int
-    format: int
-    after: tuple[int, int]
-
-
-class _Batch(msgspec.Struct):
-    batch: int
-    changes: list[tuple[Table, str, msgspec.Raw]]
-
-
-_header = msgspec.json.Decoder(_Header)
-_batch = msgspec.json.Decoder(_Batch)
 
 
 def encode_line(payload: bytes) -> bytes:
@@ -66,103 +44,19 @@ def decode_line(line: bytes) -> bytes | None:
     return b"{" + payload if comma > 0 and encode_line(payload)[:-1] == line else None
 
 
-def contains_valid_line(line: bytes) -> bool:
-    """Whether a damaged line ends in a valid one, because the line break between them is lost."""
-    starts = (match.start() for match in _START.finditer(line, 1))
-    return any(decode_line(line[start:]) is not None for start in starts)
-
-
-def encode_batch(number: int, changes: Sequence[Change]) -> bytes:
+def encode_batch(journal: int, number: int, changes: Sequence[Change]) -> bytes:
     """Return the line of a batch, whose records have been checked and are on one line each."""
     parts: list[bytes] = []
     for table, key, record in changes:
         value = b"null" if record is None else record
         parts.append(b'["%b",%b,%b]' % (table.encode(), encoded_key(key), value))
-    return encode_line(b'"batch":%d,"changes":[%b]}' % (number, b",".join(parts)))
+    what = b'"journal":%d,"batch":%d,"changes":[%b]}' % (journal, number, b",".join(parts))
+    return encode_line(what)
 
 
 def encode_header(number: int, after: Position) -> bytes:
     """Return the first line of journal `number`."""
     return encode_line(b'"journal":%d,"format":%d,"after":[%d,%d]}' % (number, FORMAT, *after))
-
-
-class JournalReader:
-    """Reads journal `number` from `path`, one batch at a time.
-
-    Attributes, of which the last three are final once `batches` is exhausted:
-        after: the position in the header; None if the header itself is damaged.
-        good_bytes: the size of the valid lines at the beginning.
-        torn_bytes: the size of what follows them.
-        damaged: whether a valid line follows an invalid one.
-
-    Raises:
-        StoreTooNew: a newer version wrote it.
-    """
-
-    def __init__(self, disk: Disk, path: Path, number: int) -> None:
-        self.path = path
-        self.after: Position | None = None
-        self.good_bytes = 0
-        self.torn_bytes = 0
-        self.damaged = False
-        self._number = number
-        self._lines = read_lines(disk, path)
-        self._read_header()
-
-    def _read_header(self) -> None:
-        line, is_whole = next(self._lines, (b"", False))
-        payload = decode_line(line) if is_whole else None
-        self.after = None if payload is None else _after(self.path, payload, self._number)
-        self._count(line, is_whole, good=self.after is not None)
-
-    def batches(self) -> Iterator[list[Change]]:
-        """Yield the batches up to the first invalid line, then classify what follows."""
-        number = 0
-        for line, is_whole in self._lines:
-            payload = decode_line(line) if is_whole else None
-            changes = None
-            if payload is not None and not self.torn_bytes:
-                changes = _changes(payload, number + 1)
-            if changes is None:
-                self.damaged = self.damaged or payload is not None or contains_valid_line(line)
-            self._count(line, is_whole, good=changes is not None)
-            if changes is not None:
-                number += 1
-                yield changes
-
-    def _count(self, line: bytes, is_whole: bool, *, good: bool) -> None:
-        size = len(line) + is_whole  # the line break, if it is there
-        if good:
-            self.good_bytes += size
-        else:
-            self.torn_bytes += size
-
-
-def _after(path: Path, payload: bytes, number: int) -> Position | None:
-    """Return the header's position; None if it is another journal's or not a header."""
-    try:
-        header = _header.decode(payload)
-    except BAD_JSON:
-        return None
-    if header.format > FORMAT:
-        raise StoreTooNew(
-            f"the journal {path} has format {header.format}, and this version supports up to "
-            f"{FORMAT}; start the newer version that wrote it, or restore a backup of this one's"
-        )
-    return Position(*header.after) if header.journal == number else None
-
-
-def _changes(payload: bytes, number: int) -> list[Change] | None:
-    try:
-        batch = _batch.decode(payload)
-    except BAD_JSON:
-        return None
-    if batch.batch != number:
-        return None
-    return [
-        Change(table, key, None if bytes(record) == b"null" else bytes(record))
-        for table, key, record in batch.changes
-    ]
 
 
 class Journal:
@@ -210,7 +104,7 @@ class Journal:
 
     def append(self, changes: Sequence[Change]) -> int:
         """Make a batch durable, and return the size of its line."""
-        line = encode_batch(self.batches + 1, changes)
+        line = encode_batch(self.number, self.batches + 1, changes)
         try:
             write_all(self._file, line)
         except BaseException:

@@ -19,6 +19,9 @@ class Names:
         self.linked = self._sibling("previous-new")
         """A link to the state file that is about to become the previous one."""
         self.lock = self._sibling("lock")
+        self.damage = self._sibling("damage")
+        """The damage that the operator has not acknowledged yet."""
+        self.damage_new = self._sibling("damage-new")
         self._disk = disk
         self._journal = re.compile(re.escape(state.name) + r"\.journal-(\d{1,18})")
 

@@ -30,7 +30,7 @@ from distconv_plugins.stores.encoded import BAD_JSON, encoded_key, is_object, on
 from distconv_plugins.stores.json_store.journal import Position, read_lines
 from distconvd.disk import Disk, read_all, write_all
 from distconvd.errors import StoreError, StoreTooNew
-from distconvd.store import TABLES, Table
+from distconvd.store import TABLES, RecordName, Table
 
 FORMAT = 1
 _CHUNK_RECORDS = 128
@@ -55,8 +55,8 @@ class State(NamedTuple):
     tables: Tables
     position: Position | None
     """None for a file that another program wrote."""
-    dropped: list[str]
-    """Records that are not objects, as `table/key`."""
+    dropped: list[RecordName]
+    """Records that are not objects."""
     size_bytes: int
 
 
@@ -176,7 +176,7 @@ def _read_whole(disk: Disk, path: Path) -> State:
         _check_shape(document)
         position = _position(path, document["distconv"]) if "distconv" in document else None
         tables = empty_tables()
-        dropped: list[str] = []
+        dropped: list[RecordName] = []
         for table in TABLES:
             _read_table(table, document.get(table), tables, dropped)
     except BAD_JSON as error:
@@ -191,7 +191,9 @@ def _check_shape(document: Mapping[str, msgspec.Raw]) -> None:
         raise StateCorrupt(f"it has neither jobs nor engines, but {strange}: is it another file?")
 
 
-def _read_table(table: Table, raw: msgspec.Raw | None, tables: Tables, dropped: list[str]) -> None:
+def _read_table(
+    table: Table, raw: msgspec.Raw | None, tables: Tables, dropped: list[RecordName]
+) -> None:
     if raw is None or bytes(raw) == b"null":
         return
     for key, value in _raw_object.decode(raw).items():
@@ -199,7 +201,7 @@ def _read_table(table: Table, raw: msgspec.Raw | None, tables: Tables, dropped: 
         if is_object(record):
             tables[table][key] = record
         else:
-            dropped.append(f"{table}/{key}")
+            dropped.append(RecordName(table, key))
 
 
 def _position(path: Path, raw: msgspec.Raw) -> Position:

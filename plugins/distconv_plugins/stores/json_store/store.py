@@ -18,7 +18,7 @@ from distconv_plugins.shared.os_errors import describe_error
 from distconv_plugins.stores.json_store.files import JsonFiles
 from distconvd.disk import REAL_DISK, Disk
 from distconvd.errors import StoreError
-from distconvd.store import Change, Snapshot
+from distconvd.store import Change, Damage, Snapshot
 
 log = logging.getLogger("distconvd.store")
 
@@ -85,6 +85,15 @@ class JsonStore:
         """Make the changes durable, all or none; an empty batch only tests the disk."""
         await self._run(lambda: self._files.commit(changes))
         self._compactor.notify_change()
+
+    @property
+    def damage(self) -> Sequence[Damage]:
+        """All damage that was found and not acknowledged, also by earlier runs."""
+        return self._files.damage
+
+    async def acknowledge_damage(self) -> None:
+        """Forget the damage, durably."""
+        await self._run(self._files.acknowledge_damage)
 
     async def aclose(self) -> None:
         """Write a checkpoint and release the lock."""

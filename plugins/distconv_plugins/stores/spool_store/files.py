@@ -29,11 +29,13 @@ from distconv_plugins.stores.encoded import BAD_JSON, checked_changes, is_object
 from distconv_plugins.stores.spool_store.names import Tree
 from distconvd.disk import Disk, DiskLock, make_directories, read_all, write_all
 from distconvd.errors import StoreError, StoreLocked, StoreTooNew
-from distconvd.store import TABLES, Change, Snapshot, Table
+from distconvd.store import TABLES, Change, Damage, Snapshot, Table
 
 log = logging.getLogger("distconvd.store")
 
 FORMAT = 1
+ACKNOWLEDGED = ".acknowledged"
+"""Ends the names of corrupt files that the operator knows of."""
 
 
 class _Format(msgspec.Struct):
@@ -75,6 +77,7 @@ class SpoolFiles:
         self._lock: DiskLock | None = None
         self._data_lock: DiskLock | None = None
         """On a file that stays while the store is open: the lock file's name may be removed."""
+        self._damage: list[Damage] = []
         self._order: dict[Table, dict[str, int]] = {table: {} for table in TABLES}
         self._next_seq = 1
         self._next_batch = 1
@@ -111,7 +114,9 @@ class SpoolFiles:
             for batch in self._tree.manifests(self._disk):
                 self._recover(batch)
             self._clean_tmp()
-            return self._read()
+            snapshot = self._read()
+            self._damage = self._find_damage()
+            return snapshot
         except BaseException:
             self.close()
             raise
@@ -165,13 +170,26 @@ class SpoolFiles:
         try:
             entries = _manifest.decode(read_all(self._disk, path))
         except BAD_JSON:
-            # Its name survived without its content, so the batch never counted: `_finish` only
-            # removes the manifest.
-            entries = []
+            # It was synced before it got this name, so it has been damaged since.
+            self._set_batch_aside(batch)
+            return
         if all(self._is_there(batch, index, entry) for index, entry in enumerate(entries)):
             self._finish(batch, entries)
         else:
             log.warning("batch %d of %s was never acknowledged; dropped", batch, self._tree.root)
+
+    def _set_batch_aside(self, batch: int) -> None:
+        self._make_directory(self._tree.corrupt)
+        for name in self._disk.listdir(self._tree.tmp):
+            if name.startswith(f"{batch}-") or name == self._tree.manifest(batch).name:
+                self._disk.rename(self._tree.tmp / name, self._tree.corrupt / f"tmp-{name}")
+        self._disk.fsync_dir(self._tree.corrupt)
+        log.error(
+            "the manifest of batch %d of %s is damaged; its files are kept in %s",
+            batch,
+            self._tree.root,
+            self._tree.corrupt,
+        )
 
     def _is_there(self, batch: int, index: int, entry: _Entry) -> bool:
         if not entry.put or self._tree.new(batch, index).name in self._disk.listdir(self._tree.tmp):
@@ -207,6 +225,36 @@ class SpoolFiles:
             self._next_seq = max(self._next_seq, found[-1][0] + 1)
         self._order[table] = {key: seq for seq, key, _record in found}
         return {key: record for _seq, key, record in found}
+
+    @property
+    def damage(self) -> list[Damage]:
+        """The files that were set aside and not acknowledged, also by earlier runs."""
+        return list(self._damage)
+
+    def _find_damage(self) -> list[Damage]:
+        if not self._disk.is_directory(self._tree.corrupt):
+            return []
+        return [
+            Damage(
+                f"{self._tree.corrupt / name} is not a record, or not the record of that name",
+                self._tree.named_by(name),
+            )
+            for name in sorted(self._disk.listdir(self._tree.corrupt))
+            if not name.endswith(ACKNOWLEDGED)
+        ]
+
+    def acknowledge_damage(self) -> None:
+        """Forget the damage, durably: the files stay under another name."""
+        if self._lock is None:
+            raise StoreError("the store is closed")
+        if not self._damage:
+            return
+        for name in self._disk.listdir(self._tree.corrupt):
+            if not name.endswith(ACKNOWLEDGED):
+                path = self._tree.corrupt / name
+                self._disk.rename(path, path.with_name(name + ACKNOWLEDGED))
+        self._disk.fsync_dir(self._tree.corrupt)
+        self._damage = []
 
     def _read_file(self, path: Path) -> _File | None:
         """Return the content of a record's file; None if it is not valid."""

@@ -18,7 +18,7 @@ import re
 from pathlib import Path
 
 from distconvd.disk import Disk
-from distconvd.store import TABLES, Table
+from distconvd.store import TABLES, RecordName, Table
 
 _PLAIN = re.compile(r"[a-z0-9_-]([a-z0-9_.-]{0,118}[a-z0-9_-])?")
 _UNREADABLE = re.compile(r"[^a-z0-9_-]+")
@@ -67,6 +67,14 @@ class Tree:
         """Return the numbers of the batches that have a manifest, in order."""
         names = (Path(name) for name in disk.listdir(self.tmp))
         return sorted(int(name.stem) for name in names if name.suffix == ".batch")
+
+    def named_by(self, corrupt: str) -> tuple[RecordName, ...]:
+        """Return the record that a file in `corrupt/` had, if its name is that of the key."""
+        for table in TABLES:
+            key = corrupt.removeprefix(f"{table}-").removesuffix(".json")
+            if corrupt == f"{table}-{key}.json" and _PLAIN.fullmatch(key):
+                return (RecordName(table, key),)
+        return ()
 
     def strangers(self, disk: Disk) -> list[str]:
         """Return the names in the root that do not belong to a spool store."""

@@ -15,7 +15,7 @@ from distconv_plugins.shared.os_errors import describe_error
 from distconv_plugins.stores.spool_store.files import SpoolFiles
 from distconvd.disk import REAL_DISK, Disk
 from distconvd.errors import StoreError
-from distconvd.store import Change, Snapshot
+from distconvd.store import Change, Damage, Snapshot
 
 T = TypeVar("T")
 
@@ -50,6 +50,15 @@ class SpoolStore:
     async def commit(self, changes: Sequence[Change]) -> None:
         """Make the changes durable, all or none; an empty batch only tests the disk."""
         await self._run(lambda: self._files.commit(changes))
+
+    @property
+    def damage(self) -> Sequence[Damage]:
+        """The files that were set aside and not acknowledged, also by earlier runs."""
+        return self._files.damage
+
+    async def acknowledge_damage(self) -> None:
+        """Forget the damage, durably."""
+        await self._run(self._files.acknowledge_damage)
 
     async def aclose(self) -> None:
         """Release the lock."""
