@@ -6,7 +6,7 @@ SYSTEM_FFMPEG_TESTS := -m e2e tests/engine $(patsubst %,--ignore-glob='*test_%*'
 # Arguments for pytest; CI asks for the slowest tests with it.
 PYTEST_FLAGS ?=
 
-.PHONY: help setup demo test test-system-ffmpeg unit torture fuzz verdicts realmedia bench check lint types wheel-test operator-tools fmt lock clean
+.PHONY: help setup demo test ffmpegs test-ffmpeg test-system-ffmpeg unit torture fuzz verdicts realmedia bench check lint types wheel-test operator-tools fmt lock clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -21,8 +21,14 @@ demo: setup ## run the main job: daemon, two engines, real clips to four codecs
 test: setup ## run all tests: in parallel, then those that measure, alone
 	@$(BIN)/python tools/run_tests.py $(PYTEST_FLAGS)
 
-test-system-ffmpeg: setup ## run what the engine does with ffmpeg again, with the system's (5.1 or newer)
-	DISTCONV_TEST_FFMPEG=system $(BIN)/pytest --numprocesses=2 --dist=loadfile $(PYTEST_FLAGS) $(SYSTEM_FFMPEG_TESTS)
+ffmpegs: setup ## put ffmpeg 7.1, 8.1 and 9.0 into .tools, for test-ffmpeg and realmedia
+	@$(BIN)/python -m tools.ffmpegs
+
+test-ffmpeg: setup ## run what the engine does with ffmpeg again, with FFMPEG=7.1, 8.1, 9.0, system (5.1) or PATH
+	DISTCONV_TEST_FFMPEG=$(or $(wildcard $(CURDIR)/.tools/ffmpeg-$(FFMPEG)/ffmpeg),$(FFMPEG),system) $(BIN)/pytest --numprocesses=2 --dist=loadfile $(PYTEST_FLAGS) $(SYSTEM_FFMPEG_TESTS)
+
+test-system-ffmpeg: ## the same with the system's, Debian's 5.1 in CI
+	@$(MAKE) --no-print-directory test-ffmpeg FFMPEG=system
 
 unit: setup ## run the fast tests only: no ffmpeg, no daemon process (under a minute)
 	@$(BIN)/python tools/run_tests.py -m "not e2e and not slow"
@@ -34,7 +40,7 @@ verdicts: setup ## run every bad and odd source through the whole engine, as doc
 	DISTCONV_FULL_MATRIX=1 $(BIN)/pytest -q --numprocesses=auto --dist=worksteal tests/engine/pipeline/test_corrupt_sources.py tests/engine/pipeline/test_odd_sources.py
 
 realmedia: setup ## run real files of DIR=FOLDER and print the figures; FFMPEG=system, REPORT=FILE to go on from
-	$(BIN)/python tools/realmedia.py $(or $(DIR),../shared/realmedia) $(if $(FFMPEG),--ffmpeg $(FFMPEG)) $(if $(REPORT),--report $(REPORT))
+	$(BIN)/python tools/realmedia.py $(or $(DIR),../shared/realmedia) $(if $(FFMPEG),--ffmpeg $(or $(wildcard $(CURDIR)/.tools/ffmpeg-$(FFMPEG)/ffmpeg),$(FFMPEG))) $(if $(REPORT),--report $(REPORT))
 
 fuzz: setup ## search for a byte stream that breaks the HTTP edge, for MINUTES=5
 	$(BIN)/python tools/fuzz.py --minutes $(or $(MINUTES),5)

@@ -58,6 +58,10 @@ class NotAllowedHere(EngineFault):
     error_class = FailureClass.NOT_ALLOWED
 
 
+class Incapable(EngineFault):
+    """The ffmpeg that was used lacks something that the job needs; another one may have it."""
+
+
 class TransientFault(JobFailure):
     """A passing fault, such as a full disk or an unavailable server."""
 

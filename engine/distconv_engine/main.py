@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         config = loaded.config
         setup_logs(config.log_level, config.log_format)
-        tools = find_tools(config.ffmpeg)
+        tools = find_tools(config.ffmpeg, hardware=config.hardware == "prefer")
         with prepare(config):
             engine_id = config.engine_id or kept_engine_id(config.work_dir)
             _run(config, engine_id, tools)

@@ -44,13 +44,15 @@ def report() -> Report:
     try:
         config = load_config([], os.environ, __version__).config
         _check_disk_space(found, config)
-        tools = find_tools(config.ffmpeg)
+        tools = find_tools(config.ffmpeg, hardware=config.hardware == "prefer")
     except (ConfigError, OSError) as error:
         found.error = describe_fault(error)
         return found
     found.ffmpeg, found.version = tools.ffmpeg, tools.version
     capabilities = trio.run(_verify_encoders, config, tools)
-    found.encoders = {codec: capabilities.encoders(codec)[0].name for codec in capabilities.codecs}
+    found.encoders = {
+        codec: capabilities.encoders(codec)[0].encoder.name for codec in capabilities.codecs
+    }
     return found
 
 

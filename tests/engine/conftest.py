@@ -23,7 +23,7 @@ from distconv_engine.config import Config
 from distconv_engine.ffmpeg.run import Controls
 from distconv_engine.ffmpeg.tools import Tools, find_tools
 from distconv_engine.host.benchmark import measure
-from distconv_engine.host.capabilities import Capabilities, verify_encoders
+from distconv_engine.host.capabilities import Capabilities, VerifiedEncoder, verify_encoders
 from distconv_engine.logs import Log
 from distconv_engine.media.ffmpeg import Ffmpeg
 from distconv_engine.pipeline.run import run_attempt
@@ -104,6 +104,15 @@ def daemon() -> Iterator[FakeDaemon]:
 async def client() -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(follow_redirects=True) as found:
         yield found
+
+
+def of_one_ffmpeg(capabilities: Capabilities, tools: Tools) -> Capabilities:
+    """Return the same, all done by the ffmpeg of `tools`."""
+    by_codec = {
+        codec: tuple(VerifiedEncoder(row.encoder, tools) for row in rows)
+        for codec, rows in capabilities.by_codec.items()
+    }
+    return Capabilities(by_codec, dict.fromkeys(capabilities.readers, (tools.ffmpeg,)))
 
 
 Run = Callable[..., Any]

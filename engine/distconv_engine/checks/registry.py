@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
+from distconv_engine.ffmpeg.tools import Origin
+
 
 class Check(StrEnum):
     """A check, in the order in which results list them."""
@@ -40,6 +42,8 @@ class Note(StrEnum):
     FRAGMENTED = "fragmented"
     UNINDEXED = "unindexed"
     FALLBACK = "fallback-from-NAME"
+    BUNDLED_FFMPEG = "bundled-ffmpeg"
+    SYSTEM_FFMPEG = "system-ffmpeg"
 
 
 CHECKS: dict[Check, str] = {
@@ -74,6 +78,10 @@ NOTES: dict[Note, str] = {
     Note.FRAGMENTED: "a streaming upload: the index is in the fragments of the mp4 or mov",
     Note.UNINDEXED: "a streaming upload: the file has no index at its end",
     Note.FALLBACK: "this hardware encoder failed, another encoder was used",
+    Note.BUNDLED_FFMPEG: "the ffmpeg that the engine's setting names lacks something that the job needs;"
+    " the bundled one did it, and `ffmpeg_version` is its version",
+    Note.SYSTEM_FFMPEG: "the bundled ffmpeg lacks the hardware encoder; the system's did it, and"
+    " `ffmpeg_version` is its version",
 }
 """What each note says."""
 
@@ -207,6 +215,11 @@ def in_order(passed: Iterable[Check]) -> list[str]:
 def fallback_from(encoder: str) -> str:
     """Return the note on a hardware encoder that failed."""
     return Note.FALLBACK.replace("NAME", encoder)
+
+
+def other_ffmpeg(origin: Origin) -> Note | None:
+    """Return the note on an ffmpeg that took over from the chosen one."""
+    return {Origin.BUNDLED: Note.BUNDLED_FFMPEG, Origin.SYSTEM: Note.SYSTEM_FFMPEG}.get(origin)
 
 
 def check_table() -> str:

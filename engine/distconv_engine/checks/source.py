@@ -103,10 +103,11 @@ async def check_source(ffmpeg: Ffmpeg, path: Path) -> CheckedSource:
     found = contents.probe if contents else await ffmpeg.probe(url)
     never_zero = never_zero_streams(found)
     zero_runs = await trio.to_thread.run_sync(find_zero_runs, path) if never_zero else None
-    if contents and not zero_runs:
+    scanner = await ffmpeg.for_stored_packets(url, found)
+    if contents and not zero_runs and scanner is ffmpeg:
         scan = contents.scan
     else:
-        scan = await ffmpeg.scan(url, zero_runs=zero_runs, zero_streams=never_zero)
+        scan = await scanner.scan(url, zero_runs=zero_runs, zero_streams=never_zero)
     check_source_packets(found, scan)
     check_end_of_source(found, scan, state.size_bytes)
     await trio.to_thread.run_sync(_check_tail, path, scan.end_byte)
@@ -141,7 +142,8 @@ async def check_remote(
     zero_runs, digest = await reader.read_whole(on_progress)
     if sha256 is not None and digest != sha256.lower():
         raise InputFault(f"The source has SHA-256 {digest}, but the job expects {sha256.lower()}.")
-    scan = await ffmpeg.scan(url, zero_runs=zero_runs, zero_streams=never_zero)
+    scanner = await ffmpeg.for_stored_packets(url, found)
+    scan = await scanner.scan(url, zero_runs=zero_runs, zero_streams=never_zero)
     check_source_packets(found, scan)
     check_end_of_source(found, scan, reader.size_bytes)
     await trio.to_thread.run_sync(_check_remote_tail, reader, scan.end_byte)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distconv_engine.encode.command import Request, commands, cover_commands, target_size
-from distconv_engine.failures import EngineFault, InputFault, InsufficientSpace
+from distconv_engine.failures import EngineFault, Incapable, InputFault, InsufficientSpace
 from distconv_engine.ffmpeg.child import LineSplitter
 from distconv_engine.ffmpeg.progress import EncodeProgress, ProgressParser
 from distconv_engine.ffmpeg.run import RunResult
@@ -23,7 +23,6 @@ _BATCH_PIXELS_MIN = 1_500_000
 whatever waits for the frame waits for the slice (docs/design.md, "Speed")."""
 _BITRATE_TOO_LOW = re.compile(r"requested bitrate is too low[^\n]*")
 """A message of libx264 and libx265, which find this out only after the first pass."""
-_NO_DECODER = re.compile(r"no decoder found for: (\w+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +108,8 @@ def classify_exit(result: RunResult) -> None:
     diagnosis, tail = result.diagnosis, result.diagnosis.tail
     if diagnosis.disk_full:
         raise InsufficientSpace("The engine's disk is full.", log_tail=tail)
+    if diagnosis.lacks:
+        raise Incapable(f"This engine's ffmpeg has no {diagnosis.lacks}.", log_tail=tail)
     if diagnosis.damage:
         raise InputFault(f"The source is damaged: {diagnosis.damage[0]}", log_tail=tail)
     if diagnosis.decode_errors:
@@ -127,8 +128,6 @@ def classify_exit(result: RunResult) -> None:
         name = signal.Signals(-result.code).name
         hint = " (out of memory?)" if name == "SIGKILL" else ""
         raise EngineFault(f"ffmpeg was killed by {name}{hint}.", log_tail=tail)
-    if found := _NO_DECODER.search(tail):
-        raise EngineFault(f"This engine's ffmpeg has no decoder for {found[1]}.", log_tail=tail)
     if result.code != 0:
         words = last_words(tail.splitlines()) or "no message"
         raise EngineFault(f"ffmpeg failed (exit code {result.code}): {words}", log_tail=tail)

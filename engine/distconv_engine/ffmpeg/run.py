@@ -94,7 +94,8 @@ async def run(
         on_stdout: consumes standard output.
         sign_of_life: returns something that changes as long as there is progress; without it,
             only output and CPU time count.
-        stop_on_damage: end it at the first proof of damage, since its output is worthless.
+        stop_on_damage: end it at the first proof of damage, or if the program lacks something that
+            the source needs, since its output is worthless.
         stop_on_message: end it at the first line of any kind: only a silent run is of use.
         cwd: where it runs.
         stdin: a descriptor for its standard input; stays the caller's.
@@ -125,7 +126,8 @@ async def run(
 
         def note(line: str) -> None:
             diagnosis.line(line)
-            if (stop_on_damage and diagnosis.damage) or (stop_on_message and diagnosis.tail):
+            is_worthless = diagnosis.damage or diagnosis.lacks
+            if (stop_on_damage and is_worthless) or (stop_on_message and diagnosis.tail):
                 child.kill()
 
         lines = LineSplitter(note)

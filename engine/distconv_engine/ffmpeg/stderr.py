@@ -3,7 +3,7 @@
 ffmpeg exits 0 on a source cut to 60 %, so its exit code proves nothing; its log lines do. With
 `-loglevel repeat+level+verbose` every line names its level and its component. An error from a
 demuxer or decoder is damage in what was read; an error from an encoder, filter or muxer is this
-engine's fault. Errors that occur with sound files are in `HARMLESS`, each with its reason; warnings
+engine's fault. What the program itself lacks is in `_LACKS`. Errors that occur with sound files are in `HARMLESS`, each with its reason; warnings
 that prove damage are in `DAMAGE_WARNINGS`.
 """
 
@@ -31,6 +31,9 @@ _WRITING_SIDE = re.compile(
 )
 """The components that filter, encode and mux. (A demuxer is `in#0/matroska,webm`.)"""
 
+_MATROSKA = re.compile(r"(?:in#\d+/)?matroska")
+"""The demuxer, which logs for itself or for the input that it reads."""
+
 _HARMLESS_WORDS = (
     r"co located POCs unavailable",  # open GOP at the start of a recording
     # Logged for most recordings that begin at an open GOP and are whole. For a stream from which one
@@ -41,7 +44,6 @@ _HARMLESS_WORDS = (
     r"non monotonically increasing dts",  # concerns only the null muxer
     r"Could not update timestamps for (?:skipped|discarded) samples",
     r"Referenced QT chapter track not found",
-    r"no decoder found for",  # of this ffmpeg; `classify_exit` reports it
     r"Unsupported channel layout",  # from an encoder, which logs under its decoder's name
 )
 HARMLESS = re.compile("|".join(_HARMLESS_WORDS))
@@ -49,6 +51,13 @@ DAMAGE_WARNINGS = re.compile(
     r"Packet corrupt \(|corrupt input packet|corrupt decoded frame|PES packet size mismatch|"
     r"concealing \d+ DC"
 )
+_PACKED = "decompression of Matroska tracks"
+_LACKS = (
+    (re.compile(r"no decoder found for: (\w+)"), "decoder for {}"),
+    # The demuxer goes on and returns compressed packets, which no decoder understands.
+    (re.compile(r"Unsupported encoding type"), _PACKED),
+)
+"""What a build of ffmpeg says that lacks something, and in words what it lacks."""
 _READ = re.compile(
     r"Input stream #(\d+):(\d+) \((\w+)\): (\d+) packets read \((\d+) bytes\); "
     r"(?:(\d+) frames decoded(?:; (\d+) decode errors)?)?"
@@ -84,6 +93,8 @@ class Diagnosis:
 
     damage: list[str] = field(default_factory=list[str])
     """Lines that prove damage in what was read, the first `DAMAGE_MAX` of them."""
+    lacks: str | None = None
+    """What this build of the program lacks to read all of it; no fault of what was read."""
     disk_full: bool = False
     out_of_memory: bool = False
     read: dict[int, ReadCount] = field(default_factory=dict[int, ReadCount])
@@ -106,8 +117,17 @@ class Diagnosis:
         self._tail.append(text)
         self.disk_full = self.disk_full or _DISK_FULL.search(message) is not None
         self.out_of_memory = self.out_of_memory or _OUT_OF_MEMORY.search(message) is not None
-        if is_damage(components, level, message) and len(self.damage) < DAMAGE_MAX:
-            self.damage.append(f"{components[-1]}: {message}" if components else message)
+        lack = _lack_of(message)
+        if lack is not None:
+            self.lacks = self.lacks or lack
+        elif is_damage(components, level, message) and not self._is_of_packed(components):
+            self.damage += [f"{components[-1]}: {message}" if components else message]
+            del self.damage[DAMAGE_MAX:]
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether it read packets that it could not decompress: their content is unknown."""
+        return self.lacks == _PACKED
 
     @property
     def tail(self) -> str:
@@ -119,6 +139,10 @@ class Diagnosis:
         """Frames that decoders gave up on, over all streams."""
         return sum(count.errors for count in self.read.values())
 
+    def _is_of_packed(self, components: list[str]) -> bool:
+        """Whether a line is of a decoder that was given packets in their compressed form."""
+        return self.is_packed and bool(components) and not _MATROSKA.match(components[-1])
+
     def _count(self, message: str) -> None:
         if found := _READ.search(message):
             if int(found[1]) == 0:
@@ -128,6 +152,14 @@ class Diagnosis:
         elif (found := _WRITTEN.search(message)) and int(found[1]) == 0:
             frames = int(found[4]) if found[4] else None
             self.written[int(found[2])] = WriteCount(found[3], frames, int(found[5]))
+
+
+def _lack_of(message: str) -> str | None:
+    """Return what the program says that it lacks, or None."""
+    for pattern, words in _LACKS:
+        if found := pattern.search(message):
+            return words.format(*found.groups())
+    return None
 
 
 def is_damage(components: list[str], level: str, message: str) -> bool:

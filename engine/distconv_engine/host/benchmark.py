@@ -14,11 +14,10 @@ from pathlib import Path
 import msgspec
 import trio
 
-from distconv_engine.encode.encoders import Encoder
 from distconv_engine.failures import EngineFault
 from distconv_engine.ffmpeg.tools import Tools
 from distconv_engine.files import write_durably
-from distconv_engine.host.capabilities import Capabilities, encode_arguments
+from distconv_engine.host.capabilities import Capabilities, VerifiedEncoder, encode_arguments
 from distconv_engine.media.ffmpeg import Ffmpeg
 
 CLIP_SIZE = "416x240"
@@ -49,7 +48,8 @@ class Benchmark(msgspec.Struct, frozen=True):
 
 def benchmark_key(tools: Tools, capabilities: Capabilities) -> str:
     """Return a string that changes whenever the figures would."""
-    encoders = [capabilities.encoders(codec)[0].name for codec in capabilities.codecs]
+    rows = [capabilities.encoders(codec)[0] for codec in capabilities.codecs]
+    encoders = [f"{row.encoder.name} {row.tools.version}" for row in rows]
     parts = [tools.version, _processor(), str(os.cpu_count()), CLIP_SIZE, str(CLIP_FRAMES)]
     parts += [*encoders, *_graphics()]
     return hashlib.sha256("|".join(parts).encode()).hexdigest()[:32]
@@ -75,8 +75,9 @@ async def measure(
     return found
 
 
-async def _time_one(ffmpeg: Ffmpeg, encoder: Encoder) -> float:
-    argv = [*encode_arguments(ffmpeg.tools, encoder, CLIP_SIZE, CLIP_FRAMES), "-f", "null", "-"]
+async def _time_one(ffmpeg: Ffmpeg, row: VerifiedEncoder) -> float:
+    encoder = row.encoder
+    argv = [*encode_arguments(row.tools, encoder, CLIP_SIZE, CLIP_FRAMES), "-f", "null", "-"]
     start = trio.current_time()
     with trio.move_on_after(RUN_S_MAX):
         result = await ffmpeg.run(argv, batch_scheduling=True)

@@ -1,4 +1,4 @@
-"""Verify which codecs this engine can encode and decode.
+"""Verify which codecs this engine can encode and decode, with which of its ffmpegs.
 
 Each encoder has to encode a few frames first, and the result has to decode again. What ffmpeg lists
 proves nothing: a hardware encoder is listed on machines without the hardware, and so is a decoder
@@ -27,54 +27,87 @@ _TRIAL_BITRATE = "1M"
 
 
 @dataclass(frozen=True, slots=True)
-class Capabilities:
-    """The verified encoders of each codec, best first, and which ffmpeg decodes a codec."""
+class VerifiedEncoder:
+    """An encoder that works, and the ffmpeg that it belongs to."""
 
-    by_codec: dict[str, tuple[Encoder, ...]]
-    readers: dict[str, str]
+    encoder: Encoder
+    tools: Tools
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What works on this engine."""
+
+    by_codec: dict[str, tuple[VerifiedEncoder, ...]]
+    """The verified encoders of each codec, best first."""
+    readers: dict[str, tuple[str, ...]]
+    """The ffmpegs that decode a codec, the chosen one first."""
 
     @property
     def codecs(self) -> list[str]:
         """The codecs that a heartbeat lists."""
         return [codec for codec in CODECS if self.by_codec.get(codec)]
 
-    def encoders(self, codec: str) -> tuple[Encoder, ...]:
+    def encoders(self, codec: str) -> tuple[VerifiedEncoder, ...]:
         """Return the verified encoders of `codec`."""
         return self.by_codec.get(codec, ())
 
+    def reader(self, codec: str) -> str | None:
+        """Return the ffmpeg to decode `codec` with, if there is one."""
+        return next(iter(self.readers.get(codec, ())), None)
 
-def candidates(*, hardware: bool) -> list[Encoder]:
-    """Return the encoders that are worth a try."""
-    return [row for row in ENCODERS.values() if hardware or not row.hardware]
+
+def candidates(tools: Tools, *, hardware: bool) -> list[VerifiedEncoder]:
+    """Return the encoders that are worth a try, the preferred ones first: hardware before software,
+    and in each the chosen ffmpeg before its spares."""
+    rows = [
+        VerifiedEncoder(row, tools) for row in ENCODERS.values() if hardware or not row.hardware
+    ]
+    for spare in tools.spares:
+        other = tools.with_spare(spare)
+        rows += [
+            VerifiedEncoder(row, other)
+            for row in ENCODERS.values()
+            if row.hardware or not spare.hardware_only
+            if hardware or not row.hardware
+        ]
+    return sorted(rows, key=lambda row: not row.encoder.hardware)
 
 
 async def verify_encoders(ffmpeg: Ffmpeg, folder: Path, *, hardware: bool) -> Capabilities:
     """Try every candidate in `folder`, as many at the same time as there are cores."""
-    encoders: dict[str, Encoder] = {}
-    readers: dict[str, str] = {}
+    rows = candidates(ffmpeg.tools, hardware=hardware)
+    verified: dict[int, VerifiedEncoder] = {}
+    readers: dict[str, set[str]] = {}
     limiter = trio.CapacityLimiter(os.cpu_count() or 1)
 
-    async def try_one(encoder: Encoder) -> None:
-        clip = folder / f"trial-{encoder.name}{TRIAL_CONTAINER.suffix}"
+    async def try_one(place: int, row: VerifiedEncoder) -> None:
+        encoder, own = row.encoder, ffmpeg.using(row.tools)
+        clip = folder / f"trial-{place}{TRIAL_CONTAINER.suffix}"
         async with limiter:
-            if await encodes(ffmpeg, encoder, clip):
-                deep = encoder.ten_bit and await _encodes_ten_bit(ffmpeg, encoder)
-                encoders[encoder.name] = replace(encoder, ten_bit=deep)
-                reader = await _reader_of(ffmpeg, clip)
-                if reader is not None:
-                    readers[encoder.codec] = reader
+            if await encodes(own, encoder, clip):
+                deep = encoder.ten_bit and await _encodes_ten_bit(own, encoder)
+                verified[place] = replace(row, encoder=replace(encoder, ten_bit=deep))
+                readers.setdefault(encoder.codec, set()).update(await _readers_of(ffmpeg, clip))
         await trio.Path(clip).unlink(missing_ok=True)
 
     async with trio.open_nursery() as nursery:
-        for encoder in candidates(hardware=hardware):
-            nursery.start_soon(try_one, encoder)
-    by_codec = {codec: _verified_of(codec, encoders) for codec in CODECS}
-    return Capabilities(by_codec, readers)
+        for place, row in enumerate(rows):
+            nursery.start_soon(try_one, place, row)
+    in_order = [verified[place] for place in sorted(verified)]
+    by_codec = {
+        codec: tuple(row for row in in_order if row.encoder.codec == codec) for codec in CODECS
+    }
+    return Capabilities(by_codec, _in_order(ffmpeg.tools, readers))
 
 
-def _verified_of(codec: str, verified: dict[str, Encoder]) -> tuple[Encoder, ...]:
-    names = [row.name for row in ENCODERS.values() if row.codec == codec]
-    return tuple(verified[name] for name in names if name in verified)
+def _in_order(tools: Tools, readers: dict[str, set[str]]) -> dict[str, tuple[str, ...]]:
+    """Return the ffmpegs that decode each codec, the chosen one first."""
+    return {
+        codec: tuple(program for program in tools.ffmpegs if program in found)
+        for codec, found in readers.items()
+        if found
+    }
 
 
 async def encodes(ffmpeg: Ffmpeg, encoder: Encoder, clip: Path) -> bool:
@@ -99,12 +132,9 @@ async def _encodes_ten_bit(ffmpeg: Ffmpeg, encoder: Encoder) -> bool:
     return result is not None and "ncompatible pixel format" not in result.diagnosis.tail
 
 
-async def _reader_of(ffmpeg: Ffmpeg, clip: Path) -> str | None:
-    """Return the first ffmpeg that decodes all frames of `clip`."""
-    for program in (ffmpeg.tools.ffmpeg, *ffmpeg.tools.spares):
-        if await _decodes(ffmpeg, program, clip):
-            return program
-    return None
+async def _readers_of(ffmpeg: Ffmpeg, clip: Path) -> list[str]:
+    """Return the ffmpegs that decode all frames of `clip`."""
+    return [program for program in ffmpeg.tools.ffmpegs if await _decodes(ffmpeg, program, clip)]
 
 
 async def _decodes(ffmpeg: Ffmpeg, program: str, clip: Path) -> bool:

@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Unpack
 
+from distconv_engine.failures import Incapable
 from distconv_engine.ffmpeg.child import LineSplitter
+from distconv_engine.ffmpeg.demuxers import demuxer_of
 from distconv_engine.ffmpeg.inputs import STDIN, read_arguments
 from distconv_engine.ffmpeg.progress import EncodeProgress, ProgressParser
 from distconv_engine.ffmpeg.run import Controls, RunOptions, RunResult, run
@@ -20,7 +22,9 @@ from distconv_engine.media.contents import Contents, ContentsReader, contents_op
 from distconv_engine.media.packet_hashes import HASH, PacketHashes
 from distconv_engine.media.packets import PacketScan, PacketTable, packet_options
 from distconv_engine.media.probe import PROBE_OPTIONS, BoundedOutput, Probe, probe_of
+from distconv_engine.media.unpacked import FORMAT, copy_arguments, with_parameters
 from distconv_engine.media.zero_runs import ZeroRuns
+from distconv_engine.tasks import open_tasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +82,67 @@ class Ffmpeg:
 
         `formats` are the only demuxers allowed.
         """
+        result, content = await self._ask_ffprobe(url, formats, stdin)
+        if result.diagnosis.is_packed and result.code != 0:
+            raise Incapable(f"This engine's ffprobe has no {result.diagnosis.lacks}.")
+        found = probe_of(url, result, content)
+        has_tracks = bool(found.main_video or found.of_kind("audio"))
+        if result.diagnosis.is_packed and has_tracks and stdin is None:
+            return await self._probe_unpacked(found, url, formats)
+        return found
+
+    async def _ask_ffprobe(
+        self, url: str, formats: str | None, stdin: int | None
+    ) -> tuple[RunResult, bytearray]:
         output = BoundedOutput()
         argv = [self.tools.ffprobe, *PROBE_OPTIONS, *read_arguments(url, formats)]
         result = await self.run(argv, on_stdout=output.feed, stdin=stdin)
-        return probe_of(url, result, output.content)
+        return result, output.content
+
+    async def _probe_unpacked(self, stored: Probe, url: str, formats: str | None) -> Probe:
+        """Add to `stored` what ffprobe finds in a copy that an ffmpeg decompresses, if one can."""
+        for ffmpeg in self.tools.ffmpegs:
+            copied, result, content = await self._probe_copy(ffmpeg, url, formats)
+            if not copied.diagnosis.is_packed and result.code == 0:
+                return with_parameters(stored, probe_of(url, result, content))
+        raise Incapable("No ffmpeg of this engine can decompress the tracks of this Matroska file.")
+
+    async def _probe_copy(
+        self, ffmpeg: str, url: str, formats: str | None
+    ) -> tuple[RunResult, RunResult, bytearray]:
+        """Run an ffmpeg and ffprobe with a pipe between them; each end is closed with its user, so
+        that the other one ends too."""
+        read_end, write_end = os.pipe()
+
+        async def copy() -> RunResult:
+            try:
+                argv = copy_arguments(ffmpeg, url, formats, write_end)
+                return await self.run(argv, pass_fds=(write_end,))
+            finally:
+                os.close(write_end)
+
+        async def read() -> tuple[RunResult, bytearray]:
+            try:
+                return await self._ask_ffprobe(STDIN, FORMAT, read_end)
+            finally:
+                os.close(read_end)
+
+        async with open_tasks() as tasks:
+            copied, found = tasks.start(copy), tasks.start(read)
+        return (copied.value, *found.value)
+
+    async def for_stored_packets(self, url: str, found: Probe) -> "Ffmpeg":
+        """Return the same with an ffprobe that counts the packets of `url` as they are stored.
+
+        An ffprobe with zlib silently skips a packet that it cannot decompress; the bundled one has
+        none, and lists it.
+        """
+        other = self.tools.other_ffprobe
+        if other is None or demuxer_of(found.format).name != FORMAT:
+            return self
+        without_zlib = self.using(replace(self.tools, ffprobe=other))
+        result, _ = await without_zlib._ask_ffprobe(url, None, None)
+        return without_zlib if result.diagnosis.is_packed else self
 
     async def maybe_contents(self, url: str, *, with_hashes: bool = False) -> Contents | None:
         """Probe and scan `url` in one run; None if it may have a fault, which those two would name.

@@ -1,78 +1,78 @@
-"""Choose an attempt's ffmpeg and encoder, and fall back to software when hardware fails."""
+"""Choose an attempt's encoder with its ffmpeg, and fall back where one fails."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from typing import TypeVar
 
 from distconv_engine.attempts.context import Attempt
 from distconv_engine.checks.registry import fallback_from
 from distconv_engine.checks.source import CheckedSource
-from distconv_engine.encode.command import Request
-from distconv_engine.encode.encoders import Encoder
+from distconv_engine.encode.command import Request, is_ten_bit
 from distconv_engine.encode.plan import Plan
 from distconv_engine.encode.run import Encoded, encode
-from distconv_engine.failures import EngineFault
-from distconv_engine.ffmpeg.containers import TRIAL_CONTAINER
+from distconv_engine.failures import EngineFault, Incapable
 from distconv_engine.ffmpeg.progress import EncodeProgress
-from distconv_engine.ffmpeg.tools import Tools
-from distconv_engine.host.capabilities import encodes
+from distconv_engine.host.capabilities import VerifiedEncoder
 from distconvd.model import CODECS
 
 T = TypeVar("T")
-_TRIAL_STALL_S = 120.0
 
 
-async def choose_tools(
-    attempt: Attempt, plan: Plan, encoders: Sequence[Encoder]
-) -> tuple[Tools, tuple[Encoder, ...]]:
-    """Return an ffmpeg that decodes the source, and those of `encoders` that work with it.
+def encoders_of_depth(plan: Plan, encoders: Sequence[VerifiedEncoder]) -> list[VerifiedEncoder]:
+    """Leave out software that would reduce 10 bits to 8, if other software does not.
 
-    Not every build decodes AV1. If the usual one does not, the build that decodes AV1 outputs for
-    verification does the whole job, with those of its software encoders that pass a trial encode.
-    Hardware encoders are not tried here, so that their fallback is permitted and recorded as usual.
-
-    Raises:
-        EngineFault: no ffmpeg of this engine can; another engine may.
+    Hardware stays: where it may fall back, that is recorded.
     """
-    usual, readers = attempt.context.tools, attempt.context.capabilities.readers
+    video = plan.video
+    rows = [row for row in encoders if row.encoder.hardware or row.encoder.ten_bit]
+    if video is None or not any(is_ten_bit(video.stream, row.encoder) for row in rows):
+        return list(encoders)
+    return rows
+
+
+def require_decoder(attempt: Attempt, plan: Plan, row: VerifiedEncoder) -> None:
+    """Raise `Incapable` if this row's ffmpeg cannot decode the source; another one may.
+
+    Not every build decodes AV1: what is listed as a decoder may only drive hardware. For a codec that
+    an engine cannot be asked for, ffmpeg itself says whether it can.
+    """
     codec = plan.video.stream.codec if plan.video else None
-    if codec not in CODECS:
-        return usual, tuple(encoders)
-    reader = readers.get(codec)
-    if reader is None:
-        raise EngineFault(f"This engine's ffmpeg cannot decode {codec} video.")
-    if reader == usual.ffmpeg:
-        return usual, tuple(encoders)
-    tools = replace(usual, ffmpeg=reader)
-    # Not pausable: a trial that a pause delays would look like a failure.
-    ffmpeg = attempt.ffmpeg.using(tools).without_pause(stall_s=_TRIAL_STALL_S)
-    clip = attempt.folder / f"proof{TRIAL_CONTAINER.suffix}"
-    found = [row for row in encoders if row.hardware or await encodes(ffmpeg, row, clip)]
-    if not found:
-        raise EngineFault(
-            f"The ffmpeg of this engine that decodes {codec} video has no {plan.codec} encoder."
-        )
-    return tools, tuple(found)
+    readers = attempt.context.capabilities.readers
+    if codec in CODECS and row.tools.ffmpeg not in readers.get(codec, ()):
+        raise Incapable(f"This engine's ffmpeg cannot decode {codec} video.")
 
 
 async def first_that_works(
-    attempt: Attempt, encoders: Sequence[Encoder], work: Callable[[Encoder], Awaitable[T]]
+    attempt: Attempt,
+    encoders: Sequence[VerifiedEncoder],
+    work: Callable[[VerifiedEncoder], Awaitable[T]],
 ) -> tuple[T, tuple[str, ...]]:
-    """Do `work` with the first encoder that works; only hardware may fall back, where permitted.
+    """Do `work` with the first encoder that works.
 
-    Returns its result, and a note on each fallback, for the job's record.
+    What an encoder or its ffmpeg lacks, the next one may have. Where nothing is lacking, only hardware
+    may fall back, and only where the settings permit it.
+
+    Returns its result, and a note on each hardware encoder that failed, for the job's record.
     """
     fallbacks: list[str] = []
-    for encoder in encoders:
+    faults: list[EngineFault] = []
+    for row in encoders:
+        hardware, name = row.encoder.hardware, row.encoder.name
         try:
-            return await work(encoder), tuple(fallbacks)
+            return await work(row), tuple(fallbacks)
         except EngineFault as fault:
-            if not (encoder.hardware and attempt.config.software_fallback):
+            is_lacking = isinstance(fault, Incapable)
+            if not (attempt.config.software_fallback if hardware else is_lacking):
                 raise
-            attempt.log.warning(
-                "hardware encoder failed", encoder=encoder.name, reason=fault.message
-            )
-            fallbacks.append(fallback_from(encoder.name))
+            faults.append(fault)
+            if hardware:
+                attempt.log.warning("hardware encoder failed", encoder=name, reason=fault.message)
+                fallbacks.append(fallback_from(name))
+            else:
+                ffmpeg = row.tools.ffmpeg
+                attempt.log.info("ffmpeg lacks something", ffmpeg=ffmpeg, reason=fault.message)
+    for last in faults:
+        if len(faults) == 1 or isinstance(last, Incapable):
+            raise last
     raise EngineFault("Every encoder of this engine failed: " + ", ".join(fallbacks))
 
 

@@ -3,12 +3,12 @@
 from urllib.parse import urlsplit
 
 from distconv_engine.attempts.context import Attempt
-from distconv_engine.encode.encoders import Encoder
 from distconv_engine.failures import EngineFault, InputFault
+from distconv_engine.host.capabilities import VerifiedEncoder
 from distconvd.model import CODECS, canonical_codec
 
 
-def preflight(attempt: Attempt) -> tuple[Encoder, ...]:
+def preflight(attempt: Attempt) -> tuple[VerifiedEncoder, ...]:
     """Return the encoders to try, best first; raises a `JobFailure` if the job cannot work here."""
     job = attempt.job
     codec = canonical_codec(job.target_codec)

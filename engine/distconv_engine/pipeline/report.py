@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from distconv_engine.attempts.context import Attempt
 from distconv_engine.checks.output import Verified
-from distconv_engine.checks.registry import Check, Note, in_order
+from distconv_engine.checks.registry import Check, Note, in_order, other_ffmpeg
 from distconv_engine.checks.source import CheckedSource
+from distconv_engine.ffmpeg.tools import Tools
 from distconv_engine.pipeline.outputs import Output, Published
 from distconvd.model import CompleteReport, ReportedResult, mask_urls
 
@@ -18,6 +19,8 @@ class Finished:
     output: Output
     verified: Verified
     published: Published
+    chosen: Tools
+    """The engine's own choice of ffmpeg."""
     fallbacks: tuple[str, ...]
     """A note on each encoder that failed before."""
 
@@ -29,7 +32,14 @@ class Finished:
     def notes(self) -> list[str]:
         """Return what else there is to know."""
         streamed = [Note.STREAMED.value] if self.source.path is None else []
-        return [*streamed, *map(str, self.published.notes), *self.fallbacks]
+        other = other_ffmpeg(self.output.request.tools.origin) if self.is_by_spare else None
+        took_over = [other.value] if other else []
+        return [*streamed, *map(str, self.published.notes), *self.fallbacks, *took_over]
+
+    @property
+    def is_by_spare(self) -> bool:
+        """Whether another ffmpeg than the chosen one encoded it."""
+        return self.output.request.tools.ffmpeg != self.chosen.ffmpeg
 
 
 def report_of(attempt: Attempt, finished: Finished, *, wall_s: float) -> CompleteReport:
@@ -37,11 +47,11 @@ def report_of(attempt: Attempt, finished: Finished, *, wall_s: float) -> Complet
     url, engine_id = finished.published.url, attempt.context.engine_id
     if not (attempt.job.output and attempt.job.output.url):
         url = mask_urls(url)  # the engine's own place, whose secrets are not the submitter's
-    result = _result_of(finished, engine_id, attempt.context.tools.version, wall_s)
+    result = _result_of(finished, engine_id, wall_s)
     return CompleteReport(url, attempt.job.attempt, engine_id, result)
 
 
-def _result_of(finished: Finished, engine_id: str, version: str, wall_s: float) -> ReportedResult:
+def _result_of(finished: Finished, engine_id: str, wall_s: float) -> ReportedResult:
     source, verified, request = finished.source, finished.verified, finished.output.request
     plan = request.plan
     return ReportedResult(
@@ -56,7 +66,7 @@ def _result_of(finished: Finished, engine_id: str, version: str, wall_s: float) 
         source_size_bytes=source.state.size_bytes,
         source_duration_s=round(source.duration_s, 3),
         engine_id=engine_id,
-        ffmpeg_version=version,
+        ffmpeg_version=request.tools.version,
         encoder=request.encoder.name if plan.video else None,
         wall_s=round(wall_s, 3),
         kept=plan.labels(),

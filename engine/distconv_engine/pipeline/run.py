@@ -25,10 +25,14 @@ from distconv_engine.attempts.context import Attempt
 from distconv_engine.checks.output import check_output
 from distconv_engine.checks.source import CheckedSource
 from distconv_engine.encode.command import Request, check_request
-from distconv_engine.encode.encoders import Encoder
 from distconv_engine.encode.plan import Plan, make_plan
 from distconv_engine.ffmpeg.inputs import file_url
-from distconv_engine.pipeline.encoder_choice import choose_tools, first_that_works
+from distconv_engine.host.capabilities import VerifiedEncoder
+from distconv_engine.pipeline.encoder_choice import (
+    encoders_of_depth,
+    first_that_works,
+    require_decoder,
+)
 from distconv_engine.pipeline.outputs import Output
 from distconv_engine.pipeline.preflight import preflight
 from distconv_engine.pipeline.report import Finished, report_of
@@ -58,7 +62,7 @@ class Pipeline:
         self._enter("report")
         return report_of(self._attempt, finished, wall_s=trio.current_time() - start)
 
-    async def _stream_or_store(self, encoders: Sequence[Encoder]) -> Finished:
+    async def _stream_or_store(self, encoders: Sequence[VerifiedEncoder]) -> Finished:
         """Open the source, by proxy if the job is large, and go on from there."""
         if is_large(self._attempt):
             try:
@@ -68,7 +72,7 @@ class Pipeline:
                 self._attempt.log.info("source is fetched instead of streamed", reason=reason)
         return await self._run_from(await open_local(self._attempt), encoders)
 
-    async def _run_from(self, source: Source, encoders: Sequence[Encoder]) -> Finished:
+    async def _run_from(self, source: Source, encoders: Sequence[VerifiedEncoder]) -> Finished:
         """Plan, encode, verify and publish."""
         checked = source.checked
         plan = make_plan(self._attempt.job, checked.probe, checked.edits)
@@ -86,24 +90,25 @@ class Pipeline:
             self._enter("publish")
             # Seam: steps on publish.
             published = await output.publish(verified)
-        return Finished(checked, output, verified, published, fallbacks)
+        tools = self._attempt.context.tools
+        return Finished(checked, output, verified, published, tools, fallbacks)
 
     async def _encode(
-        self, source: CheckedSource, plan: Plan, sink: Sink, encoders: Sequence[Encoder]
+        self, source: CheckedSource, plan: Plan, sink: Sink, encoders: Sequence[VerifiedEncoder]
     ) -> tuple[Output, tuple[str, ...]]:
         """Encode with the first encoder that works; returns a check's name for each that failed."""
         attempt = self._attempt
-        tools, encoders = await choose_tools(attempt, plan, encoders)
 
-        async def encode_with(encoder: Encoder) -> Output:
+        async def encode_with(row: VerifiedEncoder) -> Output:
+            require_decoder(attempt, plan, row)
             request = Request(
-                tools,
+                row.tools,
                 source.url,
                 plan,
                 attempt.job.options,
-                encoder,
+                row.encoder,
                 file_url(sink.path),
-                reader=attempt.context.capabilities.readers.get(plan.codec),
+                reader=attempt.context.capabilities.reader(plan.codec),
                 streaming=sink.streaming,
             )
             check_request(request)
@@ -112,7 +117,7 @@ class Pipeline:
         await sink.prepare()
         # Seam: steps before the encode.
         self._enter("encode")
-        return await first_that_works(attempt, encoders, encode_with)
+        return await first_that_works(attempt, encoders_of_depth(plan, encoders), encode_with)
 
     def _enter(self, phase: str) -> None:
         self._attempt.tracker.phase(phase)

@@ -31,7 +31,7 @@ async def test_every_value_and_range_end_in_the_table_is_accepted_by_the_encoder
     for wish in wishes:
         options = msgspec.convert(wish, TranscodeOptions)
         plan = make_plan(Job("1", source.as_uri(), codec, options=options), found)
-        encoder, output = capabilities.encoders(codec)[0], file_url(tmp_path / "out")
+        encoder, output = capabilities.encoders(codec)[0].encoder, file_url(tmp_path / "out")
         (argv,) = commands(Request(tools, file_url(source), plan, options, encoder, output))
         ended = await run(argv, Controls(), cwd=tmp_path)
         assert ended.code == 0, (wish, ended.diagnosis.tail)

@@ -15,10 +15,15 @@ from distconv_engine.errors import ConfigError
 from distconv_engine.ffmpeg import tools as tools_module
 from distconv_engine.ffmpeg.progress import EncodeProgress
 from distconv_engine.ffmpeg.run import Controls
-from distconv_engine.ffmpeg.tools import Tools, find_tools, is_new_enough
+from distconv_engine.ffmpeg.tools import Origin, Spare, Tools, find_tools, is_new_enough
 from distconv_engine.host import benchmark as benchmark_module
 from distconv_engine.host.benchmark import Benchmark, benchmark_key, measure
-from distconv_engine.host.capabilities import Capabilities, verify_encoders
+from distconv_engine.host.capabilities import (
+    Capabilities,
+    VerifiedEncoder,
+    candidates,
+    verify_encoders,
+)
 from distconv_engine.host.metrics import cpu_percent, disk_gb, temperature_c
 from distconv_engine.main import kept_engine_id, prepare
 from distconv_engine.media.ffmpeg import Ffmpeg
@@ -26,8 +31,8 @@ from distconv_engine.status import EngineStatus
 from distconvd.model import CODECS, HeldJob, Job, Verdict
 
 
-def program(path: Path, words: str) -> Path:
-    path.write_text(f"#!/bin/sh\necho '{words}'\n")
+def program(path: Path, words: str, script: str = "") -> Path:
+    path.write_text(f"#!/bin/sh\n{script}\necho '{words}'\n")
     path.chmod(0o755)
     return path
 
@@ -39,12 +44,27 @@ def program(path: Path, words: str) -> Path:
         ("5.1.9-0+deb12u1", True),
         ("5.0.1", False),
         ("4.4.2-0ubuntu0.22.04.1", False),
-        ("N-112345-gabcdef", True),
-        ("git-2026-01-01", True),
     ],
 )
 def test_an_ffmpeg_is_new_enough_by_its_version(version: str, verdict: bool) -> None:
-    assert is_new_enough(version) is verdict
+    assert is_new_enough(Tools("no-program", "no-program", version)) is verdict
+
+
+@pytest.mark.parametrize(
+    "version", ["N-112345-gabcdef", "git-2026-01-01", "2026-01-01-git-ab-full"]
+)
+@pytest.mark.parametrize("can", [True, False])
+def test_a_snapshot_is_new_enough_if_a_trial_encode_works(
+    version: str, can: bool, tmp_path: Path
+) -> None:
+    script = f'case "$*" in *"-fps_mode passthrough"*) exit {0 if can else 1};; esac'
+    ffmpeg = program(tmp_path / "ffmpeg", f"ffmpeg version {version} x", script)
+    program(tmp_path / "ffprobe", f"ffprobe version {version} x")
+    if can:
+        assert find_tools(str(ffmpeg)).version == version
+    else:
+        with pytest.raises(ConfigError, match=f"{version}, which is too old: 5.1 is needed"):
+            find_tools(str(ffmpeg))
 
 
 def a_pair(folder: Path, version: str) -> Path:
@@ -95,7 +115,34 @@ def test_the_setting_system_uses_the_systems_pair_with_the_bundled_ffmpeg_as_a_s
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     found = find_tools("system")
     assert (found.ffmpeg, found.ffprobe) == (str(ffmpeg), str(tmp_path / "ffprobe"))
-    assert found.spares == (find_tools(None).ffmpeg,)
+    bundled = find_tools(None)
+    assert [(spare.ffmpeg, spare.origin) for spare in found.spares] == [(bundled.ffmpeg, "bundled")]
+    assert (found.origin, found.other_ffprobe) == ("system", bundled.ffprobe)
+
+
+def test_the_systems_ffmpeg_is_a_spare_for_hardware_only_if_hardware_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ffmpeg = a_pair(tmp_path, "6.1")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    found = find_tools(None, hardware=True)
+    (spare,) = found.spares
+    assert (spare.ffmpeg, spare.origin, spare.hardware_only) == (str(ffmpeg), "system", True)
+    assert found.ffmpegs == (find_tools(None).ffmpeg,)
+    assert find_tools(None).spares == ()
+    verified = candidates(found, hardware=True)
+    own = [row.encoder for row in verified if row.tools.origin == "system"]
+    assert own == [row for row in ENCODERS.values() if row.hardware]
+
+
+def test_encoders_of_the_chosen_ffmpeg_come_before_those_of_its_spare_but_hardware_first() -> None:
+    spare = Spare("other", "9.0", Origin.BUNDLED)
+    rows = candidates(Tools("named", "ffprobe", "5.1", (spare,)), hardware=True)
+    order = [(row.encoder.hardware, row.tools.ffmpeg) for row in rows]
+    assert list(dict.fromkeys(order)) == [
+        (True, "named"), (True, "other"), (False, "named"), (False, "other"),
+    ]  # fmt: skip
+    assert {row.tools.version for row in rows} == {"5.1", "9.0"}
 
 
 def test_the_setting_system_is_rejected_on_a_system_without_ffprobe(
@@ -113,7 +160,9 @@ def test_a_configured_ffmpeg_that_is_broken_or_too_old_is_rejected(
     words: str, tmp_path: Path
 ) -> None:
     program(tmp_path / "ffprobe", "ffprobe version 4.0 x")
-    with pytest.raises(ConfigError):
+    with pytest.raises(
+        ConfigError, match=r"does not run|too old: 5\.1 is needed\. Install a newer one"
+    ):
         find_tools(str(program(tmp_path / "ffmpeg", words)))
 
 
@@ -126,7 +175,7 @@ async def test_every_codec_is_verified_and_missing_hardware_is_not_listed(
 ) -> None:
     found = await verify_encoders(Ffmpeg(tools, Controls()), tmp_path, hardware=True)
     assert found.codecs == list(CODECS)
-    verified = {row.name for rows in found.by_codec.values() for row in rows}
+    verified = {row.encoder.name for rows in found.by_codec.values() for row in rows}
     assert {"libx264", "libx265", "libvpx", "libvpx-vp9"} <= verified
     if not Path("/dev/dri").exists():
         assert not any(ENCODERS[name].hardware for name in verified)
@@ -138,9 +187,9 @@ async def test_the_bundled_ffmpeg_makes_ten_bits_of_every_codec_that_has_them(
     tmp_path: Path,
 ) -> None:
     found = await verify_encoders(Ffmpeg(find_tools(None), Controls()), tmp_path, hardware=False)
-    deep = {codec: found.encoders(codec)[0].ten_bit for codec in found.codecs}
+    deep = {codec: found.encoders(codec)[0].encoder.ten_bit for codec in found.codecs}
     assert deep == {codec: codec != "vp8" for codec in CODECS}
-    assert set(found.readers.values()) == {find_tools(None).ffmpeg}
+    assert set(found.readers.values()) == {(find_tools(None).ffmpeg,)}
 
 
 @pytest.mark.e2e
@@ -158,10 +207,12 @@ async def test_another_ffmpeg_decodes_what_the_chosen_one_cannot(
     script = f'#!/bin/sh\ncase "$*" in *lavfi*) exec {tools.ffmpeg} "$@";; esac\nexit 1\n'
     (tmp_path / "ffmpeg").write_text(script)
     (tmp_path / "ffmpeg").chmod(0o755)
-    half = dataclasses.replace(tools, ffmpeg=str(tmp_path / "ffmpeg"), spares=(tools.ffmpeg,))
+    half = dataclasses.replace(
+        tools, ffmpeg=str(tmp_path / "ffmpeg"), spares=(Spare(tools.ffmpeg, "9.0", Origin.BUNDLED),)
+    )
     found = await verify_encoders(Ffmpeg(half, Controls()), tmp_path, hardware=False)
     assert found.codecs == list(CODECS)
-    assert found.readers["h264"] == tools.ffmpeg
+    assert found.reader("h264") == tools.ffmpeg
 
 
 @pytest.mark.e2e
@@ -204,7 +255,8 @@ def test_an_engine_is_idle_once_its_encoders_are_verified_and_draining_when_it_d
     config = Config(work_dir=tmp_path, disk_reserve_mb=0, tags=["a"])
     engine_status = EngineStatus(config, "e1", "host")
     assert engine_status.status == "starting"
-    engine_status.capabilities = Capabilities({"h264": (ENCODERS["libx264"],)}, {})
+    row = VerifiedEncoder(ENCODERS["libx264"], Tools("ffmpeg", "ffprobe", "9"))
+    engine_status.capabilities = Capabilities({"h264": (row,)}, {})
     engine_status.benchmark = Benchmark("k", {"h264": 2.0})
     engine_status.unacked_reports = lambda: [HeldJob("1_9", 2)]
     beat = engine_status.heartbeat()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from tests.engine.clips import Clips
-from tests.engine.conftest import Run
+from tests.engine.conftest import Run, of_one_ffmpeg
 from tests.engine.pipeline.corrupt import packet_places
 
 from distconv_engine.attempts.progress_tracker import Tracker
@@ -55,16 +55,13 @@ def with_decoder(
 ) -> Capabilities:
     """Return capabilities whose concurrent decoder of H.264 runs `failure_kind` in a shell."""
     reader = program(folder / "reader", tools, f'*" pipe:0 "*) {failure_kind};;')
-    return Capabilities(capabilities.by_codec, {**capabilities.readers, "h264": reader})
+    return Capabilities(capabilities.by_codec, {**capabilities.readers, "h264": (reader,)})
 
 
 def using(ffmpeg: str, tools: Tools, capabilities: Capabilities) -> dict[str, Any]:
     """Return the arguments with which an engine uses that ffmpeg for everything."""
-    readers = dict.fromkeys(capabilities.readers, ffmpeg)
-    return {
-        "tools": dataclasses.replace(tools, ffmpeg=ffmpeg),
-        "capabilities": Capabilities(capabilities.by_codec, readers),
-    }
+    own = dataclasses.replace(tools, ffmpeg=ffmpeg)
+    return {"tools": own, "capabilities": of_one_ffmpeg(capabilities, own)}
 
 
 @pytest.fixture

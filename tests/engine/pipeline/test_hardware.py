@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from tests.engine.clips import Clips
+from tests.engine.conftest import of_one_ffmpeg
 from tests.engine.daemon import FakeDaemon
 from tests.engine.pipeline.test_streamed import LARGE, serve
 
@@ -19,7 +20,7 @@ from distconv_engine.encode.encoders import ENCODERS
 from distconv_engine.failures import EngineFault, InputFault
 from distconv_engine.ffmpeg.run import Controls
 from distconv_engine.ffmpeg.tools import Tools
-from distconv_engine.host.capabilities import Capabilities, encodes
+from distconv_engine.host.capabilities import Capabilities, VerifiedEncoder, encodes
 from distconv_engine.media.ffmpeg import Ffmpeg
 
 pytestmark = pytest.mark.e2e
@@ -50,9 +51,9 @@ def with_driver(tools: Tools, folder: Path, *, broken: bool) -> Tools:
 
 def preferring_nvenc(capabilities: Capabilities, tools: Tools) -> Capabilities:
     """Return capabilities with the hardware encoder in front, and one ffmpeg for everything."""
-    rows = (NVENC, *capabilities.encoders("h264"))
-    readers = dict.fromkeys(capabilities.readers, tools.ffmpeg)
-    return Capabilities({**capabilities.by_codec, "h264": rows}, readers)
+    own = of_one_ffmpeg(capabilities, tools)
+    rows = (VerifiedEncoder(NVENC, tools), *own.encoders("h264"))
+    return Capabilities({**own.by_codec, "h264": rows}, own.readers)
 
 
 @pytest.fixture
@@ -130,11 +131,10 @@ async def test_where_only_another_ffmpeg_decodes_the_source_a_fallback_is_record
     tools: Tools, capabilities: Capabilities, run_job: Run, clips: Clips, tmp_path: Path
 ) -> None:
     driven = with_driver(tools, tmp_path, broken=False)
-    apart = dataclasses.replace(
-        preferring_nvenc(capabilities, driven), readers=capabilities.readers
-    )
+    rows = (VerifiedEncoder(NVENC, driven), *capabilities.encoders("h264"))
+    apart = Capabilities({**capabilities.by_codec, "h264": rows}, capabilities.readers)
     report = await run_job(clips.plain(), tools=driven, capabilities=apart)
-    assert report.result.notes == ["fallback-from-h264_nvenc"]
+    assert report.result.notes[0] == "fallback-from-h264_nvenc"
     with pytest.raises(EngineFault):
         await run_job(clips.plain(), tools=driven, capabilities=apart, software_fallback=False)
 
