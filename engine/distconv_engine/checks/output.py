@@ -16,6 +16,7 @@ import trio
 
 from distconv_engine.checks.decode import Decoded, check_decoding, check_unaltered, decoder_of
 from distconv_engine.checks.frame_times import Timeline, first_deviation, timeline
+from distconv_engine.checks.lost import find_lost
 from distconv_engine.checks.registry import Check
 from distconv_engine.checks.source import CheckedSource
 from distconv_engine.encode.command import Request, is_ten_bit, target_fps, target_size
@@ -60,6 +61,8 @@ class Verified:
     width: int | None
     height: int | None
     checks: tuple[Check, ...]
+    lost: tuple[str, ...] = ()
+    """What it lacks that is neither picture nor sound, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +162,8 @@ def check_output(
         audio_codec=audio[0].codec if audio else None,
         width=video.width if video else None,
         height=video.height if video else None,
-        checks=tuple(checks),
+        checks=(*checks, Check.DESCRIPTION),
+        lost=find_lost(request.plan, source.probe, found),
     )
 
 

@@ -24,6 +24,7 @@ class Check(StrEnum):
     CODECS = "codecs"
     PICTURE_SIZE = "picture-size"
     COLOUR_TAGS = "colour-tags"
+    DESCRIPTION = "description"
     PACKETS_READ = "packets-read"
     FRAMES = "frames"
     FRAME_TIMES = "frame-times"
@@ -58,6 +59,8 @@ CHECKS: dict[Check, str] = {
     Check.CODECS: "the codec of each stream against the one that was planned",
     Check.PICTURE_SIZE: "width, height and bit depth of the picture against what the job asked for",
     Check.COLOUR_TAGS: "the output's HDR tag against the source's",
+    Check.DESCRIPTION: "titles, languages, marks (`default`, `forced` …), tags, colours and HDR data"
+    " against the source's; what the output lacks is in `result.dropped`",
     Check.PACKETS_READ: "the packets that ffmpeg read against those counted in the source",
     Check.FRAMES: "the frames of the output against those decoded from the source",
     Check.FRAME_TIMES: "when each frame of the output is shown against when its source shows it, to the"
@@ -166,6 +169,13 @@ MEASURES: tuple[Measure, ...] = (
             Check.COLOUR_TAGS,
         ),
         "another codec, size or container than asked for; a lost stream, chapter or HDR tag",
+    ),
+    Measure(
+        "description",
+        "output",
+        (Check.DESCRIPTION,),
+        "a title, a language, a mark (`default`, `forced` …), a tag, a colour tag or HDR data that the output"
+        " lacks: listed in `result.dropped`, and no failure",
     ),
     Measure(
         "counts",

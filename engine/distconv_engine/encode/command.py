@@ -1,7 +1,8 @@
 """Turn a plan into ffmpeg's argument list; pure, so that it can be tested as a table.
 
 No text from a job or a file becomes an argument: every argument is from this module or the codec
-and container tables, a number, or a word that the tables or `probe` have accepted.
+and container tables, a number, or a word that the tables or `probe` have accepted. The titles of streams
+are the one exception: bounded, printable, and only behind `title=` or `handler_name=`, as the value of `-metadata`.
 """
 
 from collections.abc import Sequence
@@ -27,6 +28,8 @@ STATS_PERIOD_S = 0.5
 PASS_LOG = "two-pass"  # noqa: S105 - no password
 """Name of the first pass's statistics, in the attempt's own folder, where ffmpeg runs."""
 _BITRATE_MIN = 100_000
+_BRANDS = ("major_brand", "minor_version", "compatible_brands", "encoder")
+"""Tags that say how the source's container was written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +161,8 @@ def _last_pass(request: Request, pass_number: int | None) -> list[str]:
     argv += ["-map_metadata", "0", "-map_chapters", "0" if plan.keep_chapters else "-1"]
     for number, stream_out in enumerate(plan.output_streams):
         argv += _stream(request, stream_out, number, pass_number)
+        argv += _description(plan, stream_out, number)
+    argv += _tags(plan)
     argv += ["-max_muxing_queue_size", "9999"]
     if request.tee_fd is not None:
         return [*argv, *_tee(request, request.tee_fd)]
@@ -172,8 +177,35 @@ def _movflags(request: Request) -> str | None:
     if flags is None:
         return None
     if request.streaming:
-        return flags.fragmented
-    return None if request.options.faststart is False else flags.first
+        return flags.fragmented + _free_tags(request.plan)
+    first = "" if request.options.faststart is False else flags.first
+    return first + _free_tags(request.plan) or None
+
+
+def _free_tags(plan: Plan) -> str:
+    return plan.container.family.free_tags if plan.has_free_tags else ""
+
+
+def _tags(plan: Plan) -> list[str]:
+    """Set what ffmpeg would lose, or write a second time, of the tags of the whole file."""
+    argv = [] if plan.created is None else ["-metadata", f"creation_time={plan.created}"]
+    if _free_tags(plan):  # else the source's brands would become tags
+        argv += [part for name in _BRANDS for part in ("-metadata", f"{name}=")]
+    return argv
+
+
+def _description(plan: Plan, stream_out: OutputStream, number: int) -> list[str]:
+    """State the stream's marks and title; left alone, ffmpeg makes the first of a kind a default."""
+    stream, argv = stream_out.stream, list[str]()
+    if stream.kind not in ("video", "audio", "subtitle") or stream.is_cover:
+        return argv
+    if plan.states_marks or stream.marks:
+        argv += [f"-disposition:{number}", "+".join(sorted(stream.marks)) or "0"]
+    if stream.title is not None:
+        argv += [f"-metadata:s:{number}", f"title={stream.title}"]
+        if plan.container.family.titles_as_handlers:
+            argv += [f"-metadata:s:{number}", f"handler_name={stream.title}"]
+    return argv
 
 
 def _adapted(request: Request, stream_out: OutputStream, number: int) -> list[str]:

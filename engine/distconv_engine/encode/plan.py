@@ -11,6 +11,7 @@ from typing import Literal
 from distconv_engine.failures import InputFault
 from distconv_engine.ffmpeg.codecs import COVERS, TEXT_SUBTITLES, audio_codec, video_codec
 from distconv_engine.ffmpeg.containers import CONTAINERS, Container
+from distconv_engine.ffmpeg.demuxers import demuxer_of
 from distconv_engine.media.packets import Edit
 from distconv_engine.media.probe import Probe, Stream
 from distconvd.model import (
@@ -29,6 +30,8 @@ _CHANNELS_MAX = 8
 """More are encoded only if their layout says how to downmix them, and the codec allows it."""
 _UNNAMED = " channels ("
 """In ffmpeg's name of channels without a standard layout: `1 channels (FL)`, as cameras write it."""
+_MAKERS = ("com.apple.", "com.android.")
+"""How the names of tags begin that phones write."""
 _USUAL = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 
 
@@ -85,6 +88,12 @@ class Plan:
     """In the output's order: every container has its covers after the tracks."""
     dropped: tuple[str, ...]
     keep_chapters: bool
+    states_marks: bool = False
+    """Whether the source says of each stream if it is a default, so that the output has to say so."""
+    created: str | None = None
+    """When the source was recorded."""
+    has_free_tags: bool = False
+    """Whether the source has tags with names of a maker's own, such as a phone's."""
 
     @property
     def video(self) -> OutputStream | None:
@@ -205,6 +214,9 @@ def _finish(codec: str, options: TranscodeOptions, probe: Probe, draft: _Draft) 
         ),
         dropped=tuple(draft.dropped + unsupported),
         keep_chapters=chapters and container.chapters,
+        states_marks=demuxer_of(probe.format).states_marks,
+        created=probe.created,
+        has_free_tags=any(name.startswith(_MAKERS) for name in probe.tags),
     )
 
 

@@ -52,6 +52,12 @@ class Family:
     """Whether subtitles fit into a streaming upload."""
     streams_adts: bool = True
     """Whether a streaming upload can begin before the parameters of ADTS audio are known."""
+    titles_as_handlers: bool = False
+    """Whether players look for the title of a stream in the name of its handler."""
+    free_tags: str = ""
+    """The flag of an index for tags that its usual list lacks, such as a phone's."""
+    enables_first_subtitles: bool = False
+    """Whether its muxer makes the first subtitles a default if none are."""
     logs_as_demuxer: bool = False
     """Whether ffmpeg's muxer and demuxer have the same name in the log, so that an error under that
     name may come from either."""
@@ -68,6 +74,9 @@ ISOBMFF = Family(
     copies_adts=False,
     audio_clock_is_rate=True,
     streams_subtitles=False,
+    titles_as_handlers=True,
+    free_tags="+use_metadata_tags",
+    enables_first_subtitles=True,
 )
 MATROSKA = Family("matroska", streams_adts=False)
 MPEGTS = Family("mpegts", tee_shifts_clock=True, logs_as_demuxer=True)

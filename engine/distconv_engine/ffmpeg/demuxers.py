@@ -29,14 +29,16 @@ class Demuxer:
     """The file consists of packets up to the last byte."""
     restarts_clock: bool = False
     """The clock may restart within a file (chains, broadcasts), which ffmpeg corrects."""
+    states_marks: bool = False
+    """Each stream states whether it is a default."""
 
 
 _WITH_FACTS = (
     Demuxer(
         "mov", ("mp4", "m4a", "3gp", "3g2", "mj2"),
-        states_duration=True, counts_frames=True, places_packets=True,
+        states_duration=True, counts_frames=True, places_packets=True, states_marks=True,
     ),
-    Demuxer("matroska", ("webm",), states_duration=True, places_packets=True),
+    Demuxer("matroska", ("webm",), states_duration=True, places_packets=True, states_marks=True),
     Demuxer("mpegts", restarts_clock=True),
     Demuxer("avi", states_duration=True, places_packets=True),
     Demuxer("flv", states_duration=True, places_packets=True, restarts_clock=True),

@@ -1,8 +1,8 @@
 """Parse ffprobe's JSON into typed values: a file's own description, not yet verified."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 import msgspec
@@ -22,6 +22,11 @@ _ALPHA = re.compile(r"^(yuva|gbrap|ayuv|uyva|vuya|ya8|ya16|yaf|rgba|bgra|argb|ab
 _FPS_MAX = 1000
 """A higher rate is no rate but the tick of a clock."""
 _WORD = re.compile(r"^[a-z0-9][a-z0-9._+-]*$")
+_MOMENT = re.compile(r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,9})?Z?$")
+_TITLE_CHARS = 500
+_TITLES = ("title", "name", "TITLE", "NAME")
+"""Where demuxers put the title of a stream: the third and fourth in Matroska, by other muxers."""
+_TECHNICAL_MARKS = frozenset({"attached_pic", "timed_thumbnails", "still_image", "multilayer"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,13 @@ class Stream:
     """`video`, `audio`, `subtitle`, `data` or `attachment`."""
     codec: str
     language: str | None = None
+    title: str | None = None
+    marks: frozenset[str] = frozenset()
+    """What it is for, by ffmpeg's words for dispositions: `default`, `forced`, `comment` …"""
+    handler: str | None = None
+    """The name of its handler, where mp4 files without a title often have one."""
+    side_data: frozenset[str] = frozenset()
+    """ffmpeg's names of what accompanies the pictures, such as the HDR data of the whole film."""
     is_cover: bool = False
     width: int = 0
     height: int = 0
@@ -116,6 +128,14 @@ class Probe:
     start_s: float
     streams: tuple[Stream, ...]
     chapters: int = 0
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What the file says about itself (title, place, camera …), by names in lower case."""
+
+    @property
+    def created(self) -> str | None:
+        """When it was recorded, if the file says so in the usual form."""
+        moment = self.tags.get("creation_time", "")
+        return moment if _MOMENT.match(moment) else None
 
     @property
     def main_video(self) -> Stream | None:
@@ -128,6 +148,7 @@ class Probe:
 
 
 class _RawSideData(msgspec.Struct):
+    side_data_type: str = ""
     rotation: float | None = None
 
 
@@ -161,6 +182,7 @@ class _RawFormat(msgspec.Struct):
     format_name: str = ""
     duration: str | None = None
     start_time: str | None = None
+    tags: dict[str, str] = {}
 
 
 class _RawProbe(msgspec.Struct):
@@ -211,6 +233,7 @@ def parse_probe(raw: bytes) -> Probe:
         start_s=_seconds(found.format.start_time) or 0.0,
         streams=tuple(_stream(raw_stream) for raw_stream in found.streams),
         chapters=len(found.chapters),
+        tags={name.lower(): value for name, value in found.format.tags.items()},
     )
 
 
@@ -229,6 +252,11 @@ def _stream(raw: _RawStream) -> Stream:
         kind=raw.codec_type,
         codec=raw.codec_name,
         language=_language(raw.tags),
+        title=_title(raw.tags),
+        marks=frozenset(word for word, is_set in raw.disposition.items() if is_set)
+        - _TECHNICAL_MARKS,
+        handler=raw.tags.get("handler_name"),
+        side_data=frozenset(found.side_data_type for found in raw.side_data_list),
         is_cover=cover,
         width=raw.width,
         height=raw.height,
@@ -258,6 +286,12 @@ def _stream(raw: _RawStream) -> Stream:
 def _language(tags: dict[str, str]) -> str | None:
     language = tags.get("language") or tags.get("LANGUAGE")
     return language if language and language != "und" else None
+
+
+def _title(tags: dict[str, str]) -> str | None:
+    """Return the title, without characters that no player shows."""
+    found = next((tags[name] for name in _TITLES if name in tags), "")
+    return "".join(char for char in found[:_TITLE_CHARS] if char.isprintable()).strip() or None
 
 
 def _word(text: str | None) -> str | None:

@@ -15,6 +15,7 @@ from distconv_engine.checks.decode import Decoded
 from distconv_engine.checks.output import Evidence, Verified, read_evidence
 from distconv_engine.checks.source import CheckedSource
 from distconv_engine.encode.command import Request
+from distconv_engine.encode.marks import correct_marks
 from distconv_engine.encode.run import Encoded
 from distconv_engine.host.disk_space import require_disk_space, require_space_for_output
 from distconv_engine.pipeline.decode_while_encoding import encode_and_decode
@@ -55,6 +56,7 @@ class StoredFile:
             encoded, decoded = await encode_and_decode(
                 self._attempt, self._source, request, self.path
             )
+        await trio.to_thread.run_sync(correct_marks, self.path, request.plan)
         return FileOutput(
             self._attempt, self._source, self._target, self.path, request, encoded, decoded
         )
@@ -86,6 +88,7 @@ class TargetDirectory:
     async def encode(self, request: Request) -> "FileOutput":
         """Encode; the file is decoded afterwards."""
         encoded = await run_encode(self._attempt, self._source, request)
+        await trio.to_thread.run_sync(correct_marks, self.path, request.plan)
         return FileOutput(self._attempt, self._source, self._target, self.path, request, encoded)
 
 

@@ -8,7 +8,7 @@ from distconv_engine.checks.registry import Check, Note, in_order, other_ffmpeg
 from distconv_engine.checks.source import CheckedSource
 from distconv_engine.ffmpeg.tools import Tools
 from distconv_engine.pipeline.outputs import Output, Published
-from distconvd.model import CompleteReport, ReportedResult, mask_urls
+from distconvd.model import CompleteReport, Limits, ReportedResult, mask_urls
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def _result_of(finished: Finished, engine_id: str, wall_s: float) -> ReportedRes
         encoder=request.encoder.name if plan.video else None,
         wall_s=round(wall_s, 3),
         kept=plan.labels(),
-        dropped=list(plan.dropped),
+        dropped=[*plan.dropped, *verified.lost][: Limits.result_entries],
         checks=finished.checks(),
         notes=finished.notes() or None,
     )

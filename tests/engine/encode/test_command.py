@@ -218,3 +218,14 @@ def test_every_codec_has_the_encoders_that_the_model_names_in_its_order() -> Non
         assert tuple(row.name for row in rows) == rules.encoders
         assert all(row.two_pass == rules.two_pass for row in rows)
         assert all((row.tune_option is not None) == bool(rules.tunes) for row in rows)
+
+
+def test_a_title_is_only_ever_the_value_of_an_option() -> None:
+    streams = (VIDEO, dataclasses.replace(AUDIO, title="-i /etc/passwd"))
+    (argv,) = lists("h264", *streams)
+    places = [place for place, word in enumerate(argv) if "/etc/passwd" in word]
+    assert [argv[place] for place in places] == [
+        "title=-i /etc/passwd",
+        "handler_name=-i /etc/passwd",
+    ]
+    assert {argv[place - 1] for place in places} == {"-metadata:s:1"}
