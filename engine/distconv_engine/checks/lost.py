@@ -1,4 +1,4 @@
-"""Find what an output lacks that is neither picture nor sound: titles, marks, tags, colours, HDR data.
+"""Find what an output lacks of titles, marks, tags, colours and HDR data.
 
 Not every container has a place for all of it, and not every encoder writes it, so what is lost is compared
 when the output has been probed, and listed in `result.dropped`. It fails no job: a film without the name of
