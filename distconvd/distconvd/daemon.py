@@ -26,6 +26,7 @@ from distconvd.auth import Authenticator, gate
 from distconvd.auth_keys.wrong_keys import RateLimit
 from distconvd.config import Config
 from distconvd.core.archive import Archive, retire_forever
+from distconvd.core.commit_watch import COMMIT_LONG_S
 from distconvd.core.event_bus import EventBus
 from distconvd.core.event_log import log_event
 from distconvd.core.ledger import Ledger
@@ -398,7 +399,11 @@ async def _run_all(
                 outer.start_soon(retire_forever, parts.ledger, parts.archive)
             for name, service in parts.services:
                 owner = parts.owners.get(name, name)
-                await outer.start(run_service, name, service, parts.service_failures, owner)
+                failures = parts.service_failures
+                await outer.start(run_service, name, service, failures, owner, parts.watch)
+            parts.ledger.want_probe()
+            with trio.move_on_after(COMMIT_LONG_S):
+                await parts.ledger.probed.wait()
             async with trio.open_nursery() as front:
                 edge = await begin(front)
                 task_status.started()

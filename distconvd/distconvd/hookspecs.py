@@ -112,9 +112,9 @@ class Service(Protocol):
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Run until cancelled; call `task_status.started()` once ready, within a minute.
 
-        If it raises before that, the daemon does not start. If it raises later, that is logged and
-        counted, and `run` is called again, after 1 s at first and then after growing delays. If it
-        returns, its work is done.
+        If it raises before that, the daemon does not start, unless it raises `OSError` (a full disk, an
+        absent network). That, and anything that it raises later, is logged and counted, and `run` is
+        called again, after 1 s at first and then after growing delays. If it returns, its work is done.
         """
         ...
 

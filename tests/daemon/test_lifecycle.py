@@ -10,12 +10,13 @@ import subprocess
 import threading
 import time
 from collections.abc import Generator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests import originals
-from tests.daemon.kit import JOB, KEY, Running, start
+from tests.daemon.kit import COMMAND, JOB, KEY, Running, environment, start
 
 pytestmark = pytest.mark.e2e
 
@@ -117,6 +118,45 @@ def test_a_second_sigterm_ends_immediately_and_loses_nothing(tmp_path: Path) -> 
     assert "Traceback" not in daemon.log
     with start(tmp_path) as daemon:
         assert list(daemon.jobs()) == [job["job_id"]]
+
+
+LOOPS = """
+import time
+
+from distconvd import hookimpl
+
+class Loops:
+    async def run(self, *, task_status):
+        task_status.started()
+        print("the service spins", flush=True)
+        while True:
+            time.sleep({pause_s})
+
+@hookimpl
+def distconvd_register_services(registrar):
+    registrar.add("loops", lambda context, daemon: Loops())
+"""
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("pause_s", [0, 3600], ids=["busy", "sleeping"])
+def test_a_second_sigterm_ends_a_daemon_that_a_plugin_blocks(tmp_path: Path, pause_s: int) -> None:
+    (tmp_path / "loops.py").write_text(LOOPS.format(pause_s=pause_s))
+    command = [*COMMAND, "--host", "127.0.0.1", "--port", "0", "--plugin", "./loops.py"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "the service spins\n"
+        process.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.3)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 1
+    finally:
+        process.kill()
+        process.communicate()
 
 
 @pytest.mark.parametrize("store", ["json", "spool"])
@@ -285,6 +325,28 @@ def test_on_a_full_disk_changes_fail_and_reads_work_until_there_is_space_again(
     with start(small_disk.parent, "--state-file", str(small_disk / "state.json")) as daemon:
         assert len(daemon.jobs()) == kept + 1
         assert job["job_id"] in daemon.jobs()
+
+
+def test_a_start_on_a_full_disk_is_not_ready_until_there_is_space(small_disk: Path) -> None:
+    """With a webhook, whose queue cannot be written either."""
+    state = small_disk / "state.json"
+    with start(small_disk.parent, "--state-file", str(state)) as daemon:
+        job = daemon.submit()
+        daemon.kill()
+    ballast = small_disk / "ballast"
+    with suppress(OSError):
+        ballast.write_bytes(b"x" * 2_000_000)
+    hook = ['plugin.webhook.urls=["http://127.0.0.1:9/"]', f'plugin.webhook.secret="{"s" * 32}"']
+    flags = [word for text in hook for word in ("--set", text)]
+    with start(small_disk.parent, "--state-file", str(state), *flags) as daemon:
+        status, body = daemon.ask("GET", "/readyz")
+        assert (status, b"No space left" in body) == (503, True)
+        assert job["job_id"] in daemon.jobs()
+        ballast.unlink()
+        deadline_s = time.monotonic() + 15
+        while daemon.ask("GET", "/readyz")[0] != 200 and time.monotonic() < deadline_s:
+            time.sleep(0.05)  # the daemon tries by itself; there is nothing else to wait for
+        assert daemon.submit()["status"] == "pending"
 
 
 @pytest.mark.slow

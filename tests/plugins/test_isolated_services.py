@@ -299,6 +299,17 @@ async def test_a_service_that_does_not_start_stops_the_daemons_start_and_is_name
     assert "'mine'" in str(refused.value) or "lamp is missing" in str(refused.value)
 
 
+async def test_a_service_whose_disk_or_network_is_not_there_does_not_stop_the_start(
+    plugin: Write, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = plugin(service("raise OSError(28, 'No space left on device')"))
+    async with open_daemon(plugins=[name]) as daemon:
+        assert (await daemon.client.get("/readyz")).status == 200
+        await trio.sleep(2)
+        assert daemon.parts.service_failures["mine"] >= 2
+    assert "No space left on device" in caplog.text
+
+
 def test_the_command_says_in_one_line_which_service_does_not_start(
     plugin: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -373,7 +384,7 @@ async def test_the_restart_delay_is_reset_after_a_long_run_without_failure(
             if len(began_s) < 6:
                 raise ValueError("tired")
 
-    await services.run_service("mine", Tired(), Counter(), "mine")
+    await services.run_service("mine", Tired(), Counter(), "mine", HookWatch(1e9))
     waits_s = [later - sooner for sooner, later in pairwise(began_s)]
     assert waits_s == [1, 2, 4, services.AGAIN_S_MAX + 1 + 1, 2]
 
@@ -393,6 +404,35 @@ def test_a_service_that_blocks_is_reported_with_its_line_while_it_still_blocks(
     with watch.alarm(0.05):
         trio.run(main)
     assert "the daemon has been blocked for over" in caplog.text
+    assert "in stuck" in caplog.text
+
+
+@pytest.mark.parametrize("in_a_child", [False, True])
+def test_a_service_that_blocks_right_after_its_start_is_named(
+    caplog: pytest.LogCaptureFixture, in_a_child: bool
+) -> None:
+    watch = HookWatch(1e9)
+
+    class Spins:
+        async def spin(self) -> None:
+            stuck(caplog, "has blocked the daemon")
+
+        async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+            task_status.started()
+            if not in_a_child:
+                await self.spin()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.spin if in_a_child else trio.lowlevel.checkpoint)
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch.beat_forever)
+            await services.run_service("mine", Spins(), Counter(), "theirs", watch)
+            nursery.cancel_scope.cancel()
+
+    with watch.alarm(0.5):
+        trio.run(main)
+    assert "the service 'mine' of plugin 'theirs' has blocked the daemon for over" in caplog.text
     assert "in stuck" in caplog.text
 
 
@@ -466,5 +506,5 @@ async def test_a_service_that_raises_a_base_exception_is_restarted(
 
     failures = Counter[str]()
     panics = Panics()
-    await services.run_service("mine", panics, failures, "mine")
+    await services.run_service("mine", panics, failures, "mine", HookWatch(1e9))
     assert (panics.runs, failures["mine"]) == (2, 1)

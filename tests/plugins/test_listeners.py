@@ -364,11 +364,31 @@ def test_the_queue_takes_all_of_a_batch_or_none(tmp_path: Path) -> None:
     queue.close()
 
 
-def test_a_queue_that_is_damaged_or_of_a_newer_version_is_refused_by_name(tmp_path: Path) -> None:
-    damaged = tmp_path / "damaged"
-    damaged.write_bytes(b"no database at all, but long enough to be looked at" * 100)
-    with pytest.raises(ConfigError, match=str(damaged)):
-        WebhookQueue(damaged, 10)
+@pytest.mark.parametrize("damage", ["no database", "a page"])
+def test_a_damaged_queue_is_set_aside_and_an_empty_one_takes_its_place(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    path = tmp_path / "queue"
+    queue = WebhookQueue(path, 1000)
+    queue.add(["a"], [entry(number) for number in range(500)])
+    queue.close()
+    contents = bytearray(path.read_bytes())
+    if damage == "no database":
+        contents[:] = b"no database at all, but long enough to be looked at" * 100
+    else:
+        contents[8192:12288] = b"x" * 4096
+    path.write_bytes(contents)
+    queue = WebhookQueue(path, 1000)
+    assert bodies(queue, "a") == []
+    queue.add(["a"], [entry(1)])
+    assert bodies(queue, "a") == [b"1"]
+    queue.close()
+    [aside] = tmp_path.glob("queue.damaged-*")
+    assert aside.read_bytes() == contents
+    assert str(aside) in caplog.text
+
+
+def test_a_queue_of_a_newer_version_is_refused_by_name(tmp_path: Path) -> None:
     newer = tmp_path / "newer"
     file = sqlite3.connect(newer)
     file.execute("PRAGMA user_version = 99")

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import AsyncIterator
+from types import FrameType
 
 import trio
 
@@ -34,6 +35,7 @@ def run(config: Config) -> None:
 async def _serve(config: Config) -> None:
     """Run the daemon until a signal; it listens from the beginning, and answers that it is starting."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        _end_at_the_second_signal()
         plugins = Plugins(config.plugins)
         check_choices(config, plugins)
         opened = await open_all(config)
@@ -101,6 +103,29 @@ async def _heed_signals(
             return
         manager.stopping(parts.config.drain_s)
         stop.set()
+
+
+def _end_at_the_second_signal() -> None:
+    """Let a second SIGTERM or SIGINT end the process even while a plugin loops and no task can run.
+
+    Python calls these handlers between two steps of whatever runs. A plugin that loops inside C code
+    without giving up the interpreter is out of reach; only SIGKILL ends that.
+    """
+    received = 0
+
+    def count(number: int, frame: FrameType | None) -> None:
+        nonlocal received
+        received += 1
+        if received == 2:
+            _end_soon()
+        handler = handlers[number]
+        assert callable(handler)
+        handler(number, frame)
+
+    ending: tuple[int, ...] = (signal.SIGTERM, signal.SIGINT)
+    handlers = {number: signal.getsignal(number) for number in ending}
+    for number in handlers:
+        signal.signal(number, count)  # trio restores what was there before it
 
 
 def _end_soon() -> None:

@@ -6,7 +6,8 @@ reply waits for the batch that contains the last change of anything that it show
 
 A failed commit rolls back the batch and everything decided on top of it, newest first, so that
 memory equals disk again; their requests get `CommitFailed` (503). Until a probe has been committed
-the ledger refuses changes; reads go on.
+the ledger refuses changes; reads go on. A probe is committed at the start, too, and when nothing else
+has been for a while, so that a disk that is full is known before somebody needs it.
 
 A running commit is never cancelled, with one exception: `abandon` gives up a commit that does not
 end when the daemon has to stop. Nothing of it has been acknowledged.
@@ -31,6 +32,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 PROBE_INTERVAL_S = 0.5
+IDLE_S = 60.0
+"""After this time without a commit a probe shows whether one is possible."""
 PROBE_KEY = "store_probe"
 
 
@@ -89,6 +92,9 @@ class Ledger:
         self._is_closing = False
         self.stopped = trio.Event()
         """Set when `run` has ended."""
+        self._is_probe_wanted = False
+        self.probed = trio.Event()
+        """Set when the first probe has ended, well or not."""
         self._scope: trio.CancelScope | None = None
         self.commit_watch = CommitWatch()
         self.is_abandoned = False
@@ -178,9 +184,12 @@ class Ledger:
 
     async def _run(self) -> None:
         while True:
-            await self._work.wait()
+            with trio.move_on_after(IDLE_S) as idle:
+                await self._work.wait()
             # Renew the event before the commit, so that decisions made during it are not missed.
             self._work = trio.Event()
+            if idle.cancelled_caught or self._is_probe_wanted:
+                await self._probe_idle()
             if self.failure is not None:
                 await self._wait_until_store_recovers()
             # Empty after a rollback or `close`, which set the event without a decision.
@@ -191,6 +200,11 @@ class Ledger:
                 self._work.set()
             elif self._is_closing:
                 return
+
+    def want_probe(self) -> None:
+        """Let `run` find out whether anything can be committed; `probed` is set when it knows."""
+        self._is_probe_wanted = True
+        self._work.set()
 
     def close(self) -> None:
         """Let `run` end once everything decided is committed."""
@@ -251,23 +265,40 @@ class Ledger:
         self._work.set()
 
     async def _wait_until_store_recovers(self) -> None:
-        """Commit a probe record, again and again until that succeeds."""
+        """Commit probes until one succeeds."""
         while not self._is_closing:
-            probe = Change("meta", PROBE_KEY, b'{"at":%d}' % self._clock().wall_ms)
-            try:
-                await self._store_commit([probe])
-            except _Abandoned:
-                raise
-            except BaseException as error:  # noqa: BLE001 - as in _commit
-                reraise_if_cancelled(error)
-                self.failure = _describe(error)
-                await trio.sleep(PROBE_INTERVAL_S)
-            else:
-                self._dispatcher.state.apply(probe)
+            if (failure := await self._probe()) is None:
                 self.failure = None
                 self._dispatcher.read_only = False
                 log.warning("the store has recovered; changes are accepted again")
                 return
+            self.failure = failure
+            await trio.sleep(PROBE_INTERVAL_S)
+
+    async def _probe_idle(self) -> None:
+        """Commit a probe; if it fails, refuse changes and let `_run` wait for the store.
+
+        Decisions made meanwhile are not rolled back: they are committed once the store has recovered.
+        """
+        if (failure := await self._probe()) is not None:
+            self.failure = failure
+            self._dispatcher.read_only = True
+            log.error("nothing can be committed; changes are refused until then: %s", failure)
+        self._is_probe_wanted = False
+        self.probed.set()
+
+    async def _probe(self) -> str | None:
+        """Commit a record that means nothing; return why it failed."""
+        probe = Change("meta", PROBE_KEY, b'{"at":%d}' % self._clock().wall_ms)
+        try:
+            await self._store_commit([probe])
+        except _Abandoned:
+            raise
+        except BaseException as error:  # noqa: BLE001 - as in _commit
+            reraise_if_cancelled(error)
+            return _describe(error)
+        self._dispatcher.state.apply(probe)
+        return None
 
     def _last_in_flight(self, shown: Decision[T] | Refusal) -> _Batch | None:
         """Return the batch that a reply must wait for; None if all that it shows is durable."""

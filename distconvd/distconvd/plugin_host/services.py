@@ -1,9 +1,10 @@
 """Start the background services of plugins, watch them, and run them again when they fail.
 
 A service that cannot start stops the start of the daemon, and the message names it: it was asked for.
-One that fails later must not stop the daemon, and nobody would notice its absence: so the failure is
-logged and counted, and the service is run again after a growing delay. One that returns has finished its
-work.
+The exception is an `OSError`: a full disk or an absent network passes, and a daemon that does not run
+helps nobody. Such a service, like one that fails later, must not stop the daemon, and nobody would
+notice its absence: so the failure is logged and counted, and the service is run again after a growing
+delay. One that returns has finished its work.
 """
 
 import logging
@@ -17,6 +18,7 @@ import trio
 from distconvd.errors import ConfigError, StoreError
 from distconvd.faults import HookFault, reraise_if_cancelled, unwrap_group
 from distconvd.hookspecs import Service
+from distconvd.plugin_host.watchdog import HookWatch
 
 log = logging.getLogger("distconvd.services")
 
@@ -37,13 +39,20 @@ class _Run(trio.TaskStatus[None]):
         name: the name that the service is registered under.
         service: the service.
         owner: the plugin that registered it.
+        watch: names the service in the log if it blocks the event loop.
         task_status: where the start is reported.
     """
 
     def __init__(
-        self, name: str, service: Service, owner: str, task_status: trio.TaskStatus[None]
+        self,
+        name: str,
+        service: Service,
+        owner: str,
+        watch: HookWatch,
+        task_status: trio.TaskStatus[None],
     ) -> None:
         self._subject = f"the service {name!r} of plugin {owner!r}"
+        self._watch = watch
         self._service = service
         self._task_status = task_status
         self.began_s = trio.current_time()
@@ -70,7 +79,8 @@ class _Run(trio.TaskStatus[None]):
 
     async def _run_service(self) -> None:
         try:
-            await self._service.run(task_status=self)
+            with self._watch.names_this_task(self._subject):
+                await self._service.run(task_status=self)
         except (Exception, SystemExit):
             raise
         except BaseException as error:
@@ -85,7 +95,7 @@ class _Run(trio.TaskStatus[None]):
         began_s = time.perf_counter()
         while not self.is_started:
             if time.perf_counter() - began_s > START_S_MAX:
-                self.failure = TimeoutError(
+                self.failure = RuntimeError(
                     f"it has not called task_status.started() within {START_S_MAX:g} s"
                 )
                 scope.cancel()
@@ -103,6 +113,7 @@ async def run_service(
     service: Service,
     failures: Counter[str],
     owner: str,
+    watch: HookWatch,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -113,15 +124,19 @@ async def run_service(
         service: the service.
         failures: counts, by name, how often a service failed after the start.
         owner: the plugin that registered it.
+        watch: names it in the log if it blocks the event loop.
 
-    Raises `ConfigError` (or the `StoreError` that it raised) when its first start fails.
+    Raises `ConfigError` (or the `StoreError` that it raised) when its first start fails, unless by an
+    `OSError`, which is treated as a later failure.
     """
     log.info("service %s starts", name)
     again_s = AGAIN_S
-    run = _Run(name, service, owner, task_status)
+    run = _Run(name, service, owner, watch, task_status)
     await run.to_its_end()
     if not run.is_started:
-        raise run.refusal() from run.failure
+        if not isinstance(run.failure, OSError):
+            raise run.refusal() from run.failure
+        task_status.started()
     while run.failure is not None:
         failures[name] += 1
         if trio.current_time() - run.began_s > AGAIN_S_MAX:
@@ -131,7 +146,7 @@ async def run_service(
         )
         await trio.sleep(again_s)
         again_s = min(again_s * 2, AGAIN_S_MAX)
-        run = _Run(name, service, owner, trio.TASK_STATUS_IGNORED)
+        run = _Run(name, service, owner, watch, trio.TASK_STATUS_IGNORED)
         await run.to_its_end()
     log.info("service %s has ended", name)
 

@@ -3,7 +3,7 @@
 These calls run in the daemon's one thread: a slow one makes every request wait, and nothing can
 interrupt it. So a call over the threshold is logged and counted when it returns, and a separate thread
 logs one that does not return, with the line that it has reached. That thread also logs anything else
-that blocks the event loop, such as a service that waits without `await`.
+that blocks the event loop, such as a service that waits without `await`, which it names.
 """
 
 import logging
@@ -54,6 +54,7 @@ class HookWatch:
         self._running: _Running | None = None
         self._beat_s: float | None = None
         """When `beat_forever` last ran; None while it does not run."""
+        self._tasks: dict[str, trio.lowlevel.Task] = {}
         self._last_logged_s: dict[tuple[str, str], float] = {}
         self._suppressed: dict[tuple[str, str], int] = {}
 
@@ -86,6 +87,19 @@ class HookWatch:
         """Return a policy that decides the same and whose calls are timed."""
         return _TimedPolicy(name, policy, self)
 
+    @contextmanager
+    def names_this_task(self, name: str) -> Generator[None]:
+        """While the block runs, blame `name` if this task, or one below it, blocks the event loop."""
+        self._tasks[name] = trio.lowlevel.current_task()
+        try:
+            yield
+        finally:
+            del self._tasks[name]
+
+    def _running_task(self) -> str | None:
+        """Return the name of the task that is running now, or in which one below it is."""
+        return next((name for name, task in self._tasks.items() if _is_running(task)), None)
+
     async def beat_forever(self) -> NoReturn:
         """Show `alarm` that the event loop runs."""
         try:
@@ -97,10 +111,11 @@ class HookWatch:
 
     @contextmanager
     def alarm(self, blocked_s: float = BLOCKED_S) -> Generator[None]:
-        """While the block runs, report calls of this thread that do not return and, if `beat_forever`
-        runs, anything else that blocks the thread."""
+        """While the block runs, report whatever blocks this thread: calls that do not return, and tasks
+        that keep `beat_forever`, which the block must run, from its first or its next beat."""
         over = threading.Event()
         caller = threading.get_ident()
+        self._beat_s = time.perf_counter()
 
         def watch_until_over() -> None:
             last_logged: _Running | float | None = None
@@ -112,7 +127,7 @@ class HookWatch:
                     continue
                 if time.perf_counter() - since_s >= blocked_s:
                     last_logged = blocking
-                    _log_blocked(running, blocked_s, caller)
+                    _log_blocked(running, self._running_task(), blocked_s, caller)
 
         thread = threading.Thread(target=watch_until_over, name="hook-watch", daemon=True)
         thread.start()
@@ -153,9 +168,23 @@ class _TimedPolicy:
             self.share = watch.timed(name, "share", policy.share)
 
 
-def _log_blocked(running: _Running | None, blocked_s: float, thread: int) -> None:
+def _is_running(task: trio.lowlevel.Task) -> bool:
+    """Whether a task, or one in a nursery of it, is what its event loop runs now.
+
+    It is called by another thread, while the event loop stands still.
+    """
+    if getattr(task.coro, "cr_running", False):  # a generator has none
+        return True
+    below = [child for nursery in task.child_nurseries for child in nursery.child_tasks]
+    return any(_is_running(child) for child in below)
+
+
+def _log_blocked(running: _Running | None, task: str | None, blocked_s: float, thread: int) -> None:
     frame = sys._current_frames().get(thread)  # pyright: ignore[reportPrivateUsage] - the documented way to another thread's stack
     where = "".join(traceback.format_stack(frame)[-3:]) if frame is not None else ""
+    if running is None and task is not None:
+        log.error("%s has blocked the daemon for over %.0f s, at:\n%s", task, blocked_s, where)
+        return
     if running is None:
         log.error("the daemon has been blocked for over %.0f s, at:\n%s", blocked_s, where)
         return

@@ -6,13 +6,17 @@ event and URL, oldest first. Rows are added many at a time in one transaction, w
 block; call them in a thread, one at a time.
 """
 
+import logging
 import sqlite3
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from distconv_plugins.shared.os_errors import describe_error
 from distconvd.errors import ConfigError
+
+log = logging.getLogger("distconvd.webhook")
 
 FORMAT = 1
 
@@ -33,19 +37,17 @@ class WebhookQueue:
         path: the file; created if it is missing, readable by its owner only.
         size_max: how many events may wait for one URL.
 
-    Raises `ConfigError` for a file that cannot be used.
+    A damaged file is set aside under another name, which is logged, and an empty one takes its place:
+    the daemon serves jobs, and must not wait for its webhook.
+
+    Raises `ConfigError` for a file of a newer version, and `OSError` for one that cannot be opened now.
     """
 
     def __init__(self, path: Path, size_max: int) -> None:
         self._size_max = size_max
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch(mode=0o600)
-            self._file = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            self._file.execute("PRAGMA synchronous = FULL")
-            [(version,)] = self._file.execute("PRAGMA user_version")
-            if version not in (0, FORMAT):
-                raise ConfigError(f"{path} was written by a newer version of the webhook plugin")
+            self._file = _open_sound(path) or _replace_damaged(path)
             self._file.execute(
                 "CREATE TABLE IF NOT EXISTS waiting (number INTEGER PRIMARY KEY AUTOINCREMENT,"
                 " url TEXT, event_id TEXT, kind TEXT, body BLOB)"
@@ -54,7 +56,7 @@ class WebhookQueue:
             self._file.execute(f"PRAGMA user_version = {FORMAT}")
         except (sqlite3.Error, OSError) as error:
             reason = describe_error(error)
-            raise ConfigError(f"the webhook's queue {path} cannot be opened: {reason}") from error
+            raise OSError(f"the webhook's queue {path} cannot be opened: {reason}") from error
 
     def add(self, urls: Sequence[str], events: Sequence[tuple[str, str, bytes]]) -> int:
         """Add (id, kind, body) for each URL; return how many old rows were removed for them.
@@ -99,3 +101,45 @@ class WebhookQueue:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _open_sound(path: Path) -> sqlite3.Connection | None:
+    """Open the file, which is made if it is missing; return None if it is damaged.
+
+    Raises `ConfigError` for a file of a newer version, and `OSError` or `sqlite3.OperationalError` for
+    one that cannot be opened now, as on a full disk.
+    """
+    path.touch(mode=0o600)
+    file = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        file.execute("PRAGMA synchronous = FULL")
+        [(version,)] = file.execute("PRAGMA user_version")
+        if version not in (0, FORMAT):
+            raise ConfigError(f"{path} was written by a newer version of the webhook plugin")
+        if file.execute("PRAGMA quick_check(1)").fetchone() == ("ok",):
+            return file
+    except sqlite3.OperationalError:
+        file.close()
+        raise
+    except sqlite3.DatabaseError as error:
+        log.debug("%s: %s", path, error)  # `_replace_damaged` says what is done about it
+    except BaseException:
+        file.close()
+        raise
+    file.close()
+    return None
+
+
+def _replace_damaged(path: Path) -> sqlite3.Connection:
+    """Rename a damaged file and what belongs to it; return an empty one in its place."""
+    aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
+    path.rename(aside)
+    for suffix in ("-journal", "-wal", "-shm"):
+        belongs = path.with_name(path.name + suffix)
+        if belongs.exists():
+            belongs.rename(aside.with_name(aside.name + suffix))
+    log.error("the webhook's queue is damaged; its events are in %s and are not delivered", aside)
+    made = _open_sound(path)
+    if made is None:
+        raise OSError("an empty file in its place is damaged, too")
+    return made
