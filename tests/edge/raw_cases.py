@@ -197,6 +197,8 @@ TURNS = [
         *(200, 404) * 25, shown="25 times `GET /livez` and `GET /nope`",
     ),
     last("Connection: close", get(b"/livez", b"Connection: close\r\n"), 200),
+    last("close among other options", get(b"/livez", b"Connection: TE , Close\r\n"), 200),
+    fine("an option that only begins like close", get(b"/livez", b"Connection: closed\r\n"), 200),
     fine("Expect: 100-continue, and the body without waiting", post(LENGTH, b"Expect: 100-continue\r\n", body=JOB), 200),
     Case("Expect: 100-continue, and no key", b"POST /jobs/ HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n" + LENGTH + b"\r\n", (401,), closes=True, alone=True),
     Case("half closed after a request", get(), (200,), closes=True, half=True),

@@ -45,8 +45,10 @@ class RequestBody:
         """The announced length in bytes; None when chunked."""
         self._begin_bytes = 0
         """Offset on the wire at which a chunked body begins."""
+        wire.is_request_read = self.length == 0
         if "transfer-encoding" in headers:
             self.length = None
+            wire.is_request_read = False
             self._begin_bytes = wire.received_bytes - len(wire.machine.trailing_data[0])
 
     async def read_whole(self, limit_bytes: int | None) -> bytes:
@@ -73,20 +75,21 @@ class RequestBody:
 
     def discard_nowait(self) -> bool:
         """Discard what has arrived; return whether the body is complete."""
-        if self._wire.machine.their_state is not h11.SEND_BODY:
-            return self._wire.machine.their_state is not h11.ERROR
-        while (event := self._wire.next_event()) is not h11.NEED_DATA:
-            if isinstance(event, h11.Data):
-                self._read_bytes += len(event.data)
-            else:
-                return True
-        return False
+        wire = self._wire
+        if wire.machine.their_state is h11.ERROR:
+            return False
+        while not wire.is_request_read:
+            event = wire.next_event()
+            if event is h11.NEED_DATA:
+                return False
+            self._note(event)
+        return True
 
     @property
     def may_discard(self) -> bool:
         """Whether the rest has a known length and is small enough to be read and discarded."""
         connection = self._wire.machine
-        if connection.their_state is not h11.SEND_BODY or self._late or self.length is None:
+        if connection.their_state is h11.ERROR or self._late or self.length is None:
             return False
         if connection.they_are_waiting_for_100_continue:
             return False  # it may or may not send its body now; there is no way to know
@@ -100,20 +103,30 @@ class RequestBody:
     async def _next(self) -> bytes | None:
         """Return the next piece, or None at the end."""
         wire = self._wire
-        if wire.machine.their_state is not h11.SEND_BODY:
+        if wire.machine.their_state is h11.ERROR:
             return None
-        while True:
+        while not wire.is_request_read:
             event = wire.next_event()
+            if event is h11.NEED_DATA:
+                await self._receive()
+                continue
+            self._note(event)
             if isinstance(event, h11.Data):
-                self._count(len(event.data))
+                self._check_framing()
                 # h11 hands out bytearrays; the caller must get bytes that cannot change later.
                 return bytes(event.data)
-            if event is not h11.NEED_DATA:
-                return None
-            await self._receive()
+        return None
 
-    def _count(self, size: int) -> None:
-        self._read_bytes += size
+    def _note(self, event: object) -> None:
+        """Count a piece of the body, and note its end."""
+        if isinstance(event, h11.Data):
+            self._read_bytes += len(event.data)
+            # h11 has an event for the end, too, which is needed for a chunked body only.
+            self._wire.is_request_read = self._read_bytes == self.length
+        else:
+            self._wire.is_request_read = True
+
+    def _check_framing(self) -> None:
         self._chunks += 1
         is_fragmented = self._read_bytes < self._chunks * self._limits.chunk_bytes_mean_min
         if self._chunks > _CHUNKS_FREE and is_fragmented:

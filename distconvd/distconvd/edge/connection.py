@@ -37,6 +37,7 @@ from distconvd.edge.reply import send_reply
 from distconvd.edge.request_head import (
     check_head,
     check_size,
+    is_last,
     key_of,
     new_request_id,
     read_headers,
@@ -46,8 +47,6 @@ from distconvd.edge.upgrade import PrefixedStream, replay
 from distconvd.errors import DistconvError, RequestTimeout, Unavailable
 
 log = logging.getLogger("distconvd.edge")
-
-_MAY_REPLY = (h11.IDLE, h11.SEND_RESPONSE)
 
 
 async def serve_connection(
@@ -160,12 +159,13 @@ class _Connection:
         if isinstance(reply, Upgrade):
             await self._upgrade(reply, head, request, started)
             return False
+        close = self._must_close(head, request, body)
         try:
-            await self._reply(reply, request, body)
+            await self._reply(reply, request, close=close)
         finally:
             # Also for a reply that broke off: an event stream always ends that way.
             self._log_access(head, request, reply.status, started)
-        return await self._finish_request(body)
+        return not close and await self._finish_request(body)
 
     async def _answer(self, request: Request) -> Reply:
         if self._refusal is not None and key_of(request.headers) is None:
@@ -200,9 +200,12 @@ class _Connection:
         if not waiting:
             await self._wait_for_request()
         self._in_head = True
-        self.watch.allow(self._limits.head_timeout_s)
-        while (event := wire.next_event()) is h11.NEED_DATA:
+        event = wire.next_event()
+        if event is h11.NEED_DATA:
+            self.watch.allow(self._limits.head_timeout_s)
+        while event is h11.NEED_DATA:
             await wire.receive()
+            event = wire.next_event()
         return event
 
     async def _wait_for_request(self) -> None:
@@ -243,15 +246,14 @@ class _Connection:
 
     # ------------------------------------------------------------------------------ the reply
 
-    async def _reply(self, response: Response, request: Request, body: RequestBody) -> None:
-        close = self._must_close(body)
+    async def _reply(self, response: Response, request: Request, *, close: bool) -> None:
         try:
             await self._send(response, request, close=close)
         except ClientDisconnected:
             raise
         except Exception:
             log.exception("a reply could not be sent", extra=ids_of(request))
-            if self._wire.machine.our_state in _MAY_REPLY:
+            if self._wire.reply == "none":
                 response = problem(Crash(request.request_id), request.request_id)
                 await self._send(response, request, close=close)
             # Else the head has been sent: only closing shows the client that the reply is cut.
@@ -260,10 +262,10 @@ class _Connection:
         head_only = request.method == "HEAD"
         await send_reply(self._wire, response, request.request_id, close=close, head_only=head_only)
 
-    def _must_close(self, body: RequestBody) -> bool:
+    def _must_close(self, head: h11.Request, request: Request, body: RequestBody) -> bool:
         """Decide, before a reply is sent, whether it is the last one on this connection."""
         self._requests_left -= 1
-        if self._requests_left <= 0 or self._drain.started:
+        if self._requests_left <= 0 or self._drain.started or is_last(head, request.headers):
             return True
         try:
             return not (body.discard_nowait() or body.may_discard)
@@ -273,22 +275,21 @@ class _Connection:
     async def _finish_request(self, body: RequestBody) -> bool:
         """Discard the rest of the request; return whether the next one may begin."""
         wire = self._wire
-        if wire.machine.our_state is h11.DONE and wire.machine.their_state is h11.SEND_BODY:
-            try:
-                await body.discard_rest()
-            except DistconvError:
-                return False  # the reply has been sent already; a second one is not possible
-        if not wire.in_sync:
+        if wire.reply != "sent":
             return False
-        wire.machine.start_next_cycle()
+        try:
+            await body.discard_rest()
+        except DistconvError:
+            return False  # the reply has been sent already; a second one is not possible
+        if not wire.is_request_read:
+            return False
+        wire.next_request()
         return True
 
     async def _refuse(self, fault: DistconvError) -> None:
         """Reply with a problem to a head that never became a request; this is the last reply."""
         self._in_head = False
         wire = self._wire
-        if wire.machine.our_state not in _MAY_REPLY:
-            return
         request_id = new_request_id()
         response = problem(fault, request_id)
         with trio.move_on_after(self._limits.send_timeout_s):
@@ -337,7 +338,7 @@ class _Connection:
         wire = self._wire
         state = wire.machine.their_state
         all_sent = state in (h11.IDLE, h11.CLOSED) or (
-            state is h11.MUST_CLOSE and not isinstance(wire.stream, trio.abc.HalfCloseableStream)
+            wire.is_request_read and not isinstance(wire.stream, trio.abc.HalfCloseableStream)
         )
         if not (wire.input_ended or all_sent):
             with trio.move_on_after(self._limits.linger_s):

@@ -1,9 +1,8 @@
 """Write a `Response`: its head, then its body.
 
-h11 reads requests and tracks the state of the connection, but replies are written here; h11 is only
-informed that one begins and ends. Its own writer checks each header twice with regular expressions
-and makes three events of every reply, a quarter of the time of a small request; the only part of a
-reply that needs a check, the handlers' headers, is checked here once.
+h11 reads requests, but replies are written here. Its own writer checks each header twice with regular
+expressions and makes three events of every reply, a quarter of the time of a small request; the only
+part of a reply that needs a check, the handlers' headers, is checked here once.
 
 A complete reply is sent in one `send_all`; one with an iterator for its body, piece by piece.
 """
@@ -14,8 +13,6 @@ from collections.abc import AsyncIterator, Mapping
 from email.utils import formatdate
 from functools import cache, lru_cache
 from http import HTTPStatus
-
-import h11
 
 from distconvd.edge.connection_io import SEND_BYTES, ConnectionIO
 from distconvd.edge.http import Response
@@ -28,12 +25,6 @@ _RESERVED = frozenset(
     ("connection", "content-length", "content-type", "date", "transfer-encoding", "x-request-id")
 )
 
-# The event passed to h11 for every reply: one without a body, whatever is really sent. Not 204,
-# because h11 would take a success as consent to CONNECT.
-_KEEPS = h11.Response(status_code=304, headers=[])
-_CLOSES = h11.Response(status_code=304, headers=[(b"Connection", b"close")])
-_END = h11.EndOfMessage()
-
 
 class BadReply(Exception):
     """A handler's reply cannot be sent as it is: a bug, logged with a traceback."""
@@ -45,10 +36,10 @@ async def send_reply(
     """Send a whole reply.
 
     Args:
-        wire: the connection; its machine is ready for a response.
+        wire: the connection, on which no reply to this request has begun.
         response: what to send; an iterator is always closed.
         request_id: sent as `X-Request-Id`.
-        close: announce that it is the last reply (h11 may have its own reasons to).
+        close: announce that it is the last reply.
         head_only: the request was HEAD.
 
     Raises:
@@ -64,26 +55,19 @@ async def send_reply(
     length = len(body)
     if head_only and response.content_length is not None:
         length = response.content_length
-    head = _head(response, request_id, f"Content-Length: {length}\r\n")
-    closing = _begin(wire, close=close)
-    wire.machine.send(_END)
+    head = _head(response, request_id, f"Content-Length: {length}\r\n", close=close)
+    wire.reply = "begun"
     if head_only or response.status in _BODILESS:
         body = b""
     if len(body) > SEND_BYTES:
-        await wire.send(head + closing)
+        await wire.send(head)
         await wire.send(body)  # separately: joining would copy what may be a listing of everything
     else:
-        await wire.send(head + closing + body)
+        await wire.send(head + body)
+    wire.reply = "sent"
 
 
-def _begin(wire: ConnectionIO, *, close: bool) -> bytes:
-    """Inform h11 that a reply begins; return the end of its head."""
-    sent_head = wire.machine.send(_CLOSES if close else _KEEPS)
-    return b"Connection: close\r\n\r\n" if b"close" in sent_head else b"\r\n"
-
-
-def _head(response: Response, request_id: str, framing: str) -> bytes:
-    """Return a reply's head without the last lines, which `_begin` returns."""
+def _head(response: Response, request_id: str, framing: str, *, close: bool) -> bytes:
     status = response.status
     head = (
         f"{_status_line(status)}Date: {_date(int(time.time()))}\r\nX-Request-Id: {request_id}\r\n"
@@ -92,6 +76,7 @@ def _head(response: Response, request_id: str, framing: str) -> bytes:
         head += _content_type(response.content_type) + framing
     if response.headers:
         head += _header_lines(response.headers)
+    head += "Connection: close\r\n\r\n" if close else "\r\n"
     return head.encode("latin-1")
 
 
@@ -144,14 +129,16 @@ async def _send_iterated(
     chunked = length is None and wire.machine.their_http_version != b"1.0"
     framing = f"Content-Length: {length}\r\n" if length is not None else ""
     try:
-        head = _head(response, request_id, "Transfer-Encoding: chunked\r\n" if chunked else framing)
-        await wire.send(head + _begin(wire, close=close))
+        framing = "Transfer-Encoding: chunked\r\n" if chunked else framing
+        head = _head(response, request_id, framing, close=close)
+        wire.reply = "begun"
+        await wire.send(head)
         if not (head_only or response.status in _BODILESS):
             if chunked:
                 await _send_chunks(wire, body)
             else:
                 await _send_counted(wire, body, length)
-        wire.machine.send(_END)
+        wire.reply = "sent"
     finally:
         # A generator that is not run to its end keeps its file open until it is closed.
         aclose = getattr(body, "aclose", None)

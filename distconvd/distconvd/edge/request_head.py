@@ -68,6 +68,16 @@ def check_size(request: h11.Request, bytes_max: int) -> None:
         raise HeadTooLarge(f"The request line and headers exceed {bytes_max} bytes together.")
 
 
+def is_last(request: h11.Request, headers: Mapping[str, str]) -> bool:
+    """Whether the client sends no other request on this connection (RFC 9112 section 9.3)."""
+    if request.http_version < b"1.1":
+        return True
+    connection = headers.get("connection")
+    if connection is None:
+        return False
+    return "close" in (option.strip() for option in connection.lower().split(","))
+
+
 def request_id_for(headers: Mapping[str, str]) -> str:
     """Return the caller's request id if it is well-formed, else a new one."""
     theirs = headers.get("x-request-id")

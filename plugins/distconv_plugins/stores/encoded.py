@@ -48,23 +48,22 @@ def checked_changes(changes: Sequence[Change]) -> list[Change]:
         if table not in TABLES:
             raise StoreError(f"there is no table {table!r}; the tables are {', '.join(TABLES)}")
         encoded_key(key)
-    return [
-        change
-        if change.record is None
-        else change._replace(record=_checked(change.table, change.key, change.record))
-        for change in changes
-    ]
+    return [_checked(change) for change in changes]
 
 
-def _checked(table: str, key: str, record: bytes) -> bytes:
-    record = one_line(record)
+def _checked(change: Change) -> Change:
+    """Return a change with its record on one line; almost every record is on one already."""
+    table, key, given = change
+    if given is None:
+        return change
+    record = one_line(given)
     try:
         _syntax.decode(record)
     except BAD_JSON as error:
         raise StoreError(f"the record {key!r} of {table!r} is not JSON: {error}") from error
     if not is_object(record):
         raise StoreError(f"the record {key!r} of {table!r} is not a JSON object in UTF-8")
-    return record
+    return change if record is given else Change(table, key, record)
 
 
 def encoded_key(key: str) -> bytes:
