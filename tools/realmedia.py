@@ -233,7 +233,14 @@ def _is_completed(row: Row) -> bool:
 
 
 def _found(row: Row, tier: str) -> list[str]:
-    return [words for found_tier, words in row["found"] if found_tier == tier]
+    """Return what was found of a tier, but for frames that the judge could not count itself.
+
+    It decodes all announced streams in one run, and ffmpeg begins none of them if one has no packet.
+    """
+    uncounted = f"frames 0 (ffmpeg decodes 0) -> {row.get('video_packets')}"
+    return [
+        words for found_tier, words in row["found"] if found_tier == tier and words != uncounted
+    ]
 
 
 def words_of(figures: Figures) -> str:

@@ -4,13 +4,15 @@ Where no ffmpeg here has a decoder for it, every frame's headers are parsed inst
 says so: the check is then called `parses` instead of `decodes`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from distconv_engine.encode.command import Request
 from distconv_engine.encode.plan import Plan
+from distconv_engine.encode.run import Encoded
 from distconv_engine.failures import InputFault, InsufficientSpace, VerificationFault
 from distconv_engine.ffmpeg.codecs import video_codec
+from distconv_engine.ffmpeg.messages import Confirmed
 from distconv_engine.ffmpeg.run import RunResult
 from distconv_engine.ffmpeg.stderr import Diagnosis
 from distconv_engine.media.ffmpeg import Decoder, Ffmpeg
@@ -76,18 +78,66 @@ def check_unaltered(decoded: Decoded, plan: Plan, hashes: PacketHashes) -> None:
             )
 
 
+async def decode_file(
+    ffmpeg: Ffmpeg,
+    decoder: Decoder,
+    url: str,
+    *,
+    duration_s: float,
+    on_progress: Callable[[float], None] | None = None,
+) -> RunResult:
+    """Decode a file; if something is said of it that has to be confirmed, once more, strictly.
+
+    Messages that the strict decode does not confirm are gone from the result.
+    """
+    result = await ffmpeg.decode(url, decoder, duration_s=duration_s, on_progress=on_progress)
+    if result.code or is_faulty(result.diagnosis) or not result.diagnosis.doubts:
+        return result
+    strict = await ffmpeg.decode(url, decoder, duration_s=duration_s, strict=True)
+    if strict.code or is_faulty(strict.diagnosis):
+        return result
+    return replace(result, diagnosis=replace(result.diagnosis, doubts={}))
+
+
+async def confirm_source(
+    ffmpeg: Ffmpeg, request: Request, encoded: Encoded, url: str, duration_s: float
+) -> bool:
+    """Ask a strict decode of the source about an unknown message of the encode.
+
+    Returns whether there was such a message. Raises `InputFault` if it is confirmed.
+    """
+    unknown = [
+        d for d in encoded.diagnosis.doubts.values() if d.kind.confirmed is Confirmed.BY_FRAMES
+    ]
+    if not unknown:
+        return False
+    decoder = Decoder(request.tools.ffmpeg)
+    strict = await ffmpeg.decode(url, decoder, duration_s=duration_s, strict=True)
+    if strict.code or is_faulty(strict.diagnosis):
+        raise InputFault(
+            f"The source is damaged: {unknown[0].words}", log_tail=encoded.diagnosis.tail
+        )
+    return True
+
+
+def is_faulty(diagnosis: Diagnosis) -> bool:
+    """Whether a decode has lost something, by what it proves itself."""
+    return bool(diagnosis.damage or diagnosis.decode_errors)
+
+
 def check_decoding(request: Request, result: RunResult) -> None:
     """Raise the failure of an output that does not decode completely; pure."""
     diagnosis = result.diagnosis
     if diagnosis.disk_full:
         raise InsufficientSpace("The engine's disk is full.", log_tail=diagnosis.tail)
-    if diagnosis.damage or diagnosis.decode_errors or result.code != 0:
+    if is_faulty(diagnosis) or diagnosis.doubts or result.code != 0:
         _attribute_fault(request, diagnosis)
 
 
 def _attribute_fault(request: Request, diagnosis: Diagnosis) -> None:
     """Raise for an output that does not decode: a copied stream is the source's fault."""
-    found = (diagnosis.damage or ["some frames cannot be decoded"])[0]
+    doubts = [doubt.words for doubt in diagnosis.doubts.values()]
+    found = [*diagnosis.damage, *doubts, "some frames cannot be decoded"][0]
     copied = [
         stream_out for stream_out in request.plan.output_streams if stream_out.action == "copy"
     ]

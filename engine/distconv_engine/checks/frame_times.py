@@ -18,7 +18,7 @@ from distconv_engine.media.frame_times import REORDERED_MAX, FrameTimes
 from distconv_engine.media.packets import JUMP_S
 
 _LEADING_MAX = REORDERED_MAX
-"""The most frames that may be missing in front of the first."""
+"""The most frames that may be missing in front of the first, but for those before the first key frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +53,19 @@ class Deviation:
         )
 
 
-def first_deviation(source: Timeline, output: Timeline, *, missing: int) -> Deviation | None:
+def first_deviation(
+    source: Timeline, output: Timeline, *, missing: int, before_key: int = 0
+) -> Deviation | None:
     """Return the first frame with another time, or None if all are where they belong; pure.
 
     Args:
         source: of the packets that a player shows.
         output: of all the frames encoded.
         missing: how many of the source's packets gave no frame.
+        before_key: how many packets come before the source's first key frame.
     """
     best: Deviation | None = None
-    for skipped in range(min(max(missing, 0), _LEADING_MAX) + 1):
+    for skipped in range(min(max(missing, 0), _LEADING_MAX + before_key) + 1):
         found = _Comparison(source, output, missing - skipped).run(skipped)
         if found is None:
             return None

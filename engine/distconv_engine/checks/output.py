@@ -14,7 +14,13 @@ from pathlib import Path
 
 import trio
 
-from distconv_engine.checks.decode import Decoded, check_decoding, check_unaltered, decoder_of
+from distconv_engine.checks.decode import (
+    Decoded,
+    check_decoding,
+    check_unaltered,
+    decode_file,
+    decoder_of,
+)
 from distconv_engine.checks.frame_times import Timeline, first_deviation, timeline
 from distconv_engine.checks.lost import find_lost
 from distconv_engine.checks.registry import Check
@@ -111,8 +117,8 @@ async def read_evidence(
     if concurrent_decode and is_same:
         result = concurrent_decode.result
     else:
-        result = await ffmpeg.decode(
-            url, decoder_of(request), duration_s=duration_s, on_progress=on_progress
+        result = await decode_file(
+            ffmpeg, decoder_of(request), url, duration_s=duration_s, on_progress=on_progress
         )
     digest, size = await trio.to_thread.run_sync(hash_file, path)
     return Evidence(found, scan, result, digest, size, decoded_concurrently=is_same)
@@ -309,7 +315,8 @@ def _check_times(
     source, output = timeline(before.times, ticks[0]), timeline(after.times, ticks[1])
     if fps is None and source and output and _are_comparable(source, output, frames):
         missing = source.times.count - frames
-        if deviation := first_deviation(source, output, missing=missing):
+        deviation = first_deviation(source, output, missing=missing, before_key=before.before_key)
+        if deviation:
             raise VerificationFault(f"{label}: {deviation}.")
         return True
     fps = fps or stream_out.stream.fps or 25.0
@@ -325,7 +332,7 @@ def _are_comparable(source: Timeline, output: Timeline, frames: int) -> bool:
 def _check_decoded(stream: Stream, before: StreamPackets, frames: int) -> None:
     """Compare the frames that left the decoder with the packets that entered it."""
     lacking = before.shown - frames
-    allowed = _FRAMES_LACKING
+    allowed = _FRAMES_LACKING + before.before_key + before.empty
     if video_codec(stream.codec).has_hidden_packets:
         allowed += before.shown // 4
     if stream.is_interlaced:  # a packet may contain one of the two fields
@@ -388,7 +395,11 @@ def _check_span(label: str, before: StreamPackets, after: StreamPackets, slack_s
     """Compare durations; where the source's clock jumps, the sum of its packets' durations."""
     if before.first_s is None:
         return  # an elementary stream without a clock: comparing counts has to suffice
-    slack = slack_s + SPAN_SHARE * before.span_s
+    lead_s = 0.0 if before.key_s is None else max(0.0, before.key_s - before.first_s)
+    # What comes before the first key frame may be lacking, and so may repeated pictures at the end.
+    # If packets state no duration, that of the last is unknown: it may be the longest one.
+    last_s = 0.0 if before.total_s else before.gap_s
+    slack = slack_s + SPAN_SHARE * before.span_s + lead_s + last_s
     spans = abs(before.span_s - after.span_s) <= slack
     totals = bool(before.jumps) and abs(before.total_s - after.span_s) <= slack + before.jumps
     if not spans and not totals and before.back:
@@ -413,6 +424,7 @@ def _frames_of(decoded: Diagnosis, number: int | None) -> int | None:
 
 
 def _check_scan(scan: PacketScan) -> None:
-    if scan.exit_code != 0 or scan.diagnosis.damage:
-        found = (scan.diagnosis.damage or ["it cannot be read to its end"])[0]
+    doubts = [doubt.words for doubt in scan.diagnosis.doubts.values()]
+    if scan.exit_code != 0 or scan.diagnosis.damage or doubts:
+        found = [*scan.diagnosis.damage, *doubts, "it cannot be read to its end"][0]
         raise VerificationFault(f"The output is damaged: {found}", log_tail=scan.diagnosis.tail)

@@ -45,6 +45,14 @@ class Note(StrEnum):
     FALLBACK = "fallback-from-NAME"
     BUNDLED_FFMPEG = "bundled-ffmpeg"
     SYSTEM_FFMPEG = "system-ffmpeg"
+    TRAILING_BYTES = "trailing-bytes"
+    UNSET_LENGTH = "unset-length"
+    EMPTY_STREAM = "empty-stream"
+    BEGINS_MID_GROUP = "begins-mid-group"
+    BAD_CHAPTER = "bad-chapter"
+    REPEATED_PICTURES = "repeated-pictures"
+    HEADER_DURATION = "header-duration"
+    UNCONFIRMED_MESSAGE = "unconfirmed-message"
 
 
 CHECKS: dict[Check, str] = {
@@ -85,6 +93,19 @@ NOTES: dict[Note, str] = {
     " the bundled one did it, and `ffmpeg_version` is its version",
     Note.SYSTEM_FFMPEG: "the bundled ffmpeg lacks the hardware encoder; the system's did it, and"
     " `ffmpeg_version` is its version",
+    Note.TRAILING_BYTES: "bytes follow the end of the source's container, as some cameras write them; they"
+    " are no picture and no sound, and are not in the result",
+    Note.UNSET_LENGTH: "the source's header does not say how long it is, as after a recording into a pipe;"
+    " it was converted up to its last byte",
+    Note.EMPTY_STREAM: "the source announces a stream that has no packet; `dropped` names it",
+    Note.BEGINS_MID_GROUP: "the source begins between two key frames; its picture begins at the first",
+    Note.BAD_CHAPTER: "a chapter of the source has impossible times",
+    Note.REPEATED_PICTURES: "empty packets of the source repeat the picture before; they are no pictures of"
+    " their own in the result",
+    Note.HEADER_DURATION: "the source's header states a longer duration than its packets have, although none"
+    " is missing",
+    Note.UNCONFIRMED_MESSAGE: "ffmpeg reported an error in the source, but every packet is there and a strict"
+    " decode of all of them succeeded",
 }
 """What each note says."""
 

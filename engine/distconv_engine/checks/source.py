@@ -10,27 +10,31 @@ also says what none can see (`source_sha256` in the job catches that, too). The 
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import trio
 
-from distconv_engine.checks.registry import Check
+from distconv_engine.checks.registry import Check, Note
 from distconv_engine.failures import InputFault
 from distconv_engine.ffmpeg.codecs import video_codec
 from distconv_engine.ffmpeg.demuxers import demuxer_of
 from distconv_engine.ffmpeg.inputs import file_url
+from distconv_engine.media.evidence import before_first_key, weigh_scan
 from distconv_engine.media.ffmpeg import Ffmpeg
 from distconv_engine.media.packets import Edit, PacketScan
 from distconv_engine.media.probe import Probe, Stream
 from distconv_engine.media.structure.check import check_structure, check_structure_of, is_long_chain
 from distconv_engine.media.structure.concatenated import check_tail
+from distconv_engine.media.structure.facts import STATED, Structure
 from distconv_engine.media.zero_runs import find_zero_runs
 from distconv_engine.transfer.range_reader import NotStreamable, RangeReader
 
 SHORT_S = 0.3
 """A stated duration may exceed that of the packets by this much: muxers round, often upwards."""
 SHORT_SHARE = 0.005
+_MESSAGES = {"bad-chapter": Note.BAD_CHAPTER}
+"""What is worth a note, of the kinds of messages that concern neither picture nor sound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,9 @@ class CheckedSource:
     scan: PacketScan
     checks: tuple[Check, ...]
     remote_url: str = ""
+    notes: tuple[Note, ...] = ()
+    empty: tuple[Stream, ...] = ()
+    """Streams that it announces and that have no packets; `probe` does not have them."""
 
     @property
     def url(self) -> str:
@@ -63,6 +70,11 @@ class CheckedSource:
     def edits(self) -> dict[int, Edit]:
         """Where edit lists hide audio, by stream."""
         return {index: edit for index, found in self.scan.streams.items() if (edit := found.edit)}
+
+    @property
+    def before_first_key(self) -> dict[int, int]:
+        """How many packets come before the first key frame, by stream of pictures."""
+        return before_first_key(self.probe, self.scan)
 
     @property
     def duration_s(self) -> float:
@@ -97,7 +109,7 @@ async def check_source(ffmpeg: Ffmpeg, path: Path) -> CheckedSource:
     state = file_state(path)
     if not os.access(path, os.R_OK):
         raise InputFault(f"The source cannot be read: permission denied: {path.name}")
-    states_length = await trio.to_thread.run_sync(check_structure, path)
+    structure = await trio.to_thread.run_sync(check_structure, path)
     url = file_url(path)
     contents = await ffmpeg.maybe_contents(url)
     found = contents.probe if contents else await ffmpeg.probe(url)
@@ -108,10 +120,10 @@ async def check_source(ffmpeg: Ffmpeg, path: Path) -> CheckedSource:
         scan = contents.scan
     else:
         scan = await scanner.scan(url, zero_runs=zero_runs, zero_streams=never_zero)
-    check_source_packets(found, scan)
+    check_source_packets(found, scan, structure)
     check_end_of_source(found, scan, state.size_bytes)
     await trio.to_thread.run_sync(_check_tail, path, scan.end_byte)
-    return CheckedSource(path, state, found, scan, _passed(states_length=states_length))
+    return _checked(CheckedSource(path, state, found, scan, _passed(structure)), structure)
 
 
 async def check_remote(
@@ -136,7 +148,7 @@ async def check_remote(
     Raises:
         NotStreamable: it has to be fetched to be checked.
     """
-    states_length = await trio.to_thread.run_sync(_remote_structure, reader)
+    structure = await trio.to_thread.run_sync(_remote_structure, reader)
     found = await ffmpeg.probe(url)
     never_zero = never_zero_streams(found)
     zero_runs, digest = await reader.read_whole(on_progress)
@@ -144,20 +156,42 @@ async def check_remote(
         raise InputFault(f"The source has SHA-256 {digest}, but the job expects {sha256.lower()}.")
     scanner = await ffmpeg.for_stored_packets(url, found)
     scan = await scanner.scan(url, zero_runs=zero_runs, zero_streams=never_zero)
-    check_source_packets(found, scan)
+    check_source_packets(found, scan, structure)
     check_end_of_source(found, scan, reader.size_bytes)
     await trio.to_thread.run_sync(_check_remote_tail, reader, scan.end_byte)
     state = FileState(reader.size_bytes, 0, 0)
-    return CheckedSource(None, state, found, scan, _passed(states_length=states_length), url)
+    return _checked(CheckedSource(None, state, found, scan, _passed(structure), url), structure)
 
 
-def _passed(*, states_length: bool) -> tuple[Check, ...]:
+def _checked(source: CheckedSource, structure: Structure) -> CheckedSource:
+    """Add what there is to know of a source that has passed."""
+    found, scan = source.probe, source.scan
+    empty = tuple(s for s in found.streams if _is_av(s) and not scan.of(s.index).count)
+    streams = tuple(stream for stream in found.streams if stream not in empty)
+    notes = {
+        Note.TRAILING_BYTES: structure.trailer_at is not None,
+        Note.UNSET_LENGTH: structure.unset_length,
+        Note.EMPTY_STREAM: bool(empty),
+        Note.BEGINS_MID_GROUP: bool(source.before_first_key),
+        Note.REPEATED_PICTURES: any(scan.of(s.index).empty for s in streams if s.is_video),
+        Note.HEADER_DURATION: _lacks_s(found, scan) is not None,
+    }
+    notes |= {_MESSAGES[kind]: True for kind in _MESSAGES if kind in scan.diagnosis.unconcerned}
+    that_hold = tuple(note for note in Note if notes.get(note))
+    return replace(source, probe=replace(found, streams=streams), notes=that_hold, empty=empty)
+
+
+def _is_av(stream: Stream) -> bool:
+    return stream.is_video or stream.kind == "audio"
+
+
+def _passed(structure: Structure) -> tuple[Check, ...]:
     """Return the checks of a source that is whole."""
-    structure = (Check.CONTAINER_COMPLETE,) if states_length else ()
-    return (*structure, Check.PACKETS_WHOLE, Check.HEADER_MATCHES_PACKETS)
+    complete = (Check.CONTAINER_COMPLETE,) if structure.states_length else ()
+    return (*complete, Check.PACKETS_WHOLE, Check.HEADER_MATCHES_PACKETS)
 
 
-def _remote_structure(reader: RangeReader) -> bool:
+def _remote_structure(reader: RangeReader) -> Structure:
     with reader.as_file() as file:
         if is_long_chain(file.read(16)):
             raise NotStreamable("checking an AVI, WAV, WMV or MXF file takes too many requests")
@@ -188,23 +222,22 @@ def never_zero_streams(found: Probe) -> list[int]:
     return [stream.index for stream in found.streams if video_codec(stream.codec).never_zero]
 
 
-def check_source_packets(found: Probe, scan: PacketScan) -> None:
+def check_source_packets(found: Probe, scan: PacketScan, structure: Structure = STATED) -> None:
     """Compare what the header says with the packets; pure. Raises `InputFault`."""
     if scan.diagnosis.damage:
-        back = next((stream.back for stream in scan.streams.values() if stream.back), None)
-        concatenated = (
-            "" if back is None else f", or concatenated (its clock goes back {_clock(back)})"
-        )
         raise InputFault(
-            f"The source is cut or damaged{concatenated}: {scan.diagnosis.damage[0]}",
+            f"The source is cut or damaged{_concatenated(scan)}: {scan.diagnosis.damage[0]}",
             log_tail=scan.diagnosis.tail,
         )
     if scan.exit_code != 0:
         raise InputFault("The source cannot be read to the end.", log_tail=scan.diagnosis.tail)
-    for stream in found.streams:
-        if stream.is_video or stream.kind == "audio":
-            _check_stream(found, stream, scan)
-    _check_duration(found, scan)
+    weigh_scan(found, scan)
+    streams = [stream for stream in found.streams if _is_av(stream)]
+    for stream in streams:
+        _check_stream(found, stream, scan, structure)
+    if streams and not any(scan.of(stream.index).count for stream in streams):
+        raise _empty(streams[0])
+    _check_duration(found, scan, structure)
 
 
 def check_end_of_source(found: Probe, scan: PacketScan, size: int) -> None:
@@ -216,14 +249,21 @@ def check_end_of_source(found: Probe, scan: PacketScan, size: int) -> None:
         )
 
 
-def _check_stream(found: Probe, stream: Stream, scan: PacketScan) -> None:
+def _empty(stream: Stream) -> InputFault:
+    return InputFault(f"The source is cut or empty: {stream.label} has no data.")
+
+
+def _check_stream(found: Probe, stream: Stream, scan: PacketScan, structure: Structure) -> None:
     packets = scan.of(stream.index)
     if packets.count == 0:
-        raise InputFault(f"The source is cut or empty: {stream.label} has no data.")
-    if packets.corrupt:
+        if stream.frames_declared:
+            raise _empty(stream)
+        return  # it is announced, but no packet of it
+    ends_unset = structure.unset_length and packets.corrupt_end_byte == scan.end_byte
+    if packets.corrupt > ends_unset:  # where no length is set, the last packet is just shorter
         raise InputFault(
-            f"The source is damaged: ffmpeg found {_packets(packets.corrupt)} of {stream.label} "
-            "corrupt."
+            f"The source is damaged{_concatenated(scan)}: ffmpeg found {_packets(packets.corrupt)} of "
+            f"{stream.label} corrupt."
         )
     if packets.zeroed:
         raise InputFault(
@@ -245,6 +285,11 @@ def _check_stream(found: Probe, stream: Stream, scan: PacketScan) -> None:
         )
 
 
+def _concatenated(scan: PacketScan) -> str:
+    back = next((stream.back for stream in scan.streams.values() if stream.back), None)
+    return "" if back is None else f", or concatenated (its clock goes back {_clock(back)})"
+
+
 def _packets(count: int) -> str:
     return f"{count} packet" if count == 1 else f"{count} packets"
 
@@ -253,15 +298,34 @@ def _clock(back: tuple[float, float]) -> str:
     return f"from {back[0]:.2f} s to {back[1]:.2f} s"
 
 
-def _check_duration(found: Probe, scan: PacketScan) -> None:
+def _check_duration(found: Probe, scan: PacketScan, structure: Structure) -> None:
+    lacking = _lacks_s(found, scan)
+    if lacking is None or _is_all_there(found, scan, structure):
+        return
+    stated, longest = lacking
+    raise InputFault(
+        f"The source is cut: its header says {stated:.2f} s, its data ends at {longest:.2f} s."
+    )
+
+
+def _lacks_s(found: Probe, scan: PacketScan) -> tuple[float, float] | None:
+    """Return the stated duration and the end of the data, if the data ends earlier."""
     end_s = scan.end_s
     stated = found.duration_s
     if stated is None or end_s is None or not demuxer_of(found.format).states_duration:
-        return
+        return None
     if any(stream.jumps for stream in scan.streams.values()):
-        return  # the header's duration is of another clock
+        return None  # the header's duration is of another clock
     longest = max(end_s, end_s - found.start_s)  # headers count from 0 or from the first packet
-    if longest < stated - max(SHORT_S, stated * SHORT_SHARE):
-        raise InputFault(
-            f"The source is cut: its header says {stated:.2f} s, its data ends at {longest:.2f} s."
+    return (stated, longest) if longest < stated - max(SHORT_S, stated * SHORT_SHARE) else None
+
+
+def _is_all_there(found: Probe, scan: PacketScan, structure: Structure) -> bool:
+    """Whether other facts show that nothing is missing, so that a duration is only a guess."""
+    demuxer = demuxer_of(found.format)
+    if demuxer.counts_frames:  # its index lists each packet; fragments list none
+        streams = [stream for stream in found.streams if _is_av(stream)]
+        return all((s.frames_declared or 0) <= scan.of(s.index).count for s in streams) and any(
+            stream.frames_declared for stream in streams
         )
+    return demuxer.counts_bytes and structure.states_length

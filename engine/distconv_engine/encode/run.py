@@ -5,7 +5,7 @@ ffmpeg's exit code is checked last: it is 0 even for a source that breaks off.
 
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from distconv_engine.ffmpeg.child import LineSplitter
 from distconv_engine.ffmpeg.progress import EncodeProgress, ProgressParser
 from distconv_engine.ffmpeg.run import RunResult
 from distconv_engine.ffmpeg.stderr import Diagnosis
+from distconv_engine.media.evidence import weigh_decode
 from distconv_engine.media.ffmpeg import Ffmpeg
 from distconv_engine.media.probe import last_words
 
@@ -31,6 +32,8 @@ class Encoded:
 
     diagnosis: Diagnosis
     last: EncodeProgress
+    is_confirmed_whole: bool = False
+    """An unknown message about the source was not confirmed by a strict decode of it."""
 
 
 async def encode(
@@ -40,6 +43,7 @@ async def encode(
     *,
     cwd: Path,
     duration_s: float | None,
+    before_key: Mapping[int, int],
 ) -> Encoded:
     """Run the commands of `request`; raises a `JobFailure` that says what ffmpeg found.
 
@@ -49,6 +53,7 @@ async def encode(
         on_progress: is called with each block of progress and the fraction done of all passes.
         cwd: the attempt's folder.
         duration_s: duration of the source, for the fraction done.
+        before_key: how many packets of the source come before the first key frame, by stream.
     """
     *earlier, last = commands(request)
     for argv in cover_commands(request):
@@ -56,9 +61,9 @@ async def encode(
     passes = len(earlier) + 1
     for number, argv in enumerate(earlier):
         part = _Part(number, passes, duration_s, on_progress)
-        await _run_one(ffmpeg, argv, part, cwd, request)
+        await _run_one(ffmpeg, argv, part, cwd, request, before_key)
     part = _Part(len(earlier), passes, duration_s, on_progress)
-    return await _run_one(ffmpeg, last, part, cwd, request)
+    return await _run_one(ffmpeg, last, part, cwd, request, before_key)
 
 
 def is_batch_work(request: Request) -> bool:
@@ -87,7 +92,12 @@ class _Part:
 
 
 async def _run_one(
-    ffmpeg: Ffmpeg, argv: list[str], part: _Part, cwd: Path, request: Request
+    ffmpeg: Ffmpeg,
+    argv: list[str],
+    part: _Part,
+    cwd: Path,
+    request: Request,
+    before_key: Mapping[int, int],
 ) -> Encoded:
     parser = ProgressParser(part.take)
     result = await ffmpeg.run(
@@ -99,12 +109,15 @@ async def _run_one(
         pass_fds=() if request.tee_fd is None else (request.tee_fd,),
         batch_scheduling=is_batch_work(request),
     )
-    classify_exit(result)
+    classify_exit(result, before_key)
     return Encoded(result.diagnosis, part.last)
 
 
-def classify_exit(result: RunResult) -> None:
-    """Raise the failure that an ffmpeg run ended with; return when it succeeded. Pure."""
+def classify_exit(result: RunResult, before_key: Mapping[int, int] | None = None) -> None:
+    """Raise the failure that an ffmpeg run ended with; return when it succeeded. Pure.
+
+    `before_key` is how many packets come before the first key frame, by stream.
+    """
     diagnosis, tail = result.diagnosis, result.diagnosis.tail
     if diagnosis.disk_full:
         raise InsufficientSpace("The engine's disk is full.", log_tail=tail)
@@ -112,11 +125,7 @@ def classify_exit(result: RunResult) -> None:
         raise Incapable(f"This engine's ffmpeg has no {diagnosis.lacks}.", log_tail=tail)
     if diagnosis.damage:
         raise InputFault(f"The source is damaged: {diagnosis.damage[0]}", log_tail=tail)
-    if diagnosis.decode_errors:
-        raise InputFault(
-            f"The source is damaged: {_frames(diagnosis.decode_errors)} cannot be decoded.",
-            log_tail=tail,
-        )
+    weigh_decode(diagnosis, before_key or {})
     too_low = _BITRATE_TOO_LOW.search(tail)
     if result.code != 0 and too_low:
         raise InputFault(
@@ -128,10 +137,9 @@ def classify_exit(result: RunResult) -> None:
         name = signal.Signals(-result.code).name
         hint = " (out of memory?)" if name == "SIGKILL" else ""
         raise EngineFault(f"ffmpeg was killed by {name}{hint}.", log_tail=tail)
+    if result.code > 0 and diagnosis.doubts:
+        doubt = next(iter(diagnosis.doubts.values()))
+        raise InputFault(f"The source is damaged: {doubt.words}", log_tail=tail)
     if result.code != 0:
         words = last_words(tail.splitlines()) or "no message"
         raise EngineFault(f"ffmpeg failed (exit code {result.code}): {words}", log_tail=tail)
-
-
-def _frames(count: int) -> str:
-    return f"{count} frame" if count == 1 else f"{count} frames"

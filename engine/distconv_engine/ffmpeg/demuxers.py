@@ -23,6 +23,8 @@ class Demuxer:
     counts_frames: bool = False
     """The header's number of frames is that of the packets. (AVI also counts empty chunks, which
     repeat the previous picture.)"""
+    counts_bytes: bool = False
+    """Its structure shows that all packets are there, so its duration is only a guess."""
     places_packets: bool = False
     """Each packet is reported with its true place in the file."""
     ends_with_packet: bool = False
@@ -38,13 +40,16 @@ _WITH_FACTS = (
         "mov", ("mp4", "m4a", "3gp", "3g2", "mj2"),
         states_duration=True, counts_frames=True, places_packets=True, states_marks=True,
     ),
-    Demuxer("matroska", ("webm",), states_duration=True, places_packets=True, states_marks=True),
+    Demuxer(
+        "matroska", ("webm",), states_duration=True, counts_bytes=True, places_packets=True,
+        states_marks=True,
+    ),
     Demuxer("mpegts", restarts_clock=True),
     Demuxer("avi", states_duration=True, places_packets=True),
     Demuxer("flv", states_duration=True, places_packets=True, restarts_clock=True),
     Demuxer("live_flv", restarts_clock=True),
     Demuxer("mpeg", restarts_clock=True),
-    Demuxer("asf", states_duration=True),
+    Demuxer("asf", states_duration=True, counts_bytes=True),
     Demuxer("ogg", states_duration=True, restarts_clock=True),
     Demuxer("mxf", states_duration=True),
     Demuxer("wav", states_duration=True),

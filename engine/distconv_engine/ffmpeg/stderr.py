@@ -2,9 +2,8 @@
 
 ffmpeg exits 0 on a source cut to 60 %, so its exit code proves nothing; its log lines do. With
 `-loglevel repeat+level+verbose` every line names its level and its component. An error from a
-demuxer or decoder is damage in what was read; an error from an encoder, filter or muxer is this
-engine's fault. What the program itself lacks is in `_LACKS`. Errors that occur with sound files are in `HARMLESS`, each with its reason; warnings
-that prove damage are in `DAMAGE_WARNINGS`.
+demuxer or decoder concerns what was read; an error from an encoder, filter or muxer is this engine's
+fault. What the program itself lacks is in `_LACKS`; what a message about the source is worth is in the table `messages`.
 """
 
 import re
@@ -12,6 +11,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from distconv_engine.ffmpeg.containers import MUXER_NAMES
+from distconv_engine.ffmpeg.messages import Confirmed, MessageKind, kind_of
 
 LOG_LEVEL = "repeat+level+verbose"
 TAIL_LINES = 60
@@ -23,7 +23,6 @@ DAMAGE_MAX = 20
 
 _LINE = re.compile(r"^((?:\[[^\]]+ @ 0x[0-9a-fA-F]+\] )*)\[(\w+)\] ?(.*)$")
 _COMPONENT = re.compile(r"\[([^\]]+) @ 0x[0-9a-fA-F]+\]")
-_ALARMS = frozenset({"error", "fatal", "panic"})
 _WRITING_SIDE = re.compile(
     r"^(?:out#|vost#|aost#|sost#|enc:|af#|vf#|graph|Parsed_|auto_|fc#|lib(?!dav1d)|AVFilterGraph|"
     r"null$|tee$|sws|swscaler|SWR|\w+_(?:nvenc|qsv|vaapi|videotoolbox)$|"
@@ -34,23 +33,6 @@ _WRITING_SIDE = re.compile(
 _MATROSKA = re.compile(r"(?:in#\d+/)?matroska")
 """The demuxer, which logs for itself or for the input that it reads."""
 
-_HARMLESS_WORDS = (
-    r"co located POCs unavailable",  # open GOP at the start of a recording
-    # Logged for most recordings that begin at an open GOP and are whole. For a stream from which one
-    # picture was removed it is the only message in one case of ten; in seven there is none.
-    r"mmco: unref short failure",
-    r"[Uu]nable to (?:decode|parse) APP fields",  # odd JPEG headers in cover art
-    r"could not find corresponding trex",  # fragments of a track that is not used
-    r"non monotonically increasing dts",  # concerns only the null muxer
-    r"Could not update timestamps for (?:skipped|discarded) samples",
-    r"Referenced QT chapter track not found",
-    r"Unsupported channel layout",  # from an encoder, which logs under its decoder's name
-)
-HARMLESS = re.compile("|".join(_HARMLESS_WORDS))
-DAMAGE_WARNINGS = re.compile(
-    r"Packet corrupt \(|corrupt input packet|corrupt decoded frame|PES packet size mismatch|"
-    r"concealing \d+ DC"
-)
 _PACKED = "decompression of Matroska tracks"
 _LACKS = (
     (re.compile(r"no decoder found for: (\w+)"), "decoder for {}"),
@@ -87,6 +69,14 @@ class WriteCount:
     packets: int
 
 
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A message that counts as damage only if something else confirms it."""
+
+    kind: MessageKind
+    words: str
+
+
 @dataclass(slots=True)
 class Diagnosis:
     """What is kept of one run's stderr, within bounds."""
@@ -95,6 +85,10 @@ class Diagnosis:
     """Lines that prove damage in what was read, the first `DAMAGE_MAX` of them."""
     lacks: str | None = None
     """What this build of the program lacks to read all of it; no fault of what was read."""
+    doubts: dict[str, Doubt] = field(default_factory=dict[str, Doubt])
+    """The first message of each kind that has to be confirmed, by the kind's name."""
+    unconcerned: set[str] = field(default_factory=set[str])
+    """The kinds of messages that concern neither picture nor sound."""
     disk_full: bool = False
     out_of_memory: bool = False
     read: dict[int, ReadCount] = field(default_factory=dict[int, ReadCount])
@@ -118,11 +112,11 @@ class Diagnosis:
         self.disk_full = self.disk_full or _DISK_FULL.search(message) is not None
         self.out_of_memory = self.out_of_memory or _OUT_OF_MEMORY.search(message) is not None
         lack = _lack_of(message)
+        kind = kind_of(level, message) if _is_reading(components) else None
         if lack is not None:
             self.lacks = self.lacks or lack
-        elif is_damage(components, level, message) and not self._is_of_packed(components):
-            self.damage += [f"{components[-1]}: {message}" if components else message]
-            del self.damage[DAMAGE_MAX:]
+        elif kind is not None and not self._is_of_packed(components):
+            self._take(kind, f"{components[-1]}: {message}" if components else message)
 
     @property
     def is_packed(self) -> bool:
@@ -143,6 +137,14 @@ class Diagnosis:
         """Whether a line is of a decoder that was given packets in their compressed form."""
         return self.is_packed and bool(components) and not _MATROSKA.match(components[-1])
 
+    def _take(self, kind: MessageKind, words: str) -> None:
+        if kind.confirmed is Confirmed.NEVER:
+            self.unconcerned.add(kind.name)
+        elif kind.confirmed is not Confirmed.BY_ITSELF:
+            self.doubts.setdefault(kind.name, Doubt(kind, words))
+        elif len(self.damage) < DAMAGE_MAX:
+            self.damage.append(words)
+
     def _count(self, message: str) -> None:
         if found := _READ.search(message):
             if int(found[1]) == 0:
@@ -162,12 +164,6 @@ def _lack_of(message: str) -> str | None:
     return None
 
 
-def is_damage(components: list[str], level: str, message: str) -> bool:
-    """Whether this line proves that what was read is damaged."""
-    if HARMLESS.search(message):
-        return False
-    if DAMAGE_WARNINGS.search(message):
-        return True
-    if level not in _ALARMS or not components:
-        return False
-    return not any(_WRITING_SIDE.match(component) for component in components)
+def _is_reading(components: list[str]) -> bool:
+    """Whether a message is of a demuxer or decoder, as far as its components show."""
+    return bool(components) and not any(_WRITING_SIDE.match(name) for name in components)

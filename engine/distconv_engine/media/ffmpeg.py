@@ -26,6 +26,8 @@ from distconv_engine.media.unpacked import FORMAT, copy_arguments, with_paramete
 from distconv_engine.media.zero_runs import ZeroRuns
 from distconv_engine.tasks import open_tasks
 
+_STRICT = ("-err_detect", "crccheck+bitstream+buffer+explode")
+
 
 @dataclass(frozen=True, slots=True)
 class Decoder:
@@ -198,8 +200,12 @@ class Ffmpeg:
         duration_s: float,
         on_progress: Callable[[float], None] | None = None,
         stdin: int | None = None,
+        strict: bool = False,
     ) -> RunResult:
-        """Decode all video and audio of `url`, and report the fraction done of `duration_s`."""
+        """Decode all video and audio of `url`, and report the fraction done of `duration_s`.
+
+        A `strict` decoder gives up on each frame in which it finds a fault, instead of mending it.
+        """
         last = [EncodeProgress()]
 
         def take(progress: EncodeProgress) -> None:
@@ -208,7 +214,7 @@ class Ffmpeg:
                 on_progress(progress.fraction(duration_s))
 
         return await self.run(
-            [*decoder.arguments(url), "-progress", "pipe:1"],
+            [*decoder.arguments(url, *(_STRICT if strict else ())), "-progress", "pipe:1"],
             on_stdout=LineSplitter(ProgressParser(take).line).feed,
             sign_of_life=lambda: last[0],
             stdin=stdin,

@@ -46,6 +46,16 @@ class StreamPackets:
     cut: bool = False
     """Whether packets are hidden between others that are shown."""
     corrupt: int = 0
+    corrupt_end_byte: int = 0
+    """Where the last of the corrupt packets ends in the file."""
+    empty: int = 0
+    """Packets without a byte: the picture before is repeated."""
+    before_key: int = 0
+    """Packets before the first key frame."""
+    key_s: float | None = None
+    """The earliest time from the first key frame on."""
+    gap_s: float = 0.0
+    """The longest time between the end of a packet and the beginning of the next."""
     total_bytes: int = 0
     first_s: float | None = None
     end_s: float | None = None
@@ -58,6 +68,8 @@ class StreamPackets:
     """Packets with a long run of zero bytes, which compressed video never has."""
     times: FrameTimes = field(default_factory=FrameTimes, compare=False)
     """When each packet is shown that a player shows."""
+    _has_key: bool = False
+    _next_s: float | None = None
     _hidden_first: int | None = None
     """How many packets were hidden before the first that is shown."""
     _last_s: float | None = None
@@ -97,6 +109,7 @@ class StreamPackets:
         self.count += 1
         self.total_bytes += size
         self.corrupt += "C" in flags
+        self._has_key = self._has_key or "K" in flags
         if "D" in flags:
             self.hidden += 1
             self.hidden_s += duration_s
@@ -105,10 +118,15 @@ class StreamPackets:
             self._hidden_first = self.hidden
         self.cut = self.cut or self.hidden > self._hidden_first
         self.total_s += duration_s
+        self.empty += size == 0
+        self.before_key += not self._has_key
         went_back = dts_s is not None and self._goes_back(dts_s, duration_s)
         self.times.add(ticks, clock_restarts=went_back)
         if time_s is None:
             return
+        if self._has_key and (self.key_s is None or time_s < self.key_s):
+            self.key_s = time_s
+        self._measure_gap(time_s if dts_s is None else dts_s, duration_s)
         if went_back or (self._last_s is not None and abs(time_s - self._last_s) > JUMP_S):
             self.jumps += 1
         self._last_s = time_s
@@ -116,6 +134,11 @@ class StreamPackets:
             self.first_s = time_s
         if self.end_s is None or time_s + duration_s > self.end_s:
             self.end_s = time_s + duration_s
+
+    def _measure_gap(self, time_s: float, duration_s: float) -> None:
+        if self._next_s is not None:
+            self.gap_s = max(self.gap_s, time_s - self._next_s)
+        self._next_s = time_s + duration_s
 
     def _goes_back(self, dts_s: float, duration_s: float) -> bool:
         """Whether the clock restarts, as opposed to a muxer's disorder."""
@@ -207,6 +230,8 @@ class PacketTable:
         pts_s, dts_s, ticks = _seconds(fields[2]), _seconds(fields[3]), _ticks(fields[1])
         stream.add(pts_s, duration_s, size, fields[7], dts_s, ticks=ticks)
         self.scan.end_byte = max(self.scan.end_byte, position + size)
+        if "C" in fields[7]:
+            stream.corrupt_end_byte = position + size
         if (
             self._zeros is not None
             and index in self._suspects

@@ -27,7 +27,7 @@ from pathlib import Path
 import trio
 
 from distconv_engine.attempts.context import Attempt
-from distconv_engine.checks.decode import Decoded, decode_pipe
+from distconv_engine.checks.decode import Decoded, decode_pipe, is_faulty
 from distconv_engine.checks.source import CheckedSource
 from distconv_engine.encode.command import Request
 from distconv_engine.encode.run import Encoded
@@ -141,7 +141,7 @@ class _Decoder:
             return None
         # A fault seen here may come from the pipe or a killed decoder: decoding the file decides.
         diagnosis = decoded.result.diagnosis
-        if decoded.result.code or diagnosis.damage or diagnosis.decode_errors:
+        if decoded.result.code or is_faulty(diagnosis) or diagnosis.doubts:
             self._log_unused((diagnosis.damage or [diagnosis.tail])[0])
             return None
         # The pipe carries video and audio only, so its streams are numbered without the others.

@@ -1,9 +1,11 @@
 """Choose an attempt's encoder with its ffmpeg, and fall back where one fails."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from distconv_engine.attempts.context import Attempt
+from distconv_engine.checks.decode import confirm_source
 from distconv_engine.checks.registry import fallback_from
 from distconv_engine.checks.source import CheckedSource
 from distconv_engine.encode.command import Request, is_ten_bit
@@ -84,4 +86,13 @@ async def run_encode(attempt: Attempt, source: CheckedSource, request: Request) 
         attempt.tracker.encoding(progress, part, duration_s)
 
     ffmpeg = attempt.ffmpeg.using(request.tools)
-    return await encode(ffmpeg, request, report, cwd=attempt.folder, duration_s=duration_s)
+    encoded = await encode(
+        ffmpeg,
+        request,
+        report,
+        cwd=attempt.folder,
+        duration_s=duration_s,
+        before_key=source.before_first_key,
+    )
+    whole = await confirm_source(ffmpeg, request, encoded, source.url, duration_s)
+    return replace(encoded, is_confirmed_whole=whole)

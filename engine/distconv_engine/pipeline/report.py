@@ -32,9 +32,13 @@ class Finished:
     def notes(self) -> list[str]:
         """Return what else there is to know."""
         streamed = [Note.STREAMED.value] if self.source.path is None else []
+        of_source = [note.value for note in self.source.notes]
+        if self.output.encoded.is_confirmed_whole:
+            of_source.append(Note.UNCONFIRMED_MESSAGE.value)
         other = other_ffmpeg(self.output.request.tools.origin) if self.is_by_spare else None
         took_over = [other.value] if other else []
-        return [*streamed, *map(str, self.published.notes), *self.fallbacks, *took_over]
+        of_result = [*map(str, self.published.notes), *self.fallbacks, *took_over]
+        return [*streamed, *of_source, *of_result]
 
     @property
     def is_by_spare(self) -> bool:
@@ -70,7 +74,11 @@ def _result_of(finished: Finished, engine_id: str, wall_s: float) -> ReportedRes
         encoder=request.encoder.name if plan.video else None,
         wall_s=round(wall_s, 3),
         kept=plan.labels(),
-        dropped=[*plan.dropped, *verified.lost][: Limits.result_entries],
+        dropped=[
+            *plan.dropped,
+            *(f"{stream.label}, which has no packets" for stream in source.empty),
+            *verified.lost,
+        ][: Limits.result_entries],
         checks=finished.checks(),
         notes=finished.notes() or None,
     )

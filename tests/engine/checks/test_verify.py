@@ -30,9 +30,11 @@ from distconv_engine.ffmpeg.progress import EncodeProgress
 from distconv_engine.ffmpeg.run import RunResult
 from distconv_engine.ffmpeg.stderr import Diagnosis, ReadCount, WriteCount
 from distconv_engine.ffmpeg.tools import Tools
+from distconv_engine.media.evidence import weigh_decode
 from distconv_engine.media.frame_times import FrameTimes
 from distconv_engine.media.packets import PacketScan, StreamPackets
 from distconv_engine.media.probe import Colour, Probe, Stream, parse_probe
+from distconv_engine.media.structure.facts import Structure
 from distconvd.model import Job, TranscodeOptions
 
 VIDEO = Stream(
@@ -219,7 +221,7 @@ def test_a_whole_source_passes() -> None:
         (0, packets(60, 2.4), "should have 100 frames, but has 60"),
         (0, packets(100, 4.0, corrupt=2), "2 packets"),
         (0, packets(100, 4.0, zeroed=1), "holes"),
-        (1, packets(0, 0.0), "no data"),
+        (0, packets(0, 0.0), "no data"),
     ],
 )
 def test_what_a_source_lacks_is_reported(index: int, corrupted: StreamPackets, words: str) -> None:
@@ -231,14 +233,96 @@ def test_what_a_source_lacks_is_reported(index: int, corrupted: StreamPackets, w
 
 
 def test_a_header_that_states_more_than_the_data_is_a_cut_source() -> None:
+    fragmented = (dataclasses.replace(VIDEO, frames_declared=None), AUDIO)
     with pytest.raises(InputFault) as caught:
-        check_source_packets(dataclasses.replace(FOUND, duration_s=10.0), whole())
+        check_source_packets(
+            dataclasses.replace(FOUND, duration_s=10.0, streams=fragmented), whole()
+        )
     assert "its header says 10.00 s, its data ends at 4.00 s" in caught.value.message
     # An estimated duration proves nothing, nor does one whose clock jumps.
     check_source_packets(dataclasses.replace(FOUND, duration_s=10.0, format="mpegts"), whole())
     scan = whole()
     scan.streams[1].jumps = 1
     check_source_packets(dataclasses.replace(FOUND, duration_s=10.0), scan)
+
+
+def test_a_duration_proves_nothing_where_the_index_lists_each_packet() -> None:
+    check_source_packets(dataclasses.replace(FOUND, duration_s=10.0), whole())
+
+
+def test_a_stream_that_is_announced_without_packets_is_no_damage() -> None:
+    scan = whole()
+    del scan.streams[1]
+    check_source_packets(FOUND, scan)
+    with pytest.raises(InputFault, match="no data"):
+        check_source_packets(dataclasses.replace(FOUND, streams=(AUDIO,)), scan)
+
+
+def test_the_last_packet_may_be_short_only_where_no_length_is_set() -> None:
+    scan = PacketScan({1: packets(9, 4.0, corrupt=1, corrupt_end_byte=90)}, end_byte=90)
+    found = dataclasses.replace(FOUND, streams=(AUDIO,))
+    check_source_packets(found, scan, Structure(unset_length=True))
+    with pytest.raises(InputFault, match="1 packet"):
+        check_source_packets(found, scan)
+    scan.end_byte = 100
+    with pytest.raises(InputFault, match="1 packet"):
+        check_source_packets(found, scan, Structure(unset_length=True))
+
+
+NO_PICTURE_YET = "[h264 @ 0x1] [error] non-existing PPS 0 referenced"
+UNKNOWN = "[h264 @ 0x1] [error] never seen before"
+
+
+def test_a_missing_reference_is_damage_unless_the_source_begins_before_a_key_frame() -> None:
+    scan = whole()
+    scan.diagnosis.line(NO_PICTURE_YET)
+    with pytest.raises(InputFault, match="non-existing PPS"):
+        check_source_packets(FOUND, scan)
+    scan.streams[0].before_key = 15
+    check_source_packets(FOUND, scan)
+
+
+def test_frames_before_the_first_key_frame_may_be_missing_and_no_others() -> None:
+    case = correct_case()
+    case.before.streams[0] = packets(115, 4.0, before_key=15)
+    case.encoded.diagnosis.read[0] = ReadCount("video", 115, 100, 0)
+    case.check()
+    case.before.streams[0] = packets(115, 4.0, before_key=9)
+    with pytest.raises(InputFault, match="115 packets"):
+        case.check()
+
+
+def test_empty_packets_repeat_a_picture_and_are_none_themselves() -> None:
+    case = correct_case()
+    case.before.streams[0] = packets(110, 4.0, empty=10)
+    case.encoded.diagnosis.read[0] = ReadCount("video", 110, 100, 0)
+    case.check()
+
+
+def test_an_unknown_message_is_damage_where_packets_have_a_gap() -> None:
+    scan = whole()
+    scan.diagnosis.line(UNKNOWN)
+    check_source_packets(FOUND, scan)
+    scan.streams[1].gap_s = 0.5
+    with pytest.raises(InputFault, match="never seen before"):
+        check_source_packets(FOUND, scan)
+
+
+def test_an_unknown_message_of_the_encode_is_left_to_a_strict_decode() -> None:
+    diagnosis = Diagnosis()
+    diagnosis.line(UNKNOWN)
+    doubt = weigh_decode(diagnosis, {})
+    assert doubt is not None
+    assert "never seen before" in doubt.words
+
+
+def test_decode_errors_count_beyond_those_before_the_first_key_frame() -> None:
+    diagnosis = Diagnosis(read={0: ReadCount("video", 100, 95, 5)})
+    weigh_decode(diagnosis, {0: 5})
+    with pytest.raises(InputFault, match="1 frame cannot"):
+        weigh_decode(diagnosis, {0: 4})
+    with pytest.raises(InputFault, match="5 frames cannot"):
+        weigh_decode(diagnosis, {1: 5})
 
 
 def clocked(*times_s: float) -> StreamPackets:
@@ -261,7 +345,7 @@ def test_a_clock_that_restarts_is_a_second_recording_in_a_format_with_one_clock(
         check_source_packets(FOUND, scan)
     chained = dataclasses.replace(FOUND, format="mpegts")
     check_source_packets(chained, scan)
-    scan.diagnosis.line("[mpegts @ 0x1] [warning] Packet corrupt (stream = 0, dts = 1).")
+    scan.streams[0].corrupt = 1
     with pytest.raises(
         InputFault, match=r"or concatenated .its clock goes back from 4\.00 s to 0\.00 s"
     ):

@@ -28,7 +28,6 @@ def read(*lines: str) -> Diagnosis:
     [
         "[mov,mp4,m4a,3gp,3g2,mj2 @ 0x7f78] [error] stream 1, offset 0xd445: partial file",
         "[in#0/matroska,webm @ 0x7f74] [error] File ended prematurely",
-        "[mpegts @ 0x7f01] [warning] Packet corrupt (stream = 1, dts = 182425).",
         "[h264 @ 0x7f98] [error] error while decoding MB 4 4",
         "[vist#0:0/h264 @ 0x7f98] [dec:h264 @ 0x7f99] [warning] corrupt decoded frame",
         "[libdav1d @ 0x7f98] [error] Error parsing OBU data",
@@ -49,6 +48,7 @@ def test_an_error_from_a_demuxer_or_decoder_is_damage(line: str) -> None:
         "[error] Conversion failed!",
         "[h264 @ 0x7f78] [warning] something odd",
         "[h264 @ 0x7f78] [error] co located POCs unavailable",
+        "[matroska,webm @ 0x1] [error] Chapter end time 200000000 before start 1000000000",
         "[h264 @ 0x7f78] [verbose] Reinit context to 160x96",
         "Svt[info]: hello",
         "",
@@ -56,6 +56,35 @@ def test_an_error_from_a_demuxer_or_decoder_is_damage(line: str) -> None:
 )
 def test_harmless_lines_and_errors_from_encoders_or_muxers_are_not_damage(line: str) -> None:
     assert not read(line).damage
+
+
+@pytest.mark.parametrize(
+    "line,kind",
+    [
+        (
+            "[mpegts @ 0x7f01] [warning] Packet corrupt (stream = 1, dts = 182425).",
+            "corrupt-packet",
+        ),
+        ("[in#0/wav @ 0x7f01] [warning] corrupt input packet in stream 0", "corrupt-packet"),
+        ("[mpegts @ 0x7f01] [warning] PES packet size mismatch", "packet-length"),
+        ("[h264 @ 0x7f78] [error] non-existing PPS 0 referenced", "no-parameters"),
+        ("[mpeg2video @ 0x7f78] [error] Invalid frame dimensions 0x0.", "no-parameters"),
+        ("[hevc @ 0x7f78] [error] Could not find ref with POC 12", "no-reference"),
+        ("[h264 @ 0x7f78] [error] never seen before", "unknown"),
+    ],
+)
+def test_a_message_that_something_has_to_confirm_is_no_damage_by_itself(
+    line: str, kind: str
+) -> None:
+    found = read(line)
+    assert list(found.doubts) == [kind]
+    assert not found.damage
+
+
+def test_a_message_about_a_chapter_concerns_neither_picture_nor_sound() -> None:
+    found = read("[matroska,webm @ 0x1] [error] Chapter end time 2 before start 10")
+    assert found.unconcerned == {"bad-chapter"}
+    assert not found.doubts
 
 
 def test_the_counts_at_the_end_are_read() -> None:
@@ -85,7 +114,8 @@ def test_the_tail_is_bounded_and_omits_verbose_lines() -> None:
 @pytest.mark.parametrize(
     "code,lines,kind,words",
     [
-        (0, ["[h264 @ 0x1] [error] bad"], InputFault, "damaged"),
+        (0, ["[h264 @ 0x1] [error] error while decoding MB 1 2"], InputFault, "damaged"),
+            (1, ["[h264 @ 0x1] [error] bad"], InputFault, "damaged"),
         (0, [LOST_FRAME], InputFault, "cannot be decoded"),
         (1, ["[out#0/mp4 @ 0x1] [error] No space left on device"], TransientFault, "full"),
         (1, ["[error] Unknown encoder"], EngineFault, "Unknown encoder"),

@@ -9,6 +9,7 @@ import pytest
 from distconv_engine.failures import InputFault
 from distconv_engine.media.structure.check import check_structure
 from distconv_engine.media.structure.concatenated import check_tail
+from distconv_engine.media.structure.facts import Structure
 from distconv_engine.media.zero_runs import RUN_BYTES, find_zero_runs
 
 
@@ -88,15 +89,90 @@ NESTED = b"".join(
 """Nested lists, deeper than Python's recursion limit."""
 
 
-def look(content: bytes, tmp_path: Path) -> bool:
+def read(content: bytes, tmp_path: Path) -> Structure:
     path = tmp_path / "clip"
     path.write_bytes(content)
     return check_structure(path)
 
 
+def look(content: bytes, tmp_path: Path) -> bool:
+    return read(content, tmp_path).states_length
+
+
 @pytest.mark.parametrize("kind", list(WHOLE))
 def test_a_whole_file_passes(kind: str, tmp_path: Path) -> None:
     assert look(WHOLE[kind], tmp_path)
+
+
+TRAILERS = {
+    "line-feed": b"\r\n",
+    "camera": bytes(range(128, 256)) * 9 + b"m" * 32,
+    "text": b"This is a note, and ' is ' looks like a box.",
+}
+
+
+@pytest.mark.parametrize("name", list(TRAILERS))
+def test_bytes_after_whole_mp4_boxes_are_no_damage(name: str, tmp_path: Path) -> None:
+    found = read(MP4 + TRAILERS[name], tmp_path)
+    assert found == Structure(trailer_at=len(MP4))
+
+
+@pytest.mark.parametrize("zeros", [bytes(64), bytes(3), b"\0\0\0\x40mda"])
+def test_zeros_or_a_cut_box_after_whole_mp4_boxes_are_damage(zeros: bytes, tmp_path: Path) -> None:
+    with pytest.raises(InputFault):
+        look(MP4 + zeros, tmp_path)
+
+
+def wav(riff: int, data: int, audio: bytes) -> bytes:
+    head = b"WAVEfmt " + struct.pack("<IHHIIHH", 16, 1, 1, 8000, 16000, 2, 16)
+    return struct.pack("<4sI", b"RIFF", riff) + head + struct.pack("<4sI", b"data", data) + audio
+
+
+@pytest.mark.parametrize("riff", [0, 0xFFFFFFFF, 136])
+@pytest.mark.parametrize("data", [0, 0xFFFFFFFF])
+def test_a_wav_whose_length_was_never_set_states_none(riff: int, data: int, tmp_path: Path) -> None:
+    found = read(wav(riff, data, bytes(range(1, 101))), tmp_path)
+    assert found == Structure(states_length=False, unset_length=True)
+
+
+def test_a_wav_with_less_audio_than_it_states_is_cut_whatever_its_outer_length(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(InputFault, match="its audio reaches to byte 244,"):
+        look(wav(0xFFFFFFFF, 200, bytes(range(1, 101))), tmp_path)
+
+
+def caf(data: int, audio: bytes) -> bytes:
+    return (
+        b"caff\0\x01\0\0desc"
+        + struct.pack(">q", 4)
+        + b"lpcm"
+        + b"data"
+        + struct.pack(">q", data)
+        + audio
+    )
+
+
+def test_a_caf_states_the_length_of_its_audio_or_none(tmp_path: Path) -> None:
+    assert look(caf(50, b"a" * 50), tmp_path)
+    assert read(caf(-1, b"a" * 50), tmp_path).unset_length
+    with pytest.raises(InputFault, match="cut"):
+        look(caf(51, b"a" * 50), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["line-feed", "camera"])
+def test_bytes_after_the_boxes_of_a_fragmented_or_headless_mp4_are_damage(
+    name: str, tmp_path: Path
+) -> None:
+    headless = box(b"ftyp", b"isom") + box(b"mdat", b"d" * 50)
+    for start in (MP4 + box(b"moof", b"") + box(b"mdat", b"d"), headless):
+        with pytest.raises(InputFault):
+            look(start + TRAILERS[name], tmp_path)
+
+
+def test_a_second_mp4_after_other_bytes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputFault, match=f"begins at byte {len(MP4) + 2},"):
+        look(MP4 + b"\r\n" + MP4, tmp_path)
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ containers state a length somewhere, and these checks compare it with the file:
 - FLV: the stated size likewise, and the last tag's back pointer must point at a tag of that size.
 - MPEG-TS: whole packets, each with its sync byte.
 - Ogg: the last page must be whole and close its stream.
-- MP3: see `mp3`. MXF, ASF, DV, AU, AIFF: see `chunk_chains`.
+- MP3: see `mp3`. MXF, ASF, DV, AU, AIFF, CAF: see `chunk_chains`.
 
 If a container states its end, no other file may begin there (`concatenated`).
 
@@ -31,28 +31,39 @@ from distconv_engine.media.structure.chunk_chains import (
     check_aiff,
     check_asf,
     check_au,
+    check_caf,
     check_dv,
     check_mxf,
     is_printable,
     quoted,
 )
 from distconv_engine.media.structure.concatenated import ASF_MAGIC, EBML_MAGIC, check_end
+from distconv_engine.media.structure.facts import Structure, ends_at
 from distconv_engine.media.structure.mp3 import check_mp3, mp3_start
 from distconv_engine.media.structure.mp4 import check_mp4
 
 _SEGMENT_ID = 0x18538067
 _BOXES_FIRST = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp", b"pnot"})
+_UNSET = (0, 0xFFFFFFFF)
+"""Lengths that a program leaves in a header when it cannot go back to it."""
+_WAV_CHUNKS_MAX = 1000
 _FLV_SCRIPT_BYTES = 16_384
 _TS_SYNC = 0x47
 _TS_SIZES = (188, 192, 204)
 _TS_SYNC_CHECKS = 5
 _OGG_TAIL_BYTES = 65_536 + 512
 _LISTS_DEEP = 8
-_BY_MAGIC = {ASF_MAGIC: check_asf, MXF_MAGIC: check_mxf, DV_MAGIC: check_dv, b".snd": check_au}
+_BY_MAGIC = {
+    ASF_MAGIC: check_asf,
+    MXF_MAGIC: check_mxf,
+    DV_MAGIC: check_dv,
+    b".snd": check_au,
+    b"caff": check_caf,
+}
 
 
-def check_structure(path: Path) -> bool:
-    """Check `path`; returns whether its container states a length that the file can be held to.
+def check_structure(path: Path) -> Structure:
+    """Check `path`; returns what its container states of its end.
 
     Raises:
         InputFault: the file is empty, or contains less than it states.
@@ -61,7 +72,7 @@ def check_structure(path: Path) -> bool:
         return check_structure_of(file, os.fstat(file.fileno()).st_size)
 
 
-def check_structure_of(file: BinaryIO, size: int) -> bool:
+def check_structure_of(file: BinaryIO, size: int) -> Structure:
     """Check an open file of `size` bytes, as `check_structure` does."""
     if size == 0:
         raise InputFault("The source is empty: 0 bytes.")
@@ -70,12 +81,12 @@ def check_structure_of(file: BinaryIO, size: int) -> bool:
         raise InputFault(f"The source begins with {len(head)} zero bytes: it was never written.")
     check = _check_for(head)
     if check is not None:
-        check(file, size)
-    elif (start := mp3_start(file)) is not None:
-        check_mp3(file, size, start)
-    else:
-        return False
-    return True
+        return check(file, size)
+    start = mp3_start(file)
+    if start is None:
+        return Structure(states_length=False)
+    check_mp3(file, size, start)
+    return Structure()
 
 
 def is_long_chain(head: bytes) -> bool:
@@ -88,7 +99,7 @@ def is_riff(head: bytes) -> bool:
     return head.startswith((b"RIFF", b"RF64"))
 
 
-def _check_for(head: bytes) -> Callable[[BinaryIO, int], None] | None:
+def _check_for(head: bytes) -> Callable[[BinaryIO, int], Structure] | None:
     if head[4:8] in _BOXES_FIRST:
         return check_mp4
     if head.startswith(EBML_MAGIC):
@@ -110,7 +121,7 @@ def _check_for(head: bytes) -> Callable[[BinaryIO, int], None] | None:
 # ------------------------------------------------------------------------------- Matroska, WebM
 
 
-def _check_matroska(file: BinaryIO, size: int) -> None:
+def _check_matroska(file: BinaryIO, size: int) -> Structure:
     file.seek(4)
     header_bytes = _vint(file)
     start = file.tell() + (header_bytes or 0)
@@ -120,11 +131,12 @@ def _check_matroska(file: BinaryIO, size: int) -> None:
         raise InputFault("The source is cut or damaged: no Matroska segment follows its header.")
     length = _vint(file)
     if length is None:
-        return
+        return Structure(states_length=False)
     end = file.tell() + length
     if end > size:
         raise cut_short("its Matroska segment", end, size)
     check_end(file, end)
+    return ends_at(end, size)
 
 
 def _vint(file: BinaryIO) -> int | None:
@@ -144,15 +156,19 @@ def _vint(file: BinaryIO) -> int | None:
 # ------------------------------------------------------------------------------------- AVI, WAV
 
 
-def _check_riff(file: BinaryIO, size: int) -> None:
+def _check_riff(file: BinaryIO, size: int) -> Structure:
     """Check each RIFF chunk; an AVI over 1 GB is a sequence of them."""
     start = 0
     while start + 12 <= size:
         file.seek(start)
         head = file.read(12)
         length = int.from_bytes(head[4:8], "little")
-        if not head.startswith(b"RIFF") or length in (0, 0xFFFFFFFF):
-            return  # recorded live, RF64 or something appended: no length is stated
+        if not head.startswith(b"RIFF"):
+            return Structure(states_length=start > 0, trailer_at=start or None)  # RF64, or others
+        if head[8:12] == b"WAVE" and _has_unset_audio(file, start + 12, size):
+            return Structure(states_length=False, unset_length=True)
+        if length in _UNSET:
+            return Structure(states_length=False)
         end = start + 8 + length
         if end > size:
             raise cut_short("its RIFF chunk", end, size)
@@ -163,6 +179,23 @@ def _check_riff(file: BinaryIO, size: int) -> None:
         start = end + length % 2
     if start == 0:
         raise cut_short("its RIFF header", 12, size)
+    return ends_at(start, size)
+
+
+def _has_unset_audio(file: BinaryIO, start: int, size: int) -> bool:
+    """Whether a WAV does not say how much audio it has; raises if it says more than there is."""
+    for _ in range(_WAV_CHUNKS_MAX):
+        file.seek(start)
+        head = file.read(8)
+        length = int.from_bytes(head[4:8], "little")
+        if len(head) < 8:
+            return False
+        if head[:4] == b"data":
+            if length not in _UNSET and start + 8 + length > size:
+                raise cut_short("its audio", start + 8 + length, size)
+            return length in _UNSET and start + 8 < size
+        start += 8 + length + length % 2
+    return False
 
 
 def _walk_chunks(file: BinaryIO, start: int, end: int, depth: int = 0) -> None:
@@ -185,18 +218,20 @@ def _walk_chunks(file: BinaryIO, start: int, end: int, depth: int = 0) -> None:
 # ------------------------------------------------------------------------------------------ FLV
 
 
-def _check_flv(file: BinaryIO, size: int) -> None:
+def _check_flv(file: BinaryIO, size: int) -> Structure:
     if size < 13 + 15:
         raise InputFault(f"The source is only a header: an FLV of {size} bytes.")
     file.seek(0)
     stated_size = _flv_size(file.read(_FLV_SCRIPT_BYTES))
     if stated_size > size:
         raise cut_short("the FLV file, according to its header,", int(stated_size), size)
+    end = size
     if stated_size:
-        check_end(file, int(stated_size))
-    file.seek(size - 4)
+        end = int(stated_size)
+        check_end(file, end)
+    file.seek(end - 4)
     tag_bytes = int.from_bytes(file.read(4), "big")
-    start = size - 4 - tag_bytes
+    start = end - 4 - tag_bytes
     head = b""
     if start >= 13:
         file.seek(start)
@@ -204,6 +239,7 @@ def _check_flv(file: BinaryIO, size: int) -> None:
     stated = int.from_bytes(head[1:4], "big") + 11 if len(head) == 11 else None
     if stated != tag_bytes:
         raise InputFault("The source is cut: it ends in the middle of an FLV tag.")
+    return ends_at(end, size)
 
 
 def _flv_size(start: bytes) -> float:
@@ -227,7 +263,7 @@ def _ts_layout(head: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _check_ts(file: BinaryIO, size: int) -> None:
+def _check_ts(file: BinaryIO, size: int) -> Structure:
     file.seek(0)
     layout = _ts_layout(file.read(1024))
     assert layout is not None
@@ -240,12 +276,13 @@ def _check_ts(file: BinaryIO, size: int) -> None:
         raise InputFault(
             "The source is damaged: its last transport stream packet has no sync byte."
         )
+    return Structure()
 
 
 # ------------------------------------------------------------------------------------------ Ogg
 
 
-def _check_ogg(file: BinaryIO, size: int) -> None:
+def _check_ogg(file: BinaryIO, size: int) -> Structure:
     file.seek(max(0, size - _OGG_TAIL_BYTES))
     tail = file.read()
     at = tail.rfind(b"OggS")
@@ -258,3 +295,4 @@ def _check_ogg(file: BinaryIO, size: int) -> None:
         raise cut_short("the last Ogg page", start + needed, size)
     if not page[5] & 0x04:
         raise InputFault("The source is cut: its last Ogg page does not end its stream.")
+    return ends_at(size - len(page) + needed, size)

@@ -1,7 +1,10 @@
 """Check that the top-level boxes of an MP4 or MOV file form a chain up to its last byte.
 
 `mp4_fragments` checks the fragments of a recording. A second file after the first, as `cat` makes
-it, has its own `ftyp` and `moov`; players show one of the two.
+it, has its own `ftyp` and `moov`; players show one of the two. Other bytes after whole `moov` and
+`mdat` boxes (a camera's own trailer, a line feed) are no damage: no frame can be in them. Zeros are, as
+a download that was never finished leaves them; and so is anything after fragments, unless their index
+came last: a lost fragment would look the same.
 """
 
 import struct
@@ -12,16 +15,31 @@ from typing import BinaryIO
 from distconv_engine.failures import InputFault, cut_short
 from distconv_engine.media.structure.chunk_chains import is_printable, quoted
 from distconv_engine.media.structure.concatenated import two_in_one
+from distconv_engine.media.structure.facts import Structure
 from distconv_engine.media.structure.mp4_fragments import READ_BYTES_MAX, Fragments, check_index
 
 _BOXES_MAX = 1_000_000
+_TRAILER_BYTES = 1 << 20
+"""How far a second file is searched for in bytes that are no box."""
 _LOOKED_INTO = frozenset({b"moov", b"moof", b"mfra", b"sidx"})
+_KINDS = _LOOKED_INTO | {
+    *(b"ftyp", b"mdat", b"free", b"skip", b"wide", b"udta", b"meta", b"uuid", b"styp", b"pdin"),
+    *(b"ssix", b"prft", b"emsg", b"pnot", b"PICT", b"junk"),
+}
+"""The boxes that may stand at the top: others may be text that looks like one."""
 
 
-def check_mp4(file: BinaryIO, size: int) -> None:
+def check_mp4(file: BinaryIO, size: int) -> Structure:
     """Follow the chain; raises `InputFault` where it is broken or incomplete."""
     chain = _Chain(size)
     for kind, start, length in _boxes(file, size):
+        is_box = length >= 8 and is_printable(kind)
+        if chain.is_whole and not (is_box and (kind in _KINDS or start + length <= size)):
+            _check_trailer(file, start, size)
+            chain.close()
+            return Structure(trailer_at=start)
+        if not is_box:
+            raise _no_box(start, size)
         if start + length > size:
             raise cut_short(f"the mp4 box {quoted(kind)}", start + length, size)
         content = b""
@@ -30,6 +48,7 @@ def check_mp4(file: BinaryIO, size: int) -> None:
             content = file.read(length - 8)
         chain.add(kind, content, start, start + length)
     chain.close()
+    return Structure()
 
 
 @dataclass(slots=True)
@@ -64,6 +83,13 @@ class _Chain:
             return b"moof" not in self.seen or b"mvex" not in content
         return kind == b"moof" and b"mfra" in self.seen
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether index and frames are there, and no fragments of which more might follow."""
+        return {b"moov", b"mdat"} <= self.seen and (
+            not self.fragments.starts or b"mfra" in self.seen
+        )
+
     def close(self) -> None:
         self.fragments.close()
         if not self.seen & {b"moov", b"moof"}:
@@ -76,7 +102,7 @@ class _Chain:
 
 
 def _boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int]]:
-    """Iterate over the top-level boxes: kind, start, length."""
+    """Iterate over the top-level boxes: kind, start, length; what is no box ends it, as the last."""
     start = 0
     for _ in range(_BOXES_MAX):
         if start >= size:
@@ -84,13 +110,31 @@ def _boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int]]:
         file.seek(start)
         head = file.read(16)
         if len(head) < 8:
-            raise cut_short("an mp4 box header", start + 8, size)
+            yield b"", start, 0
+            return
         length, kind = struct.unpack(">I4s", head[:8])
         if length == 1 and len(head) == 16:
             length = int.from_bytes(head[8:16], "big")
         elif length == 0:  # by the standard, it extends to the end of the file
             length = size - start
-        if length < 8 or not is_printable(kind):
-            raise InputFault(f"The source is damaged: an mp4 box should begin at byte {start}.")
         yield kind, start, length
+        if length < 8 or not is_printable(kind):
+            return
         start += length
+
+
+def _no_box(start: int, size: int) -> InputFault:
+    if size - start < 8:
+        return cut_short("an mp4 box header", start + 8, size)
+    return InputFault(f"The source is damaged: an mp4 box should begin at byte {start}.")
+
+
+def _check_trailer(file: BinaryIO, start: int, size: int) -> None:
+    """Refuse zeros, the beginning of a box, and a second file in the bytes after the last box."""
+    file.seek(start)
+    trailer = file.read(_TRAILER_BYTES)
+    if not trailer[:8].strip(b"\0") or (len(trailer) < 8 and trailer.startswith(b"\0")):
+        raise _no_box(start, size)
+    at = trailer.find(b"ftyp")
+    if at >= 4:
+        raise two_in_one(start + at - 4)

@@ -1,0 +1,116 @@
+"""Make sources that look damaged and are not: clips with bytes cut, added or overwritten."""
+
+import random
+from collections.abc import Callable
+from typing import NamedTuple
+
+from tests.engine.clips import Clips
+
+_TS_PACKET = 188
+_VIDEO_PID, _AUDIO_PID = 0x100, 0x101
+
+
+class Patched(NamedTuple):
+    """A patched clip, and what the result has to say of it."""
+
+    suffix: str
+    make: Callable[[Clips], bytes]
+    notes: list[str]
+    frames: int | None
+    """Of the result; None: it has no picture."""
+
+
+def _mp4(clips: Clips) -> bytes:
+    return clips.container("mp4-moov-first").read_bytes()
+
+
+def _ts(clips: Clips) -> bytes:
+    return clips.container("ts").read_bytes()
+
+
+def _key_ts(clips: Clips) -> bytes:
+    """A TS with a key frame each half second."""
+    return clips.make(
+        "keys.ts",
+        *("-f", "lavfi", "-i", "testsrc2=s=160x90:r=25:d=2", "-f", "lavfi", "-i", "sine=d=2"),
+        *(
+            "-c:v",
+            "libx264",
+            "-preset",
+            "ultrafast",
+            "-g",
+            "12",
+            "-pix_fmt",
+            "yuv420p",
+            "-c:a",
+            "aac",
+        ),
+    ).read_bytes()
+
+
+def _mpeg2_ts(clips: Clips) -> bytes:
+    return clips.odd("mpeg2-ts").read_bytes()
+
+
+def without_start(whole: bytes, percent: int) -> bytes:
+    """Cut the beginning of a transport stream, between two packets."""
+    return whole[len(whole) * percent // 100 // _TS_PACKET * _TS_PACKET :]
+
+
+def without_pid(whole: bytes, pid: int) -> bytes:
+    packets = (whole[at : at + _TS_PACKET] for at in range(0, len(whole), _TS_PACKET))
+    return b"".join(p for p in packets if ((p[1] & 0x1F) << 8 | p[2]) != pid)
+
+
+def _camera_trailer() -> bytes:
+    return random.Random(7).randbytes(20_000) + b"8db42d694ccc418790edff439fe026bf"
+
+
+def _unset_wav(clips: Clips) -> bytes:
+    content = bytearray(clips.odd("wav").read_bytes())
+    data = content.index(b"data")
+    content[4:8] = content[data + 4 : data + 8] = b"\xff" * 4
+    return bytes(content)
+
+
+def _bad_chapter(clips: Clips) -> bytes:
+    """Let the second chapter end before it begins."""
+    content = bytearray(clips.odd("chapters").read_bytes())
+    second = content.index(b"\xb6", content.index(b"\xb6", content.index(b"\x45\xb9")) + 1)
+    at = content.index(b"\x92", second) + 1
+    size = content[at] & 0x7F
+    content[at + 1 : at + 1 + size] = (200_000_000).to_bytes(size, "big")
+    return bytes(content)
+
+
+def _empty_track(clips: Clips) -> bytes:
+    """Set the four tables of the second track, which list its samples, to no entry."""
+    content = bytearray(_mp4(clips))
+    for name, at in ((b"stsz", 12), (b"stts", 8), (b"stsc", 8), (b"stco", 8)):
+        place = content.index(name, content.index(name) + 1) + at
+        content[place : place + 4] = bytes(4)
+    return bytes(content)
+
+
+PATCHED = {
+    "camera-trailer": Patched("mp4", lambda c: _mp4(c) + _camera_trailer(), ["trailing-bytes"], 50),
+    "line-feed": Patched("mp4", lambda c: _mp4(c) + b"\r\n", ["trailing-bytes"], 50),
+    "flv-trailer": Patched(
+        "flv", lambda c: c.container("flv").read_bytes() + b"\r\n", ["trailing-bytes"], 50
+    ),
+    "piped-wav": Patched("wav", _unset_wav, ["unset-length"], None),
+    "bad-chapter": Patched("mkv", _bad_chapter, ["bad-chapter"], 50),
+    "ts-without-its-audio": Patched(
+        "ts", lambda c: without_pid(_ts(c), _AUDIO_PID), ["empty-stream"], 50
+    ),
+    "ts-without-its-video": Patched(
+        "ts", lambda c: without_pid(_ts(c), _VIDEO_PID), ["empty-stream"], None
+    ),
+    "empty-track": Patched("mp4", _empty_track, ["empty-stream"], 50),
+    "h264-mid-group": Patched(
+        "ts", lambda c: without_start(_key_ts(c), 13), ["begins-mid-group"], 38
+    ),
+    "mpeg2-mid-group": Patched(
+        "ts", lambda c: without_start(_mpeg2_ts(c), 5), ["begins-mid-group"], 38
+    ),
+}
