@@ -8,6 +8,7 @@ The daemon remembers a request: it repeats it in each heartbeat's reply until a 
 an engine that is killed meanwhile receives it again.
 """
 
+import math
 import time
 from collections.abc import Awaitable, Callable
 
@@ -23,7 +24,7 @@ DAY_S = 86_400.0
 PAUSE_POLL_S = 1.0
 """How often to check whether all active attempts are paused."""
 RECHECK_S_MAX = 3600.0
-"""The wall clock is read at least this often, since somebody may set it."""
+"""The schedule is checked at least this often."""
 AGAIN_S = 3600.0
 """How long the schedule waits after a benchmark that failed."""
 
@@ -44,7 +45,12 @@ class BenchmarkScheduler:
         self._log = log
         self._wall = wall
         self._every_s = engine_status.config.benchmark_every_days * DAY_S
-        self._not_before_s = 0.0
+        self._not_before_s = -math.inf
+        """When the schedule may measure again after a failure, by trio's clock."""
+        self._measured_at: float | None = None
+        """The benchmark that `_due_s` was computed from."""
+        self._due_s = math.inf
+        """When the schedule asks for the next benchmark, by trio's clock."""
         self._requested_at: int | None = None
         self._answered: int | None = None
         self._recheck = trio.Event()
@@ -126,7 +132,7 @@ class BenchmarkScheduler:
             return True
         except (EngineFault, OSError) as fault:
             self._log.error("benchmark failed, the last one is kept", reason=describe_fault(fault))
-            self._not_before_s = self._wall() + AGAIN_S
+            self._not_before_s = trio.current_time() + AGAIN_S
             return False
         finally:
             if requested_at is not None:
@@ -141,8 +147,12 @@ class BenchmarkScheduler:
         benchmark = self._engine_status.benchmark
         if benchmark is None or not self._every_s:
             return float("inf")
-        due_s = max(benchmark.measured_at + self._every_s, self._not_before_s)
-        return due_s - self._wall()
+        if self._measured_at != benchmark.measured_at:
+            # Converted once, and no longer than the interval: the clock may be set back meanwhile.
+            left_s = benchmark.measured_at + self._every_s - self._wall()
+            self._measured_at = benchmark.measured_at
+            self._due_s = trio.current_time() + min(left_s, self._every_s)
+        return max(self._due_s, self._not_before_s) - trio.current_time()
 
     async def _wait_for_recheck(self, seconds: float) -> None:
         self._recheck = trio.Event()

@@ -30,6 +30,7 @@ class SchedulerFixture:
         self.delivered: list[int | None] = []
         self.statuses_sent: list[str] = []
         self.fails = False
+        self.clock_step_s = 0.0
         self.on_status_sent: Callable[[], object] = int
         self.engine_status = EngineStatus(config, "e1", "host")
         self.engine_status.capabilities = Capabilities({}, {})
@@ -38,7 +39,7 @@ class SchedulerFixture:
         self.engine_status.on_benchmark_request = self.scheduler.request
 
     def now(self) -> float:
-        return START_S + trio.current_time()
+        return START_S + trio.current_time() + self.clock_step_s
 
     def add_active(self) -> ActiveAttempt:
         active = ActiveAttempt(
@@ -183,6 +184,20 @@ async def test_a_scheduled_benchmark_that_failed_is_tried_again_later(
     gaps = [b - a for a, b in zip(scheduled.begun_at_s, scheduled.begun_at_s[1:], strict=False)]
     assert len(gaps) == 2
     assert all(AGAIN_S <= gap <= AGAIN_S + 60 for gap in gaps)
+
+
+@pytest.mark.parametrize("step_s", [-400 * DAY_S, 400 * DAY_S])
+async def test_a_step_of_the_clock_neither_delays_nor_repeats_the_scheduled_benchmark(
+    scheduled: SchedulerFixture, autojump_clock: MockClock, step_s: float
+) -> None:
+    await trio.sleep(DAY_S)
+    scheduled.clock_step_s = step_s
+    scheduled.scheduler.recheck()
+    await trio.sleep(20 * DAY_S)
+    assert scheduled.begun_at_s == [
+        pytest.approx(10 * DAY_S, abs=10),
+        pytest.approx(20 * DAY_S, abs=10),
+    ]
 
 
 async def test_without_a_schedule_only_a_request_counts(

@@ -17,6 +17,7 @@ from distconvd.dispatch.matching import AvailableEngines, EngineEntry, Requireme
 from distconvd.dispatch.matching.pool import RequirementIndex
 from distconvd.dispatch.matching.requirement_queue import QueueEntry
 from distconvd.dispatch.matching.visits import Visits
+from distconvd.dispatch.runtime import ROUNDING_S
 from distconvd.dispatch.transaction import Transaction
 from distconvd.errors import NotFound
 from distconvd.model import AttemptOutcome, Job, new_attempt_fields
@@ -245,10 +246,10 @@ def _excluded_engines(tx: Transaction, job: Job, requirements: Requirements) -> 
         and a.outcome in (AttemptOutcome.FAILED, AttemptOutcome.LOST)
         and a.engine_id is not None
     }
-    # A backoff is not a wait for another engine: the time counts from its end.
-    since_ms = max(job.updated_at, job.not_before or 0)
-    left_s = tx.settings.retry_elsewhere_s - (tx.now.wall_ms - since_ms) / 1000
-    if not failed or left_s < 0:
+    if not failed:
+        return frozenset()
+    left_s = tx.runtime.elsewhere_end_s(job) - tx.now.mono_s
+    if left_s < -ROUNDING_S:
         return frozenset()
     fresh = (e for e in tx.state.pool.engines_for(requirements) if e.record.engine_id not in failed)
     if next(fresh, None) is None:
@@ -272,6 +273,7 @@ def _assign(tx: Transaction, job: Job, engine_id: str, reason: str) -> Job:
         ),
     )
     tx.runtime.grant_lease(job.job_id)
+    tx.runtime.assigned_s[job.job_id] = tx.now.mono_s
     tx.read_set.add(("jobs", job.job_id))
     tx.emit("job.assigned", job, reason=reason)
     return job

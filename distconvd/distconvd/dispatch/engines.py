@@ -1,5 +1,6 @@
 """Handle heartbeats and benchmarks; drain, resume and remove engines."""
 
+import math
 from typing import Any
 
 import msgspec
@@ -240,6 +241,7 @@ def _verdict(tx: Transaction, entry: EngineEntry, named_job: HeldJob) -> Verdict
 def _redeliver(tx: Transaction, entry: EngineEntry) -> None:
     """Deliver assignments again that the heartbeat does not name: their reply must be lost."""
     for job_id in [job_id for job_id in entry.assigned if job_id not in entry.named]:
-        started_at = tx.job(job_id).started_at or 0
-        if tx.now.wall_ms - started_at > tx.settings.redeliver_s * 1000:
+        # Assigned by an earlier run: long ago.
+        since_s = tx.runtime.assigned_s.get(job_id, -math.inf)
+        if tx.now.mono_s - since_s > tx.settings.redeliver_s:
             tx.runtime.note_unacked(entry.record.engine_id, [job_id])

@@ -33,17 +33,45 @@ def extend_leases(tx: Transaction, suspended_s: float) -> None:
 
 
 def _handle_clock_step(tx: Transaction) -> None:
-    """Add earlier reminders where the wall clock was set forward; where it was set back, the
-    present reminders come too early and their handlers add others."""
+    """Follow a step of the wall clock with what depends on it.
+
+    A moment that a person or a policy chose comes earlier where the clock was set forward; where it was
+    set back, the present reminders come too early and their handlers add others. What is a duration
+    stays as long as it is, and its record states the new end.
+    """
     offset_s = tx.now.wall_ms / 1000 - tx.now.mono_s
     if abs(offset_s - tx.runtime.clock_offset_s) < CLOCK_STEP_S:
         return
     tx.runtime.clock_offset_s = offset_s
-    for job_id in tx.state.delayed:
-        tx.runtime.remind_at_wall(tx.state.job(job_id).not_before or 0, "delay", job_id)
-    for engine_id, entry in tx.state.pool.engines.items():
-        if entry.record.quarantined_until is not None:
-            tx.runtime.remind_at_wall(entry.record.quarantined_until, "quarantine", engine_id)
+    _shift_backoffs(tx)
+    _shift_quarantines(tx)
+    for job_id in tx.state.hold_reasons:
+        _hold_ended(tx, job_id)
+
+
+def _shift_backoffs(tx: Transaction) -> None:
+    """State when backoffs end; beyond a bound the records stay as they are, and only look wrong."""
+    shifted = 0
+    for job in [tx.state.job(job_id) for job_id in tx.state.delayed]:
+        end_s = tx.runtime.delay_end_s(job)
+        tx.runtime.timers.add(end_s, "delay", job.job_id)
+        if shifted < EXPIRED_MAX and tx.runtime.is_backing_off(job):
+            shifted += 1
+            tx.edit_job(job, not_before=_wall_ms(tx, end_s))
+
+
+def _shift_quarantines(tx: Transaction) -> None:
+    for engine_id, entry in list(tx.state.pool.engines.items()):
+        until_ms = entry.record.quarantined_until
+        if until_ms is not None:
+            end_s = tx.runtime.quarantine_end_s(engine_id, until_ms)
+            record = tx.edit_engine(entry.record, quarantined_until=_wall_ms(tx, end_s))
+            tx.runtime.watch_quarantine(engine_id, record.quarantined_until)
+
+
+def _wall_ms(tx: Transaction, at_s: float) -> int:
+    """Return what the wall clock will show at a monotonic time."""
+    return tx.now.wall_ms + round(max(0.0, at_s - tx.now.mono_s) * 1000)
 
 
 def _lease(tx: Transaction, job_id: str) -> None:
@@ -100,8 +128,8 @@ def _delay(tx: Transaction, job_id: str) -> None:
     if job_id not in tx.state.delayed:
         return
     job = tx.state.job(job_id)
-    if job.not_before is not None and job.not_before > tx.now.wall_ms:
-        tx.runtime.remind_at_wall(job.not_before, "delay", job_id)
+    if tx.runtime.is_delayed(job):
+        tx.runtime.timers.add(tx.runtime.delay_end_s(job), "delay", job_id)
         return
     tx.state.delayed.discard(job_id)
     tx.state.queue.add(job)
@@ -123,8 +151,9 @@ def _quarantine(tx: Transaction, engine_id: str) -> None:
     entry = tx.state.pool.engines.get(engine_id)
     if entry is None or entry.record.quarantined_until is None:
         return
-    if entry.record.quarantined_until > tx.now.wall_ms:
-        tx.runtime.remind_at_wall(entry.record.quarantined_until, "quarantine", engine_id)
+    end_s = tx.runtime.quarantine_end_s(engine_id, entry.record.quarantined_until)
+    if tx.runtime.left_s(end_s):
+        tx.runtime.timers.add(end_s, "quarantine", engine_id)
         return
     tx.edit_engine(entry.record, quarantined_until=None)
     tx.emit("engine.changed", engine_id=engine_id)

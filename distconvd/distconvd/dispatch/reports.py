@@ -315,9 +315,7 @@ def _note_failure(tx: Transaction, engine_id: str | None, job_id: str) -> None:
     tx.edit_engine(
         entry.record, failed_jobs=failed[len(failed) - limit + 1 :], quarantined_until=until
     )
-    tx.runtime.timers.add(
-        tx.now.mono_s + tx.settings.quarantine_s, "quarantine", entry.record.engine_id
-    )
+    tx.runtime.watch_quarantine(entry.record.engine_id, until)
     jobs = "1 job" if limit == 1 else f"{limit} different jobs in a row"
     reason = f"{jobs} failed on it"
     tx.emit("engine.quarantined", engine_id=entry.record.engine_id, reason=reason)

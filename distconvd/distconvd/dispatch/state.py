@@ -109,6 +109,7 @@ class State:
             self._unindex_job(old or decode_job(before))
         if record is None:
             self.jobs.pop(job_id, None)
+            self.runtime.forget_waits(job_id)
             if before is not None:
                 del self.order[bisect_left(self.order, job_id)]
             return
@@ -136,6 +137,8 @@ class State:
     def _index_job(self, job: Job) -> None:
         """Add a job to the indexes of its present status."""
         self.statuses[job.status] += 1
+        if job.status is not JobStatus.PENDING:
+            self.runtime.forget_waits(job.job_id)
         if job.status in TERMINAL_STATUSES:
             self.finished[job.job_id] = None
         if job.status is JobStatus.ASSIGNED:
@@ -144,9 +147,9 @@ class State:
             return
         self.progress.pop(job.job_id, None)
         if job.status is JobStatus.PENDING and not job.paused:
-            if job.not_before is not None and job.not_before > self.runtime.now.wall_ms:
+            if self.runtime.is_delayed(job):
                 self.delayed.add(job.job_id)
-                self.runtime.remind_at_wall(job.not_before, "delay", job.job_id)
+                self.runtime.timers.add(self.runtime.delay_end_s(job), "delay", job.job_id)
             else:
                 self.queue.add(job)
 

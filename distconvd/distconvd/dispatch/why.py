@@ -70,7 +70,7 @@ def _why_waiting(tx: Transaction, job: Job) -> str:
     if job.paused:
         return 'It is paused; continue it with distconv resume, or PATCH {"paused": false}.'
     if job.job_id in state.delayed and job.not_before is not None:
-        wait_s = max(0, job.not_before - tx.now.wall_ms) / 1000
+        wait_s = tx.runtime.left_s(tx.runtime.delay_end_s(job))
         cause = "the backoff after a failure" if job.error_message else "its not_before time"
         return f"It waits {wait_s:.0f} s more for {cause}."
     if job.job_id in state.reservations:
