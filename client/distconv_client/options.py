@@ -55,6 +55,10 @@ FLAGS: dict[str, Flag] = {
     ),
     "two_pass": Flag("--two-pass/--one-pass", "Encode in two passes, for --video-bitrate."),
     "tune": Flag("--tune", "The encoder's tuning, such as film or grain.", "NAME"),
+    "overwrite": Flag(
+        "--overwrite/--no-overwrite",
+        "Replace an existing file of the output's name; default: the job fails.",
+    ),
     "on_unsupported": Flag(
         "--on-unsupported", "If the container cannot hold a stream: fail (default) or drop it."
     ),

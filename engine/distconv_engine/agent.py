@@ -46,8 +46,22 @@ class Agent:
     """One engine. `run` returns once it has drained or was asked to quit."""
 
     def __init__(
-        self, engine_status: EngineStatus, tools: Tools, client: httpx.AsyncClient, log: Log
+        self,
+        engine_status: EngineStatus,
+        tools: Tools,
+        client: httpx.AsyncClient,
+        guarded: httpx.AsyncClient,
+        log: Log,
     ) -> None:
+        """Make an engine.
+
+        Args:
+            engine_status: with the configuration.
+            tools: the ffmpeg.
+            client: for the daemon.
+            guarded: for sources and outputs elsewhere, from `open_guarded_client`.
+            log: for its events.
+        """
         config = engine_status.config
         self.encoders_verified = trio.Event()
         """Set once the engine knows which codecs it can encode, and how fast."""
@@ -55,6 +69,7 @@ class Agent:
         self._config = config
         self._tools = tools
         self._client = client
+        self._guarded = guarded
         self._log = log
         self._api = DaemonApi(client, config.server, config.api_key)
         engine_id = self._engine_id = engine_status.engine_id
@@ -214,10 +229,11 @@ class Agent:
             engine_status.engine_id,
             self._tools,
             capabilities,
-            self._client,
+            self._guarded,
             self._journal,
             self._log,
             engine_status.space_backoff,
+            self._client,
         )
 
     def _controls(self, *, paused: bool = False) -> Controls:

@@ -35,6 +35,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     work_dir: Path = Path("distconv-engine-work")
     output: str | None = None
     source_root: list[Path] = []
+    source_hosts: list[str] = []
+    output_hosts: list[str] = []
     slots: Slots = 1
     tags: list[str] = []
     ffmpeg: str | None = None
@@ -66,6 +68,9 @@ HELP: dict[str, str] = {
     "default: the daemon's media store",
     "source_root": "a directory that file:// sources may be read from and file:// outputs "
     "written to; may be given more than once; default: none, so file:// URLs are refused",
+    "source_hosts": "hosts, *.DOMAINs, addresses and networks that sources are fetched from, with ! before "
+    "one to deny it, separated by commas; default: *, every public address, and addresses that a job names",
+    "output_hosts": "the same for outputs by http(s)",
     "slots": "how many jobs run at the same time",
     "tags": "what jobs may require of this engine, separated by commas",
     "ffmpeg": "`system`: the ffmpeg of this system; or the path of an ffmpeg, with ffprobe in the same "
@@ -94,7 +99,7 @@ _KEY_ORIGINS = {
     "environment": "DISTCONV_API_KEY",
     "file": "api_key in the config file",
 }
-_LISTS = {"source_root": os.pathsep, "tags": ","}
+_LISTS = {"source_root": os.pathsep, "source_hosts": ",", "output_hosts": ",", "tags": ","}
 _DESCRIPTION = """\
 Transcoding engine: takes jobs from distconvd, runs ffmpeg, and reports a job as complete
 only when the output has been verified against the source and stored durably."""

@@ -27,6 +27,7 @@ from distconv_engine.host.notify import Notifier
 from distconv_engine.logs import Log, setup_logs
 from distconv_engine.status import EngineStatus
 from distconv_engine.transfer.destination import directory_of
+from distconv_engine.transfer.guard import check_hosts, open_guarded_client
 
 HOSTNAME_CHARS = 255
 
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         config = loaded.config
         setup_logs(config.log_level, config.log_format)
+        check_hosts(config)
         tools = find_tools(config.ffmpeg, hardware=config.hardware == "prefer")
         with prepare(config):
             engine_id = config.engine_id or kept_engine_id(config.work_dir)
@@ -98,8 +100,11 @@ async def serve(config: Config, engine_id: str, tools: Tools) -> None:
     log.info("engine starts", server=config.server, ffmpeg=tools.ffmpeg, version=tools.version)
     engine_status = EngineStatus(config, engine_id, socket.gethostname()[:HOSTNAME_CHARS])
     manager = Notifier(os.environ, log)
-    async with httpx.AsyncClient(follow_redirects=True) as client:
-        agent = Agent(engine_status, tools, client, log)
+    async with (
+        httpx.AsyncClient(follow_redirects=True) as client,
+        open_guarded_client(config) as guarded,
+    ):
+        agent = Agent(engine_status, tools, client, guarded, log)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(manager.watch)
             nursery.start_soon(_notify_when_verified, agent, manager)

@@ -5,7 +5,7 @@ in the types, see `model.bounds`.
 """
 
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
@@ -20,6 +20,7 @@ from distconvd.model import (
     TranscodeOptions,
     canonical_codec,
     find_fault,
+    is_denied,
 )
 
 
@@ -70,6 +71,11 @@ def check_url(url: str, field: str, schemes: list[str]) -> None:
             " for example http://host/video.mp4 or file:///videos/in.mp4.",
             field=field,
         )
+    if parts.hostname and is_denied(parts.hostname):
+        raise BadRequest(
+            f"'{field}' names a host that no job may use: link-local, metadata, multicast or reserved.",
+            field=field,
+        )
 
 
 def _check_value(value: object, kind: Any, field: str) -> None:
@@ -104,12 +110,24 @@ def _is_word(value: str) -> bool:
 def _check_output(output: Output) -> None:
     if output.url is not None:
         check_url(output.url, "output.url", ["file", "http", "https"])
+        _check_no_dot_file(output.url)
     name = output.name
     if name is None:
         return
-    is_plain = name not in ("", ".", "..") and not set(name) & {"/", "\\", "\0"}
+    if name.startswith("."):
+        raise BadRequest("'output.name' must not begin with a dot.", field="output.name")
+    is_plain = name and not set(name) & {"/", "\\", "\0"}
     if not is_plain or not name.isprintable() or len(name.encode("utf-8", "replace")) > 255:
         raise BadRequest(
             "'output.name' must be a file name of at most 255 bytes, without a directory.",
             field="output.name",
+        )
+
+
+def _check_no_dot_file(url: str) -> None:
+    """Raise `BadRequest` for a `file://` output whose last part begins with a dot."""
+    parts = urlsplit(url)
+    if parts.scheme == "file" and unquote(parts.path).rpartition("/")[2].startswith("."):
+        raise BadRequest(
+            "'output.url' must not name a file that begins with a dot.", field="output.url"
         )

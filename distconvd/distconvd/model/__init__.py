@@ -5,6 +5,14 @@ thing in code, documents, logs, metrics and on the wire. Times are milliseconds 
 (`…_at`), sizes say their unit unless the original's README fixed the name (`job_size` is in MB).
 """
 
+from distconvd.model.addresses import (
+    Address,
+    inner_address,
+    is_denied,
+    is_denied_address,
+    is_private,
+    literal_address,
+)
 from distconvd.model.attempt import Attempt, AttemptHistory
 from distconvd.model.bound_words import TypeFault, explain, maybe_wrong_type
 from distconvd.model.bounds import (
@@ -83,6 +91,7 @@ __all__ = [
     "SETTING_MAX",
     "SUBMITTED_FIELDS",
     "TERMINAL_STATUSES",
+    "Address",
     "AssignRequest",
     "AtFault",
     "Attempt",
@@ -133,7 +142,12 @@ __all__ = [
     "container_of",
     "explain",
     "find_fault",
+    "inner_address",
+    "is_denied",
+    "is_denied_address",
     "is_id",
+    "is_private",
+    "literal_address",
     "mask_record",
     "mask_urls",
     "may_have_secrets",

@@ -70,6 +70,8 @@ class TranscodeOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     faststart: bool | None = None
     two_pass: bool | None = None
     tune: ShownWord | None = None
+    overwrite: bool | None = None
+    """Replace an existing file of the output's name; without it the job fails instead."""
     on_unsupported: Literal["fail", "drop"] = "fail"
     """What to do with a stream that the container cannot hold."""
 
@@ -82,9 +84,14 @@ class Output(msgspec.Struct, frozen=True, omit_defaults=True):
     ) = None
     """`file://` directory or file, or `http(s)://` for PUT."""
     name: (
-        Annotated[str, shown(minLength=1, maxLength=255, pattern=r"^[^/\\\x00-\x1f]+$")] | None
+        Annotated[
+            str,
+            shown(minLength=1, maxLength=255, pattern=r"^[^./\\\x00-\x1f][^/\\\x00-\x1f]*$"),
+        ]
+        | None
     ) = None
-    """File name; default: the source's stem with the container's suffix."""
+    """File name that does not begin with a dot; default: the source's stem with the container's
+    suffix."""
 
 
 class JobResult(msgspec.Struct, frozen=True, omit_defaults=True):

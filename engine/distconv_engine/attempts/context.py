@@ -28,9 +28,16 @@ class EngineContext:
     tools: Tools
     capabilities: Capabilities
     client: httpx.AsyncClient
+    """For sources and outputs; it checks their hosts."""
     journal: Journal
     log: Log
     space_backoff: SpaceBackoff = field(default_factory=lambda: SpaceBackoff(0.0))
+    daemon_client: httpx.AsyncClient | None = None
+    """For the daemon's own media store; None: `client`."""
+
+    def client_for(self, *, media_store: bool) -> httpx.AsyncClient:
+        """Return the client for a place: the daemon's media store, or anywhere else."""
+        return (self.daemon_client or self.client) if media_store else self.client
 
 
 @dataclass(slots=True)

@@ -5,6 +5,7 @@
   there, and renamed.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,10 +24,12 @@ from distconv_engine.pipeline.encoder_choice import run_encode
 from distconv_engine.pipeline.outputs import Published
 from distconv_engine.tasks import open_tasks
 from distconv_engine.transfer.destination import FileTarget, Target
+from distconv_engine.transfer.folder import open_folder, path_of
 from distconv_engine.transfer.publish import (
     directory_faults,
     publish_file,
     publish_http,
+    require_free_name,
     temporary_of,
 )
 
@@ -48,6 +51,8 @@ class StoredFile:
         """Check that the output will fit here, and where it goes."""
         size = self._source.state.size_bytes
         require_space_for_output(self._attempt.config, self._target, size)
+        if isinstance(self._target, FileTarget):
+            await require_free_name(self._target, self._source.path)
 
     async def encode(self, request: Request) -> "FileOutput":
         """Encode, and decode at the same time; meanwhile record where a partial file may be."""
@@ -58,7 +63,14 @@ class StoredFile:
             )
         await trio.to_thread.run_sync(correct_marks, self.path, request.plan)
         return FileOutput(
-            self._attempt, self._source, self._target, self.path, request, encoded, decoded
+            self._attempt,
+            self._source,
+            self._target,
+            self.path,
+            self.path,
+            request,
+            encoded,
+            decoded,
         )
 
     async def _record(self) -> None:
@@ -72,24 +84,44 @@ class TargetDirectory:
     streaming = False
 
     def __init__(self, attempt: Attempt, source: CheckedSource, target: FileTarget) -> None:
-        self.path = temporary_of(target, attempt.token)
+        self._partial = temporary_of(target, attempt.token)
+        self._descriptor: int | None = None
         self._attempt = attempt
         self._source = source
         self._target = target
 
+    @property
+    def path(self) -> Path:
+        """The partial file: the very one that `prepare` made, whatever has its name by now."""
+        opened = None if self._descriptor is None else path_of(self._descriptor)
+        return opened or self._partial
+
     async def prepare(self) -> None:
-        """Check that the output will fit, and record where its partial file will be."""
+        """Check that the output will fit, and record and create its partial file."""
         directory = self._target.directory
         require_disk_space(self._attempt.config, (directory, self._source.state.size_bytes))
-        await self._attempt.record(self.path)
+        await require_free_name(self._target, self._source.path)
+        await self._attempt.record(self._partial)
         with directory_faults(self._target):
-            await trio.Path(directory).mkdir(parents=True, exist_ok=True)
+            self._descriptor = await trio.to_thread.run_sync(self._create)
+
+    def _create(self) -> int:
+        with open_folder(self._target.root, self._target.parts, create=True) as folder:
+            return folder.create(self._partial.name)
 
     async def encode(self, request: Request) -> "FileOutput":
         """Encode; the file is decoded afterwards."""
         encoded = await run_encode(self._attempt, self._source, request)
         await trio.to_thread.run_sync(correct_marks, self.path, request.plan)
-        return FileOutput(self._attempt, self._source, self._target, self.path, request, encoded)
+        return FileOutput(
+            self._attempt, self._source, self._target, self.path, self._partial, request, encoded
+        )
+
+    def close(self) -> None:
+        """Release the partial file's descriptor."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +132,9 @@ class FileOutput:
     source: CheckedSource
     target: Target
     path: Path
+    """Where it is read."""
+    stored: Path
+    """Its name on the disk."""
     request: Request
     encoded: Encoded
     decoded: Decoded | None = None
@@ -122,11 +157,11 @@ class FileOutput:
         if isinstance(target, FileTarget):
             temporary = temporary_of(target, attempt.token)
             url = await publish_file(
-                self.path, verified.sha256, target, temporary, self.source.path
+                self.stored, verified.sha256, target, temporary, self.source.path
             )
         else:
             url = await publish_http(
-                attempt.context.client,
+                attempt.context.client_for(media_store=target.is_media_store),
                 self.path,
                 verified.sha256,
                 target,

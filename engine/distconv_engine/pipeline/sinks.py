@@ -60,7 +60,11 @@ async def open_sink(attempt: Attempt, source: CheckedSource, plan: Plan) -> Asyn
     if source.path is not None:
         yield StoredFile(attempt, source, plan.container.suffix, target)
     elif isinstance(target, FileTarget):
-        yield TargetDirectory(attempt, source, target)
+        directory = TargetDirectory(attempt, source, target)
+        try:
+            yield directory
+        finally:
+            directory.close()
     elif reason := why_not_streamed(plan, attempt.job.options):
         raise NotStreamable(reason)
     else:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
+import httpx
+
 from distconv_engine.attempts.context import Attempt
 from distconv_engine.checks.source import (
     CheckedSource,
@@ -89,7 +91,7 @@ async def open_proxied(attempt: Attempt) -> AsyncGenerator[ProxiedRemote]:
     job, config = attempt.job, attempt.config
     require_disk_space(config, (config.work_dir, 0))
     reader = RangeReader(
-        attempt.context.client,
+        _client(attempt),
         job.source_url,
         key=key_for_source(attempt),
         tries=config.fetch_tries,
@@ -117,7 +119,7 @@ async def _fetch(attempt: Attempt) -> Path:
         attempt.tracker.phase("fetch")
         path = attempt.folder / "source"
         await download(
-            attempt.context.client,
+            _client(attempt),
             job.source_url,
             path,
             tries=config.fetch_tries,
@@ -130,6 +132,11 @@ async def _fetch(attempt: Attempt) -> Path:
     if job.source_sha256:
         await check_sha256(path, job.source_sha256)
     return path
+
+
+def _client(attempt: Attempt) -> httpx.AsyncClient:
+    in_store = is_media_store(attempt.job.source_url, attempt.config.server)
+    return attempt.context.client_for(media_store=in_store)
 
 
 def key_for_source(attempt: Attempt) -> str | None:

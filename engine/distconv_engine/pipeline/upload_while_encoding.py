@@ -143,7 +143,7 @@ class UploadWhileEncoding:
     async def _put(self, upload: _Upload, request: Request) -> None:
         try:
             await put_body(
-                self._attempt.context.client,
+                self._attempt.context.client_for(media_store=self._target.is_media_store),
                 self._target,
                 upload.tee.body(),
                 key=self._attempt.config.api_key,
@@ -196,7 +196,7 @@ class UploadedOutput:
         self.upload.tee.finish_body()
         await self.upload.during(self.upload.accepted.wait)
         read_back = await is_read_back(
-            self.attempt.context.client,
+            self.attempt.context.client_for(media_store=self.target.is_media_store),
             self.target,
             key=self.attempt.config.api_key,
             sha256=verified.sha256,

@@ -1,8 +1,10 @@
 """Decide where a result goes, from the job, the configuration and the daemon's address.
 
 The job's own `output.url` wins, then the engine's `--output`, then the daemon's media store. A name
-that the job asks for is used as it is; a name made from the source never replaces an existing file,
-and under an HTTP target it lies below the job's id.
+that the job asks for is used as it is; one made from the source is replaced by another if there is a
+file of that name, and under an HTTP target it lies below the job's id. An existing file is replaced
+only where the job says so (`options.overwrite`), or if it is this job's own earlier result. No name
+and no folder below a root begins with a dot.
 """
 
 import os
@@ -12,7 +14,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 from distconv_engine.failures import InputFault, NotAllowedHere
-from distconv_engine.transfer.download import decoded_path, is_inside
+from distconv_engine.transfer.download import decoded_path
 from distconvd.model import Job
 
 _NAME_BYTES_MAX = 200
@@ -23,11 +25,17 @@ class FileTarget:
     """A file name in a directory."""
 
     directory: Path
+    """As the job or the engine names it."""
     name: str
-    replace: bool
-    """Whether a file of that name may be replaced: only if the job chose the name."""
-    spare_name: str
-    """Used if `name` exists already and may not be replaced."""
+    job_id: str
+    root: Path
+    """Allowed by the engine's settings."""
+    parts: tuple[str, ...] = ()
+    """The way from the root to the directory, all links followed when the target was chosen."""
+    spare_name: str | None = None
+    """Used if `name` exists already and may not be replaced; None: the job chose the name."""
+    overwrite: bool = False
+    """Whether the job wants an existing file of that name replaced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +66,16 @@ def choose_target(
     named = _checked_name(job.output.name) if job.output and job.output.name else None
     name = named or default_name(job.source_url, suffix)
     spare = f"{name.removesuffix(suffix)}-{job.job_id.replace('/', '_')[:100]}{suffix}"
+    spare_name = None if named else spare
     if wanted is not None:
-        return _job_target(wanted, name, named is not None, spare, _all_roots(output, roots))
+        return _job_target(job, wanted, name, spare_name, _all_roots(output, roots))
     below = f"{quote(job.job_id, safe='')}/{quote(name)}"
     if output is None:
         return HttpTarget(f"{server.rstrip('/')}/media/{below}", is_media_store=True)
     if output.startswith(("http://", "https://")):
         return HttpTarget(f"{output.rstrip('/')}/{below}")
-    return FileTarget(directory_of(output), name, named is not None, spare)
+    root, overwrite = directory_of(output), bool(job.options.overwrite)
+    return FileTarget(root, name, job.job_id, root, (), spare_name, overwrite)
 
 
 def is_media_store(url: str, server: str) -> bool:
@@ -94,8 +104,10 @@ def default_name(source_url: str, suffix: str) -> str:
 
 
 def _checked_name(name: str) -> str:
-    if name in (".", "..") or "/" in name or "\0" in name or len(os.fsencode(name)) > 255:
+    if not name or "/" in name or "\0" in name or len(os.fsencode(name)) > 255:
         raise InputFault("output.name must be a plain file name, without a folder.")
+    if name.startswith("."):
+        raise InputFault(f"The output's name must not begin with a dot: {name}.")
     return name
 
 
@@ -104,7 +116,9 @@ def _all_roots(output: str | None, roots: Sequence[Path]) -> list[Path]:
     return [*roots, directory_of(output)] if output and is_directory else list(roots)
 
 
-def _job_target(url: str, name: str, named: bool, spare: str, roots: Sequence[Path]) -> Target:
+def _job_target(
+    job: Job, url: str, name: str, spare_name: str | None, roots: Sequence[Path]
+) -> Target:
     if url.startswith(("http://", "https://")):
         return HttpTarget(url + quote(name) if url.endswith("/") else url)
     parts = urlsplit(url)
@@ -113,15 +127,27 @@ def _job_target(url: str, name: str, named: bool, spare: str, roots: Sequence[Pa
         raise InputFault(
             f"output.url must be an http(s) URL or an absolute file:// URL, not {url}."
         )
-    if not path.is_absolute() or not is_inside(_resolved(path), roots):
-        raise NotAllowedHere(
-            f"This engine may not write to {path}: it is outside of its --source-root and --output."
-            " Start it with one that contains this path, or submit another output."
-        )
     if url.endswith("/") or path.is_dir():
-        return FileTarget(path, name, named, spare)
-    return FileTarget(path.parent, _checked_name(path.name), True, spare)
+        directory = path
+    else:
+        directory, name, spare_name = path.parent, _checked_name(path.name), None
+    root, way = _below_a_root(directory, roots)
+    return FileTarget(
+        directory, name, job.job_id, root, way, spare_name, bool(job.options.overwrite)
+    )
 
 
-def _resolved(path: Path) -> Path:
-    return path.resolve()
+def _below_a_root(directory: Path, roots: Sequence[Path]) -> tuple[Path, tuple[str, ...]]:
+    """Return the root that contains a directory, and the way there; its links are followed."""
+    resolved = Path(os.path.realpath(directory))
+    for root in roots:
+        real_root = Path(os.path.realpath(root))
+        if directory.is_absolute() and resolved.is_relative_to(real_root):
+            parts = resolved.relative_to(real_root).parts
+            if any(part.startswith(".") for part in parts):
+                raise InputFault(f"No folder of an output may begin with a dot: {directory}.")
+            return real_root, parts
+    raise NotAllowedHere(
+        f"This engine may not write to {directory}: it is outside of its --source-root and --output."
+        " Start it with one that contains this path, or submit another output."
+    )

@@ -19,6 +19,7 @@ import trio
 from distconv_engine.backoff import Backoff
 from distconv_engine.failures import InputFault, InsufficientSpace, NotAllowedHere
 from distconv_engine.files import describe_fault, hash_file, is_full
+from distconv_engine.transfer.guard import source_at
 from distconv_engine.transfer.remote import BAD_URL, TIMEOUT, RemoteFile, TryAgain, bad_url, begin
 
 CHUNK_BYTES = 1 << 20
@@ -118,7 +119,12 @@ async def _one_try(
     on_progress: Callable[[float], None],
 ) -> None:
     async with client.stream(
-        "GET", state.url, headers=state.headers(), timeout=TIMEOUT, follow_redirects=not state.key
+        "GET",
+        state.url,
+        headers=state.headers(),
+        timeout=TIMEOUT,
+        follow_redirects=not state.key,
+        extensions=source_at(state.url),
     ) as response:
         begin(state, response)
         if state.total is not None:

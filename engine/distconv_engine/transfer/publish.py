@@ -1,14 +1,12 @@
 """Publish a verified output in its place, whole or not at all.
 
 In a directory: a temporary name in the same directory, fsync, rename, fsync of the directory; only
-then is the job complete. By HTTP: PUT with length and `Repr-Digest` (RFC 9530), tried again while
+then is the job complete. No link is followed on the way there (`folder`). By HTTP: PUT with length and `Repr-Digest` (RFC 9530), tried again while
 the server is unavailable; to the daemon's media store, from where the last try broke off.
 """
 
 import base64
-import errno
-import os
-import shutil
+import stat
 from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,10 +16,12 @@ import httpx
 import trio
 
 from distconv_engine.backoff import Backoff
-from distconv_engine.failures import EngineFault, InputFault, TransientFault
-from distconv_engine.files import describe_fault, fsync_directory, fsync_file, hash_file, is_full
+from distconv_engine.failures import EngineFault, InputFault, NotAllowedHere, TransientFault
+from distconv_engine.files import describe_fault, is_full
 from distconv_engine.key import with_key
 from distconv_engine.transfer.destination import FileTarget, HttpTarget
+from distconv_engine.transfer.folder import Folder, LinkOnTheWay, open_folder
+from distconv_engine.transfer.guard import output_at
 
 _CHUNK_BYTES = 1 << 18
 _TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -47,13 +47,15 @@ async def publish_file(
         temporary: from `temporary_of`.
         source: the job's source, which is never replaced.
     """
-    try:
-        with directory_faults(target):
-            final = await trio.to_thread.run_sync(_place, path, sha256, target, temporary, source)
-    except (TransientFault, EngineFault):
-        await trio.Path(temporary).unlink(missing_ok=True)
-        raise
-    return final.as_uri()
+    with directory_faults(target):
+        name = await trio.to_thread.run_sync(_place, path, sha256, target, temporary.name, source)
+    return (target.directory / name).as_uri()
+
+
+async def require_free_name(target: FileTarget, source: Path | None) -> None:
+    """Raise `InputFault` if the output could not be published under its name, before it is made."""
+    with directory_faults(target):
+        await trio.to_thread.run_sync(_check_name, target, source)
 
 
 @contextmanager
@@ -61,6 +63,10 @@ def directory_faults(target: FileTarget) -> Generator[None]:
     """Turn an error of the target's disk into the job's failure."""
     try:
         yield
+    except LinkOnTheWay as error:
+        raise NotAllowedHere(
+            f"This engine may not write to {target.directory}: {error.strerror}."
+        ) from error
     except OSError as error:
         if is_full(error):
             raise TransientFault("The output's disk is full.") from error
@@ -69,52 +75,67 @@ def directory_faults(target: FileTarget) -> Generator[None]:
         ) from error
 
 
-def _place(
-    path: Path, sha256: str, target: FileTarget, temporary: Path, source: Path | None
-) -> Path:
-    target.directory.mkdir(parents=True, exist_ok=True)
-    final = target.directory / target.name
-    replaces_source = source is not None and final.exists() and final.samefile(source)
-    if replaces_source and target.replace:
+def _check_name(target: FileTarget, source: Path | None) -> None:
+    try:
+        folder = open_folder(target.root, target.parts, create=False)
+    except FileNotFoundError:
+        return  # it will be made
+    with folder:
+        _require_replaceable(folder, target, source)
+
+
+def _place(path: Path, sha256: str, target: FileTarget, temporary: str, source: Path | None) -> str:
+    """Publish `path` and return the name that it got."""
+    with open_folder(target.root, target.parts, create=True) as folder:
+        try:
+            _require_replaceable(folder, target, source)
+            folder.move_in(path, temporary, sha256)
+            folder.make_durable(temporary, target.job_id)
+            name = _give_name(folder, temporary, target, source)
+        except (OSError, InputFault):
+            folder.remove(temporary)
+            raise
+        folder.sync()
+        return name
+
+
+def _give_name(folder: Folder, temporary: str, target: FileTarget, source: Path | None) -> str:
+    for name in (target.name, target.spare_name):
+        if name is None:
+            continue
+        if folder.give_new_name(temporary, name):
+            return name
+        if _may_replace(folder, target, name, source):
+            folder.replace(temporary, name)
+            return name
+    raise _exists(target)
+
+
+def _require_replaceable(folder: Folder, target: FileTarget, source: Path | None) -> None:
+    """Raise `InputFault` if the job's only name is taken."""
+    if target.spare_name is not None or folder.status(target.name) is None:
+        return
+    if source is not None and folder.is_same_file(target.name, source):
         raise InputFault("The output would replace its own source. Choose another name.")
-    _move_durably(path, sha256, temporary)
-    if target.replace:
-        temporary.replace(final)
-    elif not _link(temporary, final):
-        final = target.directory / target.spare_name  # made from the job's id: it is our own
-        temporary.replace(final)
-    fsync_directory(target.directory)
-    return final
+    if not _may_replace(folder, target, target.name, source):
+        raise _exists(target)
 
 
-def _move_durably(path: Path, sha256: str, temporary: Path) -> None:
-    """Move the bytes to `temporary`, durably: by rename on the same disk, else by copy."""
-    try:
-        path.rename(temporary)  # does nothing if it was written there directly
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        shutil.copyfile(path, temporary)
-        if hash_file(temporary)[0] != sha256:
-            raise OSError(errno.EIO, "the copy differs from the original") from error
-    fsync_file(temporary)
-
-
-def _link(temporary: Path, final: Path) -> bool:
-    """Give `temporary` the name `final` unless that exists; returns whether it did."""
-    try:
-        os.link(temporary, final)
-    except FileExistsError:
+def _may_replace(folder: Folder, target: FileTarget, name: str, source: Path | None) -> bool:
+    """Whether a file that is there may be replaced."""
+    if source is not None and folder.is_same_file(name, source):
         return False
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS):
-            raise
-        if final.exists():  # no hard links here: a race is possible, on this file system only
-            return False
-        temporary.replace(final)
+    if folder.is_result_of(name, target.job_id):
         return True
-    temporary.unlink()
-    return True
+    status = folder.status(name)
+    return target.overwrite and (status is None or not stat.S_ISDIR(status.st_mode))
+
+
+def _exists(target: FileTarget) -> InputFault:
+    return InputFault(
+        f"{target.directory / target.name} exists already, and is no earlier result of this job."
+        " Choose another name, or submit with options.overwrite to replace it."
+    )
 
 
 async def publish_http(
@@ -163,7 +184,7 @@ async def _offset(client: httpx.AsyncClient, url: str, headers: httpx.Headers, s
     """Ask the media store how much of this same file it has; its module describes the scheme."""
     headers = httpx.Headers(headers)
     headers["X-Upload-Length"] = str(size)
-    reply = await client.head(url, headers=headers, timeout=PUT_TIMEOUT)
+    reply = await client.head(url, headers=headers, timeout=PUT_TIMEOUT, extensions=output_at(url))
     offset = reply.headers.get("X-Upload-Offset", "")
     return min(int(offset), size) if reply.is_success and offset.isdigit() else 0
 
@@ -186,7 +207,9 @@ async def _put(
     async with await trio.open_file(path, "rb") as file:
         await file.seek(start)
         body = _Body(file, start, size, on_progress)
-        request = client.build_request("PUT", url, headers=headers, timeout=PUT_TIMEOUT)
+        request = client.build_request(
+            "PUT", url, headers=headers, timeout=PUT_TIMEOUT, extensions=output_at(url)
+        )
         request.stream = body
         # No redirect is followed: the body is consumed by then, and the key is not for others.
         return await client.send(request, follow_redirects=False)

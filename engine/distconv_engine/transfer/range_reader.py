@@ -17,6 +17,7 @@ from distconv_engine.backoff import Backoff
 from distconv_engine.failures import InputFault, TransientFault
 from distconv_engine.files import describe_fault
 from distconv_engine.media.zero_runs import ZeroRunFinder, ZeroRuns
+from distconv_engine.transfer.guard import source_at
 from distconv_engine.transfer.remote import BAD_URL, TIMEOUT, RemoteFile, TryAgain, bad_url, begin
 
 Sink = Callable[[bytes], Awaitable[None]]
@@ -139,6 +140,7 @@ class RangeReader:
             headers=state.headers(stop),
             timeout=TIMEOUT,
             follow_redirects=not self._key,
+            extensions=source_at(self._url),
         )
 
     async def _with_retries(

@@ -13,6 +13,7 @@ from distconv_engine.failures import EngineFault, InputFault, TransientFault, Ve
 from distconv_engine.files import describe_fault
 from distconv_engine.key import with_key
 from distconv_engine.transfer.destination import HttpTarget
+from distconv_engine.transfer.guard import output_at
 from distconv_engine.transfer.publish import PUT_TIMEOUT
 
 _READ_BACK_TRIES = 3
@@ -37,6 +38,7 @@ async def put_body(
             headers=headers,
             timeout=PUT_TIMEOUT,
             follow_redirects=False,
+            extensions=output_at(target.url),
         )
     except httpx.TransportError as error:
         reason = describe_fault(error)
@@ -88,7 +90,12 @@ async def _read_back_once(
     digest, size = hashlib.sha256(), 0
     has_key = "X-API-Key" in headers
     async with client.stream(
-        "GET", url, headers=headers, timeout=PUT_TIMEOUT, follow_redirects=not has_key
+        "GET",
+        url,
+        headers=headers,
+        timeout=PUT_TIMEOUT,
+        follow_redirects=not has_key,
+        extensions=output_at(url),
     ) as reply:
         if reply.status_code in _NOT_READABLE:
             return None

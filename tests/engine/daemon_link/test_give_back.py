@@ -32,7 +32,7 @@ async def test_a_job_that_a_restarted_daemon_pushes_again_is_released_only_if_it
     monkeypatch.setattr(PushLink, "take_waiting", lambda link: [job])
     engine_status = EngineStatus(Config(work_dir=tmp_path), "e1", "host")
     async with httpx.AsyncClient() as client:
-        agent = Agent(engine_status, Tools("ffmpeg", "ffprobe", "8"), client, Log())
+        agent = Agent(engine_status, Tools("ffmpeg", "ffprobe", "8"), client, client, Log())
         if begun:
             engine_status.active_attempts.add(ActiveAttempt(make_attempt(job, tmp_path)))
         await agent._release_waiting()
@@ -47,7 +47,7 @@ async def test_an_engine_whose_id_another_engine_took_drains_and_raises_config_e
     )
     (tmp_path / "outbox").mkdir()
     async with httpx.AsyncClient() as client:
-        agent = Agent(engine_status, Tools("ffmpeg", "ffprobe", "8"), client, Log())
+        agent = Agent(engine_status, Tools("ffmpeg", "ffprobe", "8"), client, client, Log())
         agent._replaced()
         with pytest.raises(ExceptionGroup) as caught, trio.fail_after(10):
             async with trio.open_nursery() as nursery:

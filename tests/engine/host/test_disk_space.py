@@ -95,7 +95,8 @@ def test_an_output_needs_space_in_its_directory_only_if_that_is_another_disk(
     free: Callable[[dict[str, int]], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = config(tmp_path, disk_reserve_mb=0)
-    target = FileTarget(tmp_path / "out" / "not" / "there" / "yet", "a.mp4", False, "b.mp4")
+    place = tmp_path / "out" / "not" / "there" / "yet"
+    target = FileTarget(place, "a.mp4", "1_1", place)
     free({"work": 100, "out": 100})
     require_space_for_output(settings, target, 100 * MB)
     require_space_for_output(settings, HttpTarget("http://a/b"), 100 * MB)
