@@ -48,7 +48,7 @@ def find_lost(plan: Plan, source: Probe, found: Probe) -> tuple[str, ...]:
         lost += _lost_marks(plan, before, after, is_first=is_first)
         if before.is_video:
             lost += _lost_colours(before, after)
-            lost += _lost_side_data(before, after)
+            lost += _lost_side_data(plan, before, after, has_frame_data=found.has_frame_data)
     return tuple(words[: Limits.result_chars] for words in lost[:_LOST_MAX])
 
 
@@ -98,11 +98,17 @@ def _lost_marks(plan: Plan, before: Stream, after: Stream, *, is_first: bool) ->
 def _lost_colours(before: Stream, after: Stream) -> Iterator[str]:
     for name in ("primaries", "transfer", "matrix", "range"):
         was, now = getattr(before.colour, name), getattr(after.colour, name)
-        if was not in (None, "gbr", now) and (name, was, now) != ("range", "tv", None):
+        is_stated = (name, was) != ("range", "pc") or before.is_full_range  # RGB has no other range
+        is_usual = (name, was, now) == ("range", "tv", None)
+        if was not in (None, "gbr", now) and is_stated and not is_usual:
             yield f"the colour {name} {was} of {before.label}, which is now {now or 'not stated'}"
 
 
-def _lost_side_data(before: Stream, after: Stream) -> Iterator[str]:
+def _lost_side_data(
+    plan: Plan, before: Stream, after: Stream, *, has_frame_data: bool
+) -> Iterator[str]:
+    if before.colour.is_hdr and not plan.container.family.states_side_data and not has_frame_data:
+        return  # a streaming upload is read once, so its pictures' data are not known
     words = {_SIDE_DATA[name] for name in before.side_data if name in _SIDE_DATA}
     kept = {_SIDE_DATA[name] for name in after.side_data if name in _SIDE_DATA}
     for lost in sorted(words - kept):

@@ -120,6 +120,8 @@ async def read_evidence(
         result = await decode_file(
             ffmpeg, decoder_of(request), url, duration_s=duration_s, on_progress=on_progress
         )
+    if isinstance(found, Probe):
+        found = await ffmpeg.add_frame_data(found, url)
     digest, size = await trio.to_thread.run_sync(hash_file, path)
     return Evidence(found, scan, result, digest, size, decoded_concurrently=is_same)
 

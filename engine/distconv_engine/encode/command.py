@@ -28,6 +28,7 @@ STATS_PERIOD_S = 0.5
 PASS_LOG = "two-pass"  # noqa: S105 - no password
 """Name of the first pass's statistics, in the attempt's own folder, where ffmpeg runs."""
 _BITRATE_MIN = 100_000
+_LIMITED = {"tv": "tv"}
 _BRANDS = ("major_brand", "minor_version", "compatible_brands", "encoder")
 """Tags that say how the source's container was written."""
 
@@ -316,8 +317,11 @@ def _filters(request: Request, stream: Stream) -> list[str]:
         # `pass` keeps an incomplete last frame; without it a film of one frame would have none.
         chain.append(f"fps={fps:g}:eof_action=pass")
     size = target_size(stream, options, encoder)
-    if size != stream.shown_size:
-        chain.append(f"scale={size[0]}:{size[1]}")
+    scale = [f"{size[0]}:{size[1]}"] if size != stream.shown_size else []
+    if stream.is_full_range:  # else ffmpeg before 7 reduces the levels, which stay tagged as full
+        scale.append("in_range=full:out_range=full")
+    if scale:
+        chain.append(f"scale={':'.join(scale)}")
     chain.append(pixel_filter(encoder, ten_bit=is_ten_bit(stream, encoder)))
     return chain
 
@@ -350,7 +354,10 @@ def _colour(stream: Stream) -> list[str]:
         ("-color_primaries", colour.primaries),
         ("-color_trc", colour.transfer),
         ("-colorspace", colour.matrix if colour.matrix != "gbr" else None),
-        ("-color_range", colour.range),
+        (
+            "-color_range",
+            colour.range if stream.is_full_range else _LIMITED.get(colour.range or ""),
+        ),
     )
     return [part for option, value in pairs if value for part in (option, value)]
 

@@ -4,7 +4,7 @@ The plan is made from the job and the probed source. The command is built from i
 verified against it, and the report lists it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -165,7 +165,7 @@ def make_plan(job: Job, probe: Probe, edits: Mapping[int, Edit] | None = None) -
     ]
     whole = [draft for draft in drafts if not draft.unsupported]
     best = [draft for draft in whole if not draft.degraded]
-    return _finish(codec, job.options, probe, (best or whole or drafts)[0])
+    return _finish(codec, job.options, probe, (best or whole or drafts)[0], edits or {})
 
 
 def _containers(job: Job, codec: str) -> list[Container]:
@@ -190,7 +190,13 @@ def _container_of_name(job: Job) -> ContainerName | None:
     return container_of(job.output.name or job.output.url or "")
 
 
-def _finish(codec: str, options: TranscodeOptions, probe: Probe, draft: _Draft) -> Plan:
+def _finish(
+    codec: str,
+    options: TranscodeOptions,
+    probe: Probe,
+    draft: _Draft,
+    edits: Mapping[int, Edit],
+) -> Plan:
     container = draft.container
     if probe.main_video is not None and codec not in container.video:
         raise InputFault(f"The container {container.name} cannot hold {codec} video.")
@@ -200,9 +206,8 @@ def _finish(codec: str, options: TranscodeOptions, probe: Probe, draft: _Draft) 
         unsupported.append("chapters")
     if unsupported and options.on_unsupported == "fail":
         raise InputFault(
-            f"The container {container.name} with {codec} cannot hold "
-            f"{', '.join(unsupported)}. Choose another container, or set options.on_unsupported to "
-            "'drop'."
+            f"The container {container.name} with {codec} cannot hold {', '.join(unsupported)}. "
+            f"{_way_out(unsupported, codec, options, probe, edits)}"
         )
     if not any(stream_out.stream.kind in ("video", "audio") for stream_out in draft.output_streams):
         raise InputFault("The output would be empty: neither video nor audio would be kept.")
@@ -218,6 +223,25 @@ def _finish(codec: str, options: TranscodeOptions, probe: Probe, draft: _Draft) 
         created=probe.created,
         has_free_tags=any(name.startswith(_MAKERS) for name in probe.tags),
     )
+
+
+def _way_out(
+    unsupported: Sequence[str],
+    codec: str,
+    options: TranscodeOptions,
+    probe: Probe,
+    edits: Mapping[int, Edit],
+) -> str:
+    """Say what helps: another container, but only if there is one."""
+    drafts = [
+        _draft(codec, row, options, probe, edits)
+        for row in CONTAINERS.values()
+        if probe.main_video is None or codec in row.video
+    ]
+    anywhere = set.intersection(*(set(draft.unsupported) for draft in drafts))
+    if anywhere & set(unsupported):
+        return "No container can: set options.on_unsupported to 'drop' to convert the rest."
+    return "Choose another container, or set options.on_unsupported to 'drop'."
 
 
 def _draft(
@@ -250,6 +274,12 @@ def _place_video(
     if stream is not probe.main_video:
         draft.unsupported.append(stream.label)
         return
+    if stream.dolby_vision_only is not None:
+        raise InputFault(
+            f"{stream.label} is Dolby Vision profile {stream.dolby_vision_only}, whose colours only a decoder "
+            "for Dolby Vision can show: converted, they would be wrong. Export it with a profile that other "
+            "players can show (8.1 or 8.4), or as HDR10."
+        )
     if codec not in container.video:
         draft.unsupported.append(f"{codec} video")
     if stream.colour.is_hdr and not video_codec(codec).carries_hdr:
@@ -276,6 +306,8 @@ def _place_audio(
     wanted = options.audio_codec
     if wanted == "none":
         draft.dropped.append(stream.label)
+    elif stream.is_iamf:
+        draft.unsupported.append(f"the immersive sound (IAMF) of {stream.label}")
     elif stream.codec == "unknown" or stream.channels == 0:
         draft.unsupported.append(stream.label)
     elif wanted == "copy" or (wanted is None and options.audio_bitrate_kbps is None):

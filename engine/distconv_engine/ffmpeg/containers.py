@@ -52,6 +52,8 @@ class Family:
     """Whether subtitles fit into a streaming upload."""
     streams_adts: bool = True
     """Whether a streaming upload can begin before the parameters of ADTS audio are known."""
+    states_side_data: bool = True
+    """Whether its header has the HDR data of the pictures, which else are in the pictures only."""
     titles_as_handlers: bool = False
     """Whether players look for the title of a stream in the name of its handler."""
     free_tags: str = ""
@@ -79,7 +81,7 @@ ISOBMFF = Family(
     enables_first_subtitles=True,
 )
 MATROSKA = Family("matroska", streams_adts=False)
-MPEGTS = Family("mpegts", tee_shifts_clock=True, logs_as_demuxer=True)
+MPEGTS = Family("mpegts", states_side_data=False, tee_shifts_clock=True, logs_as_demuxer=True)
 
 
 @dataclass(frozen=True, slots=True)

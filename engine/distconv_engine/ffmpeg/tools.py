@@ -32,6 +32,7 @@ _TRIAL = (
     *("-frames:v", "1", "-fps_mode", "passthrough", "-enc_time_base", "demux", "-f", "null", "-"),
 )
 """What a snapshot has to do; it counts as newer than 6.1, so it is asked for `demux`."""
+_HDR_DATA_VERSION = (7, 1)
 SYSTEM = "system"
 """The setting's word for the pair that the system has on its PATH."""
 _VERSION = re.compile(r"^ff(?:mpeg|probe) version (\S+)")
@@ -127,6 +128,12 @@ def is_new_enough(tools: Tools) -> bool:
 def _is_at_least(version: str, least: tuple[int, int]) -> bool:
     match = _NUMBERS.match(version)
     return match is None or (int(match[1]), int(match[2])) >= least
+
+
+def keeps_hdr_data(version: str) -> bool:
+    """Whether its software encoders write the HDR data of their pictures: the mastering display and the
+    content light level."""
+    return _is_at_least(version, _HDR_DATA_VERSION)
 
 
 def _find_bundled() -> Tools | None:

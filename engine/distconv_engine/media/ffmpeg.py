@@ -21,7 +21,14 @@ from distconv_engine.ffmpeg.tools import Tools
 from distconv_engine.media.contents import Contents, ContentsReader, contents_options
 from distconv_engine.media.packet_hashes import HASH, PacketHashes
 from distconv_engine.media.packets import PacketScan, PacketTable, packet_options
-from distconv_engine.media.probe import PROBE_OPTIONS, BoundedOutput, Probe, probe_of
+from distconv_engine.media.probe import (
+    PROBE_OPTIONS,
+    BoundedOutput,
+    Probe,
+    frame_options,
+    probe_of,
+    with_frame_data,
+)
 from distconv_engine.media.unpacked import FORMAT, copy_arguments, with_parameters
 from distconv_engine.media.zero_runs import ZeroRuns
 from distconv_engine.tasks import open_tasks
@@ -92,6 +99,17 @@ class Ffmpeg:
         if result.diagnosis.is_packed and has_tracks and stdin is None:
             return await self._probe_unpacked(found, url, formats)
         return found
+
+    async def add_frame_data(self, found: Probe, url: str) -> Probe:
+        """Return `found` with the side data of its first picture, if it is HDR: the numbers of an HDR film
+        may be in its pictures only."""
+        video = found.main_video
+        if video is None or not video.colour.is_hdr:
+            return found
+        output = BoundedOutput()
+        argv = [self.tools.ffprobe, *frame_options(), *read_arguments(url)]
+        await self.run(argv, on_stdout=output.feed)
+        return with_frame_data(found, bytes(output.content))
 
     async def _ask_ffprobe(
         self, url: str, formats: str | None, stdin: int | None

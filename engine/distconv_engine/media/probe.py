@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 import msgspec
@@ -23,7 +23,14 @@ _FPS_MAX = 1000
 """A higher rate is no rate but the tick of a clock."""
 _WORD = re.compile(r"^[a-z0-9][a-z0-9._+-]*$")
 _MOMENT = re.compile(r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,9})?Z?$")
+HDR_SIDE_DATA = frozenset({"Mastering display metadata", "Content light level metadata"})
+"""What states the brightness of a whole HDR film."""
+_WITH_RANGES = ("yuv", "gray", "ya", "nv", "p0")
 _TITLE_CHARS = 500
+_IAMF = "iamf"
+_IAMF_TAG = "0x666d6169"
+_DOLBY_VISION_ONLY = (5, 10, 20)
+"""Profiles whose pictures have colours of their own (IPTPQc2) where none other is stated."""
 _TITLES = ("title", "name", "TITLE", "NAME")
 """Where demuxers put the title of a stream: the third and fourth in Matroska, by other muxers."""
 _TECHNICAL_MARKS = frozenset({"attached_pic", "timed_thumbnails", "still_image", "multilayer"})
@@ -60,6 +67,10 @@ class Stream:
     """The name of its handler, where mp4 files without a title often have one."""
     side_data: frozenset[str] = frozenset()
     """ffmpeg's names of what accompanies the pictures, such as the HDR data of the whole film."""
+    dolby_vision_only: int | None = None
+    """The profile of Dolby Vision, if other players would show its pictures in wrong colours."""
+    is_iamf: bool = False
+    """Whether it is a part of immersive sound, which only all parts together and a renderer make."""
     is_cover: bool = False
     width: int = 0
     height: int = 0
@@ -87,6 +98,11 @@ class Stream:
     def is_video(self) -> bool:
         """Whether it is moving pictures, which a cover is not."""
         return self.kind == "video" and not self.is_cover
+
+    @property
+    def is_full_range(self) -> bool:
+        """Whether its levels go from 0 to 255, as a camera's may; RGB has no other levels."""
+        return self.colour.range == "pc" and (self.pix_fmt or "").startswith(_WITH_RANGES)
 
     @property
     def is_interlaced(self) -> bool:
@@ -130,6 +146,8 @@ class Probe:
     chapters: int = 0
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
     """What the file says about itself (title, place, camera …), by names in lower case."""
+    has_frame_data: bool = False
+    """Whether the streams' side data include those of the first picture, where TS has them."""
 
     @property
     def created(self) -> str | None:
@@ -150,12 +168,23 @@ class Probe:
 class _RawSideData(msgspec.Struct):
     side_data_type: str = ""
     rotation: float | None = None
+    dv_profile: int | None = None
+    dv_bl_signal_compatibility_id: int | None = None
+
+
+class _RawFrame(msgspec.Struct):
+    side_data_list: list[_RawSideData] = []
+
+
+class _RawFrames(msgspec.Struct):
+    frames: list[_RawFrame] = []
 
 
 class _RawStream(msgspec.Struct):
     index: int
     codec_type: str = "data"
     codec_name: str = "unknown"
+    codec_tag: str = ""
     width: int = 0
     height: int = 0
     pix_fmt: str | None = None
@@ -227,14 +256,56 @@ def parse_probe(raw: bytes) -> Probe:
         found = msgspec.json.decode(text, type=_RawProbe)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise InputFault(f"ffprobe's description of the source is malformed: {error}") from error
+    tags = {name.lower(): value for name, value in found.format.tags.items()}
+    is_iamf = _IAMF in tags.get("compatible_brands", "")
     return Probe(
         format=found.format.format_name,
         duration_s=_seconds(found.format.duration),
         start_s=_seconds(found.format.start_time) or 0.0,
-        streams=tuple(_stream(raw_stream) for raw_stream in found.streams),
+        streams=tuple(_stream(raw_stream, is_iamf=is_iamf) for raw_stream in found.streams),
         chapters=len(found.chapters),
-        tags={name.lower(): value for name, value in found.format.tags.items()},
+        tags=tags,
     )
+
+
+def frame_options() -> tuple[str, ...]:
+    """Return ffprobe's options for what `with_frame_data` reads: the first picture's side data."""
+    return (
+        *(
+            "-hide_banner",
+            "-loglevel",
+            "error",
+            "-select_streams",
+            "V:0",
+            "-read_intervals",
+            "%+#1",
+        ),
+        *(
+            "-show_frames",
+            "-show_entries",
+            "frame=pts:frame_side_data_list",
+            "-of",
+            "json=compact=1",
+        ),
+    )
+
+
+def with_frame_data(found: Probe, raw: bytes) -> Probe:
+    """Return `found` with the side data of its first picture; unchanged if there is no such picture."""
+    try:
+        text = raw.decode("utf-8", "replace")
+        frames = msgspec.json.decode(text, type=_RawFrames).frames
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        frames = []
+    video = found.main_video
+    if not frames or video is None:
+        return found
+    data = frozenset(data.side_data_type for data in frames[0].side_data_list)
+    streams = [
+        replace(stream, side_data=stream.side_data | data) if stream is video else stream
+        for stream in found.streams
+    ]
+    return replace(found, streams=tuple(streams), has_frame_data=True)
 
 
 def last_words(lines: Sequence[str]) -> str:
@@ -245,7 +316,13 @@ def last_words(lines: Sequence[str]) -> str:
     return (errors or messages or [""])[-1]
 
 
-def _stream(raw: _RawStream) -> Stream:
+def _dolby_vision_only(raw: _RawStream) -> int | None:
+    """Return the profile, if no other format's colours are stated to be compatible."""
+    found = (data for data in raw.side_data_list if data.dv_bl_signal_compatibility_id == 0)
+    return next((d.dv_profile for d in found if d.dv_profile in _DOLBY_VISION_ONLY), None)
+
+
+def _stream(raw: _RawStream, *, is_iamf: bool) -> Stream:
     cover = bool(raw.disposition.get("attached_pic") or raw.disposition.get("timed_thumbnails"))
     return Stream(
         index=raw.index,
@@ -257,6 +334,9 @@ def _stream(raw: _RawStream) -> Stream:
         - _TECHNICAL_MARKS,
         handler=raw.tags.get("handler_name"),
         side_data=frozenset(found.side_data_type for found in raw.side_data_list),
+        dolby_vision_only=_dolby_vision_only(raw),
+        # ffprobe divides the one track of such sound into its parts, which have no tag of their own.
+        is_iamf=is_iamf and raw.codec_type == "audio" and raw.codec_tag in ("0x0000", _IAMF_TAG),
         is_cover=cover,
         width=raw.width,
         height=raw.height,

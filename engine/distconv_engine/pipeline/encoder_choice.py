@@ -13,7 +13,9 @@ from distconv_engine.encode.plan import Plan
 from distconv_engine.encode.run import Encoded, encode
 from distconv_engine.failures import EngineFault, Incapable
 from distconv_engine.ffmpeg.progress import EncodeProgress
+from distconv_engine.ffmpeg.tools import keeps_hdr_data
 from distconv_engine.host.capabilities import VerifiedEncoder
+from distconv_engine.media.probe import HDR_SIDE_DATA
 from distconvd.model import CODECS
 
 T = TypeVar("T")
@@ -29,6 +31,14 @@ def encoders_of_depth(plan: Plan, encoders: Sequence[VerifiedEncoder]) -> list[V
     if video is None or not any(is_ten_bit(video.stream, row.encoder) for row in rows):
         return list(encoders)
     return rows
+
+
+def encoders_that_keep(plan: Plan, encoders: Sequence[VerifiedEncoder]) -> list[VerifiedEncoder]:
+    """Leave out what would lose bits or HDR data of the picture, if something else does not."""
+    rows = encoders_of_depth(plan, encoders)
+    if plan.video is None or not plan.video.stream.side_data & HDR_SIDE_DATA:
+        return rows
+    return [row for row in rows if keeps_hdr_data(row.tools.version)] or rows
 
 
 def require_decoder(attempt: Attempt, plan: Plan, row: VerifiedEncoder) -> None:

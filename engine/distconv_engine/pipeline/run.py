@@ -18,6 +18,7 @@ Where later stages go:
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import trio
 
@@ -29,7 +30,7 @@ from distconv_engine.encode.plan import Plan, make_plan
 from distconv_engine.ffmpeg.inputs import file_url
 from distconv_engine.host.capabilities import VerifiedEncoder
 from distconv_engine.pipeline.encoder_choice import (
-    encoders_of_depth,
+    encoders_that_keep,
     first_that_works,
     require_decoder,
 )
@@ -75,6 +76,8 @@ class Pipeline:
     async def _run_from(self, source: Source, encoders: Sequence[VerifiedEncoder]) -> Finished:
         """Plan, encode, verify and publish."""
         checked = source.checked
+        found = await self._attempt.ffmpeg.add_frame_data(checked.probe, checked.url)
+        checked = replace(checked, probe=found)
         plan = make_plan(self._attempt.job, checked.probe, checked.edits)
         async with open_sink(self._attempt, checked, plan) as sink:
             output, fallbacks = await self._encode(checked, plan, sink, encoders)
@@ -117,7 +120,7 @@ class Pipeline:
         await sink.prepare()
         # Seam: steps before the encode.
         self._enter("encode")
-        return await first_that_works(attempt, encoders_of_depth(plan, encoders), encode_with)
+        return await first_that_works(attempt, encoders_that_keep(plan, encoders), encode_with)
 
     def _enter(self, phase: str) -> None:
         self._attempt.tracker.phase(phase)

@@ -116,6 +116,21 @@ def test_what_a_container_does_not_support_is_refused_by_name_or_dropped_and_rep
 
 
 @pytest.mark.parametrize(
+    "stream,way_out",
+    [
+        (PGS, "Choose another container, or set"),
+        (Stream(3, "subtitle", "unknown"), "No container can: set"),  # WebVTT of mkvmerge
+        (Stream(3, "audio", "opus", channels=2, is_iamf=True), "No container can: set"),
+    ],
+)
+def test_another_container_is_recommended_only_if_one_supports_the_stream(
+    stream: Stream, way_out: str
+) -> None:
+    with pytest.raises(InputFault, match=way_out):
+        plan("h264", VIDEO, stream, options={"container": "mp4"})
+
+
+@pytest.mark.parametrize(
     "options,expected,dropped",
     [
         ({"audio_codec": "none"}, ["encode h264", "encode mov_text"], ["audio #1 (aac, eng)"]),
