@@ -138,10 +138,10 @@ HDR = (
 @pytest.mark.parametrize(
     "codec,container,source",
     [
-        ("h265", "mp4", "hdr.mp4"),
-        ("h264", "mkv", "hdr.mkv"),
-        ("av1", "mp4", "hdr.mp4"),
-        ("h265", "ts", "hdr.mp4"),
+        ("h265", "mp4", "hdr-numbers.mp4"),
+        ("h264", "mkv", "hdr-numbers.mkv"),
+        ("av1", "mp4", "hdr-numbers.mp4"),
+        ("h265", "ts", "hdr-numbers.mp4"),
     ],
 )
 async def test_the_numbers_of_an_hdr_film_are_kept_though_they_are_in_its_pictures_only(
@@ -166,7 +166,7 @@ async def test_the_profile_of_dolby_vision_that_no_other_player_shows_is_refused
     run_job: Run, clips: Clips, tmp_path: Path
 ) -> None:
     source = tmp_path / "profile5.mp4"
-    source.write_bytes(with_dolby_vision(made(clips, "hdr.mp4", HDR).read_bytes(), 5, 0))
+    source.write_bytes(with_dolby_vision(made(clips, "hdr-numbers.mp4", HDR).read_bytes(), 5, 0))
     with pytest.raises(InputFault, match="Dolby Vision profile 5"):
         await run_job(source, "h265")
 
@@ -175,7 +175,7 @@ async def test_dolby_vision_above_pictures_that_others_can_show_is_listed_as_dro
     run_job: Run, clips: Clips, tmp_path: Path
 ) -> None:
     source = tmp_path / "profile8.mp4"
-    source.write_bytes(with_dolby_vision(made(clips, "hdr.mp4", HDR).read_bytes(), 8, 4))
+    source.write_bytes(with_dolby_vision(made(clips, "hdr-numbers.mp4", HDR).read_bytes(), 8, 4))
     report = await run_job(source, "h265", options=QUICK)
     assert report.result.dropped == ["the Dolby Vision metadata of video #0 (hevc)"]
 
