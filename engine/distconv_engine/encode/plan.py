@@ -238,8 +238,7 @@ def _way_out(
         for row in CONTAINERS.values()
         if probe.main_video is None or codec in row.video
     ]
-    anywhere = set.intersection(*(set(draft.unsupported) for draft in drafts))
-    if anywhere & set(unsupported):
+    if any(all(lost in draft.unsupported for draft in drafts) for lost in unsupported):
         return "No container can: set options.on_unsupported to 'drop' to convert the rest."
     return "Choose another container, or set options.on_unsupported to 'drop'."
 

@@ -249,4 +249,4 @@ def phone(clips: Clips) -> Path:
     """A clip with the tags of an iPhone's."""
     tags = [f"-metadata {name}={value}" for name, value in PHONE.items()]
     options = f"-movflags use_metadata_tags -metadata creation_time={MOMENT} {' '.join(tags)}"
-    return made(clips, "phone.mov", f"{_AV} {_H264} -c:a aac {options}")
+    return made(clips, "iphone.mov", f"{_AV} {_H264} -c:a aac {options}")
