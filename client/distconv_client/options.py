@@ -62,6 +62,9 @@ FLAGS: dict[str, Flag] = {
     "on_unsupported": Flag(
         "--on-unsupported", "If the container cannot hold a stream: fail (default) or drop it."
     ),
+    "on_damage": Flag(
+        "--on-damage", "If the source is damaged: refuse (default), or convert what can be decoded."
+    ),
 }
 
 

@@ -47,6 +47,7 @@ def test_an_omitted_flag_keeps_the_models_default() -> None:
         ("--subtitles drop", {"subtitles": "drop"}),
         ("--no-faststart", {"faststart": False}),
         ("--on-unsupported drop", {"on_unsupported": "drop"}),
+        ("--on-damage convert", {"on_damage": "convert"}),
     ],
 )
 def test_a_flag_sets_its_field(line: str, fields: dict[str, Any]) -> None:

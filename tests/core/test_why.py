@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 
+import msgspec
 import pytest
 from tests.core.kit import Core
 
-from distconvd.model import FailureClass
+from distconvd.dispatch.why import why_ended
+from distconvd.model import FailureClass, Job, JobResult, JobStatus
 
 
 def no_engine(core: Core) -> None:
@@ -89,6 +91,19 @@ def test_why_says_that_engines_do_not_ask_for_work() -> None:
     assert core.why(job_id) == (
         "No engine that can take it is free: 1 is busy, 1 is not asking for work."
     )
+
+
+def test_why_says_what_a_damaged_source_has_lost() -> None:
+    losses = [f"video #0 (h264): 1 frame from {n}.00 s on" for n in range(12)]
+    job = Job("1_1", "file:///a", "h264", status=JobStatus.COMPLETED, output_url="file:///o")
+    job = msgspec.structs.replace(job, result=JobResult(damage=losses))
+    summary = why_ended(job).summary
+    assert summary.startswith(
+        f"It is done: file:///o. Its source is damaged, and this is lost: {losses[0]}; "
+    )
+    assert losses[9] in summary
+    assert losses[10] not in summary
+    assert summary.endswith("; and 2 more.")
 
 
 def test_why_gives_the_reason_of_an_assignment_and_of_each_end() -> None:

@@ -147,6 +147,7 @@ def job_facts(job: Job) -> list[tuple[str, str]]:
         ("output", text.place(job.output_url) if job.output_url else ""),
         ("result", result_fact(job)),
         ("notes", text.clean(", ".join((job.result and job.result.notes) or ()))),
+        ("damage", text.clean("; ".join((job.result and job.result.damage) or ()))),
         ("error", text.clean(f"{job.error_class or ''} {job.error_message or ''}".strip())),
     ]
     return [(name, value) for name, value in facts if value]

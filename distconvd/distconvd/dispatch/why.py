@@ -20,6 +20,10 @@ class Why(msgspec.Struct, frozen=True):
     facts: dict[str, Any] = {}
 
 
+_LOSSES_SHOWN = 10
+"""The result lists all of them."""
+
+
 def why(tx: Transaction, job_id: str) -> Why:
     """Explain the present state of a job; raises `NotFound`."""
     job = tx.job(job_id)
@@ -55,13 +59,22 @@ def why_ended(job: Job, *, is_archived: bool = False) -> Why:
 
 def _how_ended(job: Job, again: str) -> str:
     if job.status is JobStatus.COMPLETED:
-        return f"It is done: {job.output_url}."
+        return f"It is done: {job.output_url}.{_lost(job)}"
     if job.status is JobStatus.CANCELLED:
         return f"Somebody cancelled it; {again}."
     return (
         f"It failed after {_count(job.attempt, 'attempt')} ({job.error_class or 'engine'}):"
         f" {job.error_message}; {again}."
     )
+
+
+def _lost(job: Job) -> str:
+    """Return what a damaged source had lost, in a sentence."""
+    damage = (job.result and job.result.damage) or []
+    if not damage:
+        return ""
+    more = f"; and {len(damage) - _LOSSES_SHOWN} more" if len(damage) > _LOSSES_SHOWN else ""
+    return f" Its source is damaged, and this is lost: {'; '.join(damage[:_LOSSES_SHOWN])}{more}."
 
 
 def _why_waiting(tx: Transaction, job: Job) -> str:

@@ -74,6 +74,8 @@ class TranscodeOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     """Replace an existing file of the output's name; without it the job fails instead."""
     on_unsupported: Literal["fail", "drop"] = "fail"
     """What to do with a stream that the container cannot hold."""
+    on_damage: Literal["refuse", "convert"] = "refuse"
+    """What to do with a damaged source: `convert` what can be decoded, and list what is lost."""
 
 
 class Output(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -117,6 +119,8 @@ class JobResult(msgspec.Struct, frozen=True, omit_defaults=True):
     """Names of the verification checks that passed."""
     notes: list[str] | None = None
     """What is no check: how the output was made or published, such as `streamed`."""
+    damage: list[str] | None = None
+    """What of a damaged source is lost, with `options.on_damage` `convert`."""
 
 
 class Job(msgspec.Struct, frozen=True):

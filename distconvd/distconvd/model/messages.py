@@ -181,6 +181,7 @@ class ReportedResult(JobResult, frozen=True, omit_defaults=True):
     dropped: ResultList | None = None
     checks: ResultList | None = None
     notes: ResultList | None = None
+    damage: ResultList | None = None
 
 
 class CompleteReport(msgspec.Struct, frozen=True):

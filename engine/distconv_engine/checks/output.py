@@ -14,6 +14,7 @@ from pathlib import Path
 
 import trio
 
+from distconv_engine.checks.damage import frame_losses
 from distconv_engine.checks.decode import (
     Decoded,
     check_decoding,
@@ -69,6 +70,8 @@ class Verified:
     checks: tuple[Check, ...]
     lost: tuple[str, ...] = ()
     """What it lacks that is neither picture nor sound, in words."""
+    damage: tuple[str, ...] = ()
+    """The frames of a damaged source that it lacks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +175,22 @@ def check_output(
         height=video.height if video else None,
         checks=(*checks, Check.DESCRIPTION),
         lost=find_lost(request.plan, source.probe, found),
+        damage=_damage(request, source, scan, tick),
     )
+
+
+def _damage(
+    request: Request, source: CheckedSource, scan: PacketScan, tick: Fraction | None
+) -> tuple[str, ...]:
+    """Return which frames of a damaged source are missing; pure."""
+    video, number = request.plan.video, request.plan.video_number
+    if not request.is_damaged or video is None or number is None:
+        return ()
+    before, after = source.scan.of(video.stream.index), scan.of(number)
+    first, second = timeline(before.times, video.stream.time_base), timeline(after.times, tick)
+    if target_fps(video.stream, request.options) is None and first and second:
+        return tuple(frame_losses(video.stream.label, first, second, source.probe.start_s))
+    return ()
 
 
 # ------------------------------------------------------------------------------- shape: by probe
@@ -262,7 +280,10 @@ def check_counts(
             if _check_times(request, stream_out, before, after, ticks, frames):
                 times_checked = (Check.FRAME_TIMES,)
         elif stream_out.stream.kind == "audio":
-            _check_audio(stream_out, before, after, sizes_known=not source.scan.diagnosis.is_packed)
+            if not request.is_damaged:
+                _check_audio(
+                    stream_out, before, after, sizes_known=not source.scan.diagnosis.is_packed
+                )
         elif stream_out.stream.kind == "subtitle" and before.shown and not after.count:
             raise VerificationFault(f"{stream_out.stream.label} is empty in the output.")
     decodes = Check.DECODES if request.reader else Check.PARSES
@@ -285,14 +306,16 @@ def _check_video(
     again = decoded.read.get(number)
     if read is None or written is None or again is None or written.frames is None:
         raise VerificationFault(f"ffmpeg reported no counts for {label}.")
-    if read.packets < before.shown:
+    if read.packets < before.shown and not request.is_damaged:
         raise VerificationFault(
             f"{label}: the source has {_count(before.shown, 'packet')}, but ffmpeg read {read.packets}."
         )
-    _check_decoded(stream_out.stream, before, read.frames or 0)
+    if not request.is_damaged:
+        _check_decoded(stream_out.stream, before, read.frames or 0)
     if target_fps(stream_out.stream, request.options) is None:
         lost = encoded.last.drop_frames - encoded.last.dup_frames
-        if written.frames != (read.frames or 0) - lost or lost > max(2, before.shown // 100):
+        too_many = lost > max(2, before.shown // 100) and not request.is_damaged
+        if written.frames != (read.frames or 0) - lost or too_many:
             raise VerificationFault(
                 f"{label}: frames decoded: {read.frames}, frames encoded: {written.frames}."
             )
@@ -312,7 +335,12 @@ def _check_times(
     ticks: tuple[Fraction | None, Fraction | None],
     frames: int,
 ) -> bool:
-    """Compare the time of each frame, and say so; only the duration, if the source has no such times."""
+    """Compare the time of each frame, and say so; only the duration, if the source has no such times.
+
+    Of a damaged source nothing is known before it is decoded; its frames are listed as they are.
+    """
+    if request.is_damaged:
+        return False
     label, fps = stream_out.stream.label, target_fps(stream_out.stream, request.options)
     source, output = timeline(before.times, ticks[0]), timeline(after.times, ticks[1])
     if fps is None and source and output and _are_comparable(source, output, frames):

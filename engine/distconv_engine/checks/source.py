@@ -15,13 +15,20 @@ from pathlib import Path
 
 import trio
 
+from distconv_engine.checks.damage import (
+    LOSSES_MAX,
+    decode_losses,
+    gap_losses,
+    packet_losses,
+    words_of,
+)
 from distconv_engine.checks.registry import Check, Note
 from distconv_engine.failures import InputFault
 from distconv_engine.ffmpeg.codecs import video_codec
 from distconv_engine.ffmpeg.demuxers import demuxer_of
 from distconv_engine.ffmpeg.inputs import file_url
 from distconv_engine.media.evidence import before_first_key, weigh_scan
-from distconv_engine.media.ffmpeg import Ffmpeg
+from distconv_engine.media.ffmpeg import Decoder, Ffmpeg
 from distconv_engine.media.packets import Edit, PacketScan
 from distconv_engine.media.probe import Probe, Stream
 from distconv_engine.media.structure.check import check_structure, check_structure_of, is_long_chain
@@ -58,6 +65,8 @@ class CheckedSource:
     checks: tuple[Check, ...]
     remote_url: str = ""
     notes: tuple[Note, ...] = ()
+    damage: tuple[str, ...] = ()
+    """What it has lost, if the job asks to convert it all the same."""
     empty: tuple[Stream, ...] = ()
     """Streams that it announces and that have no packets; `probe` does not have them."""
 
@@ -124,6 +133,58 @@ async def check_source(ffmpeg: Ffmpeg, path: Path) -> CheckedSource:
     check_end_of_source(found, scan, state.size_bytes)
     await trio.to_thread.run_sync(_check_tail, path, scan.end_byte)
     return _checked(CheckedSource(path, state, found, scan, _passed(structure)), structure)
+
+
+async def check_damaged(ffmpeg: Ffmpeg, path: Path) -> CheckedSource:
+    """Check `path` like `check_source`, but list what it has lost instead of refusing it.
+
+    All of it is decoded, so that the plan and the result know what cannot be. A source without any
+    damage is as `check_source` returns it.
+
+    Raises:
+        InputFault: it is empty, no media file, or nothing of it can be decoded.
+    """
+    state = file_state(path)
+    if not os.access(path, os.R_OK) or not state.size_bytes:
+        return await check_source(ffmpeg, path)  # which says what is wrong
+    losses: list[str] = []
+    try:
+        whole = await check_source(ffmpeg, path)
+    except InputFault as fault:
+        losses.append(words_of(fault))
+        whole = await _read_damaged(ffmpeg, path, state)
+        losses += packet_losses(whole.probe, whole.scan)
+    result = await ffmpeg.decode(
+        file_url(path), Decoder(ffmpeg.tools.ffmpeg), duration_s=whole.duration_s
+    )
+    more, lost = decode_losses(whole.probe, whole.scan, result)
+    losses += more
+    if not losses:
+        return whole
+    losses += gap_losses(whole.probe, whole.scan)
+    if lacking := _lacks_s(whole.probe, whole.scan):
+        stated, longest = lacking
+        losses.append(f"the end: {stated - longest:.2f} s from {longest:.2f} s on")
+    streams = tuple(stream for stream in whole.probe.streams if stream.index not in lost)
+    if not any(_is_av(stream) and whole.scan.of(stream.index).count for stream in streams):
+        raise InputFault(f"Nothing of the source can be decoded: {losses[0]}.")
+    return replace(
+        whole,
+        probe=replace(whole.probe, streams=streams),
+        checks=(),
+        damage=tuple(dict.fromkeys(losses))[:LOSSES_MAX],
+    )
+
+
+async def _read_damaged(ffmpeg: Ffmpeg, path: Path, state: FileState) -> CheckedSource:
+    """Probe and scan a source that has not passed, whatever it lacks."""
+    url = file_url(path)
+    found = await ffmpeg.probe(url)
+    never_zero = never_zero_streams(found)
+    zero_runs = await trio.to_thread.run_sync(find_zero_runs, path) if never_zero else None
+    scanner = await ffmpeg.for_stored_packets(url, found)
+    scan = await scanner.scan(url, zero_runs=zero_runs, zero_streams=never_zero)
+    return _checked(CheckedSource(path, state, found, scan, ()), STATED)
 
 
 async def check_remote(

@@ -47,6 +47,8 @@ class Request:
     """From `ffmpeg.inputs.file_url`."""
     reader: str | None = None
     """An ffmpeg that can decode the encoder's codec, if there is one."""
+    is_damaged: bool = False
+    """The source is known to be damaged, and to be converted all the same."""
     streaming: bool = False
     """The output is uploaded while it is encoded, so no part of it can be rewritten later."""
     tee_fd: int | None = None
@@ -142,6 +144,8 @@ def _even(length: float, least: int) -> int:
 def _head(request: Request) -> list[str]:
     argv = [request.tools.ffmpeg, "-hide_banner", "-nostdin", "-y", "-loglevel", LOG_LEVEL]
     argv += ["-progress", "pipe:1", "-stats_period", str(STATS_PERIOD_S), "-nostats"]
+    if request.is_damaged:
+        argv += ["-max_error_rate", "1"]  # its result lists what could not be decoded
     return [*argv, *request.encoder.input_options, *read_arguments(request.source)]
 
 

@@ -104,28 +104,32 @@ async def _run_one(
         argv,
         on_stdout=LineSplitter(parser.line).feed,
         sign_of_life=lambda: (part.last.frame, part.last.out_time_s, part.last.total_bytes),
-        stop_on_damage=True,
+        stop_on_damage=not request.is_damaged,
         cwd=cwd,
         pass_fds=() if request.tee_fd is None else (request.tee_fd,),
         batch_scheduling=is_batch_work(request),
     )
-    classify_exit(result, before_key)
+    classify_exit(result, before_key, is_damaged=request.is_damaged)
     return Encoded(result.diagnosis, part.last)
 
 
-def classify_exit(result: RunResult, before_key: Mapping[int, int] | None = None) -> None:
+def classify_exit(
+    result: RunResult, before_key: Mapping[int, int] | None = None, *, is_damaged: bool = False
+) -> None:
     """Raise the failure that an ffmpeg run ended with; return when it succeeded. Pure.
 
-    `before_key` is how many packets come before the first key frame, by stream.
+    `before_key` is how many packets come before the first key frame, by stream. If the source
+    `is_damaged` and to be converted all the same, what is lost is no failure.
     """
     diagnosis, tail = result.diagnosis, result.diagnosis.tail
     if diagnosis.disk_full:
         raise InsufficientSpace("The engine's disk is full.", log_tail=tail)
     if diagnosis.lacks:
         raise Incapable(f"This engine's ffmpeg has no {diagnosis.lacks}.", log_tail=tail)
-    if diagnosis.damage:
+    if diagnosis.damage and not is_damaged:
         raise InputFault(f"The source is damaged: {diagnosis.damage[0]}", log_tail=tail)
-    weigh_decode(diagnosis, before_key or {})
+    if not is_damaged:
+        weigh_decode(diagnosis, before_key or {})
     too_low = _BITRATE_TOO_LOW.search(tail)
     if result.code != 0 and too_low:
         raise InputFault(
@@ -137,6 +141,11 @@ def classify_exit(result: RunResult, before_key: Mapping[int, int] | None = None
         name = signal.Signals(-result.code).name
         hint = " (out of memory?)" if name == "SIGKILL" else ""
         raise EngineFault(f"ffmpeg was killed by {name}{hint}.", log_tail=tail)
+    if result.code > 0 and is_damaged:
+        words = last_words(tail.splitlines()) or "no message"
+        raise InputFault(
+            f"The source is damaged, and what is left cannot be converted: {words}", log_tail=tail
+        )
     if result.code > 0 and diagnosis.doubts:
         doubt = next(iter(diagnosis.doubts.values()))
         raise InputFault(f"The source is damaged: {doubt.words}", log_tail=tail)

@@ -31,6 +31,9 @@ JUMP_S = 10.0
 PRIMING_S = 0.15
 """The most that an audio encoder inserts in front for players to skip: HE-AAC's 5,186 samples."""
 Edit = Literal["head", "inside"]
+GAP_S = 0.06
+"""A longer silence between two packets that is worth a word if a source is damaged."""
+_GAPS_MAX = 20
 BACK_S, BACK_PACKETS = 1.0, 4
 """A decoding time earlier by this much begins another recording; less is only a muxer's disorder."""
 
@@ -46,6 +49,8 @@ class StreamPackets:
     cut: bool = False
     """Whether packets are hidden between others that are shown."""
     corrupt: int = 0
+    corrupt_s: float | None = None
+    """The time of the first corrupt packet."""
     corrupt_end_byte: int = 0
     """Where the last of the corrupt packets ends in the file."""
     empty: int = 0
@@ -54,6 +59,8 @@ class StreamPackets:
     """Packets before the first key frame."""
     key_s: float | None = None
     """The earliest time from the first key frame on."""
+    gaps: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
+    """Time and length of the first gaps of `GAP_S` and more."""
     gap_s: float = 0.0
     """The longest time between the end of a packet and the beginning of the next."""
     total_bytes: int = 0
@@ -64,6 +71,8 @@ class StreamPackets:
     jumps: int = 0
     back: tuple[float, float] | None = None
     """The times from which and to which its clock first went back."""
+    zeroed_s: float | None = None
+    """The time of the first packet with such a run."""
     zeroed: int = 0
     """Packets with a long run of zero bytes, which compressed video never has."""
     times: FrameTimes = field(default_factory=FrameTimes, compare=False)
@@ -109,6 +118,8 @@ class StreamPackets:
         self.count += 1
         self.total_bytes += size
         self.corrupt += "C" in flags
+        if "C" in flags and self.corrupt_s is None:
+            self.corrupt_s = time_s
         self._has_key = self._has_key or "K" in flags
         if "D" in flags:
             self.hidden += 1
@@ -137,7 +148,10 @@ class StreamPackets:
 
     def _measure_gap(self, time_s: float, duration_s: float) -> None:
         if self._next_s is not None:
-            self.gap_s = max(self.gap_s, time_s - self._next_s)
+            gap_s = time_s - self._next_s
+            self.gap_s = max(self.gap_s, gap_s)
+            if gap_s >= GAP_S and len(self.gaps) < _GAPS_MAX:
+                self.gaps.append((self._next_s, gap_s))
         self._next_s = time_s + duration_s
 
     def _goes_back(self, dts_s: float, duration_s: float) -> bool:
@@ -238,6 +252,8 @@ class PacketTable:
             and self._zeros.touch(position, size)
         ):
             stream.zeroed += 1
+            if stream.zeroed_s is None:
+                stream.zeroed_s = pts_s
         self._unhashed = (index, size)
         if len(fields) > _FIELDS:
             self._take_hash(fields[_FIELDS])

@@ -104,5 +104,7 @@ async def run_encode(attempt: Attempt, source: CheckedSource, request: Request) 
         duration_s=duration_s,
         before_key=source.before_first_key,
     )
+    if request.is_damaged:
+        return encoded
     whole = await confirm_source(ffmpeg, request, encoded, source.url, duration_s)
     return replace(encoded, is_confirmed_whole=whole)

@@ -29,6 +29,11 @@ class Finished:
         passed = (*self.source.checks, *self.verified.checks, *self.published.checks)
         return in_order((*passed, Check.SOURCE_UNCHANGED))
 
+    def damage(self) -> list[str]:
+        """Return what of a damaged source is lost."""
+        found = [*self.source.damage, *self.verified.damage] if self.source.damage else []
+        return [words[: Limits.result_chars] for words in found][: Limits.result_entries]
+
     def notes(self) -> list[str]:
         """Return what else there is to know."""
         streamed = [Note.STREAMED.value] if self.source.path is None else []
@@ -81,4 +86,5 @@ def _result_of(finished: Finished, engine_id: str, wall_s: float) -> ReportedRes
         ][: Limits.result_entries],
         checks=finished.checks(),
         notes=finished.notes() or None,
+        damage=finished.damage() or None,
     )

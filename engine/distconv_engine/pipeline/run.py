@@ -29,6 +29,7 @@ from distconv_engine.encode.command import Request, check_request
 from distconv_engine.encode.plan import Plan, make_plan
 from distconv_engine.ffmpeg.inputs import file_url
 from distconv_engine.host.capabilities import VerifiedEncoder
+from distconv_engine.media.packets import Edit
 from distconv_engine.pipeline.encoder_choice import (
     encoders_that_keep,
     first_that_works,
@@ -78,7 +79,7 @@ class Pipeline:
         checked = source.checked
         found = await self._attempt.ffmpeg.add_frame_data(checked.probe, checked.url)
         checked = replace(checked, probe=found)
-        plan = make_plan(self._attempt.job, checked.probe, checked.edits)
+        plan = make_plan(self._attempt.job, checked.probe, self._edits(checked))
         async with open_sink(self._attempt, checked, plan) as sink:
             output, fallbacks = await self._encode(checked, plan, sink, encoders)
             # Seam: extra outputs of the same source.
@@ -113,6 +114,7 @@ class Pipeline:
                 file_url(sink.path),
                 reader=attempt.context.capabilities.reader(plan.codec),
                 streaming=sink.streaming,
+                is_damaged=bool(source.damage),
             )
             check_request(request)
             return await sink.encode(request)
@@ -121,6 +123,12 @@ class Pipeline:
         # Seam: steps before the encode.
         self._enter("encode")
         return await first_that_works(attempt, encoders_that_keep(plan, encoders), encode_with)
+
+    def _edits(self, source: CheckedSource) -> dict[int, Edit]:
+        """Return where audio must not be copied as it is: damaged audio is decoded, unless asked."""
+        if not source.damage or self._attempt.job.options.audio_codec == "copy":
+            return source.edits
+        return {stream.index: "inside" for stream in source.probe.of_kind("audio")}
 
     def _enter(self, phase: str) -> None:
         self._attempt.tracker.phase(phase)

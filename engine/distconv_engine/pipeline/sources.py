@@ -18,6 +18,7 @@ import httpx
 from distconv_engine.attempts.context import Attempt
 from distconv_engine.checks.source import (
     CheckedSource,
+    check_damaged,
     check_remote,
     check_source,
     check_unchanged,
@@ -68,17 +69,22 @@ class ProxiedRemote:
 
 
 def is_large(attempt: Attempt) -> bool:
-    """Whether the job is large enough to be streamed, and its source remote."""
+    """Whether the job is large enough to be streamed, and its source remote.
+
+    A source that may be damaged is stored: what a decoder can do with it has to be known first.
+    """
     job, least_mb = attempt.job, attempt.config.stream_min_mb
     remote = job.source_url.lower().startswith(("http://", "https://"))
-    return remote and 0 < least_mb <= job.job_size
+    is_sound = job.options.on_damage == "refuse"
+    return remote and is_sound and 0 < least_mb <= job.job_size
 
 
 async def open_local(attempt: Attempt) -> LocalFile:
     """Fetch the source if it is remote, and check all of it."""
     path = await _fetch(attempt)
     attempt.tracker.phase("probe")
-    return LocalFile(path, await check_source(attempt.ffmpeg, path))
+    check = check_damaged if attempt.job.options.on_damage == "convert" else check_source
+    return LocalFile(path, await check(attempt.ffmpeg, path))
 
 
 @asynccontextmanager

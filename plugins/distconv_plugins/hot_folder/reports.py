@@ -59,6 +59,7 @@ def _report(
         "source_size_bytes": size_bytes,
         "output_url": None,
         "output_size_bytes": None,
+        "damage": None,
         "error": None if refusal is None else refusal.detail,
     }
     if job is not None:
@@ -67,6 +68,7 @@ def _report(
             "status": job.status.value,
             "output_url": job.output_url,
             "output_size_bytes": job.result.size_bytes if job.result else None,
+            "damage": job.result.damage if job.result else None,
             "error": job.error_message,
             "error_class": job.error_class.value if job.error_class else None,
             "engine": job.assigned_engine,

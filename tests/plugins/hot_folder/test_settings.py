@@ -21,7 +21,7 @@ async def test_only_the_nearest_settings_apply(site: Site, tmp_path: Path) -> No
     site.settings(
         "h265",
         f'output = "{done}"\npriority = 2\nmax_retries = 1\nrequires = ["gpu"]\n'
-        'labels = { show = "bunny" }\n[options]\ncrf = 26\nmax_height = 720\n',
+        'labels = { show = "bunny" }\n[options]\ncrf = 26\nmax_height = 720\non_damage = "convert"\n',
     )
     site.settings("h265/plain", "")
     site.video("h265/one/a.mov", "a")
@@ -30,6 +30,7 @@ async def test_only_the_nearest_settings_apply(site: Site, tmp_path: Path) -> No
     one, plain = sorted(site.daemon.all, key=lambda job: job.source_url)
     assert (one.priority, one.max_retries, one.requires) == (2, 1, ["gpu"])
     assert (one.options.crf, one.options.max_height) == (26, 720)
+    assert (one.options.on_damage, plain.options.on_damage) == ("convert", "refuse")
     assert one.labels["show"] == "bunny"
     assert one.output
     assert one.output.url == (done / "one").as_uri() + "/"

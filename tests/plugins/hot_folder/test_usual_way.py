@@ -44,6 +44,7 @@ async def test_the_report_is_next_to_the_result_and_says_how_it_went(site: Site)
     assert (report["source_size_bytes"], report["output_size_bytes"]) == (5, 7)
     assert str(report["output_url"]).endswith("/done/h264/sub/out.mp4")
     assert report["error"] is None
+    assert report["damage"] is None
 
 
 async def test_a_failure_is_reported_too(site: Site) -> None:
