@@ -24,7 +24,7 @@ from distconv_engine.daemon_link.http import DaemonApi, DaemonUnavailable, Rejec
 from distconv_engine.daemon_link.outbox import Outbox
 from distconv_engine.daemon_link.socket import open_socket
 from distconv_engine.daemon_link.websocket import PushLink
-from distconv_engine.errors import ConfigError
+from distconv_engine.errors import EX_TEMPFAIL, ConfigError
 from distconv_engine.ffmpeg.child import ChildLimits
 from distconv_engine.ffmpeg.run import Controls
 from distconv_engine.ffmpeg.tools import Tools
@@ -38,6 +38,9 @@ from distconvd.model import BenchmarkReport, FailReport, FailureClass, Job, Rele
 
 DELIVER_S = 5.0
 """How long a drained engine tries to deliver its last reports; they are on disk anyway."""
+REPLACED_PAUSE_S = 45.0
+"""The pause before an engine ends whose id another one has: its unit starts it again, but not so often
+that systemd gives up (`StartLimitBurst` in `StartLimitIntervalSec`)."""
 POLL_PAUSE_S = 1.0
 """The pause between two requests for work that do not wait at the daemon."""
 
@@ -91,6 +94,7 @@ class Agent:
         self._idle.set()
         self._polling = trio.CancelScope()
         self._quitting = trio.Event()
+        self._leaving = trio.Event()
         self._is_replaced = False
 
     # ------------------------------------------------------------------------------------- life
@@ -98,7 +102,8 @@ class Agent:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Work until drained; calls `started` once the engine is registered and asks for work.
 
-        Raises `ConfigError` if it drained because another engine took over its id.
+        Raises `ConfigError` if it drained because another engine has its id; the service manager may
+        try again then, since that one may go.
         """
         await self._recover()
         async with trio.open_nursery() as nursery:
@@ -111,10 +116,19 @@ class Agent:
             await self._drain()
             nursery.cancel_scope.cancel()
         if self._is_replaced:
-            raise ConfigError(f"Another engine took over the engine_id {self._engine_id!r}.")
+            with trio.move_on_after(REPLACED_PAUSE_S):
+                await self._leaving.wait()
+            raise ConfigError(
+                f"Another engine is connected with the engine_id {self._engine_id!r}.",
+                exit_code=EX_TEMPFAIL,
+            )
 
     def drain(self) -> None:
         """Accept nothing new; let running jobs continue for `drain_s`, then release them."""
+        self._leaving.set()
+        self._drain_now()
+
+    def _drain_now(self) -> None:
         self._log.info("draining", jobs=self._jobs, drain_s=self._config.drain_s)
         self._engine_status.draining.set()
         self._polling.cancel()
@@ -126,15 +140,15 @@ class Agent:
         self.drain()
 
     def _replaced(self) -> None:
-        """Leave the id to the newer engine: with two of them, each attempt would run twice."""
+        """Leave the id to the other engine: with two of them, each attempt would run twice."""
         if self._engine_status.draining.is_set():
-            return  # it is leaving anyway; the newer one is its successor
+            return  # it is leaving anyway; the other one is its successor
         self._log.error(
-            "another engine has connected with this engine_id: this one takes no more work and"
+            "another engine is connected with this engine_id: this one takes no more work and"
             " exits; give each engine its own --engine-id (DISTCONV_ENGINE_ID) and start it again"
         )
         self._is_replaced = True
-        self.drain()
+        self._drain_now()
 
     async def _keep_link(self) -> None:
         await self._heartbeats.registered.wait()

@@ -7,6 +7,8 @@ without the daemon.
 
 EX_CONFIG = 78
 """Of sysexits.h: a restart by the service manager is of no use before somebody has fixed it."""
+EX_TEMPFAIL = 75
+"""Of sysexits.h: a restart may help."""
 
 
 class ConfigError(Exception):

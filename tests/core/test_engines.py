@@ -45,6 +45,17 @@ def test_unknown_fields_are_shown_and_cannot_shadow_known_ones() -> None:
     assert core.view("E1")["slots"] == 1
 
 
+def test_an_engine_cannot_replace_what_the_daemon_says_of_it() -> None:
+    core = Core()
+    core.engine("E1")
+    before = core.view("E1")
+    forged = dict.fromkeys(
+        ("last_seen_at", "reserved", "reported_status", "registered_at"), 9000000000000000.0
+    )
+    core.run(engines.heartbeat, Heartbeat("E1"), forged)
+    assert core.view("E1") == before
+
+
 def test_a_benchmark_of_an_unknown_engine_is_refused() -> None:
     """There is nothing to merge it into."""
     with pytest.raises(NotFound):

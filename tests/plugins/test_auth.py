@@ -280,6 +280,24 @@ async def test_an_engines_key_reports_only_on_jobs_assigned_to_it(
     assert (await clients["e1"].post(at, body)).status == 200
 
 
+@pytest.mark.parametrize("report", ["complete", "fail"])
+async def test_a_former_engine_does_not_report_on_the_attempt_of_another_one_without_its_number(
+    bound: Any, report: str
+) -> None:
+    daemon, clients = bound
+    job = await job_of_e1(daemon, clients)
+    at = f"/jobs/{job['job_id']}"
+    assert (await clients["root"].delete("/engines/e1")).status == 200
+    two = VirtualEngine(daemon, "e2", client=clients["e2"])
+    await two.beat()
+    assert (await two.must_ask())["attempt"] == 2
+    before = dict(daemon.parts.dispatcher.state.jobs)
+    body = {"output_url": "file:///o", "error_message": "no"}
+    assert (await clients["e1"].post(f"{at}/{report}", body)).status == 409
+    assert daemon.parts.dispatcher.state.jobs == before
+    assert (await clients["e2"].post(f"{at}/{report}", body)).status == 200
+
+
 async def test_a_late_legacy_report_of_the_last_engine_is_left_to_the_dispatcher(
     bound: Any,
 ) -> None:

@@ -1,6 +1,7 @@
 """Test who gets a websocket, what ends it, and that its end loses nothing."""
 
 import logging
+from pathlib import Path
 
 import pytest
 import trio
@@ -9,6 +10,7 @@ from tests.push.kit import HANDSHAKE, Wall, frame, lockstep_socket, raw_socket, 
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from distconv_plugins.stores.memory import MemoryStore
+from distconvd.auth_keys.key_file import add_key
 from distconvd.testing.daemon import Daemon, open_daemon
 
 SESSION_PATH = "/engines/e1/ws"
@@ -199,16 +201,42 @@ async def test_an_engine_that_sends_without_reading_is_slowed_down_and_then_disc
     assert 64 <= sent <= 70
 
 
-async def test_the_newest_of_two_connections_with_one_id_wins_and_the_older_is_closed(
-    daemon: Daemon, farm: Farm, wall: Wall
+async def test_the_first_live_holder_of_an_id_keeps_it_and_the_newcomer_is_refused_by_name(
+    farm: Farm, wall: Wall
 ) -> None:
-    old = await wall.ready()
-    new = await wall.plug()
-    assert await old.end() == (4001, "another connection of this engine has replaced this one")
-    await wait_all_tasks_blocked()
-    assert daemon.parts.dispatcher.state.engine("e1").long_polls == 1
+    first = await wall.ready()
+    newcomer = await wall.plug()
+    assert await newcomer.end() == (4001, "another engine is connected as e1")
     submitted = await farm.submit()
-    assert (await new.job())["job_id"] == submitted["job_id"]
+    assert (await first.job())["job_id"] == submitted["job_id"]
+
+
+async def test_a_holder_that_does_not_answer_loses_its_id(
+    daemon: Daemon, farm: Farm, wall: Wall, autojump_clock: MockClock
+) -> None:
+    silent = await raw_socket(daemon)
+    await wait_all_tasks_blocked()
+    newcomer = await wall.ready()
+    submitted = await farm.submit()
+    assert (await newcomer.job())["job_id"] == submitted["job_id"]
+    assert daemon.parts.dispatcher.state.engine("e1").long_polls <= 1
+    assert b"replaced" in await read_until_end(silent)
+
+
+async def test_a_key_of_this_engine_alone_takes_over_from_one_that_is_for_any(
+    tmp_path: Path, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    path = tmp_path / "keys.json"
+    anybody = add_key(path, "anybody", ["engine"], 0)
+    own = add_key(path, "e1", ["engine"], 0, engine="e1")
+    async with open_daemon(key_file=str(path)) as daemon:
+        wall = Wall(daemon, nursery)
+        usurper = await wall.plug(key=anybody)
+        await wait_all_tasks_blocked()
+        owner = await wall.plug(key=own)
+        assert (await usurper.end())[0] == 4001
+        assert (await (await wall.plug(key=anybody)).end())[0] == 4001
+        assert (await owner.beat())["state"] == "idle"
 
 
 async def test_a_daemon_that_stops_closes_with_1012(

@@ -298,7 +298,7 @@ async def test_a_daemon_without_websockets_is_retried_only_rarely(
     assert plug.tries_at_s == pytest.approx([0, RETRY_UPGRADE_S])
 
 
-async def test_the_older_of_two_engines_with_one_id_reports_it_and_does_not_reconnect(
+async def test_the_newer_of_two_engines_with_one_id_reports_it_and_does_not_reconnect(
     farm: Farm, plug: Plug, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     await farm.beat(slots=2)
@@ -311,8 +311,8 @@ async def test_the_older_of_two_engines_with_one_id_reports_it_and_does_not_reco
         nursery.start_soon(link.run)
         await trio.sleep(1)
     await trio.sleep(RETRY_UPGRADE_S + 1)
-    assert [link.is_open for link in links] == [False, True]
-    assert received == ["older"]
+    assert [link.is_open for link in links] == [True, False]
+    assert received == ["newer"]
     assert len(plug.tries_at_s) == 2
 
 

@@ -27,6 +27,10 @@ _PROBES: dict[str, tuple[str, str, msgspec.Struct | None]] = {
 """For each role, a request that changes nothing: a dry run, or an ID that does not exist."""
 
 
+_NO_HANDSHAKE = 400
+"""What the daemon answers to a request for a websocket that is none."""
+
+
 class Service:
     """One daemon, asked without retries.
 
@@ -94,7 +98,7 @@ class Service:
                 self.roles.append(role)
         if self.roles:
             detail = f"{'' if has_key else 'no key is needed; '}roles: {', '.join(self.roles)}"
-            return ok("key", detail)
+            return ok("key", detail + self._unbound())
         if not has_key:
             remedy = (
                 "Give it with --api-key, DISTCONV_API_KEY or api_key in the configuration file."
@@ -105,6 +109,19 @@ class Service:
             "the daemon does not accept this key" if 401 in refusals else "this key has no role"
         )
         return fail("key", detail, remedy)
+
+    def _unbound(self) -> str:
+        """Return a warning if the key is one of engines, and for any of them."""
+        if "engine" not in self.roles or "admin" in self.roles:
+            return ""
+        # Nothing is opened without a handshake: a key of one engine is refused (403) before that.
+        status = self._ask("GET", f"/engines/distconv-doctor-{secrets.token_hex(8)}/ws", None)
+        if status != _NO_HANDSHAKE:
+            return ""
+        return (
+            "; warning: it may speak for any engine, give each its own with"
+            " `distconvd keys add --role engine --engine ID`"
+        )
 
     def _ask(self, method: str, path: str, body: msgspec.Struct | None) -> int:
         headers = {} if body is None else {"Content-Type": "application/json"}

@@ -17,10 +17,11 @@ from distconvd.api.decode import decode
 from distconvd.core.ledger import Ledger
 from distconvd.dispatch import reports
 from distconvd.dispatch.transaction import Transaction
-from distconvd.errors import NotAssigned
+from distconvd.errors import Conflict, NotAssigned
 from distconvd.model import (
     CompleteReport,
     FailReport,
+    JobStatus,
     ProgressReport,
     ReleaseReport,
     mask_record,
@@ -109,7 +110,8 @@ def _require_own_job(tx: Transaction, job_id: str, report: Report, sender: Sende
     """Raise `NotAssigned` if the sender may not report on this job; see the module.
 
     If the job once was its own, the dispatcher decides: late work may still count, stale work is
-    `Conflict`.
+    `Conflict`. A report without a number would count as one on the attempt that runs now, so it is
+    `Conflict` while that is another engine's.
     """
     engine_id = sender.engine_id
     if engine_id is None or not (sender.has_own_key or report.attempt is None):
@@ -118,3 +120,8 @@ def _require_own_job(tx: Transaction, job_id: str, report: Report, sender: Sende
         return
     if all(attempt.engine_id != engine_id for attempt in tx.state.history(job_id).attempts):
         raise NotAssigned(f"Job {job_id} is not assigned to engine {engine_id!r} and never was.")
+    if report.attempt is None and tx.job(job_id).status is JobStatus.ASSIGNED:
+        raise Conflict(
+            f"Job {job_id} is assigned to another engine by now; a report of engine {engine_id!r} on it"
+            " needs the number of its attempt."
+        )

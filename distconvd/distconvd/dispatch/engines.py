@@ -124,21 +124,18 @@ def engine_view(tx: Transaction, engine_id: str) -> bytes:
     tx.reads_all = True
     if entry is None:
         raise NotFound("Engine not found")
-    fields: dict[str, Any] = msgspec.to_builtins(entry.record)
-    return encode(
-        fields
-        | {
-            "status": entry.state.value,
-            "reported_status": entry.record.status,
-            "jobs": list(entry.assigned),
-            "reserved": list(entry.reserved),
-            "last_seen_at": entry.last_seen_ms,
-            "free_gb": entry.free_gb,
-            "cpu_percent": entry.cpu_percent,
-            "temperature_c": entry.temperature_c,
-        }
-        | {name: value for name, value in entry.extra.items() if name not in fields}
-    )
+    fields: dict[str, Any] = msgspec.to_builtins(entry.record) | {
+        "status": entry.state.value,
+        "reported_status": entry.record.status,
+        "jobs": list(entry.assigned),
+        "reserved": list(entry.reserved),
+        "last_seen_at": entry.last_seen_ms,
+        "free_gb": entry.free_gb,
+        "cpu_percent": entry.cpu_percent,
+        "temperature_c": entry.temperature_c,
+    }
+    # An engine cannot replace what the daemon says of it.
+    return encode(fields | {k: v for k, v in entry.extra.items() if k not in fields})
 
 
 def _register(tx: Transaction, beat: Heartbeat) -> EngineEntry:

@@ -1,8 +1,10 @@
 """Open websockets, keep one session per engine, and pass events to the sessions.
 
-When an engine connects again under the same id, the newest connection wins, because the older one is
-usually a connection whose end was not noticed yet. The older one is closed with 4001, so that two
-engines with the same id are noticed.
+An id belongs to the engine that connected first, for as long as it is alive: another connection under
+the same id is closed with 4001, and its engine leaves. Otherwise whoever has a key for engines could
+push any engine out. The first one is asked (a ping) before that, because an engine that lost its network
+connects again before the end of its old connection is noticed; without an answer the newcomer takes
+over. A key that is for this engine alone takes over from one that is for any.
 """
 
 import logging
@@ -90,6 +92,17 @@ class PushApi:
         for session in list(self.sessions.values()):
             session.close(CLOSE_RESTART, STOPPING)
 
+    async def _is_taken(self, newcomer: Session) -> bool:
+        """Whether a live engine has this id, which the newcomer may not take from it."""
+        asked: Session | None = None
+        while (holder := self.sessions.get(newcomer.engine_id)) is not asked:
+            if holder is None or (newcomer.has_own_key and not holder.has_own_key):
+                return False
+            if await holder.is_alive():
+                return True
+            asked = holder  # unless yet another one has taken over meanwhile
+        return False
+
     async def _serve(
         self, inbox: Inbox, is_authorized: Callable[[], bool], stream: trio.abc.Stream
     ) -> None:
@@ -101,6 +114,14 @@ class PushApi:
     ) -> None:
         engine_id = inbox.engine_id
         session = Session(inbox, socket, self._ledger, self._limits, is_authorized)
+        if await self._is_taken(session):
+            log.warning(
+                "another engine wanted to connect under this id and was refused: give each its own"
+                " engine_id",
+                extra={"engine_id": engine_id},
+            )
+            await socket.close(CLOSE_REPLACED, f"another engine is connected as {engine_id}"[:120])
+            return
         older = self.sessions.get(engine_id)
         self.sessions[engine_id] = session
         if older is not None:

@@ -67,6 +67,8 @@ class Inbox:
     def __init__(self, ledger: Ledger, engine_id: str, *, has_own_key: bool = False) -> None:
         self._ledger = ledger
         self.engine_id = engine_id
+        self.has_own_key = has_own_key
+        """Whether the connection's key is for this engine alone."""
         self._sender = Sender(engine_id, has_own_key, self._check_sender)
 
     async def answer(self, text: str) -> AckMessage:

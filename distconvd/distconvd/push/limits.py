@@ -17,6 +17,8 @@ class PushLimits:
     """After so long without data from the engine it is pinged."""
     pong_timeout_s: float = 20.0
     """How long the pong may take; then the connection is closed with 1011."""
+    takeover_timeout_s: float = 5.0
+    """How long a connected engine may take to answer before another connection takes over its id."""
     recheck_s: float = 5.0
     """Every so long the engine's key is checked again before anything is sent; if the key is no longer
     accepted, the connection is closed with 1008."""

@@ -129,6 +129,23 @@ class Session:
         self._has_queue_space.set()
         log.info("websocket closed: %d %s", code, reason, extra={"engine_id": self.engine_id})
 
+    @property
+    def has_own_key(self) -> bool:
+        """Whether its key is for this engine alone."""
+        return self._inbox.has_own_key
+
+    async def is_alive(self) -> bool:
+        """Whether the engine is still there: it answers a ping, or sends anything else, in time."""
+        asked_at_s, last_s = trio.current_time(), self._socket.last_received_s
+        with trio.move_on_after(self._limits.takeover_timeout_s) as patience:
+            try:
+                await self._socket.ping()
+            except SocketClosed:
+                return False
+        heard = self._socket.last_received_s
+        is_news = not patience.cancelled_caught or (heard > last_s and heard >= asked_at_s)
+        return is_news and self._ending is None
+
     def check_for_work(self) -> None:
         """Have the engine's unacknowledged assignments sent."""
         self._may_have_work = True

@@ -24,6 +24,7 @@ from pathlib import Path
 import psutil
 import trio
 
+from distconv_engine.ffmpeg.environment import child_environment
 from distconv_engine.ffmpeg.scheduling import become_batch
 
 STOP_GRACE_S = 0.5
@@ -186,6 +187,7 @@ async def open_child(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=cwd,
+        env=child_environment(os.environ),
         pass_fds=pass_fds,
         process_group=0,
         preexec_fn=lambda: _in_child(parent, granted, batch_scheduling),

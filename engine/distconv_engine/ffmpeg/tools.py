@@ -9,6 +9,7 @@ The chosen ffmpeg comes first. Behind it are its spares: the bundled one, for wh
 and the system's for hardware encoders, which need drivers and libraries of that system.
 """
 
+import os
 import re
 import shutil
 import subprocess
@@ -20,6 +21,7 @@ from pathlib import Path
 from types import ModuleType
 
 from distconv_engine.errors import ConfigError
+from distconv_engine.ffmpeg.environment import child_environment
 
 OLDEST_VERSION = (5, 1)
 """`-fps_mode` came with 5.1."""
@@ -234,7 +236,14 @@ def _version_of(program: str) -> str | None:
 def _run(argv: Sequence[str]) -> str | None:
     """Run a program briefly; return what it printed, or None if it failed."""
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(
+            argv,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+            env=child_environment(os.environ),
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None

@@ -1,4 +1,4 @@
-"""Make the HTTP client of sources and outputs: it checks the host of each request and connection.
+"""Make the HTTP client of sources and outputs, which checks each host.
 
 The check is made where the connection is: after the name is resolved, on the very address that is then
 connected to, and again for each redirect. A check before the request could be deceived by a name that

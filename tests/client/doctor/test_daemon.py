@@ -12,6 +12,7 @@ from tests.client.fake import found, problem
 
 from distconv_client.config import Settings
 from distconv_client.doctor import DoctorConfig, Finding, run_checks
+from distconv_client.doctor.service import Service
 
 
 def test_a_healthy_site_passes_every_check_in_order(doctor_config: DoctorConfig) -> None:
@@ -148,3 +149,18 @@ def test_a_daemon_that_dies_between_checks_is_reported(
 ) -> None:
     site.replies["GET /readyz"] = httpx.Response(503, text="<html>")
     assert failed(doctor_config).detail.startswith("the daemon's replies became invalid: ")
+
+
+@pytest.mark.parametrize("status,warns", [(400, True), (403, False), (404, False)])
+def test_a_key_that_may_speak_for_any_engine_is_warned_of(status: int, warns: bool) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/ws"):
+            return httpx.Response(status)
+        return httpx.Response(404 if request.url.path.endswith("/progress") else 403)
+
+    transport = httpx.MockTransport(answer)
+    with httpx.Client(transport=transport, base_url="http://d") as http:
+        finding = Service(http).check_key(has_key=True)
+    assert finding.outcome == "ok"
+    assert finding.detail.startswith("roles: engine")
+    assert ("keys add --role engine --engine" in finding.detail) == warns

@@ -1,6 +1,7 @@
 """Test that a drain releases pushed jobs that have not started, and none that runs."""
 
 from pathlib import Path
+from typing import Any
 
 import httpx
 import msgspec
@@ -8,6 +9,7 @@ import pytest
 import trio
 from tests.engine.attempts import make_attempt
 
+from distconv_engine import agent as agent_module
 from distconv_engine.agent import Agent
 from distconv_engine.attempts.active import ActiveAttempt
 from distconv_engine.config import Config
@@ -39,9 +41,10 @@ async def test_a_job_that_a_restarted_daemon_pushes_again_is_released_only_if_it
         assert len(agent._outbox) == (0 if begun else 1)
 
 
-async def test_an_engine_whose_id_another_engine_took_drains_and_raises_config_error(
-    tmp_path: Path,
+async def test_an_engine_whose_id_another_one_has_drains_and_exits_so_that_its_unit_starts_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(agent_module, "REPLACED_PAUSE_S", 0.1)
     engine_status = EngineStatus(
         Config(work_dir=tmp_path, server="http://127.0.0.1:9"), "e1", "host"
     )
@@ -54,3 +57,13 @@ async def test_an_engine_whose_id_another_engine_took_drains_and_raises_config_e
                 nursery.start_soon(agent.run)
     assert engine_status.draining.is_set()
     assert caught.group_contains(ConfigError, match="'e1'")
+    (error,) = _leaves(caught.value)
+    assert isinstance(error, ConfigError)
+    assert error.exit_code == 75  # not 78: RestartPreventExitStatus=2 78
+
+
+def _leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for each in group.exceptions:
+        found += _leaves(each) if isinstance(each, BaseExceptionGroup) else [each]
+    return found

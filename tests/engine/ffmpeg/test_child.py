@@ -49,6 +49,20 @@ async def test_leaving_the_block_ends_the_child() -> None:
     assert is_gone(child.pid)
 
 
+async def test_a_child_gets_no_secret_of_the_engines_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("DISTCONV_API_KEY", "AWS_SECRET_ACCESS_KEY", "FFREPORT", "http_proxy"):
+        monkeypatch.setenv(name, "s3cret")
+    monkeypatch.setenv("LC_TIME", "de_DE.UTF-8")
+    seen = bytearray()
+    async with open_child(["env"]) as child:
+        await child.read_stdout(seen.extend)
+    assert b"s3cret" not in seen
+    assert b"LC_TIME=de_DE.UTF-8" in seen
+    assert b"PATH=" in seen
+
+
 @pytest.mark.alone
 async def test_cancelling_ends_a_stubborn_tree_within_two_seconds() -> None:
     seen = bytearray()
