@@ -118,7 +118,7 @@ def _end_at_the_second_signal() -> None:
         received += 1
         if received == 2:
             _end_soon()
-        handler = handlers[number]
+        handler = handlers[signal.Signals(number)]
         assert callable(handler)
         handler(number, frame)
 
