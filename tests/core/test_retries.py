@@ -10,6 +10,7 @@ from distconvd.model import FailureClass, JobStatus
 INPUT, ENGINE = FailureClass.INPUT, FailureClass.ENGINE
 TRANSIENT, VERIFICATION = FailureClass.TRANSIENT, FailureClass.VERIFICATION
 NOT_ALLOWED = FailureClass.NOT_ALLOWED
+NO_ACCESS = FailureClass.NO_ACCESS
 
 
 def one(core: Core, **fields: Any) -> str:
@@ -28,7 +29,7 @@ def take(core: Core, engine_id: str = "E1") -> int:
     raise AssertionError(core.why_all())
 
 
-@pytest.mark.parametrize("kind", [ENGINE, NOT_ALLOWED, VERIFICATION, None])
+@pytest.mark.parametrize("kind", [ENGINE, VERIFICATION, None])
 @pytest.mark.parametrize("max_retries", [0, 1, 3])
 def test_a_charged_failure_is_retried_exactly_max_retries_times(
     kind: FailureClass | None, max_retries: int
@@ -74,7 +75,6 @@ def test_transient_failures_cost_no_retry_until_there_are_too_many() -> None:
     "kind, waits",
     [
         (ENGINE, [0, 5, 10, 20, 40, 60, 60]),
-        (NOT_ALLOWED, [0, 5, 10, 20, 40, 60, 60]),
         (TRANSIENT, [5, 10, 20, 40, 60, 60]),
     ],
 )
@@ -111,6 +111,61 @@ def test_there_is_no_backoff_when_it_is_turned_off() -> None:
     for n in range(3):
         assert take(core) == 0
         core.fail(core.job(job_id), TRANSIENT, message=str(n))
+
+
+@pytest.mark.parametrize("kind", [NOT_ALLOWED, NO_ACCESS])
+def test_what_only_this_engine_cannot_reach_goes_to_each_other_engine_once(
+    kind: FailureClass,
+) -> None:
+    """At once and free of charge; the job ends when no engine is left, with what they all said."""
+    core = Core(quarantine_after=1)
+    names = ["E1", "E2", "E3"]
+    for name in names:
+        core.engine(name, 5.0)
+    job_id = core.submit(max_retries=0)
+    tried: list[str] = []
+    said = ""
+    for _ in names:
+        [job] = [job for job in map(core.ask, names) if job is not None]
+        assert job.assigned_engine is not None
+        tried.append(job.assigned_engine)
+        said = core.fail(job, kind, message=f"no share on {tried[-1]}")
+    assert sorted(tried) == names
+    assert said.endswith("failed permanently")
+    job = core.job(job_id)
+    assert job.error_message == (
+        f"None of the 3 engines that could take it can do it. no share on {tried[-1]}"
+    )
+    assert job.error_class is (FailureClass.INPUT if kind is NO_ACCESS else kind)
+    assert job.retries == 0
+    assert {core.view(name)["status"] for name in ("E1", "E2", "E3")} == {"idle"}
+
+
+def test_an_engine_that_cannot_reach_it_does_not_get_it_again_while_another_is_busy() -> None:
+    core = Core(retry_elsewhere_s=30)
+    core.engine("E1", 5.0)
+    core.engine("E2", 50.0)
+    core.beat("E2", status="busy")
+    job_id = one(core)
+    core.fail(core.must_ask("E1"), NO_ACCESS)
+    for _ in range(10):
+        core.sleep(20)
+        core.beat("E2", status="busy")
+        core.beat("E1")
+        assert core.ask("E1") is None
+    core.beat("E2", status="idle")
+    assert core.must_ask("E2").job_id == job_id
+
+
+def test_a_refused_output_place_ends_the_job_and_blames_no_engine() -> None:
+    core = Core(quarantine_after=1)
+    core.engine("E1", 5.0)
+    core.engine("E2", 5.0)
+    job_id = core.submit(60.0)
+    said = core.fail(core.must_ask("E1"), FailureClass.OUTPUT, message="it answered 404")
+    assert said.endswith("failed permanently")
+    assert core.job(job_id).error_class is FailureClass.OUTPUT
+    assert core.view("E1")["status"] == "idle"
 
 
 @pytest.mark.parametrize("kind", [ENGINE, NOT_ALLOWED])

@@ -141,11 +141,15 @@ class Audit:
         return []
 
     def _deserved(self, job: Record, last: Record, since: list[Record]) -> list[str]:
-        """A job may be given up only when its limits are used up, or its source is bad."""
+        """A job may be given up only when its limits are used up, its source is bad, the place of its
+        output refuses it, or it is out of reach of each of several engines."""
         if last["outcome"] == "lost":
             is_right = sum(a["outcome"] == "lost" for a in since) == DISPATCH["lost_attempts_max"]
-        elif last["error_class"] == "input":
+        elif last["error_class"] in ("input", "output"):
             is_right = True
+        elif last["error_class"] in ("not_allowed", "no_access"):
+            tried = [a["engine_id"] for a in since if a["error_class"] == last["error_class"]]
+            is_right = len(set(tried)) == len(tried)
         else:
             is_right = job["retries"] == job["max_retries"]
         return [] if is_right else [f"{job['job_id']} was given up too early or late: {since}"]
@@ -204,7 +208,7 @@ class Audit:
                 continue
             is_beyond = transient >= DISPATCH["transient_attempts_max"]
             transient += a["error_class"] == "transient"
-            costs = a["error_class"] in ("engine", "not_allowed", "verification")
+            costs = a["error_class"] in ("engine", "verification")
             charged += a["requeued"] and (costs or (a["error_class"] == "transient" and is_beyond))
         if charged != job["retries"]:
             return [f"{job['job_id']} has {job['retries']} retries, not {charged}: {history}"]

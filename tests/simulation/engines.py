@@ -260,7 +260,7 @@ class Engine:
             return "release", {"reason": words}
         if roll < 0.2 and self.is_a.manner != "lane":
             kinds = ["engine", "verification", "transient", "transient", "input", "lost"]
-            kinds.append("not_allowed")
+            kinds += ["not_allowed", "no_access", "output"]
             body = {"error_message": words}
             if self.is_a.manner != "legacy":
                 body["error_class"] = self.dice.choice(kinds)

@@ -17,6 +17,7 @@ from distconvd.dispatch.matching import AvailableEngines, EngineEntry, Requireme
 from distconvd.dispatch.matching.pool import RequirementIndex
 from distconvd.dispatch.matching.requirement_queue import QueueEntry
 from distconvd.dispatch.matching.visits import Visits
+from distconvd.dispatch.retries import engines_to_avoid, has_other_engine
 from distconvd.dispatch.runtime import ROUNDING_S
 from distconvd.dispatch.transaction import Transaction
 from distconvd.errors import NotFound
@@ -238,22 +239,17 @@ def _excluded_engines(tx: Transaction, job: Job, requirements: Requirements) -> 
     """Return the engines that failed this job, as long as another one may take it instead."""
     if job.attempt == job.base_attempt:
         return frozenset()
-    history = tx.state.history(job.job_id).attempts
+    past = [a for a in tx.state.history(job.job_id).attempts if a.number > job.base_attempt]
     failed = {
         a.engine_id
-        for a in history
-        if a.number > job.base_attempt
-        and a.outcome in (AttemptOutcome.FAILED, AttemptOutcome.LOST)
-        and a.engine_id is not None
+        for a in past
+        if a.outcome in (AttemptOutcome.FAILED, AttemptOutcome.LOST) and a.engine_id is not None
     }
-    if not failed:
+    if not failed or not has_other_engine(tx, requirements, failed):
         return frozenset()
     left_s = tx.runtime.elsewhere_end_s(job) - tx.now.mono_s
     if left_s < -ROUNDING_S:
-        return frozenset()
-    fresh = (e for e in tx.state.pool.engines_for(requirements) if e.record.engine_id not in failed)
-    if next(fresh, None) is None:
-        return frozenset()
+        return frozenset(engines_to_avoid(past))
     tx.runtime.timers.add(tx.now.mono_s + left_s + 0.001, "excluded", job.job_id)
     return frozenset(failed)
 

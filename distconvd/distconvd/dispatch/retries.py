@@ -3,7 +3,10 @@
 What a failure class costs, and when it is retried, is in the table `distconvd.model.FAILURES`.
 """
 
+from collections.abc import Collection, Iterable
+
 from distconvd.dispatch.lifecycle import JobEvent
+from distconvd.dispatch.matching.requirements import Requirements, requirements_of
 from distconvd.dispatch.transaction import Transaction
 from distconvd.model import (
     FAILURES,
@@ -24,6 +27,11 @@ def requeue_or_give_up(tx: Transaction, job: Job, failure: FailureClass, message
     rule = FAILURES[failure]
     charged = _is_charged(tx, past, failure)
     is_over = rule.retried is Retry.NEVER or (charged and job.retries >= job.max_retries)
+    if rule.retried is Retry.ELSEWHERE:
+        failed = engines_to_avoid(past) | {job.assigned_engine}
+        is_over = not has_other_engine(tx, requirements_of(job), failed)
+        if is_over and len(failed) > 1:
+            message = f"None of the {len(failed)} engines that could take it can do it. {message}"
     if rule.retried is Retry.UNTIL_LOST_LIMIT:
         lost = 1 + sum(a.outcome is AttemptOutcome.LOST for a in past)
         is_over = lost >= tx.settings.lost_attempts_max
@@ -37,7 +45,7 @@ def requeue_or_give_up(tx: Transaction, job: Job, failure: FailureClass, message
             finished_at=tx.now.wall_ms,
             progress=None,
             error_message=message,
-            error_class=failure,
+            error_class=rule.ends_as or failure,
         )
         tx.emit("job.failed", ended, reason=message)
         return ended
@@ -53,6 +61,25 @@ def requeue_or_give_up(tx: Transaction, job: Job, failure: FailureClass, message
     )
     tx.emit("job.requeued", again, reason=message)
     return again
+
+
+def engines_to_avoid(attempts: Iterable[Attempt]) -> set[str]:
+    """Return the engines whose settings or surroundings do not let them do the job."""
+    return {
+        a.engine_id
+        for a in attempts
+        if a.engine_id is not None
+        and a.error_class is not None
+        and FAILURES[a.error_class].retried is Retry.ELSEWHERE
+    }
+
+
+def has_other_engine(
+    tx: Transaction, requirements: Requirements, failed: Collection[str | None]
+) -> bool:
+    """Return whether an engine that has not failed can take such a job, now or later."""
+    able = tx.state.pool.engines_for(requirements)
+    return any(entry.record.engine_id not in failed for entry in able)
 
 
 def wait_after_release(tx: Transaction, job: Job) -> int | None:

@@ -17,6 +17,8 @@ class FailureClass(StrEnum):
     INPUT = "input"
     ENGINE = "engine"
     NOT_ALLOWED = "not_allowed"
+    NO_ACCESS = "no_access"
+    OUTPUT = "output"
     VERIFICATION = "verification"
     TRANSIENT = "transient"
     LOST = "lost"
@@ -27,6 +29,7 @@ class AtFault(StrEnum):
     """Who can do something about a failure."""
 
     JOB = "the job or its source"
+    WISH = "the job's own wish"
     ENGINE = "the engine"
     SETTINGS = "the engine's settings"
     SURROUNDINGS = "the engine's machine or network"
@@ -47,6 +50,7 @@ class Retry(StrEnum):
 
     NEVER = "never"
     WHILE_UNCHARGED_OR_LEFT = "a charged one while `retries` < `max_retries`"
+    ELSEWHERE = "by each other engine that can take it, once"
     UNTIL_LOST_LIMIT = "until `lost_attempts_max` engines were lost with it"
 
 
@@ -80,6 +84,9 @@ class FailureRule:
     quarantines: bool = False
     """Whether it counts towards the quarantine of its engine."""
     reporter: Reporter = Reporter.ENGINE
+    ends_as: FailureClass | None = None
+    """The class of a job that no engine could do; None: the same. What no engine of a farm can reach is
+    the job's own fault."""
     outcome: AttemptOutcome = AttemptOutcome.FAILED
     """How the attempt ended, as its history says it."""
 
@@ -97,8 +104,18 @@ FAILURES: dict[FailureClass, FailureRule] = {
             quarantines=True,
         ),
         FailureRule(
-            FailureClass.NOT_ALLOWED, "this engine's settings forbid it; another one is preferred",
-            AtFault.SETTINGS, Charge.ALWAYS, Retry.WHILE_UNCHARGED_OR_LEFT, Wait.FROM_SECOND,
+            FailureClass.NOT_ALLOWED, "this engine's settings forbid it",
+            AtFault.SETTINGS, Charge.NEVER, Retry.ELSEWHERE, Wait.NEVER,
+        ),
+        FailureRule(
+            FailureClass.NO_ACCESS,
+            "this engine lacks the share, the path or the permission for the source or the output",
+            AtFault.SURROUNDINGS, Charge.NEVER, Retry.ELSEWHERE, Wait.NEVER,
+            ends_as=FailureClass.INPUT,
+        ),
+        FailureRule(
+            FailureClass.OUTPUT, "the place that the job names for its output refuses it",
+            AtFault.WISH, Charge.NEVER, Retry.NEVER, Wait.NEVER,
         ),
         FailureRule(
             FailureClass.VERIFICATION, "the output is not what the source and the job require",
