@@ -58,6 +58,18 @@ class NotAllowedHere(EngineFault):
     error_class = FailureClass.NOT_ALLOWED
 
 
+class NoAccess(EngineFault):
+    """This engine lacks the share, the path or the permission; another one may have it."""
+
+    error_class = FailureClass.NO_ACCESS
+
+
+class OutputRefused(JobFailure):
+    """The place that the job names for its output refuses it, whichever engine brings it."""
+
+    error_class = FailureClass.OUTPUT
+
+
 class Incapable(EngineFault):
     """The ffmpeg that was used lacks something that the job needs; another one may have it."""
 

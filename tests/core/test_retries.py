@@ -157,6 +157,17 @@ def test_an_engine_that_cannot_reach_it_does_not_get_it_again_while_another_is_b
     assert core.must_ask("E2").job_id == job_id
 
 
+def test_an_engine_shows_what_it_lacks_until_it_has_completed_a_job() -> None:
+    core = Core()
+    core.engine("E1", 5.0)
+    core.submit(60.0)
+    core.fail(core.must_ask("E1"), NO_ACCESS, message="no share")
+    assert core.view("E1")["lacks"] == "no share"
+    core.submit(60.0)
+    core.complete(core.must_ask("E1"))
+    assert core.view("E1")["lacks"] is None
+
+
 def test_a_refused_output_place_ends_the_job_and_blames_no_engine() -> None:
     core = Core(quarantine_after=1)
     core.engine("E1", 5.0)

@@ -38,6 +38,9 @@ def list_engines(flags: Flags) -> None:
             print_json(engine)
     elif found:
         tables.print_table(stdout_console(), tables.ENGINE_COLUMNS, map(tables.engine_row, found))
+        for engine in found:
+            if engine.lacks is not None:
+                stdout_console().out(text.clean(f"{engine.engine_id}: {engine.lacks}"))
     else:
         stderr_console().out(
             "No engine has registered. Start one: distconv-engine --server URL --output DIR"

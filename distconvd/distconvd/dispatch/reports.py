@@ -85,6 +85,8 @@ def fail(tx: Transaction, job_id: str, report: FailReport) -> str:
         requeued=after.status is JobStatus.PENDING,
         reported=True,
     )
+    if failure is FailureClass.NO_ACCESS:
+        _note_lack(tx, engine_id, message)
     if failure is report.error_class and FAILURES[failure].quarantines:
         _note_failure(tx, engine_id, job_id)
     _free_legacy_engine(tx, engine_id)
@@ -296,8 +298,15 @@ def _failure_sentence(job_id: str, *, requeued: bool) -> str:
 def _note_success(tx: Transaction, engine_id: str | None) -> None:
     """End an engine's run of failures."""
     entry = tx.state.pool.engines.get(engine_id or "")
-    if entry is not None and entry.record.failed_jobs:
-        tx.edit_engine(entry.record, failed_jobs=[])
+    if entry is not None and (entry.record.failed_jobs or entry.record.lacks is not None):
+        tx.edit_engine(entry.record, failed_jobs=[], lacks=None)
+
+
+def _note_lack(tx: Transaction, engine_id: str | None, message: str) -> None:
+    """Show with the engine what it cannot reach, and leave its quarantine alone."""
+    entry = tx.state.pool.engines.get(engine_id or "")
+    if entry is not None and entry.record.lacks != message:
+        tx.edit_engine(entry.record, lacks=message)
 
 
 def _note_failure(tx: Transaction, engine_id: str | None, job_id: str) -> None:

@@ -48,3 +48,6 @@ class EngineRecord(msgspec.Struct, frozen=True):
     """Frames per second in the benchmark, by codec: the same figures for people."""
     benchmark_requested_at: int | None = None
     """When a person asked it to run its benchmark again; None once that is done."""
+    lacks: str | None = None
+    """The share, path or permission that it lacked for its last job that failed for want of one; None
+    once it has completed a job."""

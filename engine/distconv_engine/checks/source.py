@@ -23,7 +23,7 @@ from distconv_engine.checks.damage import (
     words_of,
 )
 from distconv_engine.checks.registry import Check, Note
-from distconv_engine.failures import InputFault
+from distconv_engine.failures import InputFault, NoAccess
 from distconv_engine.ffmpeg.codecs import video_codec
 from distconv_engine.ffmpeg.demuxers import demuxer_of
 from distconv_engine.ffmpeg.inputs import file_url
@@ -93,11 +93,11 @@ class CheckedSource:
 
 
 def file_state(path: Path) -> FileState:
-    """Return the current state; raises `InputFault` when the file cannot be read."""
+    """Return the current state; raises `NoAccess` when this engine cannot read the file."""
     try:
         found = path.stat()
     except OSError as error:
-        raise InputFault(f"The source cannot be read: {error.strerror}: {path.name}") from error
+        raise NoAccess(f"The source cannot be read: {error.strerror}: {path.name}") from error
     return FileState(found.st_size, found.st_mtime_ns, found.st_ino)
 
 
@@ -117,7 +117,7 @@ async def check_source(ffmpeg: Ffmpeg, path: Path) -> CheckedSource:
     """Check all of `path`; raises `InputFault` with what was found when it is not whole."""
     state = file_state(path)
     if not os.access(path, os.R_OK):
-        raise InputFault(f"The source cannot be read: permission denied: {path.name}")
+        raise NoAccess(f"The source cannot be read: permission denied: {path.name}")
     structure = await trio.to_thread.run_sync(check_structure, path)
     url = file_url(path)
     contents = await ffmpeg.maybe_contents(url)

@@ -163,8 +163,11 @@ def check_limits(result: RunResult, limits: ChildLimits) -> None:
     if limits.cpu_s is not None and (code == -signal.SIGXCPU or (code and _XCPU in tail)):
         words = f"ffmpeg used more CPU time than the setting cpu_limit_s ({limits.cpu_s:g}) allows."
         raise EngineFault(words, log_tail=tail)
-    starved = result.diagnosis.out_of_memory or -code in _CRASHES
-    if limits.memory_mb is not None and code and starved:
+    found = result.diagnosis
+    # A decoder that gets no memory drops its frame, and ffmpeg may well go on and exit with 0.
+    failed = code or found.damage or found.doubts or found.decode_errors
+    starved = found.out_of_memory or -code in _CRASHES
+    if limits.memory_mb is not None and failed and starved:
         words = f"ffmpeg needs more memory than memory_limit_mb ({limits.memory_mb:g}) allows."
         raise EngineFault(words, log_tail=tail)
 

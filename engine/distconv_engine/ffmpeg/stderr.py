@@ -15,7 +15,7 @@ from distconv_engine.ffmpeg.messages import Confirmed, MessageKind, kind_of
 
 LOG_LEVEL = "repeat+level+verbose"
 TAIL_LINES = 60
-_OUT_OF_MEMORY = re.compile(r"[Cc]annot allocate memory|[Oo]ut of memory")
+_OUT_OF_MEMORY = re.compile(r"[Cc]annot allocate memory|[Oo]ut of memory|[Cc]ould not allocate")
 _LOADER_OUT_OF_MEMORY = re.compile(r"failed to map segment from shared|cannot map zero-fill pages")
 """Said of a program of shared libraries, as a distribution's ffmpeg is, before it begins."""
 _DISK_FULL = re.compile(r"No space left on device|Disk quota exceeded")

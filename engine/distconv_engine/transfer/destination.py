@@ -45,6 +45,8 @@ class HttpTarget:
     url: str
     is_media_store: bool = False
     """The daemon's own, and the only one that gets the key."""
+    is_of_job: bool = False
+    """The job names it, so that what it answers is nobody else's fault."""
 
 
 Target = FileTarget | HttpTarget
@@ -120,7 +122,7 @@ def _job_target(
     job: Job, url: str, name: str, spare_name: str | None, roots: Sequence[Path]
 ) -> Target:
     if url.startswith(("http://", "https://")):
-        return HttpTarget(url + quote(name) if url.endswith("/") else url)
+        return HttpTarget(url + quote(name) if url.endswith("/") else url, is_of_job=True)
     parts = urlsplit(url)
     path = Path(decoded_path(url))
     if parts.scheme != "file" or parts.netloc not in ("", "localhost") or "\0" in str(path):

@@ -17,7 +17,7 @@ import httpx
 import trio
 
 from distconv_engine.backoff import Backoff
-from distconv_engine.failures import InputFault, InsufficientSpace, NotAllowedHere
+from distconv_engine.failures import InputFault, InsufficientSpace, NoAccess, NotAllowedHere
 from distconv_engine.files import describe_fault, hash_file, is_full
 from distconv_engine.transfer.guard import source_at
 from distconv_engine.transfer.remote import BAD_URL, TIMEOUT, RemoteFile, TryAgain, bad_url, begin
@@ -30,7 +30,8 @@ def local_path(url: str, roots: Sequence[Path]) -> Path:
 
     Raises:
         NotAllowedHere: it lies outside of what this engine may read (another may).
-        InputFault: there is no such file, or it is not a regular file.
+        NoAccess: there is no such file here; its share may be missing on this engine only.
+        InputFault: it is not a regular file.
     """
     path = _path_of(url)
     if not roots:
@@ -47,7 +48,7 @@ def local_path(url: str, roots: Sequence[Path]) -> Path:
     try:
         mode = resolved.stat().st_mode
     except OSError as error:
-        raise InputFault(f"The source cannot be read: {error.strerror}: {path}") from error
+        raise NoAccess(f"The source cannot be read: {error.strerror}: {path}") from error
     if not stat.S_ISREG(mode):
         raise InputFault(f"The source is not a regular file: {path}")
     return resolved

@@ -16,7 +16,15 @@ import httpx
 import trio
 
 from distconv_engine.backoff import Backoff
-from distconv_engine.failures import EngineFault, InputFault, NotAllowedHere, TransientFault
+from distconv_engine.failures import (
+    EngineFault,
+    InputFault,
+    JobFailure,
+    NoAccess,
+    NotAllowedHere,
+    OutputRefused,
+    TransientFault,
+)
 from distconv_engine.files import describe_fault, is_full
 from distconv_engine.key import with_key
 from distconv_engine.transfer.destination import FileTarget, HttpTarget
@@ -70,7 +78,7 @@ def directory_faults(target: FileTarget) -> Generator[None]:
     except OSError as error:
         if is_full(error):
             raise TransientFault("The output's disk is full.") from error
-        raise EngineFault(
+        raise NoAccess(
             f"The output cannot be written to {target.directory}: {error.strerror}."
         ) from error
 
@@ -138,6 +146,12 @@ def _exists(target: FileTarget) -> InputFault:
     )
 
 
+def refused(target: HttpTarget, reason: str) -> JobFailure:
+    """Return the failure of an upload that another try would not change."""
+    message = f"The output cannot be uploaded to {target.url}: {reason}."
+    return OutputRefused(message) if target.is_of_job else EngineFault(message)
+
+
 async def publish_http(
     client: httpx.AsyncClient,
     path: Path,
@@ -175,7 +189,7 @@ async def publish_http(
             # 400: the digest did not match; 409: its part has gone, or another upload took over.
             start_over = target.is_media_store and reply.status_code in (400, 409)
             if reply.status_code not in _TRY_AGAIN and not start_over:
-                raise EngineFault(f"The output cannot be uploaded to {target.url}: {reason}.")
+                raise refused(target, reason)
         await trio.sleep(backoff.next_s())
     raise TransientFault(f"The output cannot be uploaded to {target.url}: {reason}.")
 

@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator
 import httpx
 import trio
 
-from distconv_engine.failures import EngineFault, InputFault, TransientFault, VerificationFault
+from distconv_engine.failures import InputFault, TransientFault, VerificationFault
 from distconv_engine.files import describe_fault
 from distconv_engine.key import with_key
 from distconv_engine.transfer.destination import HttpTarget
 from distconv_engine.transfer.guard import output_at
-from distconv_engine.transfer.publish import PUT_TIMEOUT
+from distconv_engine.transfer.publish import PUT_TIMEOUT, refused
 
 _READ_BACK_TRIES = 3
 _NOT_READABLE = frozenset({401, 403, 404, 405, 410, 501})
@@ -46,9 +46,11 @@ async def put_body(
     except httpx.InvalidURL as error:
         raise InputFault(f"The output's URL does not work: {error}") from error
     if not reply.is_success:
-        message = f"The output cannot be uploaded to {target.url}: it answered {reply.status_code}."
+        reason = f"it answered {reply.status_code}"
         busy = reply.status_code >= 500 or reply.status_code in (408, 425, 429)
-        raise TransientFault(message) if busy else EngineFault(message)
+        if not busy:
+            raise refused(target, reason)
+        raise TransientFault(f"The output cannot be uploaded to {target.url}: {reason}.")
 
 
 async def is_read_back(

@@ -301,3 +301,12 @@ async def test_much_standard_error_is_read_without_a_pause(monkeypatch: pytest.M
     flood = "import sys; sys.stderr.write('x' * 2_000_000)"  # more than a pipe takes
     with trio.fail_after(30):
         assert (await run([sys.executable, "-c", flood], Controls())).code == 0
+
+
+def test_frames_that_got_no_memory_under_a_limit_are_not_the_sources_damage() -> None:
+    """ffmpeg drops them, goes on and exits with 0."""
+    diagnosis = Diagnosis()
+    diagnosis.line("[h264 @ 0x1] [error] Could not allocate memory")
+    diagnosis.damage.append("video: a frame cannot be decoded")
+    with pytest.raises(EngineFault, match="memory_limit_mb"):
+        check_limits(RunResult(0, diagnosis), ChildLimits(memory_mb=60))

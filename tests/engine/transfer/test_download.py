@@ -17,6 +17,7 @@ from distconv_engine.failures import (
     EngineFault,
     InputFault,
     JobFailure,
+    NoAccess,
     NotAllowedHere,
     TransientFault,
 )
@@ -169,8 +170,20 @@ def test_a_file_name_need_not_be_utf_8(tmp_path: Path) -> None:
     assert local_path(path.as_uri(), [tmp_path]) == path
 
 
-@pytest.mark.parametrize("url", ["file://host/a", "file:relative", "file:///none", "file:///%00"])
-def test_a_file_url_without_an_existing_local_file_is_an_input_failure(url: str) -> None:
+@pytest.mark.parametrize("name", ["none", "none/a", "file/a", "loop"])
+def test_a_file_that_this_engine_does_not_see_may_be_seen_by_another(
+    tmp_path: Path, name: str
+) -> None:
+    """As on a node that has lost its share."""
+    (tmp_path / "file").write_bytes(b"x")
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(NoAccess, match="The source cannot be read: ") as caught:
+        local_path((tmp_path / name).as_uri(), [Path("/")])
+    assert caught.value.error_class is FailureClass.NO_ACCESS
+
+
+@pytest.mark.parametrize("url", ["file://host/a", "file:relative", "file:///%00"])
+def test_a_file_url_that_names_no_local_file_is_an_input_failure(url: str) -> None:
     with pytest.raises(InputFault):
         local_path(url, [Path("/")])
 

@@ -13,7 +13,13 @@ import pytest
 from tests.engine.daemon import KEY, FakeDaemon
 
 from distconv_engine.backoff import Backoff
-from distconv_engine.failures import EngineFault, InputFault, NotAllowedHere, TransientFault
+from distconv_engine.failures import (
+    EngineFault,
+    InputFault,
+    NotAllowedHere,
+    OutputRefused,
+    TransientFault,
+)
 from distconv_engine.transfer.destination import (
     FileTarget,
     HttpTarget,
@@ -62,8 +68,12 @@ def test_the_engines_output_is_a_directory_or_a_url_with_a_folder_for_each_job(
 def test_the_jobs_own_output_wins(tmp_path: Path) -> None:
     roots = (tmp_path,)
     url = tmp_path.as_uri()
-    assert target({"url": "http://o/film.mp4"}, "/x") == HttpTarget("http://o/film.mp4")
-    assert target({"url": "http://o/d/", "name": "f g"}) == HttpTarget("http://o/d/f%20g")
+    assert target({"url": "http://o/film.mp4"}, "/x") == HttpTarget(
+        "http://o/film.mp4", is_of_job=True
+    )
+    assert target({"url": "http://o/d/", "name": "f g"}) == HttpTarget(
+        "http://o/d/f%20g", is_of_job=True
+    )
     assert target({"url": url}, roots=roots).name == "clip.one.mp4"
     named = target({"url": f"{url}/a/new.mp4"}, roots=roots)
     assert named == FileTarget(tmp_path / "a", "new.mp4", "1_1", tmp_path, ("a",), None, False)
@@ -392,3 +402,24 @@ def test_file_urls_of_outputs_and_sources_need_not_be_utf_8(tmp_path: Path) -> N
     with pytest.raises(NotAllowedHere) as caught:
         target({"url": "file:///outside/%FF.mp4"}, roots=(root,))
     assert caught.value.error_class is FailureClass.NOT_ALLOWED
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 409, 413])
+async def test_a_refusal_by_the_jobs_own_place_is_not_the_engines_fault(
+    tmp_path: Path, status: int
+) -> None:
+    (path := tmp_path / "out.mp4").write_bytes(CONTENT)
+    transport = httpx.MockTransport(lambda request: httpx.Response(status))
+
+    async def put(target: HttpTarget) -> None:
+        async with httpx.AsyncClient(transport=transport) as client:
+            await publish_http(
+                client, path, SHA256, target,
+                key=None, content_type="video/mp4", on_progress=lambda part: None,
+            )  # fmt: skip
+
+    with pytest.raises(OutputRefused, match=f"http://o/a.mp4: it answered {status}") as caught:
+        await put(HttpTarget("http://o/a.mp4", is_of_job=True))
+    assert caught.value.error_class is FailureClass.OUTPUT
+    with pytest.raises(EngineFault):  # its own --output
+        await put(HttpTarget("http://o/a.mp4"))
