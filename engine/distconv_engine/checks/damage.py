@@ -8,10 +8,11 @@ amount and, where a reader knows it, a time.
 from collections.abc import Iterator
 from itertools import islice
 
-from distconv_engine.checks.frame_times import Timeline, first_deviation
+from distconv_engine.checks.frame_times import compare
 from distconv_engine.failures import InputFault
 from distconv_engine.ffmpeg.run import RunResult
 from distconv_engine.ffmpeg.stderr import Diagnosis
+from distconv_engine.media.frame_times import Timeline
 from distconv_engine.media.packets import PacketScan, StreamPackets
 from distconv_engine.media.probe import Probe, Stream
 
@@ -78,8 +79,10 @@ def frame_losses(label: str, source: Timeline, output: Timeline, start_s: float 
     `start_s` is where the source begins, which is the output's zero.
     """
     missing = source.times.count - output.times.count
-    if missing <= 0 or first_deviation(source, output, missing=missing, before_key=missing):
-        return [f"{label}: {_frames(missing)}"] if missing > 0 else []
+    if missing <= 0:
+        return []
+    if compare(source, output, missing=missing, before_key=missing).deviation:
+        return [f"{label}: {_frames(missing)}"]
     return [
         f"{label}: {_frames(count)} from {at_s:.2f} s on"
         for at_s, count in _missing_runs(source, output, missing, start_s)

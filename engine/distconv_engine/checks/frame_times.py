@@ -8,32 +8,15 @@ open group), so frames of the source may be missing, as many as the decoder left
 Where the source's clock jumps, ffmpeg closes the gap, so times are compared on each side of a jump.
 """
 
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
-from math import ceil, lcm
+from math import lcm
 
-from distconv_engine.media.frame_times import REORDERED_MAX, FrameTimes
+from distconv_engine.media.frame_times import REORDERED_MAX, Timeline
 from distconv_engine.media.packets import JUMP_S
 
 _LEADING_MAX = REORDERED_MAX
 """The most frames that may be missing in front of the first, but for those before the first key frame."""
-
-
-@dataclass(frozen=True, slots=True)
-class Timeline:
-    """The times of a stream's frames, and the tick in which they are counted, in seconds."""
-
-    times: FrameTimes
-    tick: Fraction
-
-
-def timeline(times: FrameTimes | None, tick: Fraction | None) -> Timeline | None:
-    """Return the timeline of a stream of which every frame has a time, else None."""
-    if times is None or tick is None or not times.is_complete or not times.count:
-        return None
-    return Timeline(times, tick)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +36,18 @@ class Deviation:
         )
 
 
-def first_deviation(
-    source: Timeline, output: Timeline, *, missing: int, before_key: int = 0
-) -> Deviation | None:
-    """Return the first frame with another time, or None if all are where they belong; pure.
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What comparing an output's times with its source's has shown."""
+
+    deviation: Deviation | None
+    """None: every frame is where it belongs."""
+    shift_s: float
+    """By how much the output as a whole is later."""
+
+
+def compare(source: Timeline, output: Timeline, *, missing: int, before_key: int = 0) -> Comparison:
+    """Compare the times of all frames; pure.
 
     Args:
         source: of the packets that a player shows.
@@ -64,55 +55,48 @@ def first_deviation(
         missing: how many of the source's packets gave no frame.
         before_key: how many packets come before the source's first key frame.
     """
-    best: Deviation | None = None
+    best: Comparison | None = None
     for skipped in range(min(max(missing, 0), _LEADING_MAX + before_key) + 1):
-        found = _Comparison(source, output, missing - skipped).run(skipped)
-        if found is None:
-            return None
-        if best is None or found.number > best.number:
+        found = _Run(source, output, missing - skipped).run(skipped)
+        if found.deviation is None:
+            return found
+        if best is None or best.deviation is None or found.deviation.number > best.deviation.number:
             best = found
+    assert best is not None
     return best
 
 
-def exceeds(times: Timeline, fps: float) -> bool:
-    """Whether any second, or any time of one frame at that rate, has more frames than `fps` allows."""
-    window_s = max(1.0, 1 / fps)
-    allowed = ceil(fps * window_s - 1e-9)
-    window = window_s / float(times.tick)
-    recent = deque[int](maxlen=allowed)
-    for ticks in times.times:
-        if len(recent) == allowed and 0 <= ticks - recent[0] < window - 0.5:
-            return True
-        recent.append(ticks)
-    return False
-
-
-class _Comparison:
+class _Run:
     """One comparison, in integers: both clocks are counted in a unit that divides both ticks."""
 
     def __init__(self, source: Timeline, output: Timeline, missing: int) -> None:
         self._unit = lcm(source.tick.denominator, output.tick.denominator)
         self._source = _in_units(source, self._unit)
         self._output = _in_units(output, self._unit)
-        self._slack = int(output.tick * self._unit)
+        # Where frames share a tick, the output has them apart, within that tick.
+        shares = source.tick if source.times.alike_max > 1 else 0
+        self._slack = int((output.tick + shares) * self._unit)
         self._jump = int(JUMP_S * self._unit)
-        self._missing = missing
+        self._ahead: int | None = None
+        """The source's next frame, if it has been looked at and not taken."""
+        self._missing, self._untimed = missing, source.times.untimed
 
-    def run(self, skipped: int) -> Deviation | None:
+    def run(self, skipped: int) -> Comparison:
         """Compare; the output's first frame is the source's frame number `skipped`."""
         for _ in range(skipped):
             next(self._source, None)
-        first_found = next(self._output, None)
-        first = next(self._source, None)
+        first_found, first = next(self._output, None), next(self._source, None)
         if first_found is None or first is None:
-            return None  # the counts, which other checks compare, say so
+            return Comparison(None, 0.0)  # the counts, which other checks compare, say so
         self._last, self._shift = first, first_found - first
+        shift_s = self._shift / self._unit
         for number, found in enumerate(self._output, 2):
             expected = self._match(found)
             if expected != found:
                 expected_s = None if expected is None else (expected - first_found) / self._unit
-                return Deviation(number, expected_s, (found - first_found) / self._unit)
-        return None
+                deviation = Deviation(number, expected_s, (found - first_found) / self._unit)
+                return Comparison(deviation, shift_s)
+        return Comparison(None, shift_s)
 
     def _match(self, found: int) -> int | None:
         """Take the source's frame that `found` should be; returns `found` if it is there.
@@ -120,10 +104,14 @@ class _Comparison:
         Otherwise returns where it should be, or None after the source's last frame.
         """
         jumped = False
-        for ticks in self._source:
+        while (ticks := self._next()) is not None:
             jumped = jumped or not 0 <= ticks - self._last <= self._jump
-            self._last = ticks
             late = found - (ticks + self._shift)
+            if late < -self._slack and self._untimed and not jumped:
+                self._untimed -= 1
+                self._ahead = ticks
+                return found
+            self._last = ticks
             if abs(late) <= self._slack:
                 return found
             if jumped:
@@ -132,7 +120,12 @@ class _Comparison:
             if late < 0 or self._missing <= 0:
                 return ticks + self._shift
             self._missing -= 1
-        return None
+        self._untimed -= 1
+        return found if self._untimed >= 0 else None
+
+    def _next(self) -> int | None:
+        ahead, self._ahead = self._ahead, None
+        return next(self._source, None) if ahead is None else ahead
 
 
 def _in_units(timeline: Timeline, unit: int) -> Iterator[int]:

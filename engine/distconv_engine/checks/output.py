@@ -22,26 +22,32 @@ from distconv_engine.checks.decode import (
     decode_file,
     decoder_of,
 )
-from distconv_engine.checks.frame_times import Timeline, first_deviation, timeline
+from distconv_engine.checks.frame_times import compare
 from distconv_engine.checks.lost import find_lost
 from distconv_engine.checks.registry import Check
 from distconv_engine.checks.source import CheckedSource
-from distconv_engine.encode.command import Request, is_ten_bit, target_fps, target_size
+from distconv_engine.encode.command import Request, is_ten_bit, target_size
+from distconv_engine.encode.pace import Pace
 from distconv_engine.encode.plan import OutputStream
 from distconv_engine.encode.run import Encoded
 from distconv_engine.failures import InputFault, VerificationFault
-from distconv_engine.ffmpeg.codecs import video_codec
+from distconv_engine.ffmpeg.codecs import audio_codec, video_codec
 from distconv_engine.ffmpeg.inputs import file_url
 from distconv_engine.ffmpeg.run import RunResult
 from distconv_engine.ffmpeg.stderr import Diagnosis
 from distconv_engine.files import hash_file
 from distconv_engine.media.ffmpeg import Ffmpeg
+from distconv_engine.media.frame_times import Timeline, is_faster, timeline
 from distconv_engine.media.packet_hashes import PacketHashes
 from distconv_engine.media.packets import PacketScan, StreamPackets
 from distconv_engine.media.probe import Probe, Stream
 
 AUDIO_SLACK_S = 0.25
 """Priming and the last frame's padding, of the source's codec and of the output's."""
+COPIED_SLIP_S = 0.03
+"""How far copied sound may be from where it was, compared with the picture: a packet."""
+ENCODED_SLIP_S = 0.1
+"""The same of sound that was decoded and encoded: some decoders drop or add a packet."""
 VIDEO_SLACK_FRAMES = 2.5
 VIDEO_SLACK_S = 0.15
 SPAN_SHARE = 0.001
@@ -188,7 +194,7 @@ def _damage(
         return ()
     before, after = source.scan.of(video.stream.index), scan.of(number)
     first, second = timeline(before.times, video.stream.time_base), timeline(after.times, tick)
-    if target_fps(video.stream, request.options) is None and first and second:
+    if request.plan.pace.fps is None and first and second and not first.times.untimed:
         return tuple(frame_losses(video.stream.label, first, second, source.probe.start_s))
     return ()
 
@@ -268,26 +274,29 @@ def check_counts(
 
     `tick` is that of the output's video.
     """
-    times_checked: tuple[Check, ...] = ()
-    for number, stream_out in enumerate(request.plan.output_streams):
-        before = source.scan.of(stream_out.stream.index)
-        after = output.of(number)
-        if source.scan.diagnosis.is_packed:
+    streams = [
+        (number, stream_out, source.scan.of(stream_out.stream.index), output.of(number))
+        for number, stream_out in enumerate(request.plan.output_streams)
+    ]
+    times: Times | None = None
+    sizes_known = not source.scan.diagnosis.is_packed
+    for number, stream_out, before, after in streams:
+        if not sizes_known:
             _check_decompressed(stream_out, before, encoded)
         if stream_out.stream.is_video:
             frames = _check_video(request, stream_out, before, after, encoded, decoded, number)
-            ticks = stream_out.stream.time_base, tick
-            if _check_times(request, stream_out, before, after, ticks, frames):
-                times_checked = (Check.FRAME_TIMES,)
-        elif stream_out.stream.kind == "audio":
+            times = _check_times(request, stream_out, before, after, tick, frames)
+    for _, stream_out, before, after in streams:
+        if stream_out.stream.kind == "audio":
             if not request.is_damaged:
-                _check_audio(
-                    stream_out, before, after, sizes_known=not source.scan.diagnosis.is_packed
-                )
+                _check_audio(stream_out, before, after, sizes_known=sizes_known)
+            if times is not None:
+                _check_slip(stream_out, before, after, times)
         elif stream_out.stream.kind == "subtitle" and before.shown and not after.count:
             raise VerificationFault(f"{stream_out.stream.label} is empty in the output.")
     decodes = Check.DECODES if request.reader else Check.PARSES
-    return (Check.PACKETS_READ, Check.FRAMES, *times_checked, Check.DURATIONS, decodes)
+    compared = (Check.FRAME_TIMES,) if times and times.are_compared else ()
+    return (Check.PACKETS_READ, Check.FRAMES, *compared, Check.DURATIONS, decodes)
 
 
 def _check_video(
@@ -312,7 +321,7 @@ def _check_video(
         )
     if not request.is_damaged:
         _check_decoded(stream_out.stream, before, read.frames or 0)
-    if target_fps(stream_out.stream, request.options) is None:
+    if request.plan.pace.fps is None:
         lost = encoded.last.drop_frames - encoded.last.dup_frames
         too_many = lost > max(2, before.shown // 100) and not request.is_damaged
         if written.frames != (read.frames or 0) - lost or too_many:
@@ -327,36 +336,78 @@ def _check_video(
     return written.frames
 
 
+@dataclass(frozen=True, slots=True)
+class Times:
+    """What is known of the times of the video's frames."""
+
+    are_compared: bool
+    """Whether each was compared; else only the duration, as the source does not state them."""
+    shift_s: float
+    """By how much all of the output is later than the source."""
+    slack_s: float = 0.0
+    """How uncertain that is."""
+
+
 def _check_times(
     request: Request,
     stream_out: OutputStream,
     before: StreamPackets,
     after: StreamPackets,
-    ticks: tuple[Fraction | None, Fraction | None],
+    tick: Fraction | None,
     frames: int,
-) -> bool:
-    """Compare the time of each frame, and say so; only the duration, if the source has no such times.
+) -> Times | None:
+    """Compare the time of each frame, or the duration; None if even the beginning is unknown.
 
     Of a damaged source nothing is known before it is decoded; its frames are listed as they are.
     """
     if request.is_damaged:
-        return False
-    label, fps = stream_out.stream.label, target_fps(stream_out.stream, request.options)
-    source, output = timeline(before.times, ticks[0]), timeline(after.times, ticks[1])
-    if fps is None and source and output and _are_comparable(source, output, frames):
-        missing = source.times.count - frames
-        deviation = first_deviation(source, output, missing=missing, before_key=before.before_key)
-        if deviation:
-            raise VerificationFault(f"{label}: {deviation}.")
-        return True
-    fps = fps or stream_out.stream.fps or 25.0
+        return None
+    label, pace = stream_out.stream.label, request.plan.pace
+    source, output = (
+        timeline(before.times, stream_out.stream.time_base),
+        timeline(after.times, tick),
+    )
+    if source and output and _are_comparable(pace, source, output, frames):
+        missing = source.times.count + source.times.untimed - frames
+        found = compare(source, output, missing=missing, before_key=before.before_key)
+        if found.deviation is not None:
+            raise VerificationFault(f"{label}: {found.deviation}.")
+        return Times(are_compared=True, shift_s=found.shift_s)
+    fps = pace.fps or stream_out.stream.fps or 25.0
     _check_span(label, before, after, max(VIDEO_SLACK_S, VIDEO_SLACK_FRAMES / fps))
-    return False
+    if pace.fps and output and is_faster(output, pace.fps):
+        raise VerificationFault(f"{label}: there are more than {pace.fps:g} frames in a second.")
+    if before.first_s is None or after.first_s is None:
+        return None
+    shift_s = after.first_s - before.first_s
+    return Times(are_compared=False, shift_s=shift_s, slack_s=0.5 / fps)
 
 
-def _are_comparable(source: Timeline, output: Timeline, frames: int) -> bool:
-    """Whether the source tells its frames apart by time, and the output has a time for each frame."""
-    return source.times.alike_max == 1 and output.times.count == frames
+def _are_comparable(pace: Pace, source: Timeline, output: Timeline, frames: int) -> bool:
+    """Whether frames keep their times, the source tells them apart, and the output states them all."""
+    tells_apart = source.times.alike_max == 1 or pace.tick is not None
+    return pace.fps is None and tells_apart and output.times.count == frames
+
+
+def _check_slip(
+    stream_out: OutputStream, before: StreamPackets, after: StreamPackets, times: Times
+) -> None:
+    """Compare where sound is, relative to the picture. Only if both its ends move, it has slipped:
+    priming and what cannot be decoded change one of them."""
+    ends = (before.first_s, before.end_s, after.first_s, after.end_s)
+    if before.jumps or None in ends:
+        return
+    first_s = (after.first_s or 0.0) - (before.first_s or 0.0) - times.shift_s
+    end_s = (after.end_s or 0.0) - (before.end_s or 0.0) - times.shift_s
+    is_exact = stream_out.action == "copy" and times.are_compared
+    slack_s = COPIED_SLIP_S if is_exact else ENCODED_SLIP_S + times.slack_s
+    if min(first_s, end_s) > slack_s or max(first_s, end_s) < -slack_s:
+        slip_s = min(first_s, end_s, key=abs)
+        way = "later" if slip_s > 0 else "earlier"
+        raise VerificationFault(
+            f"{stream_out.stream.label} is {abs(slip_s):.3f} s {way} than in the source, compared with the"
+            " picture."
+        )
 
 
 def _check_decoded(stream: Stream, before: StreamPackets, frames: int) -> None:
@@ -397,18 +448,29 @@ def _check_audio(
             f"{after.count}."
         )
     elif (
-        stream_out.action == "copy" and abs(after.shown - before.shown) > _primed(before, after) + 2
+        stream_out.action == "copy"
+        and abs(after.shown - before.shown) > _primed(stream_out, before, after) + 2
     ):
         raise VerificationFault(
             f"{stream_out.stream.label}: players present {before.shown} of the source's packets, "
             f"but {after.shown} of their copies."
         )
-    _check_span(stream_out.stream.label, before, after, AUDIO_SLACK_S)
+    primed_s = _primed_s(stream_out, before, after) if stream_out.action == "copy" else 0.0
+    _check_span(stream_out.stream.label, before, after, AUDIO_SLACK_S + primed_s)
 
 
-def _primed(*sides: StreamPackets) -> int:
+def _primed(stream_out: OutputStream, *sides: StreamPackets) -> int:
     """Count the packets that only one side may hide: an encoder's priming before the audio."""
-    return sum(side.hidden for side in sides if side.edit is None)
+    return sum(side.hidden for side in sides if _hides_priming_only(stream_out, side))
+
+
+def _primed_s(stream_out: OutputStream, *sides: StreamPackets) -> float:
+    """Return how long the priming is that only one side may hide."""
+    return sum(side.hidden_s for side in sides if _hides_priming_only(stream_out, side))
+
+
+def _hides_priming_only(stream_out: OutputStream, side: StreamPackets) -> bool:
+    return not side.cut and side.hidden_s <= audio_codec(stream_out.codec).priming_s_max
 
 
 def _check_samples(stream_out: OutputStream, before: StreamPackets, after: StreamPackets) -> None:

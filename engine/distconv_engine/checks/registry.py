@@ -211,7 +211,7 @@ MEASURES: tuple[Measure, ...] = (
         (Check.FRAME_TIMES,),
         "a frame that is shown earlier or later than in the source, by more than a tick of the output's"
         " clock; frames that were dropped and repeated to fit a constant rate. Absent: the source gives"
-        " no time for each frame (AVI, elementary streams), or several frames the same",
+        " no times (elementary streams), or the job sets a lower rate",
     ),
     Measure(
         "decoding",

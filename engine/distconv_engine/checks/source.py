@@ -29,7 +29,8 @@ from distconv_engine.ffmpeg.demuxers import demuxer_of
 from distconv_engine.ffmpeg.inputs import file_url
 from distconv_engine.media.evidence import before_first_key, weigh_scan
 from distconv_engine.media.ffmpeg import Decoder, Ffmpeg
-from distconv_engine.media.packets import Edit, PacketScan
+from distconv_engine.media.frame_times import Timeline, timeline
+from distconv_engine.media.packets import Edit, PacketScan, StreamPackets
 from distconv_engine.media.probe import Probe, Stream
 from distconv_engine.media.structure.check import check_structure, check_structure_of, is_long_chain
 from distconv_engine.media.structure.concatenated import check_tail
@@ -86,6 +87,12 @@ class CheckedSource:
         return before_first_key(self.probe, self.scan)
 
     @property
+    def timeline(self) -> Timeline | None:
+        """When the frames of the main video are shown; None: it has none, or does not say so."""
+        video = self.probe.main_video
+        return timeline(self.scan.of(video.index).times, video.time_base) if video else None
+
+    @property
     def duration_s(self) -> float:
         """The duration of its packets, for progress."""
         spans = (stream.span_s for stream in self.scan.streams.values())
@@ -129,7 +136,8 @@ async def check_source(ffmpeg: Ffmpeg, path: Path) -> CheckedSource:
         scan = contents.scan
     else:
         scan = await scanner.scan(url, zero_runs=zero_runs, zero_streams=never_zero)
-    check_source_packets(found, scan, structure)
+    stored = await _stored_packets(scanner, url, found, scan)
+    check_source_packets(found, scan, structure, stored)
     check_end_of_source(found, scan, state.size_bytes)
     await trio.to_thread.run_sync(_check_tail, path, scan.end_byte)
     return _checked(CheckedSource(path, state, found, scan, _passed(structure)), structure)
@@ -217,7 +225,8 @@ async def check_remote(
         raise InputFault(f"The source has SHA-256 {digest}, but the job expects {sha256.lower()}.")
     scanner = await ffmpeg.for_stored_packets(url, found)
     scan = await scanner.scan(url, zero_runs=zero_runs, zero_streams=never_zero)
-    check_source_packets(found, scan, structure)
+    stored = await _stored_packets(scanner, url, found, scan)
+    check_source_packets(found, scan, structure, stored)
     check_end_of_source(found, scan, reader.size_bytes)
     await trio.to_thread.run_sync(_check_remote_tail, reader, scan.end_byte)
     state = FileState(reader.size_bytes, 0, 0)
@@ -283,8 +292,27 @@ def never_zero_streams(found: Probe) -> list[int]:
     return [stream.index for stream in found.streams if video_codec(stream.codec).never_zero]
 
 
-def check_source_packets(found: Probe, scan: PacketScan, structure: Structure = STATED) -> None:
-    """Compare what the header says with the packets; pure. Raises `InputFault`."""
+async def _stored_packets(ffmpeg: Ffmpeg, url: str, found: Probe, scan: PacketScan) -> PacketScan:
+    """Return the scan of all packets that the file has, also of those that no reader sees.
+
+    An edit list of several parts hides what is between them, but the header counts it.
+    """
+    if not demuxer_of(found.format).hides_packets:
+        return scan
+    lacking = any(_lacks_frames(found, stream, scan.of(stream.index)) for stream in found.streams)
+    return await ffmpeg.scan(url, ignores_edits=True) if lacking else scan
+
+
+def check_source_packets(
+    found: Probe,
+    scan: PacketScan,
+    structure: Structure = STATED,
+    stored: PacketScan | None = None,
+) -> None:
+    """Compare what the header says with the packets; pure. Raises `InputFault`.
+
+    `stored` has all the packets of the file, if an edit list hides some from `scan`.
+    """
     if scan.diagnosis.damage:
         raise InputFault(
             f"The source is cut or damaged{_concatenated(scan)}: {scan.diagnosis.damage[0]}",
@@ -296,6 +324,7 @@ def check_source_packets(found: Probe, scan: PacketScan, structure: Structure = 
     streams = [stream for stream in found.streams if _is_av(stream)]
     for stream in streams:
         _check_stream(found, stream, scan, structure)
+        _check_frame_count(found, stream, stored or scan)
     if streams and not any(scan.of(stream.index).count for stream in streams):
         raise _empty(streams[0])
     _check_duration(found, scan, structure)
@@ -336,14 +365,23 @@ def _check_stream(found: Probe, stream: Stream, scan: PacketScan, structure: Str
             f"The source contains two recordings: the clock of {stream.label} goes back "
             f"{_clock(packets.back)}. Convert each separately."
         )
+
+
+def _check_frame_count(found: Probe, stream: Stream, stored: PacketScan) -> None:
+    packets = stored.of(stream.index)
+    if _lacks_frames(found, stream, packets):
+        raise InputFault(
+            f"The source is cut or damaged: {stream.label} should have {stream.frames_declared} frames,"
+            f" but has {packets.count}."
+        )
+
+
+def _lacks_frames(found: Probe, stream: Stream, packets: StreamPackets) -> bool:
+    """Whether a video stream has fewer packets than the header declares."""
     declared = stream.frames_declared
     if declared is None or not stream.is_video or not demuxer_of(found.format).counts_frames:
-        return
-    if packets.count < declared - 1 - declared * SHORT_SHARE:
-        raise InputFault(
-            f"The source is cut or damaged: {stream.label} should have {declared} frames, but has "
-            f"{packets.count}."
-        )
+        return False
+    return packets.count < declared - 1 - declared * SHORT_SHARE
 
 
 def _concatenated(scan: PacketScan) -> str:
@@ -378,6 +416,8 @@ def _lacks_s(found: Probe, scan: PacketScan) -> tuple[float, float] | None:
     if any(stream.jumps for stream in scan.streams.values()):
         return None  # the header's duration is of another clock
     longest = max(end_s, end_s - found.start_s)  # headers count from 0 or from the first packet
+    if demuxer_of(found.format).adds_start:
+        longest += _latest_start_s(found, scan)
     return (stated, longest) if longest < stated - max(SHORT_S, stated * SHORT_SHARE) else None
 
 
@@ -390,3 +430,10 @@ def _is_all_there(found: Probe, scan: PacketScan, structure: Structure) -> bool:
             stream.frames_declared for stream in streams
         )
     return demuxer.counts_bytes and structure.states_length
+
+
+def _latest_start_s(found: Probe, scan: PacketScan) -> float:
+    """Return how much later than the first stream of picture or sound the last one begins."""
+    starts = [scan.of(s.index).first_s for s in found.streams if _is_av(s)]
+    known = [start for start in starts if start is not None]
+    return max(known, default=0.0) - min(known, default=0.0)

@@ -7,6 +7,7 @@ are the one exception: bounded, printable, and only behind `title=` or `handler_
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from distconv_engine.encode.encoders import Encoder, pixel_filter
 from distconv_engine.encode.plan import OutputStream, Plan
@@ -27,6 +28,8 @@ from distconvd.model import TranscodeOptions, find_fault
 STATS_PERIOD_S = 0.5
 PASS_LOG = "two-pass"  # noqa: S105 - no password
 """Name of the first pass's statistics, in the attempt's own folder, where ffmpeg runs."""
+_ONE_AFTER_ANOTHER = r"setpts=if(isnan(PREV_OUTPTS)\,PTS\,max(PTS\,PREV_OUTPTS+1))"
+"""A filter: no frame is shown at the time of the one before it, which encoders do not accept."""
 _BITRATE_MIN = 100_000
 _LIMITED = {"tv": "tv"}
 _BRANDS = ("major_brand", "minor_version", "compatible_brands", "encoder")
@@ -121,13 +124,6 @@ def target_size(stream: Stream, options: TranscodeOptions, encoder: Encoder) -> 
         (options.max_height or height) / max(1, height),
     )
     return _even(width * ratio, encoder.min_side), _even(height * ratio, encoder.min_side)
-
-
-def target_fps(stream: Stream, options: TranscodeOptions) -> float | None:
-    """Return the frame rate to reduce to, or None when every frame is kept."""
-    if options.max_fps is None or stream.fps is None or stream.fps <= options.max_fps * 1.001:
-        return None
-    return options.max_fps
 
 
 def is_ten_bit(stream: Stream, encoder: Encoder) -> bool:
@@ -289,7 +285,7 @@ def _video(
     encoder, options, stream = request.encoder, request.options, stream_out.stream
     argv = [f"-c:{spec}", encoder.name]
     argv += [f"-filter:{spec}", ",".join(_filters(request, stream))]
-    argv += [*_clock(request, stream, spec), *_rate(request, stream)]
+    argv += [*_clock(request, spec), *_rate(request, stream)]
     preset = encoder.preset_default if options.preset is None else encoder.presets[options.preset]
     argv += [encoder.preset_option, preset]
     if options.tune is not None and encoder.tune_option:
@@ -300,15 +296,22 @@ def _video(
     return argv if tag is None else [*argv, f"-tag:{spec}", tag]
 
 
-def _clock(request: Request, stream: Stream, spec: str) -> list[str]:
+def _clock(request: Request, spec: str) -> list[str]:
     """Let every frame keep its own time, to the tick of the source, unless a rate is asked for.
 
     ffmpeg's default counts in frames of the rate that it has guessed, and drops what does not fit.
     """
-    if target_fps(stream, request.options) is not None:
+    pace = request.plan.pace
+    if pace.fps is not None:
         return [f"-fps_mode:{spec}", "vfr"]
-    own_ticks = ["demux" if request.tools.names_time_bases else "-1"]
-    return [f"-fps_mode:{spec}", "passthrough", f"-enc_time_base:{spec}", *own_ticks]
+    tick = "demux" if request.tools.names_time_bases else "-1"
+    if pace.tick is not None:
+        tick = _ratio(pace.tick)
+    return [f"-fps_mode:{spec}", "passthrough", f"-enc_time_base:{spec}", tick]
+
+
+def _ratio(number: Fraction) -> str:
+    return f"{number.numerator}/{number.denominator}"
 
 
 def _filters(request: Request, stream: Stream) -> list[str]:
@@ -316,10 +319,12 @@ def _filters(request: Request, stream: Stream) -> list[str]:
     chain: list[str] = []
     if stream.is_interlaced:
         chain.append("bwdif=mode=send_frame:deint=interlaced")
-    fps = target_fps(stream, options)
-    if fps is not None:
+    pace = request.plan.pace
+    if pace.fps is not None:
         # `pass` keeps an incomplete last frame; without it a film of one frame would have none.
-        chain.append(f"fps={fps:g}:eof_action=pass")
+        chain.append(f"fps={pace.fps:g}:eof_action=pass")
+    if pace.tick is not None:
+        chain += [f"settb={_ratio(pace.tick)}", _ONE_AFTER_ANOTHER]
     size = target_size(stream, options, encoder)
     scale = [f"{size[0]}:{size[1]}"] if size != stream.shown_size else []
     if stream.is_full_range:  # else ffmpeg before 7 reduces the levels, which stay tagged as full

@@ -5,13 +5,15 @@ verified against it, and the report lists it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from distconv_engine.encode.pace import UNCHANGED, Pace, pace_of
 from distconv_engine.failures import InputFault
 from distconv_engine.ffmpeg.codecs import COVERS, TEXT_SUBTITLES, audio_codec, video_codec
 from distconv_engine.ffmpeg.containers import CONTAINERS, Container
 from distconv_engine.ffmpeg.demuxers import demuxer_of
+from distconv_engine.media.frame_times import Timeline
 from distconv_engine.media.packets import Edit
 from distconv_engine.media.probe import Probe, Stream
 from distconvd.model import (
@@ -94,6 +96,8 @@ class Plan:
     """When the source was recorded."""
     has_free_tags: bool = False
     """Whether the source has tags with names of a maker's own, such as a phone's."""
+    pace: Pace = UNCHANGED
+    """When the frames of its video are shown."""
 
     @property
     def video(self) -> OutputStream | None:
@@ -148,10 +152,19 @@ class _Draft:
     """What it supports, but worse than another container would."""
 
 
-def make_plan(job: Job, probe: Probe, edits: Mapping[int, Edit] | None = None) -> Plan:
+def make_plan(
+    job: Job,
+    probe: Probe,
+    edits: Mapping[int, Edit] | None = None,
+    timeline: Timeline | None = None,
+) -> Plan:
     """Return the plan; raises `InputFault` when the job asks for the impossible.
 
-    `edits` says where edit lists hide a part of a stream, by stream index.
+    Args:
+        job: what is asked for.
+        probe: what the source says of itself.
+        edits: where edit lists hide a part of a stream, by stream index.
+        timeline: when the frames of the main video are shown, if the source says so.
     """
     codec = canonical_codec(job.target_codec)
     if codec not in CODECS:
@@ -165,7 +178,8 @@ def make_plan(job: Job, probe: Probe, edits: Mapping[int, Edit] | None = None) -
     ]
     whole = [draft for draft in drafts if not draft.unsupported]
     best = [draft for draft in whole if not draft.degraded]
-    return _finish(codec, job.options, probe, (best or whole or drafts)[0], edits or {})
+    plan = _finish(codec, job.options, probe, (best or whole or drafts)[0], edits or {})
+    return replace(plan, pace=pace_of(probe.main_video, job.options, timeline))
 
 
 def _containers(job: Job, codec: str) -> list[Container]:

@@ -45,6 +45,8 @@ class AudioCodec:
     downmixes_many: bool = False
     """Whether more than 8 channels are mixed down if their layout is known."""
     copy_options: tuple[str, ...] = ()
+    priming_s_max: float = 0.15
+    """The most that an encoder inserts in front for players to skip: HE-AAC's 5,186 samples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ AUDIO_CODECS: dict[str, AudioCodec] = {
         AudioCodec(
             "opus", "libopus", {1: 64, 2: 128, 6: 256, 8: 384}, kbps_max_a_channel=256,
             layout_filter="aformat=channel_layouts=7.1|6.1|5.1|5.0|quad|stereo|mono",
-            downmixes_many=True,
+            downmixes_many=True, priming_s_max=65_535 / 48_000,
         ),
         # ffmpeg before 6 treats FLAC in MP4 as experimental, although it is standardized.
         AudioCodec("flac", copy_options=("-strict", "-2")),

@@ -25,6 +25,10 @@ class Demuxer:
     repeat the previous picture.)"""
     counts_bytes: bool = False
     """Its structure shows that all packets are there, so its duration is only a guess."""
+    adds_start: bool = False
+    """The duration that ffprobe gives may count the time before a stream that begins late twice."""
+    hides_packets: bool = False
+    """Its edit lists hide packets, some so well that no reader sees them; `-ignore_editlist` shows all."""
     places_packets: bool = False
     """Each packet is reported with its true place in the file."""
     ends_with_packet: bool = False
@@ -38,7 +42,8 @@ class Demuxer:
 _WITH_FACTS = (
     Demuxer(
         "mov", ("mp4", "m4a", "3gp", "3g2", "mj2"),
-        states_duration=True, counts_frames=True, places_packets=True, states_marks=True,
+        states_duration=True, counts_frames=True, hides_packets=True, places_packets=True,
+        states_marks=True,
     ),
     Demuxer(
         "matroska", ("webm",), states_duration=True, counts_bytes=True, places_packets=True,
@@ -49,8 +54,8 @@ _WITH_FACTS = (
     Demuxer("flv", states_duration=True, places_packets=True, restarts_clock=True),
     Demuxer("live_flv", restarts_clock=True),
     Demuxer("mpeg", restarts_clock=True),
-    Demuxer("asf", states_duration=True, counts_bytes=True),
-    Demuxer("ogg", states_duration=True, restarts_clock=True),
+    Demuxer("asf", states_duration=True, counts_bytes=True, adds_start=True),
+    Demuxer("ogg", states_duration=True, adds_start=True, restarts_clock=True),
     Demuxer("mxf", states_duration=True),
     Demuxer("wav", states_duration=True),
     Demuxer("flac", states_duration=True),

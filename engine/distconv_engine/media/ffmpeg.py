@@ -188,6 +188,7 @@ class Ffmpeg:
         formats: str | None = None,
         stdin: int | None = None,
         hashes: PacketHashes | None = None,
+        ignores_edits: bool = False,
     ) -> PacketScan:
         """Count the packets of `url`.
 
@@ -198,11 +199,13 @@ class Ffmpeg:
             formats: the only demuxers allowed.
             stdin: what `STDIN` stands for.
             hashes: takes the hashes of the packets, if they are needed.
+            ignores_edits: count what the edit lists of an MP4 hide, too.
         """
         suspects = frozenset(zero_streams) if zero_runs else frozenset[int]()
         table = PacketTable(zero_runs, suspects, hashes)
         splitter = LineSplitter(table.line)
         options = packet_options(with_hashes=hashes is not None)
+        options += ["-ignore_editlist", "1"] if ignores_edits else []
         argv = [self.tools.ffprobe, *options, *read_arguments(url, formats)]
         result = await self.run(argv, on_stdout=splitter.feed, stdin=stdin)
         splitter.close()

@@ -7,12 +7,19 @@ about a byte a frame for a variable one.
 
 import zlib
 from array import array
+from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
 from heapq import heappop, heappush
 from itertools import pairwise
+from math import ceil
 
 REORDERED_MAX = 64
 """No codec shows a frame more places after its decoding: 16 in H.264 and HEVC, twice that in fields."""
+SAME_RATE = 1.001
+"""30 frames a second and 30,000 in 1,001 seconds are one rate to whoever asks for it."""
+_ROUNDING = 1e-9
 _BLOCK_TIMES = 1 << 14
 BYTES_MAX = 64_000_000
 """Of compressed times of one file; more are given up: a film of weeks."""
@@ -40,7 +47,9 @@ class FrameTimes:
         self.count = 0
         self.packed_bytes = 0
         self.is_complete = True
-        """Whether every frame had a time, in order, within the bound."""
+        """Whether all times are here, in order, within the bound."""
+        self.untimed = 0
+        """Frames that came without a time; some containers state only one in several."""
         self.alike_max = 0
         """The most frames at one time; 1: the clock is fine enough to tell them apart."""
         self._alike = 0
@@ -52,7 +61,7 @@ class FrameTimes:
     def add(self, ticks: int | None, *, clock_restarts: bool = False) -> None:
         """Take the next packet's time, in the order of decoding."""
         if ticks is None:
-            self.is_complete = False
+            self.untimed += 1
             return
         if clock_restarts:
             self.close()
@@ -91,6 +100,43 @@ class FrameTimes:
             return
         self._packed.append(packed)
         self.packed_bytes += len(packed)
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """The times of a stream's frames, and the tick in which they are counted, in seconds."""
+
+    times: FrameTimes
+    tick: Fraction
+
+
+def timeline(times: FrameTimes, tick: Fraction | None) -> Timeline | None:
+    """Return the timeline of a stream, or None if it does not say when its frames are shown."""
+    if tick is None or not times.is_complete or not times.count:
+        return None
+    return Timeline(times, tick)
+
+
+def is_faster(found: Timeline, fps: float) -> bool:
+    """Whether there are more frames than `fps` allows: on the whole, or in any second.
+
+    (For a rate below one frame a second: in the time of any frame.)
+    """
+    window_s = max(1.0, 1 / fps)
+    allowed = ceil(fps * window_s - _ROUNDING)
+    window = window_s / float(found.tick)
+    recent = deque[int](maxlen=allowed)
+    first = last = None
+    for ticks in found.times:
+        # A clock that rounds puts a frame up to half a tick too early.
+        if len(recent) == allowed and 0 <= ticks - recent[0] < window - 0.5:
+            return True
+        recent.append(ticks)
+        first, last = ticks if first is None else first, ticks
+    if first is None or last is None or last <= first:
+        return False
+    mean = (found.times.count - 1) / ((last - first) * float(found.tick))
+    return mean > fps * SAME_RATE
 
 
 def _packed(times: "array[int]") -> bytes:

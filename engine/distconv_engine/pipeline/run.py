@@ -79,13 +79,15 @@ class Pipeline:
         checked = source.checked
         found = await self._attempt.ffmpeg.add_frame_data(checked.probe, checked.url)
         checked = replace(checked, probe=found)
-        plan = make_plan(self._attempt.job, checked.probe, self._edits(checked))
+        # In a thread, as a long film has a million frames; so is the check of the output.
+        plan = await trio.to_thread.run_sync(
+            make_plan, self._attempt.job, checked.probe, self._edits(checked), checked.timeline
+        )
         async with open_sink(self._attempt, checked, plan) as sink:
             output, fallbacks = await self._encode(checked, plan, sink, encoders)
             # Seam: extra outputs of the same source.
             self._enter("verify")
             evidence = await output.read_evidence()
-            # In a thread, as a long film has a million frames.
             verified = await trio.to_thread.run_sync(
                 check_output, output.request, checked, output.encoded, evidence
             )

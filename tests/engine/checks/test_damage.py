@@ -11,11 +11,10 @@ from distconv_engine.checks.damage import (
     packet_losses,
     words_of,
 )
-from distconv_engine.checks.frame_times import Timeline
 from distconv_engine.failures import InputFault
 from distconv_engine.ffmpeg.run import RunResult
 from distconv_engine.ffmpeg.stderr import Diagnosis, ReadCount
-from distconv_engine.media.frame_times import FrameTimes
+from distconv_engine.media.frame_times import FrameTimes, Timeline
 from distconv_engine.media.packets import PacketScan, StreamPackets
 from distconv_engine.media.probe import Probe, Stream
 

@@ -5,8 +5,8 @@ from fractions import Fraction
 
 import pytest
 
-from distconv_engine.checks.frame_times import Timeline, first_deviation, timeline
-from distconv_engine.media.frame_times import FrameTimes
+from distconv_engine.checks.frame_times import Deviation, compare
+from distconv_engine.media.frame_times import FrameTimes, Timeline, timeline
 
 MS = Fraction(1, 1000)
 PHONE: Sequence[int] = (0, 33, 67, 110, 133, 290, 300)
@@ -18,6 +18,10 @@ def line(times: Sequence[int], tick: Fraction = MS) -> Timeline:
         made.add(ticks)
     made.close()
     return Timeline(made, tick)
+
+
+def first_deviation(source: Timeline, output: Timeline, *, missing: int) -> Deviation | None:
+    return compare(source, output, missing=missing).deviation
 
 
 @pytest.mark.parametrize("start", [0, 1400, -21])
@@ -87,11 +91,45 @@ def test_a_jump_of_the_clock_is_closed_and_times_go_on_behind_it(restart: int) -
     assert found.number == 5
 
 
-@pytest.mark.parametrize("times", [(), (0, None, 80)], ids=["none", "one lacks"])
+@pytest.mark.parametrize("times", [(), (None, None)], ids=["empty", "no times"])
 def test_a_list_with_gaps_is_no_timeline(times: Sequence[int | None]) -> None:
     made = FrameTimes()
     for ticks in times:
         made.add(ticks)
     made.close()
     assert timeline(made, MS) is None
-    assert timeline(None, MS) is None
+    assert timeline(made, None) is None
+
+
+@pytest.mark.parametrize("known", [(0, 3, 6), (2, 3), (0, 1, 2, 3, 4, 5)])
+def test_where_only_some_frames_have_a_time_those_are_compared(known: tuple[int, ...]) -> None:
+    source = FrameTimes()
+    for number, ticks in enumerate(PHONE):
+        source.add(ticks if number in known else None)
+    source.close()
+    before = Timeline(source, MS)
+    shown = PHONE[known[0] :]
+    assert first_deviation(before, line(shown), missing=0) is None
+    moved = [ticks + 3 * (ticks == PHONE[known[-1]]) for ticks in shown]
+    assert first_deviation(before, line(moved), missing=0) is not None
+
+
+def test_a_long_film_with_few_times_is_compared() -> None:
+    source = FrameTimes()
+    for number in range(50_000):
+        source.add(number * 40 if number % 25 == 0 else None)
+    source.close()
+    even = line([number * 40 for number in range(50_000)])
+    assert first_deviation(Timeline(source, MS), even, missing=0) is None
+
+
+def test_frames_that_share_a_tick_may_lie_anywhere_in_it() -> None:
+    before = line((0, 0, 1, 1, 2, 2))
+    assert first_deviation(before, line(range(6), MS / 2), missing=0) is None
+    assert first_deviation(before, line((0, 1, 2, 3, 8, 9), MS / 2), missing=0) is not None
+
+
+@pytest.mark.parametrize("shift", [0, 1400, -21])
+def test_how_far_all_of_it_has_moved_is_told(shift: int) -> None:
+    moved = line([shift + ticks for ticks in PHONE[2:]])
+    assert compare(line(PHONE), moved, missing=2).shift_s == pytest.approx(shift / 1000)

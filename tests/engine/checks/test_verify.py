@@ -204,6 +204,26 @@ def test_a_frame_that_is_shown_at_another_time_is_found() -> None:
         case.check()
 
 
+@pytest.mark.parametrize("slip_s,found", [(0.02, False), (0.05, True), (-0.05, True)])
+def test_copied_sound_that_slips_against_the_picture_is_found(slip_s: float, found: bool) -> None:
+    case = correct_case()
+    timed(case)
+    case.after.streams[1] = packets(200, 4.1 + slip_s, first_s=slip_s)
+    if found:
+        way = "later" if slip_s > 0 else "earlier"
+        with pytest.raises(VerificationFault, match=rf"audio #1 \(aac\) is 0.050 s {way} than"):
+            case.check()
+    else:
+        case.check()
+
+
+def test_sound_of_which_only_the_beginning_moves_has_not_slipped() -> None:
+    case = correct_case()
+    timed(case)
+    case.after.streams[1] = packets(200, 4.1, first_s=-0.021)
+    case.check()
+
+
 # --------------------------------------------------------------------------------- the source
 
 
@@ -323,6 +343,24 @@ def test_decode_errors_count_beyond_those_before_the_first_key_frame() -> None:
         weigh_decode(diagnosis, {0: 4})
     with pytest.raises(InputFault, match="5 frames cannot"):
         weigh_decode(diagnosis, {1: 5})
+
+
+def test_frames_that_an_edit_list_hides_from_every_reader_do_not_lack() -> None:
+    shown = PacketScan({0: packets(52, 2.0), 1: packets(100, 2.0)})
+    found = dataclasses.replace(FOUND, duration_s=2.0)
+    check_source_packets(found, shown, stored=whole())
+    with pytest.raises(InputFault, match="should have 100 frames, but has 60"):
+        check_source_packets(found, shown, stored=PacketScan({0: packets(60, 2.4)}))
+
+
+def test_where_a_late_stream_makes_the_stated_duration_longer_it_is_no_cut() -> None:
+    late = PacketScan({0: packets(100, 4.0), 1: packets(160, 4.0, first_s=0.8)})
+    found = dataclasses.replace(FOUND, duration_s=4.8, format="ogg")
+    check_source_packets(found, late)
+    with pytest.raises(InputFault, match=r"its header says 4\.80 s"):
+        check_source_packets(found, whole())
+    with pytest.raises(InputFault, match=r"its header says 4\.80 s"):
+        check_source_packets(dataclasses.replace(found, format="flv"), late)
 
 
 def clocked(*times_s: float) -> StreamPackets:

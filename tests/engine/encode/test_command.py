@@ -1,6 +1,7 @@
 """Check the arguments that a plan becomes, as tables; no ffmpeg runs here."""
 
 import dataclasses
+from fractions import Fraction
 from typing import Any
 
 import msgspec
@@ -8,6 +9,7 @@ import pytest
 
 from distconv_engine.encode.command import Request, commands, cover_commands, target_size
 from distconv_engine.encode.encoders import ENCODERS, encoders_of
+from distconv_engine.encode.pace import Pace
 from distconv_engine.encode.plan import make_plan
 from distconv_engine.failures import InputFault
 from distconv_engine.ffmpeg.tools import Tools
@@ -146,6 +148,15 @@ def test_every_frame_keeps_its_time_to_the_tick_of_the_source(
         spec = "v" if argv[-2:] == ["null", "-"] else "0"
         assert value(argv, f"-fps_mode:{spec}") == "passthrough"
         assert value(argv, f"-enc_time_base:{spec}") == ticks
+
+
+def test_frames_at_one_time_are_moved_apart_within_their_tick() -> None:
+    request = request_of("h264")
+    pace = Pace(tick=Fraction(1, 2000))
+    request = dataclasses.replace(request, plan=dataclasses.replace(request.plan, pace=pace))
+    (argv,) = commands(request)
+    assert (value(argv, "-filter:0") or "").startswith("settb=1/2000,setpts=if(isnan(PREV_OUTPTS)")
+    assert value(argv, "-enc_time_base:0") == "1/2000"
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """The list of frame times: in order, exact, and small."""
 
 import random
+from collections.abc import Callable
+from fractions import Fraction
 
 import pytest
 
 from distconv_engine.media import frame_times
-from distconv_engine.media.frame_times import FrameTimes
+from distconv_engine.media.frame_times import FrameTimes, Timeline, is_faster
 
 
 def times_in(times: list[int]) -> FrameTimes:
@@ -61,3 +63,42 @@ def test_frames_at_one_time_are_counted(times: list[int], alike: int) -> None:
     found = times_in(times)
     assert found.alike_max == alike
     assert found.is_complete
+
+
+def constant(fps: Fraction | int, clock: int, seconds: int = 5) -> Timeline:
+    times = [round(number * clock / fps) for number in range(int(seconds * fps))]
+    return Timeline(times_in(times), Fraction(1, clock))
+
+
+def rising(clock: int) -> Timeline:
+    """Ten frames a second for ten seconds, then 60 for one: 14 on the whole."""
+    slow = [number * clock // 10 for number in range(100)]
+    return Timeline(
+        times_in([*slow, *(10 * clock + number * clock // 60 for number in range(60))]),
+        Fraction(1, clock),
+    )
+
+
+@pytest.mark.parametrize("clock", [1000, 90_000])
+@pytest.mark.parametrize(
+    "made,fps,expected",
+    [
+        (lambda clock: constant(30, clock), 30, False),
+        (lambda clock: constant(30, clock), 29.9, True),
+        (lambda clock: constant(Fraction(30_000, 1001), clock), 29.97, False),
+        (lambda clock: constant(Fraction(24_000, 1001), clock), 23.976, False),
+        (lambda clock: constant(144, clock), 144, False),
+        (lambda clock: constant(144, clock), 143, True),
+        (lambda clock: constant(25, clock), 24, True),
+        (lambda clock: constant(2000, clock), 1000, True),
+        (lambda clock: constant(1, clock), 0.5, True),
+        (lambda clock: constant(1, clock), 1, False),
+        (rising, 30, True),
+        (rising, 60, False),
+        (lambda clock: Timeline(times_in([0]), Fraction(1, clock)), 0.01, False),
+    ],
+)
+def test_a_rate_is_exceeded_on_the_whole_or_in_any_second(
+    made: Callable[[int], Timeline], fps: float, expected: bool, clock: int
+) -> None:
+    assert is_faster(made(clock), fps) == expected

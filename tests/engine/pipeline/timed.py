@@ -6,6 +6,7 @@ _RISE = (
     f"-f lavfi -i testsrc2=s=64x36:r=60:d=18 {_A.format(18)} "
     f"-vf select='if(lt(t\\,12)\\,eq(mod(n\\,6)\\,0)\\,1)' -fps_mode passthrough {_X} -c:a aac"
 )
+_FAST = f"-f lavfi -i testsrc2=s=64x36:r=2000:d=1 {_X} -bf 0"
 
 TIMED: dict[str, tuple[str, str, int]] = {
     "rate-rises": ("rise.mp4", _RISE, 480),
@@ -44,6 +45,7 @@ TIMED: dict[str, tuple[str, str, int]] = {
         ),
         51,
     ),
-    "rate-2000": ("rate2000.mp4", f"-f lavfi -i testsrc2=s=64x36:r=2000:d=1 {_X} -bf 0", 2000),
+    "rate-2000": ("rate2000.mp4", _FAST, 2000),
+    "rate-2000-mkv": ("rate2000.mkv", _FAST, 2000),
 }
 """File name, arguments, and the number of its frames."""
