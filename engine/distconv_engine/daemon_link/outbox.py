@@ -4,6 +4,9 @@ A report is written before it is sent, so it survives the engine, and a finished
 encoded again because its report was lost. Reports are idempotent at the daemon, so one that is sent
 twice does no harm.
 
+A report whose contents the daemon refuses would be refused again, and so would that of the next encode.
+So it is replaced by a short failure, which ends the job.
+
 Resource handling: `put` returns once the report is durable; `run` sends until it is cancelled.
 """
 
@@ -18,9 +21,14 @@ from distconv_engine.backoff import Backoff
 from distconv_engine.daemon_link.http import DaemonApi, DaemonUnavailable, Rejected
 from distconv_engine.files import describe_fault, safe_name, write_durably
 from distconv_engine.logs import Log
-from distconvd.model import HeldJob
+from distconvd.model import FailReport, FailureClass, HeldJob
 
 ReportKind = Literal["complete", "fail", "release"]
+
+_CONTENTS_REFUSED = frozenset({400, 413, 415, 422, 431})
+"""Statuses that say that the contents of a report are at fault, not when or by whom it is sent."""
+_WORDS_MAX = 1000
+"""Characters of the failure that is sent instead."""
 
 
 class StoredReport(msgspec.Struct, frozen=True):
@@ -30,6 +38,14 @@ class StoredReport(msgspec.Struct, frozen=True):
     attempt: int
     kind: ReportKind
     body: msgspec.Raw
+    is_substitute: bool = False
+    """It stands for a report that the daemon refused."""
+
+
+class _Sender(msgspec.Struct):
+    """What is repeated of a refused report."""
+
+    engine_id: str | None = None
 
 
 @dataclass(slots=True)
@@ -67,21 +83,26 @@ class Outbox:
             return
         report = StoredReport(job_id, attempt, kind, msgspec.Raw(msgspec.json.encode(body)))
         path = self._directory / f"{safe_name(job_id)}.{attempt}.json"
-        content = msgspec.json.encode(report)
+        entry = _Entry(path, report, trio.Event())
+        await self._store(entry)
+        self._entries[job_id, attempt] = entry
+        self._wake.set()
+
+    async def _store(self, entry: _Entry) -> None:
+        """Write a report to disk, in the place of an earlier one of the same attempt."""
+        content = msgspec.json.encode(entry.report)
         try:
             with trio.CancelScope(shield=True):  # half a report is worse than a late cancellation
-                await trio.to_thread.run_sync(write_durably, path, content)
+                await trio.to_thread.run_sync(write_durably, entry.path, content)
         except OSError as error:
             # A full disk is when a report matters most: it is sent from memory, and the daemon's
             # lease covers the case that this engine dies before that.
             self._log.error(
                 "report is not stored on disk",
-                job_id=job_id,
-                attempt=attempt,
+                job_id=entry.report.job_id,
+                attempt=entry.report.attempt,
                 reason=describe_fault(error),
             )
-        self._entries[job_id, attempt] = _Entry(path, report, trio.Event())
-        self._wake.set()
 
     async def wait_delivered(self, job_id: str, attempt: int) -> None:
         """Wait until the daemon has acknowledged or finally rejected the report."""
@@ -116,6 +137,10 @@ class Outbox:
                 self._log.warning("report rejected", job_id=key[0], attempt=key[1], reason=error)
                 if error.is_key_trouble:
                     continue
+                if error.status in _CONTENTS_REFUSED and not entry.report.is_substitute:
+                    entry.report = _substitute(entry.report, error)
+                    await self._store(entry)
+                    continue
             else:
                 self._log.info(
                     "report delivered", job_id=key[0], attempt=key[1], kind=entry.report.kind
@@ -140,3 +165,15 @@ class Outbox:
             self._entries[report.job_id, report.attempt] = _Entry(path, report, trio.Event())
         if self._entries:
             self._wake.set()
+
+
+def _substitute(refused: StoredReport, error: Rejected) -> StoredReport:
+    """Return a failure to send instead of a report whose contents the daemon refused.
+
+    Its class is `input`: no other attempt would be reported otherwise.
+    """
+    sender = msgspec.json.decode(refused.body, type=_Sender)
+    words = f"The daemon refused the report {refused.kind!r} of this attempt: {error}"
+    failure = FailReport(words[:_WORDS_MAX], refused.attempt, sender.engine_id, FailureClass.INPUT)
+    body = msgspec.Raw(msgspec.json.encode(failure))
+    return StoredReport(refused.job_id, refused.attempt, "fail", body, is_substitute=True)

@@ -1,6 +1,9 @@
 """Build the report of a success: what became of the source, and what was verified."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import msgspec
 
 from distconv_engine.attempts.context import Attempt
 from distconv_engine.checks.output import Verified
@@ -9,6 +12,10 @@ from distconv_engine.checks.source import CheckedSource
 from distconv_engine.ffmpeg.tools import Tools
 from distconv_engine.pipeline.outputs import Output, Published
 from distconvd.model import CompleteReport, Limits, ReportedResult, mask_urls
+
+_LISTS = ("kept", "dropped", "checks", "notes", "damage")
+_RESULT_BYTES_MAX = Limits.body_bytes // 2
+"""A result beyond this would not leave enough of a request's body for the rest of the report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +38,7 @@ class Finished:
 
     def damage(self) -> list[str]:
         """Return what of a damaged source is lost."""
-        found = [*self.source.damage, *self.verified.damage] if self.source.damage else []
-        return [words[: Limits.result_chars] for words in found][: Limits.result_entries]
+        return [*self.source.damage, *self.verified.damage] if self.source.damage else []
 
     def notes(self) -> list[str]:
         """Return what else there is to know."""
@@ -56,8 +62,35 @@ def report_of(attempt: Attempt, finished: Finished, *, wall_s: float) -> Complet
     url, engine_id = finished.published.url, attempt.context.engine_id
     if not (attempt.job.output and attempt.job.output.url):
         url = mask_urls(url)  # the engine's own place, whose secrets are not the submitter's
-    result = _result_of(finished, engine_id, wall_s)
+    result = within_bounds(_result_of(finished, engine_id, wall_s))
     return CompleteReport(url, attempt.job.attempt, engine_id, result)
+
+
+def within_bounds(result: ReportedResult) -> ReportedResult:
+    """Return a result that the daemon takes, however many streams a file has and whatever they say.
+
+    A long text is cut, and the last entry of a long list says how many are left out.
+    """
+    entries_max = Limits.result_entries
+    lists = {name: getattr(result, name) for name in _LISTS}
+    while True:
+        cut = {name: shortened(found, entries_max) for name, found in lists.items() if found}
+        bounded = msgspec.structs.replace(result, **cut)
+        if len(msgspec.json.encode(bounded)) <= _RESULT_BYTES_MAX or entries_max == 1:
+            return bounded
+        entries_max //= 2
+
+
+def shortened(entries: Sequence[str], entries_max: int) -> list[str]:
+    """Return the entries within the bounds; the last one may say how many are left out."""
+    texts = [
+        text if len(text) <= Limits.result_chars else text[: Limits.result_chars - 1] + "…"
+        for text in entries[:entries_max]
+    ]
+    left_out = len(entries) - entries_max
+    if left_out > 0:
+        texts[-1] = f"… and {left_out + 1} more, which are left out of this list"
+    return texts
 
 
 def _result_of(finished: Finished, engine_id: str, wall_s: float) -> ReportedResult:
@@ -83,7 +116,7 @@ def _result_of(finished: Finished, engine_id: str, wall_s: float) -> ReportedRes
             *plan.dropped,
             *(f"{stream.label}, which has no packets" for stream in source.empty),
             *verified.lost,
-        ][: Limits.result_entries],
+        ],
         checks=finished.checks(),
         notes=finished.notes() or None,
         damage=finished.damage() or None,

@@ -17,7 +17,7 @@ from distconv_engine.files import safe_name, write_durably
 from distconv_engine.logs import Log
 from distconvd.edge.problems import type_of
 from distconvd.errors import Forbidden, NotAssigned
-from distconvd.model import CompleteReport
+from distconvd.model import CompleteReport, FailReport, FailureClass
 
 REPORT = CompleteReport("file:///out.mp4", 1, "e1")
 
@@ -90,7 +90,7 @@ async def test_a_report_is_tried_again_until_the_daemon_accepts_it(tmp_path: Pat
     assert len(api.sent) == 1
 
 
-@pytest.mark.parametrize("status", [400, 404, 409, 422])
+@pytest.mark.parametrize("status", [404, 409])
 async def test_a_report_that_the_daemon_rejects_for_good_is_removed(
     status: int, tmp_path: Path
 ) -> None:
@@ -109,6 +109,43 @@ async def test_a_report_on_a_job_that_never_was_this_engines_is_removed(tmp_path
     await deliver(outbox, ("1_1", 1))
     assert not api.sent
     assert not list((tmp_path / "outbox").iterdir())
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+async def test_a_report_that_the_daemon_cannot_take_becomes_a_failure_that_ends_the_job(
+    tmp_path: Path, status: int
+) -> None:
+    outbox, api = make(tmp_path)
+    await outbox.put("1_1", 1, "complete", REPORT)
+    api.answers["1_1"] = [Rejected(status, "result.kept: at most 256 entries" * 100)]
+    await deliver(outbox, ("1_1", 1))
+    [(job_id, kind, body)] = api.sent
+    failure = msgspec.json.decode(body, type=FailReport)
+    assert (job_id, kind, failure.attempt, failure.engine_id) == ("1_1", "fail", 1, "e1")
+    assert failure.error_class is FailureClass.INPUT
+    assert f"{status}: result.kept: at most 256 entries" in failure.error_message
+    assert len(failure.error_message) <= 1000
+
+
+async def test_a_refused_failure_is_replaced_once_and_then_given_up(tmp_path: Path) -> None:
+    outbox, api = make(tmp_path)
+    await outbox.put("1_1", 1, "fail", FailReport("x", 1, "e1"))
+    api.answers["1_1"] = [Rejected(400, "no"), Rejected(400, "no")]
+    await deliver(outbox, ("1_1", 1))
+    assert api.sent == []
+    assert len(outbox) == 0
+
+
+async def test_the_replacement_of_a_refused_report_survives_the_engine(tmp_path: Path) -> None:
+    outbox, api = make(tmp_path)
+    await outbox.put("1_1", 1, "complete", REPORT)
+    api.answers["1_1"] = [Rejected(400, "no"), *[DaemonUnavailable("away")] * 3]
+    with trio.move_on_after(0.2):
+        await outbox.run()
+    again, second = make(tmp_path)
+    second.answers["1_1"] = []
+    await deliver(again, ("1_1", 1))
+    assert [kind for _, kind, _ in second.sent or api.sent] == ["fail"]
 
 
 async def test_an_undeliverable_report_does_not_delay_another(tmp_path: Path) -> None:
