@@ -39,6 +39,10 @@ class InputFault(JobFailure):
     error_class = FailureClass.INPUT
 
 
+class Unusable(InputFault):
+    """The source is no film, or cannot be decoded by anybody: not even in part."""
+
+
 def cut_short(what: str, needed: int, size: int) -> InputFault:
     """Return the failure of a file of `size` bytes that should have `needed` for `what`."""
     return InputFault(

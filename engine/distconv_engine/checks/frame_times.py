@@ -56,7 +56,9 @@ def compare(source: Timeline, output: Timeline, *, missing: int, before_key: int
         before_key: how many packets come before the source's first key frame.
     """
     best: Comparison | None = None
-    for skipped in range(min(max(missing, 0), _LEADING_MAX + before_key) + 1):
+    # With a constant rate several fit. What a decoder leaves out is first of all what precedes a key.
+    candidates = range(min(max(missing, 0), _LEADING_MAX + before_key) + 1)
+    for skipped in sorted(candidates, key=lambda number: abs(number - before_key)):
         found = _Run(source, output, missing - skipped).run(skipped)
         if found.deviation is None:
             return found

@@ -23,7 +23,7 @@ from distconv_engine.checks.damage import (
     words_of,
 )
 from distconv_engine.checks.registry import Check, Note
-from distconv_engine.failures import InputFault, NoAccess
+from distconv_engine.failures import InputFault, NoAccess, Unusable
 from distconv_engine.ffmpeg.codecs import video_codec
 from distconv_engine.ffmpeg.demuxers import demuxer_of
 from distconv_engine.ffmpeg.inputs import file_url
@@ -41,6 +41,7 @@ from distconv_engine.transfer.range_reader import NotStreamable, RangeReader
 SHORT_S = 0.3
 """A stated duration may exceed that of the packets by this much: muxers round, often upwards."""
 SHORT_SHARE = 0.005
+_UNKNOWN_CODECS = frozenset({"unknown", "none"})
 _MESSAGES = {"bad-chapter": Note.BAD_CHAPTER}
 """What is worth a note, of the kinds of messages that concern neither picture nor sound."""
 
@@ -158,6 +159,8 @@ async def check_damaged(ffmpeg: Ffmpeg, path: Path) -> CheckedSource:
     losses: list[str] = []
     try:
         whole = await check_source(ffmpeg, path)
+    except Unusable:
+        raise
     except InputFault as fault:
         losses.append(words_of(fault))
         whole = await _read_damaged(ffmpeg, path, state)
@@ -286,7 +289,11 @@ def never_zero_streams(found: Probe) -> list[int]:
         InputFault: there is neither video nor audio.
     """
     if not any(stream.kind in ("video", "audio") for stream in found.streams):
-        raise InputFault("The source has neither video nor audio.")
+        raise Unusable("The source has neither video nor audio.")
+    main = found.main_video
+    if main is not None and main.codec in _UNKNOWN_CODECS:
+        tag = f" '{main.codec_tag}'" if main.codec_tag else ""
+        raise Unusable(f"No decoder is known for the codec{tag} of video #{main.index}.")
     if not demuxer_of(found.format).places_packets:
         return []
     return [stream.index for stream in found.streams if video_codec(stream.codec).never_zero]

@@ -63,7 +63,21 @@ def check_request(request: Request) -> None:
     """Raise the `JobFailure` of a request that this encoder, or every encoder, cannot do."""
     if request.plan.video is not None:
         check_options(request.options, request.encoder)
+        check_size(request)
         check_depth(request)
+
+
+def check_size(request: Request) -> None:
+    """Raise `InputFault` for a picture that the encoder cannot encode in its size."""
+    video = request.plan.video
+    assert video is not None
+    size = target_size(video.stream, request.options, request.encoder)
+    for name, length, most in zip(("width", "height"), size, request.encoder.max_size, strict=True):
+        if length > most:
+            raise InputFault(
+                f"{video.stream.label} is {size[0]}x{size[1]} pixels, but {request.encoder.name} encodes "
+                f"a {name} of at most {most}: set options.max_{name} to {most} or less."
+            )
 
 
 def check_options(options: TranscodeOptions, encoder: Encoder) -> None:

@@ -39,6 +39,8 @@ class Encoder:
     filter_tail: str | None = None
     """Last filter of the chain: moves frames to the device."""
     min_side: int = 16
+    max_size: tuple[int, int] = (65_534, 65_534)
+    """The largest width and height; hardware says itself what is too large for it."""
     bits_a_pixel_max: float | None = None
     """The encoder needs a maximum bit rate even with constant quality; None: it does not."""
     takes_pass_as_parameter: bool = False
@@ -64,6 +66,7 @@ def _software(
     tune_option: str | None = None,
     ten_bit: bool = True,
     min_side: int = 16,
+    max_size: tuple[int, int] = (65_534, 65_534),
     bits_a_pixel_max: float | None = None,
     takes_pass_as_parameter: bool = False,
 ) -> Encoder:
@@ -84,26 +87,27 @@ def _software(
         two_pass=rules.two_pass,
         ten_bit=ten_bit,
         min_side=min_side,
+        max_size=max_size,
         bits_a_pixel_max=bits_a_pixel_max,
         takes_pass_as_parameter=takes_pass_as_parameter,
     )
 
 
 _SOFTWARE = (
-    _software("libx264", "h264", tune_option="-tune"),
+    _software("libx264", "h264", tune_option="-tune", max_size=(16_384, 16_384)),
     _software(
         "libx265", "hevc", extra=("-x265-params", "log-level=warning"), tune_option="-tune",
         min_side=64, takes_pass_as_parameter=True,
     ),
     _software(
         "libvpx", "vp8", "-cpu-used", extra=("-deadline", "good"), tune_option="-tune",
-        ten_bit=False, bits_a_pixel_max=0.12,
+        ten_bit=False, max_size=(16_382, 16_382), bits_a_pixel_max=0.12,
     ),
     _software(
         "libvpx-vp9", "vp9", "-cpu-used", extra=("-deadline", "good", "-row-mt", "1"),
         quality_extra=("-b:v", "0"), tune_option="-tune-content",
     ),
-    _software("libsvtav1", "av1", min_side=64),
+    _software("libsvtav1", "av1", min_side=64, max_size=(16_384, 8_704)),
     _software(
         "libaom-av1", "av1", "-cpu-used",
         # Outside of its real-time mode it has no 9 to 13; 8 is its fastest.

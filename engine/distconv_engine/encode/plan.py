@@ -146,6 +146,8 @@ class _Draft:
     container: Container
     output_streams: list[OutputStream]
     dropped: list[str]
+    others: list[str]
+    """More video streams than the one that is encoded, whatever the container."""
     unsupported: list[str]
     """What the container does not support."""
     degraded: list[str]
@@ -218,6 +220,12 @@ def _finish(
     unsupported = list(draft.unsupported)
     if chapters and not container.chapters:
         unsupported.append("chapters")
+    if draft.others and options.on_unsupported == "fail":
+        main = probe.main_video.label if probe.main_video else ""
+        raise InputFault(
+            f"The source has {len(draft.others) + 1} video streams, and an output has one: {main}. Set "
+            f"options.on_unsupported to 'drop' to leave out {', '.join(draft.others)}."
+        )
     if unsupported and options.on_unsupported == "fail":
         raise InputFault(
             f"The container {container.name} with {codec} cannot hold {', '.join(unsupported)}. "
@@ -231,7 +239,7 @@ def _finish(
         output_streams=tuple(
             sorted(draft.output_streams, key=lambda stream_out: stream_out.stream.is_cover)
         ),
-        dropped=tuple(draft.dropped + unsupported),
+        dropped=tuple(draft.dropped + draft.others + unsupported),
         keep_chapters=chapters and container.chapters,
         states_marks=demuxer_of(probe.format).states_marks,
         created=probe.created,
@@ -264,7 +272,7 @@ def _draft(
     probe: Probe,
     edits: Mapping[int, Edit],
 ) -> _Draft:
-    draft = _Draft(container, [], [], [], [])
+    draft = _Draft(container, [], [], [], [], [])
     for stream in probe.streams:
         if stream.is_cover:
             _place_cover(draft, container, stream)
@@ -285,7 +293,7 @@ def _place_video(
     draft: _Draft, codec: str, container: Container, probe: Probe, stream: Stream
 ) -> None:
     if stream is not probe.main_video:
-        draft.unsupported.append(stream.label)
+        draft.others.append(stream.label)
         return
     if stream.dolby_vision_only is not None:
         raise InputFault(

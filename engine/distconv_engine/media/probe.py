@@ -60,6 +60,8 @@ class Stream:
     """`video`, `audio`, `subtitle`, `data` or `attachment`."""
     codec: str
     language: str | None = None
+    codec_tag: str = ""
+    """The four letters by which its container names the codec; empty: it has none."""
     title: str | None = None
     marks: frozenset[str] = frozenset()
     """What it is for, by ffmpeg's words for dispositions: `default`, `forced`, `comment` …"""
@@ -131,7 +133,10 @@ class Stream:
         """Its name in messages."""
         what = "cover" if self.is_cover else self.kind
         language = f", {self.language}" if self.language else ""
-        return f"{what} #{self.index} ({self.codec}{language})"
+        codec = self.codec
+        if codec in ("unknown", "none") and self.codec_tag:
+            codec = f"unknown codec '{self.codec_tag}'"
+        return f"{what} #{self.index} ({codec}{language})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +190,7 @@ class _RawStream(msgspec.Struct):
     codec_type: str = "data"
     codec_name: str = "unknown"
     codec_tag: str = ""
+    codec_tag_string: str = ""
     width: int = 0
     height: int = 0
     pix_fmt: str | None = None
@@ -328,6 +334,7 @@ def _stream(raw: _RawStream, *, is_iamf: bool) -> Stream:
         index=raw.index,
         kind=raw.codec_type,
         codec=raw.codec_name,
+        codec_tag="" if raw.codec_tag_string.startswith("[") else raw.codec_tag_string[:4],
         language=_language(raw.tags),
         title=_title(raw.tags),
         marks=frozenset(word for word, is_set in raw.disposition.items() if is_set)

@@ -133,3 +133,9 @@ def test_frames_that_share_a_tick_may_lie_anywhere_in_it() -> None:
 def test_how_far_all_of_it_has_moved_is_told(shift: int) -> None:
     moved = line([shift + ticks for ticks in PHONE[2:]])
     assert compare(line(PHONE), moved, missing=2).shift_s == pytest.approx(shift / 1000)
+
+
+def test_what_precedes_the_first_key_frame_is_missing_first_of_all() -> None:
+    source, output = line(range(0, 2000, 40)), line(range(0, 1600, 40))
+    assert compare(source, output, missing=10, before_key=10).shift_s == pytest.approx(-0.4)
+    assert compare(source, output, missing=10).shift_s == 0

@@ -237,7 +237,7 @@ def test_an_odd_but_whole_file_passes(content: bytes, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [LIVE, LIVE[:-5], b"some text, not a video" * 10, MKV + b"tail"]
+    "content", [LIVE, LIVE[:-5], b"some\x01bytes, not a video" * 10, MKV + b"tail"]
 )
 def test_a_file_that_states_no_length_is_left_to_the_other_checks(
     content: bytes, tmp_path: Path

@@ -41,6 +41,7 @@ from distconv_engine.media.structure.concatenated import ASF_MAGIC, EBML_MAGIC, 
 from distconv_engine.media.structure.facts import Structure, ends_at
 from distconv_engine.media.structure.mp3 import check_mp3, mp3_start
 from distconv_engine.media.structure.mp4 import check_mp4
+from distconv_engine.media.structure.unusable import check_usable
 
 _SEGMENT_ID = 0x18538067
 _BOXES_FIRST = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp", b"pnot"})
@@ -79,6 +80,7 @@ def check_structure_of(file: BinaryIO, size: int) -> Structure:
     head = file.read(1024)
     if not head.strip(b"\0"):
         raise InputFault(f"The source begins with {len(head)} zero bytes: it was never written.")
+    check_usable(file, size)
     check = _check_for(head)
     if check is not None:
         return check(file, size)
