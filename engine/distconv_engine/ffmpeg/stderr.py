@@ -42,7 +42,7 @@ _LACKS = (
 """What a build of ffmpeg says that lacks something, and in words what it lacks."""
 _READ = re.compile(
     r"Input stream #(\d+):(\d+) \((\w+)\): (\d+) packets read \((\d+) bytes\); "
-    r"(?:(\d+) frames decoded(?:; (\d+) decode errors)?)?"
+    r"(?:(\d+) frames decoded(?:; (\d+) decode errors)?(?: \((\d+) samples\))?)?"
 )
 _WRITTEN = re.compile(
     r"Output stream #(\d+):(\d+) \((\w+)\): (?:(\d+) frames encoded(?: \(\d+ samples\))?; )?"
@@ -58,6 +58,8 @@ class ReadCount:
     packets: int
     frames: int | None
     errors: int
+    samples: int | None = None
+    """The decoded samples of a channel, of audio."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +151,8 @@ class Diagnosis:
         if found := _READ.search(message):
             if int(found[1]) == 0:
                 frames = int(found[6]) if found[6] else None
-                counts = ReadCount(found[3], int(found[4]), frames, int(found[7] or 0))
+                samples = int(found[8]) if found[8] else None
+                counts = ReadCount(found[3], int(found[4]), frames, int(found[7] or 0), samples)
                 self.read[int(found[2])] = counts
         elif (found := _WRITTEN.search(message)) and int(found[1]) == 0:
             frames = int(found[4]) if found[4] else None

@@ -19,6 +19,10 @@ from distconv_engine.media.probe import HDR_SIDE_DATA
 from distconvd.model import CODECS
 
 T = TypeVar("T")
+_SOUND_SHARE_MIN = 0.9
+_SOUND_SLACK_S = 0.5
+_OTHER_RATES = frozenset({"aac"})
+"""Codecs whose decoders may return another sample rate than the header states."""
 
 
 def encoders_of_depth(plan: Plan, encoders: Sequence[VerifiedEncoder]) -> list[VerifiedEncoder]:
@@ -88,6 +92,28 @@ async def first_that_works(
     raise EngineFault("Every encoder of this engine failed: " + ", ".join(fallbacks))
 
 
+def require_whole_sound(request: Request, source: CheckedSource, encoded: Encoded) -> None:
+    """Raise `Incapable` if this ffmpeg decoded much less sound than the packets have; pure.
+
+    ffmpeg 5.1 decodes only the first of several frames in a packet (AMR in 3GP) and says nothing. The
+    gaps between them keep the sound's length, so that comparing durations does not find it.
+    """
+    for stream_out in request.plan.output_streams:
+        stream, packets = stream_out.stream, source.scan.of(stream_out.stream.index)
+        read = encoded.diagnosis.read.get(stream.index)
+        if stream.kind != "audio" or stream_out.action == "copy" or stream.codec in _OTHER_RATES:
+            continue
+        if read is None or read.samples is None or not (stream.sample_rate and packets.count):
+            continue
+        stated_s = packets.total_s * packets.shown / packets.count
+        decoded_s = read.samples / stream.sample_rate
+        if decoded_s < stated_s * _SOUND_SHARE_MIN - _SOUND_SLACK_S:
+            raise Incapable(
+                f"This engine's ffmpeg decodes only {decoded_s:.2f} s of the {stated_s:.2f} s of "
+                f"{stream.label}."
+            )
+
+
 async def run_encode(attempt: Attempt, source: CheckedSource, request: Request) -> Encoded:
     """Run the encode of `request` in the attempt's folder, and track its progress."""
     duration_s = source.duration_s
@@ -106,5 +132,6 @@ async def run_encode(attempt: Attempt, source: CheckedSource, request: Request) 
     )
     if request.is_damaged:
         return encoded
+    require_whole_sound(request, source, encoded)
     whole = await confirm_source(ffmpeg, request, encoded, source.url, duration_s)
     return replace(encoded, is_confirmed_whole=whole)
