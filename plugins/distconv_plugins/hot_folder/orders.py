@@ -14,7 +14,7 @@ decision about a video:
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -101,7 +101,15 @@ class OrderBook:
     Resource handling: keeps the records locked until `close`.
     """
 
-    def __init__(self, watch: Path, folder: Path, settle_s: float, disk: Disk) -> None:
+    def __init__(
+        self,
+        watch: Path,
+        folder: Path,
+        settle_s: float,
+        disk: Disk,
+        roots: Sequence[Path] = (),
+    ) -> None:
+        self._roots = [watch, *roots]
         self._watch = watch
         self._disk = disk
         self._records = Records(folder, watch, disk)
@@ -110,7 +118,7 @@ class OrderBook:
         except BaseException:
             self.close()
             raise
-        self._tree = Tree(watch, disk, settle_s, self._outputs)
+        self._tree = Tree(watch, disk, settle_s, self._outputs, roots)
         self._wrong: dict[str, str] = {}
         self._right: set[str] = set()
         self._names: Iterator[str] = iter(())
@@ -211,7 +219,14 @@ class OrderBook:
         order = record.orders[ended_order.order_id.at]
         if ended_order.job is not None and order.job_id not in (None, ended_order.job.job_id):
             return None  # somebody else has submitted a job with this label
-        write_report(self._disk, order, record.size_bytes, ended_order.job, ended_order.refusal)
+        write_report(
+            self._disk,
+            order,
+            record.size_bytes,
+            ended_order.job,
+            ended_order.refusal,
+            self._roots,
+        )
         status = "rejected" if ended_order.job is None else ended_order.job.status.value
         order = msgspec.structs.replace(
             order,

@@ -73,6 +73,7 @@ class HotFolder:
         daemon: the daemon.
         settle_s: how long a file must stay the same to count as complete.
         poll_s: time between two scans.
+        output_roots: folders below which results may go, besides `watch`.
         disk: another file system, for tests.
     """
 
@@ -84,10 +85,11 @@ class HotFolder:
         *,
         settle_s: float = 10.0,
         poll_s: float = 5.0,
+        output_roots: Sequence[Path] = (),
         disk: Disk | None = None,
     ) -> None:
         self._make_order_book = lambda: OrderBook(
-            _checked(watch), records, settle_s, disk or OsDisk()
+            _checked(watch), records, settle_s, disk or OsDisk(), output_roots
         )
         self._watch = watch
         self._daemon = daemon
@@ -287,6 +289,8 @@ class HotFolderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     """How long a video must stay the same to count as complete."""
     poll_s: Annotated[float, msgspec.Meta(gt=0)] = 5.0
     """Time between two scans."""
+    output_roots: list[str] = []
+    """Folders below which the `output` of a `distconv.toml` may lie, besides the watched one."""
 
 
 @hookimpl
@@ -312,6 +316,7 @@ def _make(context: PluginContext, daemon: DaemonAccess) -> HotFolder | None:
         daemon,
         settle_s=settings.settle_s,
         poll_s=settings.poll_s,
+        output_roots=[Path(root).expanduser().absolute() for root in settings.output_roots],
     )
 
 

@@ -1,7 +1,9 @@
 """Write the report on a video's job, `<video>.report.json`, to where the result goes."""
 
+import errno
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -10,6 +12,7 @@ import msgspec
 
 from distconv_plugins.hot_folder.names import report_name
 from distconv_plugins.hot_folder.records import Order, replace_file
+from distconv_plugins.hot_folder.settings import is_below_a_root
 from distconv_spool import BadDrop, Disk
 from distconvd.errors import DistconvError
 from distconvd.model import Job
@@ -22,7 +25,12 @@ class _Source(msgspec.Struct):
 
 
 def write_report(
-    disk: Disk, order: Order, size_bytes: int, job: Job | None, refusal: DistconvError | None
+    disk: Disk,
+    order: Order,
+    size_bytes: int,
+    job: Job | None,
+    refusal: DistconvError | None,
+    roots: Sequence[Path],
 ) -> Path:
     """Write the report on an ended order, replacing an earlier one on the same video.
 
@@ -32,10 +40,13 @@ def write_report(
         size_bytes: the video's size.
         job: the job as it ended; None if the daemon rejected it.
         refusal: why it did.
+        roots: folders below which reports may be written.
 
     Raises `OSError`. Durable on return.
     """
     folder = Path(os.fsdecode(unquote_to_bytes(order.report_folder)))
+    if not is_below_a_root(str(folder), roots):  # a link, or a root that is no longer allowed
+        raise OSError(errno.EPERM, "not below an allowed folder (output_roots)", str(folder))
     folder.mkdir(parents=True, exist_ok=True)
     video = os.fsdecode(unquote_to_bytes(order.path)).rpartition("/")[2]
     target = folder / report_name(video)

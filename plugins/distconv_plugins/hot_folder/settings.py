@@ -7,6 +7,7 @@ what happens. A wrong one is never applied in part: its folder is not served unt
 import os
 import re
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, quote, unquote, urlsplit
@@ -76,13 +77,16 @@ class OutputRule(msgspec.Struct, frozen=True):
         return Path(os.path.join(self.base, _below(self.top, folder)))
 
 
-def make_output_rule(watch: Path, path: str, text: bytes | None) -> OutputRule:
+def make_output_rule(
+    watch: Path, path: str, text: bytes | None, roots: Sequence[Path] = ()
+) -> OutputRule:
     """Return the output rule of a folder.
 
     Args:
         watch: the watched folder, absolute.
         path: the folder, relative to `watch`; its first part is the codec.
         text: its `distconv.toml`; None for a codec's folder without one.
+        roots: folders below which results may go, besides `watch`.
 
     Raises:
         WrongSettings: the settings cannot be applied.
@@ -90,6 +94,8 @@ def make_output_rule(watch: Path, path: str, text: bytes | None) -> OutputRule:
     codec = path.partition("/")[0] if path else ""
     settings = FolderSettings() if text is None else _parse(text)
     output_rule = OutputRule(path, codec, settings, *_base(watch, path, settings.output))
+    if not output_rule.is_remote:
+        _check_allowed(output_rule.base, [watch, *roots])
     try:
         # The root's settings apply to many codecs: the daemon checks the job of each video.
         check_submission(submission(output_rule, "file:///v.mov", 0, path, "x"), ["file"])
@@ -174,6 +180,21 @@ def _base(watch: Path, path: str, output: str | None) -> tuple[str, str]:
     base = os.path.normpath(watch / path / output)
     _check_apart(watch, path, base)
     return base, path
+
+
+def _check_allowed(base: str, roots: Sequence[Path]) -> None:
+    """Refuse an output folder outside of what the operator allows: the daemon writes reports there."""
+    if not is_below_a_root(base, roots):
+        raise WrongSettings(
+            f"output: {_utf8(base)} is not below the watched folder, nor below another one that the"
+            " daemon's setting plugin.hot-folder.output_roots allows."
+        )
+
+
+def is_below_a_root(folder: str, roots: Sequence[Path]) -> bool:
+    """Whether a folder, its links followed, is one of `roots` or below it."""
+    real = os.path.realpath(folder)
+    return any(is_within(real, os.path.realpath(root)) for root in roots)
 
 
 def _split(url: str) -> SplitResult:

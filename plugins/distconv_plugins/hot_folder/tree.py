@@ -6,7 +6,7 @@ out, also those of earlier settings. The memory used is a name, a size and a tim
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,7 +70,15 @@ class Tree:
         outputs: absolute folders that results have gone to; may grow between scans.
     """
 
-    def __init__(self, watch: Path, disk: Disk, settle_s: float, outputs: set[str]) -> None:
+    def __init__(
+        self,
+        watch: Path,
+        disk: Disk,
+        settle_s: float,
+        outputs: set[str],
+        roots: Sequence[Path],
+    ) -> None:
+        self._roots = roots
         self._watch = watch
         self._disk = disk
         self._outputs = outputs
@@ -139,7 +147,7 @@ class Tree:
     def _read_output_rule(self, folder: str, observed: Observed, found: Scan) -> _Settings | None:
         try:
             text, _ = self._disk.read(self._watch / folder / SETTINGS_NAME, _SETTINGS_BYTES_MAX)
-            return _Settings(observed, make_output_rule(self._watch, folder, text))
+            return _Settings(observed, make_output_rule(self._watch, folder, text, self._roots))
         except (BadDrop, WrongSettings) as error:
             return _Settings(observed, WrongSettings(str(error)))
         except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
@@ -161,7 +169,7 @@ class Tree:
 
     def _default_output_rule(self, codec: str, found: Scan) -> OutputRule | WrongSettings:
         try:
-            return make_output_rule(self._watch, codec, None)
+            return make_output_rule(self._watch, codec, None, self._roots)
         except WrongSettings as error:
             found.troubles.add(f"the folder {printable(codec)} is not served: {error}")
             return error

@@ -78,6 +78,7 @@ class Site:
         self.records = root / "state.json.hot-folder"
         self.daemon = FakeDaemon()
         self.watch.mkdir(parents=True)
+        self.output_roots = [self.watch.parent]
         self.now_s = 0.0
 
     def video(self, path: str, content: str = "video") -> Path:
@@ -93,7 +94,9 @@ class Site:
         return place
 
     def service(self, disk: OsDisk | None = None) -> HotFolder:
-        return HotFolder(self.watch, self.records, self.daemon, disk=disk)
+        return HotFolder(
+            self.watch, self.records, self.daemon, output_roots=self.output_roots, disk=disk
+        )
 
     async def scan(self, service: HotFolder, times: int = 2) -> int:
         """Scan often enough that every file becomes stable."""

@@ -5,6 +5,8 @@ import os
 import re
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -13,7 +15,9 @@ from tests.plugins.hot_folder.kit import Site
 from distconv_plugins.hot_folder import tree as hot_tree
 from distconv_plugins.hot_folder.orders import PROBLEM_NAME
 from distconv_plugins.hot_folder.plugin import HotFolderSettings
-from distconv_plugins.hot_folder.settings import make_output_rule
+from distconv_plugins.hot_folder.reports import write_report
+from distconv_plugins.hot_folder.settings import WrongSettings, make_output_rule
+from distconv_spool.disk import OsDisk
 
 
 async def test_only_the_nearest_settings_apply(site: Site, tmp_path: Path) -> None:
@@ -158,5 +162,42 @@ def test_the_settings_in_the_documentation_of_hot_folders_are_valid() -> None:
     shown = re.findall(r"```toml\n(.*?)```", text[text.index("## Hot folders") :], re.DOTALL)
     table = tomllib.loads(shown[0])["plugin"]["hot-folder"]
     assert msgspec.convert(table, HotFolderSettings) == HotFolderSettings(watch="/srv/watch")
-    assert make_output_rule(Path("/srv/watch"), "h265", shown[1].encode()).base == "/srv/done"
+    assert (
+        make_output_rule(Path("/srv/watch"), "h265", shown[1].encode()).base
+        == "/srv/watch/done/films"
+    )
     assert f"{hot_tree.FILES_MAX:,} videos" in text
+
+
+@pytest.mark.parametrize(
+    "output", ["/etc/cron.d", "../../../out", "file:///etc", "link/out", "../.."]
+)
+def test_an_output_outside_of_the_allowed_roots_is_refused(site: Site, output: str) -> None:
+    outside = site.watch.parent / "outside"
+    outside.mkdir()
+    (site.watch / "h264").mkdir()
+    (site.watch / "h264" / "link").symlink_to(outside)
+    with pytest.raises(WrongSettings):
+        make_output_rule(site.watch, "h264", f'output = "{output}"'.encode())
+
+
+def test_an_allowed_root_is_allowed_with_all_below_it(tmp_path: Path) -> None:
+    watch, root = tmp_path / "watch", tmp_path / "out"
+    for folder in (root, root / "a" / "b"):
+        text = f'output = "{folder}"'.encode()
+        assert make_output_rule(watch, "h264", text, [root]).base == str(folder)
+        with pytest.raises(WrongSettings, match="output_roots"):
+            make_output_rule(watch, "h264", text)
+    with pytest.raises(WrongSettings, match="output_roots"):
+        make_output_rule(watch, "h264", f'output = "{root}-x"'.encode(), [root])
+
+
+def test_a_report_is_not_written_through_a_link_out_of_the_roots(tmp_path: Path) -> None:
+    watch, outside = tmp_path / "watch", tmp_path / "outside"
+    watch.mkdir()
+    outside.mkdir()
+    (watch / "done").symlink_to(outside)
+    order = SimpleNamespace(report_folder=str(watch / "done"), path="h264/a.mov")
+    with pytest.raises(OSError, match="output_roots"):
+        write_report(OsDisk(), cast(Any, order), 1, None, None, [watch])
+    assert not list(outside.iterdir())
