@@ -1,5 +1,7 @@
 """Check what heartbeats change, and what draining, resuming and removing an engine does."""
 
+from typing import Any
+
 import msgspec
 import pytest
 from tests.core.kit import Core, check_invariants
@@ -49,9 +51,12 @@ def test_an_engine_cannot_replace_what_the_daemon_says_of_it() -> None:
     core = Core()
     core.engine("E1")
     before = core.view("E1")
-    forged = dict.fromkeys(
-        ("last_seen_at", "reserved", "reported_status", "registered_at"), 9000000000000000.0
-    )
+    forged: dict[str, Any] = {
+        "last_seen_at": 9e15,
+        "reserved": 1,
+        "reported_status": "x",
+        "jobs": 2,
+    }
     core.run(engines.heartbeat, Heartbeat("E1"), forged)
     assert core.view("E1") == before
 

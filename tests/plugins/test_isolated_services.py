@@ -135,7 +135,12 @@ async def test_a_video_on_which_a_review_fails_gets_a_report_and_the_next_is_sub
     (folder / "a.mov").write_text("a film")
     (folder.parent / "b.mov").write_text("another")
     settings: dict[str, Any] = {
-        "hot-folder": {"watch": str(tmp_path / "watch"), "settle_s": 0.0, "poll_s": 0.01}
+        "hot-folder": {
+            "watch": str(tmp_path / "watch"),
+            "output_roots": [str(tmp_path)],
+            "settle_s": 0.0,
+            "poll_s": 0.01,
+        }
     }
     state = str(tmp_path / "state.json")
     async with open_daemon(plugins=[name], plugin=settings, state_file=state) as daemon:
