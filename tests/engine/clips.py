@@ -126,6 +126,10 @@ class Clips:
         video = ("-pix_fmt", "yuv420p", "-c:v", "libx264", "-x264-params", coding)
         return self.make("open-gop.ts", *lavfi, *video)
 
+    def note(self) -> Path:
+        """A text to attach."""
+        return self._write("note.txt", b"Recorded by hand.\n")
+
     def _srt(self) -> Path:
         lines = "1\n00:00:00,200 --> 00:00:00,900\nOne\n\n2\n00:00:01,000 --> 00:00:01,800\nTwo\n"
         return self._write("lines.srt", lines.encode())

@@ -52,6 +52,8 @@ class Note(StrEnum):
     BAD_CHAPTER = "bad-chapter"
     REPEATED_PICTURES = "repeated-pictures"
     HEADER_DURATION = "header-duration"
+    PACKET_LENGTHS = "packet-lengths"
+    LOST_ATTACHMENT = "lost-attachment"
     UNCONFIRMED_MESSAGE = "unconfirmed-message"
 
 
@@ -104,6 +106,10 @@ NOTES: dict[Note, str] = {
     " their own in the result",
     Note.HEADER_DURATION: "the source's header states a longer duration than its packets have, although none"
     " is missing",
+    Note.PACKET_LENGTHS: "the source, a transport stream, states wrong lengths of its packets; none of them is"
+    " missing, as their counters show",
+    Note.LOST_ATTACHMENT: "an attachment of the source has no name or no type, so it cannot be read; `dropped`"
+    " names it",
     Note.UNCONFIRMED_MESSAGE: "ffmpeg reported an error in the source, but every packet is there and a strict"
     " decode of all of them succeeded",
 }

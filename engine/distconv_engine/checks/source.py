@@ -35,14 +35,17 @@ from distconv_engine.media.probe import Probe, Stream
 from distconv_engine.media.structure.check import check_structure, check_structure_of, is_long_chain
 from distconv_engine.media.structure.concatenated import check_tail
 from distconv_engine.media.structure.facts import STATED, Structure
+from distconv_engine.media.structure.ts_continuity import is_continuous
 from distconv_engine.media.zero_runs import find_zero_runs
 from distconv_engine.transfer.range_reader import NotStreamable, RangeReader
 
 SHORT_S = 0.3
 """A stated duration may exceed that of the packets by this much: muxers round, often upwards."""
 SHORT_SHARE = 0.005
+_FLAGGED_MIN = 10
+"""With fewer packets it is no pattern that most of them are flagged as corrupt."""
 _UNKNOWN_CODECS = frozenset({"unknown", "none"})
-_MESSAGES = {"bad-chapter": Note.BAD_CHAPTER}
+_MESSAGES = {"bad-chapter": Note.BAD_CHAPTER, "attachment": Note.LOST_ATTACHMENT}
 """What is worth a note, of the kinds of messages that concern neither picture nor sound."""
 
 
@@ -138,6 +141,9 @@ async def check_source(ffmpeg: Ffmpeg, path: Path) -> CheckedSource:
     else:
         scan = await scanner.scan(url, zero_runs=zero_runs, zero_streams=never_zero)
     stored = await _stored_packets(scanner, url, found, scan)
+    if _states_wrong_lengths(found, scan):
+        continuous = await trio.to_thread.run_sync(_is_continuous, path)
+        structure = replace(structure, is_continuous=continuous)
     check_source_packets(found, scan, structure, stored)
     check_end_of_source(found, scan, state.size_bytes)
     await trio.to_thread.run_sync(_check_tail, path, scan.end_byte)
@@ -247,6 +253,7 @@ def _checked(source: CheckedSource, structure: Structure) -> CheckedSource:
         Note.EMPTY_STREAM: bool(empty),
         Note.BEGINS_MID_GROUP: bool(source.before_first_key),
         Note.REPEATED_PICTURES: any(scan.of(s.index).empty for s in streams if s.is_video),
+        Note.PACKET_LENGTHS: structure.is_continuous,
         Note.HEADER_DURATION: _lacks_s(found, scan) is not None,
     }
     notes |= {_MESSAGES[kind]: True for kind in _MESSAGES if kind in scan.diagnosis.unconcerned}
@@ -346,6 +353,21 @@ def check_end_of_source(found: Probe, scan: PacketScan, size: int) -> None:
         )
 
 
+def _states_wrong_lengths(found: Probe, scan: PacketScan) -> bool:
+    """Whether all looks like a multiplexer that states wrong lengths from the first packet to the last."""
+    flagged = any(_is_flagged_throughout(scan.of(stream.index)) for stream in found.streams)
+    return flagged and "packet-length" in scan.diagnosis.doubts
+
+
+def _is_flagged_throughout(packets: StreamPackets) -> bool:
+    return packets.count >= _FLAGGED_MIN and packets.corrupt * 2 > packets.count
+
+
+def _is_continuous(path: Path) -> bool:
+    with path.open("rb") as file:
+        return is_continuous(file, os.fstat(file.fileno()).st_size)
+
+
 def _empty(stream: Stream) -> InputFault:
     return InputFault(f"The source is cut or empty: {stream.label} has no data.")
 
@@ -357,7 +379,10 @@ def _check_stream(found: Probe, stream: Stream, scan: PacketScan, structure: Str
             raise _empty(stream)
         return  # it is announced, but no packet of it
     ends_unset = structure.unset_length and packets.corrupt_end_byte == scan.end_byte
-    if packets.corrupt > ends_unset:  # where no length is set, the last packet is just shorter
+    flagged_falsely = structure.is_continuous and _is_flagged_throughout(packets)
+    if (
+        packets.corrupt > ends_unset and not flagged_falsely
+    ):  # where no length is set, the last packet is just shorter
         raise InputFault(
             f"The source is damaged{_concatenated(scan)}: ffmpeg found {_packets(packets.corrupt)} of "
             f"{stream.label} corrupt."

@@ -115,6 +115,7 @@ def _result_of(finished: Finished, engine_id: str, wall_s: float) -> ReportedRes
         dropped=[
             *plan.dropped,
             *(f"{stream.label}, which has no packets" for stream in source.empty),
+            *(["an attachment without a name"] if Note.LOST_ATTACHMENT in source.notes else []),
             *verified.lost,
         ],
         checks=finished.checks(),

@@ -83,6 +83,30 @@ def _bad_chapter(clips: Clips) -> bytes:
     return bytes(content)
 
 
+def _unnamed_attachment(clips: Clips) -> bytes:
+    """Overwrite the name of an attachment with a void element."""
+    named = clips.make(
+        "attached.mkv",
+        *("-i", str(clips.container("mkv")), "-c", "copy", "-attach", str(clips.note())),
+        *("-metadata:s:t:0", "mimetype=text/plain", "-metadata:s:t:0", "filename=note.txt"),
+    )
+    content = bytearray(named.read_bytes())
+    at = content.index(b"\x46\x6e\x88note.txt")
+    content[at : at + 3] = b"\xec\x89\0"
+    return bytes(content)
+
+
+def _wrong_lengths(clips: Clips) -> bytes:
+    """State a length of 60,000 bytes in the header of each PES packet of the picture."""
+    content = bytearray(_ts(clips))
+    for at in range(0, len(content), _TS_PACKET):
+        pid = (content[at + 1] & 0x1F) << 8 | content[at + 2]
+        start = at + 4 + (1 + content[at + 4] if content[at + 3] & 0x20 else 0)
+        if pid == _VIDEO_PID and content[at + 1] & 0x40:
+            content[start + 4 : start + 6] = (60_000).to_bytes(2, "big")
+    return bytes(content)
+
+
 def _empty_track(clips: Clips) -> bytes:
     """Set the four tables of the second track, which list its samples, to no entry."""
     content = bytearray(_mp4(clips))
@@ -100,6 +124,8 @@ PATCHED = {
     ),
     "piped-wav": Patched("wav", _unset_wav, ["unset-length"], None),
     "bad-chapter": Patched("mkv", _bad_chapter, ["bad-chapter"], 50),
+    "unnamed-attachment": Patched("mkv", _unnamed_attachment, ["lost-attachment"], 50),
+    "wrong-packet-lengths": Patched("ts", _wrong_lengths, ["packet-lengths"], 50),
     "ts-without-its-audio": Patched(
         "ts", lambda c: without_pid(_ts(c), _AUDIO_PID), ["empty-stream"], 50
     ),

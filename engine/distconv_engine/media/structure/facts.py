@@ -11,6 +11,8 @@ class Structure:
     """Whether it states a length that the file was compared with."""
     unset_length: bool = False
     """A length in it was never written, as by a program that writes into a pipe."""
+    is_continuous: bool = False
+    """No packet of a transport stream is missing, as their counters show; it is only asked if needed."""
     trailer_at: int | None = None
     """Where bytes begin that belong to no part of it; None: there are none."""
 
