@@ -55,7 +55,8 @@ def with_decoder(
 ) -> Capabilities:
     """Return capabilities whose concurrent decoder of H.264 runs `failure_kind` in a shell."""
     reader = program(folder / "reader", tools, f'*" pipe:0 "*) {failure_kind};;')
-    return Capabilities(capabilities.by_codec, {**capabilities.readers, "h264": (reader,)})
+    readers = (reader, *capabilities.readers["h264"])
+    return Capabilities(capabilities.by_codec, {**capabilities.readers, "h264": readers})
 
 
 def using(ffmpeg: str, tools: Tools, capabilities: Capabilities) -> dict[str, Any]:
