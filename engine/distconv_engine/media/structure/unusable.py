@@ -77,9 +77,9 @@ def _check_text(head: bytes) -> None:
     has_controls = any((c < " " and c not in "\t\n\r\f") or c == "\x7f" for c in text)
     if not is_cut_only or has_controls or not re.search(r"\s", text):
         return
-    what = "an HTML page" if _HTML.match(start) else "text"
-    if what == "text" and _MARKUP.match(start):
-        what = "text (XML)"
+    what = "text (XML)" if _MARKUP.match(start) else "text"
+    if _HTML.match(start):
+        what = "an HTML page"
     quoted = " ".join(text.split())[:_QUOTED_CHARS]
     raise Unusable(f"The source is {what}, not a film: it begins with {quoted!r}.")
 
