@@ -16,6 +16,7 @@ from distconv_engine.failures import InsufficientSpace, JobFailure
 from distconv_engine.files import describe_fault, is_full
 from distconv_engine.host.metrics import free_bytes
 from distconv_engine.pipeline.run import run_attempt
+from distconv_engine.tasks import open_tasks
 from distconvd.model import (
     FAILURES,
     CompleteReport,
@@ -60,10 +61,6 @@ class JobTask:
     def _journal_entry(self) -> JournalEntry:
         return self._active.attempt.journal_entry()
 
-    def _prepare(self) -> None:
-        self._context.journal.record(self._journal_entry())
-        self._active.attempt.folder.mkdir(parents=True, exist_ok=True)
-
     def _clean_up(self) -> None:
         remove_partials(self._journal_entry())
         self._context.journal.release(self._job.job_id, self._job.attempt)
@@ -96,8 +93,7 @@ class JobTask:
         space_backoff, free = self._context.space_backoff, free_bytes(self._context.config.work_dir)
         try:
             space_backoff.check(self._job)
-            await trio.to_thread.run_sync(self._prepare)
-            report = await run_attempt(self._active.attempt)
+            report = await self._record_and_run()
             space_backoff.relieve(self._job)
             return report
         except InsufficientSpace as failure:
@@ -120,6 +116,18 @@ class JobTask:
             self._log.error("bug in the engine", trace=trace)
             words = f"A bug in the engine: {type(error).__name__}: {error}"
             return self._failed(words, FailureClass.ENGINE, trace)
+
+    async def _record_and_run(self) -> CompleteReport:
+        """Run the pipeline; it reads the source while the journal's entry is written.
+
+        Until the entry is durable there is nothing but the attempt's folder, which the next start
+        empties, and the daemon's lease, which ends.
+        """
+        attempt = self._active.attempt
+        attempt.folder.mkdir(parents=True, exist_ok=True)
+        async with open_tasks() as tasks:
+            tasks.start(attempt.record)
+            return await run_attempt(attempt)
 
     def _failed(self, message: str, kind: FailureClass, log_tail: str | None = None) -> FailReport:
         shown = message.encode("utf-8", "backslashreplace").decode()  # a path need not be UTF-8

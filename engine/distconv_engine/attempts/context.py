@@ -49,6 +49,8 @@ class Attempt:
     folder: Path
     tracker: Tracker
     controls: Controls
+    _recording: trio.Lock = field(default_factory=trio.Lock)
+    """Two entries are written in the order in which they were asked for."""
 
     @property
     def config(self) -> Config:
@@ -78,7 +80,8 @@ class Attempt:
     async def record(self, *partials: Path) -> None:
         """Record this attempt durably, before a partial file is written outside of its folder."""
         entry = self.journal_entry(*partials)
-        await trio.to_thread.run_sync(self.context.journal.record, entry)
+        async with self._recording:
+            await trio.to_thread.run_sync(self.context.journal.record, entry)
 
 
 def token_of(job: Job) -> str:

@@ -1,6 +1,6 @@
 """Record active attempts on disk, so that a start after kill -9 can clean up and report.
 
-An entry is written before the work begins and removed after its report is durable. An entry found
+An entry is written when an attempt begins and removed after its report is durable. An entry found
 at a start was interrupted: its partial files are removed and it is reported as `lost`.
 """
 

@@ -10,6 +10,7 @@ decoded.
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -31,16 +32,17 @@ from distconv_engine.encode.pace import Pace
 from distconv_engine.encode.plan import OutputStream
 from distconv_engine.encode.run import Encoded
 from distconv_engine.failures import InputFault, VerificationFault
-from distconv_engine.ffmpeg.codecs import audio_codec, video_codec
+from distconv_engine.ffmpeg.codecs import audio_codec
 from distconv_engine.ffmpeg.inputs import file_url
 from distconv_engine.ffmpeg.run import RunResult
 from distconv_engine.ffmpeg.stderr import Diagnosis
-from distconv_engine.files import hash_file
+from distconv_engine.files import fsync_file, hash_file
 from distconv_engine.media.ffmpeg import Ffmpeg
 from distconv_engine.media.frame_times import Timeline, is_faster, timeline
 from distconv_engine.media.packet_hashes import PacketHashes
 from distconv_engine.media.packets import PacketScan, StreamPackets
 from distconv_engine.media.probe import Probe, Stream
+from distconv_engine.tasks import open_tasks
 
 AUDIO_SLACK_S = 0.25
 """Priming and the last frame's padding, of the source's codec and of the output's."""
@@ -118,7 +120,11 @@ async def read_evidence(
         VerificationFault: the disk returned other bytes than were written.
     """
     url = file_url(path)
-    found, scan, hashes = await _contents_of(ffmpeg, url, with_hashes=concurrent_decode is not None)
+    async with open_tasks() as tasks:
+        digest = tasks.start(partial(_digest_of, path))
+        found, scan, hashes = await _contents_of(
+            ffmpeg, url, with_hashes=concurrent_decode is not None
+        )
     is_same = False
     if concurrent_decode:
         check_unaltered(concurrent_decode, request.plan, hashes)
@@ -131,8 +137,19 @@ async def read_evidence(
         )
     if isinstance(found, Probe):
         found = await ffmpeg.add_frame_data(found, url)
-    digest, size = await trio.to_thread.run_sync(hash_file, path)
-    return Evidence(found, scan, result, digest, size, decoded_concurrently=is_same)
+    sha256, size = digest.value
+    return Evidence(found, scan, result, sha256, size, decoded_concurrently=is_same)
+
+
+async def _digest_of(path: Path) -> tuple[str, int]:
+    """Return the SHA-256 and size, and make the content durable, which publishing would wait for."""
+
+    def sync_and_hash() -> tuple[str, int]:
+        fsync_file(path)
+        return hash_file(path)
+
+    # It changes nothing, so a cancelled attempt need not wait for it.
+    return await trio.to_thread.run_sync(sync_and_hash, abandon_on_cancel=True)
 
 
 async def _contents_of(
@@ -414,7 +431,7 @@ def _check_decoded(stream: Stream, before: StreamPackets, frames: int) -> None:
     """Compare the frames that left the decoder with the packets that entered it."""
     lacking = before.shown - frames
     allowed = _FRAMES_LACKING + before.before_key + before.empty
-    if video_codec(stream.codec).has_hidden_packets:
+    if stream.video_codec.has_hidden_packets:
         allowed += before.shown // 4
     if stream.is_interlaced:  # a packet may contain one of the two fields
         allowed += before.shown // 2

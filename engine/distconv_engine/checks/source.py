@@ -24,8 +24,6 @@ from distconv_engine.checks.damage import (
 )
 from distconv_engine.checks.registry import Check, Note
 from distconv_engine.failures import InputFault, NoAccess, Unusable
-from distconv_engine.ffmpeg.codecs import video_codec
-from distconv_engine.ffmpeg.demuxers import demuxer_of
 from distconv_engine.ffmpeg.inputs import file_url
 from distconv_engine.media.evidence import before_first_key, weigh_scan
 from distconv_engine.media.ffmpeg import Decoder, Ffmpeg
@@ -37,6 +35,7 @@ from distconv_engine.media.structure.concatenated import check_tail
 from distconv_engine.media.structure.facts import STATED, Structure
 from distconv_engine.media.structure.ts_continuity import is_continuous
 from distconv_engine.media.zero_runs import find_zero_runs
+from distconv_engine.tasks import open_tasks
 from distconv_engine.transfer.range_reader import NotStreamable, RangeReader
 
 SHORT_S = 0.3
@@ -129,9 +128,11 @@ async def check_source(ffmpeg: Ffmpeg, path: Path) -> CheckedSource:
     state = file_state(path)
     if not os.access(path, os.R_OK):
         raise NoAccess(f"The source cannot be read: permission denied: {path.name}")
-    structure = await trio.to_thread.run_sync(check_structure, path)
     url = file_url(path)
-    contents = await ffmpeg.maybe_contents(url)
+    async with open_tasks() as tasks:
+        found_structure = tasks.start(lambda: trio.to_thread.run_sync(check_structure, path))
+        contents = await ffmpeg.maybe_contents(url)
+    structure = found_structure.value
     found = contents.probe if contents else await ffmpeg.probe(url)
     never_zero = never_zero_streams(found)
     zero_runs = await trio.to_thread.run_sync(find_zero_runs, path) if never_zero else None
@@ -301,9 +302,9 @@ def never_zero_streams(found: Probe) -> list[int]:
     if main is not None and main.codec in _UNKNOWN_CODECS:
         tag = f" '{main.codec_tag}'" if main.codec_tag else ""
         raise Unusable(f"No decoder is known for the codec{tag} of video #{main.index}.")
-    if not demuxer_of(found.format).places_packets:
+    if not found.demuxer.places_packets:
         return []
-    return [stream.index for stream in found.streams if video_codec(stream.codec).never_zero]
+    return [stream.index for stream in found.streams if stream.video_codec.never_zero]
 
 
 async def _stored_packets(ffmpeg: Ffmpeg, url: str, found: Probe, scan: PacketScan) -> PacketScan:
@@ -311,7 +312,7 @@ async def _stored_packets(ffmpeg: Ffmpeg, url: str, found: Probe, scan: PacketSc
 
     An edit list of several parts hides what is between them, but the header counts it.
     """
-    if not demuxer_of(found.format).hides_packets:
+    if not found.demuxer.hides_packets:
         return scan
     lacking = any(_lacks_frames(found, stream, scan.of(stream.index)) for stream in found.streams)
     return await ffmpeg.scan(url, ignores_edits=True) if lacking else scan
@@ -346,7 +347,7 @@ def check_source_packets(
 
 def check_end_of_source(found: Probe, scan: PacketScan, size: int) -> None:
     """Refuse an incomplete last packet, where the demuxer drops it silently; pure."""
-    if demuxer_of(found.format).ends_with_packet and scan.end_byte < size:
+    if found.demuxer.ends_with_packet and scan.end_byte < size:
         raise InputFault(
             f"The source is cut: its last packet, at byte {scan.end_byte}, is incomplete "
             f"({size - scan.end_byte} bytes)."
@@ -392,7 +393,7 @@ def _check_stream(found: Probe, stream: Stream, scan: PacketScan, structure: Str
             f"The source has holes: {_packets(packets.zeroed)} of {stream.label} with blocks of "
             "zero bytes, as an unfinished download leaves them."
         )
-    if packets.back and not demuxer_of(found.format).restarts_clock:
+    if packets.back and not found.demuxer.restarts_clock:
         raise InputFault(
             f"The source contains two recordings: the clock of {stream.label} goes back "
             f"{_clock(packets.back)}. Convert each separately."
@@ -411,7 +412,7 @@ def _check_frame_count(found: Probe, stream: Stream, stored: PacketScan) -> None
 def _lacks_frames(found: Probe, stream: Stream, packets: StreamPackets) -> bool:
     """Whether a video stream has fewer packets than the header declares."""
     declared = stream.frames_declared
-    if declared is None or not stream.is_video or not demuxer_of(found.format).counts_frames:
+    if declared is None or not stream.is_video or not found.demuxer.counts_frames:
         return False
     return packets.count < declared - 1 - declared * SHORT_SHARE
 
@@ -443,19 +444,19 @@ def _lacks_s(found: Probe, scan: PacketScan) -> tuple[float, float] | None:
     """Return the stated duration and the end of the data, if the data ends earlier."""
     end_s = scan.end_s
     stated = found.duration_s
-    if stated is None or end_s is None or not demuxer_of(found.format).states_duration:
+    if stated is None or end_s is None or not found.demuxer.states_duration:
         return None
     if any(stream.jumps for stream in scan.streams.values()):
         return None  # the header's duration is of another clock
     longest = max(end_s, end_s - found.start_s)  # headers count from 0 or from the first packet
-    if demuxer_of(found.format).adds_start:
+    if found.demuxer.adds_start:
         longest += _latest_start_s(found, scan)
     return (stated, longest) if longest < stated - max(SHORT_S, stated * SHORT_SHARE) else None
 
 
 def _is_all_there(found: Probe, scan: PacketScan, structure: Structure) -> bool:
     """Whether other facts show that nothing is missing, so that a duration is only a guess."""
-    demuxer = demuxer_of(found.format)
+    demuxer = found.demuxer
     if demuxer.counts_frames:  # its index lists each packet; fragments list none
         streams = [stream for stream in found.streams if _is_av(stream)]
         return all((s.frames_declared or 0) <= scan.of(s.index).count for s in streams) and any(

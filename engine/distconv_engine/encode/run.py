@@ -17,7 +17,6 @@ from distconv_engine.ffmpeg.run import RunResult
 from distconv_engine.ffmpeg.stderr import Diagnosis
 from distconv_engine.media.evidence import weigh_decode
 from distconv_engine.media.ffmpeg import Ffmpeg
-from distconv_engine.media.probe import last_words
 
 _BATCH_PIXELS_MIN = 1_500_000
 """From 1080p on, cropped films included; with smaller pictures a frame takes a fraction of a slice, and
@@ -142,7 +141,7 @@ def classify_exit(
         hint = " (out of memory?)" if name == "SIGKILL" else ""
         raise EngineFault(f"ffmpeg was killed by {name}{hint}.", log_tail=tail)
     if result.code > 0 and is_damaged:
-        words = last_words(tail.splitlines()) or "no message"
+        words = diagnosis.last_words or "no message"
         raise InputFault(
             f"The source is damaged, and what is left cannot be converted: {words}", log_tail=tail
         )
@@ -150,5 +149,5 @@ def classify_exit(
         doubt = next(iter(diagnosis.doubts.values()))
         raise InputFault(f"The source is damaged: {doubt.words}", log_tail=tail)
     if result.code != 0:
-        words = last_words(tail.splitlines()) or "no message"
+        words = result.diagnosis.last_words or "no message"
         raise EngineFault(f"ffmpeg failed (exit code {result.code}): {words}", log_tail=tail)

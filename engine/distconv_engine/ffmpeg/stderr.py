@@ -22,6 +22,7 @@ _DISK_FULL = re.compile(r"No space left on device|Disk quota exceeded")
 DAMAGE_MAX = 20
 
 _LINE = re.compile(r"^((?:\[[^\]]+ @ 0x[0-9a-fA-F]+\] )*)\[(\w+)\] ?(.*)$")
+_ADDRESS = re.compile(r" @ 0x[0-9a-f]+")
 _COMPONENT = re.compile(r"\[([^\]]+) @ 0x[0-9a-fA-F]+\]")
 _WRITING_SIDE = re.compile(
     r"^(?:out#|vost#|aost#|sost#|enc:|af#|vf#|graph|Parsed_|auto_|fc#|lib(?!dav1d)|AVFilterGraph|"
@@ -129,6 +130,14 @@ class Diagnosis:
     def tail(self) -> str:
         """The last lines, for the report of a failure."""
         return "\n".join(self._tail)
+
+    @property
+    def last_words(self) -> str:
+        """The most informative line of a failed run, without addresses."""
+        messages = [_ADDRESS.sub("", line).strip() for line in self._tail if line.strip()]
+        messages = [line for line in messages if not line.endswith("Conversion failed!")]
+        errors = [line for line in messages if "[error]" in line or "[fatal]" in line]
+        return (errors or messages or [""])[-1]
 
     @property
     def decode_errors(self) -> int:

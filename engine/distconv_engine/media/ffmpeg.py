@@ -33,6 +33,7 @@ from distconv_engine.media.unpacked import FORMAT, copy_arguments, with_paramete
 from distconv_engine.media.zero_runs import ZeroRuns
 from distconv_engine.tasks import open_tasks
 
+_NICENESS_MAX = 19
 _STRICT = ("-err_detect", "crccheck+bitstream+buffer+explode")
 
 
@@ -72,11 +73,12 @@ class Ffmpeg:
         """Return the same for children that a pause of the attempt leaves running."""
         return replace(self, controls=Controls(self.controls.limits, stall_s))
 
-    def in_background(self, niceness: int) -> "Ffmpeg":
-        """Return the same at a lower priority and without a stall limit.
+    def in_background(self, more_niceness: int) -> "Ffmpeg":
+        """Return the same with so much more niceness, up to the most there is, and no stall limit.
 
         Its children are still the attempt's: they are paused and stopped with the others.
         """
+        niceness = min(_NICENESS_MAX, self.controls.limits.niceness + more_niceness)
         limits = replace(self.controls.limits, niceness=niceness)
         return replace(self, controls=replace(self.controls, limits=limits, stall_s=float("inf")))
 

@@ -1,13 +1,15 @@
 """Parse ffprobe's JSON into typed values: a file's own description, not yet verified."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 import msgspec
 
 from distconv_engine.failures import InputFault
+from distconv_engine.ffmpeg.codecs import VideoCodec, video_codec
+from distconv_engine.ffmpeg.demuxers import Demuxer, demuxer_of
 from distconv_engine.ffmpeg.run import RunResult
 
 _PROBE_BYTES_MAX = 16_000_000
@@ -129,6 +131,11 @@ class Stream:
         return self.codec == "aac" and not self.has_extradata
 
     @property
+    def video_codec(self) -> VideoCodec:
+        """What is known of its codec, for a video stream."""
+        return video_codec(self.codec)
+
+    @property
     def label(self) -> str:
         """Its name in messages."""
         what = "cover" if self.is_cover else self.kind
@@ -159,6 +166,11 @@ class Probe:
         """When it was recorded, if the file says so in the usual form."""
         moment = self.tags.get("creation_time", "")
         return moment if _MOMENT.match(moment) else None
+
+    @property
+    def demuxer(self) -> Demuxer:
+        """The demuxer that reads it, and how far it can be believed."""
+        return demuxer_of(self.format)
 
     @property
     def main_video(self) -> Stream | None:
@@ -246,8 +258,10 @@ def probe_of(url: str, result: RunResult, output: bytes | bytearray) -> Probe:
             "files, or damage in it cannot be detected. Convert it to Matroska first."
         )
     if result.code != 0:
-        words = last_words(result.diagnosis.tail.splitlines())
-        reason = words.removeprefix("[error] ").removeprefix(f"{url}: ") or f"exit {result.code}"
+        reason = (
+            result.diagnosis.last_words.removeprefix("[error] ").removeprefix(f"{url}: ")
+            or f"exit {result.code}"
+        )
         raise InputFault(
             f"The source is not a readable media file: {reason}",
             log_tail=result.diagnosis.tail,
@@ -312,14 +326,6 @@ def with_frame_data(found: Probe, raw: bytes) -> Probe:
         for stream in found.streams
     ]
     return replace(found, streams=tuple(streams), has_frame_data=True)
-
-
-def last_words(lines: Sequence[str]) -> str:
-    """Return the most informative line of a failed run, without addresses."""
-    messages = [re.sub(r" @ 0x[0-9a-f]+", "", line).strip() for line in lines if line.strip()]
-    messages = [line for line in messages if not line.endswith("Conversion failed!")]
-    errors = [line for line in messages if "[error]" in line or "[fatal]" in line]
-    return (errors or messages or [""])[-1]
 
 
 def _dolby_vision_only(raw: _RawStream) -> int | None:

@@ -3,7 +3,7 @@
 An encoder seldom keeps every core busy, and decoding costs a twentieth of what encoding does. So
 ffmpeg's tee muxer passes each packet to two muxers: one writes the file, the other sends video and
 audio, in the streamable form of the same container, through a pipe to a decoder. The decoder runs
-at the lowest priority; if it cannot keep up, it is stopped.
+at a low priority; if it cannot keep up, it is stopped.
 
 What was decoded is not the file, so this alone proves nothing about the file: `verify` still reads
 it from the disk, and accepts the decoder's result only if the file's packets are byte for byte
@@ -21,7 +21,6 @@ import re
 import select
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import trio
@@ -30,15 +29,17 @@ from distconv_engine.attempts.context import Attempt
 from distconv_engine.checks.decode import Decoded, decode_pipe, is_faulty
 from distconv_engine.checks.source import CheckedSource
 from distconv_engine.encode.command import Request
-from distconv_engine.encode.run import Encoded
+from distconv_engine.encode.run import Encoded, is_batch_work
 from distconv_engine.failures import EngineFault
 from distconv_engine.files import describe_fault
 from distconv_engine.pipeline.encoder_choice import run_encode
 from distconv_engine.tasks import open_tasks
 
-_NICEST = 19
-"""The decoder's niceness, so that it takes hardly any CPU time from the encoder. Linux's SCHED_IDLE
-would take none, but on a busy machine the decoder would then take seconds to die."""
+_MORE_NICENESS, _MORE_NICENESS_SMALL = 19, 10
+"""The decoder's niceness beyond the encoder's, of which it takes hardly any CPU time. Linux's SCHED_IDLE
+would take none, but on a busy machine the decoder would then take seconds to die. With small pictures
+the encode is short, and a decoder that gets hardly any CPU time has most of its work still to do at
+the end of it."""
 _PIPE_BYTES = 1 << 20
 """How far the decoder may lag behind before the encoder has to wait."""
 _POLL_S = 0.25
@@ -74,11 +75,12 @@ async def encode_and_decode(
     teed = replace(request, output=f"file:{path.name}", tee_fd=decoder.write_end)
     try:
         async with open_tasks() as tasks:
-            # Decode in a task of its own, as the encoder blocks while the pipe is full. The end of
-            # this block waits for the decoder to finish the rest, or to be stopped; if the encode
+            # Decode in a task of its own, as the encoder blocks while the pipe is full. It begins
+            # when this block first waits, which is when the encoder has been started. The end of
+            # the block waits for the decoder to finish the rest, or to be stopped; if the encode
             # fails, nothing is worth decoding, and the decoder is cancelled.
             decoded = tasks.start(decoder.run)
-            encoded = tasks.start(partial(_encode_into, decoder, attempt, source, teed))
+            encoded = await _encode_into(decoder, attempt, source, teed)
     except EngineFault as failure:
         if not _NO_HEADER.search(failure.log_tail or ""):
             raise
@@ -86,7 +88,7 @@ async def encode_and_decode(
         # header fails before the first frame.
         attempt.log.info("ffmpeg's tee muxer rejects this output", reason=failure.message)
         return await run_encode(attempt, source, request), None
-    return encoded.value, decoded.value
+    return encoded, decoded.value
 
 
 async def _encode_into(
@@ -133,7 +135,10 @@ class _Decoder:
 
     async def _decode(self) -> Decoded | None:
         # No stall limit, as it waits for a slow encoder; `_watch` limits it instead.
-        ffmpeg = self._attempt.ffmpeg.in_background(_NICEST)
+        is_small = not is_batch_work(self._request)
+        ffmpeg = self._attempt.ffmpeg.in_background(
+            _MORE_NICENESS_SMALL if is_small else _MORE_NICENESS
+        )
         try:
             decoded = await decode_pipe(ffmpeg, self._request, self._read_end)
         except (EngineFault, OSError) as error:

@@ -75,8 +75,9 @@ class Pipeline:
         return await self._run_from(await open_local(self._attempt), encoders)
 
     async def _run_from(self, source: Source, encoders: Sequence[VerifiedEncoder]) -> Finished:
-        """Plan, encode, verify and publish."""
-        checked = source.checked
+        """Check the source, plan, encode, verify and publish."""
+        self._enter("probe")
+        checked = await source.check()
         found = await self._attempt.ffmpeg.add_frame_data(checked.probe, checked.url)
         checked = replace(checked, probe=found)
         # In a thread, as a long film has a million frames; so is the check of the output.
@@ -91,7 +92,7 @@ class Pipeline:
             verified = await trio.to_thread.run_sync(
                 check_output, output.request, checked, output.encoded, evidence
             )
-            await source.check_unchanged()
+            await source.check_unchanged(checked)
             # Seam: steps after the proof.
             self._enter("publish")
             # Seam: steps on publish.

@@ -1,6 +1,6 @@
-"""Open the source of an attempt, a local file or a remote one by proxy, and check it.
+"""Open the source of an attempt: a local file or a remote one by proxy.
 
-It has to be whole before anything is encoded.
+It is checked before anything is encoded: it has to be whole.
 
 A local file is read where it is; one that is fetched becomes local first. A large remote source is
 not stored: `loopback_proxy` reads it for ffmpeg, and every request has to find the same file.
@@ -32,14 +32,13 @@ from distconv_engine.transfer.range_reader import RangeReader
 
 
 class Source(Protocol):
-    """A source that has passed its checks."""
+    """A source that is open: ffmpeg can read it."""
 
-    @property
-    def checked(self) -> CheckedSource:
-        """What the checks found, and where ffmpeg reads it."""
+    async def check(self) -> CheckedSource:
+        """Check all of it; raises `InputFault` with what was found when it is not whole."""
         ...
 
-    async def check_unchanged(self) -> None:
+    async def check_unchanged(self, checked: CheckedSource) -> None:
         """Raise `InputFault` when it has changed since it was checked."""
         ...
 
@@ -48,22 +47,40 @@ class Source(Protocol):
 class LocalFile:
     """A file on this machine's disks."""
 
+    attempt: Attempt
     path: Path
-    checked: CheckedSource
 
-    async def check_unchanged(self) -> None:
+    async def check(self) -> CheckedSource:
+        """Check the file where it is."""
+        is_converted = self.attempt.job.options.on_damage == "convert"
+        check = check_damaged if is_converted else check_source
+        return await check(self.attempt.ffmpeg, self.path)
+
+    async def check_unchanged(self, checked: CheckedSource) -> None:
         """Compare the file's size, time and number with those of before."""
-        check_unchanged(self.path, self.checked.state)
+        check_unchanged(self.path, checked.state)
 
 
 @dataclass(frozen=True, slots=True)
 class ProxiedRemote:
     """A remote file that ffmpeg reads through the loopback proxy."""
 
+    attempt: Attempt
     reader: RangeReader
-    checked: CheckedSource
+    url: str
+    """The proxy's."""
 
-    async def check_unchanged(self) -> None:
+    async def check(self) -> CheckedSource:
+        """Check it through the proxy; raises `NotStreamable` when it has to be fetched for that."""
+        return await check_remote(
+            self.attempt.ffmpeg,
+            self.reader,
+            self.url,
+            sha256=self.attempt.job.source_sha256,
+            on_progress=self.attempt.tracker.part,
+        )
+
+    async def check_unchanged(self, checked: CheckedSource) -> None:
         """Ask its server once more."""
         await self.reader.check_unchanged()
 
@@ -80,16 +97,13 @@ def is_large(attempt: Attempt) -> bool:
 
 
 async def open_local(attempt: Attempt) -> LocalFile:
-    """Fetch the source if it is remote, and check all of it."""
-    path = await _fetch(attempt)
-    attempt.tracker.phase("probe")
-    check = check_damaged if attempt.job.options.on_damage == "convert" else check_source
-    return LocalFile(path, await check(attempt.ffmpeg, path))
+    """Return the source where it is, or fetch it if it is remote."""
+    return LocalFile(attempt, await _fetch(attempt))
 
 
 @asynccontextmanager
 async def open_proxied(attempt: Attempt) -> AsyncGenerator[ProxiedRemote]:
-    """Open the proxy and check all of the remote source through it.
+    """Open the proxy of the remote source.
 
     Raises:
         NotStreamable: the source has to be fetched.
@@ -104,15 +118,7 @@ async def open_proxied(attempt: Attempt) -> AsyncGenerator[ProxiedRemote]:
     )
     await reader.open()
     async with open_relay(reader) as relay:
-        attempt.tracker.phase("probe")
-        checked = await check_remote(
-            attempt.ffmpeg,
-            reader,
-            relay.url,
-            sha256=job.source_sha256,
-            on_progress=attempt.tracker.part,
-        )
-        yield ProxiedRemote(reader, checked)
+        yield ProxiedRemote(attempt, reader, relay.url)
 
 
 async def _fetch(attempt: Attempt) -> Path:

@@ -219,13 +219,21 @@ async def test_a_decoder_that_gets_no_time_does_not_block_the_encoder(
 
 
 @pytest.mark.e2e
-async def test_the_decoder_runs_at_the_lowest_priority(
-    run_job: Run, clips: Clips, tools: Tools, capabilities: Capabilities, tmp_path: Path
+@pytest.mark.parametrize("size, niceness", [("1920x800", 19), ("320x180", 12)])
+async def test_the_decoder_yields_to_the_encoder_and_most_with_large_pictures(
+    run_job: Run,
+    clips: Clips,
+    tools: Tools,
+    capabilities: Capabilities,
+    tmp_path: Path,
+    size: str,
+    niceness: int,
 ) -> None:
+    clip = clips.make(f"{size}.mp4", "-f", "lavfi", "-i", f"testsrc2=s={size}:r=25:d=0.2")
     own = with_decoder(tmp_path, tools, capabilities, f"nice > {tmp_path}/nice; exit 1")
     controls = Controls(ChildLimits(niceness=2))
-    await run_job(clips.plain(), "h264", options=FAST, capabilities=own, controls=controls)
-    assert (tmp_path / "nice").read_text().strip() == "19"
+    await run_job(clip, "h264", options=FAST, capabilities=own, controls=controls)
+    assert int((tmp_path / "nice").read_text()) == niceness
 
 
 @pytest.mark.e2e
