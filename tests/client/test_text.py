@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distconv_client.display import text
-from distconvd.model import Job, JobStatus, Progress
+from distconv_client.display.tables import job_facts
+from distconvd.model import Job, JobResult, JobStatus, Progress
 
 JOB = Job("1", "file:///srv/a%20b.mov", "h265")
 
@@ -101,3 +102,12 @@ def test_progress_of_an_ended_job_is_its_output_or_its_error() -> None:
         JOB, status=JobStatus.FAILED_PERMANENTLY, error_message="cut\noff"
     )
     assert (text.progress(done), text.progress(bad)) == ("/o/a.mp4", "cut off")
+
+
+def test_the_facts_of_a_job_name_what_a_damaged_source_has_lost() -> None:
+    result = JobResult(damage=["video #0 (h264): 3 frames from 1.20 s on", "the end: 2.00 s"])
+    job = Job("1_1", "file:///a", "h264", status=JobStatus.COMPLETED, result=result)
+    assert dict(job_facts(job))["damage"] == (
+        "video #0 (h264): 3 frames from 1.20 s on; the end: 2.00 s"
+    )
+    assert "damage" not in dict(job_facts(Job("1_1", "file:///a", "h264")))
