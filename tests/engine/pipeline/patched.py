@@ -107,6 +107,21 @@ def _wrong_lengths(clips: Clips) -> bytes:
     return bytes(content)
 
 
+def _still_theora(clips: Clips) -> bytes:
+    """Theora writes an empty packet for a picture like the one before; each tenth is a key frame."""
+    lavfi = ("-f", "lavfi", "-i", "color=red:s=160x96:r=25:d=2")
+    return clips.make("still.ogv", *lavfi, "-c:v", "libtheora", "-q:v", "7").read_bytes()
+
+
+def _alac_without_durations(clips: Clips) -> bytes:
+    """Overwrite the duration of Matroska's packets with a void element."""
+    lavfi = ("-f", "lavfi", "-i", "sine=d=4:r=48000", "-af", "atrim=end_sample=143264")
+    content = bytearray(clips.make("lossless.mka", *lavfi, "-c:a", "alac").read_bytes())
+    at = content.index(b"\x23\xe3\x83\x84")
+    content[at : at + 8] = b"\xec\x86" + bytes(6)
+    return bytes(content)
+
+
 def _empty_track(clips: Clips) -> bytes:
     """Set the four tables of the second track, which list its samples, to no entry."""
     content = bytearray(_mp4(clips))
@@ -124,6 +139,8 @@ PATCHED = {
     ),
     "piped-wav": Patched("wav", _unset_wav, ["unset-length"], None),
     "bad-chapter": Patched("mkv", _bad_chapter, ["bad-chapter"], 50),
+    "still-theora": Patched("ogv", _still_theora, ["repeated-pictures"], 5),
+    "alac-without-durations": Patched("mka", _alac_without_durations, [], None),
     "unnamed-attachment": Patched("mkv", _unnamed_attachment, ["lost-attachment"], 50),
     "wrong-packet-lengths": Patched("ts", _wrong_lengths, ["packet-lengths"], 50),
     "ts-without-its-audio": Patched(

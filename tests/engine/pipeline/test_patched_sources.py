@@ -1,11 +1,14 @@
 """Check that what only looks like damage is converted whole, and noted."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
 from tests.engine.clips import Clips
 from tests.engine.conftest import Run
 from tests.engine.pipeline.patched import PATCHED
+
+from distconv_engine.ffmpeg.tools import Tools
 
 pytestmark = pytest.mark.e2e
 
@@ -18,6 +21,18 @@ async def test_what_only_looks_like_damage_is_converted_and_noted(
     path = tmp_path / f"clip.{row.suffix}"
     path.write_bytes(row.make(clips))
     report = await run_job(path, "h264", options={"preset": "ultrafast"})
-    assert report.result.notes == row.notes
+    assert (report.result.notes or []) == row.notes
     assert report.result.video_frames == row.frames
     assert bool(report.result.dropped) == bool({"empty-stream", "lost-attachment"} & {*row.notes})
+
+
+async def test_no_sample_of_copied_alac_is_lost(
+    run_job: Run, clips: Clips, tools: Tools, tmp_path: Path
+) -> None:
+    path = tmp_path / "clip.mka"
+    path.write_bytes(PATCHED["alac-without-durations"].make(clips))
+    report = await run_job(path, "h264")
+    assert report.result.kept == ["audio #0 (alac) copied"]
+    argv = [tools.ffmpeg, "-v", "error", "-i", report.output_url, "-f", "s16le", "-"]
+    samples = subprocess.run(argv, capture_output=True, check=True).stdout
+    assert len(samples) == 2 * 143_264
