@@ -53,6 +53,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     disk_reserve_mb: Annotated[float, Meta(ge=0)] = 512.0
     stream_min_mb: Annotated[float, Meta(ge=0)] = 100.0
     fetch_tries: Annotated[int, Meta(ge=1, le=100)] = 4
+    source_rate_min: Annotated[int, Meta(ge=0)] = 100_000
     niceness: Annotated[int, Meta(ge=0, le=19)] = 5
     memory_limit_mb: Positive | None = None
     cpu_limit_s: Positive | None = None
@@ -90,6 +91,7 @@ HELP: dict[str, str] = {
     "stream_min_mb": "jobs of this size and more with an http(s) source are streamed: nothing of "
     "source or result is stored in the work directory; 0: never",
     "fetch_tries": "after this many tries in a row without progress a download fails",
+    "source_rate_min": "an http(s) source that sends fewer bytes than this in a minute is given up; 0: never",
     "niceness": "how much ffmpeg yields to other programs: 0 (not at all) to 19",
     "memory_limit_mb": "limit in MB on the address space of each ffmpeg",
     "cpu_limit_s": "limit in seconds on the CPU time of each ffmpeg",

@@ -14,6 +14,7 @@ from distconv_engine.daemon_link.http import DaemonApi, DaemonUnavailable, Rejec
 from distconv_engine.daemon_link.outbox import Outbox
 from distconv_engine.failures import InsufficientSpace, JobFailure
 from distconv_engine.files import describe_fault, is_full
+from distconv_engine.host.disk_space import is_shared_disk
 from distconv_engine.host.metrics import free_bytes
 from distconv_engine.pipeline.run import run_attempt
 from distconv_engine.tasks import open_tasks
@@ -100,7 +101,8 @@ class JobTask:
             if failure.place is None or failure.needed is None:
                 space_backoff.note_full(self._job, self._context.config.work_dir, free)
             else:
-                space_backoff.note(self._job, failure.place, failure.needed)
+                is_shared = is_shared_disk(self._context.config, failure.place)
+                space_backoff.note(self._job, failure.place, failure.needed, is_shared=is_shared)
             return self._failed(failure.message, failure.error_class, failure.log_tail)
         except JobFailure as failure:
             return self._failed(failure.message, failure.error_class, failure.log_tail)

@@ -5,6 +5,9 @@ was free when it started: until that much is free, neither it nor a larger job o
 started again. And since the daemon would assign it again and again, the engine wants no job at all
 for a while, twice as long each time, unless space becomes free earlier; its heartbeats say
 `disk-full`. The pause is limited, because smaller jobs may still fit.
+
+A job that did not fit on a disk of its own, which it names for its output, waits alone: the daemon
+assigns it later, and no other job needs that disk.
 """
 
 import time
@@ -29,6 +32,8 @@ class _Need:
     job: Job
     place: Path
     needed: float
+    is_shared: bool
+    """Whether every job needs that disk."""
 
     @property
     def is_met(self) -> bool:
@@ -38,6 +43,8 @@ class _Need:
         """Whether `job` needs as much: the same job, or one no smaller with the same settings."""
         if job.job_id == self.job.job_id:
             return True
+        if not self.is_shared:
+            return False
         is_alike = (job.target_codec, job.options) == (self.job.target_codec, self.job.options)
         return is_alike and job.job_size >= self.job.job_size > 0
 
@@ -58,13 +65,19 @@ class SpaceBackoff:
         """Remember that `job` needs clearly more than the `free` bytes that there were."""
         self.note(job, place, free + max(MB, free * _CLEARLY))
 
-    def note(self, job: Job, place: Path, needed: float) -> None:
-        """Remember that `job` needs `needed` bytes free at `place`, more than there are."""
-        self._last = _Need(job, place, needed)
+    def note(self, job: Job, place: Path, needed: float, *, is_shared: bool = True) -> None:
+        """Remember that `job` needs `needed` bytes free at `place`, more than there are.
+
+        Unless every job needs that disk (`is_shared`), the engine makes no pause.
+        """
+        need = _Need(job, place, needed, is_shared)
         self._needs.pop(job.job_id, None)
-        self._needs[job.job_id] = self._last
+        self._needs[job.job_id] = need
         while len(self._needs) > _NEEDS_MAX:
             del self._needs[next(iter(self._needs))]
+        if not is_shared:
+            return
+        self._last = need
         self._until = self.clock() + min(PAUSE_MAX_S, self.pause_s * 2.0 ** min(self._times, 30))
         self._times += 1
 

@@ -1,18 +1,25 @@
 """Check the free disk space before a job is taken and before it is started.
 
 An output is assumed to be no larger than its source, because the encoders' defaults make it
-smaller. Where that is wrong, the disk fills up in mid-encode, and the job fails as `transient`.
+smaller. Where that is wrong, the encode is ended before it touches the reserve, and the job fails as
+`transient`.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
+
+import trio
 
 from distconv_engine.config import Config
 from distconv_engine.failures import InsufficientSpace
 from distconv_engine.host.metrics import free_bytes
+from distconv_engine.tasks import open_tasks
 from distconv_engine.transfer.destination import FileTarget, Target, directory_of
 
 MB = 1e6
+WATCH_S = 1.0
+"""How often `keep_reserve` looks."""
 
 
 def has_disk_space(config: Config) -> bool:
@@ -44,6 +51,42 @@ def require_disk_space(config: Config, *needs: tuple[Path, float]) -> None:
                 place=place,
                 needed=needed,
             )
+
+
+def is_shared_disk(config: Config, place: Path) -> bool:
+    """Whether `place` is on a disk that every job needs: the work directory's, or that of `output`."""
+    return any(_are_on_one_disk(place, own) for own in _directories(config))
+
+
+@asynccontextmanager
+async def keep_reserve(config: Config, *directories: Path) -> AsyncGenerator[None]:
+    """Cancel the block and raise `InsufficientSpace` as soon as a disk has less than the reserve.
+
+    An output may become larger than its source, and a disk has others who fill it.
+    """
+    short: list[Path] = []
+    before = {place: free_bytes(_existing(place)) for place in directories}
+    async with open_tasks() as tasks:
+        with trio.CancelScope() as scope:
+
+            async def watch() -> None:
+                while not short:
+                    await trio.sleep(WATCH_S)
+                    short.extend(
+                        p for p in directories if free_bytes(_existing(p)) < _reserve(config)
+                    )
+                scope.cancel()
+
+            tasks.start(watch)
+            yield
+        tasks.cancel()
+    if scope.cancelled_caught:
+        raise InsufficientSpace(
+            f"The disk is full but for its reserve of {config.disk_reserve_mb:g} MB: there was too little"
+            f" room at {_existing(short[0])} for the output.",
+            place=_existing(short[0]),
+            needed=before[short[0]] * 1.01 + MB,
+        )
 
 
 def require_space_for_output(config: Config, target: Target, size: float) -> None:

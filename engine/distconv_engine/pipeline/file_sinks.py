@@ -18,7 +18,11 @@ from distconv_engine.checks.source import CheckedSource
 from distconv_engine.encode.command import Request
 from distconv_engine.encode.marks import correct_marks
 from distconv_engine.encode.run import Encoded
-from distconv_engine.host.disk_space import require_disk_space, require_space_for_output
+from distconv_engine.host.disk_space import (
+    keep_reserve,
+    require_disk_space,
+    require_space_for_output,
+)
 from distconv_engine.pipeline.decode_while_encoding import encode_and_decode
 from distconv_engine.pipeline.encoder_choice import run_encode
 from distconv_engine.pipeline.outputs import Published
@@ -56,7 +60,8 @@ class StoredFile:
 
     async def encode(self, request: Request) -> "FileOutput":
         """Encode, and decode at the same time; meanwhile record where a partial file may be."""
-        async with open_tasks() as tasks:
+        config = self._attempt.config
+        async with keep_reserve(config, config.work_dir), open_tasks() as tasks:
             tasks.start(self._record)
             encoded, decoded = await encode_and_decode(
                 self._attempt, self._source, request, self.path
@@ -111,7 +116,8 @@ class TargetDirectory:
 
     async def encode(self, request: Request) -> "FileOutput":
         """Encode; the file is decoded afterwards."""
-        encoded = await run_encode(self._attempt, self._source, request)
+        async with keep_reserve(self._attempt.config, self._target.directory):
+            encoded = await run_encode(self._attempt, self._source, request)
         await trio.to_thread.run_sync(correct_marks, self.path, request.plan)
         return FileOutput(
             self._attempt, self._source, self._target, self.path, self._partial, request, encoded

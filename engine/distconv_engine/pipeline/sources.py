@@ -29,6 +29,7 @@ from distconv_engine.transfer.destination import is_media_store
 from distconv_engine.transfer.download import check_sha256, download, local_path
 from distconv_engine.transfer.loopback_proxy import open_relay
 from distconv_engine.transfer.range_reader import RangeReader
+from distconv_engine.transfer.rate import RateMeter
 
 
 class Source(Protocol):
@@ -115,6 +116,7 @@ async def open_proxied(attempt: Attempt) -> AsyncGenerator[ProxiedRemote]:
         job.source_url,
         key=key_for_source(attempt),
         tries=config.fetch_tries,
+        rate=RateMeter(config.source_rate_min),
     )
     await reader.open()
     async with open_relay(reader) as relay:
@@ -135,6 +137,7 @@ async def _fetch(attempt: Attempt) -> Path:
             job.source_url,
             path,
             tries=config.fetch_tries,
+            rate=RateMeter(config.source_rate_min),
             key=key_for_source(attempt),
             on_total=lambda total, here: require_disk_space(
                 config, (config.work_dir, 2 * total - here)

@@ -8,7 +8,7 @@ unavailable.
 
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import IO
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -20,6 +20,7 @@ from distconv_engine.backoff import Backoff
 from distconv_engine.failures import InputFault, InsufficientSpace, NoAccess, NotAllowedHere
 from distconv_engine.files import describe_fault, hash_file, is_full
 from distconv_engine.transfer.guard import source_at
+from distconv_engine.transfer.rate import RateMeter
 from distconv_engine.transfer.remote import BAD_URL, TIMEOUT, RemoteFile, TryAgain, bad_url, begin
 
 CHUNK_BYTES = 1 << 20
@@ -78,6 +79,7 @@ async def download(
     *,
     tries: int,
     key: str | None = None,
+    rate: RateMeter | None = None,
     on_total: Callable[[int, int], None],
     on_progress: Callable[[float], None],
 ) -> None:
@@ -89,15 +91,17 @@ async def download(
         path: where to put it.
         key: the API key, for the daemon's own media store only; it follows no redirect.
         tries: how many tries in a row may get no further before it fails.
-        on_total: called with the size once it is known, and how much of it is here; may raise to
-            reject it.
+        rate: gives up a server that sends too slowly.
+        on_total: called again and again with the size, or while it is unknown with what it is at least,
+            and how much of it is here; may raise to reject it.
         on_progress: called with the completed part, 0 to 1.
     """
     state, backoff, failures = RemoteFile(url, key), Backoff(0.2, 10.0), 0
+    rate = rate or RateMeter()
     while True:
         reached = state.best
         try:
-            await _one_try(client, state, path, on_total, on_progress)
+            await _one_try(client, state, path, rate, on_total, on_progress)
             return
         except BAD_URL as error:
             raise bad_url(error) from error
@@ -109,47 +113,54 @@ async def download(
             if is_full(error):
                 raise InsufficientSpace("The engine's disk is full.") from error
             raise
-        await trio.sleep(backoff.next_s() if state.best == reached else 0)
+        with rate.waiting():
+            await trio.sleep(backoff.next_s() if state.best == reached else 0)
 
 
 async def _one_try(
     client: httpx.AsyncClient,
     state: RemoteFile,
     path: Path,
+    rate: RateMeter,
     on_total: Callable[[int, int], None],
     on_progress: Callable[[float], None],
 ) -> None:
-    async with client.stream(
+    stream = client.stream(
         "GET",
         state.url,
         headers=state.headers(),
         timeout=TIMEOUT,
         follow_redirects=not state.key,
         extensions=source_at(state.url),
-    ) as response:
+    )
+    async with rate.opened(stream) as response:
         begin(state, response)
         if state.total is not None:
             on_total(state.total, state.written)
         with path.open("r+b" if state.written else "wb") as file:
             file.seek(state.written)
             file.truncate()
-            await _receive(state, response, file, on_progress)
+            async with rate.pieces(response) as body:
+                await _receive(state, body, file, on_total, on_progress)
     if state.total is not None and state.written < state.total:
         raise TryAgain("it closed the connection early")
 
 
 async def _receive(
     state: RemoteFile,
-    response: httpx.Response,
+    body: AsyncIterator[bytes],
     file: IO[bytes],
+    on_total: Callable[[int, int], None],
     on_progress: Callable[[float], None],
 ) -> None:
     """Write the body as it arrives; what arrived before a break is kept for the next try."""
     waiting = bytearray()
     try:
-        async for piece in response.aiter_raw():
+        async for piece in body:
             waiting += piece
             if len(waiting) >= CHUNK_BYTES:
+                # The disk has others to fill it, too, and a size may be unknown or untrue.
+                on_total(state.total or state.written + len(waiting), state.written)
                 await trio.to_thread.run_sync(_write, state, file, waiting)
                 on_progress(state.written / state.total if state.total else 0.0)
     finally:

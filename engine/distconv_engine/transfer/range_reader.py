@@ -18,6 +18,7 @@ from distconv_engine.failures import InputFault, TransientFault
 from distconv_engine.files import describe_fault
 from distconv_engine.media.zero_runs import ZeroRunFinder, ZeroRuns
 from distconv_engine.transfer.guard import source_at
+from distconv_engine.transfer.rate import RateMeter
 from distconv_engine.transfer.remote import BAD_URL, TIMEOUT, RemoteFile, TryAgain, bad_url, begin
 
 Sink = Callable[[bytes], Awaitable[None]]
@@ -38,14 +39,24 @@ class RangeReader:
         url: of the file.
         key: the API key, for the daemon's own media store only; it follows no redirect.
         tries: how many tries in a row may get no further before it fails.
+        rate: gives up a server that sends too slowly.
     """
 
-    def __init__(self, client: httpx.AsyncClient, url: str, *, key: str | None, tries: int) -> None:
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        url: str,
+        *,
+        key: str | None,
+        tries: int,
+        rate: RateMeter | None = None,
+    ) -> None:
         self.size_bytes = 0
         self._client = client
         self._url = url
         self._key = key
         self._tries = tries
+        self._rate = rate or RateMeter()
         self._validator: str | None = None
         self._was_read_whole = False
 
@@ -96,9 +107,10 @@ class RangeReader:
                 if response.status_code != 206:
                     state.written = at
                     raise TryAgain("it ignored the range")
-                async for piece in response.aiter_raw():
-                    pieces.append(piece[: stop - state.written])
-                    state.advance(len(pieces[-1]))
+                async with self._rate.pieces(response) as body:
+                    async for piece in body:
+                        pieces.append(piece[: stop - state.written])
+                        state.advance(len(pieces[-1]))
             if state.written < stop:
                 raise TryAgain("it closed the connection early")
 
@@ -134,7 +146,7 @@ class RangeReader:
         return io.BufferedReader(_RawRanges(self), BUFFER_BYTES)
 
     def _request(self, state: RemoteFile, stop: int) -> AbstractAsyncContextManager[httpx.Response]:
-        return self._client.stream(
+        stream = self._client.stream(
             "GET",
             self._url,
             headers=state.headers(stop),
@@ -142,6 +154,7 @@ class RangeReader:
             follow_redirects=not self._key,
             extensions=source_at(self._url),
         )
+        return self._rate.opened(stream)
 
     async def _with_retries(
         self, state: RemoteFile, try_once: Callable[[], Awaitable[None]]
@@ -158,7 +171,8 @@ class RangeReader:
                 failures = 0 if state.written > reached else failures + 1
                 if failures >= self._tries:
                     raise self._given_up(state, describe_fault(error)) from error
-            await trio.sleep(backoff.next_s() if state.written == reached else 0)
+            with self._rate.waiting():
+                await trio.sleep(backoff.next_s() if state.written == reached else 0)
 
     def _given_up(self, state: RemoteFile, reason: str) -> InputFault | TransientFault:
         if self._was_read_whole:  # all of it arrived before, so the server is at fault

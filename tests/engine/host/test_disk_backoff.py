@@ -92,3 +92,13 @@ def test_a_job_that_did_fit_is_no_longer_blocked(bench: Bench) -> None:
     bench.space_backoff.note_full(job("1"), DISK, bench.free)
     bench.space_backoff.relieve(job("1"))
     bench.space_backoff.check(job("1"))
+
+
+def test_a_job_without_room_on_a_disk_of_its_own_waits_alone(bench: Bench) -> None:
+    bench.space_backoff.note(job("1", 5.0), DISK, 40 * MB, is_shared=False)
+    assert bench.space_backoff.is_over()
+    with pytest.raises(InsufficientSpace):
+        bench.space_backoff.check(job("1", 5.0))
+    bench.space_backoff.check(job("2", 5.0))
+    bench.free = 40 * MB
+    bench.space_backoff.check(job("1", 5.0))

@@ -8,17 +8,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import trio
+import trio.testing
 from tests.engine.clips import Clips
 from tests.engine.daemon import wait_until
 from tests.engine.site import Site, open_site
 
 from distconv_engine import files
 from distconv_engine.config import Config
-from distconv_engine.failures import TransientFault
+from distconv_engine.failures import InsufficientSpace, TransientFault
 from distconv_engine.ffmpeg.stderr import Diagnosis
 from distconv_engine.host import disk_space
 from distconv_engine.host.disk_space import (
     has_disk_space,
+    is_shared_disk,
+    keep_reserve,
     require_disk_space,
     require_space_for_output,
 )
@@ -48,6 +52,35 @@ def config(tmp_path: Path, **settings: object) -> Config:
         output=str(tmp_path / "out"),
         **settings,  # type: ignore[arg-type]
     )
+
+
+async def test_a_disk_that_comes_down_to_the_reserve_ends_the_work_on_it(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    free = {tmp_path: 600 * MB}
+    monkeypatch.setattr(disk_space, "free_bytes", free.__getitem__)
+    config = Config(work_dir=tmp_path, disk_reserve_mb=500)
+    async with keep_reserve(config, tmp_path):
+        await trio.sleep(10)
+
+    async def fill() -> None:
+        async with keep_reserve(config, tmp_path):
+            await trio.sleep(5)
+            free[tmp_path] = 499 * MB
+            await trio.sleep_forever()
+
+    with pytest.raises(InsufficientSpace, match="full but for its reserve of 500 MB") as caught:
+        await fill()
+    assert caught.value.place == tmp_path
+    assert (caught.value.needed or 0) > 600 * MB
+
+
+def test_a_disk_that_only_a_job_names_is_not_shared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Config(work_dir=tmp_path / "work", output=str(tmp_path / "out"))
+    assert is_shared_disk(config, tmp_path / "out" / "deep")
+    assert not is_shared_disk(config, Path("/proc"))
 
 
 @pytest.mark.parametrize(
