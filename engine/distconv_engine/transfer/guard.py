@@ -151,8 +151,9 @@ def _check_request(url: httpx.URL, purpose: Purpose, rules: HostRules) -> None:
 
 
 def _sentence(purpose: Purpose, url: httpx.URL, why: str) -> str:
-    verb = "fetches nothing from" if purpose.kind == "source" else "sends nothing to"
-    return f"This engine {verb} {url.host}: {why} (setting {purpose.kind}_hosts)."
+    if purpose.kind == "source":
+        return f"This engine fetches nothing from {url.host}: {why} (setting source_hosts)."
+    return f"This engine sends nothing to {url.host}: {why} (setting output_hosts)."
 
 
 def _origin(url: httpx.URL) -> tuple[str, bytes, int]:
