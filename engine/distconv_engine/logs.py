@@ -16,7 +16,7 @@ import os
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Literal, TextIO
+from typing import Literal, TextIO, cast
 
 from distconvd.model import mask_urls
 
@@ -62,7 +62,10 @@ def _fields_of(record: logging.LogRecord) -> dict[str, object]:
 
 
 def _masked(value: object) -> object:
-    """Mask the secrets of URLs; what is no plain value is logged as its words."""
+    """Mask the secrets of URLs; what is neither plain nor a dictionary is logged as its words."""
+    if isinstance(value, dict):
+        pairs = cast("dict[str, object]", value).items()
+        return {name: _masked(part) for name, part in pairs}
     return value if value is None or isinstance(value, int | float) else mask_urls(str(value))
 
 

@@ -1,13 +1,14 @@
 """What an engine logs and reports shows no secrets of URLs."""
 
 import io
+import json
 import logging
 from collections.abc import Generator
 
 import pytest
 
 from distconv_engine.failures import InputFault
-from distconv_engine.logs import Log, LogFormat, setup_logs
+from distconv_engine.logs import JsonFormatter, Log, LogFormat, setup_logs
 
 URL = "http://anna:s3cret@h/a.mp4?sig=s3cret"
 MASKED = "http://***@h/a.mp4?sig=***"
@@ -35,3 +36,11 @@ def test_a_failure_shows_no_secrets() -> None:
     failure = InputFault(f"The source {URL} is bad.", log_tail=f"{URL}: 404")
     assert (failure.message, failure.log_tail) == (f"The source {MASKED} is bad.", f"{MASKED}: 404")
     assert str(failure) == failure.message
+
+
+def test_a_field_of_several_values_is_an_object_with_its_secrets_masked() -> None:
+    record = logging.LogRecord("e", logging.INFO, "f", 1, "job completed", None, None)
+    record.fields = {"seconds": {"encode": 1.5, "from": "http://u:secret@h/x"}}
+    line = json.loads(JsonFormatter().format(record))
+    assert line["seconds"]["encode"] == 1.5
+    assert "secret" not in line["seconds"]["from"]
