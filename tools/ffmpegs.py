@@ -1,4 +1,4 @@
-"""Put the versions of ffmpeg that DistConv supports into `.tools`, for `make test-ffmpeg`.
+"""Put the supported versions of ffmpeg into `.tools`, for `make test-ffmpeg`.
 
     make ffmpegs, then make test-ffmpeg FFMPEG=7.1
 

@@ -7,6 +7,7 @@ acknowledged, since until then the daemon would assign the same job again.
 
 import shutil
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -33,8 +34,17 @@ from distconv_engine.host.capabilities import verify_encoders
 from distconv_engine.job_task import JobTask
 from distconv_engine.logs import Log
 from distconv_engine.media.ffmpeg import Ffmpeg
+from distconv_engine.self_test.outcome import FILE, Outcome
+from distconv_engine.self_test.run import self_test
 from distconv_engine.status import EngineStatus
-from distconvd.model import BenchmarkReport, FailReport, FailureClass, Job, ReleaseReport
+from distconvd.model import (
+    BenchmarkReport,
+    FailReport,
+    FailureClass,
+    Job,
+    ReleaseReport,
+    describe_capability,
+)
 
 DELIVER_S = 5.0
 """How long a drained engine tries to deliver its last reports; they are on disk anyway."""
@@ -236,9 +246,7 @@ class Agent:
         capabilities = await verify_encoders(ffmpeg, self._attempts_dir, hardware=hardware)
         benchmark = await measure(ffmpeg, capabilities, self._cache)
         self._log.info("encoders verified", **benchmark.frames_per_second())
-        engine_status.capabilities, engine_status.benchmark = capabilities, benchmark
-        self.encoders_verified.set()
-        return EngineContext(
+        context = EngineContext(
             self._config,
             engine_status.engine_id,
             self._tools,
@@ -249,6 +257,22 @@ class Agent:
             engine_status.space_backoff,
             self._client,
         )
+        outcome = await self._test_itself(context)
+        engine_status.self_test = outcome
+        engine_status.capabilities, engine_status.benchmark = capabilities, benchmark
+        self.encoders_verified.set()
+        return replace(context, lacking=frozenset(outcome.failed))
+
+    async def _test_itself(self, context: EngineContext) -> Outcome:
+        """Convert a clip of each kind; log what this engine cannot convert."""
+        if not context.capabilities.codecs:
+            return Outcome("")  # it will exit, and say why
+        folder = self._attempts_dir / "self-test"
+        outcome = await self_test(context, folder, self._config.work_dir / FILE)
+        for capability, reason in outcome.failed.items():
+            kind = describe_capability(capability)
+            self._log.warning("self-test failed: such jobs go to others", kind=kind, reason=reason)
+        return outcome
 
     def _controls(self, *, paused: bool = False) -> Controls:
         config = self._config

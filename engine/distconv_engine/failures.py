@@ -5,9 +5,10 @@ the report. Nothing else decides a failure's class, and no stage reports by itse
 from a class (a retry, a wait, a quarantine) is the daemon's to decide, by the same table.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from distconvd.model import FAILURES, FailureClass, Limits, Reporter, mask_urls
+from distconvd.model import FAILURES, Capability, FailureClass, Limits, Reporter, mask_urls
 
 
 class JobFailure(Exception):
@@ -74,8 +75,26 @@ class OutputRefused(JobFailure):
     error_class = FailureClass.OUTPUT
 
 
-class Incapable(EngineFault):
+class Lacking(NotAllowedHere):
     """The ffmpeg that was used lacks something that the job needs; another one may have it."""
+
+
+class Incapable(Lacking):
+    """This engine lacks capabilities that the source needs: the job waits for one that has them.
+
+    Args:
+        message: as in `JobFailure`.
+        log_tail: as in `JobFailure`.
+        needs: the capabilities that the source needs.
+    """
+
+    error_class = FailureClass.INCAPABLE
+
+    def __init__(
+        self, message: str, *, needs: Sequence[Capability], log_tail: str | None = None
+    ) -> None:
+        super().__init__(message, log_tail=log_tail)
+        self.needs = tuple(needs)
 
 
 class TransientFault(JobFailure):

@@ -6,13 +6,14 @@ it does not end the other jobs.
 
 import traceback
 
+import msgspec
 import trio
 
 from distconv_engine.attempts.active import ActiveAttempt, ActiveAttempts
 from distconv_engine.attempts.journal import JournalEntry, remove_partials
 from distconv_engine.daemon_link.http import DaemonApi, DaemonUnavailable, Rejected
 from distconv_engine.daemon_link.outbox import Outbox
-from distconv_engine.failures import InsufficientSpace, JobFailure
+from distconv_engine.failures import Incapable, InsufficientSpace, JobFailure
 from distconv_engine.files import describe_fault, is_full
 from distconv_engine.host.disk_space import is_shared_disk
 from distconv_engine.host.metrics import free_bytes
@@ -104,6 +105,9 @@ class JobTask:
                 is_shared = is_shared_disk(self._context.config, failure.place)
                 space_backoff.note(self._job, failure.place, failure.needed, is_shared=is_shared)
             return self._failed(failure.message, failure.error_class, failure.log_tail)
+        except Incapable as failure:
+            failed = self._failed(failure.message, failure.error_class, failure.log_tail)
+            return msgspec.structs.replace(failed, needs=[*failure.needs])
         except JobFailure as failure:
             return self._failed(failure.message, failure.error_class, failure.log_tail)
         except OSError as error:

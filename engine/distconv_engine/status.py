@@ -13,6 +13,7 @@ from distconv_engine.host.capabilities import Capabilities
 from distconv_engine.host.disk_backoff import SpaceBackoff
 from distconv_engine.host.disk_space import has_disk_space
 from distconv_engine.host.metrics import cpu_percent, disk_gb, temperature_c
+from distconv_engine.self_test.outcome import Outcome
 from distconvd.model import Heartbeat, HeartbeatReply, HeldJob
 
 _PAUSE_HEARTBEATS = 3
@@ -30,6 +31,7 @@ class EngineStatus:
         self.draining = trio.Event()
         self.capabilities: Capabilities | None = None
         self.benchmark: Benchmark | None = None
+        self.self_test: Outcome | None = None
         self.is_benchmarking = False
         """Its benchmark runs, or will as soon as its jobs have ended: it wants nothing new."""
         self.on_benchmark_request: Callable[[int], object] = int
@@ -83,6 +85,7 @@ class EngineStatus:
             benchmark_fps=UNSET if benchmark is None else benchmark.frames_per_second(),
             slots=self.config.slots,
             tags=self.config.tags,
+            capabilities=UNSET if self.self_test is None else self.self_test.passed,
             hostname=self._hostname,
             version=__version__,
             free_gb=free_gb,

@@ -6,7 +6,7 @@ a restart, and any prefix of `decisions` is what a power cut could leave.
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import msgspec
@@ -216,9 +216,12 @@ class Core:
     def fail(
         self, job: Job, kind: FailureClass | None = FailureClass.ENGINE, *,
         message: str = "it broke", attempt: int | None = CURRENT, engine_id: str | None = "",
+        needs: Sequence[str] = (),
     ) -> str:  # fmt: skip
         """Report a job as failed, see `complete`."""
-        report = FailReport(message, _attempt(job, attempt), _engine(job, engine_id), kind)
+        report = FailReport(
+            message, _attempt(job, attempt), _engine(job, engine_id), kind, needs=list(needs)
+        )
         return self.run(reports.fail, job.job_id, report)
 
     def release(

@@ -95,7 +95,7 @@ def test_an_attempt_begins_and_resumes_without_what_was_left_of_the_wait_for_it(
         "not_before": START_MS,
     }
     core = core_with(used_job(target_codec="h264", assigned_engine=None, **waits))
-    core.engine("E1")
+    core.engine("E1", capabilities=["x"])
     begun = core.must_ask("E1")
     fresh = values_of(Job("", "", ""), PER_ATTEMPT_FIELDS)
     assert values_of(begun, PER_ATTEMPT_FIELDS) == fresh

@@ -52,6 +52,7 @@ from distconvd.model import (
     TranscodeOptions,
     push,
 )
+from distconvd.model.capability import capability_table
 from distconvd.model.failure import failure_table
 from distconvd.plugin_host.loading import Plugins
 from distconvd.push import PushLimits
@@ -111,6 +112,10 @@ def test_the_lifecycles_are_drawn_from_the_tables() -> None:
 
 def test_the_failure_classes_are_drawn_from_their_table() -> None:
     assert failure_table() in TEXT
+
+
+def test_the_capabilities_are_drawn_from_their_table() -> None:
+    assert capability_table() in TEXT
 
 
 def number(text: str) -> float:

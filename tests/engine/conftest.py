@@ -12,6 +12,7 @@ import pytest
 import trio
 from tests.engine.clips import Clips
 from tests.engine.daemon import FakeDaemon, running_daemon
+from tests.engine.measured import Measured
 from tests.engine.pipeline.rows import all_rows
 from tests.engine.pipeline.verdicts import Verdicts
 from tests.once import once, run_folder
@@ -27,6 +28,8 @@ from distconv_engine.host.capabilities import Capabilities, VerifiedEncoder, ver
 from distconv_engine.logs import Log
 from distconv_engine.media.ffmpeg import Ffmpeg
 from distconv_engine.pipeline.run import run_attempt
+from distconv_engine.self_test.outcome import FILE
+from distconv_engine.self_test.run import self_test
 from distconvd.model import CompleteReport, Job
 
 OTHER_FFMPEG = os.environ.get("DISTCONV_TEST_FFMPEG") or None
@@ -76,7 +79,7 @@ def capabilities(tools: Tools, tmp_path_factory: pytest.TempPathFactory) -> Capa
 def benchmark(
     tools: Tools, capabilities: Capabilities, tmp_path_factory: pytest.TempPathFactory
 ) -> bytes:
-    """A benchmark's cache, so that engines under test start immediately."""
+    """A benchmark's cache."""
     cache = tmp_path_factory.mktemp("benchmark") / "benchmark.json"
 
     async def run() -> bytes:
@@ -84,6 +87,28 @@ def benchmark(
         return cache.read_bytes()
 
     return once(run_folder(tmp_path_factory) / "benchmark", lambda: trio.run(run))
+
+
+@pytest.fixture(scope="session")
+def tested(
+    tools: Tools, capabilities: Capabilities, tmp_path_factory: pytest.TempPathFactory
+) -> bytes:
+    """The outcome of a self-test."""
+    folder = tmp_path_factory.mktemp("self-test")
+
+    async def run() -> bytes:
+        async with httpx.AsyncClient() as client:
+            journal = Journal(folder / "held", Log())
+            context = EngineContext(Config(), "e1", tools, capabilities, client, journal, Log())
+            await self_test(context, folder / "clips", folder / FILE)
+        return (folder / FILE).read_bytes()
+
+    return once(run_folder(tmp_path_factory) / "self-test", lambda: trio.run(run))
+
+
+@pytest.fixture(scope="session")
+def measured(benchmark: bytes, tested: bytes) -> Measured:
+    return Measured(benchmark, tested)
 
 
 @pytest.fixture(scope="session")
@@ -134,6 +159,7 @@ def run_job(
         controls = settings.pop("controls", None) or Controls()
         own_tools = settings.pop("tools", tools)
         own_capabilities = settings.pop("capabilities", capabilities)
+        lacking = settings.pop("lacking", frozenset())
         url = source if isinstance(source, str) else source.as_uri()
         roots = settings.pop("source_root", None)
         if roots is None:
@@ -151,7 +177,9 @@ def run_job(
         folder.mkdir(parents=True, exist_ok=True)
         log = Log()
         journal = Journal(work / "held", log)
-        context = EngineContext(config, "e1", own_tools, own_capabilities, client, journal, log)
+        context = EngineContext(
+            config, "e1", own_tools, own_capabilities, client, journal, log, lacking=lacking
+        )
         job = _job(job_id, url, codec, options, output, sha256, job_size)
         return await run_attempt(Attempt(context, job, folder, tracker, controls))
 

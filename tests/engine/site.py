@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 from tests.daemon import kit
 from tests.engine.daemon import wait_until
+from tests.engine.measured import Measured
 from tests.torture.victim import free_port
 
 WAIT_S = 60.0
@@ -21,11 +22,11 @@ WAIT_S = 60.0
 class Site:
     """One daemon on a port that it keeps, and one engine that works for it."""
 
-    def __init__(self, folder: Path, benchmark: bytes, stack: ExitStack) -> None:
+    def __init__(self, folder: Path, measured: Measured, stack: ExitStack) -> None:
         self.folder = folder
         self.work = folder / "work"
         self.work.mkdir()
-        (self.work / "benchmark.json").write_bytes(benchmark)
+        measured.keep_in(self.work)
         self._stack = stack
         self._port = free_port()
         self.url = f"http://127.0.0.1:{self._port}"
@@ -104,10 +105,10 @@ class Site:
 
 
 @contextmanager
-def open_site(folder: Path, benchmark: bytes) -> Generator[Site]:
+def open_site(folder: Path, measured: Measured) -> Generator[Site]:
     """Open a site in `folder`; whatever still runs is killed at the end."""
     with ExitStack() as stack:
-        site = Site(folder, benchmark, stack)
+        site = Site(folder, measured, stack)
         try:
             yield site
         finally:

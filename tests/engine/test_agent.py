@@ -1,5 +1,6 @@
 """Test the whole engine as a process, against a daemon on real sockets."""
 
+import json
 import os
 import signal
 import subprocess
@@ -11,17 +12,18 @@ import psutil
 import pytest
 from tests.engine.clips import Clips
 from tests.engine.daemon import KEY, FakeDaemon, Served, wait_until
+from tests.engine.measured import Measured
 
 pytestmark = pytest.mark.e2e
 Start = Callable[..., subprocess.Popen[bytes]]
 
 
 @pytest.fixture
-def start(daemon: FakeDaemon, clips: Clips, benchmark: bytes, tmp_path: Path) -> Iterator[Start]:
+def start(daemon: FakeDaemon, clips: Clips, measured: Measured, tmp_path: Path) -> Iterator[Start]:
     """Start an engine on the fake daemon; whatever is left is killed at the end."""
     running: list[subprocess.Popen[bytes]] = []
     (tmp_path / "work").mkdir()
-    (tmp_path / "work" / "benchmark.json").write_bytes(benchmark)
+    measured.keep_in(tmp_path / "work")
 
     def begin(*flags: str) -> subprocess.Popen[bytes]:
         argv = [sys.executable, "-m", "distconv_engine.main", "--server", daemon.url]
@@ -80,6 +82,24 @@ def test_an_engine_registers_verifies_its_encoders_runs_a_job_reports_it_and_dra
     assert process.wait(10) == 0
     assert daemon.beats[-1]["status"] == "draining"
     assert not list((tmp_path / "work" / "attempts").iterdir())
+
+
+def test_an_engine_reports_what_it_lacks_and_returns_a_job_whose_source_needs_it(
+    daemon: FakeDaemon, start: Start, clips: Clips, tmp_path: Path
+) -> None:
+    kept = tmp_path / "work" / "self-test.json"
+    kept.write_text(
+        json.dumps({**json.loads(kept.read_text()), "failed": {"mp4-aac": "No sound."}})
+    )
+    daemon.submit("1_1", clips.plain().as_uri(), "h264")
+    start()
+    daemon.wait_for(lambda d: d.report_of("1_1"))
+    kind, body = daemon.report_of("1_1") or ("", {})
+    assert (kind, body["error_class"], body["needs"]) == ("fail", "incapable", ["mp4-aac"])
+    beat = next(beat for beat in daemon.beats if beat["status"] == "idle")
+    assert "mp4-aac" not in beat["capabilities"]
+    assert "vfr" in beat["capabilities"]
+    assert "No sound." in (tmp_path / "engine.log").read_text()
 
 
 @pytest.mark.parametrize("how", ["heartbeat", "progress"])

@@ -16,12 +16,13 @@ from typing import Any
 import pytest
 from tests.daemon.kit import JOB, KEY, Running, start
 from tests.engine.clips import Clips
-from tests.engine.conftest import benchmark, capabilities, clips, tools
+from tests.engine.conftest import benchmark, capabilities, clips, measured, tested, tools
+from tests.engine.measured import Measured
 from tests.operators import proxy as kit
 from tests.operators.outside import CONTRIB, program
 from tests.operators.proxy import Proxy
 
-__all__ = ["benchmark", "capabilities", "clips", "tools"]
+__all__ = ["benchmark", "capabilities", "clips", "measured", "tested", "tools"]
 
 pytestmark = pytest.mark.e2e
 
@@ -314,11 +315,11 @@ def test_an_upload_without_a_key_gets_401_and_not_502(proxy: Proxy, tmp_path: Pa
 
 
 def test_an_engine_works_through_it_by_websocket(
-    proxy: Proxy, daemon: Running, clips: Clips, benchmark: bytes, tmp_path: Path
+    proxy: Proxy, daemon: Running, clips: Clips, measured: Measured, tmp_path: Path
 ) -> None:
     work = tmp_path / "work"
     work.mkdir()
-    (work / "benchmark.json").write_bytes(benchmark)
+    measured.keep_in(work)
     argv = [sys.executable, "-m", "distconv_engine.main", "--server", proxy.url]
     argv += ["--work-dir", str(work), "--engine-id", "behind-nginx", "--disk-reserve-mb", "0"]
     argv += ["--source-root", str(clips.folder)]

@@ -12,7 +12,8 @@ import psutil
 import pytest
 import trio
 from tests.engine.clips import Clips
-from tests.engine.conftest import benchmark, capabilities, clips, tools
+from tests.engine.conftest import benchmark, capabilities, clips, measured, tested, tools
+from tests.engine.measured import Measured
 
 from distconvd.config import load_config
 from distconvd.daemon import Parts, assemble, run
@@ -23,7 +24,7 @@ from distconvd.edge.listeners import open_listeners
 from distconvd.model import Job, JobPatch, JobStatus, Submission, TranscodeOptions
 from distconvd.plugin_host.loading import Plugins
 
-__all__ = ["benchmark", "capabilities", "clips", "tools"]
+__all__ = ["benchmark", "capabilities", "clips", "measured", "tested", "tools"]
 
 pytestmark = pytest.mark.e2e
 KEY = "e2e-key"
@@ -67,14 +68,14 @@ class Site:
 
 
 @asynccontextmanager
-async def open_site(clips: Clips, benchmark: bytes, folder: Path) -> AsyncGenerator[Site]:
+async def open_site(clips: Clips, measured: Measured, folder: Path) -> AsyncGenerator[Site]:
     config = load_config({"api_key": KEY, "store": "memory"}, {}).config
     parts = await assemble(config, Plugins([]))
     listeners = await open_listeners("127.0.0.1", 0)
     port = listeners[0].socket.getsockname()[1]
     work = folder / "work"
     work.mkdir()
-    (work / "benchmark.json").write_bytes(benchmark)
+    measured.keep_in(work)
     argv = [sys.executable, "-m", "distconv_engine.main", "--server", f"http://127.0.0.1:{port}"]
     argv += ["--work-dir", str(work), "--output", str(folder / "out"), "--engine-id", "e1"]
     argv += ["--source-root", str(clips.folder), "--disk-reserve-mb", "0", "--poll-s", "30"]
@@ -94,9 +95,9 @@ async def open_site(clips: Clips, benchmark: bytes, folder: Path) -> AsyncGenera
 
 
 async def test_losing_the_socket_during_an_encode_does_not_affect_the_job(
-    clips: Clips, benchmark: bytes, tmp_path: Path
+    clips: Clips, measured: Measured, tmp_path: Path
 ) -> None:
-    async with open_site(clips, benchmark, tmp_path) as site:
+    async with open_site(clips, measured, tmp_path) as site:
         await site.wait_until(lambda: site.session is not None)
         job_id = await site.submit(clips, "fast", seconds=4)
         await site.wait_until(lambda: site.is_encoding(job_id))
@@ -119,9 +120,9 @@ async def test_losing_the_socket_during_an_encode_does_not_affect_the_job(
 
 @pytest.mark.alone
 async def test_pause_resume_and_cancel_over_the_socket_reach_ffmpeg_within_two_seconds(
-    clips: Clips, benchmark: bytes, tmp_path: Path
+    clips: Clips, measured: Measured, tmp_path: Path
 ) -> None:
-    async with open_site(clips, benchmark, tmp_path) as site:
+    async with open_site(clips, measured, tmp_path) as site:
         await site.wait_until(lambda: site.session is not None)
         job_id = await site.submit(clips, "slow")
         await site.wait_until(lambda: site.is_encoding(job_id))

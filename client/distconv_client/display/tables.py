@@ -13,7 +13,7 @@ from rich.text import Text
 
 from distconv_client.display import text
 from distconv_client.views import EngineView
-from distconvd.model import Attempt, Job
+from distconvd.model import Attempt, Capability, Job
 
 STYLES = {
     "pending": "yellow",
@@ -84,7 +84,7 @@ def job_row(job: Job) -> tuple[str, ...]:
 
 def engine_row(engine: EngineView) -> tuple[str, ...]:
     """Return an engine as a row of `ENGINE_COLUMNS`."""
-    benchmark, cpu = engine.benchmark_time, engine.cpu_percent
+    benchmark, cpu, tags = engine.benchmark_time, engine.cpu_percent, ",".join(engine.tags)
     return (
         text.clean(engine.engine_id),
         text.clean(engine.status),
@@ -94,8 +94,15 @@ def engine_row(engine: EngineView) -> tuple[str, ...]:
         text.NOTHING if engine.free_gb is None else text.size(engine.free_gb * 1e9),
         text.NOTHING if cpu is None else f"{cpu:.0f}%",
         text.ago(engine.last_seen_at, time.time()),
-        text.clean(",".join(engine.tags) or text.NOTHING),
+        text.clean(" ".join(filter(None, (tags, *lacks(engine)))) or text.NOTHING),
     )
+
+
+def lacks(engine: EngineView) -> list[str]:
+    """Return in words which capabilities an engine lacks; none if it never reported any."""
+    if engine.capabilities is None:
+        return []
+    return [f"(lacks {name})" for name in Capability if name not in engine.capabilities]
 
 
 def attempt_row(attempt: Attempt) -> tuple[str, ...]:
@@ -142,6 +149,7 @@ def job_facts(job: Job) -> list[tuple[str, str]]:
         ("progress", progress_fact(job)),
         ("labels", text.clean(" ".join(f"{k}={v}" for k, v in job.labels.items()))),
         ("requires", text.clean(" ".join(job.requires))),
+        ("needs", text.clean(" ".join(job.needs))),
         ("created", f"{text.ago(job.created_at, now_s)} ago" if job.created_at else ""),
         ("finished", f"{text.ago(job.finished_at, now_s)} ago" if job.finished_at else ""),
         ("output", text.place(job.output_url) if job.output_url else ""),

@@ -31,9 +31,11 @@ _INSTALL = (
     "pip install 'distconv[engine]' includes an ffmpeg; DISTCONV_FFMPEG=system uses the system's."
 )
 
+_OTHER_FFMPEG = "Jobs with such sources go to other engines. To do them here, use the bundled ffmpeg: leave out --ffmpeg."
+
 
 class EngineReport(msgspec.Struct, frozen=True):
-    """The output of `distconv_engine.selftest`."""
+    """The output of `distconv_engine.self_test.report`."""
 
     error: str | None = None
     ffmpeg: str | None = None
@@ -42,6 +44,8 @@ class EngineReport(msgspec.Struct, frozen=True):
     work_dir: str | None = None
     free_mb: float | None = None
     reserve_mb: float | None = None
+    lacks: dict[str, str] = {}
+    """The kinds of sources that it did not convert, each with the reason."""
 
 
 def ask_engine(work_dir: Path | None = None) -> EngineReport | None:
@@ -52,7 +56,7 @@ def ask_engine(work_dir: Path | None = None) -> EngineReport | None:
     """
     if importlib.util.find_spec(PACKAGE) is None:
         return None
-    argv = [sys.executable, "-m", f"{PACKAGE}.selftest"]
+    argv = [sys.executable, "-m", f"{PACKAGE}.self_test.report"]
     try:
         done = subprocess.run(
             argv,
@@ -82,7 +86,11 @@ def check_ffmpeg(report: EngineReport | None) -> Finding:
     made = ", ".join(f"{codec} with {encoder}" for codec, encoder in report.encoders.items())
     lacking = [codec for codec in CODECS if codec not in report.encoders]
     without = f"; it cannot encode {', '.join(lacking)}" if lacking else ""
-    return ok("ffmpeg", text.clean(f"{where} encodes {made}{without}"))
+    detail = f"{where} encodes {made}{without}"
+    if report.lacks:
+        failed = "; ".join(f"{kind}: {reason}" for kind, reason in report.lacks.items())
+        return fail("ffmpeg", text.clean(f"{detail}; its test failed with {failed}"), _OTHER_FFMPEG)
+    return ok("ffmpeg", text.clean(detail))
 
 
 def check_disk(

@@ -73,7 +73,8 @@ def fail(tx: Transaction, job_id: str, report: FailReport) -> str:
     engine_id = report.engine_id or job.assigned_engine
     failure = _class_of(report)
     message = report.error_message[: Limits.message_chars]
-    after = requeue_or_give_up(tx, job, failure, message)
+    needs = report.needs if failure is FailureClass.INCAPABLE else ()
+    after = requeue_or_give_up(tx, job, failure, message, needs)
     end_attempt(
         tx,
         job,

@@ -3,7 +3,7 @@
 What a failure class costs, and when it is retried, is in the table `distconvd.model.FAILURES`.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from distconvd.dispatch.lifecycle import JobEvent
 from distconvd.dispatch.matching.requirements import Requirements, requirements_of
@@ -16,13 +16,19 @@ from distconvd.model import (
     FailureClass,
     FailureRule,
     Job,
+    Limits,
     Retry,
     Wait,
 )
 
 
-def requeue_or_give_up(tx: Transaction, job: Job, failure: FailureClass, message: str) -> Job:
-    """Requeue or end a job after a failed attempt (not yet in its history), and emit the event."""
+def requeue_or_give_up(
+    tx: Transaction, job: Job, failure: FailureClass, message: str, needs: Sequence[str] = ()
+) -> Job:
+    """Requeue or end a job after a failed attempt (not yet in its history), and emit the event.
+
+    `needs` are capabilities that the attempt has found its source to need.
+    """
     past = _since_restart(tx, job)
     rule = FAILURES[failure]
     charged = _is_charged(tx, past, failure)
@@ -58,6 +64,7 @@ def requeue_or_give_up(tx: Transaction, job: Job, failure: FailureClass, message
         not_before=_later(_not_before(tx, past, rule), job.not_before),
         error_message=message,
         error_class=failure,
+        needs=_added(job.needs, needs),
     )
     tx.emit("job.requeued", again, reason=message)
     return again
@@ -80,6 +87,11 @@ def has_other_engine(
     """Return whether an engine that has not failed can take such a job, now or later."""
     able = tx.state.pool.engines_for(requirements)
     return any(entry.record.engine_id not in failed for entry in able)
+
+
+def _added(needs: list[str], more: Sequence[str]) -> list[str]:
+    """Return the capabilities that a job needs, with those that were found now, within the limit."""
+    return [*needs, *sorted(set(more) - set(needs))][: Limits.tags]
 
 
 def wait_after_release(tx: Transaction, job: Job) -> int | None:

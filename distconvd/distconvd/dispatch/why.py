@@ -6,9 +6,10 @@ import msgspec
 
 from distconvd.dispatch.matching import Requirements
 from distconvd.dispatch.matching.queue import requirements_of
+from distconvd.dispatch.matching.requirements import split_marks
 from distconvd.dispatch.state import State
 from distconvd.dispatch.transaction import Transaction
-from distconvd.model import EngineState, Job, JobStatus
+from distconvd.model import EngineState, Job, JobStatus, describe_capability
 
 
 class Why(msgspec.Struct, frozen=True):
@@ -34,6 +35,7 @@ def why(tx: Transaction, job_id: str) -> Why:
         facts["priority"] = job.priority
         facts["codec"] = requirements_of(job).codec
         facts["requires"] = job.requires
+        facts["needs"] = job.needs
         facts["idle_engines_that_can_take_it"] = len(
             tx.state.pool.index(requirements_of(job)).members
         )
@@ -119,11 +121,17 @@ def _why_no_engine(tx: Transaction, requirements: Requirements) -> str | None:
     ]
     if not of_codec:
         return f"No registered engine supports the codec {requirements.codec}."
-    able = [e for e in of_codec if e.ability.can_take(requirements)]
+    tags, needs = split_marks(requirements.requires)
+    tagged = [e for e in of_codec if e.tags.issuperset(tags)]
+    if not tagged:
+        noun = "tag" if len(tags) == 1 else "tags"
+        return f"No engine that supports {requirements.codec} has the {noun} {', '.join(tags)}."
+    able = [e for e in tagged if e.ability.can_take(requirements)]
     if not able:
-        tags = ", ".join(sorted(requirements.requires))
-        noun = "tag" if len(requirements.requires) == 1 else "tags"
-        return f"No engine that supports {requirements.codec} has the {noun} {tags}."
+        return (
+            f"No engine that could take it can convert this source: it needs the capability "
+            f"{', '.join(map(describe_capability, needs))}. distconv engines shows what each engine lacks."
+        )
     if any(tx.state.pool.is_available(e.record.engine_id) for e in able):
         ranked = [e for e in able if e.benchmark_s(requirements.codec) is not None]
         return None if ranked else "No engine that could take it has a benchmark yet."

@@ -26,6 +26,12 @@ from distconvd.model.bounds import (
     Slots,
     sentence,
 )
+from distconvd.model.capability import (
+    CAPABILITIES,
+    Capability,
+    capability_table,
+    describe_capability,
+)
 from distconvd.model.codec import AUDIO_CODECS, CODEC_ALIASES, CODECS, Codec, canonical_codec
 from distconvd.model.container import CONTAINERS, ContainerName, ContainerRules, container_of
 from distconvd.model.engine import EngineRecord, EngineState
@@ -79,6 +85,7 @@ from distconvd.model.outcome import AttemptOutcome
 
 __all__ = [
     "AUDIO_CODECS",
+    "CAPABILITIES",
     "CODECS",
     "CODEC_ALIASES",
     "CONTAINERS",
@@ -98,6 +105,7 @@ __all__ = [
     "AttemptHistory",
     "AttemptOutcome",
     "BenchmarkReport",
+    "Capability",
     "Charge",
     "Codec",
     "CodecName",
@@ -139,7 +147,9 @@ __all__ = [
     "Verdict",
     "Wait",
     "canonical_codec",
+    "capability_table",
     "container_of",
+    "describe_capability",
     "explain",
     "find_fault",
     "inner_address",

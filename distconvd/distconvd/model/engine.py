@@ -46,6 +46,8 @@ class EngineRecord(msgspec.Struct, frozen=True):
     """Jobs that failed on it in a row, for quarantine; a success empties it."""
     benchmark_fps: dict[str, float] = {}
     """Frames per second in the benchmark, by codec: the same figures for people."""
+    capabilities: list[str] | None = None
+    """The kinds of sources that it has proved to convert; None: it never reported any."""
     benchmark_requested_at: int | None = None
     """When a person asked it to run its benchmark again; None once that is done."""
     lacks: str | None = None

@@ -19,6 +19,7 @@ class FailureClass(StrEnum):
     NOT_ALLOWED = "not_allowed"
     NO_ACCESS = "no_access"
     OUTPUT = "output"
+    INCAPABLE = "incapable"
     VERIFICATION = "verification"
     TRANSIENT = "transient"
     LOST = "lost"
@@ -104,7 +105,7 @@ FAILURES: dict[FailureClass, FailureRule] = {
             quarantines=True,
         ),
         FailureRule(
-            FailureClass.NOT_ALLOWED, "this engine's settings forbid it",
+            FailureClass.NOT_ALLOWED, "this engine's settings or its ffmpeg do not allow it",
             AtFault.SETTINGS, Charge.NEVER, Retry.ELSEWHERE, Wait.NEVER,
         ),
         FailureRule(
@@ -116,6 +117,12 @@ FAILURES: dict[FailureClass, FailureRule] = {
         FailureRule(
             FailureClass.OUTPUT, "the place that the job names for its output refuses it",
             AtFault.WISH, Charge.NEVER, Retry.NEVER, Wait.NEVER,
+        ),
+        FailureRule(
+            FailureClass.INCAPABLE,
+            "this engine's ffmpeg lacks what the source needs (`needs`): the job waits for an engine"
+            " that has it",
+            AtFault.SETTINGS, Charge.BEYOND_LIMIT, Retry.WHILE_UNCHARGED_OR_LEFT, Wait.FROM_SECOND,
         ),
         FailureRule(
             FailureClass.VERIFICATION, "the output is not what the source and the job require",

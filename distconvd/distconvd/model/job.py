@@ -163,6 +163,8 @@ class Job(msgspec.Struct, frozen=True):
     placement: str | None = None
     """The policy's reason for the last assignment, shown by `why`."""
     paused: bool = False
+    needs: list[str] = []
+    """Capabilities that the source needs of an engine, as an engine that lacks one has found."""
     base_attempt: int = 0
     """The last attempt before a person restarted the job: limits count only what came after."""
     submitted_by: str | None = None
@@ -205,6 +207,7 @@ PER_RUN_FIELDS = frozenset(
         "result",
         "placement",
         "paused",
+        "needs",
         "base_attempt",
     }
 )

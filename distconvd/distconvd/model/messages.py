@@ -110,6 +110,8 @@ class Heartbeat(msgspec.Struct, frozen=True):
     benchmark_fps: ByCodec | msgspec.UnsetType = msgspec.UNSET
     slots: Slots | msgspec.UnsetType = msgspec.UNSET
     tags: Tags | msgspec.UnsetType = msgspec.UNSET
+    capabilities: Tags | msgspec.UnsetType = msgspec.UNSET
+    """The kinds of sources that it has proved to convert."""
     hostname: ShortText | msgspec.UnsetType = msgspec.UNSET
     version: ShortText | msgspec.UnsetType = msgspec.UNSET
     free_gb: Amount | None | msgspec.UnsetType = msgspec.UNSET
@@ -202,6 +204,8 @@ class FailReport(msgspec.Struct, frozen=True):
     engine_id: EngineId | None = None
     error_class: FailureClass | None = None
     log_tail: str | None = None
+    needs: Tags = []
+    """With the class `incapable`: the capabilities that the source needs."""
 
 
 class ReleaseReport(msgspec.Struct, frozen=True):

@@ -16,7 +16,7 @@ from distconv_engine.host.capabilities import Capabilities
 from distconv_engine.host.disk_backoff import SpaceBackoff
 from distconv_engine.logs import Log
 from distconv_engine.media.ffmpeg import Ffmpeg
-from distconvd.model import Job
+from distconvd.model import Capability, Job
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,8 @@ class EngineContext:
     space_backoff: SpaceBackoff = field(default_factory=lambda: SpaceBackoff(0.0))
     daemon_client: httpx.AsyncClient | None = None
     """For the daemon's own media store; None: `client`."""
+    lacking: frozenset[Capability] = frozenset()
+    """The capabilities that the self-test did not find."""
 
     def client_for(self, *, media_store: bool) -> httpx.AsyncClient:
         """Return the client for a place: the daemon's media store, or anywhere else."""

@@ -22,6 +22,7 @@ from distconv_engine.checks.damage import (
     packet_losses,
     words_of,
 )
+from distconv_engine.checks.needs import check_needs
 from distconv_engine.checks.registry import Check, Note
 from distconv_engine.failures import InputFault, NoAccess, Unusable
 from distconv_engine.ffmpeg.inputs import file_url
@@ -37,6 +38,7 @@ from distconv_engine.media.structure.ts_continuity import is_continuous
 from distconv_engine.media.zero_runs import find_zero_runs
 from distconv_engine.tasks import open_tasks
 from distconv_engine.transfer.range_reader import NotStreamable, RangeReader
+from distconvd.model import Capability
 
 SHORT_S = 0.3
 """A stated duration may exceed that of the packets by this much: muxers round, often upwards."""
@@ -123,8 +125,11 @@ def check_unchanged(path: Path, before: FileState) -> None:
         raise InputFault("The source was written to or replaced while it was read.")
 
 
-async def check_source(ffmpeg: Ffmpeg, path: Path) -> CheckedSource:
-    """Check all of `path`; raises `InputFault` with what was found when it is not whole."""
+async def check_source(
+    ffmpeg: Ffmpeg, path: Path, lacking: frozenset[Capability] = frozenset()
+) -> CheckedSource:
+    """Check all of `path`; raises `InputFault` with what was found when it is not whole, and
+    `Incapable` if it needs one of the capabilities that are `lacking`."""
     state = file_state(path)
     if not os.access(path, os.R_OK):
         raise NoAccess(f"The source cannot be read: permission denied: {path.name}")
@@ -134,6 +139,7 @@ async def check_source(ffmpeg: Ffmpeg, path: Path) -> CheckedSource:
         contents = await ffmpeg.maybe_contents(url)
     structure = found_structure.value
     found = contents.probe if contents else await ffmpeg.probe(url)
+    check_needs(found, lacking)
     never_zero = never_zero_streams(found)
     zero_runs = await trio.to_thread.run_sync(find_zero_runs, path) if never_zero else None
     scanner = await ffmpeg.for_stored_packets(url, found)
@@ -151,7 +157,9 @@ async def check_source(ffmpeg: Ffmpeg, path: Path) -> CheckedSource:
     return _checked(CheckedSource(path, state, found, scan, _passed(structure)), structure)
 
 
-async def check_damaged(ffmpeg: Ffmpeg, path: Path) -> CheckedSource:
+async def check_damaged(
+    ffmpeg: Ffmpeg, path: Path, lacking: frozenset[Capability] = frozenset()
+) -> CheckedSource:
     """Check `path` like `check_source`, but list what it has lost instead of refusing it.
 
     All of it is decoded, so that the plan and the result know what cannot be. A source without any
@@ -162,10 +170,10 @@ async def check_damaged(ffmpeg: Ffmpeg, path: Path) -> CheckedSource:
     """
     state = file_state(path)
     if not os.access(path, os.R_OK) or not state.size_bytes:
-        return await check_source(ffmpeg, path)  # which says what is wrong
+        return await check_source(ffmpeg, path, lacking)  # which says what is wrong
     losses: list[str] = []
     try:
-        whole = await check_source(ffmpeg, path)
+        whole = await check_source(ffmpeg, path, lacking)
     except Unusable:
         raise
     except InputFault as fault:
@@ -180,8 +188,8 @@ async def check_damaged(ffmpeg: Ffmpeg, path: Path) -> CheckedSource:
     if not losses:
         return whole
     losses += gap_losses(whole.probe, whole.scan)
-    if lacking := _lacks_s(whole.probe, whole.scan):
-        stated, longest = lacking
+    if short := _lacks_s(whole.probe, whole.scan):
+        stated, longest = short
         losses.append(f"the end: {stated - longest:.2f} s from {longest:.2f} s on")
     streams = tuple(stream for stream in whole.probe.streams if stream.index not in lost)
     if not any(_is_av(stream) and whole.scan.of(stream.index).count for stream in streams):
@@ -212,6 +220,7 @@ async def check_remote(
     *,
     sha256: str | None,
     on_progress: Callable[[float], None],
+    lacking: frozenset[Capability] = frozenset(),
 ) -> CheckedSource:
     """Check all of a remote source, as `check_source` checks a local one, without storing it.
 
@@ -223,12 +232,15 @@ async def check_remote(
         url: the loopback proxy's URL of the source, for ffprobe.
         sha256: the digest that the job states, if any.
         on_progress: is called with the fraction read, 0 to 1.
+        lacking: the capabilities that the engine lacks.
 
     Raises:
+        Incapable: it needs one of them.
         NotStreamable: it has to be fetched to be checked.
     """
     structure = await trio.to_thread.run_sync(_remote_structure, reader)
     found = await ffmpeg.probe(url)
+    check_needs(found, lacking)
     never_zero = never_zero_streams(found)
     zero_runs, digest = await reader.read_whole(on_progress)
     if sha256 is not None and digest != sha256.lower():

@@ -11,7 +11,7 @@ from fractions import Fraction
 
 from distconv_engine.encode.encoders import Encoder, pixel_filter
 from distconv_engine.encode.plan import OutputStream, Plan
-from distconv_engine.failures import EngineFault, Incapable, InputFault
+from distconv_engine.failures import EngineFault, InputFault, Lacking
 from distconv_engine.ffmpeg.codecs import (
     COVERS,
     TEXT_SUBTITLES,
@@ -97,12 +97,12 @@ def check_options(options: TranscodeOptions, encoder: Encoder) -> None:
 
 
 def check_depth(request: Request) -> None:
-    """Raise `Incapable` for HDR that this encoder would reduce to 8 bits."""
+    """Raise `Lacking` for HDR that this encoder would reduce to 8 bits."""
     video, encoder = request.plan.video, request.encoder
     if video is None or not video.stream.colour.is_hdr or request.options.on_unsupported == "drop":
         return
     if video.stream.bit_depth > 8 and not is_ten_bit(video.stream, encoder):
-        raise Incapable(
+        raise Lacking(
             f"This engine's {encoder.name} encodes with 8 bits only, too few for the HDR of "
             f"{video.stream.label}."
         )

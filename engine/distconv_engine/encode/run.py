@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distconv_engine.encode.command import Request, commands, cover_commands, target_size
-from distconv_engine.failures import EngineFault, Incapable, InputFault, InsufficientSpace
+from distconv_engine.failures import EngineFault, Incapable, InputFault, InsufficientSpace, Lacking
 from distconv_engine.ffmpeg.child import LineSplitter
 from distconv_engine.ffmpeg.progress import EncodeProgress, ProgressParser
 from distconv_engine.ffmpeg.run import RunResult
 from distconv_engine.ffmpeg.stderr import Diagnosis
 from distconv_engine.media.evidence import weigh_decode
 from distconv_engine.media.ffmpeg import Ffmpeg
+from distconvd.model import Capability
 
 _BATCH_PIXELS_MIN = 1_500_000
 """From 1080p on, cropped films included; with smaller pictures a frame takes a fraction of a slice, and
@@ -124,7 +125,10 @@ def classify_exit(
     if diagnosis.disk_full:
         raise InsufficientSpace("The engine's disk is full.", log_tail=tail)
     if diagnosis.lacks:
-        raise Incapable(f"This engine's ffmpeg has no {diagnosis.lacks}.", log_tail=tail)
+        words = f"This engine's ffmpeg has no {diagnosis.lacks}."
+        if diagnosis.is_packed:
+            raise Incapable(words, log_tail=tail, needs=[Capability.ZLIB_TRACKS])
+        raise Lacking(words, log_tail=tail)
     if diagnosis.damage and not is_damaged:
         raise InputFault(f"The source is damaged: {diagnosis.damage[0]}", log_tail=tail)
     if not is_damaged:

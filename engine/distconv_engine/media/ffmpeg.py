@@ -32,6 +32,9 @@ from distconv_engine.media.probe import (
 from distconv_engine.media.unpacked import FORMAT, copy_arguments, with_parameters
 from distconv_engine.media.zero_runs import ZeroRuns
 from distconv_engine.tasks import open_tasks
+from distconvd.model import Capability
+
+_ZLIB = (Capability.ZLIB_TRACKS,)
 
 _NICENESS_MAX = 19
 _STRICT = ("-err_detect", "crccheck+bitstream+buffer+explode")
@@ -95,7 +98,7 @@ class Ffmpeg:
         """
         result, content = await self._ask_ffprobe(url, formats, stdin)
         if result.diagnosis.is_packed and result.code != 0:
-            raise Incapable(f"This engine's ffprobe has no {result.diagnosis.lacks}.")
+            raise Incapable(f"This engine's ffprobe has no {result.diagnosis.lacks}.", needs=_ZLIB)
         found = probe_of(url, result, content)
         has_tracks = bool(found.main_video or found.of_kind("audio"))
         if result.diagnosis.is_packed and has_tracks and stdin is None:
@@ -127,7 +130,9 @@ class Ffmpeg:
             copied, result, content = await self._probe_copy(ffmpeg, url, formats)
             if not copied.diagnosis.is_packed and result.code == 0:
                 return with_parameters(stored, probe_of(url, result, content))
-        raise Incapable("No ffmpeg of this engine can decompress the tracks of this Matroska file.")
+        raise Incapable(
+            "No ffmpeg of this engine can decompress the tracks of this Matroska file.", needs=_ZLIB
+        )
 
     async def _probe_copy(
         self, ffmpeg: str, url: str, formats: str | None

@@ -83,6 +83,8 @@ class Stream:
     pix_fmt: str | None = None
     has_alpha: bool = False
     fps: float | None = None
+    has_variable_rate: bool = False
+    """Whether its frames are not all equally long, as far as the description tells."""
     time_base: Fraction | None = None
     """The tick of its clock, in seconds."""
     field_order: str | None = None
@@ -156,6 +158,8 @@ class Probe:
     start_s: float
     streams: tuple[Stream, ...]
     chapters: int = 0
+    is_packed: bool = False
+    """Whether it has tracks that ffprobe cannot decompress."""
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
     """What the file says about itself (title, place, camera …), by names in lower case."""
     has_frame_data: bool = False
@@ -358,6 +362,7 @@ def _stream(raw: _RawStream, *, is_iamf: bool) -> Stream:
         # VP8 and VP9 store alpha outside of the pictures, so only the container's tag shows it.
         has_alpha=raw.tags.get("alpha_mode") == "1" or bool(_ALPHA.match(raw.pix_fmt or "")),
         fps=_rate(raw.avg_frame_rate) or _rate(raw.r_frame_rate),
+        has_variable_rate=_differ(_rate(raw.avg_frame_rate), _rate(raw.r_frame_rate)),
         time_base=_fraction(raw.time_base),
         field_order=raw.field_order,
         colour=Colour(
@@ -401,6 +406,13 @@ def _seconds(text: str | None) -> float | None:
 
 def _count(text: str | None) -> int | None:
     return int(text) if text and text.isdigit() else None
+
+
+def _differ(average: float | None, usual: float | None) -> bool:
+    """Whether a film has another rate on average than the one of which each frame is a multiple."""
+    if average is None or usual is None:
+        return False
+    return abs(average - usual) > usual / 100
 
 
 def _rate(text: str | None) -> float | None:

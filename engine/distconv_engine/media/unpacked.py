@@ -31,7 +31,9 @@ def with_parameters(stored: Probe, unpacked: Probe) -> Probe:
         for stream in stored.of_kind(kind):
             if copy := next(copies, None):
                 found[stream.index] = _merged(stream, copy)
-    return replace(stored, streams=tuple(found.get(s.index, s) for s in stored.streams))
+    return replace(
+        stored, is_packed=True, streams=tuple(found.get(s.index, s) for s in stored.streams)
+    )
 
 
 def _merged(stream: Stream, copy: Stream) -> Stream:

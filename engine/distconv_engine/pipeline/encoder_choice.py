@@ -11,7 +11,7 @@ from distconv_engine.checks.source import CheckedSource
 from distconv_engine.encode.command import Request, is_ten_bit
 from distconv_engine.encode.plan import Plan
 from distconv_engine.encode.run import Encoded, encode
-from distconv_engine.failures import EngineFault, Incapable
+from distconv_engine.failures import EngineFault, Lacking
 from distconv_engine.ffmpeg.progress import EncodeProgress
 from distconv_engine.ffmpeg.tools import keeps_hdr_data
 from distconv_engine.host.capabilities import VerifiedEncoder
@@ -46,7 +46,7 @@ def encoders_that_keep(plan: Plan, encoders: Sequence[VerifiedEncoder]) -> list[
 
 
 def require_decoder(attempt: Attempt, plan: Plan, row: VerifiedEncoder) -> None:
-    """Raise `Incapable` if this row's ffmpeg cannot decode the source; another one may.
+    """Raise `Lacking` if this row's ffmpeg cannot decode the source; another one may.
 
     Not every build decodes AV1: what is listed as a decoder may only drive hardware. For a codec that
     an engine cannot be asked for, ffmpeg itself says whether it can.
@@ -54,7 +54,7 @@ def require_decoder(attempt: Attempt, plan: Plan, row: VerifiedEncoder) -> None:
     codec = plan.video.stream.codec if plan.video else None
     readers = attempt.context.capabilities.readers
     if codec in CODECS and row.tools.ffmpeg not in readers.get(codec, ()):
-        raise Incapable(f"This engine's ffmpeg cannot decode {codec} video.")
+        raise Lacking(f"This engine's ffmpeg cannot decode {codec} video.")
 
 
 async def first_that_works(
@@ -76,7 +76,7 @@ async def first_that_works(
         try:
             return await work(row), tuple(fallbacks)
         except EngineFault as fault:
-            is_lacking = isinstance(fault, Incapable)
+            is_lacking = isinstance(fault, Lacking)
             if not (attempt.config.software_fallback if hardware else is_lacking):
                 raise
             faults.append(fault)
@@ -87,13 +87,13 @@ async def first_that_works(
                 ffmpeg = row.tools.ffmpeg
                 attempt.log.info("ffmpeg lacks something", ffmpeg=ffmpeg, reason=fault.message)
     for last in faults:
-        if len(faults) == 1 or isinstance(last, Incapable):
+        if len(faults) == 1 or isinstance(last, Lacking):
             raise last
     raise EngineFault("Every encoder of this engine failed: " + ", ".join(fallbacks))
 
 
 def require_whole_sound(request: Request, source: CheckedSource, encoded: Encoded) -> None:
-    """Raise `Incapable` if this ffmpeg decoded much less sound than the packets have; pure.
+    """Raise `Lacking` if this ffmpeg decoded much less sound than the packets have; pure.
 
     ffmpeg 5.1 decodes only the first of several frames in a packet (AMR in 3GP) and says nothing. The
     gaps between them keep the sound's length, so that comparing durations does not find it.
@@ -108,7 +108,7 @@ def require_whole_sound(request: Request, source: CheckedSource, encoded: Encode
         stated_s = packets.total_s * packets.shown / packets.count
         decoded_s = read.samples / stream.sample_rate
         if decoded_s < stated_s * _SOUND_SHARE_MIN - _SOUND_SLACK_S:
-            raise Incapable(
+            raise Lacking(
                 f"This engine's ffmpeg decodes only {decoded_s:.2f} s of the {stated_s:.2f} s of "
                 f"{stream.label}."
             )

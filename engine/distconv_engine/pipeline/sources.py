@@ -55,7 +55,7 @@ class LocalFile:
         """Check the file where it is."""
         is_converted = self.attempt.job.options.on_damage == "convert"
         check = check_damaged if is_converted else check_source
-        return await check(self.attempt.ffmpeg, self.path)
+        return await check(self.attempt.ffmpeg, self.path, self.attempt.context.lacking)
 
     async def check_unchanged(self, checked: CheckedSource) -> None:
         """Compare the file's size, time and number with those of before."""
@@ -79,6 +79,7 @@ class ProxiedRemote:
             self.url,
             sha256=self.attempt.job.source_sha256,
             on_progress=self.attempt.tracker.part,
+            lacking=self.attempt.context.lacking,
         )
 
     async def check_unchanged(self, checked: CheckedSource) -> None:

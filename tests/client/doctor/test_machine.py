@@ -17,6 +17,11 @@ from distconv_client.doctor.machine import EngineReport, check_disk, check_ffmpe
         (REPORT, "ok", "h264 with libx264, vp9 with libvpx-vp9; it cannot encode hevc, vp8, av1"),
         (EngineReport(error="There is no ffmpeg"), "fail", "There is no ffmpeg"),
         (EngineReport(None, "/f", "7.1", {}), "fail", "7.1 at /f encodes none of h264"),
+        (
+            EngineReport(None, "/f", "7.1", {"h264": "x"}, lacks={"vfr (phones)": "No frames."}),
+            "fail",
+            "its test failed with vfr (phones): No frames.",
+        ),
     ],
 )
 def test_the_ffmpeg_check_depends_on_what_it_encodes(
@@ -76,8 +81,8 @@ def test_an_installed_engine_is_checked_with_the_settings_of_its_unit(
     environ: dict[str, str], given: str | None, config: str, work_dir: str, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    (tmp_path / "echoing").mkdir()
-    (tmp_path / "echoing" / "selftest.py").write_text(ECHO)
+    (tmp_path / "echoing" / "self_test").mkdir(parents=True)
+    (tmp_path / "echoing" / "self_test" / "report.py").write_text(ECHO)
     (tmp_path / "engine.toml").touch()
     (tmp_path / "state").mkdir()
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -109,8 +114,8 @@ def test_an_engine_package_that_does_not_run_is_reported(monkeypatch: pytest.Mon
 
 
 def test_an_encoder_that_hangs_times_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "hanging").mkdir()
-    (tmp_path / "hanging" / "selftest.py").write_text("import time; time.sleep(60)")
+    (tmp_path / "hanging" / "self_test").mkdir(parents=True)
+    (tmp_path / "hanging" / "self_test" / "report.py").write_text("import time; time.sleep(60)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(machine, "PACKAGE", "hanging")
@@ -121,7 +126,7 @@ def test_an_encoder_that_hangs_times_out(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 @pytest.mark.e2e
-def test_the_engines_selftest_finds_a_real_ffmpeg_and_its_work_directory(
+def test_the_engines_self_test_finds_a_real_ffmpeg_and_its_work_directory(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("DISTCONV_WORK_DIR", str(tmp_path / "not" / "made" / "yet"))

@@ -6,14 +6,15 @@ from pathlib import Path
 import pytest
 from tests.engine.clips import Clips
 from tests.engine.daemon import wait_until
+from tests.engine.measured import Measured
 from tests.engine.site import Site, open_site
 
 pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture
-def site(clips: Clips, benchmark: bytes, tmp_path: Path) -> Iterator[Site]:
-    with open_site(tmp_path, benchmark) as found:
+def site(clips: Clips, measured: Measured, tmp_path: Path) -> Iterator[Site]:
+    with open_site(tmp_path, measured) as found:
         found.start_engine("--source-root", str(clips.folder), "--output", str(tmp_path / "out"))
         yield found
 

@@ -12,6 +12,7 @@ import trio
 import trio.testing
 from tests.engine.clips import Clips
 from tests.engine.daemon import wait_until
+from tests.engine.measured import Measured
 from tests.engine.site import Site, open_site
 
 from distconv_engine import files
@@ -170,16 +171,15 @@ TMPFS = shutil.which("unshare") and not subprocess.run(
 
 
 @pytest.fixture
-def site(clips: Clips, benchmark: bytes, tmp_path: Path) -> Iterator[Site]:
+def site(clips: Clips, measured: Measured, tmp_path: Path) -> Iterator[Site]:
     """An engine whose work directory is a disk of its own, of `SMALL_MB`, that only it can see."""
-    with open_site(tmp_path, benchmark) as found:
-        mount = (
-            f'mount -t tmpfs -o size={SMALL_MB}m none "$1" && cp "$2" "$1" && shift 2 && exec "$@"'
-        )
-        cache = found.folder / "benchmark.json"
-        cache.write_bytes(benchmark)
+    with open_site(tmp_path, measured) as found:
+        mount = f'mount -t tmpfs -o size={SMALL_MB}m none "$1" && cp "$2"/* "$1" && shift 2 && exec "$@"'
+        kept = found.folder / "kept"
+        kept.mkdir()
+        measured.keep_in(kept)
         before = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount, "sh"]
-        before += [str(found.work), str(cache)]
+        before += [str(found.work), str(kept)]
         flags = ["--source-root", str(clips.folder), "--disk-reserve-mb", "4"]
         found.start_engine(*flags, "--output", str(tmp_path / "out"), before=before)
         yield found

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from tests.daemon import kit
 from tests.engine.daemon import wait_until
+from tests.engine.measured import Measured
 from tests.engine.site import WAIT_S, Site, open_site
 
 from distconv_client import Client
@@ -17,8 +18,8 @@ pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")
-def site(benchmark: bytes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with open_site(tmp_path_factory.mktemp("site"), benchmark) as found:
+def site(measured: Measured, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with open_site(tmp_path_factory.mktemp("site"), measured) as found:
         shared = found.folder / "shared"
         shared.mkdir()
         found.start_engine("--source-root", str(shared))

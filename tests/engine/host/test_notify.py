@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from tests.engine.measured import Measured
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from distconv_engine.host.notify import Notifier
@@ -73,10 +74,10 @@ def test_a_manager_that_does_not_listen_is_logged_and_does_not_stop_the_engine(
 
 @pytest.mark.e2e
 def test_an_engine_notifies_ready_without_its_daemon_and_extends_the_stop_timeout_for_its_drain(
-    manager: Manager, benchmark: bytes, tmp_path: Path
+    manager: Manager, measured: Measured, tmp_path: Path
 ) -> None:
     (tmp_path / "work").mkdir()
-    (tmp_path / "work" / "benchmark.json").write_bytes(benchmark)
+    measured.keep_in(tmp_path / "work")
     environ = {
         **os.environ, "NOTIFY_SOCKET": manager.name, "WATCHDOG_USEC": "200000",
         "DISTCONV_SERVER": "http://127.0.0.1:9", "DISTCONV_DRAIN_S": "500",

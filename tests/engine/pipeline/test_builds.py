@@ -8,11 +8,11 @@ import pytest
 import trio
 from tests.engine.clips import Clips
 from tests.engine.conftest import Run, of_one_ffmpeg
-from tests.engine.zlib_matroska import compressed
 from tests.once import once, run_folder
+from tools.zlib_matroska import compressed
 
 from distconv_engine.checks.source import check_source
-from distconv_engine.failures import Incapable, InputFault
+from distconv_engine.failures import Incapable, InputFault, Lacking
 from distconv_engine.ffmpeg.inputs import file_url
 from distconv_engine.ffmpeg.run import Controls
 from distconv_engine.ffmpeg.tools import Tools, find_tools
@@ -87,7 +87,7 @@ async def test_what_no_ffmpeg_of_the_engine_can_do_is_not_the_sources_fault(
     film = clips.make(
         "short-png.mov", "-f", "lavfi", "-i", "testsrc2=s=64x64:r=25:d=0.4", "-c:v", "png"
     )
-    with pytest.raises(Incapable, match="no decoder for png"):
+    with pytest.raises(Lacking, match="no decoder for png"):
         await run_job(film, options=FAST, tools=alone, capabilities=own)
 
 

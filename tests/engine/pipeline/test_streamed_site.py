@@ -8,6 +8,7 @@ import httpx
 import pytest
 from tests.daemon.kit import KEY
 from tests.engine.clips import Clips
+from tests.engine.measured import Measured
 from tests.engine.site import Site, open_site
 
 pytestmark = pytest.mark.e2e
@@ -15,8 +16,8 @@ HEADERS = {"X-API-Key": KEY}
 
 
 @pytest.fixture
-def site(benchmark: bytes, tmp_path: Path) -> Iterator[Site]:
-    with open_site(tmp_path, benchmark) as found:
+def site(measured: Measured, tmp_path: Path) -> Iterator[Site]:
+    with open_site(tmp_path, measured) as found:
         found.start_engine("--stream-min-mb", "0.5")
         yield found
 

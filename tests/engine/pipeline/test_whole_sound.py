@@ -10,7 +10,7 @@ from distconv_engine.encode.command import Request
 from distconv_engine.encode.encoders import ENCODERS
 from distconv_engine.encode.plan import make_plan
 from distconv_engine.encode.run import Encoded
-from distconv_engine.failures import Incapable
+from distconv_engine.failures import Lacking
 from distconv_engine.ffmpeg.progress import EncodeProgress
 from distconv_engine.ffmpeg.stderr import Diagnosis
 from distconv_engine.ffmpeg.tools import Tools
@@ -39,7 +39,7 @@ def encode_with(counts: str, codec: str = "amr_nb") -> None:
 
 
 def test_an_ffmpeg_that_decodes_one_frame_of_each_packet_leaves_the_job_to_another() -> None:
-    with pytest.raises(Incapable, match=r"13\.98 s of the 69\.90 s of audio #0 \(amr_nb\)"):
+    with pytest.raises(Lacking, match=r"13\.98 s of the 69\.90 s of audio #0 \(amr_nb\)"):
         encode_with(BY_5_1)
 
 

@@ -14,7 +14,7 @@ from itertools import chain
 from typing import Any
 
 from distconvd.dispatch.lifecycle import engine_state
-from distconvd.dispatch.matching.requirements import Ability, Requirements
+from distconvd.dispatch.matching.requirements import Ability, Requirements, ability_of
 from distconvd.model import EngineRecord, EngineState, canonical_codec
 from distconvd.policy import EngineInfo
 
@@ -40,6 +40,7 @@ class EngineEntry:
         "record",
         "reservation_expired",
         "reserved",
+        "tags",
         "temperature_c",
     )
 
@@ -67,8 +68,8 @@ class EngineEntry:
     def set_record(self, record: EngineRecord) -> None:
         """Replace its record."""
         self.record = record
-        codecs = frozenset(map(canonical_codec, record.supported_codecs)) or None
-        self.ability = Ability(codecs, frozenset(record.tags))
+        self.ability = ability_of(record)
+        self.tags = frozenset(record.tags)
         self.benchmarks = {canonical_codec(c): s for c, s in record.benchmarks.items()}
 
     @property
@@ -106,7 +107,7 @@ class EngineEntry:
             self.record.engine_id,
             self.benchmark_s(codec),
             self.record.streaming_support,
-            self.ability.tags,
+            self.tags,
             self.record.slots,
             len(self.assigned),
         )

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from distconvd.model import Job, canonical_codec
+from distconvd.model import EngineRecord, Job, canonical_codec
 
 
 class Requirements(NamedTuple):
@@ -10,6 +10,7 @@ class Requirements(NamedTuple):
 
     codec: str
     requires: frozenset[str]
+    """Tags, and marks of capabilities (`capability_mark`)."""
 
 
 class Ability(NamedTuple):
@@ -18,6 +19,7 @@ class Ability(NamedTuple):
     codecs: frozenset[str] | None
     """Canonical codecs; None: any."""
     tags: frozenset[str]
+    """Its tags, and marks of its capabilities."""
 
     def can_take(self, requirements: Requirements) -> bool:
         """Whether such an engine can do such a job."""
@@ -38,7 +40,28 @@ class Front(NamedTuple):
 
 def requirements_of(job: Job) -> Requirements:
     """Return what the job needs of an engine."""
-    return Requirements(canonical_codec(job.target_codec), frozenset(job.requires))
+    requires = frozenset(job.requires)
+    if job.needs:
+        requires |= frozenset(map(capability_mark, job.needs))
+    return Requirements(canonical_codec(job.target_codec), requires)
+
+
+def ability_of(record: EngineRecord) -> Ability:
+    """Return what decides which jobs the engine can take."""
+    codecs = frozenset(map(canonical_codec, record.supported_codecs)) or None
+    marks = map(capability_mark, record.capabilities or ())
+    return Ability(codecs, frozenset(record.tags).union(marks))
+
+
+def capability_mark(name: str) -> str:
+    """Return what stands for a capability among tags; no tag has a slash."""
+    return f"/{name}"
+
+
+def split_marks(requires: frozenset[str]) -> tuple[list[str], list[str]]:
+    """Return the tags, and the names of the capabilities, among requirements."""
+    tags = sorted(word for word in requires if not word.startswith("/"))
+    return tags, sorted(word[1:] for word in requires if word.startswith("/"))
 
 
 def index_tag(requirements: Requirements) -> str | None:

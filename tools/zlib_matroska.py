@@ -1,5 +1,7 @@
-"""Compress the tracks of a Matroska file with zlib, as mkvmerge does with subtitles (its default for
-VobSub and PGS) and, if told to, with every track; ffmpeg reads such files, and writes none."""
+"""Compress the packets of a Matroska file's tracks with zlib, which ffmpeg cannot.
+
+mkvmerge does so with VobSub and PGS by default and, if told to, with every track; ffmpeg reads such files.
+"""
 
 import zlib
 from collections.abc import Collection, Iterator
