@@ -1,6 +1,6 @@
 """A source that sends too slowly is given up, however it goes about it."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
 
 import httpx
@@ -14,7 +14,7 @@ from distconv_engine.transfer.range_reader import RangeReader
 from distconv_engine.transfer.rate import RateMeter
 
 SIZE = 10_000_000
-Answer = Callable[[httpx.Request], Awaitable[httpx.Response]]
+Answer = Callable[[httpx.Request], Coroutine[None, None, httpx.Response]]
 
 
 def trickle(bytes_per_s: int, break_after: int = SIZE, head_s: float = 0.0) -> Answer:
