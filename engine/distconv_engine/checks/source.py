@@ -352,6 +352,7 @@ def check_source_packets(
     for stream in streams:
         _check_stream(found, stream, scan, structure)
         _check_frame_count(found, stream, stored or scan)
+    _check_unflagged(scan, structure)
     if streams and not any(scan.of(stream.index).count for stream in streams):
         raise _empty(streams[0])
     _check_duration(found, scan, structure)
@@ -363,6 +364,20 @@ def check_end_of_source(found: Probe, scan: PacketScan, size: int) -> None:
         raise InputFault(
             f"The source is cut: its last packet, at byte {scan.end_byte}, is incomplete "
             f"({size - scan.end_byte} bytes)."
+        )
+
+
+def _check_unflagged(scan: PacketScan, structure: Structure) -> None:
+    """Believe what an old ffprobe says of corrupt packets, since it cannot say which they are.
+
+    A recording whose lengths are not set or wrong throughout is judged by the rest of what was found.
+    """
+    doubt = scan.diagnosis.doubts.get("corrupt-packet")
+    if doubt is None or scan.can_flag_corrupt:
+        return
+    if not structure.unset_length and "packet-length" not in scan.diagnosis.doubts:
+        raise InputFault(
+            f"The source is cut or damaged: {doubt.words}", log_tail=scan.diagnosis.tail
         )
 
 

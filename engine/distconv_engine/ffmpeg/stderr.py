@@ -7,7 +7,7 @@ fault. What the program itself lacks is in `_LACKS`; what a message about the so
 """
 
 import re
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from distconv_engine.ffmpeg.containers import MUXER_NAMES
@@ -41,6 +41,7 @@ _LACKS = (
     (re.compile(r"Unsupported encoding type"), _PACKED),
 )
 """What a build of ffmpeg says that lacks something, and in words what it lacks."""
+_DECODE_ERROR = re.compile(r"Error while decoding stream #0:(\d+)")
 _READ = re.compile(
     r"Input stream #(\d+):(\d+) \((\w+)\): (\d+) packets read \((\d+) bytes\); "
     r"(?:(\d+) frames decoded(?:; (\d+) decode errors)?(?: \((\d+) samples\))?)?"
@@ -98,6 +99,8 @@ class Diagnosis:
     """By stream number of the first input."""
     written: dict[int, WriteCount] = field(default_factory=dict[int, WriteCount])
     """By stream number of the first output."""
+    _errors: Counter[int] = field(default_factory=Counter[int])
+    """Decode errors by stream number, as a version before 6 tells them; its last count has none."""
     _tail: deque[str] = field(default_factory=lambda: deque[str](maxlen=TAIL_LINES))
 
     def line(self, text: str) -> None:
@@ -114,6 +117,8 @@ class Diagnosis:
         self._tail.append(text)
         self.disk_full = self.disk_full or _DISK_FULL.search(message) is not None
         self.out_of_memory = self.out_of_memory or _OUT_OF_MEMORY.search(message) is not None
+        if found := _DECODE_ERROR.search(message):
+            self._errors[int(found[1])] += 1
         lack = _lack_of(message)
         kind = kind_of(level, message) if _is_reading(components) else None
         if lack is not None:
@@ -161,7 +166,8 @@ class Diagnosis:
             if int(found[1]) == 0:
                 frames = int(found[6]) if found[6] else None
                 samples = int(found[8]) if found[8] else None
-                counts = ReadCount(found[3], int(found[4]), frames, int(found[7] or 0), samples)
+                errors = max(int(found[7] or 0), self._errors[int(found[2])])
+                counts = ReadCount(found[3], int(found[4]), frames, errors, samples)
                 self.read[int(found[2])] = counts
         elif (found := _WRITTEN.search(message)) and int(found[1]) == 0:
             frames = int(found[4]) if found[4] else None

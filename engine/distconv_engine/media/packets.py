@@ -172,6 +172,8 @@ class PacketScan:
     exit_code: int = 0
     end_byte: int = 0
     """Where the last packet ends in the file."""
+    can_flag_corrupt: bool = False
+    """Whether this ffprobe's flags have a place for corrupt packets; those before 6 have none."""
 
     def of(self, index: int) -> StreamPackets:
         """Return the count of one stream; an empty one when it has no packet."""
@@ -244,6 +246,7 @@ class PacketTable:
         pts_s, dts_s, ticks = _seconds(fields[2]), _seconds(fields[3]), _ticks(fields[1])
         stream.add(pts_s, duration_s, size, fields[7], dts_s, ticks=ticks)
         self.scan.end_byte = max(self.scan.end_byte, position + size)
+        self.scan.can_flag_corrupt |= len(fields[7]) > 2
         if "C" in fields[7]:
             stream.corrupt_end_byte = position + size
         if (

@@ -87,6 +87,16 @@ def test_a_message_about_a_chapter_concerns_neither_picture_nor_sound() -> None:
     assert not found.doubts
 
 
+def test_decode_errors_are_counted_where_the_version_prints_no_count_of_them() -> None:
+    """As ffmpeg 5.1 does."""
+    found = read(
+        "[error] Error while decoding stream #0:0: Invalid data found when processing input",
+        "[verbose]   Input stream #0:0 (audio): 19 packets read (95106 bytes); 18 frames decoded"
+        " (73728 samples); ",
+    )
+    assert found.decode_errors == 1
+
+
 def test_the_counts_at_the_end_are_read() -> None:
     found = read(
         "[out#0/mp4 @ 0x1] [verbose]   Output stream #0:0 (video): 47 frames encoded; "

@@ -8,6 +8,7 @@ from tests.engine.clips import Clips
 from tests.engine.conftest import Run
 from tests.engine.pipeline.patched import PATCHED
 
+from distconv_engine.failures import InputFault
 from distconv_engine.ffmpeg.tools import Tools
 
 pytestmark = pytest.mark.e2e
@@ -36,3 +37,17 @@ async def test_no_sample_of_copied_alac_is_lost(
     argv = [tools.ffmpeg, "-v", "error", "-i", report.output_url, "-f", "s16le", "-"]
     samples = subprocess.run(argv, capture_output=True, check=True).stdout
     assert len(samples) == 2 * 143_264
+
+
+@pytest.mark.parametrize("words", ["testsrc2=s=320x180:r=25:d=1 -c:v libvpx -b:v 300k a.ivf",
+                                   "anoisesrc=d=2:r=48000 -c:a flac a.flac"])  # fmt: skip
+async def test_a_cut_file_whose_packets_an_old_ffprobe_cannot_flag_is_refused(
+    words: str, run_job: Run, tools: Tools, tmp_path: Path
+) -> None:
+    *command, name = ["-f", "lavfi", "-i", *words.split()]
+    path = tmp_path / name
+    subprocess.run([tools.ffmpeg, "-v", "error", *command, str(path)], check=True)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 6 // 10])
+    with pytest.raises(InputFault):
+        await run_job(path, "h264", options={"preset": "ultrafast"})
