@@ -194,7 +194,8 @@ async def test_the_bundled_ffmpeg_makes_ten_bits_of_every_codec_that_has_them(
 
 @pytest.mark.e2e
 async def test_a_broken_ffmpeg_verifies_no_encoder(tools: Tools, tmp_path: Path) -> None:
-    broken = dataclasses.replace(tools, ffmpeg=str(program(tmp_path / "ffmpeg", "hello")))
+    path = str(program(tmp_path / "ffmpeg", "hello"))
+    broken = dataclasses.replace(tools, ffmpeg=path, spares=())
     assert (
         await verify_encoders(Ffmpeg(broken, Controls()), tmp_path, hardware=False)
     ).codecs == []

@@ -18,6 +18,8 @@ class Patched(NamedTuple):
     notes: list[str]
     frames: int | None
     """Of the result; None: it has no picture."""
+    old_notes: list[str] | None = None
+    """With an ffmpeg before 6, which counts and flags less; None: the same notes."""
 
 
 def _mp4(clips: Clips) -> bytes:
@@ -139,10 +141,10 @@ PATCHED = {
     ),
     "piped-wav": Patched("wav", _unset_wav, ["unset-length"], None),
     "bad-chapter": Patched("mkv", _bad_chapter, ["bad-chapter"], 50),
-    "still-theora": Patched("ogv", _still_theora, ["repeated-pictures"], 5),
+    "still-theora": Patched("ogv", _still_theora, ["repeated-pictures"], 5, []),
     "alac-without-durations": Patched("mka", _alac_without_durations, [], None),
     "unnamed-attachment": Patched("mkv", _unnamed_attachment, ["lost-attachment"], 50),
-    "wrong-packet-lengths": Patched("ts", _wrong_lengths, ["packet-lengths"], 50),
+    "wrong-packet-lengths": Patched("ts", _wrong_lengths, ["packet-lengths"], 50, []),
     "ts-without-its-audio": Patched(
         "ts", lambda c: without_pid(_ts(c), _AUDIO_PID), ["empty-stream"], 50
     ),
@@ -151,7 +153,11 @@ PATCHED = {
     ),
     "empty-track": Patched("mp4", _empty_track, ["empty-stream"], 50),
     "h264-mid-group": Patched(
-        "ts", lambda c: without_start(_key_ts(c), 13), ["begins-mid-group"], 38
+        "ts",
+        lambda c: without_start(_key_ts(c), 13),
+        ["begins-mid-group"],
+        38,
+        ["begins-mid-group", "unconfirmed-message"],
     ),
     "mpeg2-mid-group": Patched(
         "ts", lambda c: without_start(_mpeg2_ts(c), 5), ["begins-mid-group"], 38

@@ -14,7 +14,7 @@ CONVERT = {"preset": "ultrafast", "on_damage": "convert"}
 DAMAGED = {
     ("mkv", "cut-60"): ("the file: cut", "the end: "),
     ("mkv", "scrambled-block"): ("ffmpeg says: matroska", "the end: "),
-    ("ts", "cut-60"): ("ffmpeg says: h264: ", "corrupt decoded frame"),
+    ("ts", "cut-60"): ("ffmpeg says: h264: ", "decod"),
     ("avi", "cut-60"): ("the file: cut", "video #0 (mpeg4): 25 packets of 51 missing"),
     ("mp4-moov-first", "zeroed-block"): ("blocks of zeros, the first at ", "ffmpeg says: "),
 }
