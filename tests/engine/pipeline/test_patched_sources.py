@@ -45,8 +45,8 @@ async def test_no_sample_of_copied_alac_is_lost(
 async def test_a_cut_file_whose_packets_an_old_ffprobe_cannot_flag_is_refused(
     words: str, run_job: Run, tools: Tools, tmp_path: Path
 ) -> None:
-    *command, name = ["-f", "lavfi", "-i", *words.split()]
-    path = tmp_path / name
+    command = ["-f", "lavfi", "-i", *words.split()]
+    path = tmp_path / command.pop()
     subprocess.run([tools.ffmpeg, "-v", "error", *command, str(path)], check=True)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) * 6 // 10])
