@@ -57,6 +57,11 @@ class EngineFault(JobFailure):
     error_class = FailureClass.ENGINE
 
 
+class FfmpegFailed(EngineFault):
+    """The ffmpeg that was used gave up and did not say that the source is at fault; another build of it
+    may do better."""
+
+
 class NotAllowedHere(EngineFault):
     """This engine's settings forbid it; another one's may not."""
 

@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distconv_engine.encode.command import Request, commands, cover_commands, target_size
-from distconv_engine.failures import EngineFault, Incapable, InputFault, InsufficientSpace, Lacking
+from distconv_engine.failures import (
+    EngineFault,
+    FfmpegFailed,
+    Incapable,
+    InputFault,
+    InsufficientSpace,
+    Lacking,
+)
 from distconv_engine.ffmpeg.child import LineSplitter
 from distconv_engine.ffmpeg.progress import EncodeProgress, ProgressParser
 from distconv_engine.ffmpeg.run import RunResult
@@ -154,4 +161,4 @@ def classify_exit(
         raise InputFault(f"The source is damaged: {doubt.words}", log_tail=tail)
     if result.code != 0:
         words = result.diagnosis.last_words or "no message"
-        raise EngineFault(f"ffmpeg failed (exit code {result.code}): {words}", log_tail=tail)
+        raise FfmpegFailed(f"ffmpeg failed (exit code {result.code}): {words}", log_tail=tail)

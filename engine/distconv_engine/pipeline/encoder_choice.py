@@ -11,7 +11,7 @@ from distconv_engine.checks.source import CheckedSource
 from distconv_engine.encode.command import Request, is_ten_bit
 from distconv_engine.encode.plan import Plan
 from distconv_engine.encode.run import Encoded, encode
-from distconv_engine.failures import EngineFault, Lacking
+from distconv_engine.failures import EngineFault, FfmpegFailed, Lacking
 from distconv_engine.ffmpeg.progress import EncodeProgress
 from distconv_engine.ffmpeg.tools import keeps_hdr_data
 from distconv_engine.host.capabilities import VerifiedEncoder
@@ -64,19 +64,21 @@ async def first_that_works(
 ) -> tuple[T, tuple[str, ...]]:
     """Do `work` with the first encoder that works.
 
-    What an encoder or its ffmpeg lacks, the next one may have. Where nothing is lacking, only hardware
-    may fall back, and only where the settings permit it.
+    What an encoder or its ffmpeg lacks, the next one may have, and so may another build if one gave up
+    without saying why. Where nothing is lacking, only hardware may fall back, and only where the settings permit it.
 
     Returns its result, and a note on each hardware encoder that failed, for the job's record.
     """
     fallbacks: list[str] = []
     faults: list[EngineFault] = []
-    for row in encoders:
+    for number, row in enumerate(encoders, 1):
         hardware, name = row.encoder.hardware, row.encoder.name
         try:
             return await work(row), tuple(fallbacks)
         except EngineFault as fault:
-            is_lacking = isinstance(fault, Lacking)
+            others = {other.tools.ffmpeg for other in encoders[number:]} - {row.tools.ffmpeg}
+            may_be_build = isinstance(fault, FfmpegFailed) and bool(others)
+            is_lacking = isinstance(fault, Lacking) or may_be_build
             if not (attempt.config.software_fallback if hardware else is_lacking):
                 raise
             faults.append(fault)

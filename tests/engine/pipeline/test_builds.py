@@ -3,6 +3,8 @@ blamed for it. The bundled static build lacks much: 10 bits in x265, decoders of
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import trio
@@ -12,12 +14,15 @@ from tests.once import once, run_folder
 from tools.zlib_matroska import compressed
 
 from distconv_engine.checks.source import check_source
-from distconv_engine.failures import Incapable, InputFault, Lacking
+from distconv_engine.config import Config
+from distconv_engine.failures import FfmpegFailed, Incapable, InputFault, Lacking
 from distconv_engine.ffmpeg.inputs import file_url
 from distconv_engine.ffmpeg.run import Controls
 from distconv_engine.ffmpeg.tools import Tools, find_tools
-from distconv_engine.host.capabilities import Capabilities, verify_encoders
+from distconv_engine.host.capabilities import Capabilities, VerifiedEncoder, verify_encoders
+from distconv_engine.logs import Log
 from distconv_engine.media.ffmpeg import Ffmpeg
+from distconv_engine.pipeline.encoder_choice import first_that_works
 
 pytestmark = pytest.mark.e2e
 FAST = {"preset": "ultrafast"}
@@ -77,6 +82,27 @@ async def test_what_the_named_ffmpeg_can_do_it_does(
 ) -> None:
     report = await run_job(clips.plain(), options=FAST, tools=static, capabilities=of_static)
     assert (report.result.notes, report.result.ffmpeg_version) == (None, static.version)
+
+
+async def test_what_one_build_gives_up_without_saying_why_another_build_tries(
+    of_static: Capabilities, static: Tools, bundled: Tools
+) -> None:
+    """As ffmpeg 7.1 does with a cover in PNG: it cannot write the header."""
+    rows = of_static.encoders("h264")
+    attempt: Any = SimpleNamespace(config=Config(), log=Log())
+    tried: list[str] = []
+
+    async def work(row: VerifiedEncoder) -> str:
+        await trio.lowlevel.checkpoint()
+        tried.append(row.tools.ffmpeg)
+        if row.tools.ffmpeg == static.ffmpeg:
+            raise FfmpegFailed("ffmpeg failed (exit code 1): Could not write header")
+        return "done"
+
+    assert await first_that_works(attempt, rows, work) == ("done", ())
+    assert tried[-1] == bundled.ffmpeg
+    with pytest.raises(FfmpegFailed):
+        await first_that_works(attempt, rows[:1], work)
 
 
 async def test_what_no_ffmpeg_of_the_engine_can_do_is_not_the_sources_fault(
