@@ -82,11 +82,11 @@ async def test_the_bundled_ffmpeg_converts_every_clip_and_the_outcome_is_kept(
         await self_test(changed, tmp_path / "clips", cache)
 
 
-@pytest.mark.e2e
 OFTEN_LACKING = {Capability.HDR_HEVC, Capability.PNG_COVER, Capability.ZLIB_TRACKS}
 """What some builds of ffmpeg cannot convert by themselves."""
 
 
+@pytest.mark.e2e
 async def test_an_ffmpeg_that_cannot_read_a_kind_lacks_that_capability_only(
     tools: Tools, capabilities: Capabilities, tmp_path: Path
 ) -> None:
