@@ -267,7 +267,7 @@ def _checked(source: CheckedSource, structure: Structure) -> CheckedSource:
         Note.BEGINS_MID_GROUP: bool(source.before_first_key),
         Note.REPEATED_PICTURES: any(scan.of(s.index).empty for s in streams if s.is_video),
         Note.PACKET_LENGTHS: structure.is_continuous,
-        Note.HEADER_DURATION: _lacks_s(found, scan) is not None,
+        Note.HEADER_DURATION: not structure.unset_length and _lacks_s(found, scan) is not None,
     }
     notes |= {_MESSAGES[kind]: True for kind in _MESSAGES if kind in scan.diagnosis.unconcerned}
     that_hold = tuple(note for note in Note if notes.get(note))
@@ -458,7 +458,7 @@ def _clock(back: tuple[float, float]) -> str:
 
 
 def _check_duration(found: Probe, scan: PacketScan, structure: Structure) -> None:
-    lacking = _lacks_s(found, scan)
+    lacking = None if structure.unset_length else _lacks_s(found, scan)
     if lacking is None or _is_all_there(found, scan, structure):
         return
     stated, longest = lacking

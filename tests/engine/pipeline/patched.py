@@ -1,6 +1,7 @@
 """Make sources that look damaged and are not: clips with bytes cut, added or overwritten."""
 
 import random
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -20,6 +21,14 @@ class Patched(NamedTuple):
     """Of the result; None: it has no picture."""
     old_notes: list[str] | None = None
     """With an ffmpeg before 6, which counts and flags less; None: the same notes."""
+
+
+def _unset_duration(clips: Clips, kind: bytes) -> bytes:
+    """A fragmented recording in which each box of a kind says that the duration is unknown."""
+    content = bytearray(clips.container("mp4-fragmented").read_bytes())
+    for found in re.finditer(kind, content):
+        content[found.start() + 20 : found.start() + 24] = b"\xff" * 4
+    return bytes(content)
 
 
 def _mp4(clips: Clips) -> bytes:
@@ -150,6 +159,10 @@ PATCHED = {
     ),
     "ts-without-its-video": Patched(
         "ts", lambda c: without_pid(_ts(c), _VIDEO_PID), ["empty-stream"], None
+    ),
+    "unset-duration": Patched("mp4", lambda c: _unset_duration(c, b"mvhd"), ["unset-length"], 50),
+    "unset-track-durations": Patched(
+        "mp4", lambda c: _unset_duration(c, b"mdhd"), ["unset-length"], 50
     ),
     "empty-track": Patched("mp4", _empty_track, ["empty-stream"], 50),
     "h264-mid-group": Patched(

@@ -7,6 +7,7 @@ a download that was never finished leaves them; and so is anything after fragmen
 came last: a lost fragment would look the same.
 """
 
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from distconv_engine.media.structure.facts import Structure
 from distconv_engine.media.structure.mp4_fragments import READ_BYTES_MAX, Fragments, check_index
 
 _BOXES_MAX = 1_000_000
+_DURATIONS = re.compile(rb"(?:mvhd|mdhd)([\x00\x01])\x00\x00\x00")
+"""The boxes with a duration, and their version."""
 _TRAILER_BYTES = 1 << 20
 """How far a second file is searched for in bytes that are no box."""
 _LOOKED_INTO = frozenset({b"moov", b"moof", b"mfra", b"sidx"})
@@ -37,7 +40,7 @@ def check_mp4(file: BinaryIO, size: int) -> Structure:
         if chain.is_whole and not (is_box and (kind in _KINDS or start + length <= size)):
             _check_trailer(file, start, size)
             chain.close()
-            return Structure(trailer_at=start)
+            return Structure(trailer_at=start, unset_length=chain.unset_length)
         if not is_box:
             raise _no_box(start, size)
         if start + length > size:
@@ -48,7 +51,7 @@ def check_mp4(file: BinaryIO, size: int) -> Structure:
             content = file.read(length - 8)
         chain.add(kind, content, start, start + length)
     chain.close()
-    return Structure()
+    return Structure(unset_length=chain.unset_length)
 
 
 @dataclass(slots=True)
@@ -60,6 +63,8 @@ class _Chain:
     fragments: Fragments = field(default_factory=Fragments)
     second: int | None = None
     """Where another header begins after frames."""
+    unset_length: bool = False
+    """The header's duration is all ones: unknown, as a recorder writes it that cannot go back."""
 
     def add(self, kind: bytes, content: bytes, start: int, end: int) -> None:
         if kind == b"ftyp" and {b"moov", b"mdat"} <= self.seen:
@@ -68,6 +73,7 @@ class _Chain:
             raise two_in_one(self.second)
         self.seen.add(kind)
         if kind == b"moov":
+            self.unset_length = _is_duration_unset(content)
             self.fragments.header(content, start if self.second is None else self.second)
         elif kind == b"moof":
             self.fragments.add(content, start)
@@ -138,3 +144,12 @@ def _check_trailer(file: BinaryIO, start: int, size: int) -> None:
     at = trailer.find(b"ftyp")
     if at >= 4:
         raise two_in_one(start + at - 4)
+
+
+def _is_duration_unset(moov: bytes) -> bool:
+    """Whether the duration of the film (`mvhd`) or of a track (`mdhd`) is all ones."""
+    for found in _DURATIONS.finditer(moov):
+        start, length = (28, 8) if found[1] == b"\1" else (20, 4)
+        if moov[found.start() + start :][:length] == b"\xff" * length:
+            return True
+    return False
