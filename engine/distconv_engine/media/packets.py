@@ -172,7 +172,7 @@ class PacketScan:
     exit_code: int = 0
     end_byte: int = 0
     """Where the last packet ends in the file."""
-    can_flag_corrupt: bool = False
+    can_flag_corrupt: bool = field(default=False, compare=False)
     """Whether this ffprobe's flags have a place for corrupt packets; those before 6 have none."""
 
     def of(self, index: int) -> StreamPackets:
