@@ -26,7 +26,6 @@ from distconvd.auth import Authenticator, gate
 from distconvd.auth_keys.wrong_keys import RateLimit
 from distconvd.config import Config
 from distconvd.core.archive import Archive, retire_forever
-from distconvd.core.commit_watch import COMMIT_LONG_S
 from distconvd.core.event_bus import EventBus
 from distconvd.core.event_log import log_event
 from distconvd.core.ledger import Ledger
@@ -56,6 +55,8 @@ log = logging.getLogger("distconvd.daemon")
 
 EXPIRE_S = 0.2
 SUSPENDED_S = 2.0
+FIRST_PROBE_S = 1.0
+"""How long the start waits to know whether anything can be committed; a store may hang."""
 """When the whole daemon was suspended for longer, leases are extended by that time."""
 STORE_S_MIN = 2.0
 """The least time for the store's last commit, however long the drain took."""
@@ -402,7 +403,7 @@ async def _run_all(
                 failures = parts.service_failures
                 await outer.start(run_service, name, service, failures, owner, parts.watch)
             parts.ledger.want_probe()
-            with trio.move_on_after(COMMIT_LONG_S):
+            with trio.move_on_after(FIRST_PROBE_S):
                 await parts.ledger.probed.wait()
             async with trio.open_nursery() as front:
                 edge = await begin(front)
