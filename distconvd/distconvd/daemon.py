@@ -55,9 +55,9 @@ log = logging.getLogger("distconvd.daemon")
 
 EXPIRE_S = 0.2
 SUSPENDED_S = 2.0
+"""When the whole daemon was suspended for longer, leases are extended by that time."""
 FIRST_PROBE_S = 1.0
 """How long the start waits to know whether anything can be committed; a store may hang."""
-"""When the whole daemon was suspended for longer, leases are extended by that time."""
 STORE_S_MIN = 2.0
 """The least time for the store's last commit, however long the drain took."""
 CLOSE_S_MAX = 60.0
