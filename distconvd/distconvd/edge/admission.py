@@ -11,7 +11,7 @@ other, and whoever has a key gets in.
 
 import logging
 import resource
-from typing import Protocol
+from collections.abc import Callable
 
 import trio
 
@@ -41,35 +41,30 @@ def affordable_connections(wanted: int) -> int:
     return affordable
 
 
-class Caller(Protocol):
-    """What `Guests` asks of a connection."""
-
-    @property
-    def is_guest(self) -> bool:
-        """Whether no request on it has been authorized."""
-        ...
-
-
 class Guests:
     """The connections that may have to make room, in the order in which they were opened."""
 
     def __init__(self) -> None:
-        self._scopes: dict[Caller, trio.CancelScope] = {}
+        self._connections: dict[trio.CancelScope, Callable[[], bool]] = {}
 
-    def add(self, caller: Caller, scope: trio.CancelScope) -> None:
-        """Let a new connection, which ends when `scope` is cancelled, make room from now on."""
-        self._scopes[caller] = scope
+    def add(self, scope: trio.CancelScope, is_guest: Callable[[], bool]) -> None:
+        """Let a new connection make room from now on.
 
-    def discard(self, caller: Caller) -> None:
+        Args:
+            scope: the connection ends when it is cancelled.
+            is_guest: whether no request on it has been authorized.
+        """
+        self._connections[scope] = is_guest
+
+    def discard(self, scope: trio.CancelScope) -> None:
         """Forget a connection that has ended."""
-        self._scopes.pop(caller, None)
+        self._connections.pop(scope, None)
 
     def close_oldest(self) -> bool:
         """Close the guest that came first; return whether there was one."""
-        while self._scopes:
-            caller = next(iter(self._scopes))
-            scope = self._scopes.pop(caller)
-            if caller.is_guest:
+        while self._connections:
+            scope = next(iter(self._connections))
+            if self._connections.pop(scope)():
                 scope.cancel()
                 return True
         return False

@@ -71,9 +71,10 @@ async def serve_connection(
     """
     connection = _Connection(stream, app_slot, limits, peer, drain, refusal)
     deadlines.add(connection.watch)
+    scope = trio.CancelScope()
+    guests.add(scope, connection.is_guest)
     try:
-        with trio.CancelScope() as scope:
-            guests.add(connection, scope)
+        with scope:
             await connection.run()
             await _close(stream, limits.linger_s)
         if scope.cancelled_caught:
@@ -82,7 +83,7 @@ async def serve_connection(
         log.exception("a connection failed", extra={"peer": peer})
     finally:
         deadlines.discard(connection.watch)
-        guests.discard(connection)
+        guests.discard(scope)
         await trio.aclose_forcefully(stream)
 
 
@@ -119,7 +120,6 @@ class _Connection:
         self._head_start_bytes = 0
         self._logged_bytes = 0
 
-    @property
     def is_guest(self) -> bool:
         """Whether no request on it has been authorized, not even the one that is being answered."""
         now = self._request
@@ -175,7 +175,7 @@ class _Connection:
         try:
             return await self._app_slot.app(request)
         finally:
-            self._is_known = not self.is_guest
+            self._is_known = not self.is_guest()
             if self._is_known:
                 self._refusal = None
             elif self._refusal is not None:

@@ -141,10 +141,13 @@ NO_PROXIES = TrustedProxies()
 
 
 def _address_in(peer: str) -> _Address | None:
-    """Return the address in `A`, `A:PORT` or `[A]:PORT`; None if there is none."""
-    host = peer.rpartition(":")[0] if peer.startswith("[") or peer.count(":") == 1 else peer
+    """Return the address in `A`, `A:PORT`, `[A]` or `[A]:PORT`; None if there is none."""
+    if peer.startswith("["):
+        host = peer[1:].partition("]")[0]
+    else:
+        host = peer.partition(":")[0] if peer.count(":") == 1 else peer
     try:
-        address = ipaddress.ip_address(host.strip("[]"))
+        address = ipaddress.ip_address(host)
     except ValueError:
         return None
     return getattr(address, "ipv4_mapped", None) or address
